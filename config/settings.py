@@ -1,0 +1,154 @@
+"""Every knob, its unit in its name. Loaded once, in a `__main__`, and passed down; nothing reads it at import.
+
+Order, later wins: `config/default.toml`, the file that `STEMIFY_CONFIG` names, `STEMIFY_SECTION__KEY` variables.
+`STEMIFY_DATA_DIR` and `STEMIFY_MODELS_DIR` stand alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+DEFAULTS = Path(__file__).with_name("default.toml")
+
+
+def _split(value: object) -> object:
+    """Lists may be given as "a, b" in a variable."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Discord(Section):
+    token: SecretStr | None = None
+    cdn_hosts: Annotated[list[str], NoDecode]
+    message_content: bool
+    edit_interval_s: float = Field(gt=0)
+    api_url: str | None = None  # tests: another REST root, "http://127.0.0.1:1234/api/v10"
+
+    _split_hosts = field_validator("cdn_hosts", mode="before")(_split)
+
+
+class Web(Section):
+    host: str
+    port: int = Field(ge=0, le=65535)
+    public_url: str | None = None  # what people reach us at; default: http://host:port
+    trusted_proxies: Annotated[list[str], NoDecode]
+    api_tokens: Annotated[list[SecretStr], NoDecode]
+    link_lifetime_days: int = Field(gt=0)
+
+    _split_proxies = field_validator("trusted_proxies", "api_tokens", mode="before")(_split)
+
+
+class Limits(Section):
+    jobs_per_hour: int = Field(gt=0)
+    queued_per_user: int = Field(gt=0)
+    queued_per_scope: int = Field(gt=0)
+    queued_total: int = Field(ge=100)
+    input_bytes: int = Field(gt=0)
+    input_duration_s: float = Field(gt=0)
+
+
+class Media(Section):
+    probe_timeout_s: float = Field(gt=0)
+    decode_timeout_s: float = Field(gt=0)
+    child_memory_bytes: int = Field(gt=0)
+
+
+class Workers(Section):
+    devices: Annotated[list[str], NoDecode]  # "auto", "cpu", "cuda:0", …
+    attempts_per_worker: int = Field(gt=0)  # taken at once by one worker
+    max_attempts: int = Field(gt=0)
+    heartbeat_s: float = Field(gt=0)
+    heartbeat_timeout_s: float = Field(gt=0)
+    stall_timeout_s: float = Field(gt=0)
+    start_timeout_s: float = Field(gt=0)
+    short_track_s: float = Field(gt=0)
+    short_timeout_s: float = Field(gt=0)
+    long_timeout_s: float = Field(gt=0)
+    cancel_grace_s: float = Field(gt=0)
+    shutdown_grace_s: float = Field(ge=0)
+    threads: int = Field(ge=0)  # of a CPU worker; 0: all cores
+    model_memory_bytes: int = Field(gt=0)
+    compile: bool
+    precision: str
+
+    _split_devices = field_validator("devices", mode="before")(_split)
+
+
+class Retention(Section):
+    completed_days: int = Field(gt=0)
+    failed_days: int = Field(gt=0)
+    stems_days: int = Field(gt=0)
+    sweep_interval_s: float = Field(gt=0)
+
+
+class Youtube(Section):
+    enabled: bool
+    cookies_file: Path | None = None
+    proxy: SecretStr | None = None
+    metadata_timeout_s: float = Field(gt=0)
+    total_timeout_s: float = Field(gt=0)
+    breaker_pause_s: float = Field(gt=0)
+
+
+class Log(Section):
+    level: str
+    json_lines: bool
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="STEMIFY_", env_nested_delimiter="__", frozen=True, extra="forbid", validate_default=True
+    )
+
+    data_dir: Path
+    models_dir: Path | None = None
+    discord: Discord
+    web: Web
+    limits: Limits
+    media: Media
+    workers: Workers
+    retention: Retention
+    youtube: Youtube
+    log: Log
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        own = os.environ.get("STEMIFY_CONFIG")
+        files = [DEFAULTS, *([Path(own)] if own else [])]
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, toml_file=files, deep_merge=True),
+        )
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings. Raises `SystemExit` with a sentence when a value is wrong or a file is missing."""
+    own = os.environ.get("STEMIFY_CONFIG")
+    if own and not Path(own).is_file():
+        raise SystemExit(f"STEMIFY_CONFIG names {own}, which is not a file.")
+    try:
+        return Settings(**overrides)
+    except ValueError as error:
+        raise SystemExit(f"The settings are not right:\n{error}") from None

@@ -1,0 +1,251 @@
+"""The one tree of errors.
+
+Every error that may reach a person has a `code` (stable, for programs), a sentence for the person (with the next
+step in it) and `transient`: whether the same attempt may succeed if it is made again. Anything else that is raised
+is a defect and is shown as `internal`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StemifyError(Exception):
+    """Something went wrong on our side."""
+
+    # A subclass's docstring is its default sentence for the user.
+
+    code: ClassVar[str] = "internal"
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
+        """`message` is shown to the user; `detail` goes to the log only."""
+        self.message = message or " ".join((type(self).__doc__ or "").split())
+        self.detail = detail
+        super().__init__(self.message)
+
+
+class InternalError(StemifyError):
+    """Something went wrong on our side. Please try again; if it happens again, tell whoever runs this bot."""
+
+
+# Refusals: nothing was accepted, nothing is lost.
+
+
+class InputRefused(StemifyError):
+    """This input cannot be separated."""
+
+    code = "input_refused"
+
+
+class EmptyInput(InputRefused):
+    """That file is empty. Please send it again."""
+
+    code = "empty_input"
+
+
+class TooLarge(InputRefused):
+    """That file is too large."""
+
+    code = "too_large"
+
+
+class TooLong(InputRefused):
+    """That track is too long."""
+
+    code = "too_long"
+
+
+class NotAudio(InputRefused):
+    """That is not an audio file that I can read. Send an mp3, wav, m4a, flac, ogg, opus or webm file."""
+
+    code = "not_audio"
+
+
+class NoAudioTrack(InputRefused):
+    """That file has no sound in it. Send a file with an audio track."""
+
+    code = "no_audio_track"
+
+
+class BrokenAudio(InputRefused):
+    """That file is damaged, its audio cannot be decoded to the end. Please export or upload it again."""
+
+    code = "broken_audio"
+
+
+class BadOptions(InputRefused):
+    """One of the options has a value that does not exist."""
+
+    code = "bad_options"
+
+
+class UnknownModel(BadOptions):
+    """There is no model of that name."""
+
+    code = "unknown_model"
+
+
+class BadLink(InputRefused):
+    """That is not a link to one YouTube video. Paste the video's address, or attach the file instead."""
+
+    code = "bad_link"
+
+
+class LinksNotYet(InputRefused):
+    """YouTube links cannot be fetched here. Please attach the file instead."""
+
+    code = "links_not_available"
+
+
+class ComeBackLater(StemifyError):
+    """Too much at once. Please try again later."""
+
+    code = "come_back_later"
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float, detail: str | None = None) -> None:
+        """`retry_after_s`: seconds until it is worth trying again."""
+        super().__init__(message, detail=detail)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(ComeBackLater):
+    """You have used up your jobs for this hour."""
+
+    code = "quota_exceeded"
+
+
+class QueueFull(ComeBackLater):
+    """The queue is full. Wait until one of the queued jobs is done."""
+
+    code = "queue_full"
+
+
+class NotFound(StemifyError):
+    """There is no such job, or it is not yours."""
+
+    code = "not_found"
+
+
+class NotAllowed(StemifyError):
+    """Only the person who asked for this job can do that."""
+
+    code = "not_allowed"
+
+
+class NotPossibleNow(StemifyError):
+    """That cannot be done with this job any more."""
+
+    code = "not_possible_now"
+
+
+class IllegalTransition(StemifyError):
+    """A job cannot go that way."""
+
+    code = "illegal_transition"
+
+
+# Failures of an attempt: the job exists, and ends with the sentence or is tried again.
+
+
+class AttemptError(StemifyError):
+    """The separation failed."""
+
+    code = "attempt_failed"
+
+
+class Cancelled(AttemptError):
+    """Cancelled."""
+
+    code = "cancelled"
+
+
+class ModelUnavailable(AttemptError):
+    """The model's weights are not on this machine and could not be fetched. Choose another model, or ask whoever
+    runs this bot to fetch them."""
+
+    code = "model_unavailable"
+
+
+class ModelCorrupt(ModelUnavailable):
+    """The model's file on this machine is damaged. Ask whoever runs this bot to delete and fetch it again."""
+
+    code = "model_corrupt"
+
+
+class WorkerDied(AttemptError):
+    """The worker process died while it was separating this song."""
+
+    code = "worker_died"
+    transient = True
+
+
+class WorkerStalled(AttemptError):
+    """The worker stopped making progress on this song."""
+
+    code = "worker_stalled"
+    transient = True
+
+
+class AttemptTimedOut(AttemptError):
+    """The separation took too long."""
+
+    code = "timed_out"
+    transient = True
+
+
+class OutOfMemory(AttemptError):
+    """The machine ran out of memory. Try a shorter song, or the quality "fast"."""
+
+    code = "out_of_memory"
+    transient = True
+
+
+class DiskFull(AttemptError):
+    """The disk of this machine is full. Ask whoever runs this bot to make room, then press Retry."""
+
+    code = "disk_full"
+
+
+class StorageFailed(AttemptError):
+    """The stems could not be stored."""
+
+    code = "storage_failed"
+    transient = True
+
+
+class SourceFailed(AttemptError):
+    """The audio could not be fetched. Please attach the file instead."""
+
+    code = "source_failed"
+
+
+class SourceUnreachable(SourceFailed):
+    """The audio could not be reached just now. Try again in a while, or attach the file instead."""
+
+    code = "source_unreachable"
+    transient = True
+
+
+def every_error() -> dict[str, type[StemifyError]]:
+    """Code → class, over the whole tree as it is imported now."""
+    found: dict[str, type[StemifyError]] = {}
+    waiting: list[type[StemifyError]] = [StemifyError]
+    while waiting:
+        kind = waiting.pop()
+        found.setdefault(kind.code, kind)
+        waiting.extend(kind.__subclasses__())
+    return found
+
+
+def from_wire(code: str, message: str) -> StemifyError:
+    """Rebuild an error that crossed a process boundary. An unknown code becomes `InternalError` (no message is
+    believed that we did not write)."""
+    kind = every_error().get(code)
+    if kind is None or kind is StemifyError:
+        return InternalError(detail=f"{code}: {message}")
+    error = kind.__new__(kind)
+    StemifyError.__init__(error, message)
+    if isinstance(error, ComeBackLater):
+        error.retry_after_s = 0.0
+    return error
