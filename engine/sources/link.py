@@ -1,0 +1,117 @@
+"""Which YouTube video a text means. Pure: nothing is looked up, no request is made.
+
+The address is never passed on: it is reduced to the video's id, from which a new one is built. So a link cannot
+carry anything else in (another host, a redirect, a playlist, a user name), and what cannot be read with certainty is
+refused. yt-dlp's own matcher is no gate: it takes other hosts, redirects and bare words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.errors import BadLink
+
+MAX_TEXT_CHARACTERS = 8_000  # twice the longest Discord message
+MAX_WORD_CHARACTERS = 2_000
+MAX_MARKS_AFTER = 16
+
+_ID = r"[A-Za-z0-9_-]{11}"
+# Of a query or a fragment: the printable ASCII that a URL may have, but no "#".
+_REST = r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]*"
+_ADDRESS = re.compile(
+    rf"""
+    (?: (?P<scheme> https? ) :// )?
+    (?:
+        (?: (?: www | m | music ) \. )? youtube \. com  (?P<port> :[0-9]+ )?
+        / (?: watch \? (?P<query> {_REST} ) | shorts / (?P<short> {_ID} ) (?: \? {_REST} )? )
+      |
+        youtu \. be  (?P<port_be> :[0-9]+ )?  / (?P<shared> {_ID} ) (?: \? {_REST} )?
+    )
+    (?: \# {_REST} )?
+    """,
+    re.ASCII | re.VERBOSE,
+)
+_HOST_PART = re.compile(r"(?:https?://)?[a-z.:0-9]+", re.IGNORECASE | re.ASCII)
+_FULL_ID = re.compile(_ID, re.ASCII)
+_DEFAULT_PORT = {"https": ":443", "http": ":80", None: ":443"}
+# Around a link in a message: brackets, quotes, Markdown and Discord's marks, the end of a sentence.
+_BEFORE = "<([{\"'`*_~|"
+_AFTER = ">)]}\"'`*_~|.,;:!?…。、，！？）」』】"
+_TEXT_BEFORE_SCHEME = re.compile(r"[^\x00-\x7f]+(?=https?://)")  # languages that put no space before a link
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_MARKDOWN_LABEL = re.compile(r"[^\s()/:]*\]\(")
+
+
+@dataclass(frozen=True)
+class VideoLink:
+    """One YouTube video. `url` is the canonical address, built from `video_id` (11 characters)."""
+
+    video_id: str
+    url: str
+
+    @classmethod
+    def of(cls, video_id: str) -> VideoLink:
+        """Raises `BadLink` when `video_id` is not the id of a video."""
+        if not _FULL_ID.fullmatch(video_id):
+            raise BadLink
+        return cls(video_id, f"https://www.youtube.com/watch?v={video_id}")
+
+
+def parse_link(text: str) -> VideoLink:
+    """The one video that is linked in `text`, a bare address or a whole message. A playlist in the address is
+    ignored, so are times and the like. Raises `BadLink` when there is none, or more than one different video."""
+    if len(text) > MAX_TEXT_CHARACTERS or _CONTROL.search(text):
+        raise BadLink
+    words = (word for word in text.split() if len(word) <= MAX_WORD_CHARACTERS)
+    ids = {video_id for word in words if (video_id := _video_id_in(word))}
+    if len(ids) > 1:
+        raise BadLink(
+            "There is more than one video in that message. Paste the address of one, or attach the file instead."
+        )
+    if not ids:
+        raise BadLink
+    return VideoLink.of(ids.pop())
+
+
+def _video_id_in(word: str) -> str | None:
+    """The id, if this word of a message is the address of a video and nothing else (but what surrounds a link)."""
+    for start in _starts(word):
+        candidate = start
+        # An id may end in "_" or "-": marks are taken off one at a time, only while the address cannot be read.
+        for _ in range(MAX_MARKS_AFTER):
+            if video_id := _video_id_of(candidate):
+                return video_id
+            if not candidate or candidate[-1] not in _AFTER:
+                break
+            candidate = candidate[:-1]
+    return None
+
+
+def _starts(word: str) -> Iterator[str]:
+    """Where in a word an address may begin: at its start, behind brackets or a Markdown label, behind letters of
+    another script. Never in the middle of another address."""
+    bare = word.lstrip(_BEFORE)
+    yield bare
+    if label := _MARKDOWN_LABEL.match(word):
+        yield word[label.end() :].lstrip("<")
+    if script := _TEXT_BEFORE_SCHEME.match(bare):
+        yield bare[script.end() :]
+
+
+def _video_id_of(address: str) -> str | None:
+    host = _HOST_PART.match(address)
+    if host is None:
+        return None
+    found = _ADDRESS.fullmatch(address[: host.end()].lower() + address[host.end() :])
+    if found is None:
+        return None
+    port = found["port"] or found["port_be"]
+    if port is not None and port != _DEFAULT_PORT[found["scheme"]]:
+        return None
+    if found["query"] is None:
+        return found["short"] or found["shared"]
+    values = {value for name, _, value in (part.partition("=") for part in found["query"].split("&")) if name == "v"}
+    video_id = values.pop() if len(values) == 1 else ""
+    return video_id if _FULL_ID.fullmatch(video_id) else None
