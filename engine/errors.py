@@ -145,6 +145,53 @@ class IllegalTransition(StemifyError):
     code = "illegal_transition"
 
 
+# The job database.
+
+
+class StoreFailed(StemifyError):
+    """The list of jobs could not be read or written. Please try again in a minute; if it happens again, tell whoever
+    runs this bot."""
+
+    code = "store_failed"
+
+
+class StoreBusy(StoreFailed):
+    """The list of jobs is being used by another program. Please try again in a minute."""
+
+    code = "store_busy"
+    transient = True
+
+
+class StoreFull(StoreFailed):
+    """The disk of this machine is full. Ask whoever runs this bot to make room, then try again."""
+
+    code = "store_full"
+
+
+class StoreReadOnly(StoreFailed):
+    """The data folder of this bot cannot be written. Ask whoever runs this bot to look at its permissions."""
+
+    code = "store_read_only"
+
+
+class StoreDamaged(StoreFailed):
+    """The list of jobs on this machine is damaged. Ask whoever runs this bot to restore a backup."""
+
+    code = "store_damaged"
+
+
+class StoreTooNew(StoreFailed):
+    """The list of jobs was written by a newer version of this bot. Ask whoever runs it to update."""
+
+    code = "store_too_new"
+
+
+class AlreadyAccepted(StemifyError):
+    """This job was already accepted. Look at it with its id instead of sending it again."""
+
+    code = "already_accepted"
+
+
 # Failures of an attempt: the job exists, and ends with the sentence or is tried again.
 
 
@@ -188,10 +235,9 @@ class WorkerStalled(AttemptError):
 
 
 class AttemptTimedOut(AttemptError):
-    """The separation took too long."""
+    """The separation took too long. Try a shorter song, a faster model, or the quality "fast"."""
 
     code = "timed_out"
-    transient = True
 
 
 class OutOfMemory(AttemptError):
@@ -218,6 +264,13 @@ class SourceFailed(AttemptError):
     """The audio could not be fetched. Please attach the file instead."""
 
     code = "source_failed"
+    retry_after_s: float | None = None  # where it is known: seconds until it is worth trying again
+
+    def __init__(
+        self, message: str | None = None, *, detail: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, detail=detail)
+        self.retry_after_s = retry_after_s
 
 
 class SourceUnreachable(SourceFailed):
@@ -225,6 +278,141 @@ class SourceUnreachable(SourceFailed):
 
     code = "source_unreachable"
     transient = True
+
+
+class VideoPrivate(SourceFailed):
+    """That video is private. Choose a public one, or attach the file instead."""
+
+    code = "youtube_private"
+
+
+class VideoAgeRestricted(SourceFailed):
+    """YouTube shows that video to signed-in adults only. Please attach the file instead."""
+
+    code = "youtube_age"
+
+
+class VideoMembersOnly(SourceFailed):
+    """That video is for members or buyers only. Please attach the file instead."""
+
+    code = "youtube_members"
+
+
+class VideoRemoved(SourceFailed):
+    """That video has been removed. Choose another one, or attach the file instead."""
+
+    code = "youtube_removed"
+
+
+class VideoBlocked(SourceFailed):
+    """That video is blocked by a copyright claim. Choose another one, or attach the file instead."""
+
+    code = "youtube_copyright"
+
+
+class VideoGeoBlocked(SourceFailed):
+    """That video cannot be watched in the country of this server. Please attach the file instead."""
+
+    code = "youtube_geo"
+
+
+class VideoUnavailable(SourceFailed):
+    """That video is not available. Check the link, or attach the file instead."""
+
+    code = "youtube_unavailable"
+
+
+class VideoProtected(SourceFailed):
+    """That video is copy-protected. Please attach the file instead."""
+
+    code = "youtube_protected"
+
+
+class VideoLive(SourceFailed):
+    """That is a live stream. Come back when its recording is there, or attach the file instead."""
+
+    code = "youtube_live"
+
+
+class VideoUpcoming(SourceFailed):
+    """That video has not started yet. Come back when it is out, or attach the file instead."""
+
+    code = "youtube_upcoming"
+
+
+class VideoTooLong(SourceFailed):
+    """That video is too long. Choose a shorter one, or attach the file instead."""
+
+    code = "youtube_too_long"
+
+
+class VideoTooLarge(SourceFailed):
+    """The audio of that video is too large. Choose a shorter one, or attach the file instead."""
+
+    code = "youtube_too_large"
+
+
+class VideoNoAudio(SourceFailed):
+    """There is no sound to fetch from that video. Choose another one, or attach the file instead."""
+
+    code = "youtube_no_audio"
+
+
+class YoutubeBotCheck(SourceFailed):
+    """YouTube takes this server for a bot. Whoever runs it can help with cookies or a proxy; until then please
+    attach the file instead."""
+
+    code = "youtube_bot_check"
+
+
+class YoutubeRateLimited(SourceFailed):
+    """YouTube has had enough of this server for about an hour. Try again later, or attach the file instead."""
+
+    code = "youtube_rate_limit"
+
+
+class YoutubePaused(SourceFailed):
+    """YouTube is refusing this server just now. Try again later, or attach the file instead."""
+
+    code = "youtube_paused"
+
+
+class YoutubeForbidden(SourceFailed):
+    """YouTube did not hand out the sound of that video. Try again in a while, or attach the file instead."""
+
+    code = "youtube_forbidden"
+
+
+class YoutubeNotSetUp(SourceFailed):
+    """YouTube cannot be used here as it is set up; whoever runs this bot finds the reason in the log. Until then
+    please attach the file instead."""
+
+    code = "youtube_setup"
+
+
+class YoutubeChanged(SourceFailed):
+    """YouTube has changed, and this bot has not caught up; whoever runs it may have to update yt-dlp. Until then
+    please attach the file instead."""
+
+    code = "youtube_changed"
+
+
+class YoutubeUnreachable(SourceUnreachable):
+    """YouTube could not be reached just now. Try again in a while, or attach the file instead."""
+
+    code = "youtube_unreachable"
+
+
+class YoutubeTimedOut(SourceUnreachable):
+    """Fetching that video took too long. Try again in a while, or attach the file instead."""
+
+    code = "youtube_timeout"
+
+
+class YoutubeFetcherDied(SourceUnreachable):
+    """The download broke off. Try again in a while, or attach the file instead."""
+
+    code = "youtube_fetcher_died"
 
 
 def every_error() -> dict[str, type[StemifyError]]:

@@ -36,6 +36,26 @@ class AttemptSpec(BaseModel):
     artist: str | None = None
     seed: int
     max_duration_s: float
+    shifts: int | None = None  # None: what the quality says
+    overlap: float | None = None  # fraction of a segment; None: what the quality says
+
+
+class WorkerConfig(BaseModel):
+    """What a worker is started with, as one JSON argument."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    device: str
+    threads: int = 0  # 0: all cores
+    models_dir: str | None = None
+    cache_dir: str
+    model_memory_bytes: int
+    heartbeat_s: float
+    precision: str = "auto"
+    compile: bool = False
+    decode_timeout_s: float
+    child_memory_bytes: int
+    input_bytes: int
 
 
 class Start(Message):

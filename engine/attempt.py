@@ -1,0 +1,245 @@
+"""One attempt of one job inside a worker: decode, separate, measure, encode, publish."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+
+from engine.errors import Cancelled, DiskFull, OutOfMemory, StemifyError, StorageFailed
+from engine.jobs import (
+    JobResult,
+    ProcessingMetrics,
+    Quality,
+    Stage,
+    StemFiles,
+    StemInfo,
+    StemSeparationOptions,
+    TrustCard,
+)
+from engine.media.decode import Decoded, run_decode_child
+from engine.media.limits import MediaLimits
+from engine.naming import safe_title
+from engine.protocol import AttemptSpec, Done, WorkerConfig
+from engine.separation.batcher import Batcher, RunReport
+from engine.separation.mix import PcmMix
+from engine.separation.models import LoadedModel, ModelLibrary
+from engine.stems import Labels, StemFilesMaker
+
+log = logging.getLogger(__name__)
+
+SHIFTS = {Quality.FAST: 0, Quality.BALANCED: 1, Quality.BEST: 2}
+OVERLAPS = {Quality.FAST: 0.1, Quality.BALANCED: 0.25, Quality.BEST: 0.25}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the model is applied."""
+
+    shifts: int
+    overlap: float  # fraction of a segment
+    segment_s: float | None  # None: the model's own
+
+    @classmethod
+    def of(cls, spec: AttemptSpec, model_segment_s: float) -> Plan:
+        options: StemSeparationOptions = spec.options
+        overlap = OVERLAPS[options.quality] if spec.overlap is None else spec.overlap
+        if options.overlap_duration is not None:
+            overlap = min(0.95, options.overlap_duration / (options.segment_duration or model_segment_s))
+        shifts = SHIFTS[options.quality] if spec.shifts is None else spec.shifts
+        return cls(shifts, overlap, options.segment_duration)
+
+
+def raised_as_ours(error: BaseException) -> StemifyError:
+    """The error of the tree that stands for whatever was raised inside an attempt."""
+    if isinstance(error, StemifyError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(detail=repr(error))
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFull(detail=repr(error))
+        if error.errno == errno.ENOMEM:
+            return OutOfMemory(detail=repr(error))
+        return StorageFailed(detail=repr(error))
+    return StemifyError(detail=repr(error))
+
+
+class Attempt:
+    """Runs in a thread of its own. `cancelled` is looked at between all batches and blocks."""
+
+    def __init__(
+        self,
+        spec: AttemptSpec,
+        config: WorkerConfig,
+        library: ModelLibrary,
+        batcher: Batcher,
+        on_progress: Callable[[Stage, float], None],
+    ) -> None:
+        self.spec = spec
+        self.cancelled = Event()
+        self._config = config
+        self._library = library
+        self._batcher = batcher
+        self._on_progress = on_progress
+        self._scratch = Path(spec.scratch_dir)
+
+    def run(self) -> Done:
+        """Raises what `raised_as_ours` understands. Leaves scratch to the main process."""
+        started, cpu_started = time.monotonic(), time.process_time()
+        out = self._scratch / "out"
+        out.mkdir(parents=True, exist_ok=True)
+        raw = self._scratch / "mix.f32"
+        decoded = self._decode(raw)
+        loading = time.monotonic()
+        model = self._library.load(self.spec.options.model)
+        model_load_s = time.monotonic() - loading
+        with (
+            PcmMix(
+                raw,
+                channels=decoded.channels,
+                sample_rate=decoded.sample_rate,
+                model_rate=model.sample_rate,
+                scratch=self._scratch,
+            ) as mix,
+            self._files(mix, model, decoded, out) as files,
+        ):
+            report, plan = self._separate(model, mix, files)
+            self._on_progress(Stage.MEASURING, 0)
+            files.finish()
+            self._on_progress(Stage.ENCODING, 0)
+            infos = files.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
+            picture, peaks = files.write_pictures()
+            self._stop_if_cancelled()
+            trust = self._trust_card(files, model, plan, report)
+        self._publish(out)
+        wall_s = time.monotonic() - started
+        input_bytes = Path(self.spec.input_path).stat().st_size
+        metrics = ProcessingMetrics(
+            processing_time=round(wall_s),
+            cpu_usage=round(100 * (time.process_time() - cpu_started) / max(wall_s, 1e-3), 1),
+            memory_usage=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            gpu_usage=round(100 * report.busy_s / max(wall_s, 1e-3), 1) if self._config.device != "cpu" else None,
+            model_load_time=round(model_load_s),
+            input_file_size=input_bytes,
+            output_file_sizes=tuple(info.size for info in infos.values()),
+        )
+        return Done(
+            job_id=self.spec.job_id,
+            attempt=self.spec.attempt,
+            result=self._result(infos, metrics, trust, picture.name, peaks.name),
+            separating_s=report.separating_s,
+            input_duration_s=decoded.samples / decoded.sample_rate,
+        )
+
+    def _stop_if_cancelled(self) -> None:
+        if self.cancelled.is_set():
+            raise Cancelled
+
+    def _decode(self, raw: Path) -> Decoded:
+        self._on_progress(Stage.DECODING, 0)
+        limits = MediaLimits(
+            max_bytes=self._config.input_bytes,
+            max_duration_s=self.spec.max_duration_s,
+            timeout_s=self._config.decode_timeout_s,
+            memory_bytes=self._config.child_memory_bytes,
+        )
+        return run_decode_child(
+            Path(self.spec.input_path),
+            raw,
+            limits=limits,
+            cancelled=self.cancelled,
+            on_progress=lambda fraction: self._on_progress(Stage.DECODING, fraction),
+        )
+
+    def _files(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemFilesMaker:
+        options = self.spec.options
+        tags = dict(decoded.tags)
+        if self.spec.artist:
+            tags.setdefault("artist", self.spec.artist)
+        return StemFilesMaker(
+            self._scratch,
+            out,
+            stems=model.sources,
+            read_mix=lambda start, stop: np.asarray(mix.read_original(start, stop).numpy()),
+            samples=mix.samples,
+            sample_rate=model.sample_rate,
+            output_format=options.output_format,
+            normalize=options.normalize,
+            karaoke=options.remove_vocals,
+            labels=Labels(safe_title(self.spec.title), options.model, tags, decoded.cover),
+            scale=mix.scale,
+            offset=mix.offset,
+            cancelled=self.cancelled,
+        )
+
+    def _separate(self, model: LoadedModel, mix: PcmMix, files: StemFilesMaker) -> tuple[RunReport, Plan]:
+        plan = Plan.of(self.spec, model.segment_s)
+        self._on_progress(Stage.SEPARATING, 0)
+        report = self._batcher.run(
+            model,
+            mix,
+            files,
+            stems=["vocals"] if self.spec.options.remove_vocals else model.sources,
+            shifts=plan.shifts,
+            overlap=plan.overlap,
+            segment_s=plan.segment_s,
+            seed=self.spec.seed,
+            on_progress=lambda done, total: self._on_progress(Stage.SEPARATING, done / max(1, total)),
+            cancelled=self.cancelled,
+        )
+        return report, plan
+
+    def _trust_card(self, files: StemFilesMaker, model: LoadedModel, plan: Plan, report: RunReport) -> TrustCard:
+        return TrustCard(
+            residual_db=files.residual_db,
+            gain_db=round(20 * float(np.log10(files.gain)), 3),
+            clipped_samples=files.clipped_samples,
+            seed=self.spec.seed,
+            shifts=plan.shifts,
+            overlap=plan.overlap,
+            segment_s=plan.segment_s or model.segment_s,
+            segments=report.segments,
+            device=self._config.device,
+            notes=report.notes,
+        )
+
+    def _publish(self, out: Path) -> None:
+        """The whole folder appears at once; a rename on one disk cannot be seen half done."""
+        self._on_progress(Stage.PUBLISHING, 0)
+        self._stop_if_cancelled()
+        target = Path(self.spec.output_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for file in out.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if target.exists():
+            shutil.rmtree(target)  # of an earlier life of this very attempt
+        out.rename(target)
+
+    def _result(
+        self, infos: dict[str, StemInfo], metrics: ProcessingMetrics, trust: TrustCard, picture: str, peaks: str
+    ) -> JobResult:
+        key = self.spec.output_key
+        stems = {name: info.model_copy(update={"path": f"{key}/{info.path}"}) for name, info in infos.items()}
+        return JobResult(
+            job_id=self.spec.job_id,
+            output_dir=key,
+            stems=StemFiles.model_validate({name: info.model_dump() for name, info in stems.items()}),
+            processing_time=metrics.processing_time,
+            model_used=self.spec.options.model,
+            file_size=sum(info.size for info in infos.values()),
+            processing=metrics,
+            trust=trust,
+            waveform_path=f"{key}/{picture}",
+            peaks_path=f"{key}/{peaks}",
+        )

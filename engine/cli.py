@@ -1,0 +1,129 @@
+"""`python -m engine`: serve, separate, models, demo."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from config.settings import Settings, load
+from engine.errors import ComeBackLater, InputRefused, StemifyError
+from engine.jobs import MODELS, OutputFormat, Quality, StemSeparationOptions
+
+DONE, FAILED, REFUSED = 0, 1, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m engine", description="Turn songs into stems.")
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="the web page and the API, without Discord")
+    demo = commands.add_parser("demo", help="make a sample song and separate it with the embedded model")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="where the files go (default: demo-out)")
+    one = commands.add_parser("separate", help="separate one file")
+    one.add_argument("song", type=Path)
+    one.add_argument("--out", type=Path, default=Path("stems"), help="folder for the stems (default: stems)")
+    one.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
+    one.add_argument("--quality", choices=[*Quality], help="default: balanced")
+    one.add_argument("--format", choices=[*OutputFormat], help="default: mp3")
+    one.add_argument("--karaoke", action="store_true", help="vocals and everything else")
+    one.add_argument("--normalize", action="store_true", help="loudest peak at -1 dBFS")
+    one.add_argument("--shifts", type=_count, help="random shifts to average over (default: what the quality says)")
+    one.add_argument("--overlap", type=_fraction, help="of segments, 0 to 0.95 (default: what the quality says)")
+    one.add_argument("--seed", type=int, default=0, help="of the shifts (default: 0)")
+    one.add_argument("--device", default="auto", help='"auto", "cpu", "cuda:0", …')
+    one.add_argument("--json", action="store_true", help="print the result as JSON")
+    models = commands.add_parser("models", help="what models there are").add_subparsers(dest="action", required=True)
+    models.add_parser("list", help="all models and whether they can be used here")
+    pull = models.add_parser("pull", help="fetch weights ahead of time")
+    pull.add_argument("names", nargs="*", metavar="NAME", help="default: htdemucs")
+    models.add_parser("check", help="load every model that is here; say what is missing, and why")
+    return top
+
+
+def _count(text: str) -> int:
+    if not 0 <= int(text) <= 20:
+        raise argparse.ArgumentTypeError("must be 0 to 20")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    if not 0 <= float(text) <= 0.95:
+        raise argparse.ArgumentTypeError("must be 0 to 0.95")
+    return float(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code: 0 done, 1 failed, 2 refused input."""
+    chosen = parser().parse_args(arguments)
+    settings = load()
+    try:
+        if chosen.command == "serve":
+            return asyncio.run(_serve(settings))
+        if chosen.command == "separate":
+            return asyncio.run(_separate(settings, chosen))
+        if chosen.command == "demo":
+            from engine.demo import run_demo
+
+            return asyncio.run(run_demo(settings, chosen.out))
+        from engine.model_commands import run_model_command
+
+        return run_model_command(settings, chosen)
+    except (InputRefused, ComeBackLater) as error:
+        print(error.message, file=sys.stderr)
+        return REFUSED
+    except StemifyError as error:
+        print(error.message, file=sys.stderr)
+        if error.detail:
+            logging.getLogger(__name__).error("%s: %s", error.code, error.detail)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _serve(settings: Settings) -> int:
+    from engine.backend import backend
+
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with backend(settings) as house:
+        print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
+        await stop.wait()
+    return DONE
+
+
+async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
+    from engine.progress_bar import bar
+    from engine.separate import separate_file
+
+    options = StemSeparationOptions.chosen(
+        model=chosen.model,
+        quality=chosen.quality,
+        output_format=chosen.format,
+        normalize=chosen.normalize,
+        remove_vocals=chosen.karaoke,
+    )
+    with contextlib.ExitStack() as stack:
+        show = stack.enter_context(bar())
+        result = await separate_file(
+            settings,
+            chosen.song,
+            chosen.out,
+            options,
+            shifts=chosen.shifts,
+            overlap=chosen.overlap,
+            seed=chosen.seed,
+            device=chosen.device,
+            on_progress=show,
+        )
+    if chosen.json:
+        print(result.model_dump_json(indent=2))
+    else:
+        for name, info in result.stems:
+            print(f"{name:12} {info.path}")
+    return DONE

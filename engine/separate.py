@@ -1,0 +1,84 @@
+"""One song on the command line: probe, one worker, one attempt, files in a folder. No store, no queue."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from config.settings import Settings
+from engine.backend import media_limits, pool_limits, worker_config
+from engine.errors import InputRefused, WorkerDied
+from engine.jobs import JobResult, Stage, StemFiles, StemSeparationOptions, new_job_id, overall_progress
+from engine.media.probe import probe
+from engine.naming import safe_title
+from engine.pool import WorkerPool, find_devices
+from engine.protocol import AttemptSpec
+
+
+async def separate_file(
+    settings: Settings,
+    song: Path,
+    out: Path,
+    options: StemSeparationOptions,
+    *,
+    shifts: int | None,
+    overlap: float | None,
+    seed: int,
+    device: str,
+    on_progress: Callable[[Stage, int], None],
+) -> JobResult:
+    """Separate `song` into the folder `out` (made if need be; files of the same name are replaced). Paths in the
+    result are those of the files. Raises `InputRefused` and `AttemptError` (and below)."""
+    if not song.is_file():
+        raise InputRefused(f"There is no file {song}.")
+    limits = media_limits(settings)
+    limits.check_size(song.stat().st_size)
+    found = await probe(song, limits)
+    device = (await find_devices([device]))[0]
+    pool = WorkerPool([worker_config(settings, device)], pool_limits(settings.workers), on_change=lambda: None)
+    await pool.start()
+    try:
+        if not await pool.wait_ready(settings.workers.start_timeout_s):
+            raise WorkerDied(f"The worker for {device} did not start. See the messages above.")
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
+            spec = AttemptSpec(
+                job_id=new_job_id(),
+                attempt=1,
+                input_path=str(song.absolute()),
+                scratch_dir=f"{Path(work).absolute()}/scratch",
+                output_dir=f"{Path(work).absolute()}/done",
+                output_key=".",
+                options=options,
+                title=safe_title(found.title or song.stem),
+                artist=found.artist,
+                seed=seed,
+                max_duration_s=limits.max_duration_s,
+                shifts=shifts,
+                overlap=overlap,
+            )
+            done = await pool.run(
+                spec,
+                timeout_s=float("inf"),
+                on_progress=lambda stage, fraction: on_progress(stage, overall_progress(stage, fraction)),
+            )
+            for file in Path(spec.output_dir).iterdir():
+                await asyncio.to_thread(shutil.move, file, out / file.name)
+    finally:
+        await pool.stop()
+    return _placed(done.result, out)
+
+
+def _placed(result: JobResult, out: Path) -> JobResult:
+    stems = {name: {**info.model_dump(), "path": str(out / info.filename)} for name, info in result.stems}
+    return result.model_copy(
+        update={
+            "output_dir": str(out),
+            "stems": StemFiles.model_validate(stems),
+            "waveform_path": str(out / "waveform.png"),
+            "peaks_path": str(out / "peaks.json"),
+        }
+    )

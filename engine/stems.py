@@ -1,0 +1,269 @@
+"""From final blocks of samples to finished files: measured, encoded while the rest is still being separated.
+
+All stems of a job get ONE common gain, so that they still add up to the mix. The gain is known only at the end, so
+the files are encoded at unity as the blocks come, and only when a peak over full scale (or `normalize`) asks for
+another gain are they encoded again from the float samples kept in scratch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import Cancelled
+from engine.jobs import OutputFormat, StemInfo, db
+from engine.media.encode import Encoded, StemEncoder
+from engine.media.waveform import Peaks, draw
+from engine.naming import stem_filename
+
+Block = NDArray[np.float32]
+"""(2, samples)"""
+
+NORMALIZED_PEAK = 10 ** (-1 / 20)
+_UNDER_FULL_SCALE = 0.9999
+_SILENCE = 10 ** (-60 / 20)
+_WINDOW_SAMPLES = 2048
+_REDO_SAMPLES = 1 << 18
+
+
+class AsArray(Protocol):
+    """What a torch tensor offers; this room does not import torch."""
+
+    def numpy(self) -> Block: ...
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How the files of a job are named and tagged."""
+
+    title: str
+    model: str
+    tags: Mapping[str, str]
+    cover: bytes | None
+
+
+@dataclass
+class Measured:
+    """Facts about one stem, of all samples so far, at unity gain."""
+
+    energy: float = 0.0
+    peak: float = 0.0
+    windows: int = 0
+    silent_windows: int = 0
+
+    def add(self, block: Block) -> None:
+        self.energy += float(np.vdot(block, block))
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        starts = np.arange(0, block.shape[1], _WINDOW_SAMPLES)
+        if len(starts):
+            squares = np.add.reduceat(np.square(block).mean(axis=0), starts)
+            lengths = np.diff([*starts, block.shape[1]])
+            self.windows += len(starts)
+            self.silent_windows += int((squares < lengths * _SILENCE**2).sum())
+
+
+class _Stem:
+    """One stem on its way: raw samples to scratch, facts, peaks, and a file at unity, in a thread of its own."""
+
+    def __init__(self, name: str, raw_path: Path, samples: int, encoder: StemEncoder | None) -> None:
+        self.name = name
+        self.raw_path = raw_path
+        self.measured = Measured()
+        self.peaks = Peaks(samples)
+        self.encoder = encoder
+        self._raw = raw_path.open("wb")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"stem-{name}")
+        self._last: Future[None] | None = None
+
+    def write(self, block: Block) -> None:
+        """Hand a block over; waits for the one before, so that at most two are in memory."""
+        self.settle()
+        self._last = self._thread.submit(self._take, block)
+
+    def _take(self, block: Block) -> None:
+        self._raw.write(np.ascontiguousarray(block.T).tobytes())
+        self.measured.add(block)
+        self.peaks.add(block)
+        if self.encoder is not None:
+            self.encoder.write(block)
+
+    def settle(self) -> None:
+        if self._last is not None:
+            self._last.result()
+            self._last = None
+
+    def finish_raw(self) -> None:
+        self.settle()
+        self._raw.close()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        if not self._raw.closed:
+            self._raw.close()
+        if self.encoder is not None:
+            self.encoder.abort()
+
+
+class StemFilesMaker:
+    """The sink of a separation. Use as a context: leaving it closes every thread and unfinished file."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        out: Path,
+        *,
+        stems: Sequence[str],
+        read_mix: Callable[[int, int], Block],
+        samples: int,
+        sample_rate: int,
+        output_format: OutputFormat,
+        normalize: bool,
+        karaoke: bool,
+        labels: Labels,
+        scale: float,
+        offset: float,
+        cancelled: Event,
+    ) -> None:
+        """`read_mix(start, stop)` gives the mix as it was; a separated sample x becomes `x * scale + offset`.
+        With `karaoke` only `vocals` comes in, and `instrumental` = mix minus vocals is made here."""
+        self.samples = samples
+        self._out = out
+        self._read_mix = read_mix
+        self._rate = sample_rate
+        self._format = output_format
+        self._normalize = normalize
+        self._karaoke = karaoke
+        self._labels = labels
+        self._scale, self._offset = np.float32(scale), np.float32(offset)
+        self._cancelled = cancelled
+        self._mix_energy = 0.0
+        self._residual_energy = 0.0
+        names = ["vocals", "instrumental"] if karaoke else list(stems)
+        self._stems = {
+            name: _Stem(name, scratch / f"{name}.f32", samples, None if normalize else self._encoder(name))
+            for name in names
+        }
+        self.gain = 1.0
+        self.clipped_samples = 0
+
+    def __enter__(self) -> StemFilesMaker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stem in self._stems.values():
+            stem.close()
+
+    def _encoder(self, name: str) -> StemEncoder:
+        filename = stem_filename(self._labels.title, name, self._labels.model, self._format.value)
+        tags = {
+            **self._labels.tags,
+            "title": f"{self._labels.title} ({name})",
+            "comment": f"{name}, {self._labels.model}",
+        }
+        return StemEncoder(
+            self._out / filename,
+            format=self._format.value,
+            sample_rate=self._rate,
+            tags=tags,
+            cover=self._labels.cover,
+        )
+
+    def write(self, start: int, stems: Mapping[str, AsArray]) -> None:
+        """The next final block of every stem, (2, n), still at the model's level."""
+        blocks = {name: block.numpy() * self._scale + self._offset for name, block in stems.items()}
+        length = next(iter(blocks.values())).shape[1]
+        mix = self._read_mix(start, start + length)
+        if self._karaoke:
+            blocks = {"vocals": blocks["vocals"], "instrumental": mix - blocks["vocals"]}
+        rest = mix.astype(np.float64)
+        for block in blocks.values():
+            rest -= block
+        self._mix_energy += float(np.vdot(mix, mix))
+        self._residual_energy += float(np.vdot(rest, rest))
+        for name, stem in self._stems.items():
+            stem.write(blocks[name])
+
+    def finish(self) -> None:
+        """All blocks are in: settle the facts and the common gain."""
+        for stem in self._stems.values():
+            stem.finish_raw()
+        peak = max(stem.measured.peak for stem in self._stems.values())
+        if self._normalize and peak > 0:
+            self.gain = NORMALIZED_PEAK / peak
+        elif peak > 1:
+            self.gain = _UNDER_FULL_SCALE / peak
+
+    @property
+    def residual_db(self) -> float | None:
+        """Level of what the stems leave of the mix, against the mix."""
+        if self._mix_energy <= 0 or self._residual_energy <= 0:
+            return None
+        return round(10 * float(np.log10(self._residual_energy / self._mix_energy)), 2)
+
+    def encode(self, on_progress: Callable[[float], None]) -> dict[str, StemInfo]:
+        """Finish the files (again from scratch where a gain is due), all stems in parallel. `path` is the name."""
+        redo = self._normalize or self.gain != 1.0
+        stems = list(self._stems.values())
+        done = 0
+        infos: dict[str, StemInfo] = {}
+        with ThreadPoolExecutor(len(stems), thread_name_prefix="encode") as threads:
+            futures = {stem.name: threads.submit(self._encode_one, stem, redo) for stem in stems}
+            for name, future in futures.items():
+                encoded, clipped = future.result()
+                self.clipped_samples += clipped
+                infos[name] = self._info(self._stems[name], encoded)
+                done += 1
+                on_progress(done / len(stems))
+        return infos
+
+    def _encode_one(self, stem: _Stem, redo: bool) -> tuple[Encoded, int]:
+        clipped = 0
+        if redo:
+            if stem.encoder is not None:
+                stem.encoder.abort()
+            stem.encoder = self._encoder(stem.name)
+            with stem.raw_path.open("rb") as raw:
+                while data := raw.read(_REDO_SAMPLES * 8):
+                    if self._cancelled.is_set():
+                        raise Cancelled
+                    block = np.frombuffer(data, np.float32).reshape(-1, 2).T * np.float32(self.gain)
+                    clipped += int((np.abs(block) > 1).sum())
+                    stem.encoder.write(np.ascontiguousarray(block))
+        assert stem.encoder is not None
+        encoded = stem.encoder.close()
+        stem.encoder = None
+        return encoded, clipped
+
+    def _info(self, stem: _Stem, encoded: Encoded) -> StemInfo:
+        level = (stem.measured.energy / max(1, 2 * self.samples)) ** 0.5 * self.gain
+        level_db, peak_db = db(level), db(stem.measured.peak * self.gain)
+        return StemInfo(
+            filename=encoded.path.name,
+            path=encoded.path.name,
+            size=encoded.size_bytes,
+            duration=encoded.samples / self._rate,
+            format=self._format,
+            sample_rate=self._rate,
+            bitrate=encoded.bitrate,
+            level_db=None if level_db is None else round(level_db, 2),
+            peak_db=None if peak_db is None else round(peak_db, 2),
+            silence_share=stem.measured.silent_windows / max(1, stem.measured.windows),
+        )
+
+    def write_pictures(self) -> tuple[Path, Path]:
+        """The waveform picture and the player's peaks, in the out folder."""
+        peaks = {name: stem.peaks for name, stem in self._stems.items()}
+        picture, data = self._out / "waveform.png", self._out / "peaks.json"
+        draw(peaks, picture)
+        data.write_text(
+            json.dumps({"duration_s": self.samples / self._rate, "stems": {n: p.as_json() for n, p in peaks.items()}})
+        )
+        return picture, data

@@ -1,0 +1,181 @@
+"""The child process that owns a device. `python -m engine.worker '<WorkerConfig as JSON>'`
+
+It takes several attempts at once (one decodes, one is separated, one is encoded) and speaks the lines of
+`engine.protocol`. It ends when it is told to, when its input ends, or when its parent dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.jobs import Stage
+from engine.protocol import (
+    AttemptSpec,
+    Cancel,
+    Failed,
+    Heartbeat,
+    Message,
+    Progress,
+    Ready,
+    Shutdown,
+    Start,
+    WorkerConfig,
+    to_worker,
+)
+
+log = logging.getLogger("engine.worker")
+
+_PROGRESS_INTERVAL_S = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent ends, however it ends (Linux; elsewhere the end of stdin does)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Wire:
+    """Messages out, one line each, from any thread."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        try:
+            with self._lock:
+                self._out.write(message.line())
+                self._out.flush()
+        except (BrokenPipeError, ValueError):
+            os._exit(0)  # nobody listens any more
+
+
+class ThrottledProgress:
+    """An attempt's progress, sent when the stage changes or a quarter of a second has passed."""
+
+    def __init__(self, wire: Wire, spec: AttemptSpec) -> None:
+        self._wire = wire
+        self._spec = spec
+        self._stage: Stage | None = None
+        self._sent_at = 0.0
+
+    def __call__(self, stage: Stage, fraction: float) -> None:
+        now = time.monotonic()
+        if stage is self._stage and now - self._sent_at < _PROGRESS_INTERVAL_S:
+            return
+        self._stage, self._sent_at = stage, now
+        fraction = min(1.0, max(0.0, fraction))
+        self._wire.send(Progress(job_id=self._spec.job_id, attempt=self._spec.attempt, stage=stage, fraction=fraction))
+
+
+class Worker:
+    def __init__(self, config: WorkerConfig, wire: Wire) -> None:
+        """Imports torch and opens the device; that takes a second or two."""
+        from engine.attempt import Attempt, raised_as_ours
+        from engine.separation.batcher import Batcher, device_memory_bytes, device_name
+        from engine.separation.models import ModelLibrary
+
+        self._new_attempt = Attempt
+        self._raised_as_ours = raised_as_ours
+        self._device_memory_bytes = device_memory_bytes
+        self._config = config
+        self._wire = wire
+        self._library = ModelLibrary(
+            models_dir=Path(config.models_dir) if config.models_dir else None,
+            cache_dir=Path(config.cache_dir),
+            memory_budget_bytes=config.model_memory_bytes,
+        )
+        self._batcher = Batcher(
+            config.device, threads=config.threads, precision=config.precision, compile_core=config.compile
+        )
+        self._name = device_name(config.device)
+        self._running: dict[tuple[str, int], Attempt] = {}
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="attempt")
+
+    def serve(self, lines: BinaryIO) -> None:
+        """Obey until the input ends."""
+        self._wire.send(Ready(device=self._config.device, device_name=self._name, models=tuple(self._library.states())))
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        for line in lines:
+            message = to_worker.validate_json(line)
+            if isinstance(message, Start):
+                self._start(message.spec)
+            elif isinstance(message, Cancel):
+                with self._lock:
+                    attempt = self._running.get((message.job_id, message.attempt))
+                if attempt is not None:
+                    attempt.cancelled.set()
+            elif isinstance(message, Shutdown):
+                break
+        with self._lock:
+            for attempt in self._running.values():
+                attempt.cancelled.set()
+
+    def _start(self, spec: AttemptSpec) -> None:
+        attempt = self._new_attempt(
+            spec, self._config, self._library, self._batcher, ThrottledProgress(self._wire, spec)
+        )
+        with self._lock:
+            self._running[spec.job_id, spec.attempt] = attempt
+        self._threads.submit(self._run, attempt)
+
+    def _run(self, attempt: Attempt) -> None:  # type: ignore[name-defined]  # noqa: F821  (imported late, with torch)
+        spec: AttemptSpec = attempt.spec
+        try:
+            answer: Message = attempt.run()
+        except BaseException as error:  # noqa: BLE001  (whatever it was, the parent must hear of it)
+            ours = self._raised_as_ours(error)
+            if ours is not error:
+                log.error("attempt %s of job %s: %s", spec.attempt, spec.job_id, traceback.format_exc())
+            answer = Failed(
+                job_id=spec.job_id, attempt=spec.attempt, code=ours.code, message=ours.message, detail=ours.detail
+            )
+        finally:
+            with self._lock:
+                del self._running[spec.job_id, spec.attempt]
+        self._wire.send(answer)
+
+    def _beat(self) -> None:
+        while True:
+            self._wire.send(
+                Heartbeat(rss_bytes=_resident_bytes(), device_bytes=self._device_memory_bytes(self._config.device))
+            )
+            time.sleep(self._config.heartbeat_s)
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent decides
+    config = WorkerConfig.model_validate_json(sys.argv[1])
+    # The protocol keeps the true stdout; whatever prints by mistake goes to stderr, which is the log.
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    if config.threads and config.device == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    Worker(config, Wire(out)).serve(sys.stdin.buffer)
+    os._exit(0)  # threads deep in native code do not hold the process back
+
+
+if __name__ == "__main__":
+    main()
