@@ -1,0 +1,145 @@
+"""The gateway: HELLO, IDENTIFY, READY, HEARTBEAT, RESUME with replay, RECONNECT, INVALID_SESSION, dispatches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aiohttp import WSMsgType, web
+
+from tests.acceptance.fake_discord.state import Json, snowflake
+
+if TYPE_CHECKING:
+    from tests.acceptance.fake_discord.server import FakeDiscord
+
+DISPATCH, HEARTBEAT, IDENTIFY, RESUME, RECONNECT, INVALID_SESSION, HELLO, ACK = 0, 1, 2, 6, 7, 9, 10, 11
+GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
+
+
+@dataclass(eq=False)
+class Session:
+    intents: int
+    id: str = field(default_factory=lambda: f"session-{snowflake()}")
+    sent: list[Json] = field(default_factory=list)
+    socket: web.WebSocketResponse | None = None
+    transport: asyncio.Transport | None = None
+
+    async def dispatch(self, event: str, data: Json) -> None:
+        packet = {"op": DISPATCH, "t": event, "s": len(self.sent) + 1, "d": data}
+        self.sent.append(packet)
+        await self.push(packet)
+
+    async def push(self, packet: Json) -> None:
+        if self.socket is not None:
+            with suppress(ConnectionError):
+                await self.socket.send_str(json.dumps(packet))
+
+
+class Gateway:
+    def __init__(self, fake: FakeDiscord) -> None:
+        self.fake = fake
+        self.session: Session | None = None
+        self.allowed_intents = ~0
+        self.identifies = 0
+        self.resumes = 0
+        self.ready = asyncio.Event()  # a bot is connected
+
+    async def connect(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(max_msg_size=0)
+        await socket.prepare(request)
+        await socket.send_json({"op": HELLO, "d": {"heartbeat_interval": 41250}})
+        session: Session | None = None
+        try:
+            async for message in socket:
+                if message.type is not WSMsgType.TEXT:
+                    break
+                packet = json.loads(message.data)
+                if packet["op"] == HEARTBEAT:
+                    await socket.send_json({"op": ACK})
+                elif packet["op"] == IDENTIFY:
+                    session = await self._identify(socket, packet["d"])
+                elif packet["op"] == RESUME:
+                    session = await self._resume(socket, packet["d"])
+                if session is not None:
+                    session.transport = request.transport
+        except ConnectionError:
+            pass
+        finally:
+            if session is not None and session.socket is socket:
+                session.socket = None
+                self.ready.clear()
+        return socket
+
+    async def _identify(self, socket: web.WebSocketResponse, data: Json) -> Session | None:
+        if data["token"] != self.fake.bot_token:
+            await socket.close(code=4004, message=b"Authentication failed.")
+            return None
+        if data["intents"] & ~self.allowed_intents:
+            await socket.close(code=4014, message=b"Disallowed intent(s).")
+            return None
+        self.identifies += 1
+        session = self.session = Session(intents=data["intents"], socket=socket)
+        guilds = [guild for guild in self.fake.guilds if guild.bot_is_member]
+        await session.dispatch(
+            "READY",
+            {
+                "v": 10, "user": self.fake.bot.json(), "session_id": session.id,
+                "guilds": [{"id": str(guild.id), "unavailable": True} for guild in guilds],
+                "resume_gateway_url": self.fake.gateway_url, "shard": [0, 1],
+                "application": {"id": str(self.fake.application_id), "flags": 0}, "private_channels": [],
+            },
+        )  # fmt: skip
+        for guild in guilds:
+            await session.dispatch("GUILD_CREATE", guild.json())
+        self.ready.set()
+        await self.fake.changed()
+        return session
+
+    async def _resume(self, socket: web.WebSocketResponse, data: Json) -> Session | None:
+        session = self.session
+        if session is None or session.id != data["session_id"]:
+            await socket.send_json({"op": INVALID_SESSION, "d": False})
+            return None
+        self.resumes += 1
+        session.socket = socket
+        for packet in session.sent[data["seq"] :]:
+            await session.push(packet)
+        await session.dispatch("RESUMED", {})
+        self.ready.set()
+        await self.fake.changed()
+        return session
+
+    async def dispatch(self, event: str, data: Json) -> None:
+        """Send, or keep for the resume of a session that is cut off just now."""
+        assert self.session is not None, "no bot has identified"
+        if event == "MESSAGE_CREATE":
+            needed = GUILD_MESSAGES if "guild_id" in data else DIRECT_MESSAGES
+            if not self.session.intents & needed:
+                return
+            if not self.session.intents & MESSAGE_CONTENT and "guild_id" in data:
+                data = data | {"content": "", "attachments": [], "embeds": [], "components": []}
+        await self.session.dispatch(event, data)
+
+    async def ask_to_reconnect(self) -> None:
+        """Op 7, then the socket goes: the bot resumes."""
+        assert self.session is not None
+        await self.session.push({"op": RECONNECT, "d": None})
+
+    async def cut(self) -> None:
+        """The connection drops without a word; what is dispatched meanwhile is replayed at the resume."""
+        assert self.session is not None
+        if self.session.socket is not None:
+            self.session.socket = None
+            self.ready.clear()
+        if self.session.transport is not None:
+            self.session.transport.abort()
+
+    async def invalidate(self) -> None:
+        """Op 9: the bot has to identify anew."""
+        assert self.session is not None
+        session, self.session = self.session, None
+        self.ready.clear()
+        await session.push({"op": INVALID_SESSION, "d": False})

@@ -1,0 +1,172 @@
+"""People in the fake Discord: what the app lets them do, checked against the synced commands as the app does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.acceptance.fake_discord.state import (
+    EVERYDAY,
+    Attachment,
+    Channel,
+    Interaction,
+    Json,
+    Message,
+    User,
+    iso,
+)
+
+if TYPE_CHECKING:
+    from tests.acceptance.fake_discord.server import FakeDiscord
+
+OPTION_TYPES: dict[int, type | tuple[type, ...]] = {3: str, 4: int, 5: bool, 10: (int, float)}
+
+
+@dataclass
+class Upload:
+    filename: str
+    data: bytes
+    content_type: str = "audio/mpeg"
+
+
+class Person:
+    """Somebody with the app in hand."""
+
+    def __init__(self, fake: FakeDiscord, name: str, *, permissions: int = EVERYDAY) -> None:
+        self.fake = fake
+        self.user: User = fake.user(name)
+        self.permissions = permissions
+
+    @property
+    def owner(self) -> str:
+        return f"discord:{self.user.id}"
+
+    # Commands.
+
+    async def slash(self, channel: Channel, name: str, **options: Any) -> Interaction:
+        """`/name option:value…`; "job list" is a subcommand. The app refuses what the command does not offer."""
+        data, resolved = self._data(name, options)
+        return await self._send(2, channel, data | ({"resolved": resolved} if resolved else {}))
+
+    async def complete(self, channel: Channel, name: str, focused: str, **options: Any) -> list[Json]:
+        """The choices that are offered while `focused` is typed."""
+        data, _ = self._data(name, options)
+        leaf = data["options"][0]["options"] if " " in name else data["options"]
+        next(option for option in leaf if option["name"] == focused)["focused"] = True
+        interaction = await self._send(4, channel, data)
+        await self.fake.until(lambda: interaction.choices is not None, f"choices for {focused}")
+        return interaction.choices or []
+
+    async def menu(self, message: Message, name: str) -> Interaction:
+        command = self._command(name, kind=3)
+        resolved = {"messages": {str(message.id): message.json()}}
+        data = {"id": command["id"], "name": name, "type": 3, "target_id": str(message.id), "resolved": resolved}
+        return await self._send(2, message.channel, data)
+
+    async def press(self, message: Message, label: str) -> Interaction:
+        button = message.button(label)
+        assert not button.get("disabled"), f"{label} cannot be pressed"
+        data = {"custom_id": button["custom_id"], "component_type": 2, "id": button["id"]}
+        return await self._send(3, message.channel, data, source=message)
+
+    async def post(
+        self, channel: Channel, content: str = "", *uploads: Upload, reference: int | None = None
+    ) -> Message:
+        """An ordinary message."""
+        attachments = [Attachment(upload.filename, upload.data, upload.content_type) for upload in uploads]
+        for attachment in attachments:
+            self.fake.host_file(attachment)
+        message = Message(channel, self.user, content=content, attachments=attachments, reference=reference)
+        channel.messages[message.id] = message
+        data = message.json()
+        if channel.guild is not None:
+            data |= {"guild_id": str(channel.guild.id), "member": self._member()}
+        await self.fake.gateway.dispatch("MESSAGE_CREATE", data)
+        return message
+
+    # Shapes.
+
+    def _command(self, name: str, kind: int = 1) -> Json:
+        for command in self.fake.commands:
+            if command["name"] == name and command.get("type", 1) == kind:
+                return command
+        raise AssertionError(f"no command {name!r} among {[c['name'] for c in self.fake.commands]}")
+
+    def _data(self, name: str, options: Json) -> tuple[Json, Json]:
+        first, _, second = name.partition(" ")
+        command = self._command(first)
+        needed = command.get("default_member_permissions")
+        if needed and int(needed) & ~self.permissions:
+            raise PermissionError(f"the app does not show {name} to {self.user.name}")
+        offered = command["options"]
+        if second:
+            offered = next(option for option in offered if option["name"] == second)["options"]
+        values, resolved = self._options(offered, options)
+        if second:
+            values = [{"type": 1, "name": second, "options": values}]
+        return {"id": command["id"], "name": first, "type": 1, "options": values}, resolved
+
+    def _options(self, offered: list[Json], options: Json) -> tuple[list[Json], Json]:
+        by_name = {option["name"]: option for option in offered}
+        missing = [option["name"] for option in offered if option.get("required") and option["name"] not in options]
+        if missing or set(options) - set(by_name):
+            raise ValueError(f"missing {missing}, unknown {set(options) - set(by_name)}")
+        values: list[Json] = []
+        resolved: Json = {}
+        for name, value in options.items():
+            option = by_name[name]
+            if isinstance(value, Upload):
+                assert option["type"] == 11
+                attachment = Attachment(value.filename, value.data, value.content_type)
+                self.fake.host_file(attachment)
+                resolved.setdefault("attachments", {})[str(attachment.id)] = attachment.json()
+                value = str(attachment.id)
+            elif not isinstance(value, OPTION_TYPES[option["type"]]):
+                raise ValueError(f"{name} takes another type")
+            elif option.get("choices") and value not in [choice["value"] for choice in option["choices"]]:
+                raise ValueError(f"{name} has no choice {value!r}")
+            values.append({"name": name, "type": option["type"], "value": value})
+        return values, resolved
+
+    def _member(self) -> Json:
+        return {
+            "user": self.user.json(), "roles": [], "joined_at": iso(0), "deaf": False, "mute": False, "flags": 0,
+            "permissions": str(self.permissions), "nick": None, "avatar": None,
+        }  # fmt: skip
+
+    async def _send(self, kind: int, channel: Channel, data: Json, source: Message | None = None) -> Interaction:
+        interaction = Interaction(kind, self.user, channel, data, source=source)
+        self.fake.add_interaction(interaction)
+        guild = channel.guild
+        payload: Json = {
+            "id": str(interaction.id), "application_id": str(self.fake.application_id), "type": kind, "data": data,
+            "token": interaction.token, "version": 1, "channel_id": str(channel.id), "locale": "en-US",
+            "channel": channel.json() | {"permissions": str(self.permissions)}, "entitlements": [],
+            "attachment_size_limit": self.fake.stated_limit_bytes(channel), "app_permissions": str(EVERYDAY),
+        }  # fmt: skip
+        if guild is None:
+            payload |= {
+                "user": self.user.json(),
+                "context": 1,
+                "authorizing_integration_owners": {"1": str(self.user.id)},
+            }
+        else:
+            owners = {"0": str(guild.id)} if guild.bot_is_member else {"1": str(self.user.id)}
+            payload |= {
+                "guild_id": str(guild.id), "member": self._member(), "context": 0, "guild_locale": "en-US",
+                "authorizing_integration_owners": owners,
+                "guild": {"id": str(guild.id), "locale": "en-US", "features": []},
+            }  # fmt: skip
+        if source is not None:
+            payload["message"] = source.json()
+        await self.fake.gateway.dispatch("INTERACTION_CREATE", payload)
+        return interaction
+
+    async def answered(self, interaction: Interaction, timeout_s: float = 20) -> Message:
+        """The answer, once it says something."""
+        await self.fake.until(
+            lambda: interaction.original is not None and (not interaction.original.loading),
+            f"an answer to {interaction.data.get('name') or interaction.data.get('custom_id')}",
+            timeout_s,
+        )
+        return interaction.answer

@@ -1,0 +1,287 @@
+"""The REST routes: login, commands, interaction answers, webhook and channel messages, history, files."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from tests.acceptance.fake_discord import payloads
+from tests.acceptance.fake_discord.payloads import Refused
+from tests.acceptance.fake_discord.state import (
+    ADD_FILES,
+    EPHEMERAL,
+    HISTORY,
+    LOADING,
+    SEND,
+    VIEW,
+    Attachment,
+    Channel,
+    Interaction,
+    Json,
+    Message,
+)
+
+if TYPE_CHECKING:
+    from tests.acceptance.fake_discord.server import FakeDiscord
+
+NONCE_MEMORY_S = 300.0
+
+
+class Rest:
+    def __init__(self, fake: FakeDiscord) -> None:
+        self.fake = fake
+
+    def routes(self, root: str) -> list[web.RouteDef]:
+        hook = root + "/webhooks/{app}/{token}"
+        channel = root + "/channels/{channel}"
+        return [
+            web.get(root + "/users/@me", self.me),
+            web.post(root + "/users/@me/channels", self.open_dm),
+            web.get(root + "/oauth2/applications/@me", self.application),
+            web.get(root + "/gateway", self.gateway),
+            web.get(root + "/gateway/bot", self.gateway),
+            web.put(root + "/applications/{app}/commands", self.sync),
+            web.get(root + "/applications/{app}/commands", self.commands),
+            web.post(root + "/interactions/{id}/{token}/callback", self.callback),
+            web.post(hook, self.followup),
+            web.get(hook + "/messages/{message}", self.hook_get),
+            web.patch(hook + "/messages/{message}", self.hook_edit),
+            web.delete(hook + "/messages/{message}", self.hook_delete),
+            web.get(channel, self.channel),
+            web.post(channel + "/messages", self.send),
+            web.get(channel + "/messages", self.history),
+            web.get(channel + "/messages/{message}", self.get),
+            web.patch(channel + "/messages/{message}", self.edit),
+            web.delete(channel + "/messages/{message}", self.delete),
+        ]
+
+    # Login.
+
+    async def me(self, request: web.Request) -> web.Response:
+        return web.json_response(self.fake.bot.json())
+
+    async def application(self, request: web.Request) -> web.Response:
+        return web.json_response({
+            "id": str(self.fake.application_id), "name": "Stemify", "description": "", "icon": None,
+            "bot_public": True, "bot_require_code_grant": False, "verify_key": "0", "flags": 0,
+            "owner": self.fake.bot.json(), "rpc_origins": None, "team": None,
+        })  # fmt: skip
+
+    async def gateway(self, request: web.Request) -> web.Response:
+        limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
+        return web.json_response({"url": self.fake.gateway_url, "shards": 1, "session_start_limit": limit})
+
+    async def sync(self, request: web.Request) -> web.Response:
+        self.fake.commands = [
+            command | {"id": str(100 + at), "application_id": str(self.fake.application_id), "version": "1"}
+            for at, command in enumerate(await request.json())
+        ]
+        self.fake.syncs += 1
+        return web.json_response(self.fake.commands)
+
+    async def commands(self, request: web.Request) -> web.Response:
+        return web.json_response(self.fake.commands)
+
+    # Interactions.
+
+    def _interaction(self, request: web.Request) -> Interaction:
+        token = request.match_info["token"]
+        for interaction in reversed(self.fake.interactions):
+            if interaction.token == token:
+                if not interaction.alive:
+                    raise Refused(401, 50027, "Invalid Webhook Token")
+                return interaction
+        raise Refused(404, 10015, "Unknown Webhook")
+
+    async def callback(self, request: web.Request) -> web.Response:
+        payload, files = await payloads.read(request)
+        interaction = self._interaction(request)
+        if interaction.acked_at is not None:
+            raise Refused(400, 40060, "Interaction has already been acknowledged.")
+        if time.time() > interaction.sent_at + 3:
+            raise Refused(404, 10062, "Unknown interaction")
+        kind, data = payload["type"], payload.get("data") or {}
+        channel, message = interaction.channel, None
+        if kind in (4, 5):
+            flags = int(data.get("flags") or 0) & EPHEMERAL
+            message = Message(channel, self.fake.bot, flags=flags | (LOADING if kind == 5 else 0))
+            if kind == 4:
+                payloads.apply(message, data, files, self._limit(interaction))
+            interaction.original = message
+            self._appear(message)
+        elif kind in (6, 7):
+            assert interaction.source is not None, "only a button can be answered so"
+            interaction.original = message = interaction.source
+            if kind == 7:
+                self._change(message, data, files, self._limit(interaction))
+        elif kind == 8:
+            assert interaction.kind == 4
+            if len(data["choices"]) > 25 or any(not 1 <= len(choice["name"]) <= 100 for choice in data["choices"]):
+                raise payloads.bad_form("at most 25 choices, each name 1 to 100 characters")
+            interaction.choices = data["choices"]
+        interaction.acked_at, interaction.ack_type = time.time(), kind
+        await self.fake.changed()
+        body: Json = {"interaction": {"id": str(interaction.id), "type": interaction.kind}}
+        if message is not None:
+            body["interaction"]["response_message_id"] = str(message.id)
+            body["interaction"]["response_message_ephemeral"] = message.ephemeral
+            body["resource"] = {"type": kind, "message": message.json()}
+        return web.json_response(body)
+
+    async def followup(self, request: web.Request) -> web.Response:
+        payload, files = await payloads.read(request)
+        interaction = self._interaction(request)
+        if interaction.acked_at is None:
+            raise Refused(404, 10015, "Unknown Webhook")
+        original = interaction.original
+        if original is not None and original.loading and not original.deleted:
+            self._change(original, payload, files, self._limit(interaction))  # the first fills the deferred answer
+            await self.fake.changed()
+            return web.json_response(original.json())
+        flags = int(payload.get("flags") or 0) & EPHEMERAL
+        message = Message(interaction.channel, self.fake.bot, flags=flags)
+        payloads.apply(message, payload, files, self._limit(interaction))
+        interaction.followups.append(message)
+        self._appear(message)
+        await self.fake.changed()
+        return web.json_response(message.json())
+
+    def _hook_message(self, request: web.Request) -> tuple[Interaction, Message]:
+        interaction = self._interaction(request)
+        wanted = request.match_info["message"]
+        mine = [m for m in [interaction.original, *interaction.followups] if m is not None and not m.deleted]
+        for message in mine:
+            if wanted == str(message.id) or (wanted == "@original" and message is interaction.original):
+                return interaction, message
+        raise Refused(404, 10008, "Unknown Message")
+
+    async def hook_get(self, request: web.Request) -> web.Response:
+        return web.json_response(self._hook_message(request)[1].json())
+
+    async def hook_edit(self, request: web.Request) -> web.Response:
+        payload, files = await payloads.read(request)
+        interaction, message = self._hook_message(request)
+        self._change(message, payload, files, self._limit(interaction))
+        await self.fake.changed()
+        return web.json_response(message.json())
+
+    async def hook_delete(self, request: web.Request) -> web.Response:
+        self._hook_message(request)[1].deleted = True
+        await self.fake.changed()
+        return web.Response(status=204)
+
+    # Channels.
+
+    def _channel(self, request: web.Request, needed: int = VIEW) -> Channel:
+        channel = self.fake.channels.get(int(request.match_info["channel"]))
+        if channel is None:
+            raise Refused(404, 10003, "Unknown Channel")
+        absent = channel.guild is not None and not channel.guild.bot_is_member
+        if absent or not channel.bot_permissions & VIEW:
+            raise Refused(403, 50001, "Missing Access")
+        if needed & ~channel.bot_permissions:
+            raise Refused(403, 50013, "Missing Permissions")
+        return channel
+
+    async def channel(self, request: web.Request) -> web.Response:
+        return web.json_response(self._channel(request).json())
+
+    async def open_dm(self, request: web.Request) -> web.Response:
+        user = self.fake.users[int((await request.json())["recipient_id"])]
+        return web.json_response(self.fake.dm_of(user).json())
+
+    async def send(self, request: web.Request) -> web.Response:
+        payload, files = await payloads.read(request)
+        channel = self._channel(request, SEND | (ADD_FILES if files else 0))
+        if channel.recipient is not None and not channel.recipient.accepts_dms:
+            raise Refused(403, 50007, "Cannot send messages to this user")
+        if channel.archived:
+            raise Refused(400, 50083, "Thread is archived")
+        nonce = payload.get("nonce")
+        if nonce is not None and len(str(nonce)) > 25:
+            raise payloads.bad_form("nonce is longer than 25")
+        if nonce is not None and payload.get("enforce_nonce"):
+            for message in channel.messages.values():
+                if message.nonce == nonce and message.created_at > time.time() - NONCE_MEMORY_S:
+                    return web.json_response(message.json())
+        message = Message(channel, self.fake.bot, nonce=None if nonce is None else str(nonce))
+        if reference := payload.get("message_reference"):
+            target = channel.messages.get(int(reference["message_id"]))
+            if target is None or target.deleted:
+                if reference.get("fail_if_not_exists", True):
+                    raise payloads.bad_form("message_reference: Unknown message")
+            else:
+                message.reference = target.id
+        payloads.apply(message, payload, files, channel.upload_limit_bytes or channel.stated_limit_bytes)
+        self._appear(message)
+        await self.fake.changed()
+        return web.json_response(message.json() | {"nonce": message.nonce})
+
+    async def history(self, request: web.Request) -> web.Response:
+        channel = self._channel(request, HISTORY)
+        found = channel.visible()
+        limit = int(request.query.get("limit", "50"))
+        if after := request.query.get("after"):
+            found = [m for m in found if m.id > int(after)][:limit]
+        elif before := request.query.get("before"):
+            found = [m for m in found if m.id < int(before)]
+        return web.json_response([m.json() for m in reversed(found[-limit:])])
+
+    def _message(self, request: web.Request, needed: int = VIEW) -> Message:
+        channel = self._channel(request, needed)
+        message = channel.messages.get(int(request.match_info["message"]))
+        if message is None or message.deleted or message.ephemeral:
+            raise Refused(404, 10008, "Unknown Message")
+        return message
+
+    async def get(self, request: web.Request) -> web.Response:
+        return web.json_response(self._message(request, HISTORY).json())
+
+    async def edit(self, request: web.Request) -> web.Response:
+        payload, files = await payloads.read(request)
+        message = self._message(request)
+        if message.author is not self.fake.bot:
+            raise Refused(403, 50005, "Cannot edit a message authored by another user")
+        if message.channel.archived:
+            raise Refused(400, 50083, "Thread is archived")
+        channel = message.channel
+        self._change(message, payload, files, channel.upload_limit_bytes or channel.stated_limit_bytes)
+        await self.fake.changed()
+        return web.json_response(message.json())
+
+    async def delete(self, request: web.Request) -> web.Response:
+        self._message(request).deleted = True
+        await self.fake.changed()
+        return web.Response(status=204)
+
+    # Messages.
+
+    def _limit(self, interaction: Interaction) -> int:
+        return interaction.channel.upload_limit_bytes or self.fake.stated_limit_bytes(interaction.channel)
+
+    def _appear(self, message: Message) -> None:
+        message.channel.messages[message.id] = message
+        if not message.loading:
+            self._arrived(message)
+
+    def _arrived(self, message: Message) -> None:
+        message.versions.append(message.text)
+        message.pinged = message.mentioned()
+        self._host(message.attachments)
+
+    def _change(self, message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
+        was_loading = message.loading
+        payloads.apply(message, payload, files, limit_bytes)
+        message.flags &= ~LOADING
+        if was_loading:
+            self._arrived(message)
+            return
+        message.edits += 1
+        message.versions.append(message.text)
+        self._host(message.attachments)
+
+    def _host(self, attachments: list[Attachment]) -> None:
+        for attachment in attachments:
+            self.fake.host_file(attachment)

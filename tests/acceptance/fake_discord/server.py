@@ -1,0 +1,220 @@
+"""The server itself: one port for REST, gateway and CDN, the way of every request, and what tests wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote
+
+from aiohttp import web
+
+from tests.acceptance.fake_discord.faults import Buckets, Fault
+from tests.acceptance.fake_discord.gateway import Gateway
+from tests.acceptance.fake_discord.payloads import Refused
+from tests.acceptance.fake_discord.rest import Rest
+from tests.acceptance.fake_discord.state import (
+    Attachment,
+    Channel,
+    Guild,
+    Interaction,
+    Json,
+    Message,
+    User,
+)
+
+ROOT = "/api/v10"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came and went."""
+
+    at: float
+    method: str
+    path: str
+    status: int | str
+
+
+class FakeDiscord:
+    """`async with FakeDiscord() as fake:`; the bot is told `fake.api_url` and `fake.bot_token`."""
+
+    bot_token = "a-token-of-the-fake-discord"
+
+    def __init__(self) -> None:
+        self.bot = User("Stemify", bot=True)
+        self.application_id = self.bot.id
+        self.users: dict[int, User] = {}
+        self.guilds: list[Guild] = []
+        self.channels: dict[int, Channel] = {}
+        self.interactions: list[Interaction] = []
+        self.commands: list[Json] = []
+        self.syncs = 0
+        self.faults: list[Fault] = []
+        self.seen: list[Seen] = []
+        self.cdn_hits: list[str] = []
+        self.buckets = Buckets()
+        self.files: dict[str, Attachment] = {}
+        self.gateway = Gateway(self)
+        self._condition = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+        self.host = ""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(middlewares=[self._every_request], client_max_size=2**30)
+        app.add_routes(Rest(self).routes(ROOT))
+        app.add_routes([web.get("/gateway", self.gateway.connect), web.get("/attachments/{path:.*}", self._cdn)])
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.host = f"127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{self.host}{ROOT}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"ws://{self.host}/gateway"
+
+    # The world.
+
+    def guild(self, name: str = "Band", *, premium_tier: int = 0, bot_is_member: bool = True) -> Guild:
+        guild = Guild(name, premium_tier, bot_is_member)
+        self.guilds.append(guild)
+        return guild
+
+    def channel(self, guild: Guild, name: str = "songs") -> Channel:
+        channel = Channel(name, guild)
+        guild.channels.append(channel)
+        self.channels[channel.id] = channel
+        return channel
+
+    def user(self, name: str) -> User:
+        user = User(name)
+        self.users[user.id] = user
+        return user
+
+    def dm_of(self, user: User) -> Channel:
+        for channel in self.channels.values():
+            if channel.recipient is user:
+                return channel
+        channel = Channel(f"dm of {user.name}", recipient=user)
+        self.channels[channel.id] = channel
+        return channel
+
+    def stated_limit_bytes(self, channel: Channel) -> int:
+        return channel.stated_limit_bytes
+
+    def host_file(self, attachment: Attachment) -> None:
+        if not attachment.url:
+            path = f"attachments/1/{attachment.id}/{quote(attachment.filename)}"
+            attachment.url = f"http://{self.host}/{path}?ex=1&is=1&hm=1"
+        self.files[str(attachment.id)] = attachment
+
+    # Waiting.
+
+    async def changed(self) -> None:
+        async with self._condition:
+            self._condition.notify_all()
+
+    async def until(self, true: Callable[[], object], what: str = "", timeout_s: float = 30) -> None:
+        """Wait until `true()` holds, or fail with what was seen."""
+        try:
+            async with self._condition, asyncio.timeout(timeout_s):
+                while not true():
+                    await self._condition.wait()
+        except TimeoutError:
+            raise AssertionError(f"waited {timeout_s} s in vain for: {what}\n{self.picture()}") from None
+
+    def picture(self) -> str:
+        """Every channel as people see it, for a failing test's message."""
+        lines = []
+        for channel in self.channels.values():
+            lines.append(f"#{channel.name}")
+            lines += [
+                f"  {m.author.name}: {m.text!r} {[b.get('label') for b in m.buttons()]}"
+                for m in channel.messages.values()
+            ]
+        return "\n".join(lines[-60:])
+
+    def mentions_of(self, user: User) -> list[Message]:
+        """Every message that notified this person."""
+        return [m for channel in self.channels.values() for m in channel.messages.values() if user.id in m.pinged]
+
+    # Requests.
+
+    @web.middleware
+    async def _every_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.path.startswith(ROOT):
+            return await handler(request)
+        path = request.path.removeprefix(ROOT)
+        fault = next((fault for fault in self.faults if fault.takes(request.method, path)), None)
+        if fault is not None:
+            fault.hits += 1
+            if fault.after:
+                await self._answer(request, handler, path)
+            return await self._fail(request, path, fault)
+        response = await self._answer(request, handler, path)
+        self.seen.append(Seen(time.time(), request.method, path, response.status))
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler, path: str) -> web.StreamResponse:
+        by_token = re.match(r"/(webhooks|interactions)/", path)
+        if not by_token and request.headers.get("Authorization") != f"Bot {self.bot_token}":
+            return _error(401, 0, "401: Unauthorized")
+        allowed, headers, wait_s = self.buckets.take(request.method, path)
+        if not allowed:
+            body = {"message": "You are being rate limited.", "retry_after": round(wait_s, 3), "global": False}
+            return web.json_response(body, status=429, headers=headers | {"Via": "1.1 google"})
+        try:
+            response = await handler(request)
+        except Refused as refused:
+            response = _error(refused.status, refused.code, refused.message)
+        except web.HTTPException as error:
+            response = _error(error.status, 0, error.reason)
+        response.headers.update(headers)
+        if response.headers.get("Content-Type", "").startswith("application/json"):
+            response.headers["Content-Type"] = "application/json"  # discord.py parses nothing else
+        return response
+
+    async def _fail(self, request: web.Request, path: str, fault: Fault) -> web.StreamResponse:
+        self.seen.append(Seen(time.time(), request.method, path, fault.status))
+        if fault.status == "reset":
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response(status=500)
+        if fault.status == 429:
+            body = {"message": "You are being rate limited.", "retry_after": 0.2, "global": False}
+            return web.json_response(
+                body, status=429, headers={"Via": "1.1 google", "Content-Type": "application/json"}
+            )
+        return _error(fault.status, fault.code, fault.message)
+
+    async def _cdn(self, request: web.Request) -> web.StreamResponse:
+        self.cdn_hits.append(request.path)
+        found = self.files.get(request.match_info["path"].split("/")[1])
+        if found is None:
+            raise web.HTTPNotFound
+        return web.Response(body=found.data, headers={"Content-Type": found.content_type})
+
+    def add_interaction(self, interaction: Interaction) -> None:
+        self.interactions.append(interaction)
+
+    def requests(self, method: str, path: str) -> list[Seen]:
+        return [seen for seen in self.seen if seen.method == method and re.search(path, seen.path)]
+
+
+def _error(status: int, code: int, message: str) -> web.Response:
+    return web.json_response({"code": code, "message": message}, status=status)

@@ -1,0 +1,237 @@
+"""What is in the fake Discord: users, servers, channels, messages, interactions; and how they look on the wire."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+Json = dict[str, Any]
+
+DISCORD_EPOCH_MS = 1420070400000
+MIB = 1024 * 1024
+UPLOAD_LIMITS_BYTES = {0: 10 * MIB, 1: 10 * MIB, 2: 50 * MIB, 3: 100 * MIB}
+"""By the server's boost tier."""
+
+ADD_FILES = 1 << 15
+VIEW = 1 << 10
+SEND = 1 << 11
+MANAGE_MESSAGES = 1 << 13
+HISTORY = 1 << 16
+MANAGE_GUILD = 1 << 5
+EVERYDAY = VIEW | SEND | HISTORY | ADD_FILES
+EPHEMERAL = 1 << 6
+LOADING = 1 << 7
+COMPONENTS_V2 = 1 << 15
+
+_counter = itertools.count()
+
+
+def snowflake() -> int:
+    return (int(time.time() * 1000) - DISCORD_EPOCH_MS) << 22 | (next(_counter) & 0x3FFFFF)
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, tz=UTC).isoformat()
+
+
+@dataclass(eq=False)
+class User:
+    name: str
+    id: int = field(default_factory=snowflake)
+    bot: bool = False
+    accepts_dms: bool = True
+
+    def json(self) -> Json:
+        return {
+            "id": str(self.id), "username": self.name, "discriminator": "0", "global_name": self.name,
+            "avatar": None, "bot": self.bot,
+        }  # fmt: skip
+
+
+@dataclass(eq=False)
+class Guild:
+    name: str
+    premium_tier: int = 0
+    bot_is_member: bool = True
+    id: int = field(default_factory=snowflake)
+    channels: list[Channel] = field(default_factory=list)
+
+    def json(self) -> Json:
+        return {
+            "id": str(self.id), "name": self.name, "owner_id": "1", "premium_tier": self.premium_tier,
+            "member_count": 3, "large": False, "unavailable": False, "features": [], "emojis": [], "stickers": [],
+            "preferred_locale": "en-US", "verification_level": 0, "default_message_notifications": 0,
+            "explicit_content_filter": 0, "mfa_level": 0, "nsfw_level": 0, "system_channel_flags": 0,
+            "joined_at": iso(time.time()), "voice_states": [], "members": [], "threads": [], "presences": [],
+            "stage_instances": [], "guild_scheduled_events": [], "afk_timeout": 0,
+            "roles": [{
+                "id": str(self.id), "name": "@everyone", "permissions": str(EVERYDAY), "position": 0, "color": 0,
+                "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}, "flags": 0,
+                "hoist": False, "managed": False, "mentionable": False,
+            }],
+            "channels": [channel.json() for channel in self.channels],
+        }  # fmt: skip
+
+
+@dataclass(eq=False)
+class Channel:
+    name: str
+    guild: Guild | None = None  # None: a direct message channel
+    recipient: User | None = None
+    bot_permissions: int = EVERYDAY
+    archived: bool = False
+    upload_limit_bytes: int | None = None  # what really fits, where that is not what was said
+    id: int = field(default_factory=snowflake)
+    messages: dict[int, Message] = field(default_factory=dict)
+
+    @property
+    def stated_limit_bytes(self) -> int:
+        return UPLOAD_LIMITS_BYTES[self.guild.premium_tier if self.guild else 0]
+
+    def json(self) -> Json:
+        base: Json = {"id": str(self.id), "last_message_id": None}
+        if self.guild is None:
+            assert self.recipient is not None
+            return base | {"type": 1, "recipients": [self.recipient.json()]}
+        return base | {
+            "type": 0, "guild_id": str(self.guild.id), "name": self.name, "position": 0, "topic": None, "nsfw": False,
+            "permission_overwrites": [], "parent_id": None, "rate_limit_per_user": 0,
+        }  # fmt: skip
+
+    def visible(self) -> list[Message]:
+        """What everybody in the channel sees, oldest first."""
+        return [m for m in self.messages.values() if not m.ephemeral and not m.deleted]
+
+
+@dataclass(eq=False)
+class Attachment:
+    filename: str
+    data: bytes
+    content_type: str
+    url: str = ""
+    id: int = field(default_factory=snowflake)
+
+    def json(self) -> Json:
+        return {
+            "id": str(self.id), "filename": self.filename, "size": len(self.data), "url": self.url,
+            "proxy_url": self.url, "content_type": self.content_type,
+        }  # fmt: skip
+
+
+@dataclass(eq=False)
+class Message:
+    channel: Channel
+    author: User
+    content: str = ""
+    components: list[Json] = field(default_factory=list)
+    embeds: list[Json] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    flags: int = 0
+    nonce: str | None = None
+    reference: int | None = None
+    allowed_mentions: Json = field(default_factory=dict)
+    deleted: bool = False
+    edits: int = 0
+    pinged: list[int] = field(default_factory=list)  # users that were notified when it appeared
+    versions: list[str] = field(default_factory=list)  # the text of every version, oldest first
+    id: int = field(default_factory=snowflake)
+    created_at: float = field(default_factory=time.time)
+
+    @property
+    def ephemeral(self) -> bool:
+        return bool(self.flags & EPHEMERAL)
+
+    @property
+    def loading(self) -> bool:
+        return bool(self.flags & LOADING)
+
+    def parts(self) -> Iterator[Json]:
+        """Every component, depth first."""
+        waiting = list(self.components)
+        while waiting:
+            part = waiting.pop(0)
+            yield part
+            waiting = [*part.get("components", []), *([part["accessory"]] if "accessory" in part else []), *waiting]
+
+    @property
+    def text(self) -> str:
+        """All that can be read in it, buttons aside."""
+        lines = [self.content] if self.content else []
+        lines += [part["content"] for part in self.parts() if part["type"] == 10]
+        lines += [str(embed.get(key)) for embed in self.embeds for key in ("title", "description") if embed.get(key)]
+        return "\n".join(lines)
+
+    def buttons(self) -> list[Json]:
+        return [part for part in self.parts() if part["type"] == 2]
+
+    def button(self, label: str) -> Json:
+        for button in self.buttons():
+            if button.get("label", "").casefold().startswith(label.casefold()):
+                return button
+        raise AssertionError(f"no button {label!r} on: {self.text}\n{[b.get('label') for b in self.buttons()]}")
+
+    def mentioned(self) -> list[int]:
+        """Whom a new message with this text notifies."""
+        allowed = self.allowed_mentions
+        named = [int(found) for found in re.findall(r"<@!?(\d+)>", self.text)]
+        if not allowed:
+            return [*named, *([0] if re.search("@everyone|@here", self.text) else [])]
+        users = {int(user) for user in allowed.get("users", [])}
+        everybody = "users" in allowed.get("parse", [])
+        found = [user for user in named if everybody or user in users]
+        return [*found, *([0] if "everyone" in allowed.get("parse", []) and "@everyone" in self.text else [])]
+
+    def json(self) -> Json:
+        out: Json = {
+            "id": str(self.id), "channel_id": str(self.channel.id), "author": self.author.json(),
+            "content": self.content, "timestamp": iso(self.created_at), "edited_timestamp": None, "tts": False,
+            "mention_everyone": False, "mentions": [], "mention_roles": [], "pinned": False, "type": 0,
+            "attachments": [attachment.json() for attachment in self.attachments], "embeds": self.embeds,
+            "components": self.components, "flags": self.flags,
+        }  # fmt: skip
+        if self.reference is not None:
+            out["type"] = 19
+            out["message_reference"] = {"message_id": str(self.reference), "channel_id": str(self.channel.id)}
+        return out
+
+
+@dataclass(eq=False)
+class Interaction:
+    """One press of something, and what the bot did with it."""
+
+    kind: int  # 2 command, 3 component, 4 autocomplete
+    user: User
+    channel: Channel
+    data: Json
+    sent_at: float = field(default_factory=time.time)
+    expires_at: float = field(default_factory=lambda: time.time() + 900)
+    acked_at: float | None = None
+    ack_type: int | None = None
+    source: Message | None = None  # whose button it was
+    original: Message | None = None
+    followups: list[Message] = field(default_factory=list)
+    choices: list[Json] | None = None
+    id: int = field(default_factory=snowflake)
+
+    @property
+    def token(self) -> str:
+        return f"interaction-token-{self.id}"
+
+    @property
+    def alive(self) -> bool:
+        return time.time() < self.expires_at
+
+    @property
+    def ack_s(self) -> float:
+        assert self.acked_at is not None, "never acknowledged"
+        return self.acked_at - self.sent_at
+
+    @property
+    def answer(self) -> Message:
+        assert self.original is not None, "there is no answer"
+        return self.original
