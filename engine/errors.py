@@ -44,6 +44,12 @@ class EmptyInput(InputRefused):
     code = "empty_input"
 
 
+class EmptyAudio(EmptyInput):
+    """There is not one sample of sound in that file. Please export it again."""
+
+    code = "empty_audio"
+
+
 class TooLarge(InputRefused):
     """That file is too large."""
 
@@ -72,6 +78,25 @@ class BrokenAudio(InputRefused):
     """That file is damaged, its audio cannot be decoded to the end. Please export or upload it again."""
 
     code = "broken_audio"
+
+
+class TruncatedAudio(BrokenAudio):
+    """The end of that file is missing. Please export or upload it again."""
+
+    code = "truncated_audio"
+
+
+class UnreadableCodec(NotAudio):
+    """The sound in that file is in a form that I cannot decode, or it is copy-protected. Send it as mp3, wav, m4a
+    or flac."""
+
+    code = "unreadable_codec"
+
+
+class TooHeavy(InputRefused):
+    """That file takes far more work to decode than a song does. Export it as an ordinary stereo file and send that."""
+
+    code = "too_heavy"
 
 
 class BadOptions(InputRefused):
@@ -388,6 +413,13 @@ class YoutubeNotSetUp(SourceFailed):
     please attach the file instead."""
 
     code = "youtube_setup"
+
+
+class YoutubeChallengeUnsolved(SourceFailed):
+    """YouTube's puzzle for players could not be solved here; whoever runs this bot finds help in docs/youtube.md.
+    Until then please attach the file instead."""
+
+    code = "youtube_challenge"
 
 
 class YoutubeChanged(SourceFailed):
