@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
@@ -79,17 +78,13 @@ class Dispatcher:
         pool: WorkerPool,
         fetch_link: FetchLink,
         limits: AttemptLimits,
-        on_change: Callable[[str], None],
-        now: Callable[[], datetime],
     ) -> None:
-        """`on_change(job_id)` is called in the event loop whenever something about a job may have changed."""
         self._store = store
         self._storage = storage
         self._pool = pool
         self._fetch_link = fetch_link
         self._limits = limits
-        self._on_change = on_change
-        self._now = now
+        self._listeners: list[Callable[[str], None]] = []
         self._wake = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._recovered: list[Job] = []
@@ -126,6 +121,14 @@ class Dispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """`listener(job_id)` is called in the event loop whenever something about a job may have changed."""
+        self._listeners.append(listener)
+
+    def _on_change(self, job_id: str) -> None:
+        for listener in self._listeners:
+            listener(job_id)
 
     def wake(self) -> None:
         """There may be something to claim, or a slot to run it in."""

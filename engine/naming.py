@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
-_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]')
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')
 _MAX_TITLE_BYTES = 120
 
 
@@ -13,7 +12,8 @@ def safe_title(text: str | None, fallback: str = "audio") -> str:
     """`text` without what is not allowed or misleads in a file name (control and direction marks, separators,
     leading dots), at most 120 bytes of UTF-8."""
     shown = unicodedata.normalize("NFC", (text or "").encode("utf-8", "ignore").decode("utf-8", "ignore"))
-    shown = " ".join(_NOT_IN_NAMES.sub(" ", shown).split()).strip(". ")
+    plain = "".join(each if each.isprintable() and each not in _NOT_IN_NAMES else " " for each in shown)
+    shown = " ".join(plain.split()).strip(". ")
     shown = shown.encode()[:_MAX_TITLE_BYTES].decode("utf-8", "ignore").strip(". ")
     return shown or fallback
 

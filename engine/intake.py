@@ -1,0 +1,216 @@
+"""From a request to a job: fetched, capped, probed, counted, stored. Refusals come before a job exists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import aiohttp
+
+from engine.errors import LinksNotYet, ModelUnavailable, NotPossibleNow
+from engine.estimates import estimate_s, first_guess
+from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
+from engine.media.limits import MediaLimits
+from engine.media.probe import Probe, probe
+from engine.naming import safe_title
+from engine.pool import WorkerPool
+from engine.quota import Quota
+from engine.sources.link import parse_link
+from engine.sources.upload import fetch_attachment
+from engine.storage import Storage
+from engine.store.store import Caps, Store
+
+_PROBES_AT_ONCE = 2
+_GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file whose bytes arrive as a stream; it is cut off at the byte cap."""
+
+    filename: str
+    stream: AsyncIterator[bytes]
+    declared_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file that lies at one of the allowed hosts (`settings.discord.cdn_hosts`) and is fetched from there."""
+
+    filename: str
+    url: str
+    declared_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text with one YouTube link in it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One request. `owner` is who asks ("discord:<user>", "ip:<address>", "local"), `scope` what they ask in (a
+    Discord server), `place` the channel whose members may see the job; `job_id` lets a front end write down first
+    what it is about to submit."""
+
+    source: Upload | Attachment | Link
+    options: StemSeparationOptions
+    owner: str
+    scope: str | None = None
+    place: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class IntakeLimits:
+    """What is accepted."""
+
+    media: MediaLimits
+    caps: Caps
+    cdn_hosts: tuple[str, ...]
+    links_enabled: bool
+
+
+class Intake:
+    def __init__(
+        self,
+        store: Store,
+        quota: Quota,
+        storage: Storage,
+        pool: WorkerPool,
+        limits: IntakeLimits,
+        http: aiohttp.ClientSession,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._quota = quota
+        self._storage = storage
+        self._pool = pool
+        self._limits = limits
+        self._http = http
+        self._now = now
+        self._accepting = asyncio.Lock()
+        self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
+
+    async def accept(self, submission: Submission) -> Job:
+        """The stored job. Raises `InputRefused`, `ComeBackLater` (and below) or `ModelUnavailable`; then nothing is
+        left of the request and no quota is spent."""
+        self._check_model(submission.options.model)
+        await self._quota.check(submission.owner)
+        job_id = submission.job_id or new_job_id(self._now())
+        try:
+            if isinstance(submission.source, Link):
+                job = await self._job_of_link(job_id, submission, submission.source)
+            else:
+                job = await self._job_of_file(job_id, submission, submission.source)
+            # One at a time, so that caps and quota cannot be overrun side by side.
+            async with self._accepting:
+                await self._quota.check(job.owner)
+                await self._store.add(job, self._limits.caps)
+                await self._quota.spend(job.owner)
+        except BaseException:
+            await asyncio.shield(self._storage.delete_job(job_id))
+            raise
+        return job
+
+    async def again(self, old: Job, fresh_id: str | None) -> Job:
+        """A new pending job with the input and options of one that failed, at no cost to the quota. Raises
+        `NotPossibleNow`, `QueueFull`."""
+        if old.status is not JobStatus.FAILED:
+            raise NotPossibleNow("Only a job that failed can be tried again.")
+        self._check_model(old.model)
+        job_id, now = fresh_id or new_job_id(self._now()), self._now()
+        source = old.input_source
+        if old.input_type is InputType.FILE_UPLOAD:
+            source = f"jobs/{job_id}/input"
+            if not await self._storage.copy(old.input_source, source):
+                raise NotPossibleNow("The file of this job is no longer here. Please send it again.")
+        kept = old.model_dump(
+            exclude={"status", "progress", "error", "error_code", "actual_duration", "attempt", "stage"}
+        )
+        fresh = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
+        job = Job.model_validate({**kept, **fresh, "input_source": source, "retry_of": old.id})
+        try:
+            async with self._accepting:
+                await self._store.add(job, self._limits.caps)
+        except BaseException:
+            await asyncio.shield(self._storage.delete_job(job_id))
+            raise
+        return job
+
+    def _check_model(self, name: str) -> None:
+        state = self._pool.models.get(name)
+        if state is not None and state.state == "unavailable":
+            raise ModelUnavailable(f"The model {name} cannot be used here: {state.reason}")
+
+    async def _job_of_link(self, job_id: str, submission: Submission, link: Link) -> Job:
+        video = parse_link(link.text)
+        if not self._limits.links_enabled:
+            raise LinksNotYet
+        return await self._new_job(
+            job_id, submission, InputType.YOUTUBE_URL, video.url, title=f"YouTube {video.video_id}"
+        )
+
+    async def _job_of_file(self, job_id: str, submission: Submission, source: Upload | Attachment) -> Job:
+        key = f"jobs/{job_id}/input"
+        media = self._limits.media
+        if source.declared_bytes is not None:
+            media.check_size(source.declared_bytes)
+        if isinstance(source, Upload):
+            stream = source.stream
+        else:
+            stream = fetch_attachment(
+                self._http, source.url, allowed_hosts=self._limits.cdn_hosts, max_bytes=media.max_bytes
+            )
+        size_bytes = await self._storage.receive(stream, key, media.max_bytes)
+        async with self._probing:
+            found: Probe = await probe(self._storage.local_path(key), media)
+        return await self._new_job(
+            job_id,
+            submission,
+            InputType.FILE_UPLOAD,
+            key,
+            title=safe_title(found.title or Path(source.filename).stem),
+            artist=found.artist,
+            input_size=size_bytes,
+            duration_s=found.duration_s,
+        )
+
+    async def _new_job(
+        self,
+        job_id: str,
+        submission: Submission,
+        input_type: InputType,
+        input_source: str,
+        *,
+        title: str,
+        artist: str | None = None,
+        input_size: int = 0,
+        duration_s: float | None = None,
+    ) -> Job:
+        options, now, device = submission.options, self._now(), self._pool.device
+        speed = await self._store.speed(options.model, options.quality, device)
+        speed = speed or first_guess(options.model, options.quality, device)
+        return Job(
+            id=job_id,
+            status=JobStatus.PENDING,
+            created_at=now,
+            updated_at=now,
+            input_type=input_type,
+            input_source=input_source,
+            model=options.model,
+            options=options,
+            estimated_duration=estimate_s(speed, duration_s or _GUESSED_LINK_S),
+            owner=submission.owner,
+            scope=submission.scope,
+            place=submission.place,
+            title=title,
+            artist=artist,
+            input_size=input_size,
+            input_duration=duration_s,
+        )

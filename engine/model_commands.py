@@ -1,0 +1,79 @@
+"""`python -m engine models list|pull|check`. These run the model library in this process."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from config.settings import Settings
+from engine.errors import StemifyError, UnknownModel
+from engine.jobs import MODELS
+from engine.separation.models import ModelLibrary
+
+_SHOWN = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}
+
+
+def run_model_command(settings: Settings, chosen: argparse.Namespace) -> int:
+    """The command's exit code: 1 when something that was asked for is missing."""
+    library = ModelLibrary(
+        models_dir=settings.models_dir,
+        cache_dir=(settings.data_dir / "models").absolute(),
+        memory_budget_bytes=settings.workers.model_memory_bytes,
+    )
+    if chosen.action == "list":
+        return _list(library)
+    if chosen.action == "pull":
+        return _pull(library, chosen.names or ["htdemucs"])
+    return _check(library)
+
+
+def _list(library: ModelLibrary) -> int:
+    table = Table("model", "", "weights", box=None, pad_edge=False)
+    for state in library.states():
+        table.add_row(state.name, MODELS[state.name], state.reason or _SHOWN[state.state])
+    Console().print(table)
+    return 0
+
+
+def _pull(library: ModelLibrary, names: list[str]) -> int:
+    console = Console(stderr=True)
+    missing = 0
+    for name in names:
+        if name not in MODELS:
+            raise UnknownModel(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
+        columns = (TextColumn("{task.description:<14}"), BarColumn(40), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(name, total=None)
+            try:
+                library.pull(name, lambda done, total, task=task: progress.update(task, completed=done, total=total))  # type: ignore[misc]
+            except StemifyError as error:
+                missing += 1
+                console.print(f"{name}: {error.message}")
+            else:
+                console.print(f"{name}: here")
+    return 1 if missing else 0
+
+
+def _check(library: ModelLibrary) -> int:
+    """Load everything that is on this machine, through the real loaders."""
+    table = Table("model", "state", "", box=None, pad_edge=False)
+    broken = 0
+    for state in library.states():
+        if state.state == "ready":
+            try:
+                model = library.load(state.name)
+            except StemifyError as error:
+                broken += 1
+                table.add_row(state.name, "broken", error.message)
+            else:
+                detail = f"{len(model.members)} network(s), {', '.join(model.sources)}, {model.sample_rate} Hz"
+                table.add_row(state.name, "loads", detail)
+        else:
+            table.add_row(state.name, _SHOWN[state.state], state.reason or "")
+    Console().print(table)
+    return 1 if broken else 0
+
+

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from engine.estimates import estimate_s, eta_s, first_guess, remaining_s, timeout_s
+from engine.jobs import MODELS, InputType, Job, JobStatus, Quality, StemSeparationOptions, new_job_id
+
+LIMITS = {"short_track_s": 300.0, "short_s": 300.0, "long_s": 600.0}
+
+
+def job(status: JobStatus, estimated_duration: int) -> Job:
+    now = datetime.now(UTC)
+    return Job(
+        id=new_job_id(),
+        status=status,
+        created_at=now,
+        updated_at=now,
+        input_type=InputType.FILE_UPLOAD,
+        input_source="jobs/x/input",
+        model="mini",
+        options=StemSeparationOptions(model="mini"),
+        estimated_duration=estimated_duration,
+        owner="local",
+    )
+
+
+def test_short_and_long_tracks_have_their_own_timeout() -> None:
+    assert timeout_s(300, 10, **LIMITS) == 300
+    assert timeout_s(301, 10, **LIMITS) == 600
+
+
+def test_a_slow_device_gets_more_time_than_the_limit() -> None:
+    assert timeout_s(300, 1500, **LIMITS) == 4500
+
+
+def test_an_estimate_grows_with_the_song_and_is_never_zero() -> None:
+    assert estimate_s(0.0001, 0.1) >= 1
+    assert estimate_s(1.0, 200) > estimate_s(1.0, 100)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_has_a_first_guess_and_a_gpu_is_guessed_faster(model: str) -> None:
+    assert 0 < first_guess(model, Quality.BALANCED, "NVIDIA H200") < first_guess(model, Quality.BALANCED, "cpu")
+
+
+def test_a_running_job_is_timed_by_its_own_pace_once_it_can_be_seen() -> None:
+    running = job(JobStatus.PROCESSING, 1000)
+    assert remaining_s(running, 50, 10.0) == pytest.approx(10.0)
+    assert remaining_s(running, 5, 1.0) == pytest.approx(950.0)
+
+
+def test_a_waiting_job_waits_for_all_that_is_before_it_over_the_devices_there_are() -> None:
+    waiting = job(JobStatus.PENDING, 30)
+    assert eta_s(waiting, running_s=[20.0], ahead_s=[40.0, 60.0], lanes=2) == pytest.approx(90.0)
+    assert eta_s(waiting, running_s=[], ahead_s=[], lanes=0) == pytest.approx(30.0)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from engine.logs import configure, redact
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("GET /files/jobs/1/a1/x.mp3?e=12&s=abcDEF123 200", "abcDEF123"),
+        ("https://cdn.discordapp.com/a/b/c.mp3?ex=66&is=77&hm=deadbeef", "deadbeef"),
+        ("Authorization: Bot MTIz.abc.def-ghi", "MTIz"),
+        ("Authorization: Bearer sometoken123", "sometoken123"),
+        ("POST /webhooks/1234/aW50ZXJhY3Rpb246dG9rZW4/messages", "aW50ZXJhY3Rpb246dG9rZW4"),
+        ("token MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs", "ZnCjm1XVW7vRze4b7Cq4se7kKWs"),
+    ],
+)
+def test_what_opens_a_door_is_not_logged(text: str, secret: str) -> None:
+    assert secret not in redact(text)
+
+
+def test_ordinary_lines_are_left_alone() -> None:
+    line = "job 0199-77 completed in 12.3 s, attempt 1"
+    assert redact(line) == line
+
+
+def test_json_lines_are_one_object_an_event_even_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.root.handlers[:]
+    try:
+        configure("INFO", json_lines=True)
+        try:
+            raise ValueError("at /files/x?e=1&s=secretsecret")
+        except ValueError:
+            logging.getLogger("engine.test").exception("it broke")
+        (line,) = capsys.readouterr().err.splitlines()
+    finally:
+        logging.root.handlers[:] = before
+    event = json.loads(line)
+    assert event["event"] == "it broke"
+    assert "ValueError" in event["error"] and "secretsecret" not in event["error"]
