@@ -1,0 +1,162 @@
+-- Every query of the store, by name (sql.py loads them; each name is a field of sql.Queries).
+-- {to_…} is filled at load with the statuses from which engine.jobs.TRANSITIONS allows the step.
+
+-- name: add_job
+INSERT INTO jobs (
+    id, status, created_at, updated_at, input_type, input_source, model, options, progress, result, error,
+    estimated_duration, actual_duration, owner, scope, place, title, artist, input_size, input_duration, attempt,
+    stage, error_code, retry_of, keep
+) VALUES (
+    :id, :status, :created_at, :updated_at, :input_type, :input_source, :model, :options, :progress, :result, :error,
+    :estimated_duration, :actual_duration, :owner, :scope, :place, :title, :artist, :input_size, :input_duration,
+    :attempt, :stage, :error_code, :retry_of, :keep
+);
+
+-- name: active_counts
+-- What the caps are compared with: jobs that wait or run.
+SELECT
+    coalesce((SELECT pending + running FROM owners WHERE owner = :owner), 0) AS of_owner,
+    coalesce((SELECT active FROM scopes WHERE scope = :scope), 0) AS of_scope,
+    (SELECT sum(jobs) FROM counters WHERE status IN ('pending', 'processing')) AS in_all;
+
+-- name: shortest_active
+-- Seconds that the shortest of these jobs is estimated to take.
+SELECT min(estimated_duration) AS seconds FROM jobs
+WHERE status IN ('pending', 'processing') AND (:owner IS NULL OR owner = :owner) AND (:scope IS NULL OR scope = :scope);
+
+-- name: job
+SELECT * FROM jobs WHERE id = :id;
+
+-- name: jobs_of
+SELECT * FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: active_jobs_of
+SELECT * FROM jobs WHERE owner = :owner AND status IN ('pending', 'processing')
+ORDER BY created_at DESC, id DESC LIMIT :limit;
+
+-- name: ids_of
+SELECT id FROM jobs WHERE owner = :owner ORDER BY created_at;
+
+-- name: processing_jobs
+SELECT * FROM jobs WHERE status = 'processing' ORDER BY created_at, id;
+
+-- name: claim
+-- The owner whose turn it is, then their oldest job. One statement, so one transaction.
+UPDATE jobs SET status = 'processing', attempt = 1, stage = NULL, updated_at = max(updated_at, :now)
+WHERE status IN {to_processing} AND id = (
+    SELECT id FROM jobs
+    WHERE status = 'pending' AND owner = (
+        SELECT owner FROM owners WHERE pending > 0 ORDER BY running, last_claim, oldest_pending, owner LIMIT 1
+    )
+    ORDER BY created_at, id LIMIT 1
+)
+RETURNING *;
+
+-- name: next_attempt
+UPDATE jobs SET attempt = attempt + 1, stage = NULL, updated_at = max(updated_at, :now)
+WHERE id = :id AND attempt = :attempt AND status = 'processing'
+RETURNING *;
+
+-- name: save_progress
+UPDATE jobs SET stage = :stage, progress = max(progress, :progress), updated_at = max(updated_at, :now)
+WHERE id = :id AND attempt = :attempt AND status = 'processing'
+RETURNING id;
+
+-- name: set_input
+UPDATE jobs SET
+    title = :title, artist = :artist, input_size = :input_size, input_duration = :input_duration,
+    input_source = coalesce(:input_source, input_source), updated_at = max(updated_at, :now)
+WHERE id = :id AND attempt = :attempt AND status = 'processing'
+RETURNING id;
+
+-- name: complete
+UPDATE jobs SET
+    status = 'completed', progress = 100, stage = NULL, result = :result, actual_duration = :actual_duration,
+    updated_at = max(updated_at, :now)
+WHERE id = :id AND attempt = :attempt AND status IN {to_completed}
+RETURNING *;
+
+-- name: fail
+UPDATE jobs SET
+    status = 'failed', stage = NULL, error_code = :code, error = :message,
+    actual_duration = coalesce(:actual_duration, actual_duration), updated_at = max(updated_at, :now)
+WHERE id = :id AND (:attempt IS NULL OR attempt = :attempt) AND status IN {to_failed}
+RETURNING *;
+
+-- name: counts
+SELECT status, jobs FROM counters;
+
+-- name: queue_place
+-- If nothing ended, an owner with r running would be claimed at levels r, r+1, …, one job a level; all of a lower
+-- level go first. Within a level: whoever has more running now got there with a real claim and goes first, then the
+-- turn order. So the place follows from the owners' counts, without walking the queue.
+WITH this AS (
+    SELECT
+        owners.*,
+        (
+            SELECT count(*) FROM jobs AS earlier
+            WHERE earlier.owner = jobs.owner AND earlier.status = 'pending'
+                AND (earlier.created_at, earlier.id) < (jobs.created_at, jobs.id)
+        ) AS own_ahead
+    FROM jobs JOIN owners ON owners.owner = jobs.owner
+    WHERE jobs.id = :id AND jobs.status = 'pending'
+)
+SELECT 1 + own_ahead + coalesce((
+    SELECT sum(min(other.pending, max(0,
+        this.running + own_ahead - other.running
+        + ((-other.running, other.last_claim, other.oldest_pending, other.owner)
+            < (-this.running, this.last_claim, this.oldest_pending, this.owner))
+    )))
+    FROM owners AS other WHERE other.pending > 0 AND other.owner <> this.owner
+), 0) AS place
+FROM this;
+
+-- name: queue
+-- All that waits, in the order in which it would be claimed (as queue_place has it).
+SELECT jobs.id, jobs.model, jobs.options ->> '$.quality' AS quality, jobs.input_duration, jobs.estimated_duration
+FROM jobs JOIN owners ON owners.owner = jobs.owner
+WHERE jobs.status = 'pending'
+ORDER BY
+    owners.running + row_number() OVER (PARTITION BY jobs.owner ORDER BY jobs.created_at, jobs.id),
+    -owners.running, owners.last_claim, owners.oldest_pending, owners.owner
+LIMIT :limit;
+
+-- name: keep
+UPDATE jobs SET keep = :keep WHERE id = :id RETURNING *;
+
+-- name: delete_job
+DELETE FROM jobs WHERE id = :id RETURNING id;
+
+-- name: note_deletion
+INSERT INTO deletions (job_id, deleted_at) VALUES (:id, :now) ON CONFLICT DO NOTHING;
+
+-- name: deletions
+SELECT job_id FROM deletions ORDER BY deleted_at LIMIT 500;
+
+-- name: forget_deletion
+DELETE FROM deletions WHERE job_id = :id;
+
+-- name: forget_idle_owners
+-- A claim that so many others have followed gives no place in the order any more.
+DELETE FROM owners WHERE pending = 0 AND running = 0 AND last_claim < (SELECT last FROM turns) - 1000;
+
+-- name: over_since
+SELECT * FROM jobs WHERE status = :status AND updated_at < :before ORDER BY updated_at LIMIT :limit;
+
+-- name: remove_archived
+-- Unless `keep` was changed after the copy was made: then it is copied again.
+DELETE FROM jobs WHERE id = :id AND keep = :keep AND status IN {terminal};
+
+-- name: speed
+SELECT s_per_audio_s FROM speeds WHERE model = :model AND quality = :quality AND device = :device;
+
+-- name: learn_speed
+-- A moving average: a new measurement weighs 0.3.
+INSERT INTO speeds VALUES (:model, :quality, :device, :measured)
+ON CONFLICT DO UPDATE SET s_per_audio_s = 0.7 * s_per_audio_s + 0.3 * excluded.s_per_audio_s;
+
+-- name: clear_transitions
+DELETE FROM transitions;
+
+-- name: add_transition
+INSERT INTO transitions VALUES (:before, :after);

@@ -1,0 +1,283 @@
+"""The jobs: accepted, claimed in fair order, moved forward, archived. The only writer of their status.
+
+Each write is one transaction in which the step is part of the WHERE (made from `engine.jobs.TRANSITIONS`), fenced by
+the attempt where a worker is behind it; triggers in schema.sql refuse an illegal step even from raw SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+
+from engine.errors import IllegalTransition, QueueFull
+from engine.jobs import Job, JobResult, JobStatus, Quality, Stage
+from engine.store.archive import Archive
+from engine.store.database import Database
+from engine.store.migrations import MIGRATIONS
+from engine.store.rows import from_row, to_row, to_us, utc_now
+from engine.store.sql import load_queries
+
+ARCHIVE_BATCH = 500
+_RETRY_AFTER_S = (10.0, 600.0)  # what a full queue asks people to wait, at least and at most
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How many jobs may wait or run: of one owner, of one scope, of all."""
+
+    per_owner: int
+    per_scope: int
+    total: int
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that waits, as far as an estimate needs it."""
+
+    id: str
+    model: str
+    quality: Quality
+    input_duration: float | None  # seconds
+    estimated_duration: int  # seconds
+
+
+class Store:
+    """Made by `open`. `now` is the clock; tests move it."""
+
+    def __init__(self, database: Database, archive: Archive, now: Callable[[], datetime]) -> None:
+        self.database = database
+        self.archive = archive
+        self._now = now
+        self._sql = load_queries()
+        self._moving = asyncio.Lock()  # a job is not changed while it is between the hot database and the archive
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        readers: int = 3,
+        migrations: Sequence[str] = MIGRATIONS,
+        busy_limit_s: float = 15.0,
+    ) -> Self:
+        """`path` is the hot database, the archive lies beside it. Raises what `Database.open` raises."""
+        database = await Database.open(path, readers=readers, migrations=migrations, busy_limit_s=busy_limit_s)
+        return cls(database, Archive(path.parent / "archive"), now)
+
+    async def close(self) -> None:
+        async with self._moving:
+            await self.database.close()
+
+    async def add(self, job: Job, caps: Caps) -> None:
+        """Accept a pending job. It survives `kill -9` once this has returned.
+
+        Raises `QueueFull` with the seconds after which a place may be free, `AlreadyAccepted` for an id that is there,
+        `IllegalTransition` for a job that is not pending."""
+        if job.status is not JobStatus.PENDING:
+            raise IllegalTransition(f"A job begins as pending, not as {job.status}.")
+        row = to_row(job)
+
+        async def work(writer: aiosqlite.Connection) -> None:
+            await self._check_caps(writer, job, caps)
+            await writer.execute_fetchall(self._sql.add_job, row)
+
+        await self.database.write(work)
+
+    async def _check_caps(self, writer: aiosqlite.Connection, job: Job, caps: Caps) -> None:
+        whose = {"owner": job.owner, "scope": job.scope}
+        (active,) = await writer.execute_fetchall(self._sql.active_counts, whose)
+        circle: dict[str, str | None]
+        if active["of_owner"] >= caps.per_owner:
+            text, circle = f"You already have {active['of_owner']} jobs in the queue.", {**whose, "scope": None}
+        elif active["of_scope"] >= caps.per_scope:
+            text, circle = (
+                f"There are already {active['of_scope']} jobs in the queue from here.",
+                {**whose, "owner": None},
+            )
+        elif active["in_all"] >= caps.total:
+            text, circle = f"The queue is full, with {active['in_all']} jobs.", {"owner": None, "scope": None}
+        else:
+            return
+        (shortest,) = await writer.execute_fetchall(self._sql.shortest_active, circle)
+        low, high = _RETRY_AFTER_S
+        wait_s = min(high, max(low, float(shortest["seconds"] or 0)))
+        minutes = max(1, round(wait_s / 60))
+        raise QueueFull(
+            f"{text} Wait until one of them is done and try again in about {minutes} minute{'s'[: minutes > 1]}.",
+            retry_after_s=wait_s,
+        )
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job, from the archives too. Raises `StoreDamaged` when that month's archive cannot be read."""
+        row = await self.database.read_one(self._sql.job, {"id": job_id})
+        if row is not None:
+            return from_row(row)
+        try:
+            return await asyncio.to_thread(self.archive.get, job_id)
+        except ValueError:  # not an id at all
+            return None
+
+    async def list_of(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
+        """The owner's jobs that are not archived, newest first."""
+        query = self._sql.active_jobs_of if active_only else self._sql.jobs_of
+        return [from_row(row) for row in await self.database.read(query, {"owner": owner, "limit": limit})]
+
+    async def all_ids_of(self, owner: str) -> list[str]:
+        """Every job of an owner, archived ones too, for the deletion of everything they have."""
+        rows = await self.database.read(self._sql.ids_of, {"owner": owner})
+        archived = await asyncio.to_thread(self.archive.ids_of, owner)
+        return list(dict.fromkeys([*archived, *(str(row["id"]) for row in rows)]))
+
+    async def claim(self) -> Job | None:
+        """The next job in fair order, now `processing` with attempt 1; None when nothing waits. Two callers, or two
+        processes, never get the same one."""
+        return self._one(await self.database.run(self._sql.claim, self._params()))
+
+    async def next_attempt(self, job_id: str, attempt: int) -> Job | None:
+        """Give up attempt `attempt` and begin the next; None when another was faster or the job is over."""
+        return self._one(await self.database.run(self._sql.next_attempt, self._params(job_id, attempt)))
+
+    async def save_progress(self, job_id: str, attempt: int, stage: Stage, progress: int) -> bool:
+        """False when the attempt is lost. A lower `progress` than before is not taken over."""
+        params = self._params(job_id, attempt, stage=stage, progress=min(99, max(0, progress)))
+        return bool(await self.database.run(self._sql.save_progress, params))
+
+    async def set_input(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        title: str,
+        artist: str | None,
+        input_size: int,
+        input_duration: float | None,
+        input_source: str | None = None,
+    ) -> bool:
+        """What was learned when a link was fetched. False when the attempt is lost."""
+        params = self._params(
+            job_id,
+            attempt,
+            title=title,
+            artist=artist,
+            input_size=input_size,
+            input_duration=input_duration,
+            input_source=input_source,
+        )
+        return bool(await self.database.run(self._sql.set_input, params))
+
+    async def complete(self, job_id: str, attempt: int, result: JobResult, actual_duration: int) -> Job | None:
+        """None when the attempt is lost: its result changes nothing. Raises `ValueError` for another job's result."""
+        if result.job_id != job_id:
+            raise ValueError(f"the result of {result.job_id} was offered for {job_id}")
+        params = self._params(job_id, attempt, result=result.model_dump_json(), actual_duration=actual_duration)
+        return self._one(await self.database.run(self._sql.complete, params))
+
+    async def fail(
+        self, job_id: str, *, attempt: int | None, code: str, message: str, actual_duration: int | None = None
+    ) -> Job | None:
+        """End a job with a reason. `attempt=None`: whichever runs, or none yet. None when the attempt is lost or the
+        job is over."""
+        params = self._params(job_id, attempt, code=code, message=message, actual_duration=actual_duration)
+        return self._one(await self.database.run(self._sql.fail, params))
+
+    async def processing(self) -> list[Job]:
+        """What was being worked on, oldest first; at a start: what the last process left behind."""
+        return [from_row(row) for row in await self.database.read(self._sql.processing_jobs)]
+
+    async def queue_place(self, job_id: str) -> int | None:
+        """1 is next, in the order in which claims would come if nothing ended; None when the job does not wait."""
+        row = await self.database.read_one(self._sql.queue_place, {"id": job_id})
+        return None if row is None else int(row["place"])
+
+    async def queue(self, *, limit: int = 10_000) -> list[QueuedJob]:
+        """What waits, in the same order."""
+        rows = await self.database.read(self._sql.queue, {"limit": limit})
+        return [
+            QueuedJob(
+                row["id"], row["model"], Quality(row["quality"]), row["input_duration"], row["estimated_duration"]
+            )
+            for row in rows
+        ]
+
+    async def pending_ahead(self, job_id: str) -> list[QueuedJob]:
+        """What will be claimed before this job; empty when it does not wait."""
+        place = await self.queue_place(job_id)
+        return [] if place is None else await self.queue(limit=place - 1)
+
+    async def counts(self) -> dict[JobStatus, int]:
+        """Jobs by status, archived ones not counted. Kept by triggers: the cost does not grow with the jobs."""
+        return {JobStatus(row["status"]): int(row["jobs"]) for row in await self.database.read(self._sql.counts)}
+
+    async def keep(self, job_id: str, keep: bool) -> Job | None:
+        """Let the stems stay beyond their time, or not any longer. Archived jobs too."""
+        async with self._moving:
+            job = self._one(await self.database.run(self._sql.keep, {"id": job_id, "keep": int(keep)}))
+            return job or await asyncio.to_thread(self.archive.set_keep, job_id, keep)
+
+    async def delete(self, job_id: str) -> bool:
+        """Forget the job, in the archive too. In the same transaction its files are noted in `deletions`: what a
+        crash keeps from being removed now, the sweeper removes at the next start. False when there is no such job."""
+
+        async def work(writer: aiosqlite.Connection) -> bool:
+            gone = bool(list(await writer.execute_fetchall(self._sql.delete_job, {"id": job_id})))
+            if gone or archived:
+                await writer.execute_fetchall(self._sql.note_deletion, self._params(job_id))
+            return gone or archived
+
+        async with self._moving:
+            # The archive first: a crash in between leaves the hot row, and the person can ask again.
+            archived = await asyncio.to_thread(self.archive.delete, job_id)
+            return await self.database.write(work)
+
+    async def deletions(self) -> list[str]:
+        """Deleted jobs whose files may still be there (500 at most)."""
+        return [str(row["job_id"]) for row in await self.database.read(self._sql.deletions)]
+
+    async def forget_deletion(self, job_id: str) -> None:
+        """The files are gone."""
+        await self.database.run(self._sql.forget_deletion, {"id": job_id})
+
+    async def forget_idle_owners(self) -> None:
+        """Drop the turns of people who have not been here for a thousand claims."""
+        await self.database.run(self._sql.forget_idle_owners)
+
+    async def archive_over(self, status: JobStatus, before: datetime, *, limit: int = ARCHIVE_BATCH) -> int:
+        """Move up to `limit` jobs that ended with `status` before `before`; how many were moved. Safe to repeat after
+        a crash at any point."""
+
+        async def work(writer: aiosqlite.Connection) -> None:
+            await writer.executemany(self._sql.remove_archived, [{"id": job.id, "keep": int(job.keep)} for job in jobs])
+
+        async with self._moving:
+            params = {"status": status, "before": to_us(before), "limit": limit}
+            jobs = [from_row(row) for row in await self.database.read(self._sql.over_since, params)]
+            if jobs:
+                await asyncio.to_thread(self.archive.add, jobs)
+                await self.database.write(work)
+            return len(jobs)
+
+    async def speed(self, model: str, quality: str, device: str) -> float | None:
+        """Learned seconds of processing per second of audio."""
+        row = await self.database.read_one(self._sql.speed, {"model": model, "quality": quality, "device": device})
+        return None if row is None else float(row["s_per_audio_s"])
+
+    async def learn_speed(self, model: str, quality: str, device: str, *, processing_s: float, audio_s: float) -> None:
+        """Take a measurement into the moving average. One of nothing teaches nothing."""
+        if processing_s <= 0 or audio_s <= 0:
+            return
+        params = {"model": model, "quality": quality, "device": device, "measured": processing_s / audio_s}
+        await self.database.run(self._sql.learn_speed, params)
+
+    def _params(self, job_id: str | None = None, attempt: int | None = None, **more: object) -> dict[str, Any]:
+        return {"now": to_us(self._now()), "id": job_id, "attempt": attempt, **more}
+
+    @staticmethod
+    def _one(rows: Sequence[Any]) -> Job | None:
+        return from_row(rows[0]) if rows else None
