@@ -99,6 +99,7 @@ class Youtube(Section):
     enabled: bool
     cookies_file: Path | None = None
     proxy: SecretStr | None = None
+    ca_file: Path | None = None
     metadata_timeout_s: float = Field(gt=0)
     total_timeout_s: float = Field(gt=0)
     breaker_pause_s: float = Field(gt=0)
