@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from uuid import UUID
 
 from engine.errors import AttemptError, Cancelled, InternalError, StemifyError, WorkerDied
 from engine.estimates import estimate_s, first_guess, timeout_s
-from engine.jobs import InputType, Job, Stage, overall_progress
+from engine.jobs import InputType, Job, Stage
+from engine.live import LiveJobs
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
 from engine.storage import Storage
@@ -59,17 +59,6 @@ class FetchLink(Protocol):
     async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput: ...
 
 
-@dataclass
-class Live:
-    """Where a running attempt is, not yet on disk."""
-
-    attempt: int
-    stage: Stage | None
-    progress: int
-    started_at: float  # monotonic
-    stage_since: float = 0.0  # monotonic
-
-
 class Dispatcher:
     def __init__(
         self,
@@ -78,13 +67,14 @@ class Dispatcher:
         pool: WorkerPool,
         fetch_link: FetchLink,
         limits: AttemptLimits,
+        live: LiveJobs,
     ) -> None:
         self._store = store
         self._storage = storage
         self._pool = pool
         self._fetch_link = fetch_link
         self._limits = limits
-        self._listeners: list[Callable[[str], None]] = []
+        self._live = live
         self._wake = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._recovered: list[Job] = []
@@ -93,15 +83,13 @@ class Dispatcher:
         self._cancelled: set[str] = set()
         self._loop: asyncio.Task[None] | None = None
         self._draining = False
-        self.live: dict[str, Live] = {}
-        self.stage_seconds: dict[str, float] = {}
         self.audio_seconds = 0.0
         self.processing_seconds = 0.0
 
     async def start(self) -> None:
         """Take up what an earlier life left behind, then begin to claim."""
         for job in await self._store.processing():
-            self._storage_scratch_clear(job.id)
+            self._storage.clear_scratch(job.id)
             if job.attempt >= self._limits.max_attempts:
                 died = WorkerDied(f"This job was interrupted {job.attempt} times and has been given up. Press Retry.")
                 await self._end(job, died)
@@ -122,14 +110,6 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def subscribe(self, listener: Callable[[str], None]) -> None:
-        """`listener(job_id)` is called in the event loop whenever something about a job may have changed."""
-        self._listeners.append(listener)
-
-    def _on_change(self, job_id: str) -> None:
-        for listener in self._listeners:
-            listener(job_id)
-
     def wake(self) -> None:
         """There may be something to claim, or a slot to run it in."""
         self._wake.set()
@@ -149,7 +129,7 @@ class Dispatcher:
             failed = await self._store.fail(job_id, attempt=None, code=cancelled.code, message=cancelled.message)
             if failed is not None and job_id not in self._tasks:
                 await self._clear(job_id)
-                self._on_change(job_id)
+                self._live.tell(job_id)
                 return failed
             task = self._tasks.get(job_id)
         self._cancelled.add(job_id)
@@ -178,20 +158,18 @@ class Dispatcher:
         return self._recovered.pop(0) if self._recovered else await self._store.claim()
 
     def _begin(self, job: Job) -> None:
-        self.live[job.id] = Live(job.attempt, None, job.progress, time.monotonic())
+        self._live.begin(job)
         task = asyncio.create_task(self._run(job), name=f"job {job.id}")
         self._tasks[job.id] = task
-        self._on_change(job.id)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.pop(job.id, None)
-            self.live.pop(job.id, None)
             self._fetching.discard(job.id)
             self._waiting_alone.discard(job.id)
             self._cancelled.discard(job.id)
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("job %s: its task failed", job.id, exc_info=error)
-            self._on_change(job.id)
+            self._live.end(job.id)
             self.wake()
 
         task.add_done_callback(ended)
@@ -217,7 +195,7 @@ class Dispatcher:
             if job.id in self._cancelled:
                 await asyncio.shield(self._end(job, Cancelled()))
             else:
-                self._storage_scratch_clear(job.id)  # shutting down: the next start takes the job up
+                self._storage.clear_scratch(job.id)  # shutting down: the next start takes the job up
             raise
         except Exception as error:
             log.exception("job %s attempt %s", job.id, job.attempt)
@@ -231,8 +209,8 @@ class Dispatcher:
         self._fetching.add(job.id)
         self.wake()
         try:
-            self._report(job, Stage.FETCHING, 0.0)
-            found = await self._fetch_link(job, lambda fraction: self._report(job, Stage.FETCHING, fraction))
+            self._live.report(job, Stage.FETCHING, 0.0)
+            found = await self._fetch_link(job, lambda fraction: self._live.report(job, Stage.FETCHING, fraction))
         finally:
             self._fetching.discard(job.id)
         await self._store.set_input(
@@ -265,7 +243,7 @@ class Dispatcher:
                 self._spec(job),
                 alone=alone,
                 timeout_s=deadline_s,
-                on_progress=lambda stage, fraction: self._report(job, stage, fraction),
+                on_progress=lambda stage, fraction: self._live.report(job, stage, fraction),
             )
         finally:
             self._waiting_alone.discard(job.id)
@@ -290,31 +268,11 @@ class Dispatcher:
         learned = await self._store.speed(job.model, job.options.quality, self._pool.device)
         return learned or first_guess(job.model, job.options.quality, self._pool.device)
 
-    def _report(self, job: Job, stage: Stage, fraction: float) -> None:
-        live = self.live.get(job.id)
-        if live is None:
-            return
-        progress = max(live.progress, overall_progress(stage, fraction))
-        if (live.stage, live.progress) != (stage, progress):
-            self._count_stage(live, stage)
-            live.attempt, live.stage, live.progress = job.attempt, stage, progress
-            self._on_change(job.id)
-
-    def _count_stage(self, live: Live, following: Stage | None) -> None:
-        """Seconds per stage, for the operator."""
-        if following is live.stage:
-            return
-        now = time.monotonic()
-        if live.stage is not None:
-            spent_s = now - live.stage_since
-            self.stage_seconds[live.stage] = self.stage_seconds.get(live.stage, 0.0) + spent_s
-        live.stage_since = now
-
     async def _save_progress(self, job_id: str) -> None:
         saved: tuple[int, Stage | None, int] | None = None
         while True:
             await asyncio.sleep(_SAVE_INTERVAL_S)
-            live = self.live.get(job_id)
+            live = self._live.get(job_id)
             if live is None or live.stage is None or saved == (live.attempt, live.stage, live.progress):
                 continue
             saved = (live.attempt, live.stage, live.progress)
@@ -322,7 +280,7 @@ class Dispatcher:
                 await self._store.save_progress(job_id, live.attempt, live.stage, live.progress)
 
     async def _complete(self, job: Job, done: Done) -> None:
-        elapsed_s = self._elapsed_s(job.id)
+        elapsed_s = self._live.elapsed_s(job.id)
         completed = await self._store.complete(job.id, job.attempt, done.result, round(elapsed_s))
         if completed is None:
             log.warning("job %s: attempt %s was lost before it was done", job.id, job.attempt)
@@ -342,7 +300,7 @@ class Dispatcher:
 
     async def _decide(self, job: Job, error: StemifyError) -> Job | None:
         """After a failed attempt: the job's next attempt, or None when it has ended."""
-        self._storage_scratch_clear(job.id)
+        self._storage.clear_scratch(job.id)
         log.warning("job %s attempt %s: %s %s", job.id, job.attempt, error.code, error.detail or "")
         if error.transient and job.attempt < self._limits.max_attempts:
             following = await self._store.next_attempt(job.id, job.attempt)
@@ -360,20 +318,13 @@ class Dispatcher:
             attempt=job.attempt,
             code=error.code,
             message=error.message,
-            actual_duration=round(self._elapsed_s(job.id)),
+            actual_duration=round(self._live.elapsed_s(job.id)),
         )
         await self._clear(job.id, keep_input=not isinstance(error, Cancelled))
-        self._on_change(job.id)
-
-    def _elapsed_s(self, job_id: str) -> float:
-        live = self.live.get(job_id)
-        return time.monotonic() - live.started_at if live else 0.0
+        self._live.tell(job.id)
 
     def _scratch(self, job: Job) -> Path:
         return self._storage.local_path(f"scratch/{job.id}-a{job.attempt}")
-
-    def _storage_scratch_clear(self, job_id: str) -> None:
-        self._storage.clear_scratch(job_id)
 
     async def _clear(self, job_id: str, *, keep_attempt: int | None = None, keep_input: bool = False) -> None:
         """Remove what the job leaves behind besides its result: scratch, lost attempts, the input."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from engine.dispatcher import Dispatcher
 from engine.errors import NotAllowed, NotFound, NotPossibleNow
 from engine.intake import Attachment, Intake, Link, Submission, Upload
 from engine.jobs import MODELS, Job, JobStatus, JobView
+from engine.live import LiveJobs
 from engine.pool import WorkerPool
 from engine.storage import Storage
 from engine.store.store import Store
@@ -78,6 +79,7 @@ class StemService:
         dispatcher: Dispatcher,
         intake: Intake,
         views: Views,
+        live: LiveJobs,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -85,8 +87,9 @@ class StemService:
         self._dispatcher = dispatcher
         self._intake = intake
         self._views = views
+        self._live = live
         self._watchers: dict[str, set[asyncio.Event]] = {}
-        dispatcher.subscribe(self._changed)
+        live.subscribe(self._changed)
 
     def _changed(self, job_id: str) -> None:
         for event in self._watchers.get(job_id, ()):
@@ -111,7 +114,7 @@ class StemService:
         """The job as it is now, archived ones too. Raises `NotFound`."""
         return await self._views.of(await self._job(job_id))
 
-    async def list(self, owner: str, *, limit: int = 25, active_only: bool = False) -> list[JobView]:
+    async def list(self, owner: str, *, limit: int = 25, active_only: bool = False) -> Sequence[JobView]:
         """The owner's jobs, newest first."""
         jobs = await self._store.list_of(owner, limit=limit, active_only=active_only)
         return [await self._views.of(job) for job in jobs]
@@ -151,18 +154,17 @@ class StemService:
         """Cancel if needed, then remove files and row. Raises `NotFound`, `NotAllowed`."""
         job = await self._owned(job_id, by)
         await self._dispatcher.cancel(job.id)
+        await self._store.delete(job.id)  # it notes that the files must go, should we die right here
         await self._storage.delete_job(job.id)
-        await self._store.delete(job.id)
+        await self._store.forget_deletion(job.id)
         self._changed(job.id)
 
     async def delete_everything_of(self, owner: str) -> int:
-        """Delete all jobs of an owner; how many there were."""
-        gone = 0
-        while jobs := await self._store.list_of(owner, limit=100):
-            for job in jobs:
-                await self.delete(job.id, by=owner)
-                gone += 1
-        return gone
+        """Delete all jobs of an owner, archived ones too; how many there were."""
+        job_ids = await self._store.all_ids_of(owner)
+        for job_id in job_ids:
+            await self.delete(job_id, by=owner)
+        return len(job_ids)
 
     async def keep(self, job_id: str, *, by: str) -> JobView:
         """Keep the stems beyond their time, until they are deleted. Raises `NotFound`, `NotAllowed`,
@@ -187,7 +189,7 @@ class StemService:
             raise NotFound("That file is no longer here.")
         yield path
 
-    def models(self) -> list[ModelChoice]:
+    def models(self) -> Sequence[ModelChoice]:
         """What can be chosen, the usable ones first."""
         states = self._pool.models
         choices = []
@@ -213,7 +215,7 @@ class StemService:
                 for worker in self._pool.workers
             ),
             usable_models=tuple(name for name, state in self._pool.models.items() if state.state != "unavailable"),
-            stage_seconds=dict(self._dispatcher.stage_seconds),
+            stage_seconds=dict(self._live.stage_seconds),
             audio_seconds=self._dispatcher.audio_seconds,
             processing_seconds=self._dispatcher.processing_seconds,
         )

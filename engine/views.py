@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 
-from engine.dispatcher import Dispatcher
 from engine.estimates import eta_s, remaining_s
 from engine.jobs import FileLink, Job, JobStatus, JobView
 from engine.links import Links
+from engine.live import LiveJobs
 from engine.naming import safe_title
 from engine.pool import WorkerPool
 from engine.store.store import Store
 
 
 class Views:
-    def __init__(
-        self, store: Store, pool: WorkerPool, dispatcher: Dispatcher, links: Links, link_lifetime: timedelta
-    ) -> None:
+    def __init__(self, store: Store, pool: WorkerPool, live: LiveJobs, links: Links, link_lifetime: timedelta) -> None:
         self._store = store
         self._pool = pool
-        self._dispatcher = dispatcher
+        self._live = live
         self._links = links
         self._link_lifetime = link_lifetime
 
@@ -34,30 +31,21 @@ class Views:
                 page_url=page_url,
             )
         if job.status is JobStatus.PROCESSING:
-            job = self._as_it_runs(job)
-            return JobView(job=job, eta_s=remaining_s(job, job.progress, self._elapsed_s(job.id)), page_url=page_url)
+            job = self._live.shown(job)
+            return JobView(
+                job=job, eta_s=remaining_s(job, job.progress, self._live.elapsed_s(job.id)), page_url=page_url
+            )
         if job.status is JobStatus.COMPLETED:
             expires = None if job.keep else job.updated_at + self._link_lifetime
             return JobView(job=job, links=self._file_links(job, expires), page_url=page_url, links_expire_at=expires)
         return JobView(job=job, page_url=page_url)
 
-    def _as_it_runs(self, job: Job) -> Job:
-        """With the progress that is not on disk yet."""
-        live = self._dispatcher.live.get(job.id)
-        if live is None:
-            return job
-        return job.model_copy(update={"progress": max(job.progress, live.progress), "stage": live.stage or job.stage})
-
-    def _elapsed_s(self, job_id: str) -> float:
-        live = self._dispatcher.live.get(job_id)
-        return time.monotonic() - live.started_at if live else 0.0
-
     async def _pending_eta_s(self, job: Job) -> float:
-        running = [self._as_it_runs(other) for other in await self._store.processing()]
+        running = [self._live.shown(other) for other in await self._store.processing()]
         ahead = await self._store.pending_ahead(job.id)
         return eta_s(
             job,
-            running_s=[remaining_s(other, other.progress, self._elapsed_s(other.id)) for other in running],
+            running_s=[remaining_s(other, other.progress, self._live.elapsed_s(other.id)) for other in running],
             ahead_s=[float(other.estimated_duration) for other in ahead],
             lanes=sum(1 for worker in self._pool.workers if worker.ready),
         )

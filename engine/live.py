@@ -1,0 +1,81 @@
+"""What the running attempts last reported, not yet on disk, and who wants to hear of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.jobs import Job, Stage, overall_progress
+
+
+@dataclass
+class Live:
+    """Where one running job is. Times are of the monotonic clock."""
+
+    attempt: int
+    stage: Stage | None
+    progress: int
+    started_at: float
+    stage_since: float
+
+
+class LiveJobs:
+    def __init__(self) -> None:
+        self._jobs: dict[str, Live] = {}
+        self._listeners: list[Callable[[str], None]] = []
+        self.stage_seconds: dict[str, float] = {}
+        """Seconds spent per stage, over all attempts of this process."""
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """`listener(job_id)` is called in the event loop whenever something about a job may have changed."""
+        self._listeners.append(listener)
+
+    def tell(self, job_id: str) -> None:
+        for listener in self._listeners:
+            listener(job_id)
+
+    def begin(self, job: Job) -> None:
+        now = time.monotonic()
+        self._jobs[job.id] = Live(job.attempt, job.stage, job.progress, now, now)
+        self.tell(job.id)
+
+    def end(self, job_id: str) -> None:
+        live = self._jobs.pop(job_id, None)
+        if live is not None:
+            self._count(live)
+        self.tell(job_id)
+
+    def report(self, job: Job, stage: Stage, fraction: float) -> None:
+        """An attempt is `fraction` (0-1) into `stage`. Progress never goes back, a later attempt's neither."""
+        live = self._jobs.get(job.id)
+        if live is None:
+            return
+        progress = max(live.progress, overall_progress(stage, fraction))
+        if (live.attempt, live.stage, live.progress) == (job.attempt, stage, progress):
+            return
+        if stage is not live.stage:
+            self._count(live)
+        live.attempt, live.stage, live.progress = job.attempt, stage, progress
+        self.tell(job.id)
+
+    def get(self, job_id: str) -> Live | None:
+        return self._jobs.get(job_id)
+
+    def elapsed_s(self, job_id: str) -> float:
+        """Since this process began with the job; 0 when it does not run."""
+        live = self._jobs.get(job_id)
+        return time.monotonic() - live.started_at if live else 0.0
+
+    def shown(self, job: Job) -> Job:
+        """The job with the progress that is not on disk yet."""
+        live = self._jobs.get(job.id)
+        if live is None or job.is_over:
+            return job
+        return job.model_copy(update={"progress": max(job.progress, live.progress), "stage": live.stage or job.stage})
+
+    def _count(self, live: Live) -> None:
+        now = time.monotonic()
+        if live.stage is not None:
+            self.stage_seconds[live.stage] = self.stage_seconds.get(live.stage, 0.0) + now - live.stage_since
+        live.stage_since = now
