@@ -15,6 +15,7 @@ from engine.estimates import estimate_s, first_guess
 from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
 from engine.media.limits import MediaLimits
 from engine.media.probe import Probe, probe
+from engine.media.reading import too_large
 from engine.naming import safe_title
 from engine.pool import WorkerPool
 from engine.quota import Quota
@@ -159,8 +160,8 @@ class Intake:
     async def _job_of_file(self, job_id: str, submission: Submission, source: Upload | Attachment) -> Job:
         key = f"jobs/{job_id}/input"
         media = self._limits.media
-        if source.declared_bytes is not None:
-            media.check_size(source.declared_bytes)
+        if (source.declared_bytes or 0) > media.max_bytes:
+            raise too_large(source.declared_bytes or 0, media.max_bytes)
         if isinstance(source, Upload):
             stream = source.stream
         else:

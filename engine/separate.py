@@ -35,7 +35,6 @@ async def separate_file(
     if not song.is_file():
         raise InputRefused(f"There is no file {song}.")
     limits = media_limits(settings)
-    limits.check_size(song.stat().st_size)
     found = await probe(song, limits)
     device = (await find_devices([device]))[0]
     pool = WorkerPool([worker_config(settings, device)], pool_limits(settings.workers), on_change=lambda: None)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from engine.errors import Cancelled
 from engine.jobs import OutputFormat, StemInfo, db
 from engine.media.encode import Encoded, StemEncoder
-from engine.media.waveform import Peaks, draw
+from engine.media.picture import draw
+from engine.media.waveform import Peaks
 from engine.naming import stem_filename
 
 Block = NDArray[np.float32]
@@ -29,8 +30,6 @@ Block = NDArray[np.float32]
 
 NORMALIZED_PEAK = 10 ** (-1 / 20)
 _UNDER_FULL_SCALE = 0.9999
-_SILENCE = 10 ** (-60 / 20)
-_WINDOW_SAMPLES = 2048
 _REDO_SAMPLES = 1 << 18
 
 
@@ -50,33 +49,12 @@ class Labels:
     cover: bytes | None
 
 
-@dataclass
-class Measured:
-    """Facts about one stem, of all samples so far, at unity gain."""
-
-    energy: float = 0.0
-    peak: float = 0.0
-    windows: int = 0
-    silent_windows: int = 0
-
-    def add(self, block: Block) -> None:
-        self.energy += float(np.vdot(block, block))
-        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-        starts = np.arange(0, block.shape[1], _WINDOW_SAMPLES)
-        if len(starts):
-            squares = np.add.reduceat(np.square(block).mean(axis=0), starts)
-            lengths = np.diff([*starts, block.shape[1]])
-            self.windows += len(starts)
-            self.silent_windows += int((squares < lengths * _SILENCE**2).sum())
-
-
 class _Stem:
     """One stem on its way: raw samples to scratch, facts, peaks, and a file at unity, in a thread of its own."""
 
     def __init__(self, name: str, raw_path: Path, samples: int, encoder: StemEncoder | None) -> None:
         self.name = name
         self.raw_path = raw_path
-        self.measured = Measured()
         self.peaks = Peaks(samples)
         self.encoder = encoder
         self._raw = raw_path.open("wb")
@@ -90,7 +68,6 @@ class _Stem:
 
     def _take(self, block: Block) -> None:
         self._raw.write(np.ascontiguousarray(block.T).tobytes())
-        self.measured.add(block)
         self.peaks.add(block)
         if self.encoder is not None:
             self.encoder.write(block)
@@ -151,6 +128,7 @@ class StemFilesMaker:
             name: _Stem(name, scratch / f"{name}.f32", samples, None if normalize else self._encoder(name))
             for name in names
         }
+        self._paths: dict[str, Path] = {}
         self.gain = 1.0
         self.clipped_samples = 0
 
@@ -195,7 +173,7 @@ class StemFilesMaker:
         """All blocks are in: settle the facts and the common gain."""
         for stem in self._stems.values():
             stem.finish_raw()
-        peak = max(stem.measured.peak for stem in self._stems.values())
+        peak = max(stem.peaks.peak for stem in self._stems.values())
         if self._normalize and peak > 0:
             self.gain = NORMALIZED_PEAK / peak
         elif peak > 1:
@@ -217,15 +195,14 @@ class StemFilesMaker:
         with ThreadPoolExecutor(len(stems), thread_name_prefix="encode") as threads:
             futures = {stem.name: threads.submit(self._encode_one, stem, redo) for stem in stems}
             for name, future in futures.items():
-                encoded, clipped = future.result()
-                self.clipped_samples += clipped
+                encoded = future.result()
+                self.clipped_samples += encoded.clipped_samples
                 infos[name] = self._info(self._stems[name], encoded)
                 done += 1
                 on_progress(done / len(stems))
         return infos
 
-    def _encode_one(self, stem: _Stem, redo: bool) -> tuple[Encoded, int]:
-        clipped = 0
+    def _encode_one(self, stem: _Stem, redo: bool) -> Encoded:
         if redo:
             if stem.encoder is not None:
                 stem.encoder.abort()
@@ -235,19 +212,19 @@ class StemFilesMaker:
                     if self._cancelled.is_set():
                         raise Cancelled
                     block = np.frombuffer(data, np.float32).reshape(-1, 2).T * np.float32(self.gain)
-                    clipped += int((np.abs(block) > 1).sum())
                     stem.encoder.write(np.ascontiguousarray(block))
         assert stem.encoder is not None
         encoded = stem.encoder.close()
+        self._paths[stem.name] = stem.encoder.path
         stem.encoder = None
-        return encoded, clipped
+        return encoded
 
     def _info(self, stem: _Stem, encoded: Encoded) -> StemInfo:
-        level = (stem.measured.energy / max(1, 2 * self.samples)) ** 0.5 * self.gain
-        level_db, peak_db = db(level), db(stem.measured.peak * self.gain)
+        level_db, peak_db = db(stem.peaks.level * self.gain), db(stem.peaks.peak * self.gain)
+        filename = self._paths[stem.name].name
         return StemInfo(
-            filename=encoded.path.name,
-            path=encoded.path.name,
+            filename=filename,
+            path=filename,
             size=encoded.size_bytes,
             duration=encoded.samples / self._rate,
             format=self._format,
@@ -255,7 +232,7 @@ class StemFilesMaker:
             bitrate=encoded.bitrate,
             level_db=None if level_db is None else round(level_db, 2),
             peak_db=None if peak_db is None else round(peak_db, 2),
-            silence_share=stem.measured.silent_windows / max(1, stem.measured.windows),
+            silence_share=round(stem.peaks.silence_share, 4),
         )
 
     def write_pictures(self) -> tuple[Path, Path]:
