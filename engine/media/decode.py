@@ -1,0 +1,85 @@
+"""A song file to raw samples on disk: float32, little-endian, interleaved, one or two channels, gapless."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.media.child import child_call, run_child
+from engine.media.limits import MediaLimits
+from engine.media.reading import read_sound
+from engine.media.samples import Samples
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What lies in the raw file: `samples` frames of `channels` (1 or 2) at `sample_rate`, at most 192 kHz."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+    peak: float
+    tags: dict[str, str] = field(default_factory=dict)
+    cover: bytes | None = None  # JPEG or PNG
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples / self.sample_rate
+
+
+def decode(
+    path: Path,
+    out: Path,
+    *,
+    max_duration_s: float,
+    max_bytes: int = sys.maxsize,
+    on_progress: Callable[[float], None] | None = None,
+) -> Decoded:
+    """Decode `path` into `out`, in this process (of trusted files only; else use the child). `on_progress` gets the
+    fraction of the file that has been read. Raises as `probe` does."""
+    with out.open("wb") as raw:
+
+        def keep(block: Samples) -> None:
+            raw.write(np.ascontiguousarray(block.T, dtype="<f4").data)
+
+        sound = read_sound(path, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=keep, on_progress=on_progress)
+    return Decoded(
+        sample_rate=sound.out_sample_rate,
+        channels=sound.out_channels,
+        samples=sound.samples,
+        peak=sound.peak,
+        tags=sound.tags,
+        cover=sound.cover,
+    )
+
+
+def run_decode_child(
+    path: Path,
+    out: Path,
+    *,
+    limits: MediaLimits,
+    cancelled: threading.Event | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Decoded:
+    """`decode` in a bounded child process; blocks. Raises as `probe` does, `DiskFull`, and `Cancelled` within 100 ms
+    of the event."""
+    return _decoded(run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress))
+
+
+async def decode_in_child(
+    path: Path, out: Path, limits: MediaLimits, *, on_progress: Callable[[float], None] | None = None
+) -> Decoded:
+    """The same for an event loop; cancelling kills the child."""
+    return _decoded(await child_call("decode", path, out, limits, on_progress=on_progress))
+
+
+def _decoded(wire: dict[str, Any]) -> Decoded:
+    cover = wire.pop("cover")
+    return Decoded(**wire, cover=base64.b64decode(cover) if cover else None)

@@ -1,0 +1,210 @@
+"""Float stems to wav, flac or mp3 files, block by block.
+
+wav is 24-bit PCM: every player and audio workstation reads it, and its rounding (-144 dBFS a stem) stays below what a
+sum of stems can show; 16 bits would need dither, float is not understood everywhere and half as large again. flac is
+24-bit for the same reason. mp3 is 320 kbit/s, constant, with the LAME header that lets players cut the encoder's
+delay and padding, so that it starts and ends to the sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from engine.errors import DiskFull, StorageFailed
+from engine.media.samples import Samples
+from engine.media.tags import picture_kind
+
+MP3_BIT_RATE = 320_000
+_FRAME_SAMPLES = 1 << 14
+_BUFFER_BYTES = 1 << 18
+_PICTURE_TIME_BASE = Fraction(1, 90000)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A finished file. `bitrate` in bits a second, None for wav; `peak` is the largest amplitude before clipping."""
+
+    size_bytes: int
+    samples: int
+    bitrate: int | None
+    clipped_samples: int
+    peak: float
+
+
+class StemEncoder:
+    """Writes one file. It appears under its name at `close`; until then, or after `abort`, it does not exist.
+
+        with StemEncoder(path, format="flac", sample_rate=44100, tags={"title": "Sunny (vocals)"}) as encoder:
+            encoder.write(block)  # float32 (2, samples), any length
+        encoder.encoded
+
+    One encoder belongs to one thread at a time; several run in parallel (FFmpeg works without the interpreter lock).
+    Values beyond full scale are clipped and counted. Raises `DiskFull` and `StorageFailed`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        format: str,  # noqa: A002 - the word of the options
+        sample_rate: int,
+        channels: int = 2,
+        tags: Mapping[str, str] | None = None,
+        cover: bytes | None = None,
+        bits: int = 24,
+    ) -> None:
+        """`format`: "wav", "flac" or "mp3"; `bits` (16 or 24) for the first two; `cover`: JPEG or PNG, not in wav."""
+        if format not in ("wav", "flac", "mp3") or bits not in (16, 24) or channels not in (1, 2):
+            raise ValueError(f"cannot encode {format}, {bits} bits, {channels} channels")
+        self.path = path
+        self.encoded: Encoded | None = None
+        self._sample_rate, self._channels, self._bits = sample_rate, channels, bits
+        self._format = format
+        self._samples = 0
+        self._clipped_samples = 0
+        self._peak = 0.0
+        self._partial = path.with_name(f".{path.name}.part")
+        with self._disk_errors():
+            self._file = self._partial.open("wb", buffering=0)
+        try:
+            with self._disk_errors():
+                self._open(tags or {}, cover)
+        except BaseException:
+            self.abort()
+            raise
+
+    def __enter__(self) -> StemEncoder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, block: Samples) -> None:
+        """Append float32 (channels, samples)."""
+        if block.shape[0] != self._channels:
+            raise ValueError(f"{block.shape[0]} channels in place of {self._channels}")
+        if not block.shape[1]:
+            return
+        low, high = float(block.min()), float(block.max())
+        if not np.isfinite(low + high):
+            block = np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)
+            low, high = float(block.min()), float(block.max())
+        self._peak = max(self._peak, high, -low)
+        if low < -1.0 or high > 1.0:
+            self._clipped_samples += int(np.count_nonzero(np.abs(block) > 1.0))
+            block = np.clip(block, -1.0, 1.0)
+        with self._disk_errors():
+            for start in range(0, block.shape[1], _FRAME_SAMPLES):
+                self._encode(block[:, start : start + _FRAME_SAMPLES])
+
+    def close(self) -> Encoded:
+        """Finish the file and give it its name."""
+        if self.encoded is not None:
+            return self.encoded
+        try:
+            with self._disk_errors():
+                self._output.mux(self._stream.encode(None))
+                self._output.close()
+                self._file.close()
+                size = self._partial.stat().st_size
+                self._partial.replace(self.path)
+        except BaseException:
+            self.abort()
+            raise
+        seconds = self._samples / self._sample_rate
+        average = round(size * 8 / seconds) if seconds else 0
+        self.encoded = Encoded(
+            size_bytes=size,
+            samples=self._samples,
+            bitrate={"wav": None, "mp3": MP3_BIT_RATE}.get(self._format, average),
+            clipped_samples=self._clipped_samples,
+            peak=self._peak,
+        )
+        return self.encoded
+
+    def abort(self) -> None:
+        """Give up; nothing is left on disk."""
+        output = getattr(self, "_output", None)
+        if output is not None:
+            with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+                output.close()
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _open(self, tags: Mapping[str, str], cover: bytes | None) -> None:
+        muxer = {"mp3": {"id3v2_version": "3", "write_id3v1": "1"}}.get(self._format, {})
+        self._output = av.open(self._file, "w", format=self._format, container_options=muxer, buffer_size=_BUFFER_BYTES)
+        self._output.metadata.update(tags)
+        codec = {"wav": f"pcm_s{self._bits}le", "flac": "flac", "mp3": "libmp3lame"}[self._format]
+        stream = self._output.add_stream(codec, rate=self._sample_rate)
+        assert isinstance(stream, AudioStream)
+        self._stream = stream
+        context = stream.codec_context
+        context.layout = "stereo" if self._channels == 2 else "mono"
+        if self._format == "mp3":
+            stream.bit_rate = MP3_BIT_RATE
+            context.format = "fltp"
+        else:
+            context.format = "s32" if self._bits == 24 else "s16"
+        context.thread_count = 1
+        kind = picture_kind(cover) if cover and self._format != "wav" else None
+        picture = None
+        if kind is not None:
+            picture = self._output.add_mux_stream(kind, width=1, height=1, time_base=_PICTURE_TIME_BASE)
+            picture.disposition = Disposition.attached_pic
+        self._output.start_encoding()
+        if picture is not None and cover is not None:
+            packet = av.Packet(cover)
+            packet.stream = picture
+            packet.pts = packet.dts = 0
+            self._output.mux(packet)
+
+    def _encode(self, block: Samples) -> None:
+        frame = av.AudioFrame.from_ndarray(
+            self._in_format(block),
+            format=self._stream.codec_context.format.name,
+            layout=self._stream.codec_context.layout.name,
+        )
+        frame.sample_rate = self._sample_rate
+        frame.pts = self._samples
+        frame.time_base = Fraction(1, self._sample_rate)
+        self._samples += block.shape[1]
+        self._output.mux(self._stream.encode(frame))
+
+    def _in_format(self, block: Samples) -> NDArray[Any]:
+        """The block as the codec wants it: planar floats, or interleaved integers."""
+        if self._format == "mp3":
+            return np.ascontiguousarray(block, dtype=np.float32)
+        full_scale = 1 << (self._bits - 1)
+        whole = np.rint(block.T.astype(np.float64) * full_scale)
+        np.clip(whole, -full_scale, full_scale - 1, out=whole)
+        if self._bits == 16:
+            return whole.astype(np.int16).reshape(1, -1)
+        return (whole.astype(np.int32) << 8).reshape(1, -1)
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DiskFull(detail=os.strerror(error.errno)) from error
+            raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error
+        except av.FFmpegError as error:
+            raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error

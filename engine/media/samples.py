@@ -1,0 +1,96 @@
+"""Decoded frames as float32 arrays: any sample format, any channel layout, in; one or two channels out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.frame import format_dtypes
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+_FULL_SCALE = {"u8": 128.0, "s16": 32768.0, "s32": 2147483648.0}
+_HALF_POWER = math.sqrt(0.5)
+_MIDDLE = frozenset({"FC", "BC", "TC", "TFC", "TBC", "BFC"})
+_SILENT = frozenset({"LFE", "LFE2"})
+_LAYOUT_OF = {3: "2.1", 4: "quad", 5: "5.0(side)", 6: "5.1(side)", 7: "6.1", 8: "7.1"}
+
+
+def to_float(frame: av.AudioFrame) -> Samples:
+    """One frame as float32 (channels, samples), full scale 1.0. What is not a number becomes 0."""
+    name = frame.format.name
+    if name not in format_dtypes:  # 64-bit integers: nothing reads them, and nobody sends them
+        (frame,) = av.AudioResampler(format="fltp").resample(frame)
+        name = frame.format.name
+    data: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    scale = _FULL_SCALE.get(name.removesuffix("p"))
+    if scale is None:
+        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, and then 0
+            result = data.astype(np.float32)
+        if not np.isfinite(result).all():
+            result = np.nan_to_num(result, nan=0.0, posinf=0.0, neginf=0.0)
+        return result
+    if scale == 128.0:
+        return (data.astype(np.float32) - 128.0) / 128.0
+    result = data.astype(np.float32)
+    result *= np.float32(1 / scale)
+    return result
+
+
+def downmix_matrix(layout: av.AudioLayout) -> Samples | None:
+    """The (2, channels) matrix from `layout` to stereo; None when there are no more than two channels.
+
+    ITU-R BS.775: the centre and the surrounds at -3 dB, the LFE left out. Scaled so that full scale in stays full
+    scale out. Channels without a known place go to the left and to the right by turns.
+    """
+    count = layout.nb_channels
+    if count <= 2:
+        return None
+    names = [channel.name for channel in layout.channels]
+    if count in _LAYOUT_OF and not _is_known(names):
+        names = [channel.name for channel in av.AudioLayout(_LAYOUT_OF[count]).channels]
+    matrix = np.zeros((2, count), dtype=np.float64)
+    for index, name in enumerate(names):
+        if name in _SILENT:
+            continue
+        gain = 1.0 if name in ("FL", "FR", "DL", "DR") else _HALF_POWER
+        if not _is_known([name]):
+            matrix[index % 2, index] = 1.0
+        elif name in _MIDDLE:
+            matrix[:, index] = gain
+        else:
+            matrix[0 if name.endswith("L") or name == "FLC" else 1, index] = gain
+    loudest = float(matrix.sum(axis=1).max())
+    return (matrix / max(loudest, 1.0)).astype(np.float32)
+
+
+def _is_known(names: list[str]) -> bool:
+    return all(name in _MIDDLE or name in _SILENT or name in ("FLC", "FRC") or name[-1:] in "LR" for name in names)
+
+
+class Fold:
+    """Brings blocks of any layout to the channel count of the first: mono stays mono, more than two become two."""
+
+    def __init__(self) -> None:
+        self.channels = 0
+        self._matrices: dict[str, Samples | None] = {}
+
+    def __call__(self, block: Samples, layout: av.AudioLayout) -> Samples:
+        if layout.name not in self._matrices:
+            self._matrices[layout.name] = downmix_matrix(layout)
+        matrix = self._matrices[layout.name]
+        if matrix is not None:
+            block = matrix @ block
+        if not self.channels:
+            self.channels = block.shape[0]
+        if block.shape[0] == self.channels:
+            return block
+        if self.channels == 1:
+            mono: Samples = (block[:1] + block[1:]) * np.float32(0.5)
+            return mono
+        return np.repeat(block, 2, axis=0)
