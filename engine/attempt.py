@@ -30,9 +30,11 @@ from engine.media.decode import Decoded, run_decode_child
 from engine.media.limits import MediaLimits
 from engine.naming import safe_title
 from engine.protocol import AttemptSpec, Done, WorkerConfig
-from engine.separation.batcher import Batcher, RunReport
+from engine.separation.batcher import Batcher
 from engine.separation.mix import PcmMix
-from engine.separation.models import LoadedModel, ModelLibrary
+from engine.separation.loaded import LoadedModel
+from engine.separation.models import ModelLibrary
+from engine.separation.runs import RunReport
 from engine.stems import Labels, StemFilesMaker
 
 log = logging.getLogger(__name__)
@@ -207,7 +209,7 @@ class Attempt:
             seed=self.spec.seed,
             shifts=plan.shifts,
             overlap=plan.overlap,
-            segment_s=plan.segment_s or model.segment_s,
+            segment_s=report.segment_s,
             segments=report.segments,
             device=self._config.device,
             notes=report.notes,

@@ -16,7 +16,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from engine.jobs import Stage
 from engine.protocol import (
@@ -32,6 +32,9 @@ from engine.protocol import (
     WorkerConfig,
     to_worker,
 )
+
+if TYPE_CHECKING:  # imported late, with torch
+    from engine.attempt import Attempt
 
 log = logging.getLogger("engine.worker")
 
@@ -82,12 +85,13 @@ class ThrottledProgress:
 class Worker:
     def __init__(self, config: WorkerConfig, wire: Wire) -> None:
         """Imports torch and opens the device; that takes a second or two."""
-        from engine.attempt import Attempt, raised_as_ours
-        from engine.separation.batcher import Batcher, device_memory_bytes, device_name
+        from engine import attempt
+        from engine.separation.batcher import Batcher
+        from engine.separation.device import device_memory_bytes, device_name, use_threads
         from engine.separation.models import ModelLibrary
 
-        self._new_attempt = Attempt
-        self._raised_as_ours = raised_as_ours
+        self._new_attempt = attempt.Attempt
+        self._raised_as_ours = attempt.raised_as_ours
         self._device_memory_bytes = device_memory_bytes
         self._config = config
         self._wire = wire
@@ -96,9 +100,8 @@ class Worker:
             cache_dir=Path(config.cache_dir),
             memory_budget_bytes=config.model_memory_bytes,
         )
-        self._batcher = Batcher(
-            config.device, threads=config.threads, precision=config.precision, compile_core=config.compile
-        )
+        use_threads(config.threads if config.device == "cpu" else 0)
+        self._batcher = Batcher(config.device, precision=config.precision)
         self._name = device_name(config.device)
         self._running: dict[tuple[str, int], Attempt] = {}
         self._lock = threading.Lock()
@@ -131,11 +134,11 @@ class Worker:
             self._running[spec.job_id, spec.attempt] = attempt
         self._threads.submit(self._run, attempt)
 
-    def _run(self, attempt: Attempt) -> None:  # type: ignore[name-defined]  # noqa: F821  (imported late, with torch)
+    def _run(self, attempt: Attempt) -> None:
         spec: AttemptSpec = attempt.spec
         try:
             answer: Message = attempt.run()
-        except BaseException as error:  # noqa: BLE001  (whatever it was, the parent must hear of it)
+        except BaseException as error:  # whatever it was, the parent must hear of it
             ours = self._raised_as_ours(error)
             if ours is not error:
                 log.error("attempt %s of job %s: %s", spec.attempt, spec.job_id, traceback.format_exc())

@@ -1,0 +1,113 @@
+"""`make demo`: a sample song, made here, goes through the real service and comes back as stems."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from config.settings import Settings
+from engine.backend import backend
+from engine.jobs import JobView, OutputFormat, Quality, StemSeparationOptions
+from engine.media.decode import decode
+from engine.media.encode import StemEncoder
+from engine.progress_bar import bar
+from engine.sample_song import Song, sample_song
+from engine.scores import sdr_db
+from engine.service import StemService, Submission, Upload
+
+MODEL = "mini"
+
+
+async def run_demo(settings: Settings, out: Path) -> int:
+    """Write the demo's files into `out` and print what they are. The exit code."""
+    console = Console()
+    out.mkdir(parents=True, exist_ok=True)
+    console.print("[bold]1.[/] A song is made: drums, bass, chords and a sung line, 20 seconds.")
+    song = await asyncio.to_thread(sample_song)
+    mix = out / "Stemify sample song.wav"
+    await asyncio.to_thread(_write_mix, song, mix)
+    console.print(f"[bold]2.[/] It is separated with the embedded model [bold]{MODEL}[/], by the real service.")
+    with tempfile.TemporaryDirectory(prefix="stemify-demo-") as data:
+        demo_settings = settings.model_copy(update={"data_dir": Path(data)})
+        async with backend(demo_settings, with_web=False) as house:
+            view = await _separate(house.service, mix)
+            await _fetch_files(house.service, view, out)
+    if view.job.result is None:
+        console.print(f"[red]{view.job.error}[/]")
+        return 1
+    console.print("[bold]3.[/] The stems, against the true ones (SDR in dB, higher is better):")
+    console.print(await asyncio.to_thread(_stem_table, view, song, out))
+    console.print(_trust_lines(view))
+    console.print(f"The files, and the picture [bold]waveform.png[/], are in [bold]{out}/[/].")
+    return 0
+
+
+def _write_mix(song: Song, path: Path) -> None:
+    tags = {"title": "Stemify sample song"}
+    with StemEncoder(path, format="wav", sample_rate=song.sample_rate, tags=tags) as encoder:
+        encoder.write(song.mix)
+
+
+async def _separate(service: StemService, mix: Path) -> JobView:
+    async def bytes_of() -> AsyncIterator[bytes]:
+        with mix.open("rb") as file:
+            while block := file.read(1 << 18):
+                yield block
+
+    options = StemSeparationOptions(model=MODEL, quality=Quality.BALANCED, output_format=OutputFormat.WAV)
+    view = await service.submit(Submission(Upload(mix.name, bytes_of()), options, owner="local"))
+    with bar() as show:
+        async with contextlib.aclosing(service.watch(view.job.id)) as states:
+            async for view in states:
+                show(view.job.stage, view.job.progress)
+    return view
+
+
+async def _fetch_files(service: StemService, view: JobView, out: Path) -> None:
+    if view.job.result is None:
+        return
+    names = {name: info.filename for name, info in view.job.result.stems} | {"waveform": "waveform.png"}
+    for name, filename in names.items():
+        async with service.open_file(view.job, name) as path:
+            await asyncio.to_thread(shutil.copyfile, path, out / filename)
+
+
+def _stem_table(view: JobView, song: Song, out: Path) -> Table:
+    assert view.job.result is not None
+    table = Table("stem", "file", "level", "SDR of the mix as it is", "SDR", box=None, pad_edge=False)
+    scores = []
+    for name, info in view.job.result.stems:
+        truth = song.stems[name]
+        estimate = _samples_of(out / info.filename)
+        assert estimate.shape == truth.shape, "a stem has the length of the mix"
+        scores.append(sdr_db(truth, estimate))
+        level = "silent" if info.level_db is None else f"{info.level_db:.1f} dBFS"
+        table.add_row(name, info.filename, level, f"{sdr_db(truth, song.mix):.1f}", f"[bold]{scores[-1]:.1f}[/]")
+    table.add_row("mean", "", "", "", f"[bold]{np.mean(scores):.1f}[/]")
+    return table
+
+
+def _samples_of(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    with tempfile.NamedTemporaryFile(suffix=".f32") as raw:
+        decoded = decode(path, Path(raw.name), max_duration_s=600)
+        return np.fromfile(raw.name, np.float32).reshape(-1, decoded.channels).T
+
+
+def _trust_lines(view: JobView) -> str:
+    assert view.job.result is not None and view.job.result.trust is not None and view.job.result.processing is not None
+    trust, cost = view.job.result.trust, view.job.result.processing
+    residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
+    return (
+        f"Trust card: the stems leave {residual} unexplained; common gain {trust.gain_db:+.2f} dB; "
+        f"{trust.clipped_samples} clipped samples; {trust.segments} segments, {trust.shifts} shift(s), "
+        f"overlap {trust.overlap:g}, seed {trust.seed}, on {trust.device}; {cost.processing_time} s, "
+        f"peak {cost.memory_usage} MB."
+    )

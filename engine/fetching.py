@@ -1,0 +1,43 @@
+"""A job's link becomes the file in the job's folder, examined as an upload is."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+
+from engine.dispatcher import FetchedInput
+from engine.jobs import Job
+from engine.media.limits import MediaLimits
+from engine.media.probe import probe
+from engine.naming import safe_title
+from engine.sources.link import parse_link
+from engine.sources.youtube import Youtube
+from engine.storage import Storage
+
+
+class LinkFetcher:
+    def __init__(self, youtube: Youtube, storage: Storage, limits: MediaLimits) -> None:
+        self._youtube = youtube
+        self._storage = storage
+        self._limits = limits
+
+    async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput:
+        """Raises `SourceFailed` or `InputRefused` (and below)."""
+        folder = self._storage.local_path(f"scratch/{job.id}-a{job.attempt}")
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        try:
+            fetched = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
+            found = await probe(fetched.path, self._limits)
+            size_bytes = fetched.path.stat().st_size
+            key = f"jobs/{job.id}/input"
+            await self._storage.publish(fetched.path, key)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return FetchedInput(
+            key=key,
+            title=safe_title(fetched.title or found.title),
+            artist=fetched.artist or found.artist,
+            size_bytes=size_bytes,
+            duration_s=found.duration_s,
+        )

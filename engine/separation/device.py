@@ -1,0 +1,24 @@
+"""What the operator wants to know about a device, and the threads of a CPU."""
+
+from __future__ import annotations
+
+import torch
+
+
+def device_name(device: str) -> str:
+    """`cpu`, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def device_memory_bytes(device: str) -> int | None:
+    """Memory of the GPU that is in use, by anybody; None for a CPU."""
+    if not device.startswith("cuda"):
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
+
+
+def use_threads(count: int) -> None:
+    """Threads that one operation on the CPU may use; 0: all cores."""
+    if count:
+        torch.set_num_threads(count)
