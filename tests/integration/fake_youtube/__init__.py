@@ -1,0 +1,15 @@
+"""A small YouTube on this machine: real TLS with a CA of its own, reached through a CONNECT proxy, so that an
+unmodified yt-dlp believes in it. Plays the watch page, the innertube player, the player's script with its n and
+signature puzzles, and the media hosts.
+
+    async with FakeYoutube(tmp_path) as youtube:
+        youtube.add(Video("dQw4w9WgXcQ", media=path.read_bytes()))
+        Youtube(proxy=SecretStr(youtube.proxy_url), ca_file=youtube.ca_file, …)
+"""
+
+from __future__ import annotations
+
+from tests.integration.fake_youtube.server import FakeYoutube, Seen
+from tests.integration.fake_youtube.video import Video
+
+__all__ = ["FakeYoutube", "Seen", "Video"]
