@@ -99,6 +99,19 @@ class TooHeavy(InputRefused):
     code = "too_heavy"
 
 
+class BadAttachment(InputRefused):
+    """That file does not lie where attachments lie, so it is not fetched. Attach it to a message and try again."""
+
+    code = "bad_attachment"
+
+
+class AttachmentGone(InputRefused):
+    """That attachment cannot be fetched any more: its link has expired, or it was deleted. Please attach the file
+    again."""
+
+    code = "attachment_gone"
+
+
 class BadOptions(InputRefused):
     """One of the options has a value that does not exist."""
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import aiohttp
 
-from engine.errors import LinksNotYet, ModelUnavailable, NotPossibleNow
+from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow
 from engine.estimates import estimate_s, first_guess
 from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
-from engine.media.limits import MediaLimits
+from engine.media.limits import MediaLimits, too_large
 from engine.media.probe import Probe, probe
-from engine.media.reading import too_large
 from engine.naming import safe_title
 from engine.pool import WorkerPool
 from engine.quota import Quota
@@ -95,7 +94,6 @@ class Intake:
         self._limits = limits
         self._http = http
         self._now = now
-        self._accepting = asyncio.Lock()
         self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
 
     async def accept(self, submission: Submission) -> Job:
@@ -104,16 +102,15 @@ class Intake:
         self._check_model(submission.options.model)
         await self._quota.check(submission.owner)
         job_id = submission.job_id or new_job_id(self._now())
+        if submission.job_id and await self._store.get(job_id) is not None:
+            raise AlreadyAccepted
         try:
             if isinstance(submission.source, Link):
                 job = await self._job_of_link(job_id, submission, submission.source)
             else:
                 job = await self._job_of_file(job_id, submission, submission.source)
-            # One at a time, so that caps and quota cannot be overrun side by side.
-            async with self._accepting:
-                await self._quota.check(job.owner)
-                await self._store.add(job, self._limits.caps)
-                await self._quota.spend(job.owner)
+            # Caps, quota and job in one transaction: all of it, or a refusal that costs nothing.
+            await self._store.add(job, self._limits.caps, also=self._quota.spending(job.owner))
         except BaseException:
             await asyncio.shield(self._storage.delete_job(job_id))
             raise
@@ -137,8 +134,7 @@ class Intake:
         fresh = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
         job = Job.model_validate({**kept, **fresh, "input_source": source, "retry_of": old.id})
         try:
-            async with self._accepting:
-                await self._store.add(job, self._limits.caps)
+            await self._store.add(job, self._limits.caps)
         except BaseException:
             await asyncio.shield(self._storage.delete_job(job_id))
             raise

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from engine.errors import EmptyInput
 from engine.media.child import child_call
-from engine.media.limits import MediaLimits
-from engine.media.reading import read_sound, too_large
+from engine.media.limits import MediaLimits, too_large
+from engine.media.reading import read_sound
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,12 @@ from engine.errors import (
     InputRefused,
     NoAudioTrack,
     NotAudio,
-    TooLarge,
     TooLong,
     TruncatedAudio,
     UnreadableCodec,
 )
 from engine.media.gapless import Padding, declared_seconds, mov_length
-from engine.media.limits import LEEWAY_S, clock
+from engine.media.limits import LEEWAY_S, clock, too_large
 from engine.media.samples import Fold, Samples, to_float
 from engine.media.tags import read_tags, usable_cover
 
@@ -96,13 +95,6 @@ def read_sound(
         except (av.FFmpegError, ValueError, OverflowError) as error:
             kind = BrokenAudio if known else NotAudio
             raise kind(detail=f"{type(error).__name__}: {error}"[:300]) from error
-
-
-def too_large(size_bytes: int | None, max_bytes: int) -> TooLarge:
-    """The refusal in numbers; `size_bytes` is None when nobody counted to the end."""
-    limit = f"{max_bytes / 1024 / 1024:.4g} MB"
-    lead = f"That file is {size_bytes / 1024 / 1024:.1f} MB." if size_bytes else "That file is too large."
-    return TooLarge(f"{lead} The limit is {limit}: send a shorter part, or the same as mp3 or m4a.")
 
 
 def looks_like_audio(file: BinaryIO) -> bool:
