@@ -143,6 +143,11 @@ DELETE FROM owners WHERE pending = 0 AND running = 0 AND last_claim < (SELECT la
 -- name: over_since
 SELECT * FROM jobs WHERE status = :status AND updated_at < :before ORDER BY updated_at LIMIT :limit;
 
+-- name: briefs
+-- As much of these jobs as the sweeper needs.
+SELECT id, status, attempt, updated_at, keep, error_code FROM jobs
+WHERE id IN (SELECT value FROM json_each(:ids));
+
 -- name: remove_archived
 -- Unless `keep` was changed after the copy was made: then it is copied again.
 DELETE FROM jobs WHERE id = :id AND keep = :keep AND status IN {terminal};

@@ -38,6 +38,7 @@ class Queries:
     forget_deletion: str
     forget_idle_owners: str
     over_since: str
+    briefs: str
     remove_archived: str
     speed: str
     learn_speed: str

@@ -7,7 +7,8 @@ the attempt where a worker is behind it; triggers in schema.sql refuse an illega
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from engine.jobs import Job, JobResult, JobStatus, Quality, Stage
 from engine.store.archive import Archive
 from engine.store.database import Database
 from engine.store.migrations import MIGRATIONS
-from engine.store.rows import from_row, to_row, to_us, utc_now
+from engine.store.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.store.sql import load_queries
 
 ARCHIVE_BATCH = 500
@@ -45,6 +46,21 @@ class QueuedJob:
     quality: Quality
     input_duration: float | None  # seconds
     estimated_duration: int  # seconds
+
+
+@dataclass(frozen=True)
+class Brief:
+    """As much of a job as the sweeper needs."""
+
+    status: JobStatus
+    attempt: int
+    updated_at: datetime  # of a job that is over: when it ended
+    keep: bool
+    error_code: str | None
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        return cls(job.status, job.attempt, job.updated_at, job.keep, job.error_code)
 
 
 class Store:
@@ -75,8 +91,11 @@ class Store:
         async with self._moving:
             await self.database.close()
 
-    async def add(self, job: Job, caps: Caps) -> None:
-        """Accept a pending job. It survives `kill -9` once this has returned.
+    async def add(
+        self, job: Job, caps: Caps, *, also: Callable[[aiosqlite.Connection], Awaitable[None]] | None = None
+    ) -> None:
+        """Accept a pending job. It survives `kill -9` once this has returned. `also` runs in the same transaction
+        (`Quota.spending`): what it raises refuses the job.
 
         Raises `QueueFull` with the seconds after which a place may be free, `AlreadyAccepted` for an id that is there,
         `IllegalTransition` for a job that is not pending."""
@@ -87,6 +106,8 @@ class Store:
         async def work(writer: aiosqlite.Connection) -> None:
             await self._check_caps(writer, job, caps)
             await writer.execute_fetchall(self._sql.add_job, row)
+            if also is not None:
+                await also(writer)
 
         await self.database.write(work)
 
@@ -247,6 +268,20 @@ class Store:
     async def forget_idle_owners(self) -> None:
         """Drop the turns of people who have not been here for a thousand claims."""
         await self.database.run(self._sql.forget_idle_owners)
+
+    async def briefs(self, job_ids: Sequence[str]) -> dict[str, Brief]:
+        """Of those that are not archived."""
+        rows = await self.database.read(self._sql.briefs, {"ids": json.dumps(list(job_ids))})
+        return {
+            row["id"]: Brief(
+                JobStatus(row["status"]),
+                row["attempt"],
+                from_us(row["updated_at"]),
+                bool(row["keep"]),
+                row["error_code"],
+            )
+            for row in rows
+        }
 
     async def archive_over(self, status: JobStatus, before: datetime, *, limit: int = ARCHIVE_BATCH) -> int:
         """Move up to `limit` jobs that ended with `status` before `before`; how many were moved. Safe to repeat after

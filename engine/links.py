@@ -1,0 +1,99 @@
+"""Signed, expiring links: `/files/<storage key>`, `/jobs/<id>` (the player's page) and `/api/jobs/<id>/stems.zip`.
+
+The signature is HMAC-SHA256 over the kind of link, the storage key or job id, and the second in which the link ends,
+so a link to one thing opens nothing else. Whoever has the link may follow it; it must not be logged.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from engine.errors import StorageFailed
+
+Kind = Literal["file", "page", "zip"]
+_KEY_BYTES = 32
+
+
+class Links:
+    """`key`: 32 secret bytes (`load_key`). `base_url`: what people reach the web server at."""
+
+    def __init__(self, key: bytes, base_url: str) -> None:
+        if len(key) < _KEY_BYTES:
+            raise ValueError(f"a key of {_KEY_BYTES} bytes is needed")
+        self._key = key
+        self.base_url = base_url.rstrip("/")
+
+    def file(self, key: str, expires_at: datetime) -> str:
+        """A link to the file at a storage key."""
+        return self._url("file", key, f"/files/{quote(key)}", expires_at)
+
+    def page(self, job_id: str, expires_at: datetime) -> str:
+        """A link to a job's page."""
+        return self._url("page", job_id, f"/jobs/{quote(job_id)}", expires_at)
+
+    def zip(self, job_id: str, expires_at: datetime) -> str:
+        """A link to all stems of a job in one file."""
+        return self._url("zip", job_id, f"/api/jobs/{quote(job_id)}/stems.zip", expires_at)
+
+    def verify(self, kind: Kind, subject: str, query: Mapping[str, str], now: datetime) -> bool:
+        """Whether `query` (`e` and `s` of the link) opens `subject` (a storage key or job id, decoded) now. Never
+        raises, and takes as long for a nearly right signature as for a wrong one."""
+        expiry, signature = query.get("e", ""), query.get("s", "")
+        if not (expiry.isascii() and expiry.isdecimal() and len(expiry) <= 12):
+            return False
+        # One spelling only: "0123" must not be a second form of "123".
+        good = self._signature(kind, subject, expiry).encode()
+        matches = hmac.compare_digest(good, signature.encode("utf-8", "surrogatepass"))
+        return matches and now.timestamp() < int(expiry)
+
+    def _url(self, kind: Kind, subject: str, path: str, expires_at: datetime) -> str:
+        expiry = str(int(expires_at.timestamp()))
+        return f"{self.base_url}{path}?e={expiry}&s={self._signature(kind, subject, expiry)}"
+
+    def _signature(self, kind: Kind, subject: str, expiry: str) -> str:
+        # NUL cannot be in any of the three, so the parts cannot be shifted against each other.
+        message = "\0".join((kind, expiry, subject)).encode("utf-8", "surrogatepass")
+        digest = hmac.new(self._key, message, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def load_key(path: Path) -> bytes:
+    """The secret at `path`, made at the first start, readable by its owner only. Of several processes that start at
+    once, all get the same. Raises `StorageFailed` when it cannot be made or is not a key."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise StorageFailed(
+            f"The key for links, {path}, cannot be read or made: {error.strerror}. Look at its permissions."
+        ) from error
+    if len(key) != _KEY_BYTES:
+        raise StorageFailed(f"The key for links, {path}, is damaged. Delete it: old links end, new ones work.")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    # Written and synced under another name first; linking fails if somebody else was faster, and never shows a half.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""How many jobs an owner may start in an hour: the moving window of `limits`, kept in SQLite, so that a restart
+forgives nothing and several processes share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from math import ceil
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+from limits import RateLimitItemPerHour
+from limits.aio.storage import MovingWindowSupport, Storage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from engine.errors import QuotaExceeded, StoreFailed
+from engine.store.database import Database
+from engine.store.rows import from_us, to_us, utc_now
+
+_US = 1_000_000
+# A hit further in the future than a window was made under a wrong clock, and counts no more.
+_IN_WINDOW = "key = :key AND at > :now - :window AND at < :now + :window"
+# The test and the hit are one statement: no two callers, nor processes, can both take the last place.
+_HIT = f"""
+WITH RECURSIVE places (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM places WHERE n < :amount)
+INSERT INTO hits (key, at, expires_at)
+SELECT :key, :now, :now + :window FROM places
+WHERE (SELECT count(*) FROM hits WHERE {_IN_WINDOW}) + :amount <= :limit
+RETURNING id
+"""  # noqa: S608 - nothing of a user's in it
+_WINDOW = f"SELECT count(*) AS hits, min(at) AS oldest FROM hits WHERE {_IN_WINDOW}"  # noqa: S608
+_FREE_AT = f"SELECT at + :window AS at FROM hits WHERE {_IN_WINDOW} ORDER BY at DESC LIMIT 1 OFFSET :limit - 1"  # noqa: S608
+_GIVE_BACK = "DELETE FROM hits WHERE id = (SELECT id FROM hits WHERE key = :key ORDER BY at DESC, id DESC LIMIT 1)"
+_FORGET = "DELETE FROM hits WHERE expires_at <= :now"
+
+
+class SqliteWindow(Storage, MovingWindowSupport):
+    """The storage that `limits` lacks: one row a hit. Registered as "async+sqlite://"; the database, which has the
+    table, is given as an option. The moving window is what it is for; the counting calls that the base class wants
+    answer for the same hits."""
+
+    STORAGE_SCHEME = ["async+sqlite"]  # noqa: RUF012 - declared so by the base class
+
+    def __init__(
+        self,
+        uri: str | None = None,
+        wrap_exceptions: bool = False,
+        *,
+        database: Database,
+        now: Callable[[], datetime] = utc_now,
+        **options: float | str | bool,
+    ) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions, **options)
+        self._database = database
+        self._now = now
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return StoreFailed
+
+    def params(self, key: str, expiry: int, **more: int) -> dict[str, Any]:
+        return {"key": key, "now": to_us(self._now()), "window": expiry * _US, **more}
+
+    async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        return bool(await self._database.run(_HIT, self.params(key, expiry, limit=limit, amount=amount)))
+
+    async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        row = await self._database.read_one(_WINDOW, self.params(key, expiry))
+        if row is None or not row["hits"]:
+            return self._now().timestamp(), 0
+        return row["oldest"] / _US, int(row["hits"])
+
+    async def free_at(self, key: str, limit: int, expiry: int) -> datetime | None:
+        """When the next hit will be possible; None: it is now."""
+        row = await self._database.read_one(_FREE_AT, self.params(key, expiry, limit=limit))
+        return from_us(row["at"]) if row else None
+
+    async def give_back(self, key: str) -> None:
+        """Undo the latest hit."""
+        await self._database.run(_GIVE_BACK, {"key": key})
+
+    async def forget_old(self) -> None:
+        """Remove the hits that have left their window."""
+        await self._database.run(_FORGET, {"now": to_us(self._now())})
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        params = self.params(key, expiry, limit=2**62, amount=amount)
+        await self._database.run(_HIT, params)
+        return await self.get(key)
+
+    async def get(self, key: str) -> int:
+        query = "SELECT count(*) AS hits FROM hits WHERE key = :key AND expires_at > :now"
+        row = await self._database.read_one(query, {"key": key, "now": to_us(self._now())})
+        return int(row["hits"]) if row else 0
+
+    async def get_expiry(self, key: str) -> float:
+        row = await self._database.read_one("SELECT max(expires_at) AS at FROM hits WHERE key = :key", {"key": key})
+        return row["at"] / _US if row and row["at"] else self._now().timestamp()
+
+    async def check(self) -> bool:
+        await self._database.read("SELECT 1 FROM hits LIMIT 1")
+        return True
+
+    async def reset(self) -> int | None:
+        return len(await self._database.run("DELETE FROM hits RETURNING id"))
+
+    async def clear(self, key: str) -> None:
+        await self._database.run("DELETE FROM hits WHERE key = :key", {"key": key})
+
+
+class Quota:
+    """`per_hour` jobs in any hour, for each owner. Shares the store's database, or has its own connections (`open`)."""
+
+    def __init__(self, database: Database, *, per_hour: int, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+        self._item = RateLimitItemPerHour(per_hour, namespace="jobs")
+        self._window = SqliteWindow(database=database, now=now)
+        self._limiter = MovingWindowRateLimiter(self._window)
+
+    @classmethod
+    async def open(cls, path: Path, *, per_hour: int, now: Callable[[], datetime] = utc_now) -> Self:
+        """With connections of its own; `close` them."""
+        return cls(await Database.open(path, readers=1), per_hour=per_hour, now=now)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def check(self, owner: str) -> None:
+        """Raises `QuotaExceeded` when the owner could not start a job now. Spends nothing."""
+        if not await self._limiter.test(self._item, owner):
+            raise await self._exceeded(owner)
+
+    async def spend(self, owner: str) -> None:
+        """Take one of the owner's jobs, or raise `QuotaExceeded`; atomic over all processes."""
+        if not await self._limiter.hit(self._item, owner):
+            raise await self._exceeded(owner)
+        await self._window.forget_old()
+
+    async def give_back(self, owner: str) -> None:
+        """Undo the latest `spend`: the job was refused after all."""
+        await self._window.give_back(self._item.key_for(owner))
+
+    def spending(self, owner: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
+        """`spend` as a part of `Store.add(job, caps, also=…)` of a store that shares this database: the job is stored
+        and paid for in one transaction, or neither."""
+
+        async def spend(writer: aiosqlite.Connection) -> None:
+            params = self._window.params(
+                self._item.key_for(owner), self._item.get_expiry(), limit=self._item.amount, amount=1
+            )
+            if not list(await writer.execute_fetchall(_HIT, params)):
+                raise await self._exceeded(owner)
+            await writer.execute_fetchall(_FORGET, {"now": params["now"]})
+
+        return spend
+
+    async def remaining(self, owner: str) -> int:
+        """How many jobs the owner may start now."""
+        stats = await self._limiter.get_window_stats(self._item, owner)
+        return max(0, stats.remaining)
+
+    async def _exceeded(self, owner: str) -> QuotaExceeded:
+        now = self._now()
+        free_at = await self._window.free_at(self._item.key_for(owner), self._item.amount, self._item.get_expiry())
+        wait_s = max(0.0, (free_at - now).total_seconds()) if free_at else 0.0
+        clock = now + timedelta(seconds=wait_s) + timedelta(seconds=59)  # never named too early
+        minutes = max(1, ceil(wait_s / 60))
+        count = self._item.amount
+        return QuotaExceeded(
+            f"You have used your {count} job{'s'[: count > 1]} for this hour. The next one is free at "
+            f"{clock:%H:%M} UTC (in {minutes} minute{'s'[: minutes > 1]}).",
+            retry_after_s=wait_s,
+        )

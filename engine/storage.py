@@ -1,0 +1,263 @@
+"""Files, by storage key: a path relative to the data folder, with "/" ("jobs/<id>/a1/Song - vocals.mp3").
+
+    jobs/<job id>/input              what the user sent
+    jobs/<job id>/a<attempt>/…       the result of an attempt
+    scratch/<job id>-a<attempt>/…    an attempt's own, gone when it ends
+
+Files appear by rename, whole and synced. Reading goes through obstore, so that another store can take its place.
+Whatever is deleted has one of the shapes above, checked against `_TREE`; nothing else in the data folder (models!)
+is ever removed from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import obstore
+from obstore.store import LocalStore
+
+from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
+
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_JOB = re.compile(_UUID)
+_SCRATCH = re.compile(rf"({_UUID})-a[1-9][0-9]{{0,3}}")
+_ATTEMPT = re.compile(r"a([1-9][0-9]{0,3})")
+_TREE = re.compile(rf"jobs/{_UUID}(?:/a[1-9][0-9]{{0,3}})?|scratch/{_UUID}-a[1-9][0-9]{{0,3}}")
+_INPUT = re.compile(r"input(?:\.[A-Za-z0-9]{1,10})?|\.input.*\.part")
+_BLOCK_BYTES = 2**20
+
+
+class Storage:
+    """`root` is the data folder; it is made when it is not there."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root.resolve()
+        self._store = LocalStore(prefix=self.root)
+
+    def local_path(self, key: str) -> Path:
+        """Where a key lies on this disk, whether or not something is there. Raises `NotFound` for a key that leaves
+        the root, runs through a symbolic link, or could never be one of ours."""
+        parts = key.split("/")
+        if "\0" in key or any(part in ("", ".", "..") for part in parts):
+            raise NotFound("That file is not here.", detail=f"refused key {key!r}")
+        path = self.root.joinpath(*parts)
+        try:
+            straight = max(len(os.fsencode(part)) for part in parts) <= 255 and path.resolve() == path
+        except (OSError, ValueError, RuntimeError):  # a name no file can have, a loop of links
+            straight = False
+        if not straight:
+            raise NotFound("That file is not here.", detail=f"refused key {key!r}")
+        return path
+
+    async def receive(self, stream: AsyncIterator[bytes], key: str, max_bytes: int) -> int:
+        """Write a stream to `key`; its size in bytes. The file appears whole, synced to disk; on any failure or
+        cancellation nothing is left. Raises `TooLarge` as soon as `max_bytes` are exceeded, `DiskFull`,
+        `StorageFailed`, and what the stream raises."""
+        path = self.local_path(key)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        size = 0
+        with _our_errors(key):
+            made = await asyncio.to_thread(_make_folder, path.parent)
+            try:
+                with part.open("xb") as file:
+                    waiting = bytearray()
+                    async for block in stream:
+                        size += len(block)
+                        if size > max_bytes:
+                            raise TooLarge(f"That file is larger than {max_bytes / 2**20:.3g} MB. Send a smaller one.")
+                        waiting += block
+                        if len(waiting) >= _BLOCK_BYTES:
+                            await asyncio.to_thread(file.write, waiting)
+                            waiting = bytearray()
+                    file.write(waiting)
+                    await asyncio.to_thread(_sync, file.fileno())
+                part.replace(path)
+                await asyncio.to_thread(_sync_folder, path.parent)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                for folder in made:
+                    with contextlib.suppress(OSError):  # somebody else has put something there
+                        folder.rmdir()
+                raise
+        return size
+
+    async def publish(self, local_file: Path, key: str) -> None:
+        """Move a finished file to `key`, by rename on the same disk. Raises `DiskFull`, `StorageFailed`."""
+        path = self.local_path(key)
+        with _our_errors(key):
+            await asyncio.to_thread(_move, local_file, path)
+
+    async def copy(self, source: str, key: str) -> bool:
+        """Give a file a second key (a hard link where the disk can). False when there is no such file."""
+        path = self.local_path(key)
+        with _our_errors(key):
+            try:
+                await asyncio.to_thread(_link_or_copy, self.local_path(source), path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    async def size(self, key: str) -> int | None:
+        """In bytes; None when there is no such file."""
+        try:
+            self.local_path(key)
+            return int((await obstore.head_async(self._store, key))["size"])
+        except (NotFound, FileNotFoundError):
+            return None
+
+    async def open_range(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `end` (None: all the rest), in blocks. Raises `NotFound` at the first."""
+        self.local_path(key)
+        size = await self.size(key)
+        if size is None:
+            raise NotFound("That file is not here.", detail=key)
+        end = size if end is None else min(end, size)
+        if start >= end:
+            return
+        with _our_errors(key):
+            found = await obstore.get_async(self._store, key, options={"range": (start, end)})
+            async for block in found.stream(min_chunk_size=_BLOCK_BYTES):
+                yield bytes(block)
+
+    async def delete_tree(self, prefix: str) -> None:
+        """Remove "jobs/<id>", "jobs/<id>/a<attempt>" or "scratch/<id>-a<attempt>" with all that is in it. Raises
+        `ValueError` for anything else. A symbolic link in such a place is not ours and stays."""
+        await asyncio.to_thread(self._delete_tree, prefix)
+
+    def _delete_tree(self, prefix: str) -> None:
+        if not _TREE.fullmatch(prefix):
+            raise ValueError(f"not a place of a job: {prefix!r}")
+        path = self.root / prefix
+        if path.resolve() != path or not path.is_dir():
+            return
+        with _our_errors(prefix):
+            shutil.rmtree(path, onerror=_unless_gone)
+
+    async def delete_job(self, job_id: str) -> None:
+        """Remove everything a job has on disk."""
+        await asyncio.to_thread(self.clear_scratch, job_id)
+        await self.delete_tree(f"jobs/{job_id}")
+
+    async def tidy_job(self, job_id: str, *, keep_attempt: int | None, keep_input: bool) -> None:
+        """Remove what a job leaves behind besides its result: scratch, lost attempts, and the input unless it is
+        wanted for a retry."""
+        await asyncio.to_thread(self._tidy_job, job_id, keep_attempt, keep_input)
+
+    def _tidy_job(self, job_id: str, keep_attempt: int | None, keep_input: bool) -> None:
+        self.clear_scratch(job_id)
+        folder = self.root / "jobs" / job_id
+        if not _JOB.fullmatch(job_id) or folder.resolve() != folder or not folder.is_dir():
+            return
+        with _our_errors(f"jobs/{job_id}"):
+            for entry in list(folder.iterdir()):
+                attempt = _ATTEMPT.fullmatch(entry.name)
+                if attempt and int(attempt[1]) != keep_attempt:
+                    self._delete_tree(f"jobs/{job_id}/{entry.name}")
+                elif not keep_input and _INPUT.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+                    entry.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only when it is empty
+
+    def clear_scratch(self, job_id: str) -> None:
+        """Remove the scratch of all attempts of a job."""
+        for name, owner in self.scratch_on_disk():
+            if owner == job_id:
+                self._delete_tree(f"scratch/{name}")
+
+    def jobs_on_disk(self) -> list[str]:
+        """Ids of the jobs that have a folder."""
+        return [name for name in _folders(self.root / "jobs") if _JOB.fullmatch(name)]
+
+    def scratch_on_disk(self) -> list[tuple[str, str]]:
+        """(name, job id) of every attempt's scratch folder."""
+        matches = (_SCRATCH.fullmatch(name) for name in _folders(self.root / "scratch"))
+        return [(match[0], match[1]) for match in matches if match]
+
+    def has_result(self, job_id: str) -> bool:
+        """Whether an attempt's folder is there."""
+        return any(_ATTEMPT.fullmatch(name) for name in _folders(self.root / "jobs" / job_id))
+
+
+@contextmanager
+def _our_errors(key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        detail = f"{key}: {type(error).__name__}: {error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(detail=detail) from error
+        raise StorageFailed(detail=detail) from error
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the real folders in `path`, oldest name first."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """The folders that had to be made, innermost first."""
+    made: list[Path] = []
+    missing = folder
+    while not missing.exists():
+        made.append(missing)
+        missing = missing.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _sync(file: int) -> None:
+    os.fsync(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the name survives a power cut, too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(source, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    source.replace(target)
+    _sync_folder(target.parent)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise FileNotFoundError(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        try:
+            os.link(source, part)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _unless_gone(_function: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(problem[1], FileNotFoundError):
+        raise problem[1]
