@@ -31,8 +31,8 @@ from engine.media.limits import MediaLimits
 from engine.naming import safe_title
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.separation.batcher import Batcher
-from engine.separation.mix import PcmMix
 from engine.separation.loaded import LoadedModel
+from engine.separation.mix import PcmMix
 from engine.separation.models import ModelLibrary
 from engine.separation.runs import RunReport
 from engine.stems import Labels, StemFilesMaker

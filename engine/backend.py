@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -17,15 +19,21 @@ from aiohttp import web
 from config.settings import Settings, Workers
 from engine.dispatcher import AttemptLimits, Dispatcher
 from engine.errors import StorageFailed
+from engine.fetching import LinkFetcher
+from engine.intake import Intake, IntakeLimits
 from engine.links import Links, load_key
+from engine.live import LiveJobs
 from engine.media.limits import MediaLimits
 from engine.pool import PoolLimits, WorkerPool, find_devices
 from engine.protocol import WorkerConfig
 from engine.quota import Quota
 from engine.retention import Sweeper
-from engine.service import ServiceLimits, StemService
+from engine.service import StemService
+from engine.sources.youtube import Youtube
 from engine.storage import Storage
+from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
+from engine.views import Views
 from engine.web.app import create_app
 
 log = logging.getLogger(__name__)
@@ -33,14 +41,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class House:
-    """A running backend."""
+    """A running backend. `web_url` is None when the web server was not asked for."""
 
     service: StemService
     web_url: str | None
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def media_limits(settings: Settings) -> MediaLimits:
@@ -79,42 +83,113 @@ def pool_limits(workers: Workers) -> PoolLimits:
     )
 
 
-def prepare_folder(data_dir: Path) -> Path:
-    """Make the data folder, absolute. Raises `StorageFailed` when it cannot be written."""
+@asynccontextmanager
+async def backend(
+    settings: Settings, *, with_web: bool = True, now: Callable[[], datetime] = utc_now
+) -> AsyncIterator[House]:
+    """Open everything, yield the running house, close it in the reverse order. Raises `StorageFailed` or a store's
+    error with a sentence when the data folder cannot be used."""
+    root = _prepare_folder(settings.data_dir)
+    media = media_limits(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        listening = stack.enter_context(_listen(settings)) if with_web else None
+        store = await Store.open(root / "stemify.sqlite3", now=now)
+        stack.push_async_callback(store.close)
+        storage, live = Storage(root), LiveJobs()
+        links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening))
+        quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        devices = await find_devices(settings.workers.devices)
+        pool = WorkerPool([worker_config(settings, device) for device in devices], pool_limits(settings.workers))
+        fetch_link = LinkFetcher(_youtube(settings), storage, media)
+        dispatcher = Dispatcher(store, storage, pool, fetch_link, _attempt_limits(settings), live)
+        intake = Intake(store, quota, storage, pool, _intake_limits(settings), http, now)
+        views = Views(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
+        service = StemService(store, storage, pool, dispatcher, intake, views, live)
+        await pool.start(on_change=dispatcher.wake)
+        stack.push_async_callback(pool.stop)
+        await dispatcher.start()
+        stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s)
+        sweeping = asyncio.create_task(Sweeper(store, storage, now, settings.retention).run(), name="sweeper")
+        stack.push_async_callback(_end, sweeping)
+        if listening is not None:
+            await _serve_web(create_app(service, settings, links, storage), listening, stack)
+        yield House(service, links.base_url if with_web else None)
+        log.info("closing: running jobs have %.0f s to end", settings.workers.shutdown_grace_s)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _prepare_folder(data_dir: Path) -> Path:
+    """Make the data folder. Raises `StorageFailed` when it cannot be written."""
     root = data_dir.expanduser().absolute()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / ".writable"
-        probe.touch()
-        probe.unlink()
+        trial = root / f".writable-{os.getpid()}"
+        trial.touch()
+        trial.unlink()
     except OSError as error:
         raise StorageFailed(f"The data folder {root} cannot be written: {error.strerror}.") from error
     return root
 
 
-@asynccontextmanager
-async def backend(
-    settings: Settings, *, with_web: bool = True, now: "Callable[[], datetime]" = utc_now
-) -> AsyncIterator[House]:
-    """Open everything, yield the running house, close it in the reverse order."""
-    root = prepare_folder(settings.data_dir)
-    async with contextlib.AsyncExitStack() as stack:
-        storage = Storage(root)
-        store = await Store.open(root / "stemify.sqlite3", now=now)
-        stack.push_async_callback(store.close)
-        quota = await Quota.open(root / "stemify.sqlite3", per_hour=settings.limits.jobs_per_hour, now=now)
-        stack.push_async_callback(quota.close)
-        runner, port = None, settings.web.port
-        http = await stack.enter_async_context(aiohttp.ClientSession())
-        base_url = settings.web.public_url or f"http://{settings.web.host}:{port}"
-        links = Links(load_key(root / "keys" / "links.key"), base_url)
-        devices = await find_devices(settings.workers.devices)
-        service: StemService | None = None
-        dispatcher: Dispatcher | None = None
-        pool = WorkerPool(
-            [worker_config(settings, device) for device in devices],
-            pool_limits(settings.workers),
-            on_change=lambda: dispatcher.wake() if dispatcher is not None else None,
-        )
-        service = StemService(...)
-    yield House(service, None)
+def _listen(settings: Settings) -> socket.socket:
+    """The web server's socket. With port 0 the system chooses one. Raises `SystemExit` with a sentence."""
+    host, port = settings.web.host, settings.web.port
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise SystemExit(
+            f"The web server cannot listen at {host}:{port}: {error.strerror}. Set STEMIFY_WEB__PORT."
+        ) from error
+
+
+def _base_url(settings: Settings, listening: socket.socket | None) -> str:
+    if settings.web.public_url:
+        return settings.web.public_url
+    host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
+    return f"http://{host}:{listening.getsockname()[1] if listening else settings.web.port}"
+
+
+async def _serve_web(app: web.Application, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listening).start()
+
+
+def _attempt_limits(settings: Settings) -> AttemptLimits:
+    return AttemptLimits(
+        max_attempts=settings.workers.max_attempts,
+        short_track_s=settings.workers.short_track_s,
+        short_timeout_s=settings.workers.short_timeout_s,
+        long_timeout_s=settings.workers.long_timeout_s,
+        max_duration_s=settings.limits.input_duration_s,
+    )
+
+
+def _intake_limits(settings: Settings) -> IntakeLimits:
+    limits = settings.limits
+    return IntakeLimits(
+        media=media_limits(settings),
+        caps=Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total),
+        cdn_hosts=tuple(settings.discord.cdn_hosts),
+        links_enabled=settings.youtube.enabled,
+    )
+
+
+def _youtube(settings: Settings) -> Youtube:
+    youtube = settings.youtube
+    return Youtube(
+        max_bytes=settings.limits.input_bytes,
+        max_duration_s=settings.limits.input_duration_s,
+        metadata_timeout_s=youtube.metadata_timeout_s,
+        total_timeout_s=youtube.total_timeout_s,
+        breaker_pause_s=youtube.breaker_pause_s,
+        cookies_file=youtube.cookies_file,
+        proxy=youtube.proxy,
+        enabled=youtube.enabled,
+    )

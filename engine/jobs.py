@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -113,6 +114,8 @@ def _supported_model(name: str) -> str:
 def _job_id(value: str) -> str:
     return str(UUID(value))
 
+
+_VIDEO_ADDRESS = re.compile(r"https://www\.youtube\.com/watch\?v=[A-Za-z0-9_-]{11}")
 
 ModelName = Annotated[str, AfterValidator(_supported_model)]
 JobId = Annotated[str, AfterValidator(_job_id)]
@@ -303,11 +306,22 @@ class Job(Entity):
         return self
 
     @model_validator(mode="after")
+    def _source_fits_type(self) -> Self:
+        if self.input_type is InputType.YOUTUBE_URL:
+            if not _VIDEO_ADDRESS.fullmatch(self.input_source):
+                raise ValueError("input_source is not the address of one YouTube video")
+        elif "\0" in self.input_source or any(part in ("", ".", "..") for part in self.input_source.split("/")):
+            raise ValueError("input_source is not the storage key of a file")
+        return self
+
+    @model_validator(mode="after")
     def _outcome_fits_status(self) -> Self:
         if (self.result is not None) != (self.status is JobStatus.COMPLETED):
             raise ValueError("exactly the completed jobs have a result")
         if (self.error is not None) != (self.status is JobStatus.FAILED):
             raise ValueError("exactly the failed jobs have an error")
+        if self.result is not None and self.result.job_id != self.id:
+            raise ValueError("the result belongs to another job")
         return self
 
     @property

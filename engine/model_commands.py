@@ -75,5 +75,3 @@ def _check(library: ModelLibrary) -> int:
             table.add_row(state.name, _SHOWN[state.state], state.reason or "")
     Console().print(table)
     return 1 if broken else 0
-
-

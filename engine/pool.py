@@ -262,18 +262,20 @@ def worker_environment(config: WorkerConfig) -> dict[str, str]:
 class WorkerPool:
     """All workers of this machine."""
 
-    def __init__(self, configs: Sequence[WorkerConfig], limits: PoolLimits, on_change: Callable[[], None]) -> None:
-        """`on_change` is called (in the event loop) whenever a slot may have become free."""
+    def __init__(self, configs: Sequence[WorkerConfig], limits: PoolLimits) -> None:
         self._limits = limits
-        self._on_change = on_change
+        self._on_change: Callable[[], None] | None = None
         self._changed = asyncio.Event()
         self.workers = [WorkerProcess(config, limits, self._change) for config in configs]
 
     def _change(self) -> None:
         self._changed.set()
-        self._on_change()
+        if self._on_change is not None:
+            self._on_change()
 
-    async def start(self) -> None:
+    async def start(self, on_change: Callable[[], None] | None = None) -> None:
+        """`on_change` is called (in the event loop) whenever a slot may have become free."""
+        self._on_change = on_change
         for worker in self.workers:
             worker.start()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
+from uuid import UUID
 
 from config.settings import Retention
 from engine.errors import StemifyError
@@ -107,10 +108,13 @@ class Sweeper:
         if brief is None:
             has_result = await asyncio.to_thread(self._storage.has_result, job_id)
             patience = timedelta(days=self._settings.stems_days) if has_result else _UNKNOWN_FOR
-            if self._made_at(job_id) + patience > now:
+            made_at = _made_at(job_id)
+            if made_at is not None and made_at + patience > now:
                 return  # archived and not yet due, or too young to be judged
             job = await self._store.get(job_id)
             if job is None:
+                if made_at is None:
+                    return  # our own ids tell their time: not one of ours
                 await self._remove(job_id, f"jobs/{job_id}")
                 swept.leftovers_removed += 1
                 return
@@ -130,13 +134,6 @@ class Sweeper:
         log.info("job %s: removing %s", job_id, place)
         await self._storage.delete_tree(place)
 
-    def _made_at(self, job_id: str) -> datetime:
-        """When the job was made; for an id that does not say, now (so it is never thrown away for its age)."""
-        try:
-            return id_time(job_id)
-        except (ValueError, OverflowError, OSError):
-            return self._now()
-
     async def _archive(self, status: JobStatus, days: int, swept: Swept) -> None:
         before = self._now() - timedelta(days=days)
         while moved := await self._store.archive_over(status, before):
@@ -144,3 +141,13 @@ class Sweeper:
             if moved < ARCHIVE_BATCH:
                 return
             await asyncio.sleep(0.05)  # let the writers through between the batches
+
+
+def _made_at(job_id: str) -> datetime | None:
+    """When the job was made; None for an id that does not say."""
+    if UUID(job_id).version != 7:
+        return None
+    try:
+        return id_time(job_id)
+    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+        return None

@@ -37,7 +37,7 @@ async def separate_file(
     limits = media_limits(settings)
     found = await probe(song, limits)
     device = (await find_devices([device]))[0]
-    pool = WorkerPool([worker_config(settings, device)], pool_limits(settings.workers), on_change=lambda: None)
+    pool = WorkerPool([worker_config(settings, device)], pool_limits(settings.workers))
     await pool.start()
     try:
         if not await pool.wait_ready(settings.workers.start_timeout_s):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +119,7 @@ class StemService:
         jobs = await self._store.list_of(owner, limit=limit, active_only=active_only)
         return [await self._views.of(job) for job in jobs]
 
-    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
+    async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """The current state at once, then every change (coalesced when the reader is slow), ends after a terminal
         state. Raises `NotFound`."""
         event = asyncio.Event()

@@ -25,6 +25,7 @@ from engine.protocol import (
     Failed,
     Heartbeat,
     Message,
+    ModelState,
     Progress,
     Ready,
     Shutdown,
@@ -109,7 +110,7 @@ class Worker:
 
     def serve(self, lines: BinaryIO) -> None:
         """Obey until the input ends."""
-        self._wire.send(Ready(device=self._config.device, device_name=self._name, models=tuple(self._library.states())))
+        self._wire.send(Ready(device=self._config.device, device_name=self._name, models=self._model_states()))
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         for line in lines:
             message = to_worker.validate_json(line)
@@ -125,6 +126,10 @@ class Worker:
         with self._lock:
             for attempt in self._running.values():
                 attempt.cancelled.set()
+
+    def _model_states(self) -> tuple[ModelState, ...]:
+        found = self._library.states()
+        return tuple(ModelState(name=each.name, state=each.state, reason=each.reason) for each in found)
 
     def _start(self, spec: AttemptSpec) -> None:
         attempt = self._new_attempt(
