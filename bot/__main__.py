@@ -1,0 +1,58 @@
+"""`python -m bot`: the backend, the web page and, with a token, the Discord bot."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+
+from bot.app import run_bot
+from bot.memory import Memory
+from config import settings as configuration
+from engine import logs
+from engine.backend import backend
+from engine.errors import StemifyError
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+async def main(settings: configuration.Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with backend(settings) as house:
+        say(f"Stemify's page is at {house.web_url}")
+        if settings.discord.token is None:
+            say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
+            await stop.wait()
+            return
+        memory = await Memory.open(settings.data_dir / "bot.sqlite3")
+        running = asyncio.create_task(run_bot(settings, house.service, memory), name="discord")
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            await memory.close()
+
+
+def run() -> None:
+    settings = configuration.load()
+    logs.configure(settings.log.level, json_lines=settings.log.json_lines)
+    try:
+        asyncio.run(main(settings))
+    except StemifyError as error:
+        raise SystemExit(error.message) from None
+
+
+if __name__ == "__main__":
+    run()

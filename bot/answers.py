@@ -1,0 +1,89 @@
+"""Answers to interactions: the acknowledgement, and the one path that every error takes to its user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Any
+
+import discord
+from discord import app_commands
+
+from bot.cards import error_text
+from bot.wire import persist
+from engine.errors import InternalError, NotAllowed, StemifyError
+
+log = logging.getLogger(__name__)
+
+ALREADY_ACKNOWLEDGED, UNKNOWN_INTERACTION = 40060, 10062
+
+
+class TooLate(Exception):
+    """Discord has given up on this interaction: there is nobody to answer."""
+
+
+async def acknowledge(interaction: discord.Interaction[Any], *, thinking: bool = False, ephemeral: bool = False) -> int:
+    """Tell Discord that the answer will come; first thing in every command. Returns the id of the message that
+    will be the answer (of the button's message, for a button without `thinking`)."""
+    try:
+        response = await persist(lambda: interaction.response.defer(thinking=thinking, ephemeral=ephemeral))
+    except discord.HTTPException as error:
+        if error.code == UNKNOWN_INTERACTION:
+            raise TooLate from error
+        if error.code != ALREADY_ACKNOWLEDGED:  # it is ours, from an attempt whose answer was lost
+            raise
+        response = None
+    interaction.extras["thinking"] = thinking or interaction.type is discord.InteractionType.application_command
+    if response is not None and response.message_id is not None:
+        return response.message_id
+    return (await persist(interaction.original_response)).id
+
+
+async def guarded(interaction: discord.Interaction[Any], work: Awaitable[None]) -> None:
+    """Run what a button does; its errors go the way of all errors."""
+    try:
+        await work
+    except Exception as error:  # the one path
+        await refuse(interaction, error)
+
+
+async def refuse(interaction: discord.Interaction[Any], error: BaseException) -> None:
+    """Say what went wrong as a sentence; where it was not foreseen, write it to the log."""
+    if isinstance(error, app_commands.CommandInvokeError):
+        error = error.original
+    if isinstance(error, TooLate):
+        log.warning("interaction %s could not be acknowledged in time", interaction.id)
+        return
+    text = error_text(_told(interaction, error), datetime.now(UTC))
+    try:
+        await _tell(interaction, text)
+    except Exception as trouble:  # nobody can be told; the log has it
+        log.warning("could not answer interaction %s: %s", interaction.id, trouble)
+
+
+def _told(interaction: discord.Interaction[Any], error: BaseException) -> StemifyError:
+    if isinstance(error, StemifyError):
+        if isinstance(error, InternalError) or error.detail:
+            log.error("interaction %s: %s (%s)", interaction.id, error.message, error.detail)
+        return error
+    if isinstance(error, app_commands.MissingPermissions):
+        return NotAllowed("You need the permission Manage Server for that.")
+    if isinstance(error, app_commands.NoPrivateMessage):
+        return NotAllowed("That works only in a server.")
+    if isinstance(error, (app_commands.CommandNotFound, app_commands.CommandSignatureMismatch)):
+        return StemifyError("This command has just changed. Restart Discord (Ctrl+R) and try again in a minute.")
+    if isinstance(error, app_commands.TransformerError):
+        return StemifyError("One of the options has a value that I cannot read. Please pick it from the list.")
+    log.error("interaction %s failed", interaction.id, exc_info=error)
+    return InternalError()
+
+
+async def _tell(interaction: discord.Interaction[Any], text: str) -> None:
+    thinking = interaction.extras.get("thinking")
+    if thinking is None and not interaction.response.is_done():
+        await persist(lambda: interaction.response.send_message(text, ephemeral=True))
+    elif thinking:
+        await persist(lambda: interaction.edit_original_response(content=text))
+    else:
+        await persist(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)

@@ -1,0 +1,356 @@
+"""What the bot says, without Discord: a job in, a card out. Pure, so that every wording can be read in a test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from engine.errors import ComeBackLater, StemifyError
+from engine.jobs import InputType, Job, JobStatus, JobView, Stage, StemInfo, TrustCard
+
+Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
+
+WAITING, WORKING, DONE, FAILED, QUIET = 0x5865F2, 0xF0B232, 0x23A55A, 0xDA373C, 0x80848E
+"""Colours of a card's edge."""
+
+PICTURE = "waveform.png"
+LINK_BUTTON_LENGTH = 512  # Discord's limit of an address on a button
+TEXT_LENGTH = 3500  # of 4000 that a message may hold
+BAR_CELLS = 12
+
+STAGES: dict[Stage | None, str] = {
+    None: "Starting",
+    Stage.FETCHING: "Fetching the audio",
+    Stage.DECODING: "Reading the audio",
+    Stage.SEPARATING: "Separating",
+    Stage.MEASURING: "Measuring the stems",
+    Stage.ENCODING: "Writing the files",
+    Stage.PUBLISHING: "Putting the files in place",
+}
+
+
+@dataclass(frozen=True)
+class Press:
+    """A button that the bot answers."""
+
+    action: Action
+    label: str
+    style: Literal["plain", "go", "danger"] = "plain"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A message: a heading, text above and below the picture, small print, links and buttons."""
+
+    heading: str
+    body: str = ""
+    below: str = ""
+    small: str = ""
+    accent: int = QUIET
+    picture: bool = False
+    links: tuple[tuple[str, str], ...] = ()
+    presses: tuple[Press, ...] = ()
+
+    def as_text(self) -> str:
+        """The card as it reads, for tests and logs."""
+        rows = [f"### {self.heading}", self.body, f"[{PICTURE}]" if self.picture else "", self.below]
+        rows += [f"-# {line}" for line in self.small.splitlines()]
+        rows += [" ".join(f"[{label}↗]" for label, _ in self.links), " ".join(f"[{p.label}]" for p in self.presses)]
+        return "\n".join(row for row in rows if row)
+
+
+# A job as it goes.
+
+
+def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried: bool = False) -> Card:
+    """The one message of a job, as it should look now. `refreshable`: the bot may lose its grip on the message, so a
+    button offers to take hold of it again."""
+    job = view.job
+    if job.status is JobStatus.COMPLETED:
+        return _result_card(view, now=now)
+    if job.status is JobStatus.FAILED:
+        return _failure_card(job, retried=retried)
+    presses = [Press("cancel", "Cancel", "danger")]
+    if refreshable:
+        presses.append(Press("refresh", "Refresh"))
+    waiting = job.status is JobStatus.PENDING
+    return Card(
+        heading=heading(job),
+        body=_queue_line(view) if waiting else _progress_line(view),
+        small=_choices(job),
+        accent=WAITING if waiting else WORKING,
+        presses=tuple(presses),
+    )
+
+
+def _queue_line(view: JobView) -> str:
+    place = view.queue_place
+    where = "Waiting" if place is None else "Next in the queue" if place == 1 else f"**{_ordinal(place)}** in the queue"
+    return where + (f" · done in {about(view.eta_s)}" if view.eta_s is not None else "")
+
+
+def _progress_line(view: JobView) -> str:
+    job = view.job
+    filled = round(job.progress / 100 * BAR_CELLS)
+    line = f"{STAGES[job.stage]}\n{'▰' * filled}{'▱' * (BAR_CELLS - filled)} **{job.progress} %**"
+    if view.eta_s is not None:
+        line += f" · {about(view.eta_s)} left"
+    if job.attempt > 1:
+        line += f"\nSomething went wrong on the way; this is attempt {job.attempt}."
+    return line
+
+
+def _result_card(view: JobView, *, now: datetime) -> Card:
+    job, result = view.job, view.job.result
+    assert result is not None
+    stems = list(result.stems)
+    what = "Vocals and the rest" if result.stems.instrumental is not None else f"{len(stems)} stems"
+    length = f" of {clock(job.input_duration)}" if job.input_duration is not None else ""
+    links, spilled = _links(view)
+    below = " · ".join(_stem_phrase(stem, info) for stem, info in stems)
+    if spilled:
+        below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in spilled)
+    small = [_trust_line(result.trust)] if result.trust is not None else []
+    if (quality := result.quality_metrics) is not None:
+        small.append(f"Estimated quality {quality.overall_score:.0%} ({quality.method})")
+    small += list(result.trust.notes) if result.trust is not None else []
+    small.append(_choices(job, device=result.trust.device if result.trust is not None else None))
+    expiry, presses = "", [Press("delete", "Delete now", "danger")]
+    if job.keep:
+        expiry = "Kept until you delete it."
+    elif view.links_expire_at is not None:
+        gone = view.links_expire_at <= now
+        expiry = f"{'Expired' if gone else 'Links expire'} {moment(view.links_expire_at)}"
+        presses.insert(0, Press("keep", "Keep"))
+    return Card(
+        heading=heading(job),
+        body=f"{what}{length}, in {spell(result.processing_time)}",
+        below="\n".join(part for part in (below, expiry) if part),
+        small="\n".join(small),
+        accent=DONE,
+        picture=result.waveform_path is not None,
+        links=links,
+        presses=tuple(presses),
+    )
+
+
+def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, str]]]:
+    """(links that fit on buttons, those that have to go into the text: as many as there is room for)."""
+    named = [("Listen", view.page_url)] if view.page_url else []
+    named += [("All as zip" if link.name == "zip" else link.name.capitalize(), link.url) for link in view.links]
+    fitting = tuple((label, url) for label, url in named if len(url) <= LINK_BUTTON_LENGTH)
+    spilled, room = [], TEXT_LENGTH - 1500
+    for label, url in named:
+        if len(url) > LINK_BUTTON_LENGTH and len(url) + 20 < room:
+            spilled.append((label, url))
+            room -= len(url) + 20
+    return fitting, spilled
+
+
+def _stem_phrase(stem: str, info: StemInfo) -> str:
+    silent = info.silence_share is not None and info.silence_share >= 0.999
+    return f"**{stem.capitalize()}** {size(info.size)}{' (silent)' if silent else ''}"
+
+
+def _trust_line(trust: TrustCard) -> str:
+    adds_up = (
+        "The stems add up to the mix exactly"
+        if trust.residual_db is None
+        else f"The stems add up to the mix, {_signed(trust.residual_db)} dB apart"
+    )
+    gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{_signed(trust.gain_db)} dB on all"
+    clipped = "nothing clipped" if not trust.clipped_samples else f"{trust.clipped_samples} samples clipped"
+    return f"{adds_up} · level {gain} · {clipped}"
+
+
+def _failure_card(job: Job, *, retried: bool) -> Card:
+    again = () if retried else (Press("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
+    if job.was_cancelled:
+        return Card(heading=heading(job), body="Cancelled.", small=_choices(job), presses=again)
+    tried = f"\nTried {job.attempt} times." if job.attempt > 1 else ""
+    free = "" if retried else "Retry does not count towards your hourly limit.\n"
+    return Card(
+        heading=heading(job),
+        body=f"**This did not work.** {sentence(job.error or '')}{tried}",
+        small=free + _choices(job),
+        accent=FAILED,
+        presses=again,
+    )
+
+
+def accepted_card(name: str) -> Card:
+    """Before anything is known about the job."""
+    return Card(heading=plain(name), body="Having a look at it…", accent=WAITING)
+
+
+def deleted_card() -> Card:
+    return Card(heading="Deleted", body="The stems and the song are gone from this machine.")
+
+
+def never_accepted_card() -> Card:
+    return Card(
+        heading="Please send that again",
+        body="I was restarted before I had taken the song in, so there is no job for it. It cost you nothing.",
+        accent=FAILED,
+    )
+
+
+# Around the job.
+
+
+def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_bytes: int = 0) -> str:
+    """The message that notifies, once. `left_out`: stems that are too large to be attached in this place."""
+    if job.status is JobStatus.FAILED:
+        return f"<@{user_id}> {plain(job.title)} could not be split. {sentence(job.error or '')}"
+    text = f"<@{user_id}> your stems of **{plain(job.title)}** are ready."
+    if left_out:
+        names = _listed([name.capitalize() for name in left_out])
+        verb = "is" if len(left_out) == 1 else "are"
+        text += f" {names} {verb} too large to attach here ({size(limit_bytes)} at most): take the links on the card."
+    return text
+
+
+def more_stems(job: Job) -> str:
+    """Goes with the stems that did not fit into the first message."""
+    return f"More of **{plain(job.title)}**"
+
+
+def job_line(view: JobView, url: str | None) -> str:
+    """One line of `/job list`."""
+    job = view.job
+    name = f"[{plain(job.title, 60)}](<{url}>)" if url else f"**{plain(job.title, 60)}**"
+    return f"- {name} · {state_words(view)} · {job.model} · {moment(job.created_at)}"
+
+
+def job_list(lines: Sequence[str]) -> str:
+    if not lines:
+        return "You have no jobs yet. Start one with `/stemify`."
+    kept = list(lines)
+    while len("\n".join(kept)) > 1900:
+        kept.pop()
+    return "\n".join(kept)
+
+
+def choice_name(view: JobView) -> str:
+    """What a job is called in an autocomplete list (no markdown there; 100 characters at most)."""
+    return clean(f"{clean(view.job.title, 60)} · {state_words(view)}", 100)
+
+
+def state_words(view: JobView) -> str:
+    job = view.job
+    if job.status is JobStatus.PENDING:
+        return f"{_ordinal(view.queue_place)} in the queue" if view.queue_place else "waiting"
+    if job.status is JobStatus.PROCESSING:
+        return f"{STAGES[job.stage].lower()}, {job.progress} %"
+    if job.status is JobStatus.COMPLETED:
+        return "done"
+    return "cancelled" if job.was_cancelled else "failed"
+
+
+def error_text(error: StemifyError, now: datetime) -> str:
+    """A refusal as a message: the sentence, and when to come back as a live timestamp."""
+    text = sentence(error.message)
+    if isinstance(error, ComeBackLater) and error.retry_after_s > 0:
+        text += f" Try again {moment(now + timedelta(seconds=error.retry_after_s))}."
+    return text[:1900]
+
+
+# Words.
+
+
+def heading(job: Job) -> str:
+    by = f" — {plain(job.artist, 60)}" if job.artist else ""
+    return plain(job.title, 100) + by
+
+
+def _choices(job: Job, device: str | None = None) -> str:
+    options = job.options
+    words = [options.model, options.quality.value, options.output_format.value]
+    words += ["karaoke"] if options.remove_vocals else []
+    words += ["normalized"] if options.normalize else []
+    words += ["from YouTube"] if job.input_type is InputType.YOUTUBE_URL else []
+    return " · ".join([*words, *([device] if device else [])])
+
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\uffff]+")
+_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:])")
+
+
+def clean(text: str, length: int = 100) -> str:
+    """One line without control and direction characters, cut to `length`."""
+    text = " ".join(_UNSEEN.sub(" ", text).split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def plain(text: str, length: int = 100) -> str:
+    """A name from outside, so that nothing in it is markdown, a link or a mention."""
+    return _MARKS.sub(r"\\\1", clean(text, length)) or "audio"
+
+
+def sentence(text: str) -> str:
+    """A message of the error tree. It may quote a name from outside: no mentions, one line."""
+    return clean(text, 1500).replace("@", "@\u200b")
+
+
+def _ordinal(place: int) -> str:
+    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{ending}"
+
+
+def about(seconds: float) -> str:
+    """Coarse on purpose: a message is only edited when its words change."""
+    if seconds < 8:
+        return "a few seconds"
+    if seconds < 55:
+        return f"about {round(seconds / 10) * 10 or 10} s"
+    minutes = max(1, round(seconds / 60))
+    return f"about {minutes} min" if minutes < 90 else f"about {round(minutes / 60)} h"
+
+
+def spell(seconds: float) -> str:
+    """A measured time."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def size(count_bytes: int) -> str:
+    if count_bytes < 1024 * 1024:
+        return f"{max(1, round(count_bytes / 1024))} KB"
+    return f"{count_bytes / 1024 / 1024:.1f} MB".replace(".0 MB", " MB")
+
+
+def moment(at: datetime) -> str:
+    """A timestamp that Discord keeps current."""
+    return f"<t:{int(at.timestamp())}:R>"
+
+
+def _signed(value_db: float) -> str:
+    return f"{value_db:+.1f}".replace("-", "−")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def without_link_buttons(card: Card) -> Card:
+    """For addresses that Discord does not take on buttons (such as http://localhost)."""
+    room, kept = TEXT_LENGTH - len(card.body + card.below + card.small), []
+    for label, url in card.links:
+        if len(url) + len(label) + 10 < room:
+            kept.append(f"[{label}](<{url}>)")
+            room -= len(url) + len(label) + 10
+    return replace(card, below="\n".join(part for part in (card.below, " · ".join(kept)) if part), links=())
+
+
+def read_only(card: Card) -> Card:
+    """The card as an answer to a question: without the picture, which is on the job's own message."""
+    return replace(card, picture=False)

@@ -1,0 +1,246 @@
+"""`/job status|list|cancel|delete`, and what the buttons of a job do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import discord
+from discord import app_commands
+
+from bot.answers import acknowledge
+from bot.buttons import ConfirmDelete, layout
+from bot.cards import choice_name, deleted_card, job_card, job_line, job_list, plain, read_only
+from bot.memory import PostingState
+from bot.progress import show_over
+from bot.stemify import owner_of, posting_of
+from bot.wire import persist
+from engine.errors import NotAllowed, NotFound, NotPossibleNow
+from engine.jobs import JobView, new_job_id
+
+if TYPE_CHECKING:
+    from bot.app import Stemify
+
+log = logging.getLogger(__name__)
+
+LISTED = 15
+QUICK_S = 0.15  # an answer that takes longer is deferred
+
+
+# Who may.
+
+
+def is_owner(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
+    return view.job.owner == owner_of(interaction.user)
+
+
+def is_here(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
+    return view.job.place is not None and view.job.place == f"discord:{interaction.channel_id}"
+
+
+def check_may_end(interaction: discord.Interaction[Stemify], view: JobView) -> None:
+    """The owner may cancel and delete a job, and moderators of the channel that it was made in. Raises."""
+    moderates = interaction.guild_id is not None and interaction.permissions.manage_messages
+    if not is_owner(interaction, view) and not (moderates and is_here(interaction, view)):
+        if is_here(interaction, view):
+            raise NotAllowed
+        raise NotFound  # elsewhere not even its existence is told
+
+
+def check_owner(interaction: discord.Interaction[Stemify], view: JobView) -> None:
+    if not is_owner(interaction, view):
+        raise NotAllowed
+
+
+# Buttons.
+
+
+async def press(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
+    """What a button of a job's message does. Raises errors of the tree."""
+    await {
+        "cancel": _cancel,
+        "retry": _retry,
+        "keep": _keep,
+        "delete": _ask_to_delete,
+        "forever": _delete,
+        "refresh": _refresh,
+    }[action](interaction, job_id)
+
+
+async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    await acknowledge(interaction)
+    service = interaction.client.service
+    view = await service.get(job_id)
+    check_may_end(interaction, view)
+    view = await service.cancel(job_id, by=view.job.owner)
+    await _update(interaction, view)
+
+
+async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    message_id = await acknowledge(interaction, thinking=True)
+    bot = interaction.client
+    posting = posting_of(interaction, message_id, new_job_id())
+    await bot.memory.add(posting)
+    try:
+        check_owner(interaction, await bot.service.get(job_id))
+        await bot.service.retry(job_id, by=owner_of(interaction.user), new_id=posting.job_id)
+    except Exception:
+        await bot.memory.forget(posting.job_id)
+        raise
+    await bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
+    bot.progress.follow(posting)
+    before = await bot.memory.posting(job_id)
+    if before is not None and before.message_id is not None:
+        view = await bot.service.get(job_id)
+        with suppress(discord.HTTPException):  # the old card keeps its button then; it is answered with a sentence
+            await bot.wire.show(before, job_card(view, now=datetime.now(UTC), retried=True))
+
+
+async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    await acknowledge(interaction)
+    service = interaction.client.service
+    check_owner(interaction, await service.get(job_id))
+    await _update(interaction, await service.keep(job_id, by=owner_of(interaction.user)))
+
+
+async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    await acknowledge(interaction)
+    bot = interaction.client
+    view = await bot.service.get(job_id)
+    until = interaction.expires_at.timestamp()
+    await bot.memory.renew(job_id, interaction.token, until)
+    if not bot.progress.take_hold(job_id, interaction.token, until):
+        await _update(interaction, view)
+
+
+async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> None:
+    """Bring the pressed button's message up to date. A job under way has its follower for that."""
+    if not view.job.is_over or interaction.message is None:
+        return
+    posting = posting_of(interaction, interaction.message.id, view.job.id)
+    if interaction.message.attachments:  # its picture is there already
+        await interaction.client.wire.show(posting, job_card(view, now=datetime.now(UTC)))
+    else:
+        await show_over(interaction.client, posting, view)
+
+
+async def _ask_to_delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    view = await _soon(interaction, job_id)
+    check_may_end(interaction, view)
+    text = f"Delete the stems of **{plain(view.job.title)}**, and the song itself? This cannot be undone."
+    await _reply(interaction, text, view=ConfirmDelete(job_id))
+
+
+async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    await acknowledge(interaction)
+    bot = interaction.client
+    view = await bot.service.get(job_id)
+    check_may_end(interaction, view)
+    await bot.service.delete(job_id, by=view.job.owner)
+    await persist(lambda: interaction.edit_original_response(content="Deleted.", view=None))
+    posting = await bot.memory.posting(job_id)
+    for delivery in (await bot.memory.deliveries(job_id)).values():
+        if delivery.channel_id is not None and delivery.message_id is not None:
+            attached = bot.get_partial_messageable(delivery.channel_id).get_partial_message(delivery.message_id)
+            with suppress(discord.HTTPException):
+                await attached.delete()
+    if posting is not None and posting.message_id is not None:
+        with suppress(discord.HTTPException):
+            await bot.wire.show(posting, deleted_card())
+    await bot.memory.set_state(job_id, PostingState.DONE)
+
+
+# Answers that only one person sees.
+
+
+async def _soon(interaction: discord.Interaction[Stemify], job_id: str) -> JobView:
+    """The job, for an answer whose privacy depends on it; acknowledged privately if that takes long."""
+    looking = asyncio.ensure_future(interaction.client.service.get(job_id))
+    await asyncio.wait([looking], timeout=QUICK_S)
+    if not looking.done():
+        await acknowledge(interaction, ephemeral=True, thinking=True)
+    return await looking
+
+
+async def _reply(
+    interaction: discord.Interaction[Stemify],
+    text: str | None = None,
+    *,
+    view: discord.ui.View | discord.ui.LayoutView,
+    private: bool = True,
+) -> None:
+    if interaction.extras.get("thinking") is not None:
+        await persist(lambda: interaction.edit_original_response(content=text, view=view))
+    elif isinstance(view, discord.ui.LayoutView):
+        await persist(lambda: interaction.response.send_message(view=view, ephemeral=private))
+    else:
+        await persist(lambda: interaction.response.send_message(text, view=view, ephemeral=private))
+
+
+# Commands.
+
+
+class JobCommands(app_commands.Group):
+    """Your jobs."""
+
+    def __init__(self) -> None:
+        super().__init__(name="job", description="See, cancel and delete your jobs")
+
+    @app_commands.command(description="How far a job is")
+    @app_commands.describe(job="One of your jobs")
+    async def status(self, interaction: discord.Interaction[Stemify], job: str) -> None:
+        view = await _soon(interaction, job)
+        here = is_here(interaction, view)
+        if not here and not is_owner(interaction, view):
+            raise NotFound
+        card = job_card(view, now=datetime.now(UTC))
+        await _reply(interaction, view=layout(read_only(card), view.job.id), private=not here)
+
+    @app_commands.command(name="list", description="Your jobs, newest first")
+    async def list_(self, interaction: discord.Interaction[Stemify]) -> None:
+        await acknowledge(interaction, ephemeral=True)
+        bot = interaction.client
+        views = await bot.service.list(owner_of(interaction.user), limit=LISTED)
+        postings = await bot.memory.postings(view.job.id for view in views)
+        urls = {job_id: posting.url for job_id, posting in postings.items()}
+        text = job_list([job_line(view, urls.get(view.job.id)) for view in views])
+        await persist(lambda: interaction.edit_original_response(content=text))
+
+    @app_commands.command(description="Stop a job that is waiting or running")
+    @app_commands.describe(job="One of your jobs")
+    async def cancel(self, interaction: discord.Interaction[Stemify], job: str) -> None:
+        await acknowledge(interaction, ephemeral=True)
+        service = interaction.client.service
+        view = await service.get(job)
+        check_may_end(interaction, view)
+        if view.job.is_over:
+            raise NotPossibleNow("That job is over already. Use `/job delete` to remove its stems.")
+        view = await service.cancel(job, by=view.job.owner)
+        text = f"Cancelled **{plain(view.job.title)}**." if view.job.was_cancelled else "It was over just before."
+        await persist(lambda: interaction.edit_original_response(content=text))
+
+    @app_commands.command(description="Delete a job with its stems")
+    @app_commands.describe(job="One of your jobs")
+    async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
+        await _ask_to_delete(interaction, job)
+
+    @status.autocomplete("job")
+    @delete.autocomplete("job")
+    async def _all(self, interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+        return await _choices(interaction, current, active_only=False)
+
+    @cancel.autocomplete("job")
+    async def _active(self, interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+        return await _choices(interaction, current, active_only=True)
+
+
+async def _choices(
+    interaction: discord.Interaction[Stemify], current: str, *, active_only: bool
+) -> list[app_commands.Choice[str]]:
+    owner = owner_of(interaction.user)
+    views = await interaction.client.service.list(owner, limit=25, active_only=active_only)
+    named = [(choice_name(view), view.job.id) for view in views]
+    return [app_commands.Choice(name=name, value=job) for name, job in named if current.casefold() in name.casefold()]

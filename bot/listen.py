@@ -1,0 +1,160 @@
+"""Audio that is attached in a channel where the server's managers have switched this on with `/listen`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import discord
+from discord import app_commands
+
+from bot.answers import acknowledge, guarded
+from bot.cards import clean, error_text
+from bot.memory import Posting
+from bot.stemify import audio_in, posting_of, source_of, submit
+from bot.wire import Trouble, persist, reply, trouble
+from engine.errors import NotFound, StemifyError
+from engine.jobs import StemSeparationOptions, new_job_id
+
+if TYPE_CHECKING:
+    from bot.app import Stemify
+
+log = logging.getLogger(__name__)
+
+MODES = {
+    "button": "I will answer audio in this channel with a button that splits it into stems.",
+    "auto": "I will split audio that is attached in this channel into stems at once.",
+    "off": "I will leave audio in this channel alone.",
+}
+NO_INTENT = (
+    "\n**But I cannot see attachments yet:** the Message Content Intent is switched off for this bot. Whoever runs it"
+    " can switch it on in the Discord developer portal (Bot → Privileged Gateway Intents) and restart me. Until then"
+    " use `/stemify`, or right-click a message → Apps → Stemify."
+)
+
+
+@app_commands.command(name="listen", description="What I do with audio that is attached in this channel")
+@app_commands.describe(mode="button: offer it; auto: start at once; off: ignore it")
+@app_commands.default_permissions(manage_guild=True)
+@app_commands.checks.has_permissions(manage_guild=True)
+@app_commands.allowed_installs(guilds=True, users=False)
+@app_commands.allowed_contexts(guilds=True, dms=False, private_channels=False)
+async def listen_command(interaction: discord.Interaction[Stemify], mode: Literal["button", "auto", "off"]) -> None:
+    await acknowledge(interaction, ephemeral=True)
+    bot = interaction.client
+    if interaction.channel_id is None or interaction.guild_id is None:
+        raise NotFound("That works only in a channel of a server.")
+    await bot.memory.listen(interaction.channel_id, interaction.guild_id, mode)
+    bot.listening = await bot.memory.listening()
+    text = MODES[mode]
+    if mode != "off":
+        text += _what_is_missing(interaction)
+        if not bot.sees_attachments:
+            text += NO_INTENT
+    await persist(lambda: interaction.edit_original_response(content=text))
+
+
+def _what_is_missing(interaction: discord.Interaction[Stemify]) -> str:
+    have = interaction.app_permissions
+    needed = {
+        "View Channel": have.view_channel,
+        "Send Messages": have.send_messages or have.send_messages_in_threads,
+        "Read Message History": have.read_message_history,
+        "Attach Files": have.attach_files,
+    }
+    missing = [name for name, there in needed.items() if not there]
+    return f"\nI lack a permission here: {', '.join(missing)}." if missing else ""
+
+
+async def heard(bot: Stemify, message: discord.Message) -> None:
+    """A message was posted somewhere."""
+    if message.author.bot or message.webhook_id is not None or message.guild is None:
+        return
+    parent = message.channel.parent_id if isinstance(message.channel, discord.Thread) else None
+    mode = bot.listening.get(message.channel.id) or bot.listening.get(parent or 0)
+    audio = audio_in(message.attachments) if mode else []
+    if not audio:
+        return
+    try:
+        if mode == "button":
+            await _offer(message, audio)
+        else:
+            for attachment in audio:
+                await _start(bot, message, attachment)
+    except discord.HTTPException as error:
+        if trouble(error) not in (Trouble.NO_ACCESS, Trouble.GONE):
+            raise
+        log.info("cannot answer in channel %s: %s", message.channel.id, error.text)
+
+
+async def _offer(message: discord.Message, audio: list[discord.Attachment]) -> None:
+    view = discord.ui.View(timeout=None)
+    for index, attachment in enumerate(audio):
+        label = "Split into stems" if len(audio) == 1 else clean(f"Split {attachment.filename}", 80)
+        view.add_item(SplitButton(message.channel.id, message.id, index, label))
+    what = "this" if len(audio) == 1 else "these"
+    reference = reply(message.id, message.channel.id)
+    await persist(
+        lambda: message.channel.send(
+            f"I can split {what} into stems.",
+            view=view,
+            reference=reference,
+            mention_author=False,
+            nonce=f"o{message.id}",
+        )
+    )
+
+
+async def _start(bot: Stemify, message: discord.Message, attachment: discord.Attachment) -> None:
+    assert message.guild is not None
+    posting = Posting(
+        job_id=new_job_id(),
+        user_id=message.author.id,
+        channel_id=message.channel.id,
+        guild_id=message.guild.id,
+        reply_to=message.id,
+        limit_bytes=message.guild.filesize_limit,
+    )
+    try:
+        await submit(bot, posting, source_of(attachment), StemSeparationOptions.chosen())
+    except StemifyError as error:
+        text = error_text(error, datetime.now(UTC))
+        reference = reply(message.id, message.channel.id)
+        await persist(lambda: message.channel.send(text, reference=reference, mention_author=False))
+
+
+class SplitButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"stemify:split:(?P<channel>\d+):(?P<message>\d+):(?P<index>\d)",
+):
+    """Under somebody's audio; whoever presses it owns the job."""
+
+    def __init__(self, channel_id: int, message_id: int, index: int, label: str) -> None:
+        custom_id = f"stemify:split:{channel_id}:{message_id}:{index}"
+        super().__init__(discord.ui.Button(label=label, style=discord.ButtonStyle.primary, custom_id=custom_id))
+        self.channel_id, self.message_id, self.index = channel_id, message_id, index
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: discord.ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        assert isinstance(item, discord.ui.Button)
+        return cls(int(match["channel"]), int(match["message"]), int(match["index"]), item.label or "")
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        await guarded(interaction, self._split(interaction))
+
+    async def _split(self, interaction: discord.Interaction[Stemify]) -> None:
+        answer_id = await acknowledge(interaction, thinking=True)
+        bot = interaction.client
+        # Fetched anew: the addresses of attachments expire, and the message may be gone.
+        channel = bot.get_partial_messageable(self.channel_id, guild_id=interaction.guild_id)
+        try:
+            message = await persist(lambda: channel.fetch_message(self.message_id))
+            attachment = audio_in(message.attachments)[self.index]
+        except (discord.NotFound, discord.Forbidden, IndexError):
+            raise NotFound("The message with the audio is gone. Post it again, or use `/stemify`.") from None
+        posting = posting_of(interaction, answer_id, new_job_id())
+        await submit(bot, posting, source_of(attachment), StemSeparationOptions.chosen())

@@ -1,0 +1,221 @@
+"""What the bot itself has to remember across restarts, in its own SQLite file: which message belongs to which job,
+what has been announced, which channels are listened to."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+import aiosqlite
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS posting (
+    job_id      TEXT PRIMARY KEY,
+    user_id     INTEGER NOT NULL,
+    guild_id    INTEGER,
+    channel_id  INTEGER NOT NULL,
+    message_id  INTEGER,
+    reply_to    INTEGER,
+    token       TEXT,
+    token_until REAL NOT NULL,
+    reachable   INTEGER NOT NULL,
+    limit_bytes INTEGER NOT NULL,
+    state       TEXT NOT NULL,
+    created_at  REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS posting_by_state ON posting (state);
+CREATE TABLE IF NOT EXISTS delivery (
+    job_id     TEXT NOT NULL,
+    part       INTEGER NOT NULL,
+    sent       INTEGER NOT NULL,
+    tried_at   REAL NOT NULL,
+    channel_id INTEGER,
+    message_id INTEGER,
+    PRIMARY KEY (job_id, part)
+) STRICT;
+CREATE TABLE IF NOT EXISTS listening (
+    channel_id INTEGER PRIMARY KEY,
+    guild_id   INTEGER NOT NULL,
+    mode       TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+class PostingState(StrEnum):
+    SUBMITTING = "submitting"  # written before the job is handed in
+    FOLLOWING = "following"  # accepted; the message is kept current
+    DONE = "done"  # final card shown and announced
+
+
+@dataclass(frozen=True)
+class Posting:
+    """The one message of a job, and how it can be reached."""
+
+    job_id: str
+    user_id: int
+    channel_id: int
+    guild_id: int | None = None
+    message_id: int | None = None
+    reply_to: int | None = None  # the message to answer where ours is still to be sent
+    token: str | None = None  # of the interaction; good for 15 minutes
+    token_until: float = 0.0  # unix seconds
+    reachable: bool = True  # the bot itself may write in this channel
+    limit_bytes: int = 10 * 1024 * 1024  # of one file, in this place
+    state: PostingState = PostingState.SUBMITTING
+    created_at: float = 0.0
+
+    @property
+    def token_alive(self) -> bool:
+        return self.token is not None and time.time() < self.token_until - 5
+
+    @property
+    def url(self) -> str | None:
+        if self.message_id is None:
+            return None
+        return f"https://discord.com/channels/{self.guild_id or '@me'}/{self.channel_id}/{self.message_id}"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message of the announcement. `sent` false: it was about to be sent at `tried_at`; it may have arrived."""
+
+    part: int
+    sent: bool
+    tried_at: float
+    channel_id: int | None
+    message_id: int | None
+
+
+class Memory:
+    def __init__(self, database: aiosqlite.Connection) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        database = await aiosqlite.connect(path, isolation_level=None)
+        database.row_factory = sqlite3.Row
+        await database.execute("PRAGMA journal_mode = WAL")
+        await database.execute("PRAGMA synchronous = FULL")  # an announcement must not be forgotten by a power cut
+        await database.execute("PRAGMA busy_timeout = 5000")
+        await database.executescript(SCHEMA)
+        return cls(database)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # Postings.
+
+    async def add(self, posting: Posting) -> None:
+        await self._database.execute(
+            "INSERT INTO posting (job_id, user_id, guild_id, channel_id, message_id, reply_to, token, token_until,"
+            " reachable, limit_bytes, state, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                posting.job_id,
+                posting.user_id,
+                posting.guild_id,
+                posting.channel_id,
+                posting.message_id,
+                posting.reply_to,
+                posting.token,
+                posting.token_until,
+                posting.reachable,
+                posting.limit_bytes,
+                posting.state.value,
+                time.time(),
+            ),
+        )
+
+    async def posting(self, job_id: str) -> Posting | None:
+        rows = await self._postings("job_id = ?", (job_id,))
+        return rows[0] if rows else None
+
+    async def unfinished(self) -> list[Posting]:
+        return await self._postings("state <> ?", (PostingState.DONE.value,))
+
+    async def postings(self, job_ids: Iterable[str]) -> dict[str, Posting]:
+        wanted = list(job_ids)
+        marks = ",".join("?" * len(wanted))
+        return {posting.job_id: posting for posting in await self._postings(f"job_id IN ({marks})", wanted)}
+
+    async def _postings(self, where: str, values: Iterable[object]) -> list[Posting]:
+        query = f"SELECT * FROM posting WHERE {where} ORDER BY created_at"  # noqa: S608  # `where` is ours
+        rows = await self._database.execute_fetchall(query, tuple(values))
+        return [
+            Posting(**{**dict(row), "reachable": bool(row["reachable"]), "state": PostingState(row["state"])})
+            for row in rows
+        ]
+
+    async def set_state(self, job_id: str, state: PostingState) -> None:
+        await self._database.execute("UPDATE posting SET state = ? WHERE job_id = ?", (state.value, job_id))
+
+    async def set_message(self, job_id: str, message_id: int) -> None:
+        await self._database.execute("UPDATE posting SET message_id = ? WHERE job_id = ?", (message_id, job_id))
+
+    async def renew(self, job_id: str, token: str, token_until: float) -> None:
+        """A fresh interaction on the job's message took hold of it again."""
+        await self._database.execute(
+            "UPDATE posting SET token = ?, token_until = ? WHERE job_id = ?", (token, token_until, job_id)
+        )
+
+    async def forget(self, job_id: str) -> None:
+        await self._database.execute("DELETE FROM posting WHERE job_id = ?", (job_id,))
+        await self._database.execute("DELETE FROM delivery WHERE job_id = ?", (job_id,))
+
+    # Announcements.
+
+    async def deliveries(self, job_id: str) -> dict[int, Delivery]:
+        rows = await self._database.execute_fetchall(
+            "SELECT part, sent, tried_at, channel_id, message_id FROM delivery WHERE job_id = ?", (job_id,)
+        )
+        return {row[0]: Delivery(row[0], bool(row[1]), row[2], row[3], row[4]) for row in rows}
+
+    async def about_to_send(self, job_id: str, part: int) -> None:
+        """Must be on disk before the message goes out."""
+        await self._database.execute(
+            "INSERT INTO delivery (job_id, part, sent, tried_at) VALUES (?, ?, 0, ?)"
+            " ON CONFLICT (job_id, part) DO UPDATE SET tried_at = excluded.tried_at",
+            (job_id, part, time.time()),
+        )
+
+    async def was_sent(self, job_id: str, part: int, channel_id: int | None, message_id: int | None) -> None:
+        await self._database.execute(
+            "INSERT INTO delivery (job_id, part, sent, tried_at, channel_id, message_id) VALUES (?, ?, 1, ?, ?, ?)"
+            " ON CONFLICT (job_id, part) DO UPDATE SET sent = 1, channel_id = excluded.channel_id,"
+            " message_id = excluded.message_id",
+            (job_id, part, time.time(), channel_id, message_id),
+        )
+
+    # Channels, notes.
+
+    async def listening(self) -> dict[int, str]:
+        rows = await self._database.execute_fetchall("SELECT channel_id, mode FROM listening")
+        return {row[0]: row[1] for row in rows}
+
+    async def listen(self, channel_id: int, guild_id: int, mode: str) -> None:
+        if mode == "off":
+            await self._database.execute("DELETE FROM listening WHERE channel_id = ?", (channel_id,))
+        else:
+            await self._database.execute(
+                "INSERT OR REPLACE INTO listening (channel_id, guild_id, mode) VALUES (?, ?, ?)",
+                (channel_id, guild_id, mode),
+            )
+
+    async def forget_guild(self, guild_id: int) -> None:
+        await self._database.execute("DELETE FROM listening WHERE guild_id = ?", (guild_id,))
+
+    async def note(self, name: str) -> str | None:
+        for row in await self._database.execute_fetchall("SELECT value FROM note WHERE name = ?", (name,)):
+            return str(row[0])
+        return None
+
+    async def write_note(self, name: str, value: str) -> None:
+        await self._database.execute("INSERT OR REPLACE INTO note (name, value) VALUES (?, ?)", (name, value))

@@ -1,0 +1,168 @@
+"""`/stemify` and the message menu "Stemify": from what somebody points at to a job whose message is followed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import discord
+from discord import app_commands
+
+from bot.answers import acknowledge
+from bot.buttons import layout
+from bot.cards import accepted_card, clean
+from bot.memory import Posting, PostingState
+from bot.wire import persist
+from engine.errors import BadOptions, InputRefused
+from engine.jobs import OutputFormat, Quality, StemSeparationOptions, new_job_id
+from engine.service import Attachment, Link, Submission
+
+if TYPE_CHECKING:
+    from bot.app import Stemify
+
+log = logging.getLogger(__name__)
+
+AUDIO_ENDINGS = (".mp3", ".wav", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".webm", ".mp4", ".mov", ".mkv")
+LINK = re.compile(r"(?:https?://)?(?:[\w-]+\.)?(?:youtube(?:-nocookie)?\.com|youtu\.be)/[^\s<>]+", re.IGNORECASE)
+TRACKS_A_MESSAGE = 5
+
+Source = Attachment | Link
+
+
+def owner_of(user: discord.abc.User) -> str:
+    return f"discord:{user.id}"
+
+
+def posting_of(interaction: discord.Interaction[Stemify], message_id: int, job_id: str) -> Posting:
+    """Where the message of a job is that an interaction asks for."""
+    channel_id = interaction.channel_id or 0
+    allowed = interaction.app_permissions
+    member = interaction.is_guild_integration() and allowed.view_channel
+    writes = (
+        allowed.send_messages_in_threads if isinstance(interaction.channel, discord.Thread) else allowed.send_messages
+    )
+    return Posting(
+        job_id=job_id,
+        user_id=interaction.user.id,
+        channel_id=channel_id,
+        guild_id=interaction.guild_id,
+        message_id=message_id,
+        token=interaction.token,
+        token_until=interaction.expires_at.timestamp(),
+        reachable=(member and writes) or interaction.context.dm_channel is True,
+        limit_bytes=interaction.filesize_limit,
+    )
+
+
+def source_of(attachment: discord.Attachment) -> Attachment:
+    return Attachment(filename=attachment.filename, url=attachment.url, declared_bytes=attachment.size)
+
+
+def audio_in(attachments: Iterable[discord.Attachment]) -> list[discord.Attachment]:
+    """Those that look like audio; the service judges by content."""
+    found = []
+    for attachment in attachments:
+        kind = attachment.content_type or ""
+        if kind.startswith(("audio/", "video/")) or attachment.filename.casefold().endswith(AUDIO_ENDINGS):
+            found.append(attachment)
+    return found[:TRACKS_A_MESSAGE]
+
+
+async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSeparationOptions) -> None:
+    """Hand a job in and follow it. What is submitted is written down first, so that a restart finds the message.
+    Raises what the service refuses."""
+    await bot.memory.add(posting)
+    try:
+        await bot.service.submit(
+            Submission(
+                source=source,
+                options=options,
+                owner=f"discord:{posting.user_id}",
+                scope=f"discord:{posting.guild_id}" if posting.guild_id else None,
+                place=f"discord:{posting.channel_id}" if posting.channel_id else None,
+                job_id=posting.job_id,
+            )
+        )
+    except Exception:
+        await bot.memory.forget(posting.job_id)
+        raise
+    await bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
+    bot.progress.follow(posting)
+
+
+async def begin(
+    interaction: discord.Interaction[Stemify], sources: list[Source], options: StemSeparationOptions
+) -> None:
+    """Acknowledge, then one job and one message a source. The first one's refusal is the answer."""
+    message_id = await acknowledge(interaction, thinking=True)
+    bot = interaction.client
+    await submit(bot, posting_of(interaction, message_id, new_job_id()), sources[0], options)
+    for source in sources[1:]:
+        job_id = new_job_id()
+        name = source.filename if isinstance(source, Attachment) else "audio"
+        card = layout(accepted_card(name), job_id)
+        message = await persist(lambda card=card: interaction.followup.send(view=card, wait=True), repeatable=False)  # type: ignore[misc]
+        try:
+            await submit(bot, posting_of(interaction, message.id, job_id), source, options)
+        except Exception:
+            await message.delete()
+            raise
+
+
+@app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")
+@app_commands.describe(
+    file="An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to 50 MB and 10 minutes",
+    url="Or a YouTube link",
+    model="Which model separates it (the standard one unless you choose)",
+    quality="fast, balanced or best: better takes longer",
+    output_format="What the stems are written as (mp3 unless you choose)",
+    karaoke="Only vocals and the instrumental",
+    normalize="Bring the loudest stem to full level, all stems alike",
+)
+@app_commands.rename(output_format="format")
+@app_commands.choices(
+    quality=[app_commands.Choice(name=quality.value, value=quality.value) for quality in Quality],
+    output_format=[app_commands.Choice(name=kind.value, value=kind.value) for kind in OutputFormat],
+)
+async def stemify_command(
+    interaction: discord.Interaction[Stemify],
+    file: discord.Attachment | None = None,
+    url: str | None = None,
+    model: str | None = None,
+    quality: str | None = None,
+    output_format: str | None = None,
+    karaoke: bool = False,
+    normalize: bool = False,
+) -> None:
+    if (file is None) == (url is None):
+        raise BadOptions("Give me one song: either attach a `file` or paste a YouTube `url`, not both.")
+    options = StemSeparationOptions.chosen(
+        model=model, quality=quality, output_format=output_format, remove_vocals=karaoke, normalize=normalize
+    )
+    source: Source = source_of(file) if file is not None else Link(url or "")
+    await begin(interaction, [source], options)
+
+
+@stemify_command.autocomplete("model")
+async def _models(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+    choices = []
+    for choice in interaction.client.service.models():
+        if current.casefold() not in choice.name.casefold():
+            continue
+        told = choice.description if choice.usable else f"not available: {choice.reason or 'not loaded'}"
+        choices.append(app_commands.Choice(name=clean(f"{choice.name} — {told}", 100), value=choice.name))
+    return choices[:25]
+
+
+@app_commands.context_menu(name="Stemify")
+async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
+    sources: list[Source] = [source_of(attachment) for attachment in audio_in(message.attachments)]
+    if not sources and (link := LINK.search(message.content)):
+        sources = [Link(link.group())]
+    if not sources:
+        raise InputRefused(
+            "There is no audio in that message. Use this on a message with an audio file or a YouTube link in it."
+        )
+    await begin(interaction, sources, StemSeparationOptions.chosen())

@@ -1,0 +1,152 @@
+"""How messages reach Discord, and what its refusals mean for a job's message.
+
+A job's message is edited with its interaction's token while that lives (15 minutes; such edits cost no global rate
+limit and work where the bot itself is no member), then as an ordinary message of the channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+import discord
+
+from bot.buttons import layout
+from bot.cards import PICTURE, Card, without_link_buttons
+from bot.memory import Posting
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CHANNEL_PACE_S = 1.3  # between edits by the channel route: Discord takes 5 in 5 s, 3 in 6 s of old messages
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+
+
+class Trouble(Enum):
+    TOKEN_OVER = auto()
+    GONE = auto()  # somebody deleted the message
+    NO_ACCESS = auto()  # channel gone, bot thrown out, permission missing, direct messages closed
+    TOO_LARGE = auto()
+    MALFORMED = auto()
+    TRANSIENT = auto()
+    OTHER = auto()
+
+
+_BY_CODE = {
+    50027: Trouble.TOKEN_OVER,
+    10015: Trouble.TOKEN_OVER,
+    10008: Trouble.GONE,
+    10003: Trouble.NO_ACCESS,
+    10004: Trouble.NO_ACCESS,
+    50001: Trouble.NO_ACCESS,
+    50007: Trouble.NO_ACCESS,
+    50013: Trouble.NO_ACCESS,
+    50083: Trouble.NO_ACCESS,  # archived thread
+    40005: Trouble.TOO_LARGE,
+    50035: Trouble.MALFORMED,
+}
+
+
+def trouble(error: BaseException) -> Trouble:
+    if isinstance(error, discord.HTTPException):
+        if error.code in _BY_CODE:
+            return _BY_CODE[error.code]
+        if error.status == 413:
+            return Trouble.TOO_LARGE
+        if error.status >= 500 or error.status == 429:
+            return Trouble.TRANSIENT
+        return Trouble.NO_ACCESS if error.status == 403 else Trouble.OTHER
+    if isinstance(error, (aiohttp.ClientError, OSError, TimeoutError)):
+        return Trouble.TRANSIENT
+    return Trouble.OTHER
+
+
+async def persist(call: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
+    """Call again after a broken connection. (discord.py does so for 429 and 5xx, but for resets only on macOS and
+    Windows.) `repeatable` false: what may have been carried out is not asked for twice."""
+    for pause_s in PAUSES_S:
+        try:
+            return await call()
+        except discord.HTTPException:
+            raise
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            never_sent = isinstance(error, aiohttp.ClientConnectorError)
+            if not repeatable and not never_sent:
+                raise
+            log.info("discord connection broke (%s), trying again in %s s", type(error).__name__, pause_s)
+            await asyncio.sleep(pause_s)
+    return await call()
+
+
+class Wire:
+    def __init__(self, client: discord.Client) -> None:
+        self._client = client
+        self._next_edit: dict[int, float] = {}
+
+    def channel(self, posting: Posting) -> discord.PartialMessageable:
+        return self._client.get_partial_messageable(posting.channel_id, guild_id=posting.guild_id)
+
+    def hook(self, posting: Posting) -> discord.Webhook:
+        assert posting.token is not None
+        application = self._client.application_id
+        assert application is not None
+        return discord.Webhook.partial(application, posting.token, client=self._client)
+
+    async def turn(self, posting: Posting) -> None:
+        """Wait until this posting may be edited, if its channel's other messages leave no room just now."""
+        if posting.token_alive:
+            return
+        now = time.monotonic()
+        at = max(now, self._next_edit.get(posting.channel_id, 0.0))
+        self._next_edit[posting.channel_id] = at + CHANNEL_PACE_S
+        if len(self._next_edit) > 1000:
+            self._next_edit = {channel: when for channel, when in self._next_edit.items() if when > now}
+        await asyncio.sleep(at - now)
+
+    async def show(self, posting: Posting, card: Card, *, picture: Path | None = None) -> None:
+        """Bring the job's message to this card. Raises what `trouble` can name when it cannot be done."""
+        try:
+            await self._show(posting, card, picture)
+        except discord.HTTPException as error:
+            if trouble(error) is not Trouble.MALFORMED or not card.links:
+                raise
+            log.warning("discord refused a card with link buttons (%s); links go into the text", error.text)
+            await self._show(posting, without_link_buttons(card), picture)
+
+    async def _show(self, posting: Posting, card: Card, picture: Path | None) -> None:
+        message_id = posting.message_id
+        assert message_id is not None
+        view = layout(card, posting.job_id)
+
+        def attached() -> list[discord.File]:
+            return [discord.File(picture, filename=PICTURE)] if picture is not None else discord.utils.MISSING
+
+        if posting.token_alive:
+            hook = self.hook(posting)
+            try:
+                await persist(lambda: hook.edit_message(message_id, attachments=attached(), view=view))
+            except discord.HTTPException as error:
+                if trouble(error) is not Trouble.TOKEN_OVER:
+                    raise
+            else:
+                return
+        message = self.channel(posting).get_partial_message(message_id)
+        await persist(lambda: message.edit(attachments=attached(), view=view))
+
+    async def post(self, posting: Posting, card: Card, *, nonce: str) -> discord.Message:
+        """Send the job's message where none is there yet, as an answer to `posting.reply_to`."""
+        channel, view = self.channel(posting), layout(card, posting.job_id)
+        if posting.reply_to is None:
+            return await persist(lambda: channel.send(view=view, nonce=nonce))
+        reference = reply(posting.reply_to, posting.channel_id)
+        return await persist(lambda: channel.send(view=view, nonce=nonce, reference=reference, mention_author=False))
+
+
+def reply(message_id: int, channel_id: int) -> discord.MessageReference:
+    return discord.MessageReference(message_id=message_id, channel_id=channel_id, fail_if_not_exists=False)
