@@ -1,0 +1,71 @@
+"""Training examples: crops of rendered stems, remixed across songs and changed a little, so that few songs go far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCALE = 32767.0
+
+
+class SongFolder:
+    """The songs under a folder, each an int16 array `(4, 2, samples)`; new ones are seen at the next `scan`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.songs: list[NDArray[np.int16]] = []
+        self._known: set[Path] = set()
+        self.scan()
+
+    def scan(self) -> int:
+        """Open what has been added and tell how many songs there are. The order is the names' within one scan."""
+        for path in sorted(set(self.root.glob("*.npy")) - self._known):
+            self._known.add(path)
+            self.songs.append(np.load(path, mmap_mode="r"))
+        return len(self.songs)
+
+
+def crop(song: NDArray[np.int16], stem: int, start: int, length: int) -> NDArray[np.float32]:
+    return song[stem, :, start : start + length].astype(np.float32) / SCALE
+
+
+def _stretched(audio: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """`audio` read at another speed, so that pitch and tempo change together: `(2, length)`."""
+    places = np.linspace(0, audio.shape[1] - 1, length)
+    return np.stack([np.interp(places, np.arange(audio.shape[1]), side) for side in audio]).astype(np.float32)
+
+
+def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Four stems `(4, 2, length)` that make one training mix when they are added."""
+    songs = folder.songs
+    together = rng.uniform() < 0.25
+    speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
+    needed = int(np.ceil(length * speed))
+    song = songs[rng.integers(len(songs))]
+    start = int(rng.integers(0, max(1, song.shape[2] - needed)))
+    stems = np.zeros((4, 2, length), np.float32)
+    for stem in range(4):
+        if not together:
+            song = songs[rng.integers(len(songs))]
+            start = int(rng.integers(0, max(1, song.shape[2] - needed)))
+        audio = crop(song, stem, start, needed)
+        if speed != 1.0:
+            audio = _stretched(audio, length)
+        if rng.uniform() < (0.03 if together else 0.08):
+            continue  # a stem that rests teaches the others not to leak into it
+        if rng.uniform() < 0.5:
+            audio = audio[::-1]
+        if rng.uniform() < 0.2:
+            audio = audio * rng.uniform(0.4, 1.0, (2, 1)).astype(np.float32)
+        if rng.uniform() < 0.5:
+            audio = -audio
+        gain = rng.uniform(0.6, 1.3) if together else 10 ** (rng.uniform(-9, 5) / 20)
+        stems[stem, :, : audio.shape[1]] = audio[:, :length] * np.float32(gain)
+    return stems
+
+
+def batch(folder: SongFolder, size: int, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """`(size, 4, 2, length)`."""
+    return np.stack([example(folder, length, rng) for _ in range(size)])

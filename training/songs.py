@@ -1,0 +1,78 @@
+"""Render training songs: `python -m training.songs`. One command, seeded; what is there already is not made again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from engine.sample_song import STEMS, compose, level, render
+from engine.synth import Audio
+from training.batches import SCALE
+
+SECONDS = 20.0
+HELD_OUT_SEEDS = 10_000_000  # held-out seeds start here, training seeds end before
+
+
+def numpy_song(seed: int, duration_s: float = SECONDS) -> dict[str, Audio]:
+    """Every stem from the project's own synthesizer."""
+    rng = np.random.default_rng(seed)
+    return balanced(render(compose(rng, duration_s), rng), rng)
+
+
+def balanced(stems: dict[str, Audio], rng: np.random.Generator) -> dict[str, Audio]:
+    """Stems at mixed but sane levels, whose sum stays below full scale."""
+    stems = {name: level(stem, 0.08 * 10 ** (rng.uniform(-4, 4) / 20)) for name, stem in stems.items()}
+    peak = max(float(np.abs(sum(stems.values())).max()), *(float(np.abs(stem).max()) for stem in stems.values()))
+    gain = np.float32(min(1.0, 0.95 / (peak + 1e-9)))
+    return {name: stem * gain for name, stem in stems.items()}
+
+
+def packed(stems: dict[str, Audio]) -> NDArray[np.int16]:
+    """`(4, 2, samples)` int16 in the order of `STEMS`."""
+    return np.stack([np.round(np.clip(stems[name], -1, 1) * SCALE) for name in STEMS]).astype(np.int16)
+
+
+def make(seed: int, kind: str, out: Path) -> Path:
+    path = out / f"{kind}-{seed}.npy"
+    if path.exists():
+        return path
+    if kind == "numpy":
+        stems = numpy_song(seed)
+    else:
+        from training.midi_songs import midi_song
+
+        stems = midi_song(seed)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, packed(stems))
+    part.rename(path)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("training/data/train"))
+    parser.add_argument("--kind", choices=("numpy", "midi"), default="numpy")
+    parser.add_argument("--songs", type=int, default=240)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    if args.first_seed + args.songs > HELD_OUT_SEEDS:
+        parser.error(f"training seeds end at {HELD_OUT_SEEDS}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    seeds = range(args.first_seed, args.first_seed + args.songs)
+    with Progress() as progress, ProcessPoolExecutor(args.processes) as pool:
+        task = progress.add_task(f"{args.kind} songs", total=args.songs)
+        for _ in pool.map(partial(make, kind=args.kind, out=args.out), seeds):
+            progress.advance(task)
+
+
+if __name__ == "__main__":
+    main()

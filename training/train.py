@@ -1,0 +1,202 @@
+"""Train the embedded model: `python -m training.train`. Same command on CPU and CUDA, seeded, resumes by itself.
+
+On a CPU several processes of one thread each share a step (their gradients are averaged): small layers use two cores
+better that way than with two threads an operation. The schedule runs over `--steps` or, with `--minutes`, over the time
+that has been trained, so that a budget is met on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from engine.synth import SAMPLE_RATE
+from training.batches import SongFolder, batch
+from training.model import new_model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run is: `minutes` or `steps` is zero, the other one ends it."""
+
+    data: Path
+    out: Path
+    minutes: float
+    steps: int
+    batch: int
+    segment_s: float
+    lr: float
+    seed: int
+    device: str
+    processes: int
+    threads: int
+    save_every: int
+    port: int
+
+
+class Average:
+    """Exponential moving average of the weights; young averages forget faster."""
+
+    def __init__(self, model: nn.Module, decay: float = 0.998) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].lerp_(value, 1 - decay)
+            else:
+                self.state[key].copy_(value)
+
+
+def learning_rate(peak: float, done: float, step: int) -> float:
+    """Peak after 50 steps; from 60 % of the run (`done` is 0 to 1) a linear way down to almost nothing."""
+    return peak * min(1.0, (step + 1) / 50) * min(1.0, max(0.01, (1 - done) / 0.4))
+
+
+def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+    flat = torch.cat([p.grad.reshape(-1) if p.grad is not None else p.new_zeros(p.numel()) for p in parameters])
+    dist.all_reduce(flat)
+    flat /= processes
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = part.view_as(p)
+
+
+def train(rank: int, plan: Plan) -> None:
+    """One process of a run. Rank 0 also keeps the average, shows progress and writes `last.pt` and `ema.pt`."""
+    torch.set_num_threads(plan.threads)
+    if plan.processes > 1:
+        address = f"tcp://127.0.0.1:{plan.port}"
+        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=plan.processes)
+    torch.manual_seed(plan.seed)
+    model = new_model().to(plan.device)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    average = Average(model)
+    step, trained_s = 0, 0.0
+    last = plan.out / "last.pt"
+    if last.exists():
+        saved: dict[str, Any] = torch.load(last, map_location=plan.device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average.state, average.steps = saved["average"], saved["step"]
+        step, trained_s = saved["step"], saved["trained_s"]
+    rng = np.random.default_rng([plan.seed, step, rank])
+    folder = SongFolder(plan.data)
+    length = int(plan.segment_s * SAMPLE_RATE)
+    rows = max(1, plan.batch // plan.processes)
+    recent = 0.0
+    log = (plan.out / "log.tsv").open("a") if rank == 0 else None
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=rank > 0) as progress, ThreadPoolExecutor(1) as ahead:
+        bar = progress.add_task("training", total=1.0)
+        upcoming = ahead.submit(batch, folder, rows, length, rng)
+        while True:
+            done = step / plan.steps if plan.steps else trained_s / 60 / plan.minutes
+            if plan.processes > 1:  # the clocks of the processes differ a little; all follow the slowest
+                shared = torch.tensor([done])
+                dist.all_reduce(shared, dist.ReduceOp.MAX)
+                done = float(shared)
+            if done >= 1:
+                break
+            began = time.monotonic()
+            stems = torch.from_numpy(upcoming.result()).to(plan.device)
+            if step % 100 == 0:
+                folder.scan()
+            upcoming = ahead.submit(batch, folder, rows, length, rng)
+            loss = train_step(model, stems, plan)
+            if plan.processes > 1:
+                average_gradients(parameters, plan.processes)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(plan.lr, done, step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(model)
+            step += 1
+            trained_s += time.monotonic() - began
+            recent = loss if recent == 0 else 0.98 * recent + 0.02 * loss
+            speed = step / max(trained_s, 1e-9)
+            text = f"step {step} · {speed:.2f} steps/s · {len(folder.songs)} songs · loss {recent:.4f}"
+            progress.update(bar, completed=done, description=text)
+            if log and step % 10 == 0:
+                log.write(f"{step}\t{trained_s:.1f}\t{recent:.5f}\t{len(folder.songs)}\n")
+                log.flush()
+            if rank == 0 and step % plan.save_every == 0:
+                save(plan.out, model, optimizer, average, step, trained_s)
+    if rank == 0:
+        save(plan.out, model, optimizer, average, step, trained_s)
+
+
+def train_step(model: nn.Module, stems: Tensor, plan: Plan) -> float:
+    """Forward and backward on stems `(batch, 4, 2, samples)`; bfloat16 on CUDA. The loss is L1 over waveforms."""
+    model.train()
+    mix = stems.sum(1)
+    with torch.autocast("cuda", torch.bfloat16, enabled=plan.device.startswith("cuda")):
+        estimates = model(mix)
+    loss = (estimates.float() - stems).abs().mean() / (mix.std() + 1e-4)
+    if math.isfinite(value := float(loss.detach())):
+        loss.backward()  # type: ignore[no-untyped-call]
+    return value
+
+
+def save(
+    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, step: int, trained_s: float
+) -> None:
+    state = {
+        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state,
+        "step": step, "trained_s": trained_s,
+    }  # fmt: skip
+    for name, content in (("last.pt", state), ("ema.pt", average.state)):
+        part = out / f"{name}.part"
+        torch.save(content, part)
+        part.rename(out / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    cuda = torch.cuda.is_available()
+    parser.add_argument("--data", type=Path, default=Path("training/data/train"))
+    parser.add_argument("--out", type=Path, default=Path("training/runs/mini"))
+    parser.add_argument("--minutes", type=float, default=0.0, help="budget of training time; or give --steps")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=32 if cuda else 4)
+    parser.add_argument("--segment-s", type=float, default=2.6)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--processes", type=int, default=1 if cuda else min(4, os.cpu_count() or 1))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--port", type=int, default=29_517)
+    args = parser.parse_args()
+    if bool(args.minutes) == bool(args.steps):
+        parser.error("give either --minutes or --steps")
+    plan = Plan(**vars(args))
+    if not SongFolder(plan.data).songs:
+        parser.error(f"no songs in {plan.data}: run `python -m training.songs` first")
+    plan.out.mkdir(parents=True, exist_ok=True)
+    if plan.processes > 1:
+        torch.multiprocessing.spawn(train, args=(plan,), nprocs=plan.processes)
+    else:
+        train(0, plan)
+
+
+if __name__ == "__main__":
+    main()
