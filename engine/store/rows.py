@@ -6,6 +6,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from engine.errors import StoreDamaged
 from engine.jobs import Job, JobResult, StemSeparationOptions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,6 +34,14 @@ def to_row(job: Job) -> dict[str, Any]:
 
 
 def from_row(row: sqlite3.Row) -> Job:
+    """Raises `StoreDamaged` for what we cannot have written."""
+    try:
+        return _job(row)
+    except ValueError as error:
+        raise StoreDamaged(detail=f"job {row['id']}: {error}") from error
+
+
+def _job(row: sqlite3.Row) -> Job:
     values = dict(row)
     values["created_at"] = from_us(row["created_at"])
     values["updated_at"] = from_us(row["updated_at"])
