@@ -34,6 +34,7 @@ from engine.protocol import (
 
 log = logging.getLogger(__name__)
 
+LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
 _LINE_BYTES = 4 << 20
 _RESTART_PAUSES_S = (0.1, 1.0, 5.0, 15.0, 30.0)
 _STABLE_S = 60.0
@@ -64,8 +65,11 @@ class _Run:
 class WorkerProcess:
     """One device's worker, through all the processes that it lives in."""
 
-    def __init__(self, config: WorkerConfig, limits: PoolLimits, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, config: WorkerConfig, limits: PoolLimits, command: Sequence[str], on_change: Callable[[], None]
+    ) -> None:
         self.config = config
+        self._command = command
         self._limits = limits
         self._on_change = on_change
         self._process: asyncio.subprocess.Process | None = None
@@ -182,9 +186,7 @@ class WorkerProcess:
 
     async def _one_life(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "engine.worker",
+            *self._command,
             self.config.model_dump_json(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -262,11 +264,14 @@ def worker_environment(config: WorkerConfig) -> dict[str, str]:
 class WorkerPool:
     """All workers of this machine."""
 
-    def __init__(self, configs: Sequence[WorkerConfig], limits: PoolLimits) -> None:
+    def __init__(
+        self, configs: Sequence[WorkerConfig], limits: PoolLimits, command: Sequence[str] = LOCAL_WORKER
+    ) -> None:
+        """One worker a config. `command` is what starts one; it is given the config as a last argument."""
         self._limits = limits
         self._on_change: Callable[[], None] | None = None
         self._changed = asyncio.Event()
-        self.workers = [WorkerProcess(config, limits, self._change) for config in configs]
+        self.workers = [WorkerProcess(config, limits, command, self._change) for config in configs]
 
     def _change(self) -> None:
         self._changed.set()

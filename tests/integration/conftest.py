@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.pool import PoolLimits, WorkerPool
+from engine.protocol import WorkerConfig
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
+LIMITS = PoolLimits(
+    attempts_per_worker=3, heartbeat_timeout_s=2.0, stall_timeout_s=30.0, start_timeout_s=30.0, cancel_grace_s=0.5
+)
+PoolMaker = Callable[..., AbstractAsyncContextManager[WorkerPool]]
+
+
+@pytest.fixture
+def stand_in_pool(tmp_path: Path) -> PoolMaker:
+    """`async with stand_in_pool(workers=1, **limits) as pool`: real processes, without torch."""
+
+    @asynccontextmanager
+    async def make(workers: int = 1, **limits: float) -> AsyncIterator[WorkerPool]:
+        configs = [
+            WorkerConfig(
+                device="cpu", cache_dir=str(tmp_path / "models"), model_memory_bytes=1 << 30, heartbeat_s=0.1,
+                decode_timeout_s=10.0, child_memory_bytes=1 << 30, input_bytes=1 << 20,
+            )
+            for _ in range(workers)
+        ]  # fmt: skip
+        pool = WorkerPool(configs, replace(LIMITS, **limits), STAND_IN)  # type: ignore[arg-type]
+        await pool.start()
+        try:
+            async with asyncio.timeout(20):
+                while not all(worker.ready for worker in pool.workers):
+                    await asyncio.sleep(0.01)
+            yield pool
+        finally:
+            await pool.stop()
+
+    return make

@@ -1,0 +1,100 @@
+"""A worker that speaks the real protocol over real pipes and does what the job's title says, without torch.
+
+Titles: "fine", "slow <s>", "die", "die once", "hang", "deaf" (does not obey cancel), "silent" (no heartbeat either),
+"garbage", "fail <code>", "fail once <code>", "steps" (some progress, then done).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+LOCK = threading.Lock()
+CANCELLED: set[tuple[str, int]] = set()
+SILENT = threading.Event()
+
+
+def say(**message: Any) -> None:
+    with LOCK:
+        print(json.dumps(message), flush=True)
+
+
+def beat(interval_s: float) -> None:
+    while not SILENT.is_set():
+        say(type="heartbeat", rss_bytes=1000, device_bytes=None)
+        time.sleep(interval_s)
+
+
+def once(spec: dict[str, Any]) -> bool:
+    """Whether this is the first attempt."""
+    return int(spec["attempt"]) == 1
+
+
+def publish(spec: dict[str, Any]) -> dict[str, Any]:
+    out = Path(spec["scratch_dir"]) / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "vocals.wav").write_bytes(b"stem of " + spec["job_id"].encode())
+    Path(spec["output_dir"]).parent.mkdir(parents=True, exist_ok=True)
+    out.rename(spec["output_dir"])
+    stem = {
+        "filename": "vocals.wav", "path": f"{spec['output_key']}/vocals.wav", "size": 44, "duration": 1.0,
+        "format": "wav", "sample_rate": 44100,
+    }  # fmt: skip
+    return {
+        "job_id": spec["job_id"], "output_dir": spec["output_key"], "stems": {"vocals": stem}, "processing_time": 1,
+        "model_used": spec["options"]["model"], "file_size": 44,
+    }  # fmt: skip
+
+
+def attempt(spec: dict[str, Any]) -> None:
+    me: dict[str, Any] = {"job_id": spec["job_id"], "attempt": spec["attempt"]}
+    Path(spec["scratch_dir"]).mkdir(parents=True, exist_ok=True)
+    (Path(spec["scratch_dir"]) / "mix.f32").write_bytes(b"half")
+    title = str(spec["title"])
+    say(type="progress", **me, stage="separating", fraction=0.1)
+    if title == "die" or (title == "die once" and once(spec)):
+        os._exit(9)
+    if title == "garbage":
+        with LOCK:
+            print("this is not JSON", flush=True)
+    if title == "silent":
+        SILENT.set()
+    if title.startswith("fail") and (not title.startswith("fail once") or once(spec)):
+        say(type="failed", **me, code=title.split()[-1], message="It failed, as asked.")
+        return
+    wait_s = float(title.split()[1]) if title.startswith("slow") else 0.0
+    ends = time.monotonic() + (1e9 if title in ("hang", "deaf", "silent", "garbage") else wait_s)
+    while time.monotonic() < ends:
+        if (spec["job_id"], spec["attempt"]) in CANCELLED and title != "deaf":
+            say(type="failed", **me, code="cancelled", message="Cancelled.")
+            return
+        time.sleep(0.01)
+    if title == "steps":
+        for step in range(1, 6):
+            say(type="progress", **me, stage="separating", fraction=step / 5)
+            time.sleep(0.02)
+    say(type="done", **me, result=publish(spec), separating_s=0.1, input_duration_s=1.0)
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    say(type="ready", device=config["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
+    threading.Thread(target=beat, args=(config["heartbeat_s"],), daemon=True).start()
+    for line in sys.stdin:
+        message = json.loads(line)
+        if message["type"] == "start":
+            threading.Thread(target=attempt, args=(message["spec"],), daemon=True).start()
+        elif message["type"] == "cancel":
+            CANCELLED.add((message["job_id"], message["attempt"]))
+        else:
+            break
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
