@@ -43,7 +43,6 @@ class FakeYoutube:
         self.fails_with: int | None = None
         self.stalls: str | None = None
         self.player_js = puzzle.PLAYER_JS
-        self.player_error: str | None = None  # a reason in place of every video
         self.proxy_url = ""
         self._tunnels: set[asyncio.Task[None]] = set()
 
@@ -141,10 +140,11 @@ class FakeYoutube:
             "INNERTUBE_CONTEXT_CLIENT_NAME": 1,
             "PLAYER_JS_URL": puzzle.PLAYER_PATH,
         }
+        player = self._player_response(video_id, playable=False)
         data = self.videos[video_id].watch_data() if video_id in self.videos else {"contents": {"none": {}}}
         return (
             f"<html><script>ytcfg.set({json.dumps(config)});</script>"
-            f"<script>var ytInitialPlayerResponse = {json.dumps(self._player_response(video_id, playable=False))};</script>"
+            f"<script>var ytInitialPlayerResponse = {json.dumps(player)};</script>"
             f"<script>var ytInitialData = {json.dumps(data)};</script></html>"
         )
 

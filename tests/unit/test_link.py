@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import socket
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import BadLink
+from engine.sources.link import VideoLink, parse_link
+from tests.unit.hostile_links import HOSTILE, ID
+
+ids = st.text(string.ascii_letters + string.digits + "_-", min_size=11, max_size=11)
+addresses = st.sampled_from(
+    [
+        "https://www.youtube.com/watch?v={}",
+        "http://youtube.com/watch?v={}",
+        "https://m.youtube.com/watch?app=desktop&v={}",
+        "https://music.youtube.com/watch?v={}&list=RDAMVM",
+        "HTTPS://WWW.YouTube.COM/watch?v={}",
+        "https://www.youtube.com:443/watch?v={}",
+        "http://youtu.be:80/{}",
+        "https://youtu.be/{}?si=AbC-dEf_123&t=42",
+        "https://www.youtube.com/shorts/{}",
+        "https://www.youtube.com/shorts/{}?feature=share",
+        "https://www.youtube.com/watch?v={}&embeds_referring_euri=https%3A%2F%2Fdiscord.com%2F",
+        "https://www.youtube.com/watch?v={}&t=1m3s#comments",
+        "www.youtube.com/watch?v={}",
+        "youtu.be/{}",
+    ]
+)
+
+
+@given(ids, addresses)
+def test_every_form_of_a_videos_address_gives_its_id_and_one_canonical_address(video_id: str, address: str) -> None:
+    assert parse_link(address.format(video_id)) == VideoLink(video_id, f"https://www.youtube.com/watch?v={video_id}")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "can you split https://youtu.be/{} please?",
+        "can you split https://youtu.be/{}?",
+        "https://youtu.be/{}, thanks",
+        "This one: https://youtu.be/{}.",
+        "(https://youtu.be/{})",
+        "<https://youtu.be/{}>",
+        "||https://youtu.be/{}||",
+        "**https://youtu.be/{}**",
+        "_https://youtu.be/{}_",
+        '"https://youtu.be/{}"',
+        "[my song](https://youtu.be/{})",
+        "[my song](<https://youtu.be/{}>)",
+        "https://example.org/a-review and https://youtu.be/{}",
+        "https://youtu.be/{0} (again: https://www.youtube.com/watch?v={0})",
+        "line one\nhttps://youtu.be/{}\nline three",
+        "聴いて https://youtu.be/{}。",
+        "听这个https://youtu.be/{}",
+        "\u200bhttps://youtu.be/{}",
+    ],
+)
+@pytest.mark.parametrize("video_id", [ID, "-----------", "_9bZkp7q19_", "abcdefghij-"])
+def test_a_link_inside_a_longer_message_is_found(message: str, video_id: str) -> None:
+    assert parse_link(message.format(video_id)).video_id == video_id
+
+
+def test_a_playlist_in_the_address_is_ignored() -> None:
+    link = parse_link(f"https://www.youtube.com/watch?v={ID}&list=PL0123456789&index=3")
+    assert link.url == f"https://www.youtube.com/watch?v={ID}"
+
+
+def test_there_are_at_least_200_hostile_addresses() -> None:
+    assert len(set(HOSTILE)) >= 200
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the parser went to the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_address_is_refused_without_a_request(text: str) -> None:
+    with pytest.raises(BadLink):
+        parse_link(text)
+
+
+def test_two_videos_are_refused_with_a_sentence_that_says_so() -> None:
+    with pytest.raises(BadLink, match="more than one video"):
+        parse_link(f"https://youtu.be/{ID} or https://youtu.be/aaaaaaaaaaa")
+
+
+@given(st.text() | st.text("htps:/youbem.cwa?v=&#@%\\ \n" + ID, max_size=80))
+def test_whatever_the_text_only_bad_link_is_raised_and_only_a_whole_id_comes_out(text: str) -> None:
+    try:
+        link = parse_link(text)
+    except BadLink:
+        return
+    assert link.video_id in text
+    assert VideoLink.of(link.video_id) == link
+
+
+@given(st.text("abc./:@%#?&=\\-", min_size=1, max_size=20), addresses)
+def test_what_stands_before_the_host_never_changes_where_a_link_leads(before: str, address: str) -> None:
+    try:
+        link = parse_link(before + address.format(ID))
+    except BadLink:
+        return
+    assert link.url == f"https://www.youtube.com/watch?v={ID}"
+
+
+@pytest.mark.parametrize("video_id", ["", "short", ID + "x", "dQw4w9WgXc/", "../../../ab", "dQw4w9WgXc\n"])
+def test_a_link_cannot_be_made_of_anything_but_an_id(video_id: str) -> None:
+    with pytest.raises(BadLink):
+        VideoLink.of(video_id)
