@@ -28,7 +28,8 @@ from engine.errors import (
     TruncatedAudio,
     UnreadableCodec,
 )
-from engine.media.gapless import Padding, declared_seconds, mov_length
+from engine.media.declared import breaks_off, declared_seconds, wav_lies
+from engine.media.gapless import Padding, mov_length
 from engine.media.limits import LEEWAY_S, clock, too_large
 from engine.media.samples import Fold, Samples, to_float
 from engine.media.tags import read_tags, usable_cover
@@ -47,7 +48,7 @@ RATE_FOR_UNUSUAL = 44100
 
 _LOWEST_RATE, _HIGHEST_RATE = 1000, 768_000
 _MOST_CHANNELS = 64
-_MISSING_END_S = 1.0  # so much less than the file's own header says, and its end is missing
+_MISSING_END_S = 0.5  # so much less than the file's own header says, and its end is missing
 _BLOCK_SAMPLES = 1 << 15
 
 Sink = Callable[[Samples], None]
@@ -127,10 +128,13 @@ def _read(
     on_progress: Callable[[float], None] | None,
 ) -> Sound:
     options = {"format_whitelist": ",".join(CONTAINERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
+    if wav_lies(file.file):
+        options["ignore_length"] = "1"
     with av.open(file, "r", options=options, metadata_errors="replace", io_open=_refuse_to_open) as container:
         stream = _choose(container, known)
         sound = _describe(container, stream)
-        declared_s = declared_seconds(container, stream, file.file)
+        lies = "ignore_length" in options
+        declared_s = None if lies else declared_seconds(container, stream, file.file)
         loop = _Loop(stream, sound, Padding(mov_length(container, stream)), max_duration_s, declared_s, sink)
         pictures = [other for other in container.streams.video if other.disposition & Disposition.attached_pic]
         for packet in container.demux(stream, *pictures):
@@ -146,6 +150,8 @@ def _read(
             raise BrokenAudio if known else NotAudio
         raise EmptyAudio
     loop.judge(known)
+    if breaks_off(sound.container, file.file):
+        raise TruncatedAudio
     return sound
 
 
@@ -257,9 +263,12 @@ class _Loop:
         if lost_s > _MISSING_END_S:
             raise BrokenAudio
         if self._declared_s is not None and length_s < self._declared_s - max(_MISSING_END_S, 0.001 * self._declared_s):
+            here, said = clock(length_s), clock(self._declared_s)
             raise TruncatedAudio(
-                f"That file stops after {clock(length_s)}, but says itself that it is {clock(self._declared_s)} long: "
-                "its end is missing. Please export or upload it again."
+                f"That file stops after {here}, but says itself that it is {said} long: its end is missing. "
+                "Please export or upload it again."
+                if here != said
+                else None
             )
 
     def _frame(self, frame: av.AudioFrame) -> None:
