@@ -111,7 +111,7 @@ class Attempt:
                 channels=decoded.channels,
                 sample_rate=decoded.sample_rate,
                 model_rate=model.sample_rate,
-                scratch=self._scratch,
+                model_channels=model.audio_channels,
             ) as mix,
             self._files(mix, model, decoded, out) as files,
         ):
@@ -172,15 +172,15 @@ class Attempt:
             self._scratch,
             out,
             stems=model.sources,
-            read_mix=lambda start, stop: np.asarray(mix.read_original(start, stop).numpy()),
+            read_mix=lambda start, stop: mix.plain(start, stop).numpy(),
             samples=mix.samples,
             sample_rate=model.sample_rate,
             output_format=options.output_format,
             normalize=options.normalize,
             karaoke=options.remove_vocals,
             labels=Labels(safe_title(self.spec.title), options.model, tags, decoded.cover),
-            scale=mix.scale,
-            offset=mix.offset,
+            scale=mix.std,
+            offset=mix.mean,
             cancelled=self.cancelled,
         )
 
