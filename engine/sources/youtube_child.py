@@ -153,6 +153,9 @@ def _download(request: dict[str, Any], tell: Any, log: Log, phase: list[str]) ->
         formats = [one for one in found.get("formats") or [] if _is_ours(one)]
         if not formats:
             raise Refused("no_audio", **_why_no_audio(found))
+        formats = [one for one in formats if (one.get("filesize") or 0) <= max_bytes]
+        if not formats:
+            raise Refused("too_large")
         tell("metadata", version=version, **describe(found))
         phase[0] = "media"
         found["formats"] = formats

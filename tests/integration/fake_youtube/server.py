@@ -122,6 +122,8 @@ class FakeYoutube:
             return web.Response(text=self._watch_page(request.query["v"]), content_type="text/html")
         if path == "/youtubei/v1/player":
             return web.json_response(self._player_response((await request.json())["videoId"], playable=True))
+        if path.startswith("/embed/"):
+            return web.Response(text=self._watch_page(path.removeprefix("/embed/")), content_type="text/html")
         if path.startswith("/s/player/"):
             return web.Response(text=self.player_js, content_type="text/javascript")
         return web.Response(status=404)
@@ -162,13 +164,14 @@ class FakeYoutube:
             return web.Response(status=403)
         size = len(video.media)
         start, stop = 0, size
-        if asked := request.headers.get("Range"):
+        asked = request.headers.get("Range") if video.says_length else None
+        if asked is not None:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last) + 1, size) if last else size
         headers = {"Content-Type": video.mime.partition(";")[0]}
-        if asked and video.says_length:
+        if asked is not None:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        answer = web.StreamResponse(status=206 if asked and video.says_length else 200, headers=headers)
+        answer = web.StreamResponse(status=200 if asked is None else 206, headers=headers)
         if video.says_length:
             answer.content_length = stop - start
         await answer.prepare(request)
