@@ -1,0 +1,7 @@
+"""Separation: the rooms that know torch and demucs."""
+
+from __future__ import annotations
+
+from engine.separation.separator import Separator
+
+__all__ = ["Separator"]

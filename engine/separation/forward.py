@@ -1,0 +1,256 @@
+"""One forward pass: what `member(windows)` gives, with less work around the network.
+
+Everything that stock Demucs makes anew in each pass (windows, positional embeddings) is kept, attention goes through
+`scaled_dot_product_attention`, and nothing waits for the device. The weights stay the module's own: nothing in it is
+changed. A member of an uncommon build is called as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from demucs.hdemucs import HDemucs
+from demucs.htdemucs import HTDemucs
+from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding, create_sin_embedding
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from engine.separation.spectrum import Spectrum
+
+_create_grid: Callable[..., Tensor] = create_2d_sin_embedding
+_create_line: Callable[..., Tensor] = create_sin_embedding
+
+
+class Forward(Protocol):
+    def __call__(self, windows: Tensor) -> Tensor:
+        """(batch, channels, samples) → (batch, stems, channels, samples)."""
+
+
+class Core(Protocol):
+    """The network without its transforms: from spectrum and waveform to the stems' spectra and waveforms."""
+
+    def __call__(self, spectrum: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def forward_of(member: nn.Module) -> Forward:
+    """The fastest faithful way to run `member` on the device where its weights are."""
+    if isinstance(member, HTDemucs) and _is_common_transformer(member):
+        window = int(member.segment * member.samplerate) if member.use_train_segment else None
+        return HybridForward(member, TransformerCore(member), window_samples=window)
+    if isinstance(member, HDemucs) and member.hybrid and member.cac:
+        return HybridForward(member, HybridCore(member), old=member.hybrid_old)
+    return StockForward(member)
+
+
+def _is_common_transformer(member: Any) -> bool:
+    transformer = member.crosstransformer
+    if not member.cac:
+        return False
+    if transformer is None:
+        return True
+    sparse = any(layer.sparse for layer in (*transformer.layers, *transformer.layers_t))
+    return transformer.emb == "sin" and transformer.sin_random_shift == 0 and not sparse
+
+
+class StockForward:
+    """The module's own forward pass."""
+
+    def __init__(self, member: nn.Module) -> None:
+        self._member = member
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        with torch.no_grad():
+            stems: Tensor = self._member(windows)
+        return stems
+
+
+class HybridForward:
+    """Transforms around a core; shared by HTDemucs and HDemucs."""
+
+    def __init__(self, member: Any, core: nn.Module, *, window_samples: int | None = None, old: bool = False) -> None:
+        """`window_samples`: the length that the network always works on (shorter windows get zeros at the end)."""
+        self.core: Core = core
+        self._member = member
+        self._window_samples = window_samples
+        self._old = old
+        self._spectra: dict[int, Spectrum] = {}
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        with torch.no_grad():
+            samples = windows.shape[-1]
+            if self._window_samples is not None and samples < self._window_samples:
+                windows = F.pad(windows, (0, self._window_samples - samples))
+            spectrum = self._spectrum(windows)
+            parts, waves = self.core(spectrum.analyse(windows), windows)
+            return (waves + spectrum.synthesise(parts))[..., :samples]
+
+    def _spectrum(self, windows: Tensor) -> Spectrum:
+        length = windows.shape[-1]
+        if length not in self._spectra:
+            if len(self._spectra) > 8:  # last segments come in any length
+                self._spectra.clear()
+            self._spectra[length] = Spectrum(
+                fft_samples=self._member.nfft, length=length, old=self._old, device=windows.device
+            )
+        return self._spectra[length]
+
+
+class HybridCore(nn.Module):
+    """HDemucs between its transforms."""
+
+    def __init__(self, member: Any) -> None:
+        super().__init__()
+        self.member = member
+        self.stems = len(member.sources)
+
+    def forward(self, spectrum: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 2 * channels, bins, frames), (batch, channels, samples) →
+        (batch, stems, 2 * channels, bins, frames), (batch, stems, channels, samples)."""
+        member = self.member
+        batch, _, bins, frames = spectrum.shape
+        mean = spectrum.mean(dim=(1, 2, 3), keepdim=True)
+        std = spectrum.std(dim=(1, 2, 3), keepdim=True)
+        x = (spectrum - mean) / (1e-5 + std)
+        mean_t = mix.mean(dim=(1, 2), keepdim=True)
+        std_t = mix.std(dim=(1, 2), keepdim=True)
+        xt = (mix - mean_t) / (1e-5 + std_t)
+
+        saved, saved_t, lengths, lengths_t = [], [], [], []
+        for index, encode in enumerate(member.encoder):
+            lengths.append(x.shape[-1])
+            inject = None
+            if index < len(member.tencoder):
+                lengths_t.append(xt.shape[-1])
+                encode_t = member.tencoder[index]
+                xt = encode_t(xt)
+                if encode_t.empty:
+                    inject = xt
+                else:
+                    saved_t.append(xt)
+            x = encode(x, inject)
+            if index == 0 and member.freq_emb is not None:
+                x = x + member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
+            saved.append(x)
+
+        x, xt = self.middle(x, xt)
+
+        for index, decode in enumerate(member.decoder):
+            x, before = decode(x, saved.pop(), lengths.pop())
+            offset = member.depth - len(member.tdecoder)
+            if index >= offset:
+                decode_t = member.tdecoder[index - offset]
+                if decode_t.empty:
+                    xt, _ = decode_t(before[:, :, 0], None, lengths_t.pop())
+                else:
+                    xt, _ = decode_t(xt, saved_t.pop(), lengths_t.pop())
+
+        x = x.view(batch, self.stems, -1, bins, frames) * std[:, None] + mean[:, None]
+        xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
+        return x, xt
+
+    def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+        """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
+        return torch.zeros_like(x), torch.zeros_like(x)
+
+
+class TransformerCore(HybridCore):
+    """HTDemucs between its transforms."""
+
+    def __init__(self, member: Any) -> None:
+        super().__init__(member)
+        self._positions: dict[tuple[object, ...], Tensor] = {}
+
+    def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+        member = self.member
+        transformer = member.crosstransformer
+        if transformer is None:
+            return x, xt
+        batch, _, bins, frames = x.shape
+        if member.bottom_channels:
+            x = member.channel_upsampler(x.flatten(2)).view(batch, -1, bins, frames)
+            xt = member.channel_upsampler_t(xt)
+        x, xt = self._transform(transformer, x, xt)
+        if member.bottom_channels:
+            x = member.channel_downsampler(x.flatten(2)).view(batch, -1, bins, frames)
+            xt = member.channel_downsampler_t(xt)
+        return x, xt
+
+    def _transform(self, transformer: Any, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+        channels, bins, frames = x.shape[1:]
+        x = transformer.norm_in(x.permute(0, 3, 2, 1).flatten(1, 2))  # (batch, frames * bins, channels)
+        x = x + self._grid_positions(transformer, channels, bins, frames, x)
+        xt = transformer.norm_in_t(xt.transpose(1, 2))
+        xt = xt + self._line_positions(transformer, channels, xt.shape[1], xt)
+        for index, (layer, layer_t) in enumerate(zip(transformer.layers, transformer.layers_t, strict=True)):
+            if index % 2 == transformer.classic_parity:
+                x, xt = self_attention_layer(layer, x), self_attention_layer(layer_t, xt)
+            else:
+                x, xt = cross_attention_layer(layer, x, xt), cross_attention_layer(layer_t, xt, x)
+        x = x.view(-1, frames, bins, channels).permute(0, 3, 2, 1)
+        return x, xt.transpose(1, 2)
+
+    def _grid_positions(
+        self, transformer: CrossTransformerEncoder, channels: int, bins: int, frames: int, like: Tensor
+    ) -> Tensor:
+        key = ("grid", channels, bins, frames, like.device, like.dtype)
+        if key not in self._positions:
+            grid = _create_grid(channels, bins, frames, "cpu", transformer.max_period)
+            grid = grid.permute(0, 3, 2, 1).flatten(1, 2)
+            self._positions[key] = (transformer.weight_pos_embed * grid).to(like)
+        return self._positions[key]
+
+    def _line_positions(self, transformer: CrossTransformerEncoder, channels: int, length: int, like: Tensor) -> Tensor:
+        key = ("line", channels, length, like.device, like.dtype)
+        if key not in self._positions:
+            line = _create_line(length, channels, max_period=transformer.max_period)
+            self._positions[key] = (transformer.weight_pos_embed * line.transpose(0, 1)).to(like)
+        return self._positions[key]
+
+
+def self_attention_layer(layer: Any, x: Tensor) -> Tensor:
+    """`demucs.transformer.MyTransformerEncoderLayer` in eval mode. x: (batch, length, channels)."""
+    if layer.norm_first:
+        normed = layer.norm1(x)
+        x = x + layer.gamma_1(attend(layer.self_attn, normed, normed))
+        x = x + layer.gamma_2(feed_forward(layer, layer.norm2(x)))
+        return _normed(layer, x)
+    x = layer.norm1(x + layer.gamma_1(attend(layer.self_attn, x, x)))
+    out: Tensor = layer.norm2(x + layer.gamma_2(feed_forward(layer, x)))
+    return out
+
+
+def cross_attention_layer(layer: Any, x: Tensor, other: Tensor) -> Tensor:
+    """`demucs.transformer.CrossTransformerEncoderLayer` in eval mode. x, other: (batch, length, channels)."""
+    if layer.norm_first:
+        x = x + layer.gamma_1(attend(layer.cross_attn, layer.norm1(x), layer.norm2(other)))
+        x = x + layer.gamma_2(feed_forward(layer, layer.norm3(x)))
+        return _normed(layer, x)
+    x = layer.norm1(x + layer.gamma_1(attend(layer.cross_attn, x, other)))
+    out: Tensor = layer.norm2(x + layer.gamma_2(feed_forward(layer, x)))
+    return out
+
+
+def _normed(layer: Any, x: Tensor) -> Tensor:
+    out: Tensor = layer.norm_out(x) if layer.norm_out else x
+    return out
+
+
+def feed_forward(layer: Any, x: Tensor) -> Tensor:
+    out: Tensor = layer.linear2(layer.activation(layer.linear1(x)))
+    return out
+
+
+def attend(attention: nn.MultiheadAttention, x: Tensor, other: Tensor) -> Tensor:
+    """`nn.MultiheadAttention` without its fast path, which writes all scores to memory."""
+    channels, heads = attention.embed_dim, attention.num_heads
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if x is other:
+        query, key, value = F.linear(x, weight, bias).chunk(3, dim=-1)
+    else:
+        query = F.linear(x, weight[:channels], bias[:channels])
+        key, value = F.linear(other, weight[channels:], bias[channels:]).chunk(2, dim=-1)
+    query, key, value = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (query, key, value))
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias)

@@ -1,0 +1,97 @@
+"""The mix as the model wants it, read from the raw file that the decoder left: resampled, in stereo, normalised."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import EmptyInput
+from engine.separation.resample import Resampler
+
+_FRAME_BYTES = 4  # float32
+_BLOCK_SAMPLES = 1 << 19
+
+
+class PcmMix:
+    """A raw file of interleaved little-endian float32. Whatever the length of the song, only blocks of it are in
+    memory. It may be read from several threads.
+
+    Normalised as stock Demucs does it (`demucs.api.Separator`): minus the mean and divided by the deviation of the
+    mean of its channels; `denormalise` takes a stem back.
+    """
+
+    def __init__(
+        self, path: Path, *, channels: int, sample_rate: int, model_rate: int = 44100, model_channels: int = 2
+    ) -> None:
+        """Reads the file once, for its level. Raises `EmptyInput`."""
+        self.path = path
+        self.sample_rate = model_rate
+        self.channels = model_channels
+        self._file_channels = channels
+        self._file_samples = path.stat().st_size // (_FRAME_BYTES * channels)
+        self._resampler = Resampler(sample_rate, model_rate)
+        self.samples = self._resampler.samples(self._file_samples)
+        if self.samples == 0:
+            raise EmptyInput
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            self.mean, self.std = self._level()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """(channels, stop - start), normalised."""
+        return (self.plain(start, stop) - self.mean) / self.std
+
+    def plain(self, start: int, stop: int) -> Tensor:
+        """(channels, stop - start), resampled and in the model's channels, at the song's own level."""
+        mix = self._resampler.read(self._file_read, self._file_samples, start, stop)
+        if mix.shape[0] == self.channels:
+            return mix
+        if self.channels == 1:
+            return mix.mean(0, keepdim=True)
+        return mix.expand(self.channels, -1) if mix.shape[0] == 1 else mix[: self.channels]
+
+    def denormalise(self, stem: Tensor) -> Tensor:
+        """A stem of the normalised mix, back at the song's level."""
+        return stem * self.std + self.mean
+
+    def _file_read(self, start: int, stop: int) -> Tensor:
+        frame = _FRAME_BYTES * self._file_channels
+        data = bytearray(os.pread(self._file, (stop - start) * frame, start * frame))
+        samples = np.frombuffer(data, dtype="<f4").reshape(-1, self._file_channels)
+        return torch.from_numpy(np.ascontiguousarray(samples.T, dtype=np.float32))
+
+    def _level(self) -> tuple[float, float]:
+        # Around the first block's mean, so that a large offset does not drown the deviation.
+        total, squares, around = 0.0, 0.0, None
+        for start in range(0, self.samples, _BLOCK_SAMPLES):
+            reference = self.plain(start, min(start + _BLOCK_SAMPLES, self.samples)).mean(0).double()
+            if around is None:
+                around = float(reference.mean())
+            reference -= around
+            total += float(reference.sum())
+            squares += float(reference.square().sum())
+        assert around is not None
+        variance = max(0.0, squares - total**2 / self.samples) / max(1, self.samples - 1)
+        return around + total / self.samples, variance**0.5 + 1e-8

@@ -1,0 +1,170 @@
+"""The library of models: where each one is, loading it, and keeping the ones in use in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
+from engine.jobs import MODELS
+from engine.separation.loaded import LoadedModel
+from engine.separation.shelves import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf
+from engine.separation.weights import load_bag, load_torchaudio_network, missing_for
+
+EMBEDDED = Path(__file__).with_name("embedded")
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """Whether a model can be used here: on disk, to be fetched at first use, or why not."""
+
+    name: str
+    state: Literal["ready", "to_fetch", "unavailable"]
+    reason: str | None = None
+
+
+class ModelLibrary:
+    """Safe to use from several threads; a model is fetched and loaded once, however many ask for it."""
+
+    def __init__(
+        self,
+        models_dir: Path | None,
+        cache_dir: Path,
+        memory_budget_bytes: int,
+        *,
+        shelves: Sequence[Shelf] | None = None,
+    ) -> None:
+        """`models_dir`: the operator's own folder, looked in first (also for pickles, which can run code).
+        `cache_dir`: what is fetched goes here. `memory_budget_bytes`: weights kept in memory; what was not used for
+        longest goes first. `shelves`: where to look, in order, if not in the usual places."""
+        own = [FolderShelf(models_dir, pickles=True)] if models_dir is not None else []
+        self._shelves: list[Shelf] = (
+            list(shelves)
+            if shelves is not None
+            else [
+                *own,
+                FolderShelf(EMBEDDED, pickles=False),
+                TorchaudioShelf([models_dir] if models_dir is not None else [], cache_dir / "torchaudio"),
+                HubShelf(cache_dir / "hub"),
+                LegacyShelf(cache_dir / "legacy"),
+            ]
+        )
+        self._budget_bytes = memory_budget_bytes
+        self._resident: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
+
+    @classmethod
+    def from_environment(cls) -> ModelLibrary:
+        """As the settings say: `STEMIFY_MODELS_DIR`, `STEMIFY_DATA_DIR` and so on."""
+        from config.settings import load
+
+        settings = load()
+        return cls(settings.models_dir, settings.data_dir / "models", settings.workers.model_memory_bytes)
+
+    def states(self) -> list[ModelState]:
+        """Every named model, and whether it can be used; nothing is asked of the network."""
+        return [self.state(name) for name in MODELS]
+
+    def state(self, name: str) -> ModelState:
+        reason = missing_for(name)
+        if reason is not None:
+            return ModelState(name, "unavailable", reason)
+        try:
+            if self._find(name) is not None:
+                return ModelState(name, "ready")
+        except ModelCorrupt as error:
+            return ModelState(name, "unavailable", error.message)
+        if name == "mini":
+            return ModelState(name, "unavailable", "Its weights are not part of this copy of Stemify.")
+        if any(isinstance(shelf, HubShelf) and shelf.is_offline for shelf in self._shelves):
+            return ModelState(name, "unavailable", "Its weights are not on this machine, and HF_HUB_OFFLINE is set.")
+        return ModelState(name, "to_fetch", "Its weights are fetched when it is first used.")
+
+    def load(self, name: str, progress: Progress | None = None) -> LoadedModel:
+        """The model, from memory, from disk, or fetched first. Raises `UnknownModel`, `ModelUnavailable`,
+        `ModelCorrupt`."""
+        self._check(name)
+        with self._lock_of(name):
+            with self._lock:
+                if name in self._resident:
+                    self._resident.move_to_end(name)
+                    return self._resident[name]
+            model = self._load(name, progress or _say_nothing)
+            with self._lock:
+                self._resident[name] = model
+                self._make_room()
+        return model
+
+    def is_resident(self, name: str) -> bool:
+        with self._lock:
+            return name in self._resident
+
+    def pull(self, name: str, progress: Progress | None = None) -> None:
+        """Fetch a model's files unless they are on this machine. Raises as `load`."""
+        self._check(name)
+        with self._lock_of(name):
+            if self._find(name) is None:
+                self._fetch(name, progress or _say_nothing)
+
+    def _check(self, name: str) -> None:
+        if name not in MODELS:
+            raise UnknownModel(f"There is no model {name[:40]!r}. Choose one of: {', '.join(MODELS)}.")
+        reason = missing_for(name)
+        if reason is not None:
+            raise ModelUnavailable(f"The model {name} cannot be used here. {reason}")
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        with self._lock:
+            return self._loading.setdefault(name, threading.Lock())
+
+    def _load(self, name: str, progress: Progress) -> LoadedModel:
+        found = self._find(name)
+        if found is None:
+            return self._open(name, self._fetch(name, progress))
+        try:
+            return self._open(name, found)
+        except ModelCorrupt:
+            if not found.volatile:
+                raise
+            for file in found.files:
+                file.resolve().unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
+        return self._open(name, self._fetch(name, progress))
+
+    def _open(self, name: str, found: Found) -> LoadedModel:
+        if name == "hdemucs_high" and found.files[0].suffix == ".pt":
+            return LoadedModel.of(load_torchaudio_network(found.files[0]), name)
+        return LoadedModel.of(load_bag(found.bag, found.files), name)
+
+    def _find(self, name: str) -> Found | None:
+        return next((found for shelf in self._shelves if (found := shelf.find(name)) is not None), None)
+
+    def _fetch(self, name: str, progress: Progress) -> Found:
+        problems: list[ModelUnavailable] = []
+        for shelf in self._shelves:
+            try:
+                found = shelf.fetch(name, progress)
+            except ModelUnavailable as error:
+                problems.append(error)
+                continue
+            if found is not None:
+                return found
+        raise ModelUnavailable(
+            f"The weights of {name} are not on this machine and could not be fetched. Whoever runs this bot can fetch "
+            f"them with “python -m engine models pull {name}” where there is a network, or put them into the folder "
+            "that STEMIFY_MODELS_DIR names; until then, choose another model.",
+            detail="; ".join(f"{problem.message} {problem.detail or ''}" for problem in problems) or None,
+        )
+
+    def _make_room(self) -> None:
+        while len(self._resident) > 1 and sum(m.size_bytes for m in self._resident.values()) > self._budget_bytes:
+            self._resident.popitem(last=False)
+
+
+def _say_nothing(done_bytes: int, total_bytes: int | None) -> None:
+    return None

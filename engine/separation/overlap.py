@@ -1,0 +1,72 @@
+"""Overlap-add that lets go of every sample as soon as it is final."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.separation.segments import Plan, Segment, blend_window
+
+
+class StemBuffer:
+    """Sums the segments of one run into its stems, on the device that they come from.
+
+    It holds only what is not final yet: from the last sample given out to the end of the furthest segment.
+    """
+
+    def __init__(
+        self, plan: Plan, shares: Sequence[Sequence[float]], *, channels: int, samples: int, device: torch.device
+    ) -> None:
+        """`shares[stream][stem]`: the part that a stream has in a stem (over all streams they add up to 1)."""
+        self._plan = plan
+        self._shares = [torch.tensor(row, dtype=torch.float32, device=device)[:, None, None] for row in shares]
+        self._samples = samples
+        self.device = device
+        self._next = [stream.start for stream in plan.streams]  # per stream: up to here it has been added
+        self._start = 0  # the position of the buffer's first sample
+        self._data = torch.zeros(len(shares[0]), channels, 0, device=device)
+        self._windows: dict[tuple[int, int], Tensor] = {}
+
+    def move(self, device: torch.device) -> None:
+        """Go on on another device."""
+        self.device = device
+        self._data = self._data.to(device)
+        self._shares = [share.to(device) for share in self._shares]
+        self._windows.clear()
+
+    def add(self, segment: Segment, stems: Tensor) -> None:
+        """Add `stems` (stems, channels, segment.samples). Segments of one stream must come in order."""
+        stream = self._plan.streams[segment.stream]
+        begin = max(segment.start, 0)
+        end = segment.start + segment.samples
+        if end > begin:
+            inner = slice(begin - segment.start, segment.samples)
+            self._grow(end)
+            weight = self._window(segment)[inner] * self._shares[segment.stream]
+            self._data[..., begin - self._start : end - self._start].addcmul_(stems[..., inner], weight)
+        self._next[segment.stream] = min(segment.start + stream.stride, stream.stop)
+
+    def take(self) -> tuple[int, Tensor] | None:
+        """The samples that became final since the last call: (position, (stems, channels, n)), or None."""
+        final = min(self._next)
+        if final <= self._start:
+            return None
+        n = final - self._start
+        position, block = self._start, self._data[..., :n].clone()
+        self._data = self._data[..., n:].clone()
+        self._start = final
+        return position, block
+
+    def _grow(self, end: int) -> None:
+        missing = end - self._start - self._data.shape[-1]
+        if missing > 0:
+            self._data = torch.nn.functional.pad(self._data, (0, missing))
+
+    def _window(self, segment: Segment) -> Tensor:
+        stream = self._plan.streams[segment.stream]
+        key = (stream.member, min(segment.index, stream.settled))
+        if key not in self._windows:
+            self._windows[key] = torch.from_numpy(blend_window(stream, segment.index).copy()).to(self.device)
+        return self._windows[key]

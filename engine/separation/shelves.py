@@ -1,0 +1,241 @@
+"""Where weights come from: the operator's folder, the package itself, the Hugging Face hub, demucs' old host.
+
+A shelf's `find` never touches the network; `fetch` downloads what is missing into the shelf's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from demucs.hf import DEFAULT_NAMESPACE, hf_repo_name
+from demucs.pretrained import REMOTE_ROOT, ROOT_URL
+
+from engine.errors import ModelCorrupt, ModelUnavailable
+from engine.separation.download import download
+from engine.separation.weights import Bag, file_sha256
+
+Progress = Callable[[int, int | None], None]
+"""(bytes so far, bytes in all where that is known), of the file that is being fetched."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model whose files are all on this machine. `volatile`: we fetched them, so we may fetch them again."""
+
+    bag: Bag
+    files: list[Path]
+    volatile: bool = False
+
+
+class Shelf(Protocol):
+    def find(self, model: str) -> Found | None:
+        """Raises `ModelCorrupt` for a description that cannot be read."""
+        ...
+
+    def fetch(self, model: str, progress: Progress) -> Found | None:
+        """None: this shelf does not have the model. Raises `ModelUnavailable` when it cannot be reached."""
+        ...
+
+
+class FolderShelf:
+    """A folder in demucs' own formats: `<model>.yaml` beside `<signature>.safetensors` or `<signature>-<checksum>.th`,
+    or one network alone as `<model>.safetensors`/`.th`."""
+
+    def __init__(self, folder: Path, *, pickles: bool) -> None:
+        """`pickles`: whether whoever filled the folder may run code here, which a .th file can."""
+        self._folder = folder
+        self._pickles = pickles
+
+    def find(self, model: str) -> Found | None:
+        description = self._folder / f"{model}.yaml"
+        if not description.is_file():
+            file = self._file(model)
+            return None if file is None else Found(Bag((model,)), [file])
+        bag = Bag.read(description)
+        files = [self._file(member) for member in bag.members]
+        present = [file for file in files if file is not None]
+        return Found(bag, present) if len(present) == len(files) else None
+
+    def fetch(self, model: str, progress: Progress) -> Found | None:
+        return None
+
+    def _file(self, signature: str) -> Path | None:
+        plain = self._folder / f"{signature}.safetensors"
+        if plain.is_file():
+            return plain
+        if not self._pickles:
+            return None
+        found = sorted([*self._folder.glob(f"{signature}.th"), *self._folder.glob(f"{signature}-*.th")])
+        if len(found) > 1:
+            raise ModelCorrupt(f"The folder of models holds {signature} more than once. Ask its owner to keep one.")
+        return found[0] if found else None
+
+
+class HubShelf:
+    """The Hugging Face hub, and its cache."""
+
+    def __init__(self, cache: Path, *, endpoint: str | None = None, namespace: str = DEFAULT_NAMESPACE) -> None:
+        self._cache = cache
+        self._endpoint = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        self._namespace = namespace
+
+    @property
+    def is_offline(self) -> bool:
+        return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+    def find(self, model: str) -> Found | None:
+        description = self._cached(model, f"{model}.yaml")
+        if description is None:
+            return None
+        bag = Bag.read(description)
+        files = [self._cached(model, f"{member}.safetensors") for member in bag.members]
+        present = [file for file in files if file is not None]
+        return Found(bag, present, volatile=True) if len(present) == len(files) else None
+
+    def fetch(self, model: str, progress: Progress) -> Found | None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+        if self.is_offline:
+            raise ModelUnavailable(detail="HF_HUB_OFFLINE is set")
+        try:
+            # hf_hub_download waits and tries again for half a minute when nobody answers; this says so at once.
+            get_hf_file_metadata(hf_hub_url(self._repo(model), f"{model}.yaml", endpoint=self._endpoint))
+            bag = Bag.read(self._download(model, f"{model}.yaml", progress))
+            files = [self._download(model, f"{member}.safetensors", progress) for member in bag.members]
+        except (RepositoryNotFoundError, EntryNotFoundError, GatedRepoError):
+            return None
+        except ModelUnavailable:
+            raise
+        except Exception as error:  # httpx2, sockets, files: the hub's client lets them all through
+            raise ModelUnavailable(
+                f"The weights of {model} could not be fetched from {self._endpoint}.", detail=repr(error)
+            ) from error
+        return Found(bag, files, volatile=True)
+
+    def _repo(self, model: str) -> str:
+        return f"{self._namespace}/{hf_repo_name(model)}"
+
+    def _cached(self, model: str, filename: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self._repo(model), filename, cache_dir=self._cache)
+        return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+
+    def _download(self, model: str, filename: str, progress: Progress) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        path = Path(
+            hf_hub_download(
+                self._repo(model),
+                filename,
+                cache_dir=self._cache,
+                endpoint=self._endpoint,
+                tqdm_class=_reporting(progress),
+            )
+        )
+        promised = path.resolve().name  # large files are filed under their SHA-256
+        if len(promised) == 64 and file_sha256(path) != promised:
+            path.resolve().unlink()
+            path.unlink()
+            raise ModelUnavailable(f"{filename} of {model} arrived damaged. Try again.")
+        return path
+
+
+class LegacyShelf:
+    """The host that demucs used before the hub: pickles, each pinned by a checksum that demucs itself brings."""
+
+    def __init__(
+        self, cache: Path, *, root_url: str = ROOT_URL, files: Mapping[str, str] | None = None, bags: Path = REMOTE_ROOT
+    ) -> None:
+        """`files`: signature → path under `root_url`, its name ending in `-<checksum>.th`."""
+        self._cache = cache
+        self._root_url = root_url
+        self._files = demucs_files() if files is None else files
+        self._bags = bags
+
+    def find(self, model: str) -> Found | None:
+        bag = self._bag(model)
+        if bag is None:
+            return None
+        paths = [self._cache / Path(self._files[member]).name for member in bag.members]
+        return Found(bag, paths, volatile=True) if all(path.is_file() for path in paths) else None
+
+    def fetch(self, model: str, progress: Progress) -> Found | None:
+        bag = self._bag(model)
+        if bag is None:
+            return None
+        paths = []
+        for member in bag.members:
+            path = self._cache / Path(self._files[member]).name
+            checksum = path.stem.rpartition("-")[2]
+            download(self._root_url + self._files[member], path, checksum=checksum, progress=progress)
+            paths.append(path)
+        return Found(bag, paths, volatile=True)
+
+    def _bag(self, model: str) -> Bag | None:
+        description = self._bags / f"{model}.yaml"
+        if not description.is_file():
+            return None
+        bag = Bag.read(description)
+        return bag if all(member in self._files for member in bag.members) else None
+
+
+class TorchaudioShelf:
+    """torchaudio's one model. Its weights have no pinned checksum, but they are opened as plain tensors only."""
+
+    url = "https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt"
+
+    def __init__(self, folders: list[Path], cache: Path) -> None:
+        self._folders = folders
+        self._cache = cache
+
+    def find(self, model: str) -> Found | None:
+        if model != "hdemucs_high":
+            return None
+        for folder in (*self._folders, self._cache):
+            path = folder / "hdemucs_high_trained.pt"
+            if path.is_file():
+                return Found(Bag((model,)), [path], volatile=folder == self._cache)
+        return None
+
+    def fetch(self, model: str, progress: Progress) -> Found | None:
+        if model != "hdemucs_high":
+            return None
+        path = self._cache / "hdemucs_high_trained.pt"
+        download(self.url, path, checksum=None, progress=progress)
+        return Found(Bag((model,)), [path], volatile=True)
+
+
+def demucs_files() -> dict[str, str]:
+    """Signature → path on demucs' old host, from the list in the demucs package."""
+    root, found = "", {}
+    for line in map(str.strip, (REMOTE_ROOT / "files.txt").read_text().splitlines()):
+        if line.startswith("root:"):
+            root = line.removeprefix("root:").strip()
+        elif line and not line.startswith("#"):
+            found[line.partition("-")[0]] = root + line
+    return found
+
+
+def _reporting(progress: Progress) -> Any:
+    """A progress bar that draws nothing and tells `progress`."""
+
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Reporting(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            start: Callable[..., None] = super().__init__
+            start(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
+            progress(int(self.n), None if self.total is None else int(self.total))
+            return None
+
+    return Reporting

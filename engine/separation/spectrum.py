@@ -1,0 +1,67 @@
+"""Demucs' STFT and its inverse, without the frames that it throws away, the checks that wait for a GPU, and the
+window that is made anew every time. Same values as `HTDemucs._spec`/`_ispec` and `HDemucs._spec`/`_ispec`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+
+class Spectrum:
+    """Spectra of windows of one length on one device. `old`: the padding of the first MDX models (`hybrid_old`)."""
+
+    def __init__(self, *, fft_samples: int, length: int, old: bool, device: torch.device) -> None:
+        self.fft_samples = fft_samples
+        self.hop = fft_samples // 4
+        self.length = length
+        self.frames = math.ceil(length / self.hop)
+        self._old = old
+        self._pad = self.hop // 2 * 3
+        window = torch.hann_window(fft_samples)
+        # Of the padded spectrum (two empty frames on either side) these samples are the output.
+        begin = fft_samples // 2 + (0 if old else self._pad)
+        envelope = torch.zeros((self.frames + 4 + 3) * self.hop)
+        for frame in range(self.frames + 4):
+            envelope[frame * self.hop : frame * self.hop + fft_samples] += window**2
+        self._begin = begin - 2 * self.hop
+        self._window = window.to(device)
+        self._scale = (1 / envelope[begin : begin + length].clamp_min(1e-11)).to(device)
+
+    def analyse(self, mix: Tensor) -> Tensor:
+        """(batch, channels, length) → real (batch, channels * 2, bins, frames); real and imaginary parts take turns
+        as channels, the Nyquist bin is left out."""
+        batch, channels, length = mix.shape
+        padded = self._padded(mix, self._pad, self._pad + self.frames * self.hop - length)
+        frames = padded.unfold(-1, self.fft_samples, self.hop) * self._window
+        spectrum = torch.view_as_real(torch.fft.rfft(frames, norm="ortho")[..., :-1])
+        # (batch, channels, frames, bins, 2)
+        return spectrum.permute(0, 1, 4, 3, 2).reshape(batch, channels * 2, -1, self.frames)
+
+    def synthesise(self, parts: Tensor) -> Tensor:
+        """(batch, stems, channels * 2, bins, frames), as `analyse` gives them, → (batch, stems, channels, length)."""
+        batch, stems, doubled, bins, frames = parts.shape
+        split = parts.view(batch * stems * doubled // 2, 2, bins, frames).permute(0, 3, 2, 1)
+        spectrum = torch.view_as_complex(F.pad(split, (0, 0, 0, 1)).contiguous())
+        pieces = torch.fft.irfft(spectrum, n=self.fft_samples, norm="ortho") * self._window
+        pieces = pieces.view(-1, frames, 4, self.hop)
+        summed = pieces.new_zeros(pieces.shape[0], frames + 4, self.hop)
+        for quarter in range(4):
+            summed[:, quarter : quarter + frames] += pieces[:, :, quarter]
+        signal: Tensor = summed.view(summed.shape[0], -1)[:, self._begin : self._begin + self.length]
+        signal = signal * self._scale
+        return signal.view(batch, stems, doubled // 2, self.length)
+
+    def _padded(self, mix: Tensor, left: int, right: int) -> Tensor:
+        if self._old:
+            return F.pad(mix, (left, right))
+        # A reflection needs more samples than it adds: a very short mix gets zeros first, as in `demucs.hdemucs.pad1d`.
+        missing = max(left, right) - mix.shape[-1] + 1
+        if missing > 0:
+            zeros_right = min(right, missing)
+            zeros_left = missing - zeros_right
+            mix = F.pad(mix, (zeros_left, zeros_right))
+            left, right = left - zeros_left, right - zeros_right
+        return F.pad(mix, (left, right), mode="reflect")
