@@ -31,7 +31,7 @@ SELECT * FROM jobs WHERE id = :id;
 SELECT * FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC LIMIT :limit;
 
 -- name: active_jobs_of
-SELECT * FROM jobs WHERE owner = :owner AND status IN ('pending', 'processing')
+SELECT * FROM jobs INDEXED BY jobs_active WHERE owner = :owner AND status IN ('pending', 'processing')
 ORDER BY created_at DESC, id DESC LIMIT :limit;
 
 -- name: ids_of
@@ -44,9 +44,9 @@ SELECT * FROM jobs WHERE status = 'processing' ORDER BY created_at, id;
 -- The owner whose turn it is, then their oldest job. One statement, so one transaction.
 UPDATE jobs SET status = 'processing', attempt = 1, stage = NULL, updated_at = max(updated_at, :now)
 WHERE status IN {to_processing} AND id = (
-    SELECT id FROM jobs
+    SELECT id FROM jobs INDEXED BY jobs_waiting
     WHERE status = 'pending' AND owner = (
-        SELECT owner FROM owners WHERE pending > 0 ORDER BY running, last_claim, oldest_pending, owner LIMIT 1
+        SELECT owner FROM owners INDEXED BY owners_turn WHERE pending > 0 ORDER BY running, last_claim, oldest_pending, owner LIMIT 1
     )
     ORDER BY created_at, id LIMIT 1
 )
@@ -94,7 +94,7 @@ WITH this AS (
     SELECT
         owners.*,
         (
-            SELECT count(*) FROM jobs AS earlier
+            SELECT count(*) FROM jobs AS earlier INDEXED BY jobs_waiting
             WHERE earlier.owner = jobs.owner AND earlier.status = 'pending'
                 AND (earlier.created_at, earlier.id) < (jobs.created_at, jobs.id)
         ) AS own_ahead
@@ -107,7 +107,7 @@ SELECT 1 + own_ahead + coalesce((
         + ((-other.running, other.last_claim, other.oldest_pending, other.owner)
             < (-this.running, this.last_claim, this.oldest_pending, this.owner))
     )))
-    FROM owners AS other WHERE other.pending > 0 AND other.owner <> this.owner
+    FROM owners AS other INDEXED BY owners_turn WHERE other.pending > 0 AND other.owner <> this.owner
 ), 0) AS place
 FROM this;
 
@@ -141,7 +141,8 @@ DELETE FROM deletions WHERE job_id = :id;
 DELETE FROM owners WHERE pending = 0 AND running = 0 AND last_claim < (SELECT last FROM turns) - 1000;
 
 -- name: over_since
-SELECT * FROM jobs WHERE status = :status AND updated_at < :before ORDER BY updated_at LIMIT :limit;
+SELECT * FROM jobs INDEXED BY jobs_over
+WHERE status IN ('completed', 'failed') AND status = :status AND updated_at < :before ORDER BY updated_at LIMIT :limit;
 
 -- name: briefs
 -- As much of these jobs as the sweeper needs.

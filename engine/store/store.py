@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,13 +17,15 @@ from typing import Any, Self
 
 import aiosqlite
 
-from engine.errors import IllegalTransition, QueueFull
+from engine.errors import IllegalTransition, QueueFull, StoreDamaged
 from engine.jobs import Job, JobResult, JobStatus, Quality, Stage
 from engine.store.archive import Archive
 from engine.store.database import Database
 from engine.store.migrations import MIGRATIONS
 from engine.store.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.store.sql import load_queries
+
+log = logging.getLogger(__name__)
 
 ARCHIVE_BATCH = 500
 _RETRY_AFTER_S = (10.0, 600.0)  # what a full queue asks people to wait, at least and at most
@@ -148,7 +151,13 @@ class Store:
     async def list_of(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
         """The owner's jobs that are not archived, newest first."""
         query = self._sql.active_jobs_of if active_only else self._sql.jobs_of
-        return [from_row(row) for row in await self.database.read(query, {"owner": owner, "limit": limit})]
+        jobs: list[Job] = []
+        for row in await self.database.read(query, {"owner": owner, "limit": limit}):
+            try:
+                jobs.append(from_row(row))
+            except StoreDamaged as error:  # one bad row does not hide the others
+                log.error("job %s cannot be read: %s", row["id"], error.detail)
+        return jobs
 
     async def all_ids_of(self, owner: str) -> list[str]:
         """Every job of an owner, archived ones too, for the deletion of everything they have."""

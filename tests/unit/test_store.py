@@ -1,0 +1,374 @@
+"""The job store: what is accepted, and who may write what."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull, StoreDamaged
+from engine.jobs import TRANSITIONS, Job, JobStatus, Stage, new_job_id
+from engine.store.store import Caps, Store
+from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
+    store = await Store.open(tmp_path / "stemify.sqlite3", now=clock)
+    yield store
+    await store.close()
+
+
+async def accepted(store: Store, job: Job | None = None) -> Job:
+    job = job or pending_job()
+    await store.add(job, NO_CAPS)
+    return job
+
+
+async def claimed(store: Store) -> Job:
+    await accepted(store)
+    job = await store.claim()
+    assert job is not None
+    return job
+
+
+async def test_a_job_comes_back_as_it_was_accepted(store: Store) -> None:
+    job = await accepted(
+        store, pending_job(scope="discord:7", title="Ünïcode – 日本 \N{PILE OF POO} '); DROP TABLE jobs;--")
+    )
+    assert await store.get(job.id) == job
+    assert await store.list_of(job.owner, limit=5) == [job]
+
+
+async def test_an_unknown_id_is_nothing(store: Store) -> None:
+    for job_id in (new_job_id(), "", "nonsense", "../x", "ffffffff-ffff-7fff-bfff-ffffffffffff", "a\0b"):
+        assert await store.get(job_id) is None
+        assert await store.queue_place(job_id) is None
+
+
+async def test_a_job_goes_through_its_life(store: Store, clock: Clock) -> None:
+    job = await accepted(store)
+    clock.move(seconds=5)
+    running = await store.claim()
+    assert running is not None
+    assert (running.id, running.status, running.attempt, running.updated_at) == (job.id, "processing", 1, clock())
+    assert await store.save_progress(job.id, 1, Stage.SEPARATING, 40)
+    clock.move(seconds=20)
+    done = await store.complete(job.id, 1, result_of(job), 25)
+    assert done is not None and done == await store.get(job.id)
+    assert (done.status, done.progress, done.stage, done.actual_duration) == ("completed", 100, None, 25)
+    assert done.result == result_of(job)
+    assert done.updated_at == clock()
+
+
+async def test_an_accepted_id_is_not_accepted_again(store: Store) -> None:
+    job = await accepted(store)
+    with pytest.raises(AlreadyAccepted):
+        await store.add(job, NO_CAPS)
+    assert (await store.counts())[JobStatus.PENDING] == 1
+
+
+async def test_only_a_pending_job_is_accepted(store: Store) -> None:
+    over = pending_job().model_copy(update={"status": JobStatus.FAILED, "error": "no"})
+    with pytest.raises(IllegalTransition):
+        await store.add(over, NO_CAPS)
+
+
+async def test_nothing_is_claimed_from_an_empty_queue(store: Store) -> None:
+    assert await store.claim() is None
+    await claimed(store)
+    assert await store.claim() is None
+
+
+async def test_concurrent_claims_never_give_the_same_job(store: Store) -> None:
+    for number in range(30):
+        await accepted(store, pending_job(f"discord:{number % 7}"))
+    jobs = await asyncio.gather(*(store.claim() for _ in range(40)))
+    ids = [job.id for job in jobs if job]
+    assert len(ids) == len(set(ids)) == 30
+
+
+# Attempts are fenced.
+
+
+async def test_a_lost_attempt_changes_nothing(store: Store) -> None:
+    job = await claimed(store)
+    second = await store.next_attempt(job.id, 1)
+    assert second is not None and (second.attempt, second.status) == (2, "processing")
+    assert await store.next_attempt(job.id, 1) is None
+    assert not await store.save_progress(job.id, 1, Stage.ENCODING, 95)
+    assert not await store.set_input(job.id, 1, title="x", artist=None, input_size=1, input_duration=1)
+    assert await store.complete(job.id, 1, result_of(job), 9) is None
+    assert await store.fail(job.id, attempt=1, code="x", message="x.") is None
+    assert await store.get(job.id) == second
+    assert await store.complete(job.id, 2, result_of(job, 2), 9) is not None
+
+
+async def test_what_is_over_stays_as_it_is(store: Store) -> None:
+    job = await claimed(store)
+    done = await store.complete(job.id, 1, result_of(job), 9)
+    assert await store.fail(job.id, attempt=None, code="cancelled", message="Cancelled.") is None
+    assert await store.fail(job.id, attempt=1, code="x", message="x.") is None
+    assert await store.complete(job.id, 1, result_of(job), 10) is None
+    assert await store.next_attempt(job.id, 1) is None
+    assert not await store.save_progress(job.id, 1, Stage.DECODING, 7)
+    assert await store.get(job.id) == done
+
+
+async def test_a_waiting_job_can_be_failed_and_is_never_claimed_then(store: Store) -> None:
+    job = await accepted(store)
+    failed = await store.fail(job.id, attempt=None, code="cancelled", message="Cancelled.")
+    assert failed is not None and failed.was_cancelled and failed.error == "Cancelled."
+    assert await store.claim() is None
+
+
+async def test_a_waiting_job_cannot_complete(store: Store) -> None:
+    job = await accepted(store)
+    assert await store.complete(job.id, 0, result_of(job), 9) is None
+    assert await store.complete(job.id, 1, result_of(job), 9) is None
+
+
+async def test_the_result_of_another_job_is_refused(store: Store) -> None:
+    job = await claimed(store)
+    with pytest.raises(ValueError, match="was offered for"):
+        await store.complete(job.id, 1, result_of(pending_job()), 9)
+
+
+async def test_progress_never_goes_back(store: Store) -> None:
+    job = await claimed(store)
+    assert await store.save_progress(job.id, 1, Stage.SEPARATING, 60)
+    assert await store.save_progress(job.id, 1, Stage.SEPARATING, 30)
+    again = await store.next_attempt(job.id, 1)
+    assert again is not None and (again.progress, again.stage) == (60, None)
+    assert await store.save_progress(job.id, 2, Stage.DECODING, 5)
+    now = await store.get(job.id)
+    assert now is not None and (now.progress, now.stage) == (60, "decoding")
+    await store.save_progress(job.id, 2, Stage.PUBLISHING, 250)
+    now = await store.get(job.id)
+    assert now is not None and now.progress == 99  # 100 is for completed jobs
+
+
+async def test_a_clock_that_jumps_back_does_not_make_a_job_younger(store: Store, clock: Clock) -> None:
+    job = await claimed(store)
+    clock.move(days=-400)
+    await store.save_progress(job.id, 1, Stage.DECODING, 5)
+    failed = await store.fail(job.id, attempt=1, code="x", message="x.")
+    assert failed is not None and failed.created_at <= failed.updated_at
+
+
+async def test_what_a_link_led_to_is_remembered(store: Store) -> None:
+    job = await claimed(store)
+    assert await store.set_input(job.id, 1, title="Song", artist="Band", input_size=9, input_duration=3.5)
+    found = await store.get(job.id)
+    assert found is not None
+    assert (found.title, found.artist, found.input_size, found.input_duration) == ("Song", "Band", 9, 3.5)
+    assert found.input_source == job.input_source
+
+
+async def test_what_was_running_is_found_at_the_next_start(store: Store, tmp_path: Path) -> None:
+    first, _ = await claimed(store), await claimed(store)
+    await accepted(store)
+    await store.close()
+    again = await Store.open(tmp_path / "stemify.sqlite3")
+    assert [job.id for job in await again.processing()] == sorted(job.id for job in await again.processing())
+    assert first.id in {job.id for job in await again.processing()}
+    assert (await again.counts())[JobStatus.PROCESSING] == 2
+    await again.close()
+
+
+# Raw SQL obeys the same table.
+
+
+def raw(store: Store) -> sqlite3.Connection:
+    return sqlite3.connect(store.database.path, isolation_level=None)
+
+
+SET = {
+    JobStatus.PENDING: "status = 'pending', result = NULL, error = NULL",
+    JobStatus.PROCESSING: "status = 'processing', result = NULL, error = NULL",
+    JobStatus.COMPLETED: "status = 'completed', result = '{}', error = NULL",
+    JobStatus.FAILED: "status = 'failed', result = NULL, error = 'no'",
+}
+
+
+@pytest.mark.parametrize(("before", "after"), list(product(JobStatus, JobStatus)))
+async def test_illegal_steps_are_refused_even_in_raw_sql(store: Store, before: JobStatus, after: JobStatus) -> None:
+    job = await accepted(store)
+    if before is not JobStatus.PENDING:
+        await store.claim()
+    if before is JobStatus.COMPLETED:
+        await store.complete(job.id, 1, result_of(job), 1)
+    if before is JobStatus.FAILED:
+        await store.fail(job.id, attempt=1, code="x", message="x.")
+    is_legal = after in TRANSITIONS[before] or (before == after and TRANSITIONS[before])
+    connection = raw(store)
+    try:
+        if is_legal:
+            connection.execute(f"UPDATE jobs SET {SET[after]} WHERE id = ?", (job.id,))
+        else:
+            with pytest.raises(sqlite3.IntegrityError, match="illegal transition"):
+                connection.execute(f"UPDATE jobs SET {SET[after]} WHERE id = ?", (job.id,))
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("column", [name for name in Job.model_fields if name not in ("keep", "status")])
+async def test_nothing_but_keep_changes_in_a_completed_job(store: Store, column: str) -> None:
+    job = await claimed(store)
+    await store.complete(job.id, 1, result_of(job), 1)
+    connection = raw(store)
+    try:
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute(f"UPDATE jobs SET {column} = {column} WHERE id = ?", (job.id,))
+        connection.execute("UPDATE jobs SET keep = 1 WHERE id = ?", (job.id,))
+    finally:
+        connection.close()
+
+
+async def test_a_job_cannot_be_smuggled_in_running_or_over(store: Store) -> None:
+    job = await accepted(store)
+    connection = raw(store)
+    try:
+        with pytest.raises(sqlite3.IntegrityError, match="begins as pending"):
+            connection.execute(
+                "INSERT INTO jobs SELECT 'x', 'processing', created_at, updated_at, input_type, input_source, model,"
+                " options, progress, result, error, estimated_duration, actual_duration, owner, scope, place, title,"
+                " artist, input_size, input_duration, attempt, stage, error_code, retry_of, keep FROM jobs WHERE id = ?",
+                (job.id,),
+            )
+    finally:
+        connection.close()
+
+
+async def test_an_illegal_step_inside_the_store_is_an_error_of_the_tree(store: Store) -> None:
+    job = await accepted(store)
+    with pytest.raises(IllegalTransition):
+        await store.database.run("UPDATE jobs SET status = 'completed', result = '{}' WHERE id = :id", {"id": job.id})
+
+
+# Caps.
+
+
+async def test_a_full_queue_says_when_to_come_back(store: Store) -> None:
+    caps = Caps(per_owner=2, per_scope=3, total=5)
+    await store.add(pending_job("a", scope="s", estimated_duration=120), caps)
+    await store.add(pending_job("a", scope="s", estimated_duration=240), caps)
+    with pytest.raises(QueueFull, match="You already have 2 jobs") as refused:
+        await store.add(pending_job("a", scope="t"), caps)
+    assert refused.value.retry_after_s == 120
+    assert "2 minutes" in refused.value.message
+    await store.add(pending_job("b", scope="s"), caps)
+    with pytest.raises(QueueFull, match="3 jobs in the queue from here"):
+        await store.add(pending_job("c", scope="s"), caps)
+    await store.add(pending_job("c"), caps)
+    await store.add(pending_job("c"), caps)
+    with pytest.raises(QueueFull, match="queue is full, with 5 jobs"):
+        await store.add(pending_job("d"), caps)
+    assert (await store.counts())[JobStatus.PENDING] == 5
+
+
+async def test_running_jobs_count_and_ended_ones_make_room(store: Store) -> None:
+    caps = Caps(per_owner=1, per_scope=1, total=1)
+    await store.add(pending_job("a", scope="s"), caps)
+    job = await store.claim()
+    assert job is not None
+    for late in (pending_job("a", scope="x"), pending_job("b", scope="s"), pending_job("c")):
+        with pytest.raises(QueueFull):
+            await store.add(late, caps)
+    await store.fail(job.id, attempt=1, code="x", message="x.")
+    await store.add(pending_job("a", scope="s"), caps)
+
+
+async def test_caps_hold_when_many_submit_at_once(store: Store) -> None:
+    caps = Caps(per_owner=10, per_scope=50, total=1000)
+    outcomes = await asyncio.gather(*(store.add(pending_job("a"), caps) for _ in range(40)), return_exceptions=True)
+    assert sum(outcome is None for outcome in outcomes) == 10
+    assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 30
+
+
+async def test_what_is_refused_by_the_second_half_of_accepting_is_not_stored(store: Store) -> None:
+    async def refuse(_writer: object) -> None:
+        raise QueueFull(retry_after_s=1)
+
+    job = pending_job()
+    with pytest.raises(QueueFull):
+        await store.add(job, NO_CAPS, also=refuse)
+    assert await store.get(job.id) is None
+    assert (await store.counts())[JobStatus.PENDING] == 0
+
+
+# The rest.
+
+
+async def test_lists_are_the_owners_own_and_newest_first(store: Store) -> None:
+    mine = [await accepted(store, pending_job("me")) for _ in range(5)]
+    await accepted(store, pending_job("you"))
+    first = await store.claim()
+    assert first is not None
+    await store.fail(mine[0].id, attempt=None, code="x", message="x.")
+    newest_first = [job.id for job in reversed(mine)]
+    assert [job.id for job in await store.list_of("me", limit=25)] == newest_first
+    assert [job.id for job in await store.list_of("me", limit=2)] == newest_first[:2]
+    assert [job.id for job in await store.list_of("me", limit=25, active_only=True)] == newest_first[:4]
+    assert await store.list_of("nobody", limit=25) == []
+
+
+async def test_a_deleted_job_is_gone_and_its_files_are_noted_for_removal(store: Store) -> None:
+    job = await accepted(store)
+    assert await store.delete(job.id)
+    assert await store.get(job.id) is None
+    assert await store.deletions() == [job.id]
+    assert not await store.delete(job.id)
+    await store.forget_deletion(job.id)
+    assert await store.deletions() == []
+    assert sum((await store.counts()).values()) == 0
+
+
+async def test_keep_can_be_set_and_taken_back(store: Store) -> None:
+    job = await claimed(store)
+    await store.complete(job.id, 1, result_of(job), 1)
+    kept = await store.keep(job.id, True)
+    assert kept is not None and kept.keep and kept == await store.get(job.id)
+    loose = await store.keep(job.id, False)
+    assert loose is not None and not loose.keep
+    assert await store.keep(new_job_id(), True) is None
+
+
+async def test_speed_is_learned_and_follows_slowly(store: Store) -> None:
+    assert await store.speed("htdemucs", "fast", "cpu") is None
+    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=50, audio_s=100)
+    assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.5)
+    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=150, audio_s=100)
+    assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.8)
+    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=0, audio_s=100)
+    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=1, audio_s=0)
+    assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.8)
+    assert await store.speed("htdemucs", "fast", "cuda:0") is None
+
+
+async def test_one_unreadable_row_does_not_hide_the_others(store: Store) -> None:
+    bad, good = await accepted(store, pending_job("me")), await accepted(store, pending_job("me"))
+    await store.database.run("UPDATE jobs SET options = '{' WHERE id = :id", {"id": bad.id})
+    with pytest.raises(StoreDamaged):
+        await store.get(bad.id)
+    assert await store.list_of("me", limit=5) == [good]
+
+
+async def test_people_who_left_long_ago_lose_their_turn_number_and_nothing_else(store: Store) -> None:
+    await claimed(store)
+    await store.fail((await store.list_of("discord:1", limit=1))[0].id, attempt=1, code="x", message="x.")
+    await store.forget_idle_owners()
+    assert len(await store.database.read("SELECT * FROM owners")) == 1
+    await store.database.run("UPDATE turns SET last = last + 2000")
+    await accepted(store, pending_job("waits"))
+    await store.forget_idle_owners()
+    assert [row["owner"] for row in await store.database.read("SELECT owner FROM owners")] == ["waits"]

@@ -1,0 +1,299 @@
+"""The database file: made, upgraded, damaged, locked, full."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
+from engine.store.archive import Archive
+from engine.store.migrations import migrate, statements
+from engine.store.sql import load_queries, schema
+from engine.store.store import Store
+from tests.jobs import NO_CAPS, pending_job, result_of
+
+
+def version_of(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        connection.close()
+
+
+async def made(path: Path, jobs: int = 1) -> str:
+    store = await Store.open(path)
+    for _ in range(jobs):
+        job = pending_job(title="a title " * 20)
+        await store.add(job, NO_CAPS)
+    await store.close()
+    return job.id
+
+
+# Queries by name.
+
+
+def test_every_query_has_a_name_that_is_known() -> None:
+    text = "".join(f"-- name: {name}\nSELECT 1;\n" for name in load_queries().__dict__)
+    assert load_queries(text).claim == "SELECT 1;"
+    with pytest.raises(ValueError, match="nobody knows: \\['klaim'\\]"):
+        load_queries(text + "-- name: klaim\nSELECT 2;\n")
+    with pytest.raises(ValueError, match="missing: \\['claim'\\]"):
+        load_queries(text.replace("-- name: claim\n", ""))
+    with pytest.raises(ValueError, match="named twice: claim"):
+        load_queries(text + "-- name: claim\nSELECT 2;\n")
+
+
+def test_scripts_are_cut_into_whole_statements() -> None:
+    found = list(statements(schema()))
+    assert all(sqlite3.complete_statement(statement) for statement in found)
+    assert sum("CREATE TRIGGER" in statement for statement in found) == schema().count("CREATE TRIGGER")
+
+
+# Schema and migrations.
+
+
+async def test_the_database_has_the_settings_and_indexes_of_the_data_model(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    try:
+        assert (await store.database.read("PRAGMA journal_mode"))[0][0] == "wal"
+        assert (await store.database.run("PRAGMA synchronous"))[0][0] == 1  # NORMAL
+        assert (await store.database.run("PRAGMA foreign_keys"))[0][0] == 1
+        assert (await store.database.run("PRAGMA busy_timeout"))[0][0] > 0
+        indexes = {
+            tuple(row["name"] for row in await store.database.read(f"PRAGMA index_info({index['name']})"))
+            for index in await store.database.read("PRAGMA index_list(jobs)")
+            if not index["partial"]
+        }
+        assert indexes >= {("id",), ("status",), ("created_at",), ("status", "created_at")}
+    finally:
+        await store.close()
+
+
+async def test_readers_cannot_write(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    with pytest.raises(StoreReadOnly):
+        await store.database.read("DELETE FROM jobs")
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "query", ["claim", "active_jobs_of", "jobs_of", "job", "queue_place", "over_since", "shortest_active", "briefs"]
+)
+def test_no_frequent_query_reads_all_jobs(query: str) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    sql = getattr(load_queries(), query)
+    names = ("now", "id", "owner", "scope", "limit", "status", "before")
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(names, 1) | {"ids": "[]"}).fetchall()
+    connection.close()
+    assert not [step[3] for step in plan if step[3].startswith(("SCAN jobs", "SCAN earlier"))]
+
+
+UPGRADE = """
+-- A comment; with a semicolon.
+ALTER TABLE jobs ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm';
+CREATE TRIGGER moody AFTER INSERT ON jobs BEGIN
+    UPDATE counters SET jobs = jobs; SELECT 1;
+END;
+"""
+
+
+async def test_a_file_of_version_1_is_upgraded_and_keeps_its_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    job_id = await made(path)
+    assert version_of(path) == 1
+    connection = sqlite3.connect(path, isolation_level=None)
+    assert migrate(connection, [UPGRADE, "CREATE TABLE third (x);"]) == 3
+    assert migrate(connection, [UPGRADE, "CREATE TABLE third (x);"]) == 3
+    assert connection.execute("SELECT id, mood FROM jobs").fetchall() == [(job_id, "calm")]
+    connection.close()
+
+
+async def test_a_new_file_goes_through_all_versions(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    store = await Store.open(path, migrations=["CREATE TABLE second (x);"])
+    assert await store.database.read("SELECT * FROM second") == []
+    await store.close()
+    assert version_of(path) == 2
+
+
+async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    job_id = await made(path)
+    with pytest.raises(StoreFailed):
+        await Store.open(path, migrations=["CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);"])
+    assert version_of(path) == 1
+    store = await Store.open(path)
+    assert await store.get(job_id) is not None
+    assert await store.database.read("SELECT name FROM sqlite_master WHERE name = 'half'") == []
+    await store.close()
+
+
+async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    store = await Store.open(path, migrations=["CREATE TABLE later (x);"])
+    await store.close()
+    with pytest.raises(StoreTooNew, match="newer version"):
+        await Store.open(path)
+
+
+async def test_two_that_make_the_file_at_once_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    stores = await asyncio.gather(*(Store.open(path, readers=1) for _ in range(4)))
+    job = pending_job()
+    await stores[0].add(job, NO_CAPS)
+    assert await stores[3].get(job.id) == job
+    for store in stores:
+        await store.close()
+
+
+async def test_the_transitions_in_the_file_are_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    await made(path)
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM transitions")
+    connection.execute("INSERT INTO transitions VALUES ('completed', 'pending')")
+    connection.commit()
+    connection.close()
+    store = await Store.open(path)
+    assert len(await store.database.read("SELECT * FROM transitions")) == 4
+    assert await store.claim() is not None
+    await store.close()
+
+
+# Damage.
+
+
+async def test_a_file_that_is_no_database_is_refused_with_a_next_step(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    path.write_bytes(b"this is not a database, it is a text " * 200)
+    with pytest.raises(StoreDamaged, match="restore a backup"):
+        await Store.open(path)
+    assert path.read_bytes().startswith(b"this is not")  # nothing was "repaired"
+
+
+@pytest.mark.parametrize("damage", ["torn page", "cut short", "header"])
+async def test_a_damaged_database_is_refused_when_it_is_opened(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    await made(path, jobs=200)
+    data = bytearray(path.read_bytes())
+    if damage == "torn page":
+        for start in range(4096 * 8, len(data) - 4096, 4096 * 4):
+            data[start : start + 2048] = b"\xa5" * 2048
+    elif damage == "cut short":
+        del data[len(data) // 2 :]
+    else:
+        data[:16] = bytes(16)
+    path.write_bytes(data)
+    with pytest.raises(StoreDamaged):
+        await Store.open(path)
+
+
+async def test_a_damaged_archive_is_told_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    job, other = pending_job(), pending_job()
+    await store.add(other, NO_CAPS)
+    archive = Archive(tmp_path / "archive")
+    archive.add([job])
+    (tmp_path / "archive" / "2026-11.sqlite3").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StoreDamaged):
+        await store.get(job.id)
+    assert await store.get(other.id) == other
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_made_is_an_error_of_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreFailed):
+        await Store.open(tmp_path / "file" / "stemify.sqlite3")
+    (tmp_path / "stemify.sqlite3").mkdir()
+    with pytest.raises(StoreFailed):
+        await Store.open(tmp_path / "stemify.sqlite3")
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    await store.close()
+    await store.close()
+    with pytest.raises(StoreFailed):
+        await store.counts()
+    with pytest.raises(StoreFailed):
+        await store.claim()
+
+
+# Locked and full.
+
+
+async def test_a_short_lock_is_waited_out(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    await made(path)
+    store = await Store.open(path, busy_limit_s=30)
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.4, lambda: holder.execute("ROLLBACK"))
+    release.start()
+    assert await store.claim() is not None
+    release.join()
+    holder.close()
+    await store.close()
+
+
+async def test_a_lock_that_does_not_end_is_given_up_and_nothing_is_half_done(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    await made(path)
+    store = await Store.open(path, busy_limit_s=0.3)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        await store.claim()
+    with pytest.raises(StoreBusy):
+        await store.add(pending_job(), NO_CAPS)
+    assert len(await store.queue()) == 1  # reading goes on
+    holder.execute("ROLLBACK")
+    holder.close()
+    await store.add(pending_job(), NO_CAPS)
+    assert len(await store.queue()) == 2
+    await store.close()
+
+
+async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    pages = (await store.database.run("PRAGMA page_count"))[0][0]
+    await store.database.run(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreFull, match="disk"):
+        for _ in range(100):
+            await store.add(pending_job(title="x" * 3000), NO_CAPS)
+    accepted = len(await store.queue())
+    await store.database.run("PRAGMA max_page_count = 1000000")
+    await store.add(pending_job(), NO_CAPS)
+    assert len(await store.queue()) == accepted + 1 == sum((await store.counts()).values())
+    await store.close()
+
+
+async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    for _ in range(20):
+        task = asyncio.create_task(store.add(pending_job(), NO_CAPS))
+        await asyncio.sleep(0.0005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    job = pending_job()
+    await store.add(job, NO_CAPS)  # the writer is free, no transaction hangs
+    assert (await store.get(job.id)) == job
+    assert len(await store.queue()) == sum((await store.counts()).values())
+    claimed = await store.claim()
+    assert claimed is not None
+    finishing = asyncio.create_task(store.complete(claimed.id, 1, result_of(claimed), 1))
+    await asyncio.sleep(0)
+    finishing.cancel()
+    await asyncio.gather(finishing, return_exceptions=True)
+    await store.close()
+    again = await Store.open(tmp_path / "stemify.sqlite3")
+    found = await again.get(claimed.id)
+    assert found is not None and found.status == "completed"
+    await again.close()
