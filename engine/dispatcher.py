@@ -313,14 +313,17 @@ class Dispatcher:
         return None
 
     async def _end(self, job: Job, error: StemifyError) -> None:
-        await self._store.fail(
+        """Fail the job, unless it has ended otherwise in the meantime. A cancelled one fails in whatever attempt."""
+        cancelled = isinstance(error, Cancelled)
+        failed = await self._store.fail(
             job.id,
-            attempt=job.attempt,
+            attempt=None if cancelled else job.attempt,
             code=error.code,
             message=error.message,
             actual_duration=round(self._live.elapsed_s(job.id)),
         )
-        await self._clear(job.id, keep_input=not isinstance(error, Cancelled))
+        if failed is not None:
+            await self._clear(job.id, keep_input=not cancelled)
         self._live.tell(job.id)
 
     def _scratch(self, job: Job) -> Path:
