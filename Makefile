@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo run test check bench clean
+.PHONY: setup demo run test check bench canary clean
 
 setup: $(READY)
 
@@ -31,6 +31,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# One real video from the real YouTube: needs a network, is no part of the tests. LINK=https://… for another one.
+canary: setup
+	$(BIN)/python -m tests.canary '$(LINK)'
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -191,5 +191,6 @@ def _youtube(settings: Settings) -> Youtube:
         breaker_pause_s=youtube.breaker_pause_s,
         cookies_file=youtube.cookies_file,
         proxy=youtube.proxy,
+        ca_file=youtube.ca_file,
         enabled=youtube.enabled,
     )

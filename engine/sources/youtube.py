@@ -8,6 +8,7 @@ download, without a restart.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.util
 import logging
 import os
@@ -26,6 +27,7 @@ from pydantic import SecretStr
 
 from engine.errors import (
     AttemptError,
+    DiskFull,
     LinksNotYet,
     VideoTooLong,
     YoutubeFetcherDied,
@@ -161,6 +163,9 @@ class Youtube:
                     return await self._try(link, dest_dir, installed, on_progress)
         except TimeoutError:
             raise YoutubeTimedOut(detail=f"more than {self._total_timeout_s:g} s in all") from None
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (DiskFull if full else YoutubeFetcherDied)(detail=str(error)) from error
 
     async def _try(
         self, link: VideoLink, dest_dir: Path, installed: str, on_progress: Callable[[float], None]

@@ -62,6 +62,8 @@ class Failure(BaseModel):
     duration_s: float | None = None  # reason too_long
 
 
+DETAIL_CHARACTERS = 600
+
 _Row = tuple[str, type[AttemptError]]
 
 _CAUSES_IN_TEXTS: tuple[_Row, ...] = (
@@ -109,7 +111,7 @@ def classify(failure: Failure) -> AttemptError:
     """The error that `failure` means, its `detail` for the log free of addresses."""
     kind = _meaning(failure)
     said = [failure.phase, failure.reason or "", *failure.texts[:2], *failure.warnings[:5]]
-    return kind(detail=redact(" | ".join(part for part in said if part)))
+    return kind(detail=redact(" | ".join(part for part in said if part))[:DETAIL_CHARACTERS])
 
 
 def _meaning(failure: Failure) -> type[AttemptError]:

@@ -1,0 +1,59 @@
+"""`make canary`: one real video from the real YouTube, fetched and decoded as the bot would do it.
+
+The tests cannot know how YouTube answers today, from this machine's address; this does. Uses the operator's settings
+(proxy, cookies, certificates). Exit status: 0 it works, 1 it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from config.settings import load
+from engine.errors import StemifyError
+from engine.media.limits import MediaLimits
+from engine.media.probe import probe
+from engine.sources.link import parse_link
+from engine.sources.youtube import Youtube, version
+
+FIRST_VIDEO_EVER = "https://www.youtube.com/watch?v=jNQXAC9IVRw"  # 19 seconds, there since 2005
+
+
+async def fetch(text: str) -> str:
+    settings = load()
+    youtube = Youtube(
+        max_bytes=settings.limits.input_bytes,
+        max_duration_s=settings.limits.input_duration_s,
+        metadata_timeout_s=settings.youtube.metadata_timeout_s,
+        total_timeout_s=settings.youtube.total_timeout_s,
+        cookies_file=settings.youtube.cookies_file,
+        proxy=settings.youtube.proxy,
+        ca_file=settings.youtube.ca_file,
+    )
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="stemify-canary-") as folder:
+        fetched = await youtube.fetch(parse_link(text), Path(folder), on_progress=lambda _: None)
+        found = await probe(fetched.path, MediaLimits())
+        return (
+            f"{fetched.artist} - {fetched.title}: {found.codec}, {found.duration_s:.1f} s of sound, "
+            f"{fetched.path.stat().st_size} bytes in {time.monotonic() - started_s:.1f} s"
+        )
+
+
+def main() -> int:
+    logging.basicConfig(level="INFO", format="%(message)s")
+    print(f"yt-dlp {version()}")
+    try:
+        print(asyncio.run(fetch(" ".join(sys.argv[1:]) or FIRST_VIDEO_EVER)))
+    except StemifyError as error:
+        print(f"{error.code}: {error.message}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
