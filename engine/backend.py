@@ -34,7 +34,7 @@ from engine.storage import Storage
 from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
 from engine.views import Views
-from engine.web.app import create_app
+from engine.web.app import create_app, make_runner
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ async def backend(
         sweeping = asyncio.create_task(Sweeper(store, storage, now, settings.retention).run(), name="sweeper")
         stack.push_async_callback(_end, sweeping)
         if listening is not None:
-            await _serve_web(create_app(service, settings, links, storage), listening, stack)
+            await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)
         yield House(service, links.base_url if with_web else None)
         log.info("closing: running jobs have %.0f s to end", settings.workers.shutdown_grace_s)
 
@@ -155,7 +155,7 @@ def _base_url(settings: Settings, listening: socket.socket | None) -> str:
 
 
 async def _serve_web(app: web.Application, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
+    runner = make_runner(app)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, listening).start()

@@ -1,0 +1,177 @@
+"""Who is asking, and may they: addresses behind proxies, API tokens, signed links, other web sites.
+
+- Anybody who can reach a server without tokens may use it; therefore such a server listens on loopback only, answers
+  to its own names only (DNS rebinding) and refuses what other web sites make a browser send.
+- With tokens, the API wants one. What a signed page link opens (one job's state, events and stems) it opens without a
+  token, too: that is what the link is for.
+- A job is read by whoever knows its id (74 random bits) and is admitted to the API. It is cancelled and deleted by the
+  address that made it, or with a token if it was made over the API. A job from Discord is ended in Discord.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from config.settings import Web
+from engine.errors import CrossSite, NotAllowed, NoToken, WrongHost
+from engine.jobs import Job
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_MIN_TOKEN_LENGTH = 16
+_FORWARDED = re.compile(r"\[(?P<six>[^\]]+)\](?::\d+)?|(?P<four>[\d.]+)(?::\d+)?|(?P<bare>[0-9A-Fa-f:.]+)")
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_listening(settings: Web) -> None:
+    """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
+    if any(len(token.get_secret_value()) < _MIN_TOKEN_LENGTH for token in settings.api_tokens):
+        raise SystemExit(
+            f"An API token (STEMIFY_WEB__API_TOKENS) is shorter than {_MIN_TOKEN_LENGTH} characters. "
+            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+    if not is_loopback(settings.host) and not settings.api_tokens:
+        raise SystemExit(
+            f"The web server would listen at {settings.host}, where others can reach it, and has no API token. "
+            "Set STEMIFY_WEB__API_TOKENS (make one with: python -c 'import secrets; print(secrets.token_urlsafe())'), "
+            "or STEMIFY_WEB__HOST=127.0.0.1."
+        )
+
+
+def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise SystemExit(f"STEMIFY_WEB__TRUSTED_PROXIES: {error}. Give addresses or networks.") from None
+
+
+def _address(text: str) -> IpAddress | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _forwarded(entry: str) -> IpAddress | None:
+    found = _FORWARDED.fullmatch(entry.strip())
+    return _address(found["six"] or found["four"] or found["bare"]) if found else None
+
+
+def owner_of(address: IpAddress | None) -> str:
+    """Whom an address's jobs belong to. One person has a whole /64 of IPv6, so that counts as one."""
+    if address is None:
+        return "ip:unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        return f"ip:{ipaddress.ip_network((address, 64), strict=False)}"
+    return f"ip:{address}"
+
+
+class Access:
+    """Raises `SystemExit` when the settings are not safe."""
+
+    def __init__(self, settings: Web) -> None:
+        check_listening(settings)
+        self._proxies = _networks(settings.trusted_proxies)
+        self._tokens = [_digest(token.get_secret_value()) for token in settings.api_tokens]
+        self._public = _netloc(settings.public_url or "")
+        self._hosts: set[str | None] | None = None
+        if not self._tokens:
+            self._hosts = {"localhost", "127.0.0.1", "::1", settings.host}
+            self._hosts |= {_hostname(self._public)} if self._public else set()
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether the API is closed to those who have no token."""
+        return bool(self._tokens)
+
+    def address(self, request: web.Request) -> IpAddress | None:
+        """Where the request really comes from: the nearest hop that is not one of our proxies. `X-Forwarded-For` is
+        read from the right, and only as far as each hop is trusted."""
+        peername = request.transport.get_extra_info("peername") if request.transport else None
+        address = _address(peername[0]) if peername else None
+        hops = [hop for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
+        while hops and address is not None and any(address in network for network in self._proxies):
+            further = _forwarded(hops.pop())
+            if further is None:
+                break
+            address = further
+        return address
+
+    def owner(self, request: web.Request) -> str:
+        """Whom a job made by this request belongs to: quota and caps count by it."""
+        return owner_of(self.address(request))
+
+    def has_token(self, request: web.Request) -> bool:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = _digest(token.strip())
+        known = [hmac.compare_digest(given, each) for each in self._tokens]  # all of them: no early end to measure
+        return scheme.lower() == "bearer" and any(known)
+
+    def admit(self, request: web.Request) -> None:
+        """Raises `NoToken` unless the request may use the API."""
+        if self.wants_token and not self.has_token(request):
+            raise NoToken
+
+    def may_change(self, request: web.Request, job: Job) -> bool:
+        """Whether the request may cancel or delete the job."""
+        if self.wants_token:
+            return self.has_token(request) and job.owner.startswith("ip:")
+        return job.owner == self.owner(request)
+
+    def check_may_change(self, request: web.Request, job: Job) -> None:
+        """Raises `NotAllowed`."""
+        if not self.may_change(request, job):
+            raise NotAllowed
+
+    def check_host(self, request: web.Request) -> None:
+        """Raises `WrongHost` for a name that is not ours (without tokens only, where reaching us is enough)."""
+        if self._hosts is not None and _hostname(request.host) not in self._hosts:
+            raise WrongHost
+
+    def check_origin(self, request: web.Request) -> None:
+        """Raises `CrossSite` when a browser says that another site wants this changed. What is not a browser says
+        nothing, and is not what this is about."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+                raise CrossSite
+        elif _netloc(origin) not in {request.host.lower(), self._public} - {""}:
+            raise CrossSite
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _netloc(url: str) -> str:
+    """Host and port of an address; "" where there is none ("null")."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

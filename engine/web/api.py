@@ -1,0 +1,108 @@
+"""`/api/stemify` and `/api/jobs/{id}`: submit, look, cancel or delete."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from aiohttp import web
+
+from engine.errors import BadRequest, NotFound, UnsupportedBody
+from engine.jobs import JobView, StemifyResponse, StemSeparationOptions
+from engine.links import Kind
+from engine.service import Link, Submission, Upload
+from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
+from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
+from engine.web.responses import about, job_status, json_response
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_post("/api/stemify", stemify, expect_handler=not_yet)
+    app.router.add_get("/api/jobs/{job_id}", show, allow_head=False)
+    app.router.add_delete("/api/jobs/{job_id}", remove)
+
+
+async def stemify(request: web.Request) -> web.Response:
+    """Accept a file (multipart) or a link (JSON): 202, or a refusal that costs nothing."""
+    request.app[ACCESS].admit(request)
+    max_file_bytes = request.app[SETTINGS].limits.input_bytes
+    check_declared_length(request, max_file_bytes)
+    if request.content_type == "application/json":
+        await continue_reading(request)
+        body = await read_json(request)
+        link, options = _link_request(body)
+        view = await _submit(request, link, options)
+    elif request.content_type == "multipart/form-data":
+        await continue_reading(request)
+        spool_dir = request.app[SETTINGS].data_dir
+        async with uploaded(request, max_file_bytes=max_file_bytes, spool_dir=spool_dir) as (upload, options):
+            view = await _submit(request, upload, options)
+    else:
+        raise UnsupportedBody
+    return _accepted(view)
+
+
+def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]:
+    if unknown := body.keys() - {"youtubeUrl", "youtube_url", "options"}:
+        raise BadRequest(f"There is no field {sorted(unknown)[0]!r:.40}. Send youtubeUrl and options.")
+    text, options = body.get("youtubeUrl", body.get("youtube_url")), body.get("options")
+    if not isinstance(text, str):
+        raise BadRequest("Send the link as youtubeUrl, or a file as multipart/form-data.")
+    if not isinstance(options, dict | None):
+        raise BadRequest("The field options must be a JSON object.")
+    return Link(text), chosen_options(options)
+
+
+async def _submit(request: web.Request, source: Link | Upload, options: StemSeparationOptions) -> JobView:
+    owner = request.app[ACCESS].owner(request)
+    return await request.app[SERVICE].submit(Submission(source=source, options=options, owner=owner))
+
+
+def _accepted(view: JobView) -> web.Response:
+    job, place = view.job, view.queue_place
+    where = "It is next in line" if place in (None, 1) else f"It is number {place} in line"
+    message = f"Your song is accepted. {where}; its stems should be ready in about {about(_wait_s(view))}."
+    headers = {"Location": f"/api/jobs/{job.id}", "Cache-Control": "no-store"}
+    if view.page_url:
+        headers["Link"] = f'<{view.page_url}>; rel="alternate"; type="text/html"'
+    body = StemifyResponse(job_id=job.id, estimated_duration=job.estimated_duration, message=message)
+    return json_response(body, status=202, headers=headers)
+
+
+def _wait_s(view: JobView) -> float:
+    return view.job.estimated_duration if view.eta_s is None else view.eta_s
+
+
+async def show(request: web.Request) -> web.Response:
+    view = await readable_job(request)
+    return json_response(job_status(view), headers={"Cache-Control": "no-store"})
+
+
+async def remove(request: web.Request) -> web.Response:
+    """A job that is not over is cancelled and shown as it is then; one that is over is deleted with its files."""
+    access, service = request.app[ACCESS], request.app[SERVICE]
+    access.admit(request)
+    job = (await service.get(job_id_of(request))).job
+    access.check_may_change(request, job)
+    if job.is_over:
+        await service.delete(job.id, by=job.owner)
+        return web.Response(status=204)
+    view = await service.cancel(job.id, by=job.owner)
+    return json_response(job_status(view), headers={"Cache-Control": "no-store"})
+
+
+def job_id_of(request: web.Request) -> str:
+    """The id in the path, in its one spelling. Raises `NotFound` for what is no id."""
+    try:
+        return str(UUID(request.match_info["job_id"]))
+    except ValueError:
+        raise NotFound from None
+
+
+async def readable_job(request: web.Request, *link_kinds: Kind) -> JobView:
+    """The job in the path for a request that may read it: it is admitted to the API, or carries a signed link to the
+    job (its page, or one of `link_kinds`). Raises `NoToken`, `NotFound`."""
+    job_id = job_id_of(request)
+    links, now = request.app[LINKS], request.app[NOW]()
+    if not any(links.verify(kind, job_id, request.query, now) for kind in ("page", *link_kinds)):
+        request.app[ACCESS].admit(request)
+    return await request.app[SERVICE].get(job_id)

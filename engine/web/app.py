@@ -1,0 +1,103 @@
+"""The web application: files, API, event streams, metrics, pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+
+from config.settings import Settings
+from engine.links import Links
+from engine.service import StemService
+from engine.storage import Storage
+from engine.web import api, events, files, health, openapi, pages
+from engine.web import zip as stems_zip
+from engine.web.access import SAFE_METHODS, Access
+from engine.web.errors import Handler, errors_as_json
+from engine.web.headers import security_headers
+from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SERVICE, SETTINGS, STORAGE
+from engine.web.metrics import Metrics
+
+_LINGER_S = 1.0  # how long the rest of a refused upload is still thrown away, so that the refusal can be read
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(
+    service: StemService,
+    settings: Settings,
+    links: Links,
+    storage: Storage,
+    *,
+    now: Callable[[], datetime] = _utc_now,
+    keep_alive_s: float = 15.0,
+) -> web.Application:
+    """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
+    access = Access(settings.web)
+    app = web.Application(middlewares=[count_requests, errors_as_json, refuse_strangers])
+    app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
+    app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
+    app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
+    for module in (files, api, events, stems_zip, health, openapi):
+        module.add_routes(app)
+    app.add_routes(pages.routes)
+    app.on_response_prepare.append(security_headers(links.base_url))
+    app.on_shutdown.append(_end_streams)
+    return app
+
+
+@web.middleware
+async def count_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    request.app[METRICS].count(request, response)
+    return response
+
+
+@web.middleware
+async def refuse_strangers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    access = request.app[ACCESS]
+    access.check_host(request)
+    if request.method not in SAFE_METHODS:
+        access.check_origin(request)
+    return await handler(request)
+
+
+async def _end_streams(app: web.Application) -> None:
+    app[CLOSING].set()
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """How the application is to be run: a handler whose client has gone is cancelled, a refused upload is not read
+    to its end, and no log line has a query string in it."""
+    return web.AppRunner(
+        app,
+        handler_cancellation=True,
+        shutdown_timeout=2.0,
+        lingering_time=_LINGER_S,
+        access_log_class=_AccessLog,
+        access_log=logging.getLogger("engine.web.access"),
+        access_log_format="",
+    )
+
+
+class _AccessLog(AbstractAccessLogger):
+    """One line a request. The query string stays out of it: it may open a file."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        address = request.remote
+        if isinstance(request, web.Request) and ACCESS in request.app:
+            address = str(request.app[ACCESS].address(request) or "-")
+        self.logger.info(
+            "%s %s %s %d %d B %.0f ms", address, request.method, request.path, response.status,
+            response.body_length, time * 1000,
+        )  # fmt: skip
+
+    @property
+    def enabled(self) -> bool:
+        return self.logger.isEnabledFor(logging.INFO)

@@ -1,0 +1,192 @@
+"""What comes in with a request: bytes are counted as they arrive and cut off at the cap, whatever the header says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from engine.errors import BadOptions, BadRequest, StemifyError, TooLarge, UploadTooSlow
+from engine.jobs import StemSeparationOptions
+from engine.service import Upload
+
+JSON_BYTES = 64 * 1024
+_FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file
+_BLOCK_BYTES = 256 * 1024
+_IDLE_S = 30.0
+
+
+class CappedBody:
+    """A request's body that raises `TooLarge` at the first byte too many and `UploadTooSlow` when nothing comes for
+    `idle_s`. Stands in for the `StreamReader` that a `MultipartReader` reads from."""
+
+    def __init__(self, content: StreamReader, max_bytes: int, refusal: TooLarge, idle_s: float = _IDLE_S) -> None:
+        self._content = content
+        self._left = max_bytes
+        self._refusal = refusal
+        self._idle_s = idle_s
+
+    async def read(self, n: int = -1) -> bytes:
+        return await self._counted(self._content.read(n))
+
+    async def readline(self, **limits: int) -> bytes:
+        return await self._counted(self._content.readline(**limits))
+
+    async def _counted(self, reading: Awaitable[bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                block = await reading
+        except TimeoutError:
+            raise UploadTooSlow from None
+        self._left -= len(block)
+        if self._left < 0:
+            raise self._refusal
+        return block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """What aiohttp raises about a body that is not as it should be, in our words."""
+    try:
+        yield
+    except StemifyError:
+        raise
+    except (ValueError, AssertionError, RuntimeError, LookupError, OSError, HttpProcessingError) as error:
+        raise BadRequest("The body of that request is damaged or incomplete.", detail=repr(error)[:200]) from error
+
+
+async def continue_reading(request: web.Request) -> None:
+    """Tell a client that waits for it ("Expect: 100-continue") to send the body. Not said before the head of the
+    request has been judged: whoever is refused need not upload anything."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the response proper has not begun
+
+
+async def not_yet(request: web.Request) -> None:
+    """The `expect_handler` of routes that call `continue_reading` themselves."""
+
+
+def file_too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"That file is larger than {max_bytes / 2**20:.3g} MB. Send a smaller one.")
+
+
+def check_declared_length(request: web.Request, max_file_bytes: int) -> None:
+    """Raises `TooLarge` when the head of the request already says that it is."""
+    if (request.content_length or 0) > max_file_bytes + _FRAME_BYTES:
+        raise file_too_large(max_file_bytes)
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """The JSON object in the body. Raises `BadRequest`, `TooLarge`."""
+    refusal = TooLarge(f"A JSON request has at most {JSON_BYTES // 1024} kB.")
+    if (request.content_length or 0) > JSON_BYTES:
+        raise refusal
+    body = CappedBody(request.content, JSON_BYTES, refusal)
+    with _readable():
+        return _json_object(await body.read(), "The body")
+
+
+def _json_object(text: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadRequest(f"{what} is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"{what} must be a JSON object.")
+    return value
+
+
+def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
+    """Options from JSON, camelCase or snake_case. Raises `BadOptions`, `UnknownModel`."""
+    given = values or {}
+    for name in ("model", "quality"):
+        if not isinstance(given.get(name), str | None):
+            raise BadOptions(f"The option {name} must be text.")
+    return StemSeparationOptions.chosen(**given)
+
+
+@asynccontextmanager
+async def uploaded(
+    request: web.Request, *, max_file_bytes: int, spool_dir: Path
+) -> AsyncIterator[tuple[Upload, StemSeparationOptions]]:
+    """The file and the options of a multipart request, in whatever order they come. With the options first the file
+    is passed on as it arrives (and nothing after it is read); with the file first it waits in a nameless temporary
+    file for the options. Raises `BadRequest`, `TooLarge`, `BadOptions`."""
+    body = CappedBody(request.content, max_file_bytes + _FRAME_BYTES, file_too_large(max_file_bytes))
+    with _readable():
+        parts = MultipartReader(request.headers, cast(StreamReader, body))
+    options: StemSeparationOptions | None = None
+    filename: str | None = None
+    with contextlib.ExitStack() as stack:
+        while (part := await _next(parts)) is not None:
+            if part.name == "options" and options is None:
+                options = chosen_options(_json_object(await _small(part), "The field options"))
+            elif part.name == "file" and filename is None:
+                filename = _last_component(part.filename)
+                if options is not None:
+                    yield Upload(filename, _blocks(part, max_file_bytes)), options
+                    return
+                spool = stack.enter_context(tempfile.TemporaryFile(dir=spool_dir))
+                size = await _spool(_blocks(part, max_file_bytes), spool)
+            else:
+                raise BadRequest(f"There is one field too many: {part.name!r:.40}. Send file and options, once each.")
+        if filename is None:
+            raise BadRequest('There is no file in that request. Send it as the multipart field "file".')
+        yield Upload(filename, _unspooled(spool), size), options or StemSeparationOptions()
+
+
+async def _next(parts: MultipartReader) -> BodyPartReader | None:
+    with _readable():
+        part = await parts.next()
+    if isinstance(part, MultipartReader):
+        raise BadRequest("A multipart body inside a multipart body is not read.")
+    return part
+
+
+async def _small(part: BodyPartReader) -> bytes:
+    text = bytearray()
+    async for block in _blocks(part, JSON_BYTES):
+        text += block
+    return bytes(text)
+
+
+async def _blocks(part: BodyPartReader, max_bytes: int) -> AsyncIterator[bytes]:
+    left = max_bytes
+    while not part.at_eof():
+        with _readable():
+            block = await part.read_chunk(_BLOCK_BYTES)
+        left -= len(block)
+        if left < 0:
+            raise file_too_large(max_bytes)
+        if block:
+            yield block
+
+
+async def _spool(blocks: AsyncIterator[bytes], spool: IO[bytes]) -> int:
+    size = 0
+    async for block in blocks:
+        await asyncio.to_thread(spool.write, block)
+        size += len(block)
+    spool.seek(0)
+    return size
+
+
+async def _unspooled(spool: IO[bytes]) -> AsyncIterator[bytes]:
+    while block := await asyncio.to_thread(spool.read, _BLOCK_BYTES):
+        yield block
+
+
+def _last_component(filename: str | None) -> str:
+    return (filename or "").replace("\\", "/").rpartition("/")[2][:255] or "audio"

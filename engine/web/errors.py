@@ -1,0 +1,118 @@
+"""Errors on the wire: one table from error class to HTTP status, one shape, `{"error": {"code", "message"}}`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from engine import errors
+from engine.errors import InternalError, StemifyError
+from engine.jobs import Entity
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+STATUS: dict[type[StemifyError], int] = {
+    errors.BadRequest: 400,
+    errors.NoToken: 401,
+    errors.NotAllowed: 403,
+    errors.CrossSite: 403,
+    errors.LinkInvalid: 403,
+    errors.NotFound: 404,
+    errors.UploadTooSlow: 408,
+    errors.NotPossibleNow: 409,
+    errors.IllegalTransition: 409,
+    errors.AlreadyAccepted: 409,
+    errors.LinkExpired: 410,
+    errors.TooLarge: 413,
+    errors.NotAudio: 415,
+    errors.UnsupportedBody: 415,
+    errors.RangeOutside: 416,
+    errors.WrongHost: 421,
+    errors.InputRefused: 422,
+    errors.SourceFailed: 422,
+    errors.ComeBackLater: 429,
+    errors.StoreFailed: 503,
+    errors.ModelUnavailable: 503,
+    errors.DiskFull: 503,
+    errors.StorageFailed: 503,
+    errors.StemifyError: 500,
+}
+"""The nearest class up the tree counts."""
+
+_OF_HTTP: dict[int, tuple[str, str]] = {
+    404: ("no_such_page", "There is nothing at this address. The API's description is at /api/openapi.json."),
+    405: ("method_not_allowed", "That cannot be done here. The header Allow says what can."),
+    413: ("too_large", "That is too large."),
+    417: ("expectation_failed", "Only 'Expect: 100-continue' is understood."),
+}
+
+
+class ErrorBody(Entity):
+    code: str
+    """Stable, for programs."""
+    message: str
+    """A sentence for people."""
+
+
+class ErrorResponse(Entity):
+    error: ErrorBody
+
+
+def status_of(error: StemifyError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_response(error: StemifyError) -> web.Response:
+    """The error as a response, with the headers that its status asks for."""
+    status = status_of(error)
+    response = _json(status, error.code, error.message)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if isinstance(error, errors.ComeBackLater) or (status == 503 and retry_after_s):
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 0)))
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="stemify"'
+    return response
+
+
+def _json(status: int, code: str, message: str) -> web.Response:
+    body = ErrorResponse(error=ErrorBody(code=code, message=message))
+    return web.Response(status=status, text=body.model_dump_json(), content_type="application/json")
+
+
+def _of_http(error: web.HTTPException) -> web.Response:
+    code, message = _OF_HTTP.get(error.status, ("refused", f"{error.reason}."))
+    response = _json(error.status, code, message)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+    return response
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever goes wrong below becomes a sentence; a defect goes to the log with its traceback and out as
+    `internal`."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = _of_http(error)
+    except StemifyError as error:
+        if error.detail or status_of(error) >= 500:
+            log.warning("%s %s: %s: %s", request.method, request.path, error.code, error.detail or error.message)
+        response = error_response(error)
+    except Exception as error:
+        if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+            raise  # the client has gone, there is nobody to tell
+        log.exception("%s %s", request.method, request.path)
+        response = error_response(InternalError())
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("the response had begun")  # a cut connection is the only honest ending
+    if not request.content.at_eof():
+        response.force_close()  # the rest of the body is not wanted
+    return response

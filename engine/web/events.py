@@ -1,0 +1,85 @@
+"""`GET /api/jobs/{id}/events`: server-sent events, the state now, every change, and an end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+from aiohttp import web
+
+from engine.errors import NotFound
+from engine.jobs import JobView
+from engine.web.api import readable_job
+from engine.web.keys import CLOSING, SERVICE
+from engine.web.responses import job_event, wire
+
+KEEP_ALIVE_S = web.AppKey("keep_alive_s", float)
+_LAST_ID = "over"
+_RECONNECT_MS = 3000
+_SLOW_READER_S = 30.0
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_get("/api/jobs/{job_id}/events", events, allow_head=False)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """The last event has the id "over". A browser that connects again after it gets 204, which tells it to stop."""
+    view = await readable_job(request)
+    if view.job.is_over and request.headers.get("Last-Event-ID") == _LAST_ID:
+        return web.Response(status=204)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",  # nginx would hold the events back
+        }
+    )
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError, TimeoutError):  # the reader went away, or stopped reading
+        await _write(response, f"retry: {_RECONNECT_MS}\n\n")
+        await _follow(request, response, view.job.id)
+        await response.write_eof()
+    return response
+
+
+async def _follow(request: web.Request, response: web.StreamResponse, job_id: str) -> None:
+    closing = asyncio.create_task(request.app[CLOSING].wait())
+    views = request.app[SERVICE].watch(job_id)
+    upcoming = _upcoming(views)
+    try:
+        while not closing.done():
+            await asyncio.wait(
+                [upcoming, closing], timeout=request.app[KEEP_ALIVE_S], return_when=asyncio.FIRST_COMPLETED
+            )
+            if not upcoming.done():
+                await _write(response, ": still here\n\n")
+                continue
+            try:
+                view = upcoming.result()
+            except NotFound:  # deleted while we watched
+                await _write(response, f'id: {_LAST_ID}\nevent: gone\ndata: {{"jobId": "{job_id}"}}\n\n')
+                return
+            if view is None:
+                return
+            last = f"id: {_LAST_ID}\n" if view.job.is_over else ""
+            await _write(response, f"{last}data: {wire(job_event(view))}\n\n")
+            upcoming = _upcoming(views)
+    finally:
+        closing.cancel()
+        upcoming.cancel()
+        await asyncio.gather(closing, upcoming, return_exceptions=True)
+        await views.aclose()
+
+
+def _upcoming(views: AsyncGenerator[JobView, None]) -> asyncio.Task[JobView | None]:
+    async def next_or_none() -> JobView | None:
+        return await anext(views, None)
+
+    return asyncio.create_task(next_or_none())
+
+
+async def _write(response: web.StreamResponse, text: str) -> None:
+    async with asyncio.timeout(_SLOW_READER_S):
+        await response.write(text.encode())

@@ -1,0 +1,105 @@
+"""`/files/{storage key}?e=…&s=…`: the stems, pictures and peaks of a result, by signed link."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from engine.errors import LinkExpired, LinkInvalid, NotFound, RangeOutside
+from engine.web.errors import error_response
+from engine.web.headers import content_disposition
+from engine.web.keys import LINKS, NOW, STORAGE
+
+_RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/a[1-9][0-9]{0,3}/[^/]+")
+_ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)
+_PASSED_ON = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+CONTENT_TYPES = {
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".png": "image/png",
+    ".json": "application/json",
+}
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_get("/files/{key:.+}", send_file)
+
+
+async def send_file(request: web.Request) -> web.StreamResponse:
+    """One file, whole or a range of it. Only what a signature names, and only files of results: no input, no key."""
+    key = request.match_info["key"]
+    check_link(request, key)
+    if not _RESULT_FILE.fullmatch(key):
+        raise NotFound("That is not a file of a result.")
+    path = request.app[STORAGE].local_path(key)
+    try:
+        found = path.stat()
+    except OSError:
+        raise NotFound("That file is no longer here: it was deleted, or its time is over.") from None
+    wanted = _wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
+    if wanted and _is_outside(wanted, found.st_size):
+        response: web.StreamResponse = error_response(RangeOutside())
+        response.headers["Content-Range"] = f"bytes */{found.st_size}"
+        return response
+    disposition = "attachment" if "download" in request.query else "inline"
+    return _File(
+        path,
+        wanted[0] if wanted else None,
+        headers={
+            "Content-Type": CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream"),
+            "Content-Disposition": content_disposition(disposition, path.name),
+            "Cache-Control": "private, max-age=3600",
+        },
+    )
+
+
+def check_link(request: web.Request, key: str) -> None:
+    """Raises `LinkInvalid` or, for a link that was good once, `LinkExpired`."""
+    links = request.app[LINKS]
+    if not links.verify("file", key, request.query, request.app[NOW]()):
+        raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
+
+
+def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[str] | None:
+    """The one range that is asked for and applies. Others (several, malformed, of an older version) are ignored, as
+    RFC 9110 (14.2, 13.1.5) has it: the answer is then the whole file."""
+    wanted = _ONE_RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if wanted is None or (wanted["last"] and int(wanted["last"]) < int(wanted["first"])):
+        return None
+    version = request.headers.get("If-Range")
+    if version is None or version == etag:
+        return wanted
+    try:
+        return wanted if int(modified) == int(parsedate_to_datetime(version).timestamp()) else None
+    except ValueError:  # another version's ETag
+        return None
+
+
+def _is_outside(wanted: re.Match[str], size_bytes: int) -> bool:
+    return int(wanted["first"]) >= size_bytes if wanted["first"] else int(wanted["suffix"]) == 0 or size_bytes == 0
+
+
+class _File(web.FileResponse):
+    """aiohttp's file response, which does the sending. It reads the request's headers itself, and takes an If-Range
+    with an ETag for none; so it is shown only those that were judged here."""
+
+    def __init__(self, path: Path, byte_range: str | None, headers: dict[str, str]) -> None:
+        super().__init__(path, headers=headers)
+        self._byte_range = byte_range
+
+    async def prepare(self, request: web.BaseRequest) -> object:  # type: ignore[override]
+        shown: CIMultiDict[str] = CIMultiDict()
+        for name in _PASSED_ON:
+            if (value := request.headers.get(name, "")) and value.isascii():
+                shown[name] = value
+        if self._byte_range:
+            shown["Range"] = self._byte_range
+        return await super().prepare(request.clone(headers=shown))

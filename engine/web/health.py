@@ -1,0 +1,74 @@
+"""`/healthz`: the process answers. `/readyz`: songs can be separated. `/metrics`: how it goes."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from aiohttp import web
+
+from engine.errors import StemifyError
+from engine.jobs import Entity
+from engine.service import ServiceSnapshot
+from engine.web.keys import ACCESS, METRICS, SERVICE
+from engine.web.metrics import CONTENT_TYPE
+from engine.web.responses import json_response
+
+
+class Health(Entity):
+    status: str
+
+
+class Check(Entity):
+    ok: bool
+    detail: str
+
+
+class Readiness(Entity):
+    ready: bool
+    checks: dict[str, Check]
+    """store, worker, model"""
+    versions: dict[str, str]
+    """stemify, yt-dlp"""
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+
+
+async def healthz(request: web.Request) -> web.Response:
+    return json_response(Health(status="ok"))
+
+
+async def readyz(request: web.Request) -> web.Response:
+    try:
+        checks = _checks(await request.app[SERVICE].snapshot())
+    except StemifyError as error:
+        checks = {"store": Check(ok=False, detail=error.message)}
+    ready = all(check.ok for check in checks.values())
+    body = Readiness(ready=ready, checks=checks, versions={name: _version(name) for name in ("stemify", "yt-dlp")})
+    return json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})
+
+
+def _checks(snapshot: ServiceSnapshot) -> dict[str, Check]:
+    workers = [worker.device for worker in snapshot.workers if worker.ready]
+    models = snapshot.usable_models
+    return {
+        "store": Check(ok=True, detail=f"{sum(snapshot.jobs.values())} jobs"),
+        "worker": Check(ok=bool(workers), detail=", ".join(workers) or "no worker is running"),
+        "model": Check(ok=bool(models), detail=", ".join(models) or "no model can be loaded"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+async def metrics(request: web.Request) -> web.Response:
+    request.app[ACCESS].admit(request)
+    text = request.app[METRICS].text(await request.app[SERVICE].snapshot())
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

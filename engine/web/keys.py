@@ -1,0 +1,26 @@
+"""What the handlers share, under typed keys of the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from aiohttp import web
+
+from config.settings import Settings
+from engine.links import Links
+from engine.service import StemService
+from engine.storage import Storage
+from engine.web.access import Access
+from engine.web.metrics import Metrics
+
+SERVICE = web.AppKey("service", StemService)
+SETTINGS = web.AppKey("settings", Settings)
+LINKS = web.AppKey("links", Links)
+STORAGE = web.AppKey("storage", Storage)
+ACCESS = web.AppKey("access", Access)
+METRICS = web.AppKey("metrics", Metrics)
+NOW = web.AppKey[Callable[[], datetime]]("now")
+CLOSING = web.AppKey("closing", asyncio.Event)
+"""Set when the server is about to stop: streams that would go on end themselves."""

@@ -1,0 +1,79 @@
+"""What goes out: a job's view as the data transfer objects of the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+from pydantic import AwareDatetime, BaseModel
+
+from engine.jobs import JobResult, JobStatusResponse, JobView, Stage
+
+
+class JobEvent(JobStatusResponse):
+    """The state of a job in the event stream: a JobStatusResponse and what a progress display wants to know."""
+
+    stage: Stage | None = None
+    queue_place: int | None = None  # 1 is next; only while pending
+    eta_s: float | None = None  # seconds until it is done, waiting included
+    links_expire_at: AwareDatetime | None = None
+
+
+def job_status(view: JobView) -> JobStatusResponse:
+    return JobStatusResponse.model_validate(_fields(view))
+
+
+def job_event(view: JobView) -> JobEvent:
+    return JobEvent(
+        **_fields(view),
+        stage=view.job.stage,
+        queue_place=view.queue_place,
+        eta_s=None if view.eta_s is None else round(view.eta_s, 1),
+        links_expire_at=view.links_expire_at,
+    )
+
+
+def _fields(view: JobView) -> dict[str, Any]:
+    job = view.job
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "progress": job.progress,
+        "result": _with_links(view),
+        "error": job.error,
+        "created_at": job.created_at,
+        "updated_at": job.updated_at,
+    }
+
+
+def _with_links(view: JobView) -> JobResult | None:
+    """The result with today's signed links in it."""
+    result = view.job.result
+    if result is None:
+        return None
+    urls = {link.name: link.url for link in view.links}
+    stems = {name: info.model_copy(update={"cdn_url": urls.get(name)}) for name, info in result.stems}
+    return result.model_copy(
+        update={
+            "stems": result.stems.model_copy(update=stems),
+            "cdn_urls": tuple(urls[name] for name in stems if name in urls),
+        }
+    )
+
+
+def wire(model: BaseModel) -> str:
+    """JSON, camelCase. What a data transfer object marks with "?" (`result`, `error`) is left out when there is
+    none; a null inside a result is written."""
+    absent = {name for name in ("result", "error") if getattr(model, name, ...) is None}
+    return model.model_dump_json(by_alias=True, exclude=absent)
+
+
+def json_response(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=wire(model), content_type="application/json", headers=headers)
+
+
+def about(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds" if round(seconds) != 1 else "a second"
+    return f"{round(seconds / 60)} minutes"

@@ -1,0 +1,76 @@
+"""`GET /api/jobs/{id}/stems.zip`: all stems in one file, put together while it is sent.
+
+The stems are compressed or dense already, so they are stored as they are; that also makes the length known before the
+first byte, and a browser can show how far the download is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+from zipstream.ng import ZIP_STORED, ZipStream
+
+from engine.errors import NotPossibleNow
+from engine.jobs import Job
+from engine.naming import safe_title
+from engine.web.api import readable_job
+from engine.web.headers import content_disposition
+from engine.web.keys import SERVICE
+
+log = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 512 * 1024
+
+
+def add_routes(app: web.Application) -> None:
+    app.router.add_get("/api/jobs/{job_id}/stems.zip", stems_zip)
+
+
+async def stems_zip(request: web.Request) -> web.StreamResponse:
+    job = (await readable_job(request, "zip")).job
+    if job.result is None:
+        raise NotPossibleNow("This job has no stems (yet). Look at its status first.")
+    async with AsyncExitStack() as stack:
+        archive = ZipStream(compress_type=ZIP_STORED, sized=True)
+        taken: set[str] = set()
+        for name, info in job.result.stems:
+            path = await stack.enter_async_context(request.app[SERVICE].open_file(job, name))
+            arcname = info.filename if info.filename not in taken else f"{name} - {info.filename}"
+            taken.add(arcname)
+            archive.add_path(str(path), arcname)
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "application/zip",
+                "Content-Disposition": content_disposition("attachment", zip_filename(job)),
+                "Content-Length": str(len(archive)),
+                "Cache-Control": "private, no-store",
+                "Accept-Ranges": "none",
+            }
+        )
+        await response.prepare(request)
+        if request.method != "HEAD":
+            blocks = _in_blocks(archive)
+            while block := await asyncio.to_thread(next, blocks, b""):
+                await response.write(block)
+        await response.write_eof()
+    return response
+
+
+def zip_filename(job: Job) -> str:
+    return f"{safe_title(f'{job.artist} - {job.title}' if job.artist else job.title)} - stems.zip"
+
+
+def _in_blocks(archive: ZipStream) -> Iterator[bytes]:
+    """The archive in blocks worth a hop to a thread each."""
+    waiting = bytearray()
+    for piece in archive:
+        waiting += piece
+        if len(waiting) >= _BLOCK_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
