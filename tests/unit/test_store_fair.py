@@ -19,9 +19,12 @@ from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 Step = tuple[str, int]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "add", "add", "claim", "claim", "complete", "fail", "cancel", "delete", "retry"]),
+        st.sampled_from(
+            ["add", "add", "add", "add", "claim", "claim", "claim", "complete", "fail", "cancel", "delete", "retry"]
+        ),
         st.integers(0, 30),
     ),
+    min_size=20,
     max_size=40,
 )
 
@@ -104,7 +107,7 @@ async def one_step(store: Store, model: Model, what: str, number: int) -> None:
     running = model.of("processing")
     waiting = model.of("pending")
     if what == "add":
-        job = pending_job("abcd"[number % 4])
+        job = pending_job("abc"[number % 3])
         await store.add(job, NO_CAPS)
         model.jobs[job.id] = Known(job)
     elif what == "claim":
@@ -132,7 +135,7 @@ async def one_step(store: Store, model: Model, what: str, number: int) -> None:
         del model.jobs[job_id]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_counts_order_and_claims_follow_the_rules_whatever_happens(steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
