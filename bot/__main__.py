@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
 
 from bot.app import run_bot
 from bot.memory import Memory
 from config import settings as configuration
 from engine import logs
-from engine.backend import backend
+from engine.backend import House, backend
 from engine.errors import StemifyError
+
+OpenBackend = Callable[[configuration.Settings], AbstractAsyncContextManager[House]]
 
 
 def say(text: str) -> None:
@@ -20,36 +23,42 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def main(settings: configuration.Settings) -> None:
+async def main(settings: configuration.Settings, open_backend: OpenBackend = backend) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with backend(settings) as house:
+    async with open_backend(settings) as house:
         say(f"Stemify's page is at {house.web_url}")
         if settings.discord.token is None:
             say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
             await stop.wait()
             return
         memory = await Memory.open(settings.data_dir / "bot.sqlite3")
-        running = asyncio.create_task(run_bot(settings, house.service, memory), name="discord")
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await _until(stop, run_bot(settings, house.service, memory))
         finally:
-            stopping.cancel()
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
             await memory.close()
 
 
-def run() -> None:
+async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do the work until it ends, fails, or `stop` is set."""
+    running, stopping = asyncio.create_task(work, name="discord"), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def run(open_backend: OpenBackend = backend) -> None:
     settings = configuration.load()
     logs.configure(settings.log.level, json_lines=settings.log.json_lines)
     try:
-        asyncio.run(main(settings))
+        asyncio.run(main(settings, open_backend))
     except StemifyError as error:
         raise SystemExit(error.message) from None
 

@@ -83,7 +83,13 @@ async def _tell(interaction: discord.Interaction[Any], text: str) -> None:
     thinking = interaction.extras.get("thinking")
     if thinking is None and not interaction.response.is_done():
         await persist(lambda: interaction.response.send_message(text, ephemeral=True))
-    elif thinking:
-        await persist(lambda: interaction.edit_original_response(content=text))
-    else:
-        await persist(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)
+        return
+    if thinking:
+        try:
+            await persist(lambda: interaction.edit_original_response(content=text))
+        except discord.HTTPException as error:
+            if error.status != 400:  # it shows a card already, which cannot become plain text
+                raise
+        else:
+            return
+    await persist(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)

@@ -107,8 +107,8 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     job, result = view.job, view.job.result
     assert result is not None
     stems = list(result.stems)
-    what = "Vocals and the rest" if result.stems.instrumental is not None else f"{len(stems)} stems"
-    length = f" of {clock(job.input_duration)}" if job.input_duration is not None else ""
+    what = "vocals and instrumental" if result.stems.instrumental is not None else f"{len(stems)} stems"
+    length = f" · {clock(job.input_duration)} long" if job.input_duration is not None else ""
     links, spilled = _links(view)
     below = " · ".join(_stem_phrase(stem, info) for stem, info in stems)
     if spilled:
@@ -127,7 +127,7 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
         presses.insert(0, Press("keep", "Keep"))
     return Card(
         heading=heading(job),
-        body=f"{what}{length}, in {spell(result.processing_time)}",
+        body=f"Split into {what} in {spell(result.processing_time)}{length}",
         below="\n".join(part for part in (below, expiry) if part),
         small="\n".join(small),
         accent=DONE,
@@ -159,7 +159,7 @@ def _trust_line(trust: TrustCard) -> str:
     adds_up = (
         "The stems add up to the mix exactly"
         if trust.residual_db is None
-        else f"The stems add up to the mix, {_signed(trust.residual_db)} dB apart"
+        else f"The stems add up to the mix within {_signed(trust.residual_db)} dB"
     )
     gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{_signed(trust.gain_db)} dB on all"
     clipped = "nothing clipped" if not trust.clipped_samples else f"{trust.clipped_samples} samples clipped"
@@ -184,6 +184,10 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
 def accepted_card(name: str) -> Card:
     """Before anything is known about the job."""
     return Card(heading=plain(name), body="Having a look at it…", accent=WAITING)
+
+
+def refused_card(name: str, error: StemifyError, now: datetime) -> Card:
+    return Card(heading=plain(name), body=error_text(error, now), accent=FAILED)
 
 
 def deleted_card() -> Card:

@@ -14,7 +14,7 @@ from bot.delivery import announce, nonce
 from bot.memory import Posting, PostingState
 from bot.wire import Trouble, trouble
 from engine.errors import NotFound
-from engine.jobs import JobStatus, JobView
+from engine.jobs import JobView
 
 if TYPE_CHECKING:
     from bot.app import Stemify
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAR_BACK = 3  # from this place in the queue on, a message is edited only every third interval
-LOOK_AGAIN_S = 10.0  # a waiting job's place changes without the job itself changing
 FINAL_PAUSES_S = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 
 
@@ -135,21 +134,8 @@ class Follower:
                 log.exception("watching job %s broke off, trying again", job_id)
                 await asyncio.sleep(2)
             else:
-                if not self._over.is_set():
-                    await self._look()
-                    await asyncio.sleep(0.5)
+                await asyncio.sleep(0.2)
         self._news.set()
-
-    async def _look(self) -> None:
-        try:
-            view = await self._bot.service.get(self.posting.job_id)
-        except NotFound:
-            self._view = None
-            self._over.set()
-        else:
-            self._view = view
-            if view.job.is_over:
-                self._over.set()
 
     # Showing.
 
@@ -190,11 +176,7 @@ class Follower:
                     await asyncio.wait_for(self._over.wait(), interval_s * (3 if far_back else 1))
                 continue
             self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), LOOK_AGAIN_S)
-            except TimeoutError:
-                if view is not None and view.job.status is JobStatus.PENDING:
-                    await self._look()
+            await self._news.wait()
 
     async def _show(self, card: Card) -> bool:
         """Whether the message was brought to `card`; what stands in the way for good ends the attempts."""

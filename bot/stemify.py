@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import discord
@@ -12,11 +13,11 @@ from discord import app_commands
 
 from bot.answers import acknowledge
 from bot.buttons import layout
-from bot.cards import accepted_card, clean
+from bot.cards import accepted_card, clean, job_card, refused_card
 from bot.memory import Posting, PostingState
 from bot.wire import persist
-from engine.errors import BadOptions, InputRefused
-from engine.jobs import OutputFormat, Quality, StemSeparationOptions, new_job_id
+from engine.errors import BadOptions, InputRefused, StemifyError
+from engine.jobs import JobView, OutputFormat, Quality, StemSeparationOptions, new_job_id
 from engine.service import Attachment, Link, Submission
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ def audio_in(attachments: Iterable[discord.Attachment]) -> list[discord.Attachme
     return found[:TRACKS_A_MESSAGE]
 
 
-async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSeparationOptions) -> None:
+async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSeparationOptions) -> JobView:
     """Hand a job in and follow it. What is submitted is written down first, so that a restart finds the message.
     Raises what the service refuses."""
     await bot.memory.add(posting)
     try:
-        await bot.service.submit(
+        view = await bot.service.submit(
             Submission(
                 source=source,
                 options=options,
@@ -90,6 +91,7 @@ async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSe
         raise
     await bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
     bot.progress.follow(posting)
+    return view
 
 
 async def begin(
@@ -98,17 +100,27 @@ async def begin(
     """Acknowledge, then one job and one message a source. The first one's refusal is the answer."""
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
-    await submit(bot, posting_of(interaction, message_id, new_job_id()), sources[0], options)
+    view = await submit(bot, posting_of(interaction, message_id, new_job_id()), sources[0], options)
+    if len(sources) > 1:  # a followup would fill the answer that is still empty, so fill it now
+        first = layout(job_card(view, now=datetime.now(UTC)), view.job.id)
+        await persist(lambda: interaction.edit_original_response(view=first))
     for source in sources[1:]:
-        job_id = new_job_id()
-        name = source.filename if isinstance(source, Attachment) else "audio"
-        card = layout(accepted_card(name), job_id)
-        message = await persist(lambda card=card: interaction.followup.send(view=card, wait=True), repeatable=False)  # type: ignore[misc]
-        try:
-            await submit(bot, posting_of(interaction, message.id, job_id), source, options)
-        except Exception:
-            await message.delete()
-            raise
+        await _begin_another(interaction, source, options)
+
+
+async def _begin_another(
+    interaction: discord.Interaction[Stemify], source: Source, options: StemSeparationOptions
+) -> None:
+    """One more job, with a message of its own, which also carries its refusal."""
+    bot, job_id = interaction.client, new_job_id()
+    name = source.filename if isinstance(source, Attachment) else "audio"
+    card = layout(accepted_card(name), job_id)
+    message = await persist(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
+    posting = posting_of(interaction, message.id, job_id)
+    try:
+        await submit(bot, posting, source, options)
+    except StemifyError as error:
+        await bot.wire.show(posting, refused_card(name, error, datetime.now(UTC)))
 
 
 @app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")

@@ -75,7 +75,9 @@ class Rest:
 
     async def sync(self, request: web.Request) -> web.Response:
         self.fake.commands = [
-            command | {"id": str(100 + at), "application_id": str(self.fake.application_id), "version": "1"}
+            {"description": ""}
+            | command
+            | {"id": str(100 + at), "application_id": str(self.fake.application_id), "version": "1"}
             for at, command in enumerate(await request.json())
         ]
         self.fake.syncs += 1

@@ -171,7 +171,7 @@ class FakeDiscord:
         return response
 
     async def _answer(self, request: web.Request, handler: Handler, path: str) -> web.StreamResponse:
-        by_token = re.match(r"/(webhooks|interactions)/", path)
+        by_token = re.match(r"/(webhooks|interactions)/|/gateway$", path)
         if not by_token and request.headers.get("Authorization") != f"Bot {self.bot_token}":
             return _error(401, 0, "401: Unauthorized")
         allowed, headers, wait_s = self.buckets.take(request.method, path)

@@ -1,0 +1,202 @@
+"""What people can do with the bot, over the real wire; behind the bot, jobs move when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.acceptance.conftest import SONG, Stage
+from tests.acceptance.fake_discord import Upload
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_song_becomes_a_card_and_one_mention_with_the_stems(stage: Stage) -> None:
+    stage.bot.script(hold=["claim"])
+    interaction, message = await stage.ask()
+    await stage.says(message, "Next in the queue")
+    stage.bot.script(hold=["half"])
+    await stage.says(message, "**10 %**")
+    stage.bot.script()
+    await stage.says(message, "Split into 4 stems")
+    announcement = await stage.announced(stage.ann)
+    assert [file.filename for file in message.attachments] == ["waveform.png"]
+    assert announcement.reference == message.id
+    assert [len(file.data) for file in announcement.attachments] == [1000] * 4
+    assert {button.get("label") for button in message.buttons()} >= {"Listen", "Vocals", "Keep", "Delete now"}
+    assert stage.fake.requests("PATCH", f"/webhooks/.*{interaction.token}")
+    assert not stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/"), "while the token lives, it is used"
+
+
+async def test_exactly_one_of_file_and_link_is_taken(stage: Stage) -> None:
+    for options in ({}, {"file": SONG, "url": "https://youtu.be/dQw4w9WgXcQ"}):
+        interaction = await stage.ann.slash(stage.songs, "stemify", **options)
+        assert "not both" in await stage.private(interaction)
+
+
+async def test_a_refused_song_is_answered_with_a_sentence_and_leaves_no_job(stage: Stage) -> None:
+    stage.bot.script(refuse="That file is empty. Please send it again.")
+    _, message = await stage.ask()
+    assert message.text == "That file is empty. Please send it again."
+    listed = await stage.ann.slash(stage.songs, "job list")
+    assert "no jobs yet" in await stage.private(listed)
+
+
+async def test_the_model_list_tells_what_cannot_be_used_and_why(stage: Stage) -> None:
+    choices = await stage.ann.complete(stage.songs, "stemify", "model", model="")
+    assert [choice["value"] for choice in choices] == ["htdemucs", "mdx_extra_q"]
+    assert choices[1]["name"] == "mdx_extra_q — not available: needs diffq"
+    assert await stage.ann.complete(stage.songs, "stemify", "model", model="zzz") == []
+    with pytest.raises(ValueError, match="no choice"):
+        await stage.ann.slash(stage.songs, "stemify", file=SONG, quality="superb")
+    interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG, model="nonsense")
+    assert "There is no model 'nonsense'" in await stage.private(interaction)
+
+
+async def test_only_the_owner_and_moderators_may_cancel(stage: Stage) -> None:
+    for canceller in (stage.ann, stage.chief):
+        stage.bot.script(hold=["half"])
+        _, message = await stage.ask()
+        await stage.says(message, "**10 %**")
+        refused = await stage.bob.press(message, "Cancel")
+        assert "Only the person who asked" in await stage.private(refused)
+        await canceller.press(message, "Cancel")
+        await stage.says(message, "Cancelled.")
+    assert stage.fake.mentions_of(stage.ann.user) == []
+
+
+async def test_a_failed_job_is_announced_once_and_can_be_retried(stage: Stage) -> None:
+    stage.bot.script(fail="The worker process died while it was separating this song.")
+    _, message = await stage.ask()
+    await stage.says(message, "This did not work.")
+    assert "could not be split" in (await stage.announced(stage.ann)).text
+    stage.bot.script()
+    refused = await stage.bob.press(message, "Retry")
+    assert "Only the person" in (await stage.bob.answered(refused)).text
+    again = await stage.ann.press(message, "Retry")
+    await stage.says(await stage.ann.answered(again), "Split into 4 stems")
+    await stage.true(lambda: not message.buttons(), "the old card to lose its button")
+
+
+async def test_keep_and_delete_do_what_they_say(stage: Stage) -> None:
+    _, message = await stage.ask()
+    await stage.says(message, "Links expire")
+    announcement = await stage.announced(stage.ann)
+    await stage.ann.press(message, "Keep")
+    await stage.says(message, "Kept until you delete it.")
+    assert [file.filename for file in message.attachments] == ["waveform.png"]
+    question = await stage.ann.press(message, "Delete now")
+    assert "cannot be undone" in await stage.private(question)
+    assert stage.songs.visible()[0].text != "Deleted"
+    done = await stage.ann.press(question.answer, "Delete for good")
+    await stage.says(message, "The stems and the song are gone")
+    await stage.true(lambda: announcement.deleted, "the attached stems to go too")
+    assert done.answer.text == "Deleted."
+    status = await stage.ann.slash(stage.songs, "job status", job="not a job")
+    assert "no such job" in await stage.private(status)
+
+
+async def test_status_is_private_except_where_the_job_was_made(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    _, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    (choice,) = await stage.ann.complete(stage.songs, "job status", "job", job="blue")
+    assert choice["name"] == "Blue Hour · separating, 10 %"
+    elsewhere = stage.fake.channel(stage.band, "elsewhere")
+    own = await stage.ann.slash(elsewhere, "job status", job=choice["value"])
+    assert "**10 %**" in await stage.private(own)
+    other = await stage.bob.slash(elsewhere, "job status", job=choice["value"])
+    assert "no such job" in await stage.private(other)
+    here = await stage.bob.slash(stage.songs, "job status", job=choice["value"])
+    answer = await stage.bob.answered(here)
+    assert "**10 %**" in answer.text and not answer.ephemeral
+    assert await stage.bob.complete(stage.songs, "job status", "job", job="") == []
+
+
+async def test_jobs_can_be_listed_cancelled_and_deleted_by_command(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    _, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    listed = await stage.private(await stage.ann.slash(stage.songs, "job list"))
+    assert f"/{stage.songs.id}/{message.id}" in listed and "separating, 10 %" in listed
+    (choice,) = await stage.ann.complete(stage.songs, "job cancel", "job", job="")
+    assert "Cancelled **Blue Hour**" in await stage.private(
+        await stage.ann.slash(stage.songs, "job cancel", job=choice["value"])
+    )
+    await stage.says(message, "Cancelled.")
+    assert await stage.ann.complete(stage.songs, "job cancel", "job", job="") == []
+    too_late = await stage.ann.slash(stage.songs, "job cancel", job=choice["value"])
+    assert "over already" in await stage.private(too_late)
+    question = await stage.ann.slash(stage.songs, "job delete", job=choice["value"])
+    assert "cannot be undone" in await stage.private(question)
+    await stage.ann.press(question.answer, "Delete for good")
+    await stage.says(message, "Deleted")
+
+
+async def test_the_message_menu_splits_every_track_of_a_message(stage: Stage) -> None:
+    tracks = [Upload("one.mp3", b"1"), Upload("cover.png", b"2", "image/png"), Upload("two.flac", b"3", "audio/flac")]
+    post = await stage.bob.post(stage.songs, "our demo", *tracks)
+    interaction = await stage.ann.menu(post, "Stemify")
+    await stage.true(lambda: interaction.followups, "a second message")
+    for message, title in ((interaction.answer, "one"), (interaction.followups[0], "two")):
+        await stage.says(message, "Split into 4 stems")
+        assert title in message.text
+    plain = await stage.bob.post(stage.songs, "no audio")
+    assert "no audio in that message" in await stage.private(await stage.ann.menu(plain, "Stemify"))
+    link = await stage.bob.post(stage.songs, "this one: https://youtu.be/dQw4w9WgXcQ !")
+    answer = await stage.ann.answered(await stage.ann.menu(link, "Stemify"))
+    assert answer.text == "Links are not scripted."
+
+
+async def test_listening_is_switched_by_server_managers_only(stage: Stage) -> None:
+    with pytest.raises(PermissionError):
+        await stage.ann.slash(stage.songs, "listen", mode="auto")
+    await stage.bob.post(stage.songs, "", SONG)
+    told = await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
+    assert "with a button" in told and "Intent" not in told
+    post = await stage.bob.post(stage.songs, "", SONG)
+    await stage.true(lambda: len(stage.songs.visible()) == 3, "an offer")
+    offer = stage.songs.visible()[-1]
+    assert offer.reference == post.id and offer.pinged == []
+    pressed = await stage.ann.press(offer, "Split into stems")
+    await stage.says(await stage.ann.answered(pressed), "Split into 4 stems")
+    assert "ready" in (await stage.announced(stage.ann)).text, "who presses owns the job"
+
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
+    post = await stage.bob.post(stage.songs, "", SONG)
+    announcement = await stage.announced(stage.bob)
+    card = stage.songs.messages[announcement.reference or 0]
+    assert card.reference == post.id and "Split into 4 stems" in card.text
+
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="off"))
+    before = len(stage.songs.visible())
+    await stage.bob.post(stage.songs, "", SONG)
+    await asyncio.sleep(0.3)
+    assert len(stage.songs.visible()) == before + 1
+
+
+async def test_the_offer_of_a_message_that_is_gone_says_so(stage: Stage) -> None:
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
+    post = await stage.bob.post(stage.songs, "", SONG)
+    await stage.true(lambda: len(stage.songs.visible()) >= 2, "an offer")
+    post.deleted = True
+    pressed = await stage.ann.press(stage.songs.visible()[-1], "Split")
+    assert "is gone" in (await stage.ann.answered(pressed)).text
+
+
+async def test_names_from_outside_notify_nobody_and_are_no_markup(stage: Stage) -> None:
+    name = f"@everyone <@{stage.bob.user.id}> **x** \u202e.mp3"
+    _, message = await stage.ask(Upload(name, b"1"))
+    await stage.says(message, "Split into 4 stems")
+    await stage.announced(stage.ann)
+    assert stage.fake.mentions_of(stage.bob.user) == []
+    assert all(0 not in shown.pinged for shown in stage.songs.visible())
+    assert r"\*\*x\*\*" in message.text
+
+
+async def test_in_a_direct_message_everything_works_too(stage: Stage) -> None:
+    channel = stage.fake.dm_of(stage.ann.user)
+    interaction = await stage.ann.slash(channel, "stemify", file=SONG)
+    await stage.says(await stage.ann.answered(interaction), "Split into 4 stems")
+    assert (await stage.announced(stage.ann)).channel is channel

@@ -1,0 +1,227 @@
+"""What the bot says, word for word, and that nothing from outside gets into it as markup."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bot import cards
+from bot.delivery import REQUEST_BYTES, nonce, pack
+from engine.errors import EmptyInput, QuotaExceeded
+from engine.jobs import (
+    FileLink,
+    InputType,
+    Job,
+    JobResult,
+    JobStatus,
+    JobView,
+    OutputFormat,
+    QualityMetrics,
+    Stage,
+    StemFiles,
+    StemInfo,
+    StemSeparationOptions,
+    TrustCard,
+    new_job_id,
+)
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+MIB = 1024 * 1024
+ID = "019ab5f0-0000-7000-8000-000000000001"
+
+
+def stem(name: str, size_bytes: int, silence_share: float = 0.1) -> StemInfo:
+    return StemInfo(
+        filename=f"Blue Hour - {name} - htdemucs.mp3",
+        path=f"jobs/{ID}/a1/{name}.mp3",
+        size=size_bytes,
+        duration=225.0,
+        format=OutputFormat.MP3,
+        sample_rate=44100,
+        silence_share=silence_share,
+    )
+
+
+def view(status: JobStatus = JobStatus.PENDING, **changes: object) -> JobView:
+    shown = {name: changes.pop(name) for name in list(changes) if name in JobView.model_fields}
+    values: dict[str, object] = {
+        "id": ID, "status": status, "created_at": NOW, "updated_at": NOW, "input_type": InputType.FILE_UPLOAD,
+        "input_source": "jobs/x/input.mp3", "model": "htdemucs", "options": StemSeparationOptions(),
+        "estimated_duration": 60, "owner": "discord:7", "title": "Blue Hour", "artist": "The Lamps",
+        "input_duration": 225.0,
+    }  # fmt: skip
+    return JobView.model_validate({"job": Job.model_validate(values | changes), **shown})
+
+
+def result(**changes: object) -> JobResult:
+    stems = {"vocals": stem("vocals", 9_000_000), "drums": stem("drums", 8_600_000), "bass": stem("bass", 512_000),
+             "other": stem("other", 40_000, silence_share=1.0)}  # fmt: skip
+    values: dict[str, object] = {
+        "job_id": ID, "output_dir": f"jobs/{ID}/a1", "stems": StemFiles(**stems), "processing_time": 72,
+        "model_used": "htdemucs", "file_size": 18_152_000, "waveform_path": f"jobs/{ID}/a1/waveform.png",
+        "trust": TrustCard(residual_db=-41.23, gain_db=-1.24, clipped_samples=0, seed=7, shifts=1, overlap=0.25,
+                           segment_s=7.8, segments=39, device="cpu"),
+    }  # fmt: skip
+    return JobResult.model_validate(values | changes)
+
+
+def done(**changes: object) -> JobView:
+    links = tuple(
+        FileLink(name=name, filename=f"{name}.mp3", url=f"https://stems.example/files/{name}?e=1&s=2", size=1)
+        for name in ("vocals", "drums", "bass", "other", "zip")
+    )
+    values: dict[str, object] = {
+        "result": result(), "progress": 100, "attempt": 1, "actual_duration": 72, "links": links,
+        "page_url": "https://stems.example/jobs/1?e=1&s=2", "links_expire_at": NOW + timedelta(days=90),
+    }  # fmt: skip
+    return view(JobStatus.COMPLETED, **values | changes)
+
+
+def text(shown: JobView) -> str:
+    return cards.job_card(shown, now=NOW).as_text()
+
+
+def test_a_waiting_job_tells_its_place_and_when_it_will_be_done() -> None:
+    assert text(view(queue_place=3, eta_s=170.0)) == (
+        "### Blue Hour — The Lamps\n"
+        "**3rd** in the queue · done in about 3 min\n"
+        "-# htdemucs · balanced · mp3\n"
+        "[Cancel]"
+    )  # fmt: skip
+    assert "Next in the queue" in text(view(queue_place=1))
+    assert "**12th** in the queue" in text(view(queue_place=12))
+
+
+def test_a_running_job_tells_its_stage_how_far_it_is_and_what_is_left() -> None:
+    running = view(JobStatus.PROCESSING, stage=Stage.SEPARATING, progress=58, attempt=1, eta_s=41.0)
+    assert text(running) == (
+        "### Blue Hour — The Lamps\n"
+        "Separating\n"
+        "▰▰▰▰▰▰▰▱▱▱▱▱ **58 %** · about 40 s left\n"
+        "-# htdemucs · balanced · mp3\n"
+        "[Cancel]"
+    )
+    again = view(JobStatus.PROCESSING, stage=Stage.DECODING, progress=58, attempt=2)
+    assert "this is attempt 2" in text(again)
+
+
+def test_a_finished_job_tells_everything_about_its_stems() -> None:
+    scored = result(quality_metrics=QualityMetrics(overall_score=0.82, method="reference-free v1"))
+    assert text(done(result=scored)) == (
+        "### Blue Hour — The Lamps\n"
+        "Split into 4 stems in 1 min 12 s · 3:45 long\n"
+        "[waveform.png]\n"
+        "**Vocals** 8.6 MB · **Drums** 8.2 MB · **Bass** 500 KB · **Other** 39 KB (silent)\n"
+        f"Links expire <t:{int((NOW + timedelta(days=90)).timestamp())}:R>\n"
+        "-# The stems add up to the mix within −41.2 dB · level −1.2 dB on all · nothing clipped\n"
+        "-# Estimated quality 82% (reference-free v1)\n"
+        "-# htdemucs · balanced · mp3 · cpu\n"
+        "[Listen↗] [Vocals↗] [Drums↗] [Bass↗] [Other↗] [All as zip↗]\n"
+        "[Keep] [Delete now]"
+    )
+
+
+def test_a_kept_job_offers_only_deletion_and_names_no_expiry() -> None:
+    kept = text(done(keep=True))
+    assert "Kept until you delete it." in kept
+    assert kept.endswith("[Delete now]")
+    assert "[Keep]" not in kept
+
+
+def test_a_failed_job_says_why_and_offers_a_free_retry() -> None:
+    failed = view(JobStatus.FAILED, error="The worker process died while it was separating this song.",
+                  error_code="worker_died", attempt=3)  # fmt: skip
+    assert text(failed) == (
+        "### Blue Hour — The Lamps\n"
+        "**This did not work.** The worker process died while it was separating this song.\n"
+        "Tried 3 times.\n"
+        "-# Retry does not count towards your hourly limit.\n"
+        "-# htdemucs · balanced · mp3\n"
+        "[Retry]"
+    )
+    retried = cards.job_card(failed, now=NOW, retried=True)
+    assert retried.presses == ()
+    cancelled = text(view(JobStatus.FAILED, error="Cancelled.", error_code="cancelled"))
+    assert cancelled.splitlines()[1:] == ["Cancelled.", "-# htdemucs · balanced · mp3", "[Start again]"]
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["@everyone", "<@123> hi", "**bold** _it_ `code` ||spoiler||", "[free](https://evil.example)", "# big\n> quote",
+     "a\u202egnp.exe", "\x00\x07", "https://evil.example/x", "\u200b"],
+)  # fmt: skip
+def test_no_name_from_outside_becomes_markup_a_link_or_a_mention(title: str) -> None:
+    named = view(title=title, artist=None)
+    for said in (text(named), cards.announcement(named.job, 7), cards.job_line(named, None)):
+        rest = said.replace("<@7>", "")
+        assert "\n# " not in rest and "\n> " not in rest and "\u202e" not in rest and "\x00" not in rest
+        bare = rest.replace("\\\\", "")
+        for mark in ("@e", "<@", "](h", "||s", "`c", "s:/", "_i"):
+            assert mark not in bare.replace("\\" + mark[0], ""), said
+    assert cards.plain("\x00") == "audio"
+
+
+def test_links_too_long_for_a_button_go_into_the_text_while_there_is_room() -> None:
+    links = tuple(
+        FileLink(name=name, filename="x", url="https://stems.example/" + "%E3%81%82" * 80 + name)
+        for name in ("vocals", "drums", "bass", "other", "zip")
+    )
+    card = cards.job_card(done(links=links), now=NOW)
+    assert [label for label, _ in card.links] == ["Listen"]
+    assert "[Vocals](<https://" in card.below
+    assert len(card.body + card.below + card.small + card.heading) < 4000
+
+
+def test_addresses_that_discord_does_not_take_on_buttons_move_into_the_text() -> None:
+    card = cards.without_link_buttons(cards.job_card(done(), now=NOW))
+    assert card.links == ()
+    assert card.below.endswith("[All as zip](<https://stems.example/files/zip?e=1&s=2>)")
+
+
+def test_a_refusal_for_too_much_says_when_to_come_back() -> None:
+    told = cards.error_text(QuotaExceeded(retry_after_s=600), NOW)
+    assert told == f"You have used up your jobs for this hour. Try again <t:{int(NOW.timestamp()) + 600}:R>."
+    assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Please send it again."
+
+
+def test_the_announcement_mentions_the_owner_and_names_what_is_too_large() -> None:
+    job = done().job
+    assert cards.announcement(job, 7) == "<@7> your stems of **Blue Hour** are ready."
+    assert cards.announcement(job, 7, left_out=["vocals", "drums"], limit_bytes=10 * MIB) == (
+        "<@7> your stems of **Blue Hour** are ready. Vocals and Drums are too large to attach here (10 MB at most): "
+        "take the links on the card."
+    )
+
+
+def test_a_list_of_many_jobs_stays_within_a_message() -> None:
+    lines = [cards.job_line(view(title="x" * 200, id=new_job_id()), f"https://discord.com/channels/1/2/{n}")
+             for n in range(40)]  # fmt: skip
+    assert len(cards.job_list(lines)) < 2000
+    assert cards.job_list([]) == "You have no jobs yet. Start one with `/stemify`."
+    assert len(cards.choice_name(view(title="y" * 300))) <= 100
+
+
+def test_stems_are_packed_into_messages_that_discord_takes() -> None:
+    sizes = [9 * MIB, 9 * MIB, 9 * MIB, 11 * MIB, 2 * MIB]
+    stems = [(f"stem{at}", stem("x", count)) for at, count in enumerate(sizes)]
+    parcels, left_out = pack(stems, 10 * MIB)
+    assert left_out == ["stem3"]
+    assert [[name for name, _ in parcel.stems] for parcel in parcels] == [["stem0", "stem1"], ["stem2", "stem4"]]
+    assert all(sum(info.size for _, info in parcel.stems) <= REQUEST_BYTES for parcel in parcels)
+    assert pack([("vocals", stem("vocals", 60 * MIB))], 100 * MIB)[1] == ["vocals"]
+    assert len(pack([], 1)[0]) == 1, "a failed job is announced too"
+
+
+def test_a_nonce_fits_and_differs_between_parts() -> None:
+    assert len({nonce(ID, part) for part in (0, 1, "p")}) == 3
+    assert all(len(nonce(new_job_id(), part)) <= 25 for part in (0, 9, "p"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3, "a few seconds"), (12, "about 10 s"), (50, "about 50 s"), (58, "about 1 min"), (400, "about 7 min"),
+     (7000, "about 2 h")],
+)  # fmt: skip
+def test_estimates_are_told_coarsely(seconds: float, words: str) -> None:
+    assert cards.about(seconds) == words
