@@ -1,0 +1,112 @@
+"""A link goes through the whole house: fetched by the unmodified yt-dlp from the fake YouTube, examined, separated."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import av
+import pytest
+import pytest_asyncio
+
+from config.settings import load
+from engine.backend import House, backend
+from engine.jobs import JobStatus, JobView, OutputFormat, Stage, StemSeparationOptions
+from engine.service import Link, StemService, Submission
+from tests.integration.fake_youtube import FakeYoutube, Video
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+OPTIONS = StemSeparationOptions(model="htdemucs", output_format=OutputFormat.FLAC)
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one house for all: its worker takes a while to start
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("house")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fake(folder: Path) -> AsyncIterator[FakeYoutube]:
+    async with FakeYoutube(folder) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(fake: FakeYoutube, folder: Path) -> AsyncIterator[House]:
+    write_model(folder / "weights")
+    settings = load(
+        data_dir=folder / "data",
+        models_dir=folder / "weights",
+        youtube={"proxy": fake.proxy_url, "ca_file": fake.ca_file},
+        workers={"devices": ["cpu"], "threads": 1},
+        limits={"input_duration_s": 5.0},
+    )
+    async with backend(settings, with_web=False) as opened:
+        yield opened
+
+
+async def submit(service: StemService, text: str) -> JobView:
+    return await service.submit(Submission(Link(text), OPTIONS, owner="local"))
+
+
+async def over(service: StemService, view: JobView) -> JobView:
+    async with contextlib.aclosing(service.watch(view.job.id)) as states:
+        return [state async for state in states][-1]
+
+
+async def test_a_link_in_a_message_becomes_stems_that_carry_the_videos_names(
+    fake: FakeYoutube, house: House, tmp_path: Path
+) -> None:
+    mix = make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
+    media = (tmp_path / "song.webm").read_bytes()
+    fake.add(Video("dQw4w9WgXcQ", media=media, title="Sunny", channel="Ann - Topic"))
+    view = await submit(house.service, "please split https://youtu.be/dQw4w9WgXcQ?list=PL1, thanks!")
+    assert view.job.input_source == "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
+    view = await over(house.service, view)
+    assert view.job.status is JobStatus.COMPLETED, view.job.error
+    assert (view.job.title, view.job.artist) == ("Sunny", "Ann")
+    assert view.job.result is not None
+    stems = dict(view.job.result.stems)
+    assert set(stems) == {"vocals", "drums", "bass", "other"}
+    async with house.service.open_file(view.job, "vocals") as path:
+        with av.open(path) as container:
+            assert container.metadata["ARTIST" if "ARTIST" in container.metadata else "artist"] == "Ann"
+            rate = container.streams.audio[0].rate
+            samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert abs(samples / rate - mix.shape[-1] / 48000) < 0.05
+    assert "Sunny" in stems["vocals"].filename
+
+
+async def test_a_video_that_lies_about_its_length_is_found_out(
+    fake: FakeYoutube, house: House, folder: Path, tmp_path: Path
+) -> None:
+    make_song(tmp_path / "song.webm", seconds=8, sample_rate=48000)
+    fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), duration_s=3))
+    view = await over(house.service, await submit(house.service, "https://youtu.be/dQw4w9WgXcQ"))
+    assert (view.job.status, view.job.error_code) == (JobStatus.FAILED, "too_long")
+    assert not list((folder / "data" / "scratch").iterdir())
+
+
+async def test_cancelling_a_stalled_download_is_done_within_a_second(
+    fake: FakeYoutube, house: House, folder: Path, tmp_path: Path
+) -> None:
+    make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
+    fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), behaviour="stall"))
+    before = len(fake.media_seen)
+    view = await submit(house.service, "https://youtu.be/dQw4w9WgXcQ")
+    async with asyncio.timeout(30):
+        while len(fake.media_seen) == before:
+            await asyncio.sleep(0.02)
+    assert (await house.service.get(view.job.id)).job.stage is Stage.FETCHING
+    started_s = time.monotonic()
+    await house.service.cancel(view.job.id, by="local")
+    view = await over(house.service, view)
+    assert time.monotonic() - started_s < 1
+    assert view.job.error_code == "cancelled"
+    assert not list((folder / "data" / "scratch").iterdir())
