@@ -7,6 +7,7 @@ import argparse
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from config.settings import Settings
 from engine.errors import StemifyError, UnknownModel
@@ -31,15 +32,15 @@ def run_model_command(settings: Settings, chosen: argparse.Namespace) -> int:
 
 
 def _list(library: ModelLibrary) -> int:
-    table = Table("model", "", "weights", box=None, pad_edge=False)
+    table = Table("model", "what it is", "weights", box=None, pad_edge=False)
     for state in library.states():
-        table.add_row(state.name, MODELS[state.name], state.reason or _SHOWN[state.state])
-    Console().print(table)
+        table.add_row(*(Text(cell) for cell in (state.name, MODELS[state.name], state.reason or _SHOWN[state.state])))
+    Console(markup=False).print(table)
     return 0
 
 
 def _pull(library: ModelLibrary, names: list[str]) -> int:
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     missing = 0
     for name in names:
         if name not in MODELS:
@@ -67,11 +68,11 @@ def _check(library: ModelLibrary) -> int:
                 model = library.load(state.name)
             except StemifyError as error:
                 broken += 1
-                table.add_row(state.name, "broken", error.message)
+                table.add_row(state.name, "broken", Text(error.message))
             else:
                 detail = f"{len(model.members)} network(s), {', '.join(model.sources)}, {model.sample_rate} Hz"
                 table.add_row(state.name, "loads", detail)
         else:
-            table.add_row(state.name, _SHOWN[state.state], state.reason or "")
-    Console().print(table)
+            table.add_row(state.name, _SHOWN[state.state], Text(state.reason or ""))
+    Console(markup=False).print(table)
     return 1 if broken else 0

@@ -1,0 +1,318 @@
+"""The whole backend without a front end: real store, real worker with torch, a tiny model, real audio files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from config.settings import Settings, load
+from engine.backend import backend
+from engine.errors import (
+    BadLink,
+    BrokenAudio,
+    EmptyInput,
+    InputRefused,
+    ModelUnavailable,
+    NotAllowed,
+    NotAudio,
+    NotFound,
+    NotPossibleNow,
+    QuotaExceeded,
+    TooLarge,
+    TooLong,
+)
+from engine.jobs import JobStatus, JobView, OutputFormat, StemSeparationOptions, new_job_id
+from engine.media.decode import decode
+from engine.service import Link, StemService, Submission, Upload
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+BOB = "discord:bob"
+
+
+@pytest.fixture
+def ann(request: pytest.FixtureRequest) -> str:
+    """A user with a fresh quota: the backend is shared by all tests, since starting torch takes seconds."""
+    return f"discord:{request.node.name}"
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Settings:
+    loaded = load(data_dir=tmp_path_factory.mktemp("service") / "data", models_dir=models_dir)
+    workers = loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False})
+    return loaded.model_copy(update={"workers": workers})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(settings: Settings) -> AsyncIterator[StemService]:
+    async with backend(settings, with_web=False) as house:
+        yield house.service
+
+
+async def stream(path: Path) -> AsyncIterator[bytes]:
+    yield path.read_bytes()
+
+
+def submission(path: Path, owner: str, *, job_id: str | None = None, **options: object) -> Submission:
+    chosen = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
+    return Submission(Upload(path.name, stream(path)), chosen, owner=owner, job_id=job_id)
+
+
+async def finished(service: StemService, job_id: str) -> JobView:
+    async with asyncio.timeout(60):
+        return [view async for view in service.watch(job_id)][-1]
+
+
+def samples_of(path: Path, scratch: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    decoded = decode(path, scratch / "raw", max_duration_s=600)
+    return np.fromfile(scratch / "raw", np.float32).reshape(-1, decoded.channels).T
+
+
+def everything_in(settings: Settings) -> list[str]:
+    """Files of jobs, running or not."""
+    return sorted(
+        str(path.relative_to(settings.data_dir))
+        for folder in ("jobs", "scratch")
+        for path in (settings.data_dir / folder).rglob("*")
+    )
+
+
+async def test_a_song_comes_back_as_stems_of_its_length_with_every_fact_filled_in(
+    ann: str, service: StemService, tmp_path: Path
+) -> None:
+    song = tmp_path / "a song.mp3"
+    make_song(song, seconds=5, tags={"title": "Sunny", "artist": "Band"})
+    view = await service.submit(submission(song, ann))
+    assert view.job.status is JobStatus.PENDING and view.queue_place == 1 and view.job.title == "Sunny"
+    view = await finished(service, view.job.id)
+    result = view.job.result
+    assert view.job.error is None and result is not None
+    stems = dict(result.stems)
+    assert set(stems) == {"vocals", "drums", "bass", "other"}
+    mix = samples_of(song, tmp_path)
+    for name, info in stems.items():
+        async with service.open_file(view.job, name) as path:
+            assert path.name == info.filename == f"Sunny - {name} - htdemucs.wav"
+            assert path.stat().st_size == info.size
+            assert samples_of(path, tmp_path).shape == mix.shape
+    assert result.processing is not None and result.processing.memory_usage > 100
+    assert result.processing.input_file_size == song.stat().st_size
+    assert result.file_size == sum(result.processing.output_file_sizes)
+    assert result.trust is not None and result.trust.clipped_samples == 0
+    assert {link.name for link in view.links} == {*stems, "zip"}
+    async with service.open_file(view.job, "waveform") as picture:
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+async def test_stems_plus_the_residual_are_the_mix(ann: str, service: StemService, tmp_path: Path) -> None:
+    """What the trust card says is left over is what is left over, in the files themselves."""
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=4)
+    view = await finished(service, (await service.submit(submission(song, ann))).job.id)
+    assert view.job.result is not None and view.job.result.trust is not None
+    mix = samples_of(song, tmp_path)
+    total = np.zeros_like(mix)
+    for name, _ in view.job.result.stems:
+        async with service.open_file(view.job, name) as path:
+            total += samples_of(path, tmp_path)
+    gain = 10 ** (view.job.result.trust.gain_db / 20)
+    measured_db = 10 * np.log10(np.sum((mix - total / gain) ** 2) / np.sum(mix**2))
+    assert view.job.result.trust.residual_db == pytest.approx(measured_db, abs=0.05)
+
+
+async def test_karaoke_gives_two_stems_that_add_up_to_the_mix(ann: str, service: StemService, tmp_path: Path) -> None:
+    song = tmp_path / "song.flac"
+    make_song(song, seconds=3)
+    view = await finished(service, (await service.submit(submission(song, ann, remove_vocals=True))).job.id)
+    assert view.job.result is not None
+    stems = dict(view.job.result.stems)
+    assert set(stems) == {"vocals", "instrumental"} and view.job.result.stems.drums is None
+    mix = samples_of(song, tmp_path)
+    total = np.zeros_like(mix)
+    for name in stems:
+        async with service.open_file(view.job, name) as path:
+            total += samples_of(path, tmp_path)
+    np.testing.assert_allclose(total, mix, atol=1e-6)
+
+
+async def test_normalize_brings_the_loudest_stem_to_minus_one_dbfs(
+    ann: str, service: StemService, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=3)
+    view = await finished(service, (await service.submit(submission(song, ann, normalize=True))).job.id)
+    assert view.job.result is not None
+    peaks = [info.peak_db for _, info in view.job.result.stems if info.peak_db is not None]
+    assert max(peaks) == pytest.approx(-1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("output_format", [*OutputFormat])
+async def test_every_output_format_decodes_to_the_length_of_the_song(
+    ann: str, service: StemService, tmp_path: Path, output_format: OutputFormat
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=2.5)
+    view = await finished(service, (await service.submit(submission(song, ann, output_format=output_format))).job.id)
+    assert view.job.result is not None
+    async with service.open_file(view.job, "drums") as path:
+        assert path.suffix == f".{output_format}"
+        assert samples_of(path, tmp_path).shape == samples_of(song, tmp_path).shape
+
+
+async def test_the_same_job_gives_the_same_samples(ann: str, service: StemService, tmp_path: Path) -> None:
+    """The seed is made from the job's id; a retry under the same id separates alike."""
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=2)
+    job_id, stems = new_job_id(), []
+    for _ in range(2):
+        view = await finished(
+            service, (await service.submit(submission(song, ann, quality="best", job_id=job_id))).job.id
+        )
+        async with service.open_file(view.job, "bass") as path:
+            stems.append(path.read_bytes())
+        await service.delete(job_id, by=ann)
+    assert stems[0] == stems[1]
+
+
+async def refused(service: StemService, settings: Settings, request: Submission, kind: type[InputRefused]) -> None:
+    """The refusal is of that kind, is a sentence with a next step, and leaves no job, file or quota behind."""
+    before = everything_in(settings)
+    with pytest.raises(kind) as caught:
+        await service.submit(request)
+    assert len(caught.value.message) > 25 and caught.value.message.endswith((".", "!"))
+    assert await service.list(request.owner) == []
+    assert everything_in(settings) == before
+
+
+async def test_bad_input_is_refused_with_its_own_sentence_and_leaves_nothing(
+    ann: str, service: StemService, settings: Settings, tmp_path: Path
+) -> None:
+    empty, text, cut = tmp_path / "empty.mp3", tmp_path / "text.mp3", tmp_path / "cut.mp3"
+    large, long_one = tmp_path / "large.wav", tmp_path / "long.flac"
+    empty.touch()
+    text.write_text("this is not a song\n" * 1000)
+    make_song(tmp_path / "whole.mp3", seconds=8)
+    cut.write_bytes((tmp_path / "whole.mp3").read_bytes()[:40_000])
+    with large.open("wb") as file:
+        file.truncate(51 << 20)
+    make_song(long_one, seconds=601, sample_rate=8000, channels=1)
+    for path, kind in (
+        (empty, EmptyInput), (text, NotAudio), (cut, BrokenAudio), (large, TooLarge), (long_one, TooLong),
+    ):  # fmt: skip
+        await refused(service, settings, submission(path, ann), kind)
+    link = Submission(Link("https://example.com/watch?v=dQw4w9WgXcQ"), StemSeparationOptions(), owner=ann)
+    await refused(service, settings, link, BadLink)
+
+
+async def test_a_model_that_cannot_be_used_is_refused_and_says_why(
+    ann: str, service: StemService, settings: Settings, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=1)
+    await asyncio.wait_for(_until_models_are_known(service), 30)
+    before = everything_in(settings)
+    with pytest.raises(ModelUnavailable, match="diffq"):
+        await service.submit(submission(song, ann, model="mdx_extra_q"))
+    assert everything_in(settings) == before
+
+
+async def _until_models_are_known(service: StemService) -> None:
+    while all(choice.usable for choice in service.models()):
+        await asyncio.sleep(0.05)
+
+
+async def test_the_sixth_job_of_an_hour_is_refused_with_the_time_to_come_back(
+    ann: str, service: StemService, settings: Settings, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=0.5)
+    for _ in range(settings.limits.jobs_per_hour):
+        await service.submit(submission(song, ann))
+    with pytest.raises(QuotaExceeded) as caught:
+        await service.submit(submission(song, ann))
+    assert 0 < caught.value.retry_after_s <= 3600
+    await service.submit(submission(song, BOB))
+
+
+async def test_only_its_owner_may_touch_a_job(ann: str, service: StemService, tmp_path: Path) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=1)
+    job_id = (await service.submit(submission(song, ann))).job.id
+    for act in (service.cancel, service.delete, service.retry, service.keep):
+        with pytest.raises(NotAllowed):
+            await act(job_id, by=BOB)
+    with pytest.raises(NotFound):
+        await service.get(new_job_id())
+    with pytest.raises(NotFound):
+        await service.get("../../etc/passwd")
+
+
+async def test_deleting_removes_row_and_files_also_while_it_runs(
+    ann: str, service: StemService, settings: Settings, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=20)
+    job_id = (await service.submit(submission(song, ann))).job.id
+    async with asyncio.timeout(30):
+        async for view in service.watch(job_id):
+            if view.job.progress > 10:
+                break
+    await service.delete(job_id, by=ann)
+    with pytest.raises(NotFound):
+        await service.get(job_id)
+    assert [path for path in everything_in(settings) if job_id in path] == []
+
+
+async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_cannot(
+    ann: str, settings: Settings, tmp_path: Path
+) -> None:
+    song, models = tmp_path / "song.wav", tmp_path / "own models"
+    make_song(song, seconds=1)
+    write_model(models)
+    weights = next(models.glob("*.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    one_an_hour = settings.limits.model_copy(update={"jobs_per_hour": 1})
+    changed = settings.model_copy(update={"limits": one_an_hour, "models_dir": models, "data_dir": tmp_path / "data"})
+    async with backend(changed, with_web=False) as house:
+        service = house.service
+        view = await finished(service, (await service.submit(submission(song, ann))).job.id)
+        assert (view.job.status, view.job.error_code) == (JobStatus.FAILED, "model_corrupt")
+        weights.write_bytes(whole)
+        again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
+        assert again.job.status is JobStatus.COMPLETED and again.job.retry_of == view.job.id
+        with pytest.raises(NotPossibleNow):
+            await service.retry(again.job.id, by=ann)
+
+
+async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemService, tmp_path: Path) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=1)
+    view = await finished(service, (await service.submit(submission(song, ann))).job.id)
+    assert view.links_expire_at is not None
+    assert (await service.keep(view.job.id, by=ann)).links_expire_at is None
+
+
+async def test_watching_tells_every_stage_in_order_and_ends(ann: str, service: StemService, tmp_path: Path) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=6)
+    job_id = (await service.submit(submission(song, ann))).job.id
+    views = [view async for view in service.watch(job_id)]
+    progress = [view.job.progress for view in views]
+    assert progress == sorted(progress) and progress[-1] == 100
+    assert views[0].job.status in (JobStatus.PENDING, JobStatus.PROCESSING)
+    assert views[-1].job.status is JobStatus.COMPLETED
+    assert len({view.job.stage for view in views}) > 2
