@@ -1,0 +1,330 @@
+"""Files arrive whole or not at all, and nothing outside the jobs' own places is read or removed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from engine import storage as storage_module
+from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
+from engine.jobs import new_job_id
+from engine.storage import Storage
+
+JOB = "01a205ec-fe8d-724b-8237-ca688e1702d8"
+KEY = f"jobs/{JOB}/input"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(tmp_path / "data")
+
+
+async def stream(*blocks: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
+    if then is not None:
+        raise then
+
+
+async def read(storage: Storage, key: str, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([block async for block in storage.open_range(key, start, end)])
+
+
+def put(storage: Storage, key: str, content: bytes = b"x") -> Path:
+    path = storage.root / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def files(storage: Storage) -> set[str]:
+    """Everything under the root, folders too."""
+    return {str(path.relative_to(storage.root)) for path in storage.root.rglob("*")}
+
+
+# Keys.
+
+SEGMENT = st.one_of(
+    st.sampled_from(
+        ["..", ".", "", "jobs", "etc", "passwd", "link", "~", "\0", "a\0b", "x" * 300, "ü" * 200, "\udce4"]
+    ),
+    st.text(max_size=12),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(SEGMENT, min_size=1, max_size=6).map("/".join))
+@example("/etc/passwd")
+@example("../x")
+@example("jobs/../../x")
+@example("link/x")
+@example("")
+def test_no_key_leads_out_of_the_root(storage: Storage, key: str) -> None:
+    link = storage.root / "link"
+    if not link.is_symlink():
+        link.symlink_to("/etc")
+    try:
+        path = storage.local_path(key)
+    except NotFound:
+        return
+    assert path.is_relative_to(storage.root) and path != storage.root
+    assert path.resolve() == path and ".." not in path.parts
+    assert str(path.relative_to(storage.root)) == key
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Song - vocals.mp3",
+        "100% #1 ?x=y {a} [b] ~'\".mp3",
+        "日本語 – ü.flac",
+        "@everyone.mp3",
+        "a\u202eb.mp3",
+        "-rf",
+        " .wav",
+        "%2e%2e",
+    ],
+)
+async def test_names_that_people_give_their_songs_are_kept(storage: Storage, name: str) -> None:
+    key = f"jobs/{JOB}/a1/{name}"
+    await storage.receive(stream(b"abc"), key, 10)
+    assert (storage.root / key).read_bytes() == b"abc"
+    assert await storage.size(key) == 3
+    assert await read(storage, key) == b"abc"
+
+
+@pytest.mark.parametrize("where", ["jobs", f"jobs/{JOB}", KEY])
+async def test_a_symbolic_link_is_never_followed(storage: Storage, tmp_path: Path, where: str) -> None:
+    secret = tmp_path / "secret"
+    (secret / JOB).mkdir(parents=True)
+    for name in (f"{JOB}/input", "input"):
+        (secret / name).write_text("secret")
+    link = storage.root / where
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(secret / "input" if where == KEY else secret)
+    with pytest.raises(NotFound):
+        storage.local_path(KEY)
+    with pytest.raises(NotFound):
+        await read(storage, KEY)
+    assert await storage.size(KEY) is None
+    with pytest.raises(NotFound):
+        await storage.receive(stream(b"x"), KEY, 10)
+    await storage.delete_job(JOB)
+    await storage.tidy_job(JOB, keep_attempt=None, keep_input=False)
+    assert (secret / "input").read_text() == (secret / JOB / "input").read_text() == "secret"
+    assert link.is_symlink() == (where != KEY)  # in the job's own folder the link goes, not what it leads to
+
+
+# Receiving.
+
+
+async def test_a_stream_becomes_a_file(storage: Storage) -> None:
+    blocks = [os.urandom(size) for size in (0, 1, 700_000, 700_000, 3)]
+    assert await storage.receive(stream(*blocks), KEY, 2_000_000) == 1_400_004
+    assert (storage.root / KEY).read_bytes() == b"".join(blocks)
+    assert files(storage) == {"jobs", f"jobs/{JOB}", KEY}
+
+
+async def test_the_cap_is_exact(storage: Storage) -> None:
+    assert await storage.receive(stream(b"12345", b"67890"), KEY, 10) == 10
+    with pytest.raises(TooLarge):
+        await storage.receive(stream(b"12345", b"678901"), f"jobs/{new_job_id()}/input", 10)
+    assert len(files(storage)) == 3
+
+
+async def test_an_endless_stream_is_cut_off_at_the_cap(storage: Storage) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1000
+            yield bytes(1000)
+
+    with pytest.raises(TooLarge):
+        await storage.receive(endless(), KEY, 5_000_000)
+    assert taken <= 5_001_000
+    assert files(storage) == set()
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("the sender left"), asyncio.CancelledError(), ConnectionResetError()])
+async def test_nothing_is_left_of_a_stream_that_breaks_off(storage: Storage, problem: BaseException) -> None:
+    with pytest.raises((type(problem), StorageFailed)):
+        await storage.receive(stream(bytes(3_000_000), then=problem), KEY, 10**9)
+    assert files(storage) == set()
+
+
+async def test_a_failed_stream_leaves_what_was_there_before(storage: Storage) -> None:
+    put(storage, KEY, b"old")
+    with pytest.raises(TooLarge):
+        await storage.receive(stream(b"too much"), KEY, 3)
+    assert files(storage) == {"jobs", f"jobs/{JOB}", KEY}
+    assert (storage.root / KEY).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, StorageFailed)]
+)
+async def test_a_full_disk_is_told_and_leaves_nothing(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage_module, "_sync", full)
+    with pytest.raises(kind):
+        await storage.receive(stream(b"abc"), KEY, 10)
+    assert files(storage) == set()
+
+
+# Reading.
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(st.integers(0, 60), st.integers(0, 60) | st.none())
+async def test_a_range_is_what_slicing_gives(storage: Storage, start: int, end: int | None) -> None:
+    content = bytes(range(50))
+    put(storage, KEY, content)
+    assert await read(storage, KEY, start, end) == content[start:end]
+
+
+async def test_what_is_not_there_is_not_found(storage: Storage) -> None:
+    assert await storage.size(KEY) is None
+    with pytest.raises(NotFound):
+        await read(storage, KEY)
+    put(storage, f"{KEY}/file")
+    assert await storage.size(KEY) is None  # a folder is no file
+
+
+# Publishing and copying.
+
+
+async def test_publishing_moves_the_file(storage: Storage) -> None:
+    source = put(storage, f"scratch/{JOB}-a1/vocals.mp3", b"music")
+    await storage.publish(source, f"jobs/{JOB}/a1/vocals.mp3")
+    assert not source.exists()
+    assert (storage.root / f"jobs/{JOB}/a1/vocals.mp3").read_bytes() == b"music"
+    with pytest.raises(StorageFailed):
+        await storage.publish(source, f"jobs/{JOB}/a1/drums.mp3")
+
+
+async def test_a_copy_outlives_the_original(storage: Storage) -> None:
+    other = new_job_id()
+    put(storage, KEY, b"song")
+    assert await storage.copy(KEY, f"jobs/{other}/input")
+    await storage.delete_job(JOB)
+    assert files(storage) == {"jobs", f"jobs/{other}", f"jobs/{other}/input"}
+    assert await read(storage, f"jobs/{other}/input") == b"song"
+    assert not await storage.copy(KEY, f"jobs/{other}/again")
+
+
+# Removing.
+
+DECOYS = (
+    "stemify.sqlite3",
+    "models/htdemucs/weights.th",
+    "keys/links.key",
+    "archive/2026-11.sqlite3",
+    "jobs/readme.txt",
+    "jobs/not-a-job/input",
+    f"jobs/{JOB}.bak/input",
+    f"jobs/{JOB.upper()}/input",
+    f"jobs/x{JOB}/input",
+    f"scratch/{JOB}/file",
+    f"scratch/{JOB}-a0/file",
+    f"scratch/{JOB}-a1x/file",
+    "scratch/other/file",
+    f"other/{JOB}/input",
+)
+
+
+async def test_only_the_jobs_own_places_are_removed(storage: Storage) -> None:
+    for decoy in DECOYS:
+        put(storage, decoy)
+    before = files(storage)
+    for own in (KEY, f"jobs/{JOB}/a1/v.mp3", f"scratch/{JOB}-a1/raw", f"scratch/{JOB}-a12/deep/raw"):
+        put(storage, own)
+    await storage.delete_job(JOB)
+    assert files(storage) == before
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(
+        [
+            "",
+            ".",
+            "/",
+            "jobs",
+            "scratch",
+            "models",
+            "keys",
+            "jobs/..",
+            "jobs/*",
+            f"jobs/{JOB}/..",
+            f"jobs/{JOB}/input",
+            f"jobs/{JOB}\n",
+            f"jobs/{JOB}/a0",
+            f"scratch/{JOB}-a1/..",
+            f"jobs/{JOB}/a1/../../..",
+        ]
+    )
+    | st.text(max_size=30)
+)
+async def test_removing_anything_else_is_refused(storage: Storage, prefix: str) -> None:
+    with pytest.raises(ValueError, match="not a place of a job"):
+        await storage.delete_tree(prefix)
+
+
+async def test_links_inside_a_job_are_removed_and_what_they_lead_to_is_not(storage: Storage, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("keep")
+    put(storage, KEY)
+    (storage.root / f"jobs/{JOB}/a1").symlink_to(outside)
+    await storage.delete_tree(f"jobs/{JOB}/a1")
+    assert (outside / "file").exists()
+    await storage.delete_job(JOB)
+    assert not (storage.root / f"jobs/{JOB}").exists()
+    assert (outside / "file").read_text() == "keep"
+
+
+async def test_tidying_keeps_the_result_and_the_input_that_is_wanted(storage: Storage) -> None:
+    for own in (KEY, f"jobs/{JOB}/.input.12.part", f"jobs/{JOB}/a1/v", f"jobs/{JOB}/a2/v", f"scratch/{JOB}-a2/r"):
+        put(storage, own)
+    put(storage, f"jobs/{JOB}/notes.txt")
+    await storage.tidy_job(JOB, keep_attempt=2, keep_input=True)
+    assert {key for key in files(storage) if key.startswith(f"jobs/{JOB}/")} == {
+        KEY, f"jobs/{JOB}/.input.12.part", f"jobs/{JOB}/a2", f"jobs/{JOB}/a2/v", f"jobs/{JOB}/notes.txt"
+    }  # fmt: skip
+    await storage.tidy_job(JOB, keep_attempt=2, keep_input=False)
+    assert not (storage.root / KEY).exists()
+    assert (storage.root / f"jobs/{JOB}/a2/v").exists()
+    assert (storage.root / f"jobs/{JOB}/notes.txt").exists()
+    assert storage.scratch_on_disk() == []
+
+
+async def test_tidying_a_job_without_a_result_leaves_no_folder(storage: Storage) -> None:
+    put(storage, KEY)
+    await storage.tidy_job(JOB, keep_attempt=None, keep_input=False)
+    assert files(storage) == {"jobs"}
+    await storage.tidy_job("../keys", keep_attempt=None, keep_input=False)
+    await storage.tidy_job(new_job_id(), keep_attempt=None, keep_input=False)
+
+
+async def test_what_lies_on_disk_is_listed(storage: Storage) -> None:
+    assert storage.jobs_on_disk() == [] and storage.scratch_on_disk() == []
+    for decoy in DECOYS:
+        put(storage, decoy)
+    put(storage, f"jobs/{JOB}/a1/v")
+    put(storage, f"scratch/{JOB}-a3/r")
+    assert storage.jobs_on_disk() == [JOB]
+    assert storage.scratch_on_disk() == [(f"{JOB}-a3", JOB)]
+    assert storage.has_result(JOB) and not storage.has_result(new_job_id())
