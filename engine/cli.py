@@ -14,6 +14,7 @@ from pathlib import Path
 from config.settings import Settings, load
 from engine.errors import ComeBackLater, InputRefused, StemifyError
 from engine.jobs import MODELS, OutputFormat, Quality, StemSeparationOptions
+from engine.logs import configure
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0 done, 1 failed, 2 refused input."""
     chosen = parser().parse_args(arguments)
     settings = load()
+    configure(settings.log.level if chosen.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
     try:
         if chosen.command == "serve":
             return asyncio.run(_serve(settings))
