@@ -170,6 +170,7 @@ class Youtube:
     async def _try(
         self, link: VideoLink, dest_dir: Path, installed: str, on_progress: Callable[[float], None]
     ) -> Fetched:
+        dest_dir = dest_dir.absolute()  # the child works elsewhere
         with tempfile.TemporaryDirectory(prefix=".youtube-", dir=dest_dir) as name:  # 0700, gone in any case
             own_dir = Path(name)
             request = self._request(link, own_dir)

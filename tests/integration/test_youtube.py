@@ -6,11 +6,13 @@ import asyncio
 import importlib.metadata
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +87,27 @@ def silent(_: float) -> None:
     pass
 
 
-def processes_in(folder: Path) -> list[str]:
-    """The command lines of all processes that work in `folder`, and this process's own unreaped children."""
+def numbers_in(folder: Path) -> list[int]:
+    """The ids of all processes that work in `folder`, be it deleted or not."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):  # another's, a zombie, or gone by now
             if (process / "cwd").readlink().as_posix().startswith(folder.as_posix()):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                found.append(int(process.name))
+    return found
+
+
+def processes_in(folder: Path) -> list[str]:
+    """What works in `folder`, and this process's own children that nobody has reaped."""
+    found = []
+    for number in numbers_in(folder):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{number}/cmdline").read_text().replace("\0", " "))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
             state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
             if state == "Z" and int(parent) == os.getpid():
                 found.append(f"unreaped {process.name}")
-        except OSError:
-            continue
     return found
 
 
@@ -436,12 +447,9 @@ async def test_a_child_that_is_killed_may_be_tried_again(fake: FakeYoutube, dest
     fake.add(Video(ID, media=song, behaviour="stall"))
     fetching = asyncio.create_task(client(fake).fetch(LINK, dest, on_progress=silent))
     await until(lambda: list(dest.glob(".youtube-*/*.part")))
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink().as_posix().startswith(dest.as_posix()):
-                os.kill(int(process.name), signal.SIGKILL)
-        except OSError:
-            continue
+    for number in numbers_in(dest):
+        with suppress(ProcessLookupError):  # the inner one dies with the outer one
+            os.kill(number, signal.SIGKILL)
     with pytest.raises(YoutubeFetcherDied) as died:
         await fetching
     assert died.value.transient
@@ -480,7 +488,7 @@ async def test_killing_the_main_process_ends_its_downloads(
     await until(lambda: not processes_in(dest), within_s=5)
 
 
-async def test_the_child_sees_none_of_our_secrets(
+async def test_the_child_sees_none_of_our_secrets_and_cannot_write_much_more_than_the_cap(
     fake: FakeYoutube, dest: Path, song: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "very-secret")
@@ -489,19 +497,16 @@ async def test_the_child_sees_none_of_our_secrets(
     proxy = SecretStr(fake.proxy_url.replace("http://", "http://operator:hunter2@"))
     fetching = asyncio.create_task(client(fake, proxy=proxy).fetch(LINK, dest, on_progress=silent))
     await until(lambda: list(dest.glob(".youtube-*/*.part")))
-    seen = b""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink().as_posix().startswith(dest.as_posix()):
-                seen += (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
-        except OSError:
-            continue
+    processes = [Path("/proc", str(number)) for number in numbers_in(dest)]
+    seen = b"".join((one / "environ").read_bytes() + (one / "cmdline").read_bytes() for one in processes)
+    limits = "".join((one / "limits").read_text() for one in processes)
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    assert b"youtube_child.py" in seen
+    assert seen.count(b"youtube_child.py") == 2
     for secret in (b"very-secret", b"/somewhere/else", b"hunter2"):
         assert secret not in seen
+    assert re.search(rf"Max file size +{51 * MIB} +{51 * MIB}", limits)
 
 
 # What the operator sets.
