@@ -21,10 +21,14 @@ import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from engine.synth import SAMPLE_RATE
 from training.batches import SongFolder, batch
 from training.model import new_model
+from training.muon import Muon
+
+Optimizers = list[torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,20 @@ def learning_rate(peak: float, done: float, step: int) -> float:
     return peak * min(1.0, (step + 1) / 50) * min(1.0, max(0.01, (1 - done) / 0.4))
 
 
+def optimizers_of(model: nn.Module, lr: float) -> Optimizers:
+    """Muon for matrices and kernels at twice the rate, AdamW for gains, biases and the frequency embedding."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if parameter.dim() > 1 and "emb" not in name else others).append(parameter)
+    adamw = torch.optim.AdamW([{"params": others, "peak": lr}], lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
+    return [Muon([{"params": matrices, "peak": 2 * lr}], lr=2 * lr), adamw]
+
+
 def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     flat = torch.cat([p.grad.reshape(-1) if p.grad is not None else p.new_zeros(p.numel()) for p in parameters])
     dist.all_reduce(flat)
     flat /= processes
-    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+    for p, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
         p.grad = part.view_as(p)
 
 
@@ -87,14 +100,15 @@ def train(rank: int, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     model = new_model().to(plan.device)
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizers = optimizers_of(model, plan.lr)
     average = Average(model)
     step, trained_s = 0, 0.0
     last = plan.out / "last.pt"
     if last.exists():
         saved: dict[str, Any] = torch.load(last, map_location=plan.device, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         average.state, average.steps = saved["average"], saved["step"]
         step, trained_s = saved["step"], saved["trained_s"]
     rng = np.random.default_rng([plan.seed, step, rank])
@@ -124,10 +138,11 @@ def train(rank: int, plan: Plan) -> None:
             if plan.processes > 1:
                 average_gradients(parameters, plan.processes)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(plan.lr, done, step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(group["peak"], done, step)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             average.update(model)
             step += 1
             trained_s += time.monotonic() - began
@@ -139,9 +154,9 @@ def train(rank: int, plan: Plan) -> None:
                 log.write(f"{step}\t{trained_s:.1f}\t{recent:.5f}\t{len(folder.songs)}\n")
                 log.flush()
             if rank == 0 and step % plan.save_every == 0:
-                save(plan.out, model, optimizer, average, step, trained_s)
+                save(plan.out, model, optimizers, average, step, trained_s)
     if rank == 0:
-        save(plan.out, model, optimizer, average, step, trained_s)
+        save(plan.out, model, optimizers, average, step, trained_s)
 
 
 def train_step(model: nn.Module, stems: Tensor, plan: Plan) -> float:
@@ -152,15 +167,13 @@ def train_step(model: nn.Module, stems: Tensor, plan: Plan) -> float:
         estimates = model(mix)
     loss = (estimates.float() - stems).abs().mean() / (mix.std() + 1e-4)
     if math.isfinite(value := float(loss.detach())):
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     return value
 
 
-def save(
-    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, step: int, trained_s: float
-) -> None:
+def save(out: Path, model: nn.Module, optimizers: Optimizers, average: Average, step: int, trained_s: float) -> None:
     state = {
-        "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.state,
+        "model": model.state_dict(), "optimizers": [each.state_dict() for each in optimizers], "average": average.state,
         "step": step, "trained_s": trained_s,
     }  # fmt: skip
     for name, content in (("last.pt", state), ("ema.pt", average.state)):
@@ -193,7 +206,7 @@ def main() -> None:
         parser.error(f"no songs in {plan.data}: run `python -m training.songs` first")
     plan.out.mkdir(parents=True, exist_ok=True)
     if plan.processes > 1:
-        torch.multiprocessing.spawn(train, args=(plan,), nprocs=plan.processes)
+        spawn(train, args=(plan,), nprocs=plan.processes)
     else:
         train(0, plan)
 
