@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
+from demucs.transformer import LayerScale
 from safetensors.torch import save_file
+from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 SOURCES = ["drums", "bass", "other", "vocals"]
 HTDEMUCS: dict[str, Any] = {
     "channels": 8,
@@ -28,7 +32,22 @@ HTDEMUCS: dict[str, Any] = {
 
 def tiny_htdemucs(seed: int = 0, **changes: Any) -> HTDemucs:
     torch.manual_seed(seed)
-    return HTDemucs(SOURCES, **{**HTDEMUCS, **changes}).eval()
+    model: HTDemucs = HTDemucs(SOURCES, **{**HTDEMUCS, **changes}).eval()
+    return model
+
+
+def tiny_hdemucs(seed: int = 0, **changes: Any) -> HDemucs:
+    """Of full depth: its two innermost layers have BLSTM and local attention."""
+    torch.manual_seed(seed)
+    return HDemucs(SOURCES, **{"channels": 8, "segment": 2.0, "dconv_depth": 1, **changes}).eval()
+
+
+def awake(model: Network) -> Network:
+    """Residual branches start out at almost nothing; here they count, so that an error in them is heard."""
+    for module in model.modules():
+        if isinstance(module, LayerScale):
+            module.scale.data.fill_(0.5)
+    return model
 
 
 def _encoded(value: Any) -> Any:

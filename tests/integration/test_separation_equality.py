@@ -1,0 +1,144 @@
+"""Our plan, batching and overlap-add against `demucs.apply.apply_model`, on the same weights, to 90 dB."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from demucs.apply import BagOfModels, apply_model
+from torch import Tensor, nn
+
+from engine.errors import BadOptions
+from engine.separation import Separator
+from tests.tiny_models import SOURCES, awake, tiny_hdemucs, tiny_htdemucs
+
+RATE = 44100
+WEIGHTS = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.5], [0.0, 0.25, 1.0, 1.0]]
+
+
+def bag_of(*members: nn.Module, weights: list[list[float]] | None = None) -> BagOfModels:
+    return BagOfModels(list(members), weights)  # type: ignore[arg-type]
+
+
+SHAPE = {"nfft": 4096, "depth": 4, "channels": 4}
+MODELS: dict[str, nn.Module] = {
+    "htdemucs": awake(tiny_htdemucs(1, **SHAPE)),
+    "hdemucs": awake(tiny_hdemucs(2)),
+    "hdemucs_old": awake(tiny_hdemucs(3, hybrid_old=True)),
+    "bag": bag_of(*(awake(tiny_htdemucs(seed, **SHAPE)) for seed in (4, 5, 6)), weights=WEIGHTS),
+    "hdemucs_bag": bag_of(awake(tiny_hdemucs(7)), awake(tiny_hdemucs(8, segment=1.2))),
+}
+
+
+def snr_db(expected: Tensor, found: Tensor) -> float:
+    error = (expected.double() - found.double()).square().sum()
+    return math.inf if error == 0 else 10 * math.log10(float(expected.double().square().sum() / error))
+
+
+def noise(samples: int, channels: int = 2) -> Tensor:
+    return torch.randn(channels, samples, generator=torch.Generator().manual_seed(samples))
+
+
+def stock(model: nn.Module, mix: Tensor, *, seed: int = 7, **how: float | None) -> Tensor:
+    random.seed(seed)
+    return apply_model(model, mix[None], **how)[0]  # type: ignore[arg-type, no-any-return]
+
+
+def assert_equal(model: nn.Module, mix: Tensor, **how: float | None) -> None:
+    expected = stock(model, mix, **how)
+    found = Separator(model).separate(mix, seed=7, **how)  # type: ignore[arg-type]
+    assert list(found) == SOURCES
+    for stem, wanted in zip(SOURCES, expected, strict=True):
+        assert found[stem].shape == mix.shape
+        assert snr_db(wanted, found[stem]) >= 90
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("samples", "shifts", "overlap"),
+    [
+        (1, 0, 0.25),
+        (1, 2, 0.1),
+        (30_000, 0, 0.1),
+        (30_000, 2, 0.25),
+        (3 * RATE + 13, 0, 0.25),
+        (3 * RATE + 13, 2, 0.1),
+    ],
+)
+def test_it_equals_stock(name: str, shifts: int, overlap: float, samples: int) -> None:
+    assert_equal(MODELS[name], noise(samples), shifts=shifts, overlap=overlap)
+
+
+def test_a_minute_equals_stock() -> None:
+    assert_equal(MODELS["htdemucs"], noise(60 * RATE), shifts=0, overlap=0.1)
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs_bag"])
+@pytest.mark.parametrize("segment", [0.5, 1.0])
+def test_a_shorter_segment_equals_stock(name: str, segment: float) -> None:
+    assert_equal(MODELS[name], noise(3 * RATE), shifts=1, overlap=0.25, segment=segment)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_unusual_overlaps_equal_stock(overlap: float) -> None:
+    assert_equal(MODELS["htdemucs"], noise(4 * RATE), shifts=0, overlap=overlap)
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs"])
+def test_mono_as_stereo_a_constant_and_clipping_equal_stock(name: str) -> None:
+    assert_equal(MODELS[name], noise(3 * RATE, 1).expand(2, -1), shifts=0, overlap=0.25)
+    assert_equal(MODELS[name], torch.full((2, 3 * RATE), 0.5), shifts=1, overlap=0.25)
+    assert_equal(MODELS[name], (noise(3 * RATE) * 9).clamp(-1, 1), shifts=0, overlap=0.25)
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs"])
+def test_silence_equals_stock(name: str) -> None:
+    assert_equal(MODELS[name], torch.zeros(2, 3 * RATE), shifts=0, overlap=0.25)
+
+
+def test_one_channel_is_taken_for_both() -> None:
+    separator = Separator(MODELS["htdemucs"])
+    mix = noise(RATE, 1)
+    mono = separator.separate(mix, shifts=0, overlap=0.25)
+    stereo = separator.separate(mix.expand(2, -1), shifts=0, overlap=0.25)
+    assert all(torch.equal(mono[stem], stereo[stem]) for stem in SOURCES)
+
+
+def test_the_same_seed_gives_the_same_stems() -> None:
+    separator = Separator(MODELS["htdemucs"])
+    mix = noise(3 * RATE)
+    first, second = (separator.separate(mix, shifts=2, overlap=0.25, seed=3) for _ in range(2))
+    assert all(torch.equal(first[stem], second[stem]) for stem in SOURCES)
+
+
+def test_the_global_random_numbers_are_left_alone() -> None:
+    random.seed(1)
+    before = random.getstate()
+    Separator(MODELS["htdemucs"]).separate(noise(1000), shifts=2, overlap=0.25)
+    assert random.getstate() == before
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    model = awake(tiny_htdemucs(9))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Separator(model).separate(noise(1000), shifts=0, overlap=0.25)
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("mix", "how"),
+    [
+        (torch.zeros(3, 100), {}),
+        (torch.zeros(100), {}),
+        (torch.zeros(2, 0), {}),
+        (torch.zeros(2, 100), {"segment": 60.0}),
+        (torch.zeros(2, 100), {"segment": 0.0}),
+        (torch.zeros(2, 100), {"overlap": 1.0}),
+    ],
+)
+def test_what_makes_no_sense_is_refused(mix: Tensor, how: dict[str, float]) -> None:
+    with pytest.raises(BadOptions):
+        Separator(MODELS["htdemucs"]).separate(mix, shifts=0, **{"overlap": 0.25, **how})  # type: ignore[arg-type]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import julius
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import EmptyInput
+from engine.separation.mix import PcmMix
+
+
+def write_pcm(path: Path, signal: np.ndarray) -> Path:
+    """signal: (channels, samples)"""
+    path.write_bytes(np.ascontiguousarray(signal.T, dtype="<f4").tobytes())
+    return path
+
+
+def noise(channels: int, samples: int, offset: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((channels, samples)).astype(np.float32) * 0.1 + offset
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 48000, 96000, 192000, 37800])
+def test_any_stretch_equals_resampling_the_whole(tmp_path: Path, rate: int) -> None:
+    signal = noise(2, rate // 3 + 17)
+    with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=rate) as mix:
+        whole = julius.resample_frac(torch.from_numpy(signal), rate, 44100)
+        assert mix.samples == whole.shape[-1]
+        for start, stop in [(0, 1), (0, 500), (1234, 6001), (mix.samples - 1, mix.samples), (0, mix.samples)]:
+            torch.testing.assert_close(mix.plain(start, stop), whole[:, start:stop], atol=1e-6, rtol=0)
+
+
+def test_rates_that_share_no_divisor_are_resampled_without_a_giant_kernel(tmp_path: Path) -> None:
+    # 4,410 to 44,100 written as rates that julius can do, against the way taken for those that it cannot.
+    signal = noise(1, 900)
+    with PcmMix(write_pcm(tmp_path / "mix", signal), channels=1, sample_rate=48000) as mix:
+        expected = mix.plain(0, mix.samples)
+        mix._resampler._kernels = None
+        torch.testing.assert_close(mix.plain(0, mix.samples), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(mix.plain(301, 644), expected[:, 301:644], atol=1e-5, rtol=0)
+    with PcmMix(tmp_path / "mix", channels=1, sample_rate=44101) as mix:
+        assert mix.plain(0, mix.samples).shape == (2, 899)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.7])
+def test_it_is_normalised_as_stock_does_it(tmp_path: Path, offset: float) -> None:
+    signal = noise(2, 700_000, offset)
+    stock = torch.from_numpy(signal)
+    reference = stock.mean(0)
+    expected = (stock - reference.mean()) / (reference.std() + 1e-8)
+    with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=44100) as mix:
+        read = mix.read(0, mix.samples)
+        torch.testing.assert_close(read, expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(mix.denormalise(read), stock, atol=1e-6, rtol=0)
+
+
+def test_mono_becomes_stereo(tmp_path: Path) -> None:
+    with PcmMix(write_pcm(tmp_path / "mix", noise(1, 1000)), channels=1, sample_rate=44100) as mix:
+        read = mix.read(10, 20)
+    assert read.shape == (2, 10)
+    assert torch.equal(read[0], read[1])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_silence_and_a_constant_stay_finite(tmp_path: Path, value: float) -> None:
+    with PcmMix(write_pcm(tmp_path / "mix", np.full((2, 5000), value)), channels=2, sample_rate=44100) as mix:
+        assert torch.equal(mix.read(0, 5000), torch.zeros(2, 5000))
+
+
+def test_one_sample_is_a_mix(tmp_path: Path) -> None:
+    with PcmMix(write_pcm(tmp_path / "mix", np.full((2, 1), 0.5)), channels=2, sample_rate=44100) as mix:
+        assert mix.samples == 1
+        assert mix.read(0, 1).isfinite().all()
+
+
+def test_no_samples_are_none(tmp_path: Path) -> None:
+    with pytest.raises(EmptyInput):
+        PcmMix(write_pcm(tmp_path / "mix", np.zeros((2, 0))), channels=2, sample_rate=44100)
