@@ -17,7 +17,7 @@ from torch import Tensor
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     """The nearest orthogonal matrix, roughly (singular values 0.7 to 1.2), by a quintic Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix / (matrix.norm() + 1e-7)
+    x: Tensor = matrix / (matrix.norm() + 1e-7)
     if tall := x.shape[0] > x.shape[1]:
         x = x.T
     for _ in range(iterations):

@@ -76,7 +76,8 @@ def learning_rate(peak: float, done: float, step: int) -> float:
 
 def optimizers_of(model: nn.Module, lr: float) -> Optimizers:
     """Muon for matrices and kernels at twice the rate, AdamW for gains, biases and the frequency embedding."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (matrices if parameter.dim() > 1 and "emb" not in name else others).append(parameter)
     adamw = torch.optim.AdamW([{"params": others, "peak": lr}], lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
@@ -116,7 +117,6 @@ def train(rank: int, plan: Plan) -> None:
     length = int(plan.segment_s * SAMPLE_RATE)
     rows = max(1, plan.batch // plan.processes)
     recent = 0.0
-    log = (plan.out / "log.tsv").open("a") if rank == 0 else None
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, disable=rank > 0) as progress, ThreadPoolExecutor(1) as ahead:
         bar = progress.add_task("training", total=1.0)
@@ -150,9 +150,9 @@ def train(rank: int, plan: Plan) -> None:
             speed = step / max(trained_s, 1e-9)
             text = f"step {step} · {speed:.2f} steps/s · {len(folder.songs)} songs · loss {recent:.4f}"
             progress.update(bar, completed=done, description=text)
-            if log and step % 10 == 0:
-                log.write(f"{step}\t{trained_s:.1f}\t{recent:.5f}\t{len(folder.songs)}\n")
-                log.flush()
+            if rank == 0 and step % 10 == 0:
+                with (plan.out / "log.tsv").open("a") as log:
+                    log.write(f"{step}\t{trained_s:.1f}\t{recent:.5f}\t{len(folder.songs)}\n")
             if rank == 0 and step % plan.save_every == 0:
                 save(plan.out, model, optimizers, average, step, trained_s)
     if rank == 0:
@@ -206,7 +206,7 @@ def main() -> None:
         parser.error(f"no songs in {plan.data}: run `python -m training.songs` first")
     plan.out.mkdir(parents=True, exist_ok=True)
     if plan.processes > 1:
-        spawn(train, args=(plan,), nprocs=plan.processes)
+        spawn(train, args=(plan,), nprocs=plan.processes)  # type: ignore[no-untyped-call]
     else:
         train(0, plan)
 

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from engine.sample_song import SAMPLE_SONG_SEED
+from engine.synth import Note
+from training import midi_songs, sung
+from training.batches import SongFolder, batch
+from training.songs import HELD_OUT_SEEDS, make
+
+
+def test_held_out_songs_share_no_font_voice_or_seed_with_training() -> None:
+    assert not set(midi_songs.TRAINING_FONTS) & {*midi_songs.HELD_OUT_FONTS, *midi_songs.HELD_OUT_KITS}
+    assert not set(sung.TRAINING_LANGUAGES) & set(sung.HELD_OUT_LANGUAGES)
+    assert not set(sung.TRAINING_VARIANTS) & set(sung.HELD_OUT_VARIANTS)
+    assert SAMPLE_SONG_SEED > HELD_OUT_SEEDS
+
+
+def test_a_midi_file_holds_its_notes_in_order_of_time() -> None:
+    file = midi_songs.midi_file([midi_songs.Part(3, 33, [Note(1.0, 0.5, 40, 1.0), Note(0.0, 0.25, 45, 0.5)])])
+    assert file.startswith(b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk")
+    track = file[22:]
+    # program, A2 on, off after 240 ticks, E2 on 720 ticks later (0x85 0x50), off after 480 (0x83 0x60), end of track
+    assert track == bytes.fromhex("00c321 00932d39 8170832d00 8550932873 8360832800 00ff2f00")
+
+
+def test_a_song_is_made_once_and_a_batch_of_it_depends_only_on_the_seed(tmp_path: Path) -> None:
+    path = make(3, "numpy", tmp_path)
+    made_at = path.stat().st_mtime_ns
+    assert make(3, "numpy", tmp_path).stat().st_mtime_ns == made_at
+    assert np.load(path, mmap_mode="r").shape == (4, 2, 20 * 44100)
+    folder = SongFolder(tmp_path)
+    first, again = (batch(folder, 2, 22050, np.random.default_rng(5)) for _ in range(2))
+    assert first.shape == (2, 4, 2, 22050)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_songs_that_come_later_are_seen_at_the_next_scan(tmp_path: Path) -> None:
+    folder = SongFolder(tmp_path)
+    np.save(tmp_path / "numpy-1.npy", np.zeros((4, 2, 100), np.int16))
+    assert folder.songs == []
+    assert folder.scan() == 1

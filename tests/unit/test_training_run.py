@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from demucs.hf import load_safetensors_model
+
+from training.model import half_precision, new_model, write_hub_files
+from training.muon import orthogonal
+from training.train import Plan, learning_rate, train
+
+
+def plan_of(data: Path, out: Path) -> Plan:
+    return Plan(
+        data=data, out=out, minutes=0, steps=1, batch=1, segment_s=0.4, lr=1e-3, seed=3, device="cpu",
+        processes=1, threads=1, save_every=50, port=0,
+    )  # fmt: skip
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.integers(-9000, 9000, (4, 2, 44100)).astype(np.int16))
+    plan = plan_of(tmp_path, tmp_path)
+    train(0, plan)
+    first = torch.load(tmp_path / "last.pt", weights_only=True)
+    train(0, dataclasses.replace(plan, steps=2))
+    second = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (first["step"], second["step"]) == (1, 2)
+    name = "encoder.0.conv.weight"
+    assert not torch.equal(first["model"][name], second["model"][name])
+    assert torch.isfinite(second["average"][name]).all()
+
+
+def test_the_weights_file_is_read_by_the_hub_loader_of_demucs(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = new_model()
+    path = write_hub_files(model.state_dict(), tmp_path)
+    loaded = load_safetensors_model(path)
+    assert path.stat().st_size < 6e6
+    assert (tmp_path / "mini.yaml").read_text() == f"models: ['{path.stem}']\n"
+    for key, value in half_precision(model.state_dict()).items():
+        torch.testing.assert_close(loaded.state_dict()[key].float(), value, rtol=0, atol=0)
+
+
+def test_an_update_of_muon_is_nearly_orthogonal() -> None:
+    torch.manual_seed(2)
+    for shape in ((16, 48), (48, 16)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.4
+        assert values.max() < 1.4
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    rates = [
+        learning_rate(1.0, done, step) for done, step in ((0.0, 0), (0.1, 50), (0.6, 500), (0.8, 800), (1.0, 1000))
+    ]
+    np.testing.assert_allclose(rates, [0.02, 1.0, 1.0, 0.5, 0.01])
