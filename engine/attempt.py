@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import errno
 import logging
 import os
@@ -9,6 +11,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -84,6 +87,7 @@ class Attempt:
         spec: AttemptSpec,
         config: WorkerConfig,
         library: ModelLibrary,
+        loader: Executor,
         batcher: Batcher,
         on_progress: Callable[[Stage, float], None],
     ) -> None:
@@ -91,6 +95,7 @@ class Attempt:
         self.cancelled = Event()
         self._config = config
         self._library = library
+        self._loader = loader
         self._batcher = batcher
         self._on_progress = on_progress
         self._scratch = Path(spec.scratch_dir)
@@ -103,7 +108,7 @@ class Attempt:
         raw = self._scratch / "mix.f32"
         decoded = self._decode(raw)
         loading = time.monotonic()
-        model = self._library.load(self.spec.options.model)
+        model = self._load()
         model_load_s = time.monotonic() - loading
         with (
             PcmMix(
@@ -162,6 +167,15 @@ class Attempt:
             cancelled=self.cancelled,
             on_progress=lambda fraction: self._on_progress(Stage.DECODING, fraction),
         )
+
+    def _load(self) -> LoadedModel:
+        """In another thread, so that a cancelled attempt need not wait for a download that others may want."""
+        loading = self._loader.submit(self._library.load, self.spec.options.model)
+        while True:
+            self._stop_if_cancelled()
+            self._on_progress(Stage.DECODING, 1.0)
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                return loading.result(timeout=0.2)
 
     def _files(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemFilesMaker:
         options = self.spec.options

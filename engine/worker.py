@@ -104,6 +104,7 @@ class Worker:
         use_threads(config.threads if config.device == "cpu" else 0)
         self._batcher = Batcher(config.device, precision=config.precision)
         self._name = device_name(config.device)
+        self._loader = ThreadPoolExecutor(4, thread_name_prefix="model")
         self._running: dict[tuple[str, int], Attempt] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="attempt")
@@ -133,7 +134,7 @@ class Worker:
 
     def _start(self, spec: AttemptSpec) -> None:
         attempt = self._new_attempt(
-            spec, self._config, self._library, self._batcher, ThrottledProgress(self._wire, spec)
+            spec, self._config, self._library, self._loader, self._batcher, ThrottledProgress(self._wire, spec)
         )
         with self._lock:
             self._running[spec.job_id, spec.attempt] = attempt

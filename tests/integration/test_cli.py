@@ -1,0 +1,85 @@
+"""`python -m engine …` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.jobs import JobResult
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder)
+    return folder
+
+
+def run(data: Path, models_dir: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, "STEMIFY_DATA_DIR": str(data), "STEMIFY_MODELS_DIR": str(models_dir), "OMP_NUM_THREADS": "1",
+        "STEMIFY_WORKERS__COMPILE": "false",
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *map(str, arguments)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+
+
+def test_separate_prints_the_result_as_json_and_the_progress_on_stderr(tmp_path: Path, models_dir: Path) -> None:
+    song, out = tmp_path / "song.wav", tmp_path / "out"
+    make_song(song, seconds=3)
+    done = run(
+        tmp_path / "data", models_dir, "separate", song, "--out", out, "--format", "flac", "--shifts", 0,
+        "--overlap", 0.1, "--seed", 7, "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = JobResult.model_validate(json.loads(done.stdout))
+    assert result.trust is not None
+    assert (result.trust.shifts, result.trust.overlap, result.trust.seed) == (0, 0.1, 7)
+    for _, info in result.stems:
+        assert Path(info.path).parent == out and Path(info.path).stat().st_size == info.size
+    assert "100%" in done.stderr
+    left = sorted(path.name for path in out.iterdir() if path.suffix != ".flac")
+    assert left == ["peaks.json", "waveform.png"], "no scratch is left"
+
+
+def test_refused_input_exits_with_two_and_a_sentence(tmp_path: Path, models_dir: Path) -> None:
+    text = tmp_path / "song.mp3"
+    text.write_text("not a song")
+    done = run(tmp_path / "data", models_dir, "separate", text, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "not an audio file" in done.stderr and "Traceback" not in done.stderr
+    missing = run(tmp_path / "data", models_dir, "separate", tmp_path / "nothing.wav")
+    assert missing.returncode == 2 and "There is no file" in missing.stderr
+    unknown = run(tmp_path / "data", models_dir, "separate", text, "--model", "spleeter")
+    assert unknown.returncode == 2 and "There is no model" in unknown.stderr
+
+
+def test_a_failure_exits_with_one_and_a_sentence(tmp_path: Path) -> None:
+    models, song = tmp_path / "models", tmp_path / "song.wav"
+    write_model(models)
+    next(models.glob("*.safetensors")).write_bytes(b"damaged")
+    make_song(song, seconds=1)
+    done = run(tmp_path / "data", models, "separate", song, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.returncode == 1
+    assert "damaged" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_models_list_names_every_model_and_check_loads_those_that_are_here(tmp_path: Path, models_dir: Path) -> None:
+    listed = run(tmp_path / "data", models_dir, "models", "list")
+    assert listed.returncode == 0
+    for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q", "mini"):
+        assert name in listed.stdout
+    checked = run(tmp_path / "data", models_dir, "models", "check")
+    assert checked.returncode == 0, checked.stdout
+    assert "loads" in checked.stdout and "diffq" in checked.stdout
