@@ -22,6 +22,8 @@ JSON_BYTES = 64 * 1024
 _FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file
 _BLOCK_BYTES = 256 * 1024
 _IDLE_S = 30.0
+_SHOWN_OPTIONS = [field.alias or name for name, field in StemSeparationOptions.model_fields.items()]
+_OPTION_NAMES = {*StemSeparationOptions.model_fields, *_SHOWN_OPTIONS}
 
 
 class CappedBody:
@@ -111,6 +113,8 @@ def _json_object(text: bytes, what: str) -> dict[str, Any]:
 def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
     """Options from JSON, camelCase or snake_case. Raises `BadOptions`, `UnknownModel`."""
     given = values or {}
+    if unknown := given.keys() - _OPTION_NAMES:
+        raise BadOptions(f"There is no option {sorted(unknown)[0]!r:.40}. There are: {', '.join(_SHOWN_OPTIONS)}.")
     for name in ("model", "quality"):
         if not isinstance(given.get(name), str | None):
             raise BadOptions(f"The option {name} must be text.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -78,7 +79,7 @@ def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[
     if version is None or version == etag:
         return wanted
     try:
-        return wanted if int(modified) == int(parsedate_to_datetime(version).timestamp()) else None
+        return wanted if math.ceil(modified) == int(parsedate_to_datetime(version).timestamp()) else None
     except ValueError:  # another version's ETag
         return None
 

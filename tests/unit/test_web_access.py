@@ -1,0 +1,168 @@
+"""Who is asking, and what they may do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.web_house import TOKEN, WebHouse, open_web_house
+
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+async def submit(house: WebHouse, **headers: str) -> int:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    json = {"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"}
+    async with house.client.post("/api/stemify", json=json, headers=sent) as response:
+        await response.read()
+        return response.status
+
+
+async def owner_of(house: WebHouse, forwarded: str) -> str:
+    assert await submit(house, X_Forwarded_For=forwarded) == 202
+    return house.service.submissions[-1].owner
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "", "stems.example.org"])
+async def test_beyond_loopback_it_does_not_start_without_a_token(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SystemExit, match="STEMIFY_WEB__API_TOKENS"):
+        async with open_web_house(tmp_path, host=host):
+            pass
+    async with open_web_house(tmp_path, host=host, api_tokens=[TOKEN]):
+        pass
+
+
+async def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="shorter than 16"):
+        async with open_web_house(tmp_path, api_tokens=["hunter2"]):
+            pass
+
+
+async def test_a_proxy_that_is_no_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="TRUSTED_PROXIES"):
+        async with open_web_house(tmp_path, trusted_proxies=["nginx"]):
+            pass
+
+
+async def test_nobody_elses_forwarded_header_is_believed(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, trusted_proxies=["10.0.0.0/8"]) as house:
+        assert await owner_of(house, "203.0.113.9") == "ip:127.0.0.1"
+
+
+async def test_a_trusted_proxys_forwarded_header_is_read_from_the_right(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, per_hour=99, trusted_proxies=["127.0.0.1", "10.0.0.0/8"]) as house:
+        assert await owner_of(house, "203.0.113.9") == "ip:203.0.113.9"
+        assert await owner_of(house, "1.1.1.1, 203.0.113.9, 10.2.3.4") == "ip:203.0.113.9"
+        assert await owner_of(house, "1.1.1.1, 203.0.113.9:4711") == "ip:203.0.113.9"
+        assert await owner_of(house, "[2001:db8:1:2:3::4]:4711") == "ip:2001:db8:1:2::/64"
+        assert await owner_of(house, "2001:db8:1:2:ffff::1") == "ip:2001:db8:1:2::/64"
+        assert await owner_of(house, "::ffff:203.0.113.9") == "ip:203.0.113.9"
+        assert await owner_of(house, "1.1.1.1, nonsense") == "ip:127.0.0.1"
+        assert await owner_of(house, "10.1.1.1") == "ip:10.1.1.1"
+
+
+async def test_each_address_has_its_own_five_jobs(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, trusted_proxies=["127.0.0.1"]) as house:
+        for _ in range(5):
+            assert await submit(house, X_Forwarded_For="203.0.113.9") == 202
+        assert await submit(house, X_Forwarded_For="203.0.113.9") == 429
+        assert await submit(house, X_Forwarded_For="203.0.113.10") == 202
+
+
+async def test_with_tokens_only_their_holders_get_in(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, api_tokens=["another-token-of-length", TOKEN]) as house:
+        for header in ("", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN, "Bearer ü"):
+            assert await submit(house, Authorization=header) == 401, header
+        assert await submit(house, Authorization=f"Bearer {TOKEN}") == 202
+        assert await submit(house, Authorization=f"bearer {TOKEN}") == 202
+
+
+OPEN = {"/healthz", "/readyz", "/api/openapi.json", "/files/{key}"}
+PAGES = {"engine.web.pages", "engine.web.player"}
+
+
+async def test_with_tokens_everything_but_this_list_is_closed_to_those_who_have_none(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
+        seen = set()
+        for route in house.app.router.routes():
+            path = route.resource.canonical if route.resource else ""
+            if path in OPEN or route.handler.__module__ in PAGES or path.startswith("/static"):
+                continue
+            seen.add(path)
+            target = path.replace("{job_id}", "0199aa00-0000-7000-8000-000000000000")
+            async with house.client.request(route.method, target, data=b"x") as response:
+                assert response.status == 401, (route.method, path)
+                assert response.headers["WWW-Authenticate"].startswith("Bearer")
+        assert {"/api/stemify", "/api/jobs/{job_id}/events", "/metrics"} <= seen
+
+
+async def test_a_page_link_opens_its_own_job_without_a_token_and_no_other(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
+        job_ids = []
+        for _ in range(2):
+            async with house.client.post(
+                "/api/stemify", json={"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"}, headers=BEARER
+            ) as response:
+                job_ids.append((await response.json())["jobId"])
+        await house.service.complete(job_ids[0])
+        query = ((await house.service.get(job_ids[0])).page_url or "").partition("?")[2]
+        for ending in ("", "/events", "/stems.zip"):
+            for job_id, key, status in [(job_ids[0], query, 200), (job_ids[1], query, 401), (job_ids[0], "", 401)]:
+                async with house.client.get(f"/api/jobs/{job_id}{ending}?{key}") as response:
+                    assert response.status == status, ending
+        async with house.client.delete(f"/api/jobs/{job_ids[0]}?{query}") as response:
+            assert response.status == 401
+        async with house.client.delete(f"/api/jobs/{job_ids[0]}", headers=BEARER) as response:
+            assert response.status == 204
+
+
+async def test_a_token_ends_no_job_that_came_from_discord(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
+        await submit(house, **BEARER)
+        job_id = next(iter(house.service.jobs))
+        await house.service.change(job_id, owner="discord:1")
+        async with house.client.delete(f"/api/jobs/{job_id}", headers=BEARER) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (403, "not_allowed")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil", "[bad"]
+)
+async def test_a_rebound_name_gets_nothing(tmp_path: Path, host: str) -> None:
+    async with open_web_house(tmp_path) as house:
+        job_id = await house.job(done=True)
+        for path in (f"/api/jobs/{job_id}", "/", "/metrics"):
+            async with house.client.get(path, headers={"Host": host}) as response:
+                assert response.status == 421, path
+
+
+@pytest.mark.parametrize("host", ["localhost:1234", "127.0.0.1", "[::1]:80", "stems.example.org", "LOCALHOST"])
+async def test_our_own_names_are_answered(tmp_path: Path, host: str) -> None:
+    async with (
+        open_web_house(tmp_path, public_url="https://stems.example.org/") as house,
+        house.client.get("/healthz", headers={"Host": host}) as response,
+    ):
+        assert response.status == 200
+
+
+async def test_another_site_cannot_make_a_browser_submit_or_delete(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, public_url="https://stems.example.org") as house:
+        job_id = await house.job()
+        for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://[bad", ""):
+            assert await submit(house, Origin=origin) == 403, origin
+            async with house.client.delete(f"/api/jobs/{job_id}", headers={"Origin": origin}) as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (403, "cross_site")
+        assert await submit(house, Sec_Fetch_Site="cross-site") == 403
+        assert await submit(house, Sec_Fetch_Site="same-site") == 403
+        assert job_id in house.service.jobs
+        assert await submit(house, Origin=house.url) == 202
+        assert await submit(house, Origin="https://stems.example.org", Sec_Fetch_Site="same-origin") == 202
+
+
+async def test_no_other_site_may_read(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path) as house:
+        async with house.client.get("/healthz", headers={"Origin": "https://evil.example"}) as response:
+            assert not [name for name in response.headers if name.lower().startswith("access-control-")]
+        async with house.client.options("/api/stemify", headers={"Origin": "https://evil.example"}) as response:
+            assert response.status == 405

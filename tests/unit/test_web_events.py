@@ -1,0 +1,146 @@
+"""The event stream: the state now, every change, an end; and nothing left behind by those who leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from engine.jobs import Stage
+from tests.web_house import WebHouse, open_web_house
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
+    async with open_web_house(tmp_path, keep_alive_s=0.05) as house:
+        yield house
+
+
+async def messages(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, str]]:
+    """The fields of each message, comments under ""."""
+    text = b""
+    async for line in response.content:
+        text += line
+        if line == b"\n":
+            fields = (each.partition(":") for each in text.decode().strip().split("\n"))
+            yield {name: value.strip() for name, _, value in fields}
+            text = b""
+
+
+async def states(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    async for message in messages(response):
+        if "data" in message:
+            yield {**json.loads(message["data"]), "_id": message.get("id"), "_event": message.get("event")}
+
+
+async def nobody_watches(house: WebHouse) -> None:
+    async with asyncio.timeout(5):
+        while house.service.watching:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_stream_starts_with_the_state_carries_the_changes_and_ends(house: WebHouse) -> None:
+    job_id = await house.job()
+    async with asyncio.timeout(10), house.client.get(f"/api/jobs/{job_id}/events") as response:
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        assert response.headers["Cache-Control"] == "no-store"
+        coming = states(response)
+        first = await anext(coming)
+        assert (first["jobId"], first["status"], first["queuePlace"], first["etaS"]) == (job_id, "pending", 1, 40.0)
+        await house.service.run(job_id, 10, Stage.DECODING)
+        assert ((second := await anext(coming))["stage"], second["progress"]) == ("decoding", 10)
+        await house.service.run(job_id, 60)
+        assert (await anext(coming))["progress"] == 60
+        await house.service.complete(job_id)
+        last = await anext(coming)
+        assert (last["status"], last["progress"], last["_id"]) == ("completed", 100, "over")
+        assert last["result"]["stems"]["vocals"]["cdnUrl"].startswith("http://127.0.0.1:8080/files/jobs/")
+        assert [more async for more in coming] == []
+    await nobody_watches(house)
+
+
+async def test_a_job_that_is_over_is_told_at_once_and_once(house: WebHouse) -> None:
+    job_id = await house.job(done=True)
+    async with asyncio.timeout(10), house.client.get(f"/api/jobs/{job_id}/events") as response:
+        assert [state["status"] async for state in states(response)] == ["completed"]
+    async with house.client.get(f"/api/jobs/{job_id}/events", headers={"Last-Event-ID": "over"}) as response:
+        assert (response.status, await response.read()) == (204, b"")
+
+
+async def test_while_nothing_happens_comments_keep_the_line_open(house: WebHouse) -> None:
+    job_id = await house.job()
+    async with asyncio.timeout(10), house.client.get(f"/api/jobs/{job_id}/events") as response:
+        coming = messages(response)
+        assert await anext(coming) == {"retry": "3000"}
+        assert "data" in await anext(coming)
+        assert [await anext(coming) for _ in range(3)] == [{"": "still here"}] * 3
+
+
+async def test_many_may_watch_and_each_sees_the_end(house: WebHouse) -> None:
+    job_id = await house.job()
+
+    async def watch() -> list[str]:
+        async with house.client.get(f"/api/jobs/{job_id}/events") as response:
+            return [state["status"] async for state in states(response)]
+
+    async with asyncio.timeout(20):
+        watching = [asyncio.create_task(watch()) for _ in range(60)]
+        while house.service.watching < 60:
+            await asyncio.sleep(0.01)
+        await house.service.complete(job_id)
+        assert await asyncio.gather(*watching) == [["pending", "completed"]] * 60
+    await nobody_watches(house)
+
+
+async def test_who_leaves_is_forgotten(house: WebHouse) -> None:
+    job_id = await house.job()
+    for _ in range(5):
+        response = await house.client.get(f"/api/jobs/{job_id}/events")
+        await anext(states(response))
+        assert house.service.watching == 1
+        response.close()
+        await nobody_watches(house)
+
+
+async def test_a_job_that_is_deleted_ends_the_stream(house: WebHouse) -> None:
+    job_id = await house.job()
+    async with asyncio.timeout(10), house.client.get(f"/api/jobs/{job_id}/events") as response:
+        coming = states(response)
+        await anext(coming)
+        await house.service.delete(job_id, by="ip:127.0.0.1")
+        last = await anext(coming)
+        assert (last["jobId"], last["_event"], last["_id"]) == (job_id, "gone", "over")
+        assert [more async for more in coming] == []
+
+
+async def test_a_stream_does_not_hold_up_the_end_of_the_server(house: WebHouse) -> None:
+    job_id = await house.job()
+    async with house.client.get(f"/api/jobs/{job_id}/events") as response:
+        coming = states(response)
+        await anext(coming)
+        async with asyncio.timeout(1.5):
+            await house.runner.cleanup()
+        assert [more async for more in coming] == []
+    assert house.service.watching == 0
+
+
+async def test_there_are_no_events_of_no_job(house: WebHouse) -> None:
+    async with house.client.get("/api/jobs/0199aa00-0000-7000-8000-000000000000/events") as response:
+        assert (response.status, response.content_type) == (404, "application/json")
+
+
+async def test_a_defect_in_the_stream_cuts_it_rather_than_lie(house: WebHouse) -> None:
+    job_id = await house.job()
+    async with asyncio.timeout(10), house.client.get(f"/api/jobs/{job_id}/events") as response:
+        coming = states(response)
+        await anext(coming)
+        house.service.raises = RuntimeError("secret")
+        await house.service.run(job_id, 10)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await anext(coming)
+    await nobody_watches(house)

@@ -1,0 +1,87 @@
+"""Health, readiness, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.errors import StoreBusy
+from engine.service import ServiceSnapshot
+from tests.web_house import WebHouse, open_web_house
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
+    async with open_web_house(tmp_path) as house:
+        yield house
+
+
+async def readiness(house: WebHouse) -> tuple[int, dict[str, Any]]:
+    async with house.client.get("/readyz") as response:
+        return response.status, await response.json()
+
+
+async def test_it_lives_and_is_ready(house: WebHouse) -> None:
+    async with house.client.get("/healthz") as response:
+        assert (response.status, await response.json()) == (200, {"status": "ok"})
+    status, body = await readiness(house)
+    assert (status, body["ready"]) == (200, True)
+    assert {name: check["ok"] for name, check in body["checks"].items()} == {
+        "store": True,
+        "worker": True,
+        "model": True,
+    }
+    assert body["versions"] == {"stemify": version("stemify"), "yt-dlp": version("yt-dlp")}
+
+
+async def test_it_is_not_ready_without_store_worker_or_model(house: WebHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = await house.service.snapshot()
+    down = replace(good, workers=tuple(replace(worker, ready=False) for worker in good.workers))
+    for snapshot, missing in [(down, "worker"), (replace(good, usable_models=()), "model")]:
+
+        async def snapshot_now(snapshot: ServiceSnapshot = snapshot) -> ServiceSnapshot:
+            return snapshot
+
+        monkeypatch.setattr(house.service, "snapshot", snapshot_now)
+        status, body = await readiness(house)
+        assert (status, body["ready"], body["checks"][missing]["ok"]) == (503, False, False)
+    monkeypatch.undo()
+    house.service.raises = StoreBusy()
+    status, body = await readiness(house)
+    assert (status, body["checks"]["store"]["ok"]) == (503, False)
+    assert "database" not in str(body)
+
+
+async def test_the_numbers_are_prometheus(house: WebHouse) -> None:
+    await house.job()
+    await house.job(done=True)
+    async with house.client.get("/nothing/at/all") as response:
+        assert response.status == 404
+    async with house.client.get("/metrics") as response:
+        assert response.status == 200
+        families = list(text_string_to_metric_families(await response.text()))
+    values = {
+        (sample.name, *sorted(sample.labels.values())): sample.value for family in families for sample in family.samples
+    }
+    assert values["stemify_jobs", "completed"] == 1
+    assert values["stemify_jobs", "failed"] == 0
+    assert values["stemify_queue_depth",] == 1
+    assert values["stemify_stage_seconds_total", "separating"] == 12.5
+    assert values["stemify_real_time_factor",] == 0.25
+    assert values["stemify_worker_up", "cpu"] == 1
+    assert values["stemify_worker_resident_bytes", "cpu"] == 300_000_000
+    assert values["stemify_http_requests_total", "/api/stemify", "202", "POST"] == 2
+    assert values["stemify_http_requests_total", "404", "GET", "unmatched"] == 1
+    assert values["process_resident_memory_bytes",] > 0
+
+
+async def test_two_servers_count_each_their_own(house: WebHouse, tmp_path: Path) -> None:
+    await house.job()
+    async with open_web_house(tmp_path / "second") as second, second.client.get("/metrics") as response:
+        assert "/api/stemify" not in await response.text()
