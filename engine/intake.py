@@ -20,6 +20,7 @@ from engine.pool import WorkerPool
 from engine.quota import Quota
 from engine.sources.link import parse_link
 from engine.sources.upload import fetch_attachment
+from engine.sources.youtube import Youtube
 from engine.storage import Storage
 from engine.store.store import Caps, Store
 
@@ -83,6 +84,7 @@ class Intake:
         quota: Quota,
         storage: Storage,
         pool: WorkerPool,
+        youtube: Youtube,
         limits: IntakeLimits,
         http: aiohttp.ClientSession,
         now: Callable[[], datetime],
@@ -91,6 +93,7 @@ class Intake:
         self._quota = quota
         self._storage = storage
         self._pool = pool
+        self._youtube = youtube
         self._limits = limits
         self._http = http
         self._now = now
@@ -149,6 +152,7 @@ class Intake:
         video = parse_link(link.text)
         if not self._limits.links_enabled:
             raise LinksNotYet
+        self._youtube.check_open()
         return await self._new_job(
             job_id, submission, InputType.YOUTUBE_URL, video.url, title=f"YouTube {video.video_id}"
         )

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from enum import Enum, auto
 
-from engine.errors import YoutubePaused
+from engine.source_errors import (
+    YoutubePaused,
+)
 
 TRIAL_RETRY_S = 60.0  # what those are told who come while the one trial is under way
 
@@ -40,13 +42,12 @@ class Breaker:
         if left_s == 0 and not self._trial_under_way:
             self._trial_under_way = True
             return True
-        left_s = left_s or TRIAL_RETRY_S
-        minutes = math.ceil(left_s / 60)
-        when = "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
-        raise YoutubePaused(
-            f"YouTube is refusing this server just now. Try again {when}, or attach the file instead.",
-            retry_after_s=left_s,
-        )
+        raise _paused(left_s or TRIAL_RETRY_S)
+
+    def check(self) -> None:
+        """Raises `YoutubePaused` while nobody would pass; lets nobody pass."""
+        if self.paused_for_s > 0:
+            raise _paused(self.paused_for_s)
 
     def leave(self, outcome: Outcome, *, trial: bool) -> None:
         """Say how it went for one that was admitted."""
@@ -56,3 +57,12 @@ class Breaker:
             self._open_until_s = self._monotonic() + self._pause_s
         elif outcome is Outcome.ANSWERED and trial:
             self._open_until_s = None
+
+
+def _paused(left_s: float) -> YoutubePaused:
+    minutes = math.ceil(left_s / 60)
+    when = "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
+    return YoutubePaused(
+        f"YouTube is refusing this server just now. Try again {when}, or attach the file instead.",
+        retry_after_s=left_s,
+    )

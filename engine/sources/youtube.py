@@ -29,6 +29,8 @@ from engine.errors import (
     AttemptError,
     DiskFull,
     LinksNotYet,
+)
+from engine.source_errors import (
     VideoTooLong,
     YoutubeFetcherDied,
     YoutubeForbidden,
@@ -116,6 +118,10 @@ class Youtube:
     def paused_for_s(self) -> float:
         """Seconds until YouTube is asked again after it refused this server; 0 when nothing is in the way."""
         return self._breaker.paused_for_s
+
+    def check_open(self) -> None:
+        """Raises `YoutubePaused` while YouTube refuses this server, so that nobody queues for nothing."""
+        self._breaker.check()
 
     async def fetch(self, link: VideoLink, dest_dir: Path, *, on_progress: Callable[[float], None]) -> Fetched:
         """Download the sound of `link` into `dest_dir`. `on_progress` is given a growing fraction (0-1).

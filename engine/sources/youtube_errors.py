@@ -15,6 +15,8 @@ from engine.errors import (
     AttemptError,
     DiskFull,
     SourceFailed,
+)
+from engine.source_errors import (
     VideoAgeRestricted,
     VideoBlocked,
     VideoGeoBlocked,

@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import YoutubeFetcherDied
+from engine.source_errors import YoutubeFetcherDied
 from engine.sources import youtube_child
 
 KILL_GRACE_S = 0.5

@@ -24,6 +24,8 @@ from pydantic import SecretStr
 from engine.errors import (
     LinksNotYet,
     SourceFailed,
+)
+from engine.source_errors import (
     VideoNoAudio,
     VideoTooLarge,
     VideoTooLong,

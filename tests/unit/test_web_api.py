@@ -17,6 +17,7 @@ from yarl import URL
 from engine import errors
 from engine.jobs import JobStatus, OutputFormat, Quality
 from engine.service import Link, Upload
+from engine.source_errors import YoutubeBotCheck
 from engine.web.errors import status_of
 from tests.web_house import WebHouse, open_web_house
 
@@ -363,4 +364,4 @@ def test_every_error_has_a_status_and_only_our_own_faults_are_5xx() -> None:
         error = kind.__new__(kind)
         assert status_of(error) < 500 or code in ours or issubclass(kind, errors.AttemptError), code
     assert status_of(errors.UnknownModel()) == 422
-    assert status_of(errors.YoutubeBotCheck()) == 422
+    assert status_of(YoutubeBotCheck()) == 422

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from engine import errors
-from engine.errors import SourceFailed, SourceUnreachable, YoutubePaused
+from engine.errors import (
+    SourceFailed,
+    SourceUnreachable,
+)
+from engine.source_errors import (
+    YoutubePaused,
+)
 from engine.sources.breaker import Breaker, Outcome
 from engine.sources.youtube_errors import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify, redact
 
