@@ -115,8 +115,14 @@ class _Nameless:
     """A readable file without a name, so that FFmpeg judges by content and can open nothing beside it."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.read, self.tell = file.read, file.tell
         self.file, self.size = file, size
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):  # a header points outside; FFmpeg takes it as a failed seek
+            return -1
 
 
 def _read(
@@ -272,15 +278,17 @@ class _Loop:
             )
 
     def _frame(self, frame: av.AudioFrame) -> None:
+        if not frame.samples:
+            return
+        if frame.layout.nb_channels > _MOST_CHANNELS or not _LOWEST_RATE <= frame.sample_rate <= _HIGHEST_RATE:
+            raise BrokenAudio
         if not self._started:  # the decoder knows better than the header (HE-AAC doubles the rate)
             self._started = True
             self._rate = frame.sample_rate if frame.sample_rate in USUAL_RATES else RATE_FOR_UNUSUAL
         if frame.sample_rate == self._rate and self._resampler is None:
-            self._gather(self._fold(to_float(frame), frame.layout))
+            self._gather(self._fold(frame))
             return
-        if not _LOWEST_RATE <= frame.sample_rate <= _HIGHEST_RATE:
-            raise BrokenAudio
-        block = self._fold(to_float(frame), frame.layout)
+        block = self._fold(frame)
         if self._resampler is None or self._resampled_rate != frame.sample_rate:
             if self._resampler is not None:
                 self._resampled(self._resampler.resample(None))

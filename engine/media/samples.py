@@ -19,12 +19,15 @@ _SILENT = frozenset({"LFE", "LFE2"})
 _LAYOUT_OF = {3: "2.1", 4: "quad", 5: "5.0(side)", 6: "5.1(side)", 7: "6.1", 8: "7.1"}
 
 
+_SAFE_PLANES = 7
+
+
 def to_float(frame: av.AudioFrame) -> Samples:
-    """One frame as float32 (channels, samples), full scale 1.0. What is not a number becomes 0."""
+    """One frame as float32 (channels, samples), full scale 1.0. What is not a number becomes 0.
+
+    Not for frames of which `needs_packing` is true.
+    """
     name = frame.format.name
-    if name not in format_dtypes:  # 64-bit integers: nothing reads them, and nobody sends them
-        (frame,) = av.AudioResampler(format="fltp").resample(frame)
-        name = frame.format.name
     data: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         data = data.reshape(-1, frame.layout.nb_channels).T
@@ -40,6 +43,16 @@ def to_float(frame: av.AudioFrame) -> Samples:
     result = data.astype(np.float32)
     result *= np.float32(1 / scale)
     return result
+
+
+def needs_packing(frame: av.AudioFrame) -> bool:
+    """Whether a frame's planes must not be looked at.
+
+    PyAV 18 counts planes up to a null pointer, and there is none after the eighth: it reads beyond. 64-bit integers
+    it does not read at all.
+    """
+    too_many = frame.format.is_planar and frame.layout.nb_channels > _SAFE_PLANES
+    return too_many or frame.format.name not in format_dtypes
 
 
 def downmix_matrix(layout: av.AudioLayout) -> Samples | None:
@@ -74,13 +87,18 @@ def _is_known(names: list[str]) -> bool:
 
 
 class Fold:
-    """Brings blocks of any layout to the channel count of the first: mono stays mono, more than two become two."""
+    """Brings frames of any layout to the channel count of the first: mono stays mono, more than two become two."""
 
     def __init__(self) -> None:
         self.channels = 0
         self._matrices: dict[str, Samples | None] = {}
+        self._packers: dict[tuple[str, str, int], av.AudioResampler] = {}
 
-    def __call__(self, block: Samples, layout: av.AudioLayout) -> Samples:
+    def __call__(self, frame: av.AudioFrame) -> Samples:
+        """float32 (1 or 2, samples)."""
+        if needs_packing(frame):
+            frame = self._packed(frame)
+        block, layout = to_float(frame), frame.layout
         if layout.name not in self._matrices:
             self._matrices[layout.name] = downmix_matrix(layout)
         matrix = self._matrices[layout.name]
@@ -94,3 +112,11 @@ class Fold:
             mono: Samples = (block[:1] + block[1:]) * np.float32(0.5)
             return mono
         return np.repeat(block, 2, axis=0)
+
+    def _packed(self, frame: av.AudioFrame) -> av.AudioFrame:
+        key = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if key not in self._packers:
+            self._packers[key] = av.AudioResampler(format="flt")
+        frame.pts = None
+        (packed,) = self._packers[key].resample(frame)
+        return packed
