@@ -127,6 +127,7 @@ async def run_bot(settings: Settings, service: StemService, memory: Memory) -> N
     """Stay connected until cancelled. Raises `SystemExit` with a sentence when the token is not accepted."""
     token = settings.discord.token
     assert token is not None
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # no voice here, so none is missed
     if settings.discord.api_url is not None:
         await use_api(settings.discord.api_url)
     message_content = settings.discord.message_content

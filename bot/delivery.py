@@ -168,7 +168,7 @@ class _Dispatch:
             except discord.HTTPException as error:
                 if trouble(error) is not Trouble.NO_ACCESS:
                     raise
-        if posting.token_alive:
+        if self._bot.wire.by_token(posting):
             try:
                 hook = self._bot.wire.hook(posting)
                 return await persist(

@@ -196,11 +196,14 @@ class Follower:
     # The end.
 
     async def _finish(self, view: JobView) -> None:
-        """Show the final card and announce it; what fails for want of a connection is tried again for half an hour,
-        and at the next start."""
+        """Show the final card and announce it; what fails for want of a connection is tried again for a while, and
+        at the next start."""
+        shown: bool | None = None
         for pause_s in (*FINAL_PAUSES_S, None):
             try:
-                shown = await self._show_final(view)
+                if shown is None:
+                    await self._bot.wire.turn(self.posting)
+                    shown = await self._show_final(view)
                 await announce(self._bot, self.posting, view, shown=shown)
             except Exception as error:
                 if trouble(error) is not Trouble.TRANSIENT or pause_s is None:

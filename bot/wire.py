@@ -49,19 +49,17 @@ _BY_CODE = {
     50013: Trouble.NO_ACCESS,
     50083: Trouble.NO_ACCESS,  # archived thread
     40005: Trouble.TOO_LARGE,
-    50035: Trouble.MALFORMED,
 }
+_BY_STATUS = {400: Trouble.MALFORMED, 403: Trouble.NO_ACCESS, 413: Trouble.TOO_LARGE}
 
 
 def trouble(error: BaseException) -> Trouble:
     if isinstance(error, discord.HTTPException):
         if error.code in _BY_CODE:
             return _BY_CODE[error.code]
-        if error.status == 413:
-            return Trouble.TOO_LARGE
         if error.status >= 500 or error.status == 429:
             return Trouble.TRANSIENT
-        return Trouble.NO_ACCESS if error.status == 403 else Trouble.OTHER
+        return _BY_STATUS.get(error.status, Trouble.OTHER)
     if isinstance(error, (aiohttp.ClientError, OSError, TimeoutError)):
         return Trouble.TRANSIENT
     return Trouble.OTHER
@@ -88,6 +86,11 @@ class Wire:
     def __init__(self, client: discord.Client) -> None:
         self._client = client
         self._next_edit: dict[int, float] = {}
+        self._dead_tokens: set[str] = set()
+
+    def by_token(self, posting: Posting) -> bool:
+        """Whether the posting's interaction still opens its message."""
+        return posting.token_alive and posting.token not in self._dead_tokens
 
     def channel(self, posting: Posting) -> discord.PartialMessageable:
         return self._client.get_partial_messageable(posting.channel_id, guild_id=posting.guild_id)
@@ -100,7 +103,7 @@ class Wire:
 
     async def turn(self, posting: Posting) -> None:
         """Wait until this posting may be edited, if its channel's other messages leave no room just now."""
-        if posting.token_alive:
+        if self.by_token(posting):
             return
         now = time.monotonic()
         at = max(now, self._next_edit.get(posting.channel_id, 0.0))
@@ -108,6 +111,13 @@ class Wire:
         if len(self._next_edit) > 1000:
             self._next_edit = {channel: when for channel, when in self._next_edit.items() if when > now}
         await asyncio.sleep(at - now)
+
+    def _gave_up(self, posting: Posting) -> None:
+        """Discord says that the token is over, whatever the clock says."""
+        if len(self._dead_tokens) > 1000:
+            self._dead_tokens.clear()
+        if posting.token is not None:
+            self._dead_tokens.add(posting.token)
 
     async def show(self, posting: Posting, card: Card, *, picture: Path | None = None) -> None:
         """Bring the job's message to this card. Raises what `trouble` can name when it cannot be done."""
@@ -127,13 +137,15 @@ class Wire:
         def attached() -> list[discord.File]:
             return [discord.File(picture, filename=PICTURE)] if picture is not None else discord.utils.MISSING
 
-        if posting.token_alive:
+        if self.by_token(posting):
             hook = self.hook(posting)
             try:
                 await persist(lambda: hook.edit_message(message_id, attachments=attached(), view=view))
             except discord.HTTPException as error:
                 if trouble(error) is not Trouble.TOKEN_OVER:
                     raise
+                self._gave_up(posting)
+                await self.turn(posting)
             else:
                 return
         message = self.channel(posting).get_partial_message(message_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -28,18 +28,22 @@ class Fault:
 
 @dataclass
 class Bucket:
+    """So many requests in a window that starts with the first of them, as Discord counts."""
+
     limit: int
     window_s: float
-    taken: list[float] = field(default_factory=list)
+    taken: int = 0
+    over_at: float = 0.0
 
     def take(self) -> tuple[bool, int, float]:
-        """(allowed, remaining, seconds until the oldest leaves the window)."""
+        """(allowed, remaining, seconds until the window is over)."""
         now = time.monotonic()
-        self.taken = [at for at in self.taken if at > now - self.window_s]
-        allowed = len(self.taken) < self.limit
+        if now >= self.over_at:
+            self.taken, self.over_at = 0, now + self.window_s
+        allowed = self.taken < self.limit
         if allowed:
-            self.taken.append(now)
-        return allowed, self.limit - len(self.taken), self.taken[0] + self.window_s - now
+            self.taken += 1
+        return allowed, self.limit - self.taken, self.over_at - now
 
 
 class Buckets:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
@@ -57,6 +59,7 @@ class FakeDiscord:
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.cdn_hits: list[str] = []
+        self.defects: list[str] = []  # of this fake itself, or what it did not expect of a bot
         self.buckets = Buckets()
         self.files: dict[str, Attachment] = {}
         self.gateway = Gateway(self)
@@ -79,6 +82,7 @@ class FakeDiscord:
     async def __aexit__(self, *error: object) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+        assert not self.defects, self.defects[0]
 
     @property
     def api_url(self) -> str:
@@ -176,14 +180,16 @@ class FakeDiscord:
             return _error(401, 0, "401: Unauthorized")
         allowed, headers, wait_s = self.buckets.take(request.method, path)
         if not allowed:
-            body = {"message": "You are being rate limited.", "retry_after": round(wait_s, 3), "global": False}
-            return web.json_response(body, status=429, headers=headers | {"Via": "1.1 google"})
+            return _limited(wait_s, headers)
         try:
             response = await handler(request)
         except Refused as refused:
             response = _error(refused.status, refused.code, refused.message)
         except web.HTTPException as error:
             response = _error(error.status, 0, error.reason)
+        except Exception:
+            self.defects.append(traceback.format_exc())
+            raise
         response.headers.update(headers)
         if response.headers.get("Content-Type", "").startswith("application/json"):
             response.headers["Content-Type"] = "application/json"  # discord.py parses nothing else
@@ -196,10 +202,7 @@ class FakeDiscord:
             request.transport.abort()
             return web.Response(status=500)
         if fault.status == 429:
-            body = {"message": "You are being rate limited.", "retry_after": 0.2, "global": False}
-            return web.json_response(
-                body, status=429, headers={"Via": "1.1 google", "Content-Type": "application/json"}
-            )
+            return _limited(0.2, {})
         return _error(fault.status, fault.code, fault.message)
 
     async def _cdn(self, request: web.Request) -> web.StreamResponse:
@@ -217,4 +220,15 @@ class FakeDiscord:
 
 
 def _error(status: int, code: int, message: str) -> web.Response:
-    return web.json_response({"code": code, "message": message}, status=status)
+    return _json(status, {"code": code, "message": message}, {})
+
+
+def _limited(wait_s: float, headers: dict[str, str]) -> web.Response:
+    body = {"message": "You are being rate limited.", "retry_after": round(wait_s, 3), "global": False}
+    return _json(429, body, headers | {"Via": "1.1 google"})
+
+
+def _json(status: int, body: Json, headers: dict[str, str]) -> web.Response:
+    """discord.py parses what is exactly `application/json`, without a charset."""
+    content = {"Content-Type": "application/json"}
+    return web.Response(body=json.dumps(body).encode(), status=status, headers=headers | content)

@@ -1,0 +1,255 @@
+"""Restarts, expiry, refusals and broken connections between the bot and Discord: no job is lost, nobody is notified
+twice, and what cannot be said in one place is said in another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import SONG, Stage
+from tests.acceptance.fake_discord import FakeDiscord, Fault, Person
+from tests.acceptance.fake_discord.gateway import MESSAGE_CONTENT
+from tests.acceptance.fake_discord.state import EVERYDAY, HISTORY, MANAGE_GUILD, MIB
+from tests.acceptance.running import RunningBot
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_after_the_token_has_expired_the_message_is_edited_in_the_channel(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    interaction, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    interaction.expires_at = time.time()
+    stage.bot.script(hold=["end"])
+    await stage.says(message, "**50 %**")
+    stage.bot.script()
+    await stage.says(message, "Split into 4 stems")
+    assert [file.filename for file in message.attachments] == ["waveform.png"]
+    await stage.announced(stage.ann)
+    assert stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/messages/{message.id}")
+
+
+async def test_a_killed_bot_takes_its_jobs_up_again_and_announces_once(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    _, running = await stage.ask()
+    await stage.says(running, "**10 %**")
+    stage.bot.script(hold=["half", "accept"])
+    lost = await stage.ann.slash(stage.songs, "stemify", file=SONG)
+    await stage.true(lambda: lost.acked_at is not None, "the acknowledgement")
+    await asyncio.sleep(0.3)
+    syncs = stage.fake.syncs
+    await stage.bot.kill()
+    stage.bot.script()
+    await stage.bot.start()
+    await stage.says(running, "Split into 4 stems")
+    await stage.says(lost.answer, "Please send that again")
+    await stage.announced(stage.ann)
+    await stage.bot.kill()
+    await stage.bot.start()
+    await asyncio.sleep(1)
+    assert len(stage.fake.mentions_of(stage.ann.user)) == 1, "a restart must not notify again"
+    assert stage.fake.syncs == syncs, "the commands are the same: nothing to tell Discord"
+    await stage.ann.press(running, "Keep")
+    await stage.says(running, "Kept until you delete it.")
+
+
+@pytest.mark.parametrize("nonces", ["remembered", "forgotten"])
+async def test_killed_while_the_announcement_was_under_way_it_is_not_sent_twice(stage: Stage, nonces: str) -> None:
+    stage.bot.script(hold=["end"])
+    _, message = await stage.ask()
+    await stage.says(message, "**50 %**")
+    stage.fake.faults.append(Fault("POST", f"/channels/{stage.songs.id}/messages", "reset", after=True, times=99))
+    stage.bot.script()
+    announcement = await stage.announced(stage.ann)
+    await stage.bot.kill()
+    stage.fake.faults.clear()
+    if nonces == "forgotten":  # more than some minutes later
+        announcement.nonce = None
+    await stage.bot.start()
+    await asyncio.sleep(1.5)
+    assert stage.fake.mentions_of(stage.ann.user) == [announcement]
+
+
+async def test_an_answer_that_is_lost_on_the_way_does_not_notify_twice(stage: Stage) -> None:
+    stage.fake.faults.append(Fault("POST", f"/channels/{stage.songs.id}/messages", "reset", after=True))
+    _, message = await stage.ask()
+    await stage.says(message, "Split into 4 stems")
+    await stage.announced(stage.ann)
+    await asyncio.sleep(1.5)
+    await stage.announced(stage.ann)
+
+
+@pytest.mark.parametrize("status", [429, 502, "reset"])
+async def test_a_moment_of_trouble_delays_but_loses_nothing(stage: Stage, status: Any) -> None:
+    stage.fake.faults += [
+        Fault("PATCH", "/webhooks/", status),
+        Fault("POST", f"/channels/{stage.songs.id}/messages", status),
+    ]
+    _, message = await stage.ask()
+    await stage.says(message, "Split into 4 stems")
+    await stage.announced(stage.ann)
+    assert all(fault.hits for fault in stage.fake.faults)
+
+
+async def test_a_broken_acknowledgement_is_sent_again(stage: Stage) -> None:
+    for after in (False, True):
+        stage.fake.faults.append(Fault("POST", "/interactions/", "reset", after=after))
+        interaction, message = await stage.ask()
+        await stage.says(message, "Split into 4 stems")
+        assert interaction.original is message
+
+
+async def test_stems_that_discord_refuses_as_too_large_become_links(stage: Stage) -> None:
+    stage.songs.upload_limit_bytes = 500  # less than was said
+    _, message = await stage.ask()
+    await stage.says(message, "Split into 4 stems")
+    announcement = await stage.announced(stage.ann)
+    assert announcement.attachments == []
+    assert "too large to attach" in announcement.text
+    assert "Vocals" in {button.get("label") for button in message.buttons()}
+
+
+async def test_stems_over_the_limit_of_the_place_are_not_tried(stage: Stage) -> None:
+    stage.bot.script(stem_bytes=11 * MIB)
+    before = len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages"))
+    await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    assert "(10 MB at most)" in announcement.text and announcement.attachments == []
+    assert len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages")) == before + 1
+
+
+async def test_many_stems_come_in_several_messages_with_one_mention(stage: Stage) -> None:
+    stage.bot.script(stem_bytes=9 * MIB)
+    await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    await stage.true(lambda: stage.songs.visible()[-1].text.startswith("More of"), "the second parcel")
+    assert [len(message.attachments) for message in stage.songs.visible()[-2:]] == [2, 2]
+    assert announcement in stage.songs.visible()[-2:]
+
+
+async def test_addresses_that_buttons_may_not_have_are_put_into_the_text(stage: Stage) -> None:
+    stage.bot.script(hold=["end"])
+    _, message = await stage.ask()
+    await stage.says(message, "**50 %**")
+    stage.fake.faults.append(Fault("PATCH", "/webhooks/", 400, code=50035))
+    stage.bot.script()
+    await stage.says(message, "[Vocals](<http")
+    await stage.announced(stage.ann)
+
+
+async def test_a_card_that_a_moderator_deleted_is_not_missed(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    _, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    message.deleted = True
+    stage.bot.script()
+    announcement = await stage.announced(stage.ann)
+    assert "http://127.0.0.1:9/jobs/1" in announcement.text, "the page stands in for the card"
+    assert announcement.attachments
+
+
+async def test_without_access_to_the_channel_the_result_comes_as_a_direct_message(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    interaction, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    stage.songs.bot_permissions = 0
+    interaction.expires_at = time.time()
+    stage.bot.script()
+    announcement = await stage.announced(stage.ann)
+    assert announcement.channel is stage.fake.dm_of(stage.ann.user)
+    assert "http://127.0.0.1:9/jobs/1" in announcement.text
+
+
+async def test_nobody_can_be_told_and_the_job_is_there_all_the_same(stage: Stage) -> None:
+    stage.ann.user.accepts_dms = False
+    stage.bot.script(hold=["half"])
+    interaction, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    stage.songs.bot_permissions = 0
+    interaction.expires_at = time.time()
+    stage.bot.script()
+    elsewhere = stage.fake.channel(stage.band, "elsewhere")
+    for _ in range(50):
+        listed = await stage.private(await stage.ann.slash(elsewhere, "job list"))
+        if "· done" in listed:
+            break
+        await asyncio.sleep(0.1)
+    assert "· done" in listed
+
+
+async def test_an_archived_thread_does_not_keep_the_result_back(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    interaction, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    stage.songs.archived = True
+    interaction.expires_at = time.time()
+    stage.bot.script()
+    assert (await stage.announced(stage.ann)).channel is stage.fake.dm_of(stage.ann.user)
+
+
+async def test_where_the_bot_is_no_member_a_button_takes_hold_of_the_message_again(stage: Stage) -> None:
+    """The app is installed by the person, not in the server: only interaction tokens open the channel."""
+    foreign = stage.fake.channel(stage.fake.guild("Foreign", bot_is_member=False))
+    stage.bot.script(hold=["half"])
+    first = await stage.ann.slash(foreign, "stemify", file=SONG)
+    message = await stage.ann.answered(first)
+    await stage.says(message, "**10 %**")
+    first.expires_at = time.time()
+    stage.bot.script(hold=["end"])
+    await asyncio.sleep(0.8)
+    assert "**10 %**" in message.text, "out of reach"
+    await stage.ann.press(message, "Refresh")
+    await stage.says(message, "**50 %**")
+    stage.bot.script()
+    await stage.says(message, "Split into 4 stems")
+    announcement = await stage.announced(stage.ann)
+    assert announcement.channel is foreign, "by the fresh token"
+
+
+async def test_events_of_a_broken_gateway_connection_are_made_up_for(stage: Stage) -> None:
+    gateway = stage.fake.gateway
+    for trouble in (gateway.cut, gateway.ask_to_reconnect):
+        resumes = gateway.resumes
+        await trouble()
+        interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG)
+        await stage.true(lambda resumes=resumes: gateway.resumes > resumes, "a resume")  # type: ignore[misc]
+        await stage.says(await stage.ann.answered(interaction), "Split into 4 stems")
+    identifies = gateway.identifies
+    await gateway.invalidate()
+    await stage.true(lambda: gateway.identifies > identifies, "a new session")
+    _, message = await stage.ask()
+    await stage.says(message, "Split into 4 stems")
+
+
+async def test_edits_stay_within_the_rate_limits_when_many_jobs_share_a_channel(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    asked = [await stage.ask() for _ in range(8)]
+    for interaction, message in asked:
+        await stage.says(message, "**10 %**")
+        interaction.expires_at = time.time()
+    limited = len([seen for seen in stage.fake.seen if seen.status == 429])
+    stage.bot.script()
+    for _, message in asked:
+        await stage.says(message, "Split into 4 stems")
+    await stage.true(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 8, "eight announcements")
+    assert len([seen for seen in stage.fake.seen if seen.status == 429]) - limited <= 1
+
+
+async def test_without_the_message_content_intent_the_bot_runs_and_says_so(tmp_path: Path) -> None:
+    async with FakeDiscord() as fake:
+        fake.gateway.allowed_intents = ~MESSAGE_CONTENT
+        songs = fake.channel(fake.guild())
+        chief = Person(fake, "chief", permissions=EVERYDAY | MANAGE_GUILD)
+        bot = RunningBot(fake, tmp_path / "data", scripted=True)
+        async with bot:
+            songs.bot_permissions &= ~HISTORY
+            interaction = await chief.slash(songs, "listen", mode="auto")
+            told = (await chief.answered(interaction)).text
+            assert "Message Content Intent is switched off" in told
+            assert await bot.stop() == 0, "SIGTERM ends it cleanly"
+        assert fake.bot_token not in bot.log() and "interaction-token-" not in bot.log()
+        assert "Traceback" not in bot.log()
