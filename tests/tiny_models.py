@@ -39,7 +39,8 @@ def tiny_htdemucs(seed: int = 0, **changes: Any) -> HTDemucs:
 def tiny_hdemucs(seed: int = 0, **changes: Any) -> HDemucs:
     """Of full depth: its two innermost layers have BLSTM and local attention."""
     torch.manual_seed(seed)
-    return HDemucs(SOURCES, **{"channels": 8, "segment": 2.0, "dconv_depth": 1, **changes}).eval()
+    model: HDemucs = HDemucs(SOURCES, **{"channels": 8, "segment": 2.0, "dconv_depth": 1, **changes})
+    return model.eval()
 
 
 def awake(model: Network) -> Network:

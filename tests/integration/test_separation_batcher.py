@@ -1,0 +1,278 @@
+"""Several runs on one device: who is served, what they share, and how they end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.errors import Cancelled, OutOfMemory
+from engine.separation.batcher import Batcher
+from engine.separation.loaded import LoadedModel
+from engine.separation.runs import RunReport
+from tests.tiny_models import awake, tiny_htdemucs
+
+RATE = 1000
+SEGMENT_S = 0.1
+STEMS = ("voice", "rest")
+
+
+class Echo(nn.Module):
+    """A network whose first stem is the mix and whose second is twice the mix; it notes the batches it is given."""
+
+    sources = STEMS
+    samplerate = RATE
+    audio_channels = 2
+    segment = SEGMENT_S
+
+    def __init__(self, fits: int = 99) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.fits = fits
+        self.batches: list[list[float]] = []  # the first sample of every window
+        self.gate: Callable[[], object] = lambda: None
+
+    def forward(self, windows: Tensor) -> Tensor:
+        if len(windows) > self.fits:
+            raise torch.OutOfMemoryError("no room")
+        self.gate()
+        self.batches.append(windows[:, 0, 0].tolist())
+        return torch.stack([windows, 2 * windows], dim=1)
+
+
+class Mix:
+    def __init__(self, signal: Tensor) -> None:
+        self.signal = signal
+        self.samples = signal.shape[-1]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.signal[:, start:stop]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.blocks: list[tuple[int, dict[str, Tensor]]] = []
+
+    def write(self, start: int, stems: dict[str, Tensor]) -> None:
+        assert start == sum(block["voice"].shape[-1] for _, block in self.blocks)
+        self.blocks.append((start, stems))
+
+    def stem(self, name: str) -> Tensor:
+        return torch.cat([block[name] for _, block in self.blocks], dim=-1)
+
+
+def constant(value: float, segments: int) -> Mix:
+    """A mix of so many segments (at overlap 0), every sample of which is `value`."""
+    return Mix(torch.full((2, int(segments * SEGMENT_S * RATE)), value))
+
+
+def run(batcher: Batcher, model: LoadedModel, mix: Mix, sink: Sink | None = None, **how: object) -> RunReport:
+    given = {"stems": STEMS, "shifts": 0, "overlap": 0.0, "seed": 1, **how}
+    return batcher.run(model, mix, sink or Sink(), **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("max_batch", [1, 4])
+def test_a_run_gives_every_sample_once_and_in_order(max_batch: int) -> None:
+    mix, sink, seen = Mix(torch.randn(2, 1234)), Sink(), list[tuple[int, int]]()
+    report = run(
+        Batcher(max_batch=max_batch), LoadedModel.of(Echo()), mix, sink, shifts=3, overlap=0.25,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    torch.testing.assert_close(sink.stem("voice"), mix.signal)
+    torch.testing.assert_close(sink.stem("rest"), 2 * mix.signal)
+    assert seen[-1] == (report.segments, report.segments)
+    assert seen == sorted(seen)
+
+
+def test_blocks_come_while_later_segments_are_still_ahead() -> None:
+    sink, first = Sink(), list[int]()
+    run(
+        Batcher(), LoadedModel.of(Echo()), Mix(torch.randn(2, 3000)), sink, shifts=2, overlap=0.25,
+        on_progress=lambda done, total: first.append(done) if sink.blocks else None,
+    )  # fmt: skip
+    assert first[0] < first[-1] / 4
+
+
+def test_only_the_wanted_stems_come_out() -> None:
+    sink = Sink()
+    run(Batcher(), LoadedModel.of(Echo()), constant(1, 3), sink, stems=["voice"])
+    assert {name for _, block in sink.blocks for name in block} == {"voice"}
+
+
+def test_a_short_run_does_not_wait_behind_a_long_one() -> None:
+    network = Echo()
+    model = LoadedModel.of(network)
+    batcher = Batcher()
+    ready = threading.Event()
+    network.gate = lambda: ready.wait(5) if len(network.batches) >= 10 else None  # the long one is under way
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(run, batcher, model, constant(1, 100))
+        while len(network.batches) < 10:
+            ready.wait(0.001)
+        short = pool.submit(run, batcher, model, constant(2, 4))
+        while len(batcher._runs) < 2 or not batcher._runs[1].waiting:
+            ready.wait(0.001)
+        ready.set()
+        short.result()
+        long.result()
+    order = [batch[0] for batch in network.batches]
+    last_short = max(place for place, value in enumerate(order) if value == 2)
+    assert last_short - 10 <= 2.5 * 4
+    assert order.count(1) == 100
+
+
+def test_a_long_run_goes_on_while_short_ones_keep_coming() -> None:
+    network = Echo()
+    model = LoadedModel.of(network)
+    batcher = Batcher()
+    with ThreadPoolExecutor(3) as pool:
+        long = pool.submit(run, batcher, model, constant(1, 60))
+        shorts = [pool.submit(run, batcher, model, constant(2, 4)) for _ in range(60)]
+        for future in [long, *shorts]:
+            future.result()
+    order = [batch[0] for batch in network.batches]
+    assert order.index(1, order.index(1) + 5) < order.index(2) + 120  # it was not left until all others were done
+
+
+def test_runs_share_batches_and_do_not_hear_each_other() -> None:
+    network = Echo()
+    started = threading.Event()
+    network.gate = lambda: started.wait(5)
+    model = LoadedModel.of(network)
+    batcher = Batcher(max_batch=4)
+    mixes = [Mix(torch.randn(2, 700)) for _ in range(3)]
+    sinks = [Sink() for _ in mixes]
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(run, batcher, model, mix, sink) for mix, sink in zip(mixes, sinks, strict=True)]
+        while len(batcher._runs) < 3 or not all(each.waiting for each in batcher._runs):
+            started.wait(0.001)
+        started.set()
+        for future in futures:
+            future.result()
+    firsts = [{mix.signal[0, start].item() for start in range(0, 700, 100)} for mix in mixes]
+    shared = [batch for batch in network.batches if sum(bool(first & set(batch)) for first in firsts) > 1]
+    assert shared
+    for mix, sink in zip(mixes, sinks, strict=True):
+        torch.testing.assert_close(sink.stem("voice"), mix.signal)
+
+
+def test_a_real_network_gives_the_same_whatever_it_shares_a_batch_with() -> None:
+    network = awake(tiny_htdemucs(3, nfft=4096, depth=4, channels=4, segment=1))
+    model = LoadedModel.of(network)
+    mix = Mix(torch.randn(2, 44100 * 3))
+    alone = vocals(Batcher(max_batch=1), model, mix)
+    together = vocals(Batcher(max_batch=4), model, mix)
+    error = (alone - together).square().sum() / alone.square().sum()
+    assert error < 1e-9
+
+
+def vocals(batcher: Batcher, model: LoadedModel, mix: Mix) -> Tensor:
+    found: list[Tensor] = []
+
+    class Vocals:
+        def write(self, start: int, stems: dict[str, Tensor]) -> None:
+            found.append(stems["vocals"])
+
+    batcher.run(model, mix, Vocals(), stems=["vocals"], shifts=1, overlap=0.25, seed=2)
+    return torch.cat(found, dim=-1)
+
+
+def test_want_of_memory_halves_the_batch_and_is_told() -> None:
+    network = Echo(fits=2)
+    mix, sink = Mix(torch.randn(2, 2000)), Sink()
+    report = run(Batcher(max_batch=8), LoadedModel.of(network), mix, sink)
+    torch.testing.assert_close(sink.stem("voice"), mix.signal)
+    assert report.notes == ("The batch was halved for want of memory.",)
+    assert max(map(len, network.batches)) == 2
+
+
+def test_memory_for_not_even_one_segment_ends_the_run_and_not_the_batcher() -> None:
+    batcher = Batcher(max_batch=2)
+    with pytest.raises(OutOfMemory):
+        run(batcher, LoadedModel.of(Echo(fits=0)), constant(1, 5))
+    run(batcher, LoadedModel.of(Echo()), constant(1, 5))
+
+
+def test_a_defect_in_the_network_reaches_the_caller() -> None:
+    network = Echo()
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    network.gate = broken
+    with pytest.raises(ZeroDivisionError):
+        run(Batcher(), LoadedModel.of(network), constant(1, 5))
+
+
+def test_a_failing_sink_ends_only_its_own_run() -> None:
+    class Full(Sink):
+        def write(self, start: int, stems: dict[str, Tensor]) -> None:
+            raise OSError("no space left")
+
+    batcher, model = Batcher(), LoadedModel.of(Echo())
+    with ThreadPoolExecutor(2) as pool:
+        failing = pool.submit(run, batcher, model, constant(1, 50), Full())
+        fine = pool.submit(run, batcher, model, constant(2, 50))
+        with pytest.raises(OSError, match="no space"):
+            failing.result()
+        assert fine.result().segments == 50
+
+
+def test_a_cancelled_run_ends_at_once_and_the_others_go_on() -> None:
+    network = Echo()
+    model, batcher, cancelled, halfway = LoadedModel.of(network), Batcher(), threading.Event(), threading.Event()
+    network.gate = lambda: halfway.set() if len(network.batches) > 10 else None
+    with ThreadPoolExecutor(2) as pool:
+        doomed = pool.submit(run, batcher, model, constant(1, 10_000), cancelled=cancelled)
+        fine = pool.submit(run, batcher, model, constant(2, 30))
+        assert halfway.wait(5)
+        cancelled.set()
+        with pytest.raises(Cancelled):
+            doomed.result(timeout=5)
+        assert fine.result().segments == 30
+
+
+def test_closing_ends_what_runs_and_leaves_no_thread() -> None:
+    network = Echo()
+    batcher, busy = Batcher(), threading.Event()
+    network.gate = busy.set
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, batcher, LoadedModel.of(network), constant(1, 100_000))
+        assert busy.wait(5)
+        batcher.close()
+        with pytest.raises(Cancelled):
+            running.result(timeout=5)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batcher")]
+    with pytest.raises(Cancelled):
+        run(batcher, LoadedModel.of(Echo()), constant(1, 1))
+
+
+def test_a_segment_longer_than_the_network_sees_is_shortened_and_told() -> None:
+    model = LoadedModel.of(tiny_htdemucs(segment=1))
+    report = run(Batcher(), model, Mix(torch.zeros(2, 100)), _Nowhere(), stems=["vocals"], segment_s=30.0)
+    assert report.segment_s == 1
+    assert "shortened to 1 s" in report.notes[0]
+
+
+class _Nowhere(Sink):
+    def write(self, start: int, stems: dict[str, Tensor]) -> None:
+        pass
+
+
+def test_memory_does_not_grow_with_the_song() -> None:
+    network = Echo()
+    batcher, model = Batcher(), LoadedModel.of(network)
+    held = list[int]()
+
+    class Watching(Sink):
+        def write(self, start: int, stems: dict[str, Tensor]) -> None:
+            (running,) = batcher._runs
+            buffered = running.buffer._data.shape[-1] if running.buffer is not None else 0
+            held.append(buffered + sum(window.shape[-1] for _, window in running.waiting))
+
+    run(batcher, model, constant(1, 3000), Watching(), shifts=2, overlap=0.25)
+    assert max(held) < 15 * SEGMENT_S * RATE

@@ -1,0 +1,277 @@
+"""Where models come from: the operator's folder, the hub, the old host; what is fetched, and what is not believed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from demucs.htdemucs import HTDemucs
+from safetensors.torch import load_file, save_file
+
+from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
+from engine.jobs import MODELS
+from engine.separation.models import ModelLibrary
+from engine.separation.shelves import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files
+from tests.integration.hub import StandInHub, stand_in_hub
+from tests.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
+
+BUDGET_BYTES = 1 << 30
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[StandInHub]:
+    """Has `htdemucs` and the bag `htdemucs_ft`."""
+    write_model(tmp_path / "served/adefossez/HTDemucs")
+    folder = tmp_path / "served/adefossez/HTDemucs-ft"
+    for seed, signature in enumerate(["aaaa0000", "bbbb1111"]):
+        write_model(folder, "htdemucs_ft", seed=seed, signature=signature)
+    bag = "models: ['aaaa0000', 'bbbb1111']\nweights: [[1, 0, 0, 1], [0, 1, 1, 1]]\n"
+    (folder / "htdemucs_ft.yaml").write_text(bag)
+    with stand_in_hub(tmp_path / "served") as served:
+        yield served
+
+
+def library(tmp_path: Path, *shelves: Shelf, budget_bytes: int = BUDGET_BYTES) -> ModelLibrary:
+    return ModelLibrary(None, tmp_path / "cache", budget_bytes, shelves=shelves)
+
+
+def hub_shelf(tmp_path: Path, hub: StandInHub) -> HubShelf:
+    return HubShelf(tmp_path / "cache/hub", endpoint=hub.url)
+
+
+def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: StandInHub) -> None:
+    assert library(tmp_path, hub_shelf(tmp_path, hub)).state("htdemucs").state == "to_fetch"
+    model = library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
+    assert model.sources == tuple(SOURCES)
+    assert hub.count("GET") == 2  # the description and the weights
+    asked = len(hub.requests)
+    again = library(tmp_path, hub_shelf(tmp_path, hub))
+    assert again.state("htdemucs").state == "ready"
+    again.load("htdemucs")
+    assert len(hub.requests) == asked
+    stored = load_file(hub.folder / "adefossez/HTDemucs/0a1b2c3d.safetensors")
+    assert all(torch.equal(value, stored[name]) for name, value in model.members[0].state_dict().items())
+
+
+def test_a_bag_comes_with_its_weights(tmp_path: Path, hub: StandInHub) -> None:
+    model = library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs_ft")
+    assert model.weights == ((1, 0, 0, 1), (0, 1, 1, 1))
+    assert model.wanted_members(model.rows(["drums"])) == (0,)
+    assert model.share(1, model.rows(["vocals"])[0]) == 0.5
+
+
+def test_pulling_ahead_tells_how_far_it_is(tmp_path: Path, hub: StandInHub) -> None:
+    seen: list[tuple[int, int | None]] = []
+    books = library(tmp_path, hub_shelf(tmp_path, hub))
+    books.pull("htdemucs", lambda done, total: seen.append((done, total)))
+    size = (hub.folder / "adefossez/HTDemucs/0a1b2c3d.safetensors").stat().st_size
+    assert seen[-1] == (size, size)
+    asked = len(hub.requests)
+    books.pull("htdemucs")
+    assert len(hub.requests) == asked
+
+
+def test_a_download_that_breaks_off_is_resumed(
+    tmp_path: Path, hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
+    hub.break_after["0a1b2c3d.safetensors"] = 20_000
+    library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
+    assert hub.ranges == ["bytes=16384-"]
+
+
+def test_a_damaged_download_fails_cleanly_and_the_next_one_works(tmp_path: Path, hub: StandInHub) -> None:
+    hub.damage.add("0a1b2c3d.safetensors")
+    books = library(tmp_path, hub_shelf(tmp_path, hub))
+    with pytest.raises(ModelUnavailable, match="could not be fetched"):
+        books.load("htdemucs")
+    assert books.state("htdemucs").state == "to_fetch"
+    hub.damage.clear()
+    books.load("htdemucs")
+
+
+def test_a_file_that_rots_in_the_cache_is_fetched_again(tmp_path: Path, hub: StandInHub) -> None:
+    library(tmp_path, hub_shelf(tmp_path, hub)).pull("htdemucs")
+    (weights,) = (tmp_path / "cache/hub").rglob("*.safetensors")
+    weights.resolve().write_bytes(b"rotten")
+    library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
+
+
+def test_without_a_network_it_says_what_to_do(tmp_path: Path, hub: StandInHub) -> None:
+    nobody = HubShelf(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
+    with pytest.raises(ModelUnavailable, match="models pull htdemucs") as caught:
+        library(tmp_path, nobody).load("htdemucs")
+    assert "STEMIFY_MODELS_DIR" in caught.value.message
+    library(tmp_path, hub_shelf(tmp_path, hub)).pull("htdemucs")
+    library(tmp_path, nobody).load("htdemucs")  # what was fetched before needs no network
+
+
+def test_offline_mode_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    state = library(tmp_path, HubShelf(tmp_path / "cache")).state("htdemucs")
+    assert state.state == "unavailable"
+    assert "HF_HUB_OFFLINE" in (state.reason or "")
+
+
+def test_many_who_ask_at_once_get_one_download(tmp_path: Path, hub: StandInHub) -> None:
+    books = library(tmp_path, hub_shelf(tmp_path, hub))
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(books.load("htdemucs"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(model) for model in found}) == 1
+    assert hub.count("GET") == 2
+
+
+def test_the_least_recently_used_model_makes_room(tmp_path: Path) -> None:
+    for name, signature in [("htdemucs", "aaaa0000"), ("hdemucs_mmi", "bbbb1111"), ("mdx_extra", "cccc2222")]:
+        write_model(tmp_path / "own", name, signature=signature)
+    tiny = tiny_htdemucs()
+    room = 2 * sum(p.numel() * p.element_size() for p in tiny.parameters()) + 1000
+    books = library(tmp_path, FolderShelf(tmp_path / "own", pickles=False), budget_bytes=room)
+    first = books.load("htdemucs")
+    books.load("hdemucs_mmi")
+    assert books.load("htdemucs") is first
+    books.load("mdx_extra")
+    assert books.is_resident("htdemucs")
+    assert not books.is_resident("hdemucs_mmi")
+
+
+def pickled(folder: Path, signature: str) -> Path:
+    """A network as demucs' old host had them: `<signature>-<checksum>.th`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = tiny_htdemucs(5)
+    path = folder / f"{signature}.th"
+    package = {"klass": HTDemucs, "args": [SOURCES], "kwargs": dict(HTDEMUCS), "state": network.state_dict()}
+    torch.save(package, path)
+    return path.rename(folder / f"{signature}-{sha256(path.read_bytes()).hexdigest()[:8]}.th")
+
+
+def test_the_operators_folder_comes_first_and_may_hold_pickles(tmp_path: Path, hub: StandInHub) -> None:
+    pickled(tmp_path / "own", "dddd3333")
+    (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
+    own = FolderShelf(tmp_path / "own", pickles=True)
+    model = library(tmp_path, own, hub_shelf(tmp_path, hub)).load("htdemucs")
+    expected = tiny_htdemucs(5).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.members[0].state_dict().items())
+    assert hub.requests == []
+
+
+def test_a_pickle_elsewhere_is_not_even_looked_at(tmp_path: Path) -> None:
+    pickled(tmp_path / "own", "dddd3333")
+    (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
+    assert library(tmp_path, FolderShelf(tmp_path / "own", pickles=False)).state("htdemucs").state != "ready"
+
+
+def test_a_pickle_that_is_not_what_its_name_promises_is_refused(tmp_path: Path) -> None:
+    path = pickled(tmp_path / "own", "dddd3333")
+    path.rename(path.with_name("htdemucs-00000000.th"))
+    with pytest.raises(ModelCorrupt):
+        library(tmp_path, FolderShelf(tmp_path / "own", pickles=True)).load("htdemucs")
+
+
+def legacy_shelf(tmp_path: Path, hub: StandInHub) -> LegacyShelf:
+    path = pickled(tmp_path / "served/hybrid", "eeee4444")
+    (tmp_path / "bags").mkdir(exist_ok=True)
+    (tmp_path / "bags/htdemucs.yaml").write_text("models: [eeee4444]\n")
+    files = {"eeee4444": f"hybrid/{path.name}"}
+    return LegacyShelf(tmp_path / "cache/legacy", root_url=hub.url + "/", files=files, bags=tmp_path / "bags")
+
+
+def test_the_old_host_steps_in_for_the_hub_and_a_break_is_resumed(tmp_path: Path, hub: StandInHub) -> None:
+    nobody = HubShelf(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
+    shelf = legacy_shelf(tmp_path, hub)
+    (served,) = (tmp_path / "served/hybrid").iterdir()
+    hub.break_after[served.name] = 5_000
+    library(tmp_path, nobody, shelf).load("htdemucs")
+    assert hub.ranges == ["bytes=5000-"]
+    asked = len(hub.requests)
+    library(tmp_path, nobody, shelf).load("htdemucs")
+    assert len(hub.requests) == asked
+
+
+def test_the_old_hosts_pickle_must_have_the_pinned_checksum(tmp_path: Path, hub: StandInHub) -> None:
+    shelf = legacy_shelf(tmp_path, hub)
+    (served,) = (tmp_path / "served/hybrid").iterdir()
+    hub.damage.add(served.name)
+    with pytest.raises(ModelUnavailable):
+        library(tmp_path, shelf).load("htdemucs")
+    assert not list((tmp_path / "cache/legacy").glob("*"))
+
+
+def test_a_pickle_swapped_in_the_cache_is_not_opened(tmp_path: Path, hub: StandInHub) -> None:
+    shelf = legacy_shelf(tmp_path, hub)
+    books = library(tmp_path, shelf)
+    books.pull("htdemucs")
+    (cached,) = (tmp_path / "cache/legacy").iterdir()
+    cached.write_bytes(b"something else")
+    books.load("htdemucs")  # fetched again, since it was ours
+    assert cached.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("place", ["klass", "structure"])
+def test_a_file_that_names_foreign_code_does_not_run_it(tmp_path: Path, place: str) -> None:
+    ran = types.ModuleType("foreign_code")
+    sys.modules.pop("foreign_code", None)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path/foreign_code.py").write_text("raise SystemExit('ran')\n")
+    sys.path.insert(0, str(tmp_path / "path"))
+    try:
+        named = {
+            "klass": "foreign_code.Network" if place == "klass" else "demucs.htdemucs.HTDemucs",
+            "args": json.dumps([SOURCES]),
+            "kwargs": "{}",
+        }
+        if place == "structure":
+            named["structure"] = json.dumps({"_dict": [["meta", {"_class": "foreign_code.Network"}]]})
+        (tmp_path / "own").mkdir()
+        save_file({"x": torch.zeros(1)}, tmp_path / "own/htdemucs.safetensors", named)
+        with pytest.raises(ModelCorrupt):
+            library(tmp_path, FolderShelf(tmp_path / "own", pickles=False)).load("htdemucs")
+        assert ran.__name__ not in sys.modules
+    finally:
+        sys.path.remove(str(tmp_path / "path"))
+
+
+@pytest.mark.parametrize("content", ["models: ['../../etc/passwd']", "models: []", "just text", "models: {", "{}"])
+def test_a_bag_that_makes_no_sense_is_said_to_be_damaged(tmp_path: Path, content: str) -> None:
+    (tmp_path / "htdemucs.yaml").write_text(content)
+    books = library(tmp_path, FolderShelf(tmp_path, pickles=False))
+    with pytest.raises(ModelCorrupt):
+        books.load("htdemucs")
+    assert books.state("htdemucs").state == "unavailable"
+
+
+def test_every_named_model_has_a_state_and_demucs_pins_its_files(tmp_path: Path) -> None:
+    books = ModelLibrary(None, tmp_path, BUDGET_BYTES)
+    states = {state.name: state for state in books.states()}
+    assert list(states) == list(MODELS)
+    assert states["htdemucs"].state == "to_fetch"
+    assert all(state.reason for state in states.values() if state.state == "unavailable")
+    legacy = LegacyShelf(tmp_path)
+    for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q"):
+        assert legacy._bag(name) is not None
+    assert all(path.endswith(".th") and "-" in path for path in demucs_files().values())
+
+
+def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel):
+        library(tmp_path).load("../htdemucs")
+
+
+def test_quantized_weights_without_diffq_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.separation.weights.find_spec", lambda _: None)
+    books = library(tmp_path)
+    assert "diffq" in (books.state("mdx_extra_q").reason or "")
+    with pytest.raises(ModelUnavailable, match="diffq"):
+        books.load("mdx_extra_q")
