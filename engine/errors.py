@@ -376,7 +376,7 @@ class SourceUnreachable(SourceFailed):
 
 
 def every_error() -> dict[str, type[StemifyError]]:
-    """Code → class, over the whole tree."""
+    """Code → class, over the whole tree as it is imported now."""
     found: dict[str, type[StemifyError]] = {}
     waiting: list[type[StemifyError]] = [StemifyError]
     while waiting:
