@@ -172,7 +172,10 @@ def midi_song(seed: int, duration_s: float = 20.0, *, held_out: bool = False) ->
     fonts = HELD_OUT_FONTS if held_out else TRAINING_FONTS
     real_kit = held_out and rng.uniform() < 0.5
     kit = HELD_OUT_KITS[rng.integers(2)] if real_kit else fonts[rng.integers(len(fonts))]
-    drums = Part(9, 0 if real_kit else int(rng.choice(KITS)), _drum_notes(score.drums))
+    # the sampled real kits are ordinary instruments of their fonts, not on MIDI's drum channel
+    drums = (
+        Part(0, 0, _drum_notes(score.drums)) if real_kit else Part(9, int(rng.choice(KITS)), _drum_notes(score.drums))
+    )
     bass = Part(0, int(rng.choice(BASSES)), score.bass)
     chords = Part(1, int(rng.choice(CHORDS)), score.chords)
     melody = Part(2, int(rng.choice(MELODIES)), score.melody)
