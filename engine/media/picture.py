@@ -34,23 +34,26 @@ _BAR, _BAR_STEP = 3, 5
 _SHARE_OF_LANE = 0.86
 
 
-def draw(stems: Mapping[str, Peaks], path: Path) -> None:
-    """Write a PNG with one row a stem, in the order given. All rows share one scale, so that loud looks loud."""
+def draw(stems: Mapping[str, Peaks], path: Path, *, gain: float = 1.0) -> None:
+    """Write a PNG with one row a stem, in the order given. All rows share one scale, so that loud looks loud.
+
+    `gain` is what the stems' files were multiplied with; it counts in the peaks that are told.
+    """
     height = 2 * _MARGIN + len(stems) * _ROW + max(0, len(stems) - 1) * _GAP
     image = Image.new("RGBA", (_WIDTH * _SCALE, height * _SCALE), (0, 0, 0, 0))
     pen = ImageDraw.Draw(image)
     pen.rounded_rectangle((0, 0, _WIDTH * _SCALE - 1, height * _SCALE - 1), radius=20 * _SCALE, fill=_PANEL)
     loudest = max((stem.peak for stem in stems.values()), default=0.0)
     for index, (name, peaks) in enumerate(stems.items()):
-        _draw_row(pen, name, peaks, (_MARGIN + index * (_ROW + _GAP)) * _SCALE, loudest)
+        _draw_row(pen, name, peaks, (_MARGIN + index * (_ROW + _GAP)) * _SCALE, loudest, gain)
     image.resize((_WIDTH, height), Image.Resampling.LANCZOS).save(path, "PNG", optimize=True)
 
 
-def _draw_row(pen: ImageDraw.ImageDraw, name: str, peaks: Peaks, top: int, loudest: float) -> None:
+def _draw_row(pen: ImageDraw.ImageDraw, name: str, peaks: Peaks, top: int, loudest: float, gain: float) -> None:
     colour = COLOURS.get(name, _COLOUR_OF_UNKNOWN)
     bottom, middle = top + _ROW * _SCALE, top + _ROW * _SCALE // 2
     left, right = (_MARGIN + _LABEL) * _SCALE, (_WIDTH - _MARGIN) * _SCALE
-    silent = peaks.peak < SILENCE_PEAK
+    silent = peaks.peak * gain < SILENCE_PEAK
     pen.rounded_rectangle((left, top, right, bottom), radius=10 * _SCALE, fill=_LANE)
     pen.rounded_rectangle(
         (_MARGIN * _SCALE, top + 14 * _SCALE, (_MARGIN + 5) * _SCALE, bottom - 14 * _SCALE),
@@ -59,7 +62,7 @@ def _draw_row(pen: ImageDraw.ImageDraw, name: str, peaks: Peaks, top: int, loude
     )
     text_left = (_MARGIN + 18) * _SCALE
     pen.text((text_left, middle - 2 * _SCALE), name, font=_font(20), fill=_FAINT if silent else _TEXT, anchor="ls")
-    told = "silent" if silent else f"peak {20 * math.log10(peaks.peak):+.1f} dB"
+    told = "silent" if silent else f"peak {20 * math.log10(peaks.peak * gain):+.1f} dB"
     pen.text((text_left, middle + 20 * _SCALE), told, font=_font(14), fill=_FAINT, anchor="ls")
     count = (_WIDTH - _MARGIN - _LABEL - _MARGIN - 20) // _BAR_STEP
     begin = left + (right - left - ((count - 1) * _BAR_STEP + _BAR) * _SCALE) // 2

@@ -149,7 +149,7 @@ def _read(
                 continue
             loop.take(packet)
             if on_progress is not None:
-                on_progress(min(1.0, file.tell() / size))
+                on_progress(min(1.0, (packet.pos or file.tell()) / size))
         loop.finish()
     if not sound.samples:
         if loop.lost_packets:

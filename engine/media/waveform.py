@@ -61,10 +61,10 @@ class Peaks:
         """The share of bins that are silent, 0 to 1."""
         return float(np.mean(np.maximum(self.high, -self.low) < SILENCE_PEAK))
 
-    def as_json(self) -> dict[str, Any]:
-        """For the player: {"bins": n, "low": [-127…0], "high": [0…127]}."""
+    def as_json(self, gain: float = 1.0) -> dict[str, Any]:
+        """For the player, `gain` applied: {"bins": n, "low": [-127…0], "high": [0…127]}."""
         return {
             "bins": self.bins,
-            "low": np.rint(np.maximum(self.low, -1) * 127).astype(int).tolist(),
-            "high": np.rint(np.minimum(self.high, 1) * 127).astype(int).tolist(),
+            "low": np.rint(np.maximum(self.low * gain, -1) * 127).astype(int).tolist(),
+            "high": np.rint(np.minimum(self.high * gain, 1) * 127).astype(int).tolist(),
         }
