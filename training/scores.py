@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,20 +19,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from demucs.hf import load_safetensors_model
+from julius.resample import resample_frac
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import nn
 
+from engine.media.decode import decode
 from engine.sample_song import STEMS, sample_song
 from engine.scores import sdr_db
 from engine.separation import Separator
 from engine.synth import SAMPLE_RATE, Audio
 from training.midi_songs import midi_song, missing_programs
-from training.songs import HELD_OUT_SEEDS, SECONDS, numpy_song
+from training.model import half_precision, new_model
+from training.songs import HELD_OUT_SEEDS, numpy_song
 
 EMBEDDED = Path(__file__).parent.parent / "engine" / "separation" / "embedded"
 Stems = dict[str, Audio]
+Scores = dict[str, dict[str, float]]
+TITLES = {
+    "held_out": "{songs} held-out songs: unseen seeds, soundfonts and voices",
+    "training": "{songs} new songs of the training synthesizers",
+    "demo": "the demo's song",
+    "real": "a real recording",
+}
 
 
 def band_split(mix: Audio) -> Stems:
@@ -59,79 +70,112 @@ def separated(separator: Separator, mix: Audio) -> Stems:
     return {name: (estimates[name] * std + mean).numpy() for name in STEMS}
 
 
-def scores_of(stems: Stems, separate: Callable[[Audio], Stems]) -> dict[str, dict[str, float]]:
-    """SDR of each method for each stem of one song."""
+def scores_of(stems: Stems, separate: Callable[[Audio], Stems]) -> Scores:
+    """SDR of each way for each stem of one song; NaN for a stem that is silent, which says nothing."""
     mix: Audio = np.sum(np.stack([stems[name] for name in STEMS]), axis=0)
     ways: dict[str, Stems] = {
         "mini": separate(mix), "the mix itself": dict.fromkeys(STEMS, mix),
         "silence": dict.fromkeys(STEMS, np.zeros_like(mix)), "band-split": band_split(mix),
     }  # fmt: skip
-    return {way: {name: sdr_db(stems[name], guess[name]) for name in STEMS} for way, guess in ways.items()}
+    heard = {name: bool(np.abs(stems[name]).max() > 1e-4) for name in STEMS}
+    return {
+        way: {name: sdr_db(stems[name], guess[name]) if heard[name] else float("nan") for name in STEMS}
+        for way, guess in ways.items()
+    }
 
 
-def mean_scores(songs: Iterable[Stems], separate: Callable[[Audio], Stems]) -> dict[str, dict[str, float]]:
-    """Each way's SDR by stem, averaged over songs, with the mean over stems as `mean`."""
+def mean_scores(songs: Iterable[Stems], separate: Callable[[Audio], Stems]) -> Scores:
+    """Each way's SDR by stem, averaged over songs, with the mean over the stems that were heard as `mean`."""
     rows = [scores_of(stems, separate) for stems in songs]
-    table = {way: {name: float(np.mean([row[way][name] for row in rows])) for name in STEMS} for way in rows[0]}
-    return {way: by_stem | {"mean": float(np.mean(list(by_stem.values())))} for way, by_stem in table.items()}
+    table: Scores = {}
+    for way in rows[0]:
+        columns = {name: [row[way][name] for row in rows if not np.isnan(row[way][name])] for name in STEMS}
+        table[way] = {name: float(np.mean(column)) for name, column in columns.items() if column}
+        table[way]["mean"] = float(np.mean(list(table[way].values())))
+    return table
 
 
-def show(console: Console, title: str, table: dict[str, dict[str, float]]) -> None:
+def read_tracks(folder: Path) -> Stems:
+    """A folder of one song's tracks: files named drums…, bass…, vocal…; every other track belongs to `other`."""
+    stems: dict[str, list[Audio]] = {name: [] for name in STEMS}
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in sorted(folder.iterdir()):
+            raw = Path(scratch) / "track.f32"
+            track = decode(path, raw, max_duration_s=600)
+            audio = torch.from_numpy(np.fromfile(raw, "<f4").reshape(-1, track.channels).T.copy()).expand(2, -1)
+            name = next(
+                (n for n in ("drums", "bass", "vocals") if path.name.lower().startswith(n.rstrip("s"))), "other"
+            )
+            stems[name].append(resample_frac(audio, track.sample_rate, SAMPLE_RATE).numpy())
+    n = max(audio.shape[1] for tracks in stems.values() for audio in tracks)
+    silence = np.zeros((2, n), np.float32)
+    return {
+        name: np.sum([silence, *(np.pad(a, ((0, 0), (0, n - a.shape[1]))) for a in tracks)], axis=0, dtype=np.float32)
+        for name, tracks in stems.items()
+    }
+
+
+def show(console: Console, title: str, table: Scores) -> None:
     view = Table("global SDR, dB", *STEMS, "mean", title=title)
     for way, row in table.items():
-        view.add_row(way, *(f"{row[name]:.2f}" for name in (*STEMS, "mean")))
+        view.add_row(way, *(f"{row[name]:.2f}" if name in row else "–" for name in (*STEMS, "mean")))
     console.print(view)
+
+
+def sets_of_songs(count: int, *, numpy_only: bool) -> dict[str, list[Callable[[], Stems]]]:
+    """The makers of each table's songs; `count` held-out ones, half as many of each training synthesizer."""
+    first, half = HELD_OUT_SEEDS, max(1, count // 2)
+    own: list[Callable[[], Stems]] = [partial(numpy_song, first + i) for i in range(half)]
+    if numpy_only:
+        return {"training": own, "demo": [demo_stems]}
+    unseen: list[Callable[[], Stems]] = [partial(midi_song, first + 1000 + i, held_out=True) for i in range(count)]
+    known: list[Callable[[], Stems]] = [partial(midi_song, first + 2000 + i) for i in range(half)]
+    return {"held_out": unseen, "training": known + own, "demo": [demo_stems]}
+
+
+def demo_stems() -> Stems:
+    return sample_song().stems
+
+
+def load_checkpoint(path: Path) -> nn.Module:
+    model = new_model()
+    model.load_state_dict(half_precision(torch.load(path, weights_only=True)))
+    return model
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--songs", type=int, default=30, help="held-out songs; half as many of each training synthesizer"
-    )
+    parser.add_argument("--songs", type=int, default=30, help="held-out songs; half as many of each known synthesizer")
     parser.add_argument("--folder", type=Path, default=EMBEDDED, help="where the weights are")
     parser.add_argument("--checkpoint", type=Path, help="an ema.pt of the trainer instead of the shipped weights")
+    parser.add_argument("--tracks", type=Path, help="a folder of a real song's tracks, for one more table")
     parser.add_argument("--write", action="store_true", help="write scores.json beside the model card")
     args = parser.parse_args()
     console = Console()
+    missing = missing_programs()
+    if missing:
+        console.print(f"Not here: {', '.join(missing)}. The songs that need them are left out; see training/README.md.")
+        if args.write:
+            parser.error("the figures beside the card come from the full set only")
     model = load_embedded(args.folder) if args.checkpoint is None else load_checkpoint(args.checkpoint)
     separate = partial(separated, Separator(model.eval()))
-    first, half = HELD_OUT_SEEDS, max(1, args.songs // 2)
-    own = [partial(numpy_song, first + i) for i in range(half)]
-    sets: dict[str, list[Callable[[], Stems]]] = {}
-    if missing := missing_programs():
-        console.print(f"Not here: {', '.join(missing)}. The songs that need them are left out; see training/README.md.")
-        sets["new songs of the training synthesizers (numpy only)"] = [*own]
-    else:
-        unseen = [partial(midi_song, first + 1000 + i, SECONDS, held_out=True) for i in range(args.songs)]
-        known = [partial(midi_song, first + 2000 + i) for i in range(half)]
-        sets[f"{args.songs} held-out songs: unseen seeds, soundfonts and voices"] = [*unseen]
-        sets["new songs of the training synthesizers"] = [
-            *known,
-            *(partial(numpy_song, first + i) for i in range(half)),
-        ]
-    result = {}
+    result: dict[str, Scores] = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
-        for title, makers in sets.items():
-            songs = (
-                future.result() for future in track([pool.submit(make) for make in makers], title, console=console)
-            )
-            result[title] = mean_scores(songs, separate)
-            show(console, title, result[title])
-        result["the demo's song"] = mean_scores([sample_song().stems], separate)
-        show(console, "the demo's song", result["the demo's song"])
+        for key, makers in sets_of_songs(args.songs, numpy_only=bool(missing)).items():
+            title = TITLES[key].format(songs=len(makers))
+            rendering = [pool.submit(make) for make in makers]
+            songs = (song.result() for song in track(rendering, title, console=console))
+            result[key] = mean_scores(songs, separate)
+            show(console, title, result[key])
+        if args.tracks:
+            result["real"] = mean_scores([read_tracks(args.tracks)], separate)
+            show(console, TITLES["real"], result["real"])
     if args.write:
         rounded = {
-            t: {w: {k: round(v, 2) for k, v in row.items()} for w, row in ways.items()} for t, ways in result.items()
+            key: {way: {name: round(value, 2) for name, value in row.items()} for way, row in ways.items()}
+            for key, ways in result.items()
         }
         (args.folder / "scores.json").write_text(json.dumps(rounded, indent=2) + "\n")
-
-
-def load_checkpoint(path: Path) -> nn.Module:
-    from training.model import half_precision, new_model
-
-    model = new_model()
-    model.load_state_dict(half_precision(torch.load(path, weights_only=True)))
-    return model
 
 
 if __name__ == "__main__":
