@@ -62,9 +62,10 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             await asyncio.to_thread(_prepare, path, migrations, busy_limit_s)
             for number in range(readers + 1):
-                # aiosqlite's thread is gone again when connecting fails.
-                connection = await aiosqlite.connect(path, isolation_level=None, timeout=min(5.0, busy_limit_s))
-                connections.append(connection)
+                connection = aiosqlite.connect(path, isolation_level=None, timeout=min(5.0, busy_limit_s))
+                # Else a process that dies of an exception, without closing, would hang at its exit for ever.
+                connection._thread.daemon = True
+                connections.append(await connection)
                 connection.row_factory = sqlite3.Row
                 for pragma in ("synchronous=NORMAL", "foreign_keys=ON", f"query_only={int(number > 0)}"):
                     await connection.execute_fetchall(f"PRAGMA {pragma}")

@@ -1,0 +1,184 @@
+"""What a look-up, a claim and a list cost in a store of 1,000 and of 1,000,000 jobs: `python -m bench.store_rows`.
+
+The large store is as a busy year leaves it if nothing were ever archived: nine of ten jobs over, a tenth waiting, many
+owners. Each figure is the median over many calls through the store, as the service makes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from engine.jobs import Job, JobStatus, Stage, new_job_id
+from engine.store.rows import to_row, to_us
+from engine.store.sql import load_queries
+from engine.store.store import Store
+from tests.jobs import NO_CAPS, START, pending_job, result_of
+
+_COUNT_AGAIN = (
+    "UPDATE counters SET jobs = (SELECT count(*) FROM jobs WHERE jobs.status = counters.status)",
+    """
+    INSERT INTO owners (owner, pending, running, oldest_pending)
+    SELECT owner, sum(status = 'pending'), 0, min(iif(status = 'pending', created_at, NULL)) FROM jobs GROUP BY owner
+    """,
+)
+
+
+def rows(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
+    """Jobs of the last year, by time; a twentieth as many owners; the youngest tenth still waits."""
+    template = pending_job(title="A Song With a Name of the Usual Length")
+    row, result = to_row(template), result_of(template).model_dump_json()
+    result = result.replace(template.id, "{id}")
+    step = timedelta(days=365) / count
+    for number in range(count):
+        at = START - timedelta(days=365) + number * step
+        is_over = number < count * 0.9
+        job_id = new_job_id(at)
+        yield row | {
+            "id": job_id,
+            "owner": f"discord:{chance.randrange(max(1, count // 20))}",
+            "created_at": to_us(at),
+            "updated_at": to_us(at),
+            "status": JobStatus.COMPLETED if is_over else JobStatus.PENDING,
+            "result": result.replace("{id}", job_id) if is_over else None,
+        }
+
+
+def fill(path: Path, count: int) -> tuple[list[str], list[str]]:
+    """Ids and owners, some of each. The rows go in without the triggers, which count one by one."""
+    chance = random.Random(count)
+    connection = sqlite3.connect(path, isolation_level=None)
+    triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    connection.execute("PRAGMA synchronous=OFF")
+    connection.execute("BEGIN")
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER {name}")
+    connection.executemany(load_queries().add_job, rows(count, chance))
+    for query in _COUNT_AGAIN:
+        connection.execute(query)
+    for _, sql in triggers:
+        connection.execute(sql)
+    connection.execute("COMMIT")
+    sample = "SELECT id, owner FROM jobs WHERE rowid % max(1, (SELECT max(rowid) FROM jobs) / 1000) = 0"
+    found = connection.execute(sample).fetchall()
+    connection.close()
+    chance.shuffle(found)
+    return [row[0] for row in found], [row[1] for row in found]
+
+
+@dataclass
+class Measured:
+    """One store, and what is needed to ask it sensible things."""
+
+    store: Store
+    rows: int
+    ids: list[str]
+    owners: list[str]
+    opening_s: float
+    waiting: list[str]
+    running: list[Job]
+
+
+Call = Callable[[Measured, int], Awaitable[object]]
+
+
+async def made(folder: Path, count: int) -> Measured:
+    path = folder / f"{count}.sqlite3"
+    await (await Store.open(path)).close()
+    began = time.perf_counter()
+    ids, owners = await asyncio.to_thread(fill, path, count)
+    filled = time.perf_counter()
+    store = await Store.open(path)
+    opened = time.perf_counter()
+    print(f"{count:,} jobs, {path.stat().st_size / 2**20:,.0f} MiB, made in {filled - began:.0f} s", file=sys.stderr)
+    waiting = [queued.id for queued in await store.queue(limit=count)][-20:]
+    return Measured(store, count, ids, owners, opened - filled, waiting, [])
+
+
+async def timed(call: Call, stores: Sequence[Measured], calls: int) -> list[list[float]]:
+    """Microseconds of each call, by store. The stores take turns, so that a noisy machine is noisy for both."""
+    spent: list[list[float]] = [[] for _ in stores]
+    for number in range(calls):
+        for measured, of_this in zip(stores, spent, strict=True):
+            began = time.perf_counter()
+            await call(measured, number)
+            of_this.append((time.perf_counter() - began) * 1e6)
+    return spent
+
+
+async def accept(measured: Measured, number: int) -> None:
+    await measured.store.add(pending_job("discord:new", at=START + timedelta(seconds=number)), NO_CAPS)
+
+
+async def claim(measured: Measured, _number: int) -> None:
+    job = await measured.store.claim()
+    assert job is not None
+    measured.running.append(job)
+
+
+async def save(measured: Measured, number: int) -> None:
+    assert await measured.store.save_progress(measured.running[number].id, 1, Stage.SEPARATING, 50)
+
+
+async def complete(measured: Measured, number: int) -> None:
+    job = measured.running[number]
+    assert await measured.store.complete(job.id, 1, result_of(job), 1)
+
+
+CALLS: dict[str, tuple[Call, int]] = {
+    "look-up by id": (lambda it, number: it.store.get(it.ids[number % len(it.ids)]), 1000),
+    "list a user's jobs": (lambda it, number: it.store.list_of(it.owners[number % len(it.owners)], limit=25), 1000),
+    "list the active ones": (
+        lambda it, number: it.store.list_of(it.owners[number % len(it.owners)], limit=25, active_only=True),
+        1000,
+    ),
+    "counts by status": (lambda it, _: it.store.counts(), 1000),
+    "accept": (accept, 400),
+    "claim": (claim, 400),
+    "save progress": (save, 400),
+    "complete": (complete, 400),
+    "place in the queue *": (lambda it, number: it.store.queue_place(it.waiting[number % len(it.waiting)]), 40),
+}
+
+
+async def measure(folder: Path, sizes: Sequence[int]) -> bool:
+    """Print the table; whether everything without a star is within twice."""
+    stores = [await made(folder, size) for size in sizes]
+    print(f"\n{'median (99th percentile), µs':28} {sizes[0]:>18,} {sizes[1]:>18,}   ratio")
+    within = True
+    for name, (call, calls) in CALLS.items():
+        small, large = await timed(call, stores, calls)
+        ratio = median(large) / median(small)
+        within &= name.endswith("*") or ratio <= 2
+        shown = [f"{median(of):9.0f} ({quantiles(of, n=100)[98]:6.0f})" for of in (small, large)]
+        print(f"{name:28} {shown[0]} {shown[1]} {ratio:7.2f}")
+    small_s, large_s = (measured.opening_s for measured in stores)
+    print(f"{'open, once *':28} {small_s * 1e6:18.0f} {large_s * 1e6:18.0f} {large_s / small_s:7.2f}")
+    print("\n* grows with the owners that wait, which the caps bound, or happens once")
+    for measured in stores:
+        await measured.store.close()
+    return within
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs=2, default=(1_000, 1_000_000), metavar=("SMALL", "LARGE"))
+    sizes = parser.parse_args().rows
+    with tempfile.TemporaryDirectory() as folder:
+        if not asyncio.run(measure(Path(folder), sizes)):
+            sys.exit("more than twice as slow in the large store")
+
+
+if __name__ == "__main__":
+    main()
