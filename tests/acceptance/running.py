@@ -41,6 +41,9 @@ class RunningBot:
             "STEMIFY_DISCORD__CDN_HOSTS": self.fake.host,
             "STEMIFY_DISCORD__EDIT_INTERVAL_S": "0.3",
             "STEMIFY_WEB__PORT": "0",
+            "STEMIFY_WORKERS__DEVICES": "cpu",
+            "STEMIFY_WORKERS__THREADS": "1",
+            "STEMIFY_WORKERS__COMPILE": "false",
             "OMP_NUM_THREADS": "1",
             "PYTHONWARNINGS": "default",
         }

@@ -27,6 +27,7 @@ class Upload:
     filename: str
     data: bytes
     content_type: str = "audio/mpeg"
+    stated_bytes: int | None = None  # what Discord says about its size, where that is not true
 
 
 class Person:
@@ -119,7 +120,8 @@ class Person:
                 assert option["type"] == 11
                 attachment = Attachment(value.filename, value.data, value.content_type)
                 self.fake.host_file(attachment)
-                resolved.setdefault("attachments", {})[str(attachment.id)] = attachment.json()
+                told = {} if value.stated_bytes is None else {"size": value.stated_bytes}
+                resolved.setdefault("attachments", {})[str(attachment.id)] = attachment.json() | told
                 value = str(attachment.id)
             elif not isinstance(value, OPTION_TYPES[option["type"]]):
                 raise ValueError(f"{name} takes another type")

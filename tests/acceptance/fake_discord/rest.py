@@ -269,7 +269,7 @@ class Rest:
             self._arrived(message)
 
     def _arrived(self, message: Message) -> None:
-        message.versions.append(message.text)
+        message.versions.append((time.time(), message.text))
         message.pinged = message.mentioned()
         self._host(message.attachments)
 
@@ -281,7 +281,7 @@ class Rest:
             self._arrived(message)
             return
         message.edits += 1
-        message.versions.append(message.text)
+        message.versions.append((time.time(), message.text))
         self._host(message.attachments)
 
     def _host(self, attachments: list[Attachment]) -> None:

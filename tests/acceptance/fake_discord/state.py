@@ -138,7 +138,7 @@ class Message:
     deleted: bool = False
     edits: int = 0
     pinged: list[int] = field(default_factory=list)  # users that were notified when it appeared
-    versions: list[str] = field(default_factory=list)  # the text of every version, oldest first
+    versions: list[tuple[float, str]] = field(default_factory=list)  # when, and the text, oldest first
     id: int = field(default_factory=snowflake)
     created_at: float = field(default_factory=time.time)
 

@@ -1,0 +1,239 @@
+"""Whole songs: from a slash command in the fake Discord through the real bot, queue, worker and models (tiny, with
+random weights) to the stems in the answer; and everything that is refused on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import av
+import numpy as np
+import pytest
+import pytest_asyncio
+from numpy.typing import NDArray
+
+from tests.acceptance.fake_discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
+from tests.acceptance.running import RunningBot
+from tests.songs import make_song, silence
+from tests.tiny_models import write_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class House:
+    """The real thing, and Ann in front of it."""
+
+    def __init__(self, fake: FakeDiscord, bot: RunningBot) -> None:
+        self.fake, self.bot = fake, bot
+        self.band = fake.guild()
+        self.songs: Channel
+        self.ann: Person
+
+    def fresh(self) -> None:
+        self.songs = self.fake.channel(self.band)
+        self.ann = Person(self.fake, "ann")
+        self.fake.faults.clear()
+
+    async def ask(self, path: Path | None = None, **options: object) -> tuple[Interaction, Message]:
+        if path is not None:
+            options["file"] = Upload(path.name, path.read_bytes())
+        interaction = await self.ann.slash(self.songs, "stemify", **options)
+        return interaction, await self.ann.answered(interaction, 60)
+
+    async def done(self, message: Message) -> Message:
+        """The announcement of the job of this message."""
+        await self.fake.until(lambda: "Split into" in message.text, "the stems", 60)
+        await self.fake.until(lambda: self.fake.mentions_of(self.ann.user), "the mention")
+        (announcement,) = self.fake.mentions_of(self.ann.user)
+        return announcement
+
+    def files(self) -> list[str]:
+        """What jobs have on disk."""
+        return [str(path) for name in ("jobs", "scratch") for path in (self.bot.folder / name).rglob("*")]
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def running_house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    write_model(folder / "models")
+    async with FakeDiscord() as fake:
+        bot = RunningBot(fake, folder / "data", STEMIFY_MODELS_DIR=str(folder / "models"))
+        async with bot:
+            yield House(fake, bot)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(running_house: House) -> House:
+    running_house.fresh()
+    return running_house
+
+
+def decoded(data: bytes) -> NDArray[np.float32]:
+    """(channels, samples)"""
+    resampler = av.AudioResampler(format="fltp")
+    with av.open(io.BytesIO(data), "r") as source:
+        parts = [part.to_ndarray() for frame in source.decode(audio=0) for part in resampler.resample(frame)]
+    return np.concatenate(parts, axis=1)
+
+
+async def test_the_stems_in_the_answer_are_whole_and_add_up_to_the_song(house: House, tmp_path: Path) -> None:
+    mix = make_song(tmp_path / "Blue Hour.flac", seconds=6, bits="24", tags={"title": "Blue Hour", "artist": "Lamps"})
+    interaction, message = await house.ask(tmp_path / "Blue Hour.flac", format="flac", quality="fast")
+    announcement = await house.done(message)
+    assert message.text.startswith("### Blue Hour — Lamps\nSplit into 4 stems")
+    assert interaction.ack_s < 3
+    assert [file.filename for file in message.attachments] == ["waveform.png"]
+    assert message.attachments[0].data.startswith(b"\x89PNG")
+    stems = {file.filename: decoded(file.data) for file in announcement.attachments}
+    assert len(stems) == 4
+    assert all("Blue" in name and name.endswith(".flac") for name in stems)
+    assert {stem.shape for stem in stems.values()} == {mix.shape}
+    stated = re.search(r"within ([−+][\d.]+) dB · level (?:unchanged|([−+][\d.]+) dB)", message.text)
+    assert stated is not None, message.text
+    gain_db = float((stated[2] or "0").replace("−", "-"))
+    left = mix - sum(stems.values()) / 10 ** (gain_db / 20)
+    residual_db = 20 * np.log10(np.linalg.norm(left) / np.linalg.norm(mix))
+    assert residual_db == pytest.approx(float(stated[1].replace("−", "-")), abs=0.5), "the card tells the truth"
+    async with aiohttp.ClientSession() as session:  # the links lead to the very same bytes
+        for label, file in zip(("Vocals", "Drums", "Bass", "Other"), announcement.attachments, strict=True):
+            async with session.get(message.button(label)["url"]) as answer:
+                assert answer.status == 200
+                assert await answer.read() == file.data
+        for label in ("Listen", "All as zip"):
+            async with session.get(message.button(label)["url"]) as answer:
+                assert answer.status == 200
+
+
+async def test_karaoke_gives_vocals_and_instrumental(house: House, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=2)
+    _, message = await house.ask(tmp_path / "song.mp3", karaoke=True, normalize=True)
+    announcement = await house.done(message)
+    assert "Split into vocals and instrumental" in message.text
+    assert "karaoke · normalized" in message.text
+    assert len(announcement.attachments) == 2
+
+
+async def test_a_bot_that_is_killed_in_the_middle_finishes_the_song_after_its_restart(
+    house: House, tmp_path: Path
+) -> None:
+    make_song(tmp_path / "song.mp3", seconds=20)
+    _, message = await house.ask(tmp_path / "song.mp3")
+    await house.fake.until(lambda: "%" in message.text, "the job to run", 60)
+    await house.bot.kill()
+    assert "Split into" not in message.text, "too fast to be killed in the middle"
+    await house.bot.start()
+    announcement = await house.done(message)
+    assert [abs(decoded(file.data).shape[1] - 20 * 44100) < 2000 for file in announcement.attachments] == [True] * 4
+    await asyncio.sleep(0.5)
+    assert house.fake.mentions_of(house.ann.user) == [announcement]
+
+
+async def test_a_running_job_is_cancelled_within_two_seconds_and_leaves_nothing(house: House, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=60)
+    before = set(house.files())
+    _, message = await house.ask(tmp_path / "song.mp3", quality="best", model="htdemucs")
+    await house.fake.until(lambda: "Separating" in message.text, "the job to run", 60)
+    pressed = await house.ann.press(message, "Cancel")
+    await house.fake.until(lambda: "Cancelled." in message.text, "the end")
+    assert time.time() - pressed.sent_at < 10  # two seconds on an idle machine
+    assert [file for file in set(house.files()) - before if "/scratch/" in file or "/a1/" in file] == []
+
+
+def too_big(path: Path) -> None:
+    path.write_bytes(b"ID3" + bytes(51 * 1024 * 1024))
+
+
+def renamed_text(path: Path) -> None:
+    path.write_text("la la la\n" * 500)
+
+
+def truncated(path: Path) -> None:
+    whole = path.with_name("whole.mp3")
+    make_song(whole, seconds=5)
+    data = whole.read_bytes()
+    path.write_bytes(data[:300] + bytes(200))
+
+
+def lying_header(path: Path) -> None:
+    """A WAV that claims one second and goes on for more than ten minutes."""
+    make_song(path, samples=silence(601, sample_rate=8000, channels=1), sample_rate=8000, bits="16")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = (16000).to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
+    ("empty.mp3", lambda path: path.write_bytes(b""), "That file is empty"),
+    ("big.mp3", too_big, "The limit is 50 MB"),
+    ("long.flac", lambda path: make_song(path, samples=silence(601, sample_rate=8000), sample_rate=8000), "10:01"),
+    ("text.mp3", renamed_text, "not an audio file"),
+    ("broken.mp3", truncated, "(damaged|not an audio file)"),
+    ("mute.mp4", lambda path: make_song(path, seconds=1, video=True, audio=False), "no sound in it"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "sentence"), REFUSED, ids=[name for name, _, _ in REFUSED])
+async def test_what_cannot_be_separated_is_refused_with_its_own_sentence(
+    house: House, tmp_path: Path, name: str, make: Callable[[Path], object], sentence: str
+) -> None:
+    make(tmp_path / name)
+    before = house.files()
+    _, message = await house.ask(tmp_path / name)
+    assert re.search(sentence, message.text), message.text
+    assert message.buttons() == []
+    listed = await house.ann.slash(house.songs, "job list")
+    assert "no jobs yet" in (await house.ann.answered(listed)).text
+    assert house.files() == before, "nothing of it is left"
+
+
+async def test_a_file_that_is_larger_than_discord_said_is_cut_off(house: House) -> None:
+    interaction = await house.ann.slash(
+        house.songs, "stemify", file=Upload("big.mp3", bytes(51 * 1024 * 1024), stated_bytes=1000)
+    )
+    assert "The limit is 50 MB" in (await house.ann.answered(interaction)).text
+
+
+async def test_a_header_that_lies_about_the_length_convinces_nobody(house: House, tmp_path: Path) -> None:
+    lying_header(tmp_path / "short.wav")
+    _, message = await house.ask(tmp_path / "short.wav", quality="fast")
+    print(message.text)
+    if "10:" not in message.text:  # or only what the header admits to is taken
+        await house.done(message)
+        assert "0:01 long" in message.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://example.com/watch?v=dQw4w9WgXcQ", "not a link", "https://www.youtube.com/playlist?list=PL1234567890"],
+)
+async def test_a_link_that_is_not_one_video_is_refused(house: House, text: str) -> None:
+    _, message = await house.ask(url=text)
+    assert "YouTube" in message.text and "attach the file instead" in message.text
+    listed = await house.ann.slash(house.songs, "job list")
+    assert "no jobs yet" in (await house.ann.answered(listed)).text
+
+
+async def test_the_sixth_song_in_an_hour_is_told_when_to_come_back(house: House, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=1)
+    for _ in range(5):
+        _, message = await house.ask(tmp_path / "song.mp3", quality="fast")
+        assert "###" in message.text
+    _, refused = await house.ask(tmp_path / "song.mp3")
+    assert re.search(r"<t:(\d+):R>", refused.text), refused.text
+    await house.fake.until(lambda: len(house.fake.mentions_of(house.ann.user)) == 5, "the five others", 60)
+
+
+async def test_the_log_of_all_this_gives_nothing_away(house: House) -> None:
+    log = house.bot.log_path.read_text()
+    assert house.fake.bot_token not in log
+    assert "interaction-token-" not in log
+    assert re.search(r"[?&]s=[\w-]{10}", log) is None, "a signed link"
+    assert "Traceback" not in log, log
+    assert json.dumps(log)
