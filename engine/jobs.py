@@ -117,7 +117,7 @@ def _job_id(value: str) -> str:
 
 _VIDEO_ADDRESS = re.compile(r"https://www\.youtube\.com/watch\?v=[A-Za-z0-9_-]{11}")
 
-ModelName = Annotated[str, AfterValidator(_supported_model)]
+ModelName = Annotated[str, AfterValidator(_supported_model), Field(json_schema_extra={"enum": list(MODELS)})]
 JobId = Annotated[str, AfterValidator(_job_id)]
 
 

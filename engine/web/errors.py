@@ -37,7 +37,7 @@ STATUS: dict[type[StemifyError], int] = {
     errors.SourceFailed: 422,
     errors.ComeBackLater: 429,
     errors.StoreFailed: 503,
-    errors.ModelUnavailable: 503,
+    errors.ModelUnavailable: 422,  # here, as it is set up: another model can be chosen, waiting does not help
     errors.DiskFull: 503,
     errors.StorageFailed: 503,
     errors.StemifyError: 500,

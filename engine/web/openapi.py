@@ -41,10 +41,10 @@ _SENTENCES: dict[int, str] = {
     415: "Neither a song as multipart/form-data nor a link as application/json, or not an audio file",
     416: "The file is shorter than that",
     421: "Not a name of this server",
-    422: "Understood, and refused: the options, the link or the audio",
+    422: "Understood, and refused: the options, a model that cannot be used here, the link or the audio",
     429: "Too many jobs; Retry-After says when to come back",
     500: "A defect",
-    503: "Something is missing that may come back: the store, the disk or a model",
+    503: "Something is missing that may come back: the store or the disk",
 }
 _WITH_HEADERS: dict[int, Schema] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},

@@ -359,7 +359,7 @@ async def test_the_log_has_no_signature_and_no_token(house: WebHouse, caplog: py
 
 def test_every_error_has_a_status_and_only_our_own_faults_are_5xx() -> None:
     ours = {"internal", "store_failed", "store_busy", "store_full", "store_read_only", "store_damaged", "store_too_new",
-            "disk_full", "storage_failed", "model_unavailable", "model_corrupt"}  # fmt: skip
+            "disk_full", "storage_failed"}  # fmt: skip
     for code, kind in errors.every_error().items():
         error = kind.__new__(kind)
         assert status_of(error) < 500 or code in ours or issubclass(kind, errors.AttemptError), code
