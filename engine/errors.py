@@ -224,6 +224,13 @@ class StoreTooNew(StoreFailed):
     code = "store_too_new"
 
 
+class AlreadyRunning(StemifyError):
+    """Another bot works with this data folder already. Stop it first, or give this one a folder of its own
+    (STEMIFY_DATA_DIR)."""
+
+    code = "already_running"
+
+
 class AlreadyAccepted(StemifyError):
     """This job was already accepted. Look at it with its id instead of sending it again."""
 

@@ -32,7 +32,6 @@ RETURNING id
 """  # noqa: S608 - nothing of a user's in it
 _WINDOW = f"SELECT count(*) AS hits, min(at) AS oldest FROM hits WHERE {_IN_WINDOW}"  # noqa: S608
 _FREE_AT = f"SELECT at + :window AS at FROM hits WHERE {_IN_WINDOW} ORDER BY at DESC LIMIT 1 OFFSET :limit - 1"  # noqa: S608
-_GIVE_BACK = "DELETE FROM hits WHERE id = (SELECT id FROM hits WHERE key = :key ORDER BY at DESC, id DESC LIMIT 1)"
 _FORGET = "DELETE FROM hits WHERE expires_at <= :now"
 
 
@@ -76,10 +75,6 @@ class SqliteWindow(Storage, MovingWindowSupport):
         """When the next hit will be possible; None: it is now."""
         row = await self._database.read_one(_FREE_AT, self.params(key, expiry, limit=limit))
         return from_us(row["at"]) if row else None
-
-    async def give_back(self, key: str) -> None:
-        """Undo the latest hit."""
-        await self._database.run(_GIVE_BACK, {"key": key})
 
     async def forget_old(self) -> None:
         """Remove the hits that have left their window."""
@@ -138,10 +133,6 @@ class Quota:
         if not await self._limiter.hit(self._item, owner):
             raise await self._exceeded(owner)
         await self._window.forget_old()
-
-    async def give_back(self, owner: str) -> None:
-        """Undo the latest `spend`: the job was refused after all."""
-        await self._window.give_back(self._item.key_for(owner))
 
     def spending(self, owner: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
         """`spend` as a part of `Store.add(job, caps, also=…)` of a store that shares this database: the job is stored

@@ -42,6 +42,7 @@ class Sweeper:
         self._storage = storage
         self._now = now
         self._settings = settings
+        self._tidied: set[str] = set()  # completed jobs where nothing is left but the result
 
     async def run(self) -> None:
         """Sweep now and then, until cancelled. What goes wrong is logged and tried again the next time."""
@@ -94,7 +95,9 @@ class Sweeper:
                 swept.leftovers_removed += 1
 
     async def _look_through_jobs(self, swept: Swept) -> None:
-        waiting = iter(await asyncio.to_thread(self._storage.jobs_on_disk))
+        on_disk = await asyncio.to_thread(self._storage.jobs_on_disk)
+        self._tidied.intersection_update(on_disk)
+        waiting = iter(on_disk)
         while batch := list(islice(waiting, 500)):
             briefs = await self._store.briefs(batch)
             for job_id in batch:
@@ -122,9 +125,11 @@ class Sweeper:
         if brief.status is JobStatus.COMPLETED:
             if not brief.keep and brief.updated_at + timedelta(days=self._settings.stems_days) <= now:
                 await self._remove(job_id, f"jobs/{job_id}")
+                self._tidied.discard(job_id)
                 swept.results_removed += 1
-            else:
+            elif job_id not in self._tidied:
                 await self._storage.tidy_job(job_id, keep_attempt=brief.attempt, keep_input=False)
+                self._tidied.add(job_id)
         elif brief.status is JobStatus.FAILED:
             retry_until = brief.updated_at + timedelta(days=self._settings.failed_days)
             can_retry = brief.error_code != "cancelled" and now < retry_until

@@ -31,6 +31,7 @@ from engine.store.migrations import MIGRATIONS, migrate
 T = TypeVar("T")
 Params = Mapping[str, Any]
 
+_WAL_BYTES = 64 * 2**20  # a WAL that a long batch has made larger is cut back to this
 _CHECKED_BYTES = 64 * 2**20  # a file up to this size is read through when it is opened (below 0.3 s)
 
 
@@ -67,7 +68,12 @@ class Database:
                 connection._thread.daemon = True
                 connections.append(await connection)
                 connection.row_factory = sqlite3.Row
-                for pragma in ("synchronous=NORMAL", "foreign_keys=ON", f"query_only={int(number > 0)}"):
+                for pragma in (
+                    "synchronous=NORMAL",
+                    "foreign_keys=ON",
+                    f"journal_size_limit={_WAL_BYTES}",
+                    f"query_only={int(number > 0)}",
+                ):
                     await connection.execute_fetchall(f"PRAGMA {pragma}")
         except (sqlite3.Error, OSError) as error:
             for connection in connections:

@@ -1,0 +1,53 @@
+"""Two bots never work on one data folder, and a dead one does not keep the next from starting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.errors import AlreadyRunning, StorageFailed
+from engine.store.lock import only_one
+
+HOLDER = """
+import subprocess, sys
+from pathlib import Path
+from engine.store.lock import only_one
+
+with only_one(Path(sys.argv[1])):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(child.pid, flush=True)
+    child.wait()
+"""
+
+
+def test_a_second_one_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with only_one(path), pytest.raises(AlreadyRunning, match="Stop"), only_one(path):
+        raise AssertionError("both hold it")
+    with only_one(path):
+        pass
+
+
+def test_a_killed_one_holds_nothing_even_when_its_children_live_on(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    with holder.stdout:
+        grandchild = int(holder.stdout.readline())
+        with pytest.raises(AlreadyRunning), only_one(path):
+            raise AssertionError("both hold it")
+        holder.kill()
+        holder.wait(timeout=30)
+        try:
+            with only_one(path):
+                pass
+        finally:
+            subprocess.run(["kill", "-9", str(grandchild)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed), only_one(tmp_path / "nowhere" / "lock"):
+        raise AssertionError("there is no such folder")
