@@ -31,6 +31,7 @@ from engine.retention import Sweeper
 from engine.service import StemService
 from engine.sources.youtube import Youtube
 from engine.storage import Storage
+from engine.store.lock import only_one
 from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
 from engine.views import Views
@@ -92,6 +93,7 @@ async def backend(
     root = _prepare_folder(settings.data_dir)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(only_one(root / "stemify.lock"))
         listening = stack.enter_context(_listen(settings)) if with_web else None
         store = await Store.open(root / "stemify.sqlite3", now=now)
         stack.push_async_callback(store.close)
