@@ -32,6 +32,7 @@ from engine.media.declared import breaks_off, declared_seconds, wav_lies
 from engine.media.gapless import Padding, mov_length
 from engine.media.limits import LEEWAY_S, clock, too_large
 from engine.media.samples import Fold, Samples, to_float
+from engine.media.sniff import looks_like_audio
 from engine.media.tags import read_tags, usable_cover
 
 CONTAINERS = ("mp3", "wav", "w64", "flac", "ogg", "mov", "matroska", "aac", "aiff", "caf")
@@ -96,19 +97,6 @@ def read_sound(
         except (av.FFmpegError, ValueError, OverflowError) as error:
             kind = BrokenAudio if known else NotAudio
             raise kind(detail=f"{type(error).__name__}: {error}"[:300]) from error
-
-
-def looks_like_audio(file: BinaryIO) -> bool:
-    """Whether the first bytes are those of a container that is read here: then a failure means damage."""
-    file.seek(0)
-    head = file.read(16)
-    file.seek(0)
-    return (
-        head[:4] in (b"RIFF", b"RF64", b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"FORM", b"caff", b"riff")
-        or head[4:8] in (b"ftyp", b"moov", b"mdat")
-        or head[:3] == b"ID3"
-        or (head[:1] == b"\xff" and head[1:2] != b"" and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0)
-    )
 
 
 class _Nameless:

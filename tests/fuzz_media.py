@@ -1,0 +1,175 @@
+"""Damaged songs by the thousand: every container and codec, mutated, each read in a process of its own.
+
+    python -m tests.fuzz_media --count 20000 --seed 7
+
+prints what became of them and fails if one crashed the reader, escaped the tree of errors, hung, or needed much
+memory; such a file is kept. `make test` runs 300.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av.logging
+
+from engine.errors import InputRefused
+from engine.media.reading import read_sound
+from tests.songs import make_song
+
+LONGEST_CPU_S = 10
+ADDRESS_SPACE_BYTES = 1024 * 1024 * 1024  # as the child has it; a few bytes of mp4 can ask for gigabytes of index
+
+KINDS: dict[str, dict[str, Any]] = {
+    "cover.mp3": {"cover": True, "tags": {"title": "t"}},
+    "plain.mp3": {"container_options": {"write_xing": "0"}},
+    "aac.m4a": {},
+    "cover.m4a": {"cover": True},
+    "alac.m4a": {"codec": "alac"},
+    "fast.m4a": {"container_options": {"movflags": "+faststart"}},
+    "fragments.m4a": {"container_options": {"movflags": "+frag_keyframe+empty_moov"}},
+    "cover.flac": {"cover": True},
+    "24.flac": {"bits": "24"},
+    "16.wav": {},
+    "float.wav": {"bits": "f32"},
+    "surround.wav": {"channels": 6},
+    "vorbis.ogg": {},
+    "opus.opus": {"sample_rate": 48000},
+    "opus.webm": {"sample_rate": 48000},
+    "flac.mkv": {},
+    "video.mp4": {"video": True},
+    "video.webm": {"video": True, "sample_rate": 48000},
+    "adts.aac": {"container": "adts", "codec": "aac"},
+    "pcm.aiff": {"container": "aiff", "codec": "pcm_s16be"},
+    "pcm.caf": {"container": "caf", "codec": "pcm_s16be"},
+    "pcm.w64": {"container": "w64", "codec": "pcm_s16le"},
+}
+_NUMBERS = (b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\x01", b"\xff\xff\xff\x7f")
+
+
+def originals(folder: Path) -> dict[str, bytes]:
+    """One short file of each kind."""
+    found = {}
+    for name, choices in KINDS.items():
+        make_song(folder / name, seconds=0.7, **choices)
+        found[name] = (folder / name).read_bytes()
+    return found
+
+
+def mutated(songs: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """(kind, bytes) of `count` damaged files, the same for the same seed."""
+    chance = random.Random(seed)
+    kinds = list(songs)
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        data = bytearray(songs[kind])
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            if len(data) < 16:
+                break
+            _mutate(data, chance, songs[chance.choice(kinds)])
+        yield kind, bytes(data)
+
+
+def _mutate(data: bytearray, chance: random.Random, other: bytes) -> None:
+    size = len(data)
+    at = chance.randrange(size - 8)
+    head = chance.randrange(min(size - 8, 1500))
+    end = min(size, at + chance.randint(1, 2000))
+    match chance.randrange(8):
+        case 0:
+            for _ in range(chance.randint(1, 20)):
+                data[chance.randrange(size)] = chance.randrange(256)
+        case 1:
+            for _ in range(chance.randint(1, 10)):
+                data[chance.randrange(min(size, 600))] = chance.randrange(256)
+        case 2:
+            del data[at:]
+        case 3:
+            del data[at:end]
+        case 4:
+            data[at:at] = data[at:end]
+        case 5:
+            data[at : at + 4] = chance.choice(_NUMBERS)
+        case 6:
+            data[head : head + 4] = chance.choice(_NUMBERS)
+        case _:
+            begin = chance.randrange(len(other))
+            data[at : chance.randrange(at, size)] = other[begin : begin + chance.randint(1, 4000)]
+
+
+def outcome(path: Path) -> tuple[str, str]:
+    """What reading one file comes to, in this process: ("read", …), a refusal's name, or "escaped" with the error."""
+    try:
+        sound = read_sound(path, max_bytes=50 * 1024 * 1024, max_duration_s=60, sink=lambda block: None)
+    except InputRefused as error:
+        return type(error).__name__, error.detail or ""
+    except BaseException as error:  # that is what is looked for
+        return "escaped", repr(error)[:500]
+    return "read", f"{sound.samples / sound.out_sample_rate:.2f}"
+
+
+def outcome_in_fork(path: Path) -> tuple[str, str]:
+    """The same in a forked process with the child's limits; "crashed" and "slow" are told too."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (2 * LONGEST_CPU_S, 2 * LONGEST_CPU_S))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.write(writer, json.dumps(outcome(path)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read()
+    _, status, used = os.wait4(pid, 0)
+    if status or not said:
+        return "crashed", f"status {status}"
+    if used.ru_utime + used.ru_stime > LONGEST_CPU_S:
+        return "slow", f"{used.ru_utime + used.ru_stime:.1f} s"
+    kind, detail = json.loads(said)
+    return str(kind), str(detail)
+
+
+BAD = frozenset({"crashed", "slow", "escaped"})
+
+
+def run(folder: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """Read `count` mutated files: how many came to what, and a line for each that must not have."""
+    av.logging.set_level(None)
+    told: Counter[str] = Counter()
+    bad = []
+    path = folder / "song"
+    for number, (kind, data) in enumerate(mutated(originals(folder), count, seed)):
+        path.write_bytes(data)
+        came_to, detail = outcome_in_fork(path)
+        told[came_to] += 1
+        if came_to in BAD:
+            kept = folder / f"{came_to}-{seed}-{number}-{kind}"
+            kept.write_bytes(data)
+            bad.append(f"{kept}: {detail}")
+    return told, bad
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--count", type=int, default=300)
+    arguments.add_argument("--seed", type=int, default=0)
+    chosen = arguments.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-media-"))
+    told, bad = run(folder, chosen.count, chosen.seed)
+    print(json.dumps({"seed": chosen.seed, "folder": str(folder), "came_to": told, "bad": bad}, indent=1))
+    sys.exit(1 if bad or not told["read"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,344 @@
+"""Untrusted files: each is described, or refused with a sentence of its own, and never costs more than allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import (
+    BrokenAudio,
+    Cancelled,
+    EmptyAudio,
+    EmptyInput,
+    InputRefused,
+    NoAudioTrack,
+    NotAudio,
+    TooHeavy,
+    TooLarge,
+    TooLong,
+    TruncatedAudio,
+)
+from engine.media.child import _environment, run_child
+from engine.media.decode import decode_in_child, run_decode_child
+from engine.media.limits import MediaLimits
+from engine.media.probe import probe
+from tests.songs import cover_jpeg, make_song, silence
+
+LIMITS = MediaLimits(max_duration_s=10)
+HOURS = MediaLimits(max_duration_s=36_000)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that takes seconds to decode: hours of silence at a rate that has to be changed. It is a hole on disk."""
+    path = tmp_path_factory.mktemp("heavy") / "heavy.wav"
+    make_song(path, samples=silence(1, sample_rate=8001, channels=1), sample_rate=8001, codec="pcm_u8")
+    head = path.read_bytes()
+    at = head.index(b"data") + 4
+    path.write_bytes(head[:at] + struct.pack("<I", 40 << 20))
+    os.truncate(path, at + 4 + (40 << 20))
+    return path
+
+
+async def test_a_song_is_described(tmp_path: Path) -> None:
+    mix = make_song(
+        tmp_path / "song", container="flac", codec="flac", bits="24", seconds=2, sample_rate=48000,
+        tags={"title": "Sunny", "artist": "A", "album": "B"}, cover=True,
+    )  # fmt: skip
+    found = await probe(tmp_path / "song", LIMITS)
+    assert (found.container, found.codec, found.bits) == ("flac", "flac", 24)
+    assert (found.sample_rate, found.channels, found.samples, found.duration_s) == (48000, 2, 96000, 2.0)
+    assert (found.title, found.artist, found.album, found.has_cover) == ("Sunny", "A", "B", True)
+    assert found.peak == pytest.approx(np.abs(mix).max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["song.mp3", "song.m4a", "song.ogg", "song.webm", "clip.mp4", "clip.webm"])
+async def test_the_bytes_decide_and_not_the_name(tmp_path: Path, name: str) -> None:
+    rate = 48000 if name.endswith("webm") else 44100
+    make_song(tmp_path / name, seconds=1, sample_rate=rate, video=name.startswith("clip"))
+    wrong = (tmp_path / name).rename(tmp_path / "invoice.pdf")
+    assert (await probe(wrong, LIMITS)).duration_s == pytest.approx(1, abs=0.01)
+
+
+def _wav_saying(data_bytes: int, seconds: float) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        make_song(path, container="wav", codec="pcm_s16le", seconds=seconds)
+        data = bytearray(path.read_bytes())
+        at = data.index(b"data") + 4
+        data[at : at + 4] = struct.pack("<I", data_bytes)
+        path.write_bytes(data)
+
+    return write
+
+
+def _flac_saying(samples: int, seconds: float) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        make_song(path, container="flac", codec="flac", seconds=seconds)
+        data = bytearray(path.read_bytes())
+        fields = int.from_bytes(data[18:26], "big") >> 36 << 36 | samples
+        data[18:26] = fields.to_bytes(8, "big")
+        path.write_bytes(data)
+
+    return write
+
+
+def _mp3_saying(frames: int, seconds: float, times: int = 1) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        make_song(path, container="mp3", codec="libmp3lame", seconds=seconds)
+        data = bytearray(path.read_bytes())
+        at = data.index(b"Info") + 8
+        data[at : at + 4] = struct.pack(">I", frames)
+        path.write_bytes(bytes(data) + bytes(data[2000:]) * (times - 1))
+
+    return write
+
+
+def _cut(share: float, suffix: str, **choices: object) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        whole = path.with_suffix(suffix)
+        make_song(whole, seconds=4, **choices)  # type: ignore[arg-type]
+        path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * share)])
+
+    return write
+
+
+def _bytes(data: bytes) -> Callable[[Path], None]:
+    return lambda path: void(path.write_bytes(data))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], type[InputRefused], str]] = {
+    "empty": (_bytes(b""), EmptyInput, "empty"),
+    "text": (_bytes(b"just some words\n" * 500), NotAudio, "not an audio file"),
+    "html": (_bytes(b"<html><body>404</body></html>"), NotAudio, "not an audio file"),
+    "picture": (_bytes(cover_jpeg(300)), NotAudio, "not an audio file"),
+    "noise": (_bytes(np.random.default_rng(1).bytes(200_000)), NotAudio, "not an audio file"),
+    "playlist": (_bytes(b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n"), NotAudio, "not an audio file"),
+    "concat": (_bytes(b"ffconcat version 1.0\nfile '/etc/passwd'\n"), NotAudio, "not an audio file"),
+    "only a tag": (_bytes(b"ID3\x04\0\0\0\0\x10\0" + bytes(3000)), BrokenAudio, "damaged"),
+    "video without sound": (
+        lambda path: void(make_song(path, container="mp4", codec="aac", video=True, audio=False)),
+        NoAudioTrack,
+        "no sound in it",
+    ),
+    "no sample": (lambda path: void(make_song(path, samples=silence(0))), EmptyAudio, "not one sample"),
+    "11 seconds": (lambda path: void(make_song(path, seconds=11)), TooLong, "0:11 long. The limit is 0:10"),
+    "half an mp3": (_cut(0.5, ".mp3"), TruncatedAudio, "stops after 0:02, but says itself that it is 0:04 long"),
+    "half a flac": (_cut(0.5, ".flac"), TruncatedAudio, "its end is missing"),
+    "half a wav": (_cut(0.5, ".wav"), TruncatedAudio, "its end is missing"),
+    "half an ogg": (_cut(0.5, ".ogg"), TruncatedAudio, "end of that file is missing"),
+    "half a webm": (_cut(0.5, ".webm", sample_rate=48000), TruncatedAudio, "its end is missing"),
+    "half an m4a": (_cut(0.5, ".m4a"), BrokenAudio, "damaged"),
+    "half an m4a, index first": (
+        _cut(0.5, ".m4a", container_options={"movflags": "+faststart"}),
+        TruncatedAudio,
+        "its end is missing",
+    ),
+    "wav says 3 hours": (_wav_saying(44100 * 4 * 10800, 2), TruncatedAudio, "says itself that it is 3:00:00 long"),
+    "wav says 1 s and is 12": (_wav_saying(44100 * 4, 12), TooLong, "longer than 0:10"),
+    "flac says 1 s and is 12": (_flac_saying(44100, 12), TooLong, "longer than 0:10"),
+    "flac says 10 hours": (_flac_saying(44100 * 36000, 2), TruncatedAudio, "says itself that it is 10:00:00 long"),
+    "mp3 says 1 s and is 15": (_mp3_saying(38, 5, times=3), TooLong, "longer than 0:10"),
+    "mp3 says 7 hours": (_mp3_saying(10**6, 2), TruncatedAudio, "its end is missing"),
+    "one sample in a while": (
+        lambda path: void(make_song(path, seconds=1, sample_rate=500)),
+        InputRefused,
+        "500 samples a second",
+    ),
+}
+
+
+def void(value: object) -> None:
+    """Drop a result."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_bad_input_is_refused_in_its_own_words(tmp_path: Path, name: str) -> None:
+    write, kind, words = REFUSED[name]
+    path = tmp_path / "song"
+    write(path)
+    with pytest.raises(InputRefused) as refusal:
+        await probe(path, LIMITS)
+    assert type(refusal.value) is kind
+    assert words in refusal.value.message
+    assert re.search(r"\b(send|export|upload|cut)\b", refusal.value.message, re.IGNORECASE)  # the next step
+    assert "<none>" not in refusal.value.message
+
+
+ACCEPTED: dict[str, tuple[Callable[[Path], None], float]] = {
+    "wav without a length": (_wav_saying(0xFFFFFFFF, 2), 2),
+    "wav with length 0": (_wav_saying(0, 2), 2),
+    "wav whose recorder died": (_wav_saying(44100 * 2, 2), 2),
+    "flac without a length": (_flac_saying(0, 2), 2),
+    "mp3 without a header, cut": (_cut(0.5, ".mp3", container_options={"write_xing": "0"}), 2),
+    "one sample": (lambda path: void(make_song(path, samples=silence(1)[:, :1])), 1 / 44100),
+    "a little over the limit": (lambda path: void(make_song(path, seconds=10.2)), 10.2),
+    "384 kHz": (lambda path: void(make_song(path, seconds=1, sample_rate=384_000)), 1),
+    "64 channels": (lambda path: void(make_song(path, seconds=0.5, channels=64)), 0.5),
+    "not numbers": (lambda path: void(make_song(path, samples=np.full((2, 44100), np.nan, "f4"), bits="f32")), 1),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+async def test_odd_but_honest_input_is_taken(tmp_path: Path, name: str) -> None:
+    write, seconds = ACCEPTED[name]
+    write(tmp_path / "song")
+    assert (await probe(tmp_path / "song", LIMITS)).duration_s == pytest.approx(seconds, abs=0.05)
+
+
+async def test_a_wav_with_chunks_after_its_data_is_as_long_as_its_data(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.wav", seconds=1)
+    with (tmp_path / "song.wav").open("ab") as file:
+        file.write(b"id3 " + struct.pack("<I", 300_000) + bytes(300_000))
+    assert (await probe(tmp_path / "song.wav", LIMITS)).duration_s == 1
+
+
+async def test_a_file_over_the_byte_limit_is_refused_with_the_limit(tmp_path: Path) -> None:
+    with (tmp_path / "song").open("wb") as file:
+        file.truncate(51 * 1024 * 1024)
+    with pytest.raises(TooLarge, match=r"51\.0 MB\. The limit is 50 MB"):
+        await probe(tmp_path / "song", LIMITS)
+
+
+async def test_progress_and_samples_come_out_of_the_child(tmp_path: Path) -> None:
+    mix = make_song(tmp_path / "song.flac", seconds=3, cover=True, tags={"title": "Sunny"})
+    seen: list[float] = []
+    facts = await decode_in_child(tmp_path / "song.flac", tmp_path / "raw", LIMITS, on_progress=seen.append)
+    heard = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, 2).T
+    assert heard.shape == mix.shape
+    assert np.abs(heard - mix).max() < 1e-4
+    assert facts.cover == cover_jpeg()
+    assert facts.tags == {"title": "Sunny"}
+    assert seen
+
+
+@contextmanager
+def no_child_left() -> Iterator[None]:
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    before = children()
+    yield
+    assert children() <= before
+
+
+def test_cancelling_ends_the_child_at_once(tmp_path: Path, heavy: Path) -> None:
+    cancelled = threading.Event()
+    with no_child_left(), pytest.raises(Cancelled):
+        run_decode_child(
+            heavy,
+            tmp_path / "raw",
+            limits=HOURS,
+            cancelled=cancelled,
+            on_progress=lambda fraction: cancelled.set(),
+        )
+
+
+async def test_cancelling_the_task_ends_the_child(tmp_path: Path, heavy: Path) -> None:
+    started = asyncio.Event()
+    work = asyncio.create_task(
+        decode_in_child(heavy, tmp_path / "raw", HOURS, on_progress=lambda fraction: started.set())
+    )
+    await started.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not child_pids(heavy)
+
+
+def child_pids(path: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name != str(os.getpid()):
+            try:
+                if str(path).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_child_past_its_deadline_is_killed(heavy: Path) -> None:
+    with no_child_left(), pytest.raises(TooHeavy) as refusal:
+        run_child("probe", heavy, None, replace(HOURS, timeout_s=0.3))
+    assert "more work" in refusal.value.message
+
+
+def test_a_child_out_of_memory_is_a_refusal(tmp_path: Path) -> None:
+    """24 MB more than nothing is less than the libraries need to decode."""
+    make_song(tmp_path / "song.flac", seconds=2)
+    with no_child_left(), pytest.raises((TooHeavy, BrokenAudio)):
+        run_child("probe", tmp_path / "song.flac", None, replace(MediaLimits(), memory_bytes=24 << 20))
+
+
+def test_a_decoder_that_crashes_takes_nobody_with_it(heavy: Path, tmp_path: Path) -> None:
+    def crash() -> None:
+        for _ in range(1000):
+            pids = child_pids(heavy)
+            if pids:
+                time.sleep(0.3)  # the interpreter is up
+                os.kill(pids[0], signal.SIGSEGV)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=crash)
+    killer.start()
+    with pytest.raises(BrokenAudio, match="makes the decoder crash"):
+        run_decode_child(heavy, tmp_path / "raw", limits=HOURS)
+    killer.join()
+
+
+def test_the_child_knows_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "secret")
+    monkeypatch.setenv("https_proxy", "http://proxy")
+    assert not {"STEMIFY_DISCORD__TOKEN", "https_proxy"} & _environment().keys()
+    assert "secret" not in " ".join(_environment().values())
+
+
+async def test_many_probes_at_once_all_get_their_turn(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=1)
+    tight = replace(LIMITS, timeout_s=20)
+    found = await asyncio.gather(*(probe(tmp_path / "song.mp3", tight) for _ in range(8)))
+    assert {one.samples for one in found} == {44100}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{song}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{song}'\n"],
+)
+async def test_no_file_can_make_us_read_another(tmp_path: Path, text: str) -> None:
+    make_song(tmp_path / "song.mp3", seconds=1)
+    (tmp_path / "list").write_text(text.format(song=tmp_path / "song.mp3"))
+    with pytest.raises(NotAudio):
+        await probe(tmp_path / "list", LIMITS)
+
+
+def test_mutated_files_neither_crash_nor_hang_nor_grow(tmp_path: Path) -> None:
+    """300 of the fuzzer's files, each in a process of its own, from one that has no threads to lose in a fork."""
+    program = "from pathlib import Path; import sys; from tests.fuzz_media import run\n"
+    program += "told, bad = run(Path(sys.argv[1]), 300, 11); print(told); sys.exit('\\n'.join(bad) or 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'read'" in done.stdout
+    assert "'BrokenAudio'" in done.stdout
