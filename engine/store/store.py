@@ -18,10 +18,11 @@ from typing import Any, Self
 import aiosqlite
 
 from engine.errors import IllegalTransition, QueueFull, StoreDamaged
-from engine.jobs import Job, JobResult, JobStatus, Quality, Stage
+from engine.jobs import Job, JobResult, JobStatus, Stage
 from engine.store.archive import Archive
 from engine.store.database import Database
 from engine.store.migrations import MIGRATIONS
+from engine.store.queue import Queue, QueuedJob
 from engine.store.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.store.sql import load_queries
 
@@ -38,17 +39,6 @@ class Caps:
     per_owner: int
     per_scope: int
     total: int
-
-
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job that waits, as far as an estimate needs it."""
-
-    id: str
-    model: str
-    quality: Quality
-    input_duration: float | None  # seconds
-    estimated_duration: int  # seconds
 
 
 @dataclass(frozen=True)
@@ -74,6 +64,7 @@ class Store:
         self.archive = archive
         self._now = now
         self._sql = load_queries()
+        self._queue = Queue(database, self._sql)
         self._moving = asyncio.Lock()  # a job is not changed while it is between the hot database and the archive
 
     @classmethod
@@ -113,6 +104,7 @@ class Store:
                 await also(writer)
 
         await self.database.write(work)
+        self._queue.changed()
 
     async def _check_caps(self, writer: aiosqlite.Connection, job: Job, caps: Caps) -> None:
         whose = {"owner": job.owner, "scope": job.scope}
@@ -168,7 +160,9 @@ class Store:
     async def claim(self) -> Job | None:
         """The next job in fair order, now `processing` with attempt 1; None when nothing waits. Two callers, or two
         processes, never get the same one."""
-        return self._one(await self.database.run(self._sql.claim, self._params()))
+        job = self._one(await self.database.run(self._sql.claim, self._params()))
+        self._queue.changed()
+        return job
 
     async def next_attempt(self, job_id: str, attempt: int) -> Job | None:
         """Give up attempt `attempt` and begin the next; None when another was faster or the job is over."""
@@ -215,7 +209,9 @@ class Store:
         """End a job with a reason. `attempt=None`: whichever runs, or none yet. None when the attempt is lost or the
         job is over."""
         params = self._params(job_id, attempt, code=code, message=message, actual_duration=actual_duration)
-        return self._one(await self.database.run(self._sql.fail, params))
+        job = self._one(await self.database.run(self._sql.fail, params))
+        self._queue.changed()
+        return job
 
     async def processing(self) -> list[Job]:
         """What was being worked on, oldest first; at a start: what the last process left behind."""
@@ -223,23 +219,15 @@ class Store:
 
     async def queue_place(self, job_id: str) -> int | None:
         """1 is next, in the order in which claims would come if nothing ended; None when the job does not wait."""
-        row = await self.database.read_one(self._sql.queue_place, {"id": job_id})
-        return None if row is None else int(row["place"])
+        return await self._queue.place(job_id)
 
     async def queue(self, *, limit: int = 10_000) -> list[QueuedJob]:
         """What waits, in the same order."""
-        rows = await self.database.read(self._sql.queue, {"limit": limit})
-        return [
-            QueuedJob(
-                row["id"], row["model"], Quality(row["quality"]), row["input_duration"], row["estimated_duration"]
-            )
-            for row in rows
-        ]
+        return await self._queue.line(limit=limit)
 
     async def pending_ahead(self, job_id: str) -> list[QueuedJob]:
         """What will be claimed before this job; empty when it does not wait."""
-        place = await self.queue_place(job_id)
-        return [] if place is None else await self.queue(limit=place - 1)
+        return await self._queue.ahead(job_id)
 
     async def counts(self) -> dict[JobStatus, int]:
         """Jobs by status, archived ones not counted. Kept by triggers: the cost does not grow with the jobs."""
@@ -264,7 +252,9 @@ class Store:
         async with self._moving:
             # The archive first: a crash in between leaves the hot row, and the person can ask again.
             archived = await asyncio.to_thread(self.archive.delete, job_id)
-            return await self.database.write(work)
+            is_gone = await self.database.write(work)
+            self._queue.changed()
+            return is_gone
 
     async def deletions(self) -> list[str]:
         """Deleted jobs whose files may still be there (500 at most)."""
