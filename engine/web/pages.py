@@ -1,7 +1,73 @@
-"""`/` and `/jobs/{id}`: the pages for people."""
+"""`/` and `/jobs/{id}`: the pages for people, and the files that they are made of (`/static/…`).
+
+The pages are the same for everybody and carry nothing about a job: what they show they ask for (`engine.web.player`,
+the API). No build step, no framework, nothing from elsewhere.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from aiohttp import web
 
-routes = web.RouteTableDef()
+from engine.errors import StemifyError
+from engine.web import player
+from engine.web.api import readable_job
+from engine.web.errors import status_of
+
+STATIC = Path(__file__).with_name("static")
+_OF_SCRIPTS = "default-src 'none'; script-src 'self'; connect-src 'self'"
+_CONTENT_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+
+
+async def index(request: web.Request) -> web.StreamResponse:
+    return _page("index.html")
+
+
+async def job(request: web.Request) -> web.StreamResponse:
+    """A job that is not there, or not for this visitor, gets the same page, with the status that says so: the page
+    then asks for the job and shows the sentence that it gets."""
+    try:
+        await readable_job(request)
+    except StemifyError as error:
+        return _page("job.html", status_of(error))
+    return _page("job.html")
+
+
+async def static(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["name"]
+    if name not in _names() or name.endswith(".html"):
+        raise web.HTTPNotFound
+    return _file(name, 200, cache="no-cache")
+
+
+def _names() -> frozenset[str]:
+    return frozenset(path.name for path in STATIC.iterdir() if path.suffix in _CONTENT_TYPES)
+
+
+def _page(name: str, status: int = 200) -> web.FileResponse:
+    # Kept by the browser, a page about an error would be asked for again and answered with 304: all is well.
+    return _file(name, status, cache="no-cache" if status == 200 else "no-store")
+
+
+def _file(name: str, status: int, *, cache: str) -> web.FileResponse:
+    content_type = _CONTENT_TYPES[Path(name).suffix]
+    charset = "" if content_type.endswith("json") else "; charset=utf-8"
+    headers = {"Content-Type": content_type + charset, "Cache-Control": cache}
+    if name.endswith(".js"):
+        headers["Content-Security-Policy"] = _OF_SCRIPTS  # a worker has the policy of its script, not of the page
+    return web.FileResponse(STATIC / name, status=status, headers=headers)
+
+
+routes = [
+    web.get("/", index),
+    web.get("/jobs/{job_id}", job),
+    web.get("/static/{name}", static),
+    *player.routes,
+]

@@ -1,0 +1,133 @@
+"""What the pages want beyond the API: a job with its title and links, its peaks, keep, retry, what can be chosen."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from engine.errors import NotFound
+from engine.jobs import Entity, InputType, JobStatus, JobView, StemSeparationOptions
+from engine.web.api import readable_job
+from engine.web.keys import ACCESS, SERVICE, SETTINGS
+from engine.web.responses import JobEvent, job_event, json_response
+
+
+class PlayerJob(JobEvent):
+    """A job as its page shows it. Addresses are without scheme and host: the page may have been opened at another
+    name than the public one, and then may only ask there."""
+
+    title: str
+    artist: str | None = None
+    options: StemSeparationOptions
+    source_url: str | None = None  # the video, where it was one
+    keep: bool
+    cancelled: bool
+    may_change: bool  # cancel, keep, delete, retry
+    page_query: str  # "e=…&s=…": opens this job's page, state and events to whoever has it
+    files: dict[str, str]  # stem or "zip" → address
+
+
+class Choice(Entity):
+    name: str
+    description: str
+    usable: bool
+    reason: str | None = None
+
+
+class Choices(Entity):
+    models: tuple[Choice, ...]
+    links: bool  # whether YouTube links are taken
+    wants_token: bool
+    max_bytes: int
+    max_duration_s: float
+
+
+async def choices(request: web.Request) -> web.Response:
+    settings = request.app[SETTINGS]
+    models = request.app[SERVICE].models()
+    body = Choices(
+        models=tuple(
+            Choice(name=each.name, description=each.description, usable=each.usable, reason=each.reason)
+            for each in models
+        ),
+        links=settings.youtube.enabled,
+        wants_token=request.app[ACCESS].wants_token,
+        max_bytes=settings.limits.input_bytes,
+        max_duration_s=settings.limits.input_duration_s,
+    )
+    return json_response(body, headers={"Cache-Control": "no-store"})
+
+
+async def show(request: web.Request) -> web.Response:
+    return _shown(request, await readable_job(request))
+
+
+async def peaks(request: web.Request) -> web.Response:
+    """The shapes of the stems, {"duration_s": …, "stems": {name: {"bins", "low", "high"}}}."""
+    job = (await readable_job(request)).job
+    async with request.app[SERVICE].open_file(job, "peaks") as path:
+        try:
+            text = await asyncio.to_thread(path.read_bytes)
+        except FileNotFoundError:
+            raise NotFound("That file is no longer here.") from None
+    response = web.Response(
+        body=text, content_type="application/json", headers={"Cache-Control": "private, max-age=3600"}
+    )
+    response.enable_compression()
+    return response
+
+
+async def keep(request: web.Request) -> web.Response:
+    """Keep the stems of a completed job until they are deleted."""
+    view = await _changeable(request)
+    return _shown(request, await request.app[SERVICE].keep(view.job.id, by=view.job.owner))
+
+
+async def retry(request: web.Request) -> web.Response:
+    """A new job with the song and options of a failed one."""
+    view = await _changeable(request)
+    return _shown(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner))
+
+
+async def _changeable(request: web.Request) -> JobView:
+    access = request.app[ACCESS]
+    access.admit(request)
+    view = await readable_job(request)
+    access.check_may_change(request, view.job)
+    return view
+
+
+def _shown(request: web.Request, view: JobView) -> web.Response:
+    job = view.job
+    fields: dict[str, Any] = dict(job_event(view))
+    body = PlayerJob(
+        **fields,
+        title=job.title,
+        artist=job.artist,
+        options=job.options,
+        source_url=job.input_source if job.input_type is InputType.YOUTUBE_URL else None,
+        keep=job.keep,
+        cancelled=job.status is JobStatus.FAILED and job.was_cancelled,
+        may_change=request.app[ACCESS].may_change(request, job),
+        page_query=urlsplit(view.page_url or "").query,
+        files={link.name: _here(link.url) for link in view.links},
+    )
+    text = body.model_dump_json(by_alias=True)
+    return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _here(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
+
+
+routes = [
+    web.get("/choices.json", choices),
+    web.get("/jobs/{job_id}/player.json", show),
+    web.get("/jobs/{job_id}/peaks.json", peaks),
+    web.post("/jobs/{job_id}/keep", keep),
+    web.post("/jobs/{job_id}/retry", retry),
+]

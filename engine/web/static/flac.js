@@ -1,0 +1,128 @@
+// Reading stretches of a FLAC file, to the sample and bit for bit.
+//
+// Browsers decode whole FLAC files only; what they make of a few frames differs. The format is simple, so the frames
+// are decoded here (flac_frame.js; some per cent of a core for four stems). Frames differ in size, so the place of a
+// sample is searched for by guessing between places that are known; while a song plays on, the next one always is.
+
+import { decodeFrame, frameHeader } from "./flac_frame.js";
+
+const NEAR_S = 3; // decode on from a place this near, rather than search
+const GUESSES = 16;
+
+export class FlacSource {
+  static async open(file, signal) {
+    const source = new FlacSource();
+    source.file = file;
+    let at = 4;
+    for (let isLast = false; !isLast; ) {
+      const head = await file.read(at, at + 38, signal);
+      if (head.length < 4) throw new Error("This flac file cannot be played here.");
+      isLast = head[0] >> 7 === 1;
+      if ((head[0] & 0x7f) === 0) source.#streamInfo(new DataView(head.buffer, head.byteOffset + 4, 34));
+      at += 4 + ((head[1] << 16) | (head[2] << 8) | head[3]);
+    }
+    source.bytesPerSample = (file.size - at) / source.samples;
+    source.places = [{ sample: 0, byte: at }]; // beginnings of frames, in order
+    return source;
+  }
+
+  #streamInfo(view) {
+    this.blockSamples = view.getUint16(0);
+    this.sampleRate = view.getUint32(10) >>> 12;
+    this.channels = ((view.getUint8(12) >> 1) & 7) + 1;
+    this.bits = (((view.getUint8(12) & 1) << 4) | (view.getUint8(13) >> 4)) + 1;
+    this.samples = (view.getUint8(13) & 15) * 2 ** 32 + view.getUint32(14);
+    // Room for a frame whose coding saved nothing.
+    this.maxFrameBytes = view.getUint16(2) * this.channels * Math.ceil(this.bits / 8) + 64;
+  }
+
+  async read(start, count, signal) {
+    const end = Math.min(start + count, this.samples);
+    const channels = Array.from({ length: this.channels }, () => new Float32Array(count));
+    let place = await this.#placeBefore(start, signal);
+    let last = place;
+    while (place.sample < end) {
+      const from = place;
+      const wanted = Math.ceil((end - from.sample) * this.bytesPerSample * 1.1) + this.maxFrameBytes;
+      const { bytes, length } = await this.#bytes(from.byte, wanted, signal);
+      while (place.sample < end) {
+        const frame = this.#frame(bytes, length, place.byte - from.byte);
+        if (!frame) break;
+        this.#copy(frame, channels, start);
+        last = place;
+        place = { sample: frame.start + frame.samples, byte: from.byte + frame.end };
+      }
+      if (place === from) throw new Error("A part of this flac file is damaged.");
+      this.bytesPerSample = Math.max(0.05, (place.byte - from.byte) / (place.sample - from.sample));
+    }
+    this.#remember(last); // it reaches into the next stretch
+    return channels;
+  }
+
+  async #bytes(at, wanted, signal) {
+    const read = await this.file.read(at, at + wanted, signal);
+    const bytes = new Uint8Array(read.length + 8); // the decoder looks ahead
+    bytes.set(read);
+    return { bytes, length: read.length };
+  }
+
+  #frame(bytes, length, at) {
+    const header = frameHeader(bytes, at, this);
+    const decoded = header && decodeFrame(bytes, length, header);
+    return decoded && { start: header.start, samples: header.samples, ...decoded };
+  }
+
+  #copy(frame, channels, start) {
+    const from = Math.max(frame.start, start);
+    const to = Math.min(frame.start + frame.samples, start + channels[0].length);
+    const scale = 2 ** (1 - this.bits);
+    channels.forEach((out, channel) => {
+      const data = frame.channels[channel];
+      for (let sample = from; sample < to; sample++) out[sample - start] = data[sample - frame.start] * scale;
+    });
+  }
+
+  /** The known beginning of a frame at or before a sample. */
+  #known(sample) {
+    let found = 0;
+    while (found + 1 < this.places.length && this.places[found + 1].sample <= sample) found++;
+    return found;
+  }
+
+  #remember(place) {
+    const before = this.#known(place.sample);
+    if (this.places[before].sample !== place.sample) this.places.splice(before + 1, 0, place);
+  }
+
+  /** The beginning of a frame shortly before a sample. */
+  async #placeBefore(sample, signal) {
+    let low = this.places[this.#known(sample)];
+    let high = this.places[this.#known(sample) + 1] ?? { sample: this.samples, byte: this.file.size };
+    for (let guess = 0; guess < GUESSES; guess++) {
+      const isNear = sample - low.sample <= NEAR_S * this.sampleRate;
+      if (isNear || high.byte - low.byte <= 2 * this.maxFrameBytes) break;
+      const share = (sample - this.sampleRate - low.sample) / (high.sample - low.sample);
+      // Every other guess is the middle: a silent half would make the straight line creep.
+      const byte = low.byte + Math.floor((guess % 2 ? 0.5 : Math.max(0, share)) * (high.byte - low.byte));
+      const found = await this.#frameAfter(byte, high, signal);
+      if (!found) high = { ...high, byte };
+      else {
+        this.#remember(found);
+        if (found.sample <= sample) low = found.sample > low.sample ? found : low;
+        else high = { sample: found.sample, byte };
+      }
+    }
+    return low;
+  }
+
+  /** The first whole frame that begins at or after a byte. */
+  async #frameAfter(byte, high, signal) {
+    const { bytes, length } = await this.#bytes(byte, 2 * this.maxFrameBytes, signal);
+    for (let at = 0; at < length - 16 && byte + at < high.byte; at++) {
+      if (bytes[at] !== 0xff) continue;
+      const frame = this.#frame(bytes, length, at);
+      if (frame) return { sample: frame.start, byte: byte + at };
+    }
+    return null;
+  }
+}

@@ -1,0 +1,152 @@
+// A job's page: progress while it runs, then the mixer.
+
+import { ask, here } from "./api.js";
+import { byId, confirmed, el, icon, show } from "./dom.js";
+import { Mixer } from "./mixer.js";
+import { follow, showProgress } from "./progress.js";
+import { forget, remember } from "./recent.js";
+import { showTrust } from "./trust.js";
+import { STEM_NAMES, bytes, clock, day } from "./words.js";
+
+const id = location.pathname.split("/")[2];
+export let job = null;
+export let mixer = null; // what the browser tests listen to
+
+function notice(error) {
+  byId("notice").textContent = error.message;
+  show(byId("notice"), true);
+}
+
+async function load() {
+  job = await ask(`/jobs/${id}/player.json${location.search}`);
+  show(byId("notice"), false);
+  render();
+}
+
+function render() {
+  byId("title").textContent = job.title;
+  byId("artist").textContent = job.artist ?? "";
+  show(byId("artist"), Boolean(job.artist));
+  badges();
+  show(byId("progress"), false);
+  show(byId("failure"), false);
+  show(byId("player"), false);
+  if (job.status === "completed") return showResult();
+  if (job.status === "failed") return showFailure();
+  showProgress(job);
+}
+
+function badges() {
+  const { model, quality, outputFormat, removeVocals } = job.options;
+  const words = [model, quality, outputFormat];
+  if (removeVocals) words.push("karaoke");
+  byId("badges").replaceChildren(...words.map((word) => el("li", {}, word)));
+  if (job.sourceUrl?.startsWith("https://www.youtube.com/"))
+    byId("badges").append(el("li", {}, el("a", { href: job.sourceUrl, rel: "noreferrer noopener", target: "_blank" }, "YouTube")));
+}
+
+function watch() {
+  follow(
+    `/api/jobs/${id}/events?${job.pageQuery}`,
+    (event) => {
+      Object.assign(job, event);
+      if (event.status === "completed" || event.status === "failed") load().catch(notice);
+      else showProgress(job);
+    },
+    gone,
+  );
+}
+
+function gone() {
+  forget(id);
+  for (const part of ["progress", "failure", "player"]) show(byId(part), false);
+  document.title = "Stemify";
+  notice(new Error("This song was deleted."));
+}
+
+function showFailure() {
+  document.title = `${job.cancelled ? "Cancelled" : "Failed"}: ${job.title}`;
+  byId("failure-title").textContent = job.cancelled ? "Cancelled" : "That did not work";
+  byId("failure-words").textContent = job.cancelled ? "Nothing was kept." : job.error;
+  show(byId("retry"), job.mayChange);
+  show(byId("failure"), true);
+}
+
+async function showResult() {
+  document.title = job.title;
+  const stems = Object.entries(job.result.stems)
+    .filter(([name, info]) => info && job.files[name])
+    .map(([name, info]) => ({ name, info, url: here(job.files[name]), size: info.size, format: info.format, filename: info.filename }));
+  showTrust(job, stems);
+  showFiles(stems);
+  show(byId("player"), true);
+  const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
+  mixer?.close();
+  // Stems that were turned up together are turned down together, so that their sum does not clip.
+  const level = 10 ** (-Math.max(0, job.result.trust?.gainDb ?? 0) / 20);
+  const duration = Math.max(...stems.map(({ info }) => info.duration));
+  mixer = new Mixer(stems, shapes.stems, { duration, level, onError: notice });
+  byId("last-key").textContent = stems.length;
+  mixer.player.load().catch(() => {}); // told by the event "error"
+}
+
+function showFiles(stems) {
+  byId("zip").href = here(job.files.zip);
+  byId("zip").replaceChildren(icon("download"), `All stems, ${bytes(job.result.fileSize)}`);
+  byId("files").replaceChildren(
+    ...stems.map(({ name, info, url }) =>
+      el(
+        "li",
+        { "data-stem": name },
+        el("a", { href: `${url}&download`, download: info.filename }, el("b", {}, STEM_NAMES[name] ?? name), el("span", { class: "filename" }, info.filename)),
+        el("span", { class: "hint" }, `${clock(info.duration)} · ${bytes(info.size)}`),
+      ),
+    ),
+  );
+  byId("expiry").textContent = job.keep
+    ? "They stay here until you delete them."
+    : `They stay here until ${day(job.linksExpireAt)}.`;
+  show(byId("keep"), job.mayChange && !job.keep);
+  show(byId("delete"), job.mayChange);
+}
+
+/** A button that asks the server for something; it cannot be pressed twice meanwhile. */
+function onPress(name, action) {
+  byId(name).addEventListener("click", async () => {
+    byId(name).disabled = true;
+    try {
+      await action();
+    } catch (error) {
+      notice(error);
+    } finally {
+      byId(name).disabled = false;
+    }
+  });
+}
+
+onPress("cancel", () => ask(`/api/jobs/${id}`, { method: "DELETE" }));
+onPress("keep", async () => {
+  job = await ask(`/jobs/${id}/keep`, { method: "POST" });
+  byId("expiry").textContent = "They stay here until you delete them.";
+  show(byId("keep"), false);
+});
+onPress("delete", async () => {
+  if (!(await confirmed(byId("ask-delete")))) return;
+  mixer?.player.pause();
+  await ask(`/api/jobs/${id}`, { method: "DELETE" });
+  gone();
+});
+onPress("retry", async () => {
+  const again = await ask(`/jobs/${id}/retry`, { method: "POST" });
+  location.assign(`/jobs/${again.jobId}?${again.pageQuery}`);
+});
+
+try {
+  await load();
+  remember({ id, title: job.artist ? `${job.artist} – ${job.title}` : job.title, href: `/jobs/${id}?${job.pageQuery}` });
+  if (job.status !== "completed" && job.status !== "failed") watch();
+} catch (error) {
+  byId("title").textContent = error.status === 401 ? "This page is not open to everybody" : "There is nothing to hear here";
+  notice(error);
+  if (error.status === 404) forget(id);
+}

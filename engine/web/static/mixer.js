@@ -1,0 +1,220 @@
+// The mixer: a lane for each stem, the transport, presets, keys.
+
+import { byId, el, icon } from "./dom.js";
+import { Mix } from "./mix.js";
+import { Player } from "./player.js";
+import { Waveform } from "./waveform.js";
+import { STEM_NAMES, bytes, clock, spokenTime } from "./words.js";
+
+const JUMP_S = 5;
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+export class Mixer {
+  /** `stems`: [{name, url, size, format, filename}]; `peaks` by name; `duration` in seconds; `level`: of the whole. */
+  constructor(stems, peaks, { duration, level, onError }) {
+    this.stems = stems;
+    this.mix = new Mix(stems.map((stem) => stem.name));
+    this.player = new Player(stems, { duration, level });
+    this.onError = onError;
+    this.scrubbing = null;
+    const loudest = tallest(Object.values(peaks));
+    this.lanes = stems.map((stem, index) => this.#lane(stem, index, peaks[stem.name], loudest));
+    byId("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
+    byId("presets").replaceChildren(...this.mix.presets.map((preset) => this.#preset(preset)));
+    this.#transport();
+    this.mix.addEventListener("change", () => this.#mixed());
+    this.player.addEventListener("state", () => this.#state());
+    this.player.addEventListener("moved", () => this.#moved());
+    this.player.addEventListener("error", () => this.onError(this.player.error));
+    document.addEventListener("keydown", (event) => this.#key(event));
+    this.#ruler();
+    this.#mixed();
+    this.#state();
+    this.#moved();
+  }
+
+  close() {
+    this.player.close();
+  }
+
+  #lane(stem, index, peaks, loudest) {
+    const name = STEM_NAMES[stem.name] ?? stem.name;
+    const button = (letter, word, action) =>
+      el("button", { type: "button", class: `chip ${word}`, "aria-pressed": "false", "aria-label": `${word === "mute" ? "Mute" : "Solo"} ${name}`, title: `${word === "mute" ? "Mute" : "Solo"} (${word === "mute" ? "" : "shift+"}${index + 1})`, onclick: action }, letter);
+    const mute = button("M", "mute", () => this.mix.toggleMute(stem.name));
+    const solo = button("S", "solo", () => this.mix.toggleSolo(stem.name));
+    const volume = el("input", { type: "range", min: 0, max: 100, value: 100, class: "fader", "aria-label": `Volume of ${name}` });
+    volume.addEventListener("input", () => this.mix.setVolume(stem.name, volume.value / 100));
+    volume.addEventListener("dblclick", () => this.mix.setVolume(stem.name, 1));
+    const meter = el("i");
+    const wave = new Waveform(peaks, loudest);
+    this.#scrub(wave.element);
+    const download = el("a", { class: "icon-button", href: `${stem.url}&download`, download: stem.filename, "aria-label": `Download ${name}, ${bytes(stem.size)}`, title: `Download ${bytes(stem.size)}` }, icon("download"));
+    const head = el("div", { class: "lane-head" }, el("span", { class: "lane-name" }, name), el("span", { class: "meter", "aria-hidden": "true" }, meter), mute, solo, volume);
+    const element = el("section", { class: "lane", "data-stem": stem.name, "aria-label": name }, head, wave.element, download);
+    return { stem, element, mute, solo, volume, meter, wave, level: 0 };
+  }
+
+  #preset(preset) {
+    const button = el("button", { type: "button", class: "pill", title: preset.hint, onclick: () => this.mix.apply(preset) }, preset.label);
+    const update = () => button.setAttribute("aria-pressed", this.mix.isActive(preset));
+    this.mix.addEventListener("change", update);
+    update();
+    return button;
+  }
+
+  #transport() {
+    byId("play").addEventListener("click", () => this.toggle());
+    byId("home").replaceChildren(icon("start"));
+    byId("home").addEventListener("click", () => this.player.seek(0));
+    byId("loop").replaceChildren(icon("loop"));
+    byId("loop").addEventListener("click", () => {
+      this.player.loop = !this.player.loop;
+      byId("loop").setAttribute("aria-pressed", this.player.loop);
+    });
+    const timeline = byId("timeline");
+    timeline.addEventListener("input", () => this.player.seek((timeline.value / 1000) * this.player.duration));
+    byId("master-icon").replaceChildren(icon("volume"));
+    byId("master").addEventListener("input", (event) => this.mix.setMaster(event.target.value / 100));
+    // After a click the keys are the player's again, not the button's.
+    byId("player").addEventListener("click", (event) => event.detail > 0 && event.target.closest("button")?.blur());
+    byId("player").addEventListener("pointerup", (event) => event.target.matches?.("input[type=range]") && event.target.blur());
+  }
+
+  /** Click or drag on a wave to go there. */
+  #scrub(wave) {
+    const share = (event) => {
+      const { left, width } = wave.getBoundingClientRect();
+      return Math.min(1, Math.max(0, (event.clientX - left) / width));
+    };
+    wave.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      wave.setPointerCapture(event.pointerId);
+      this.scrubbing = share(event);
+      this.#moved();
+    });
+    wave.addEventListener("pointermove", (event) => {
+      byId("hover").textContent = clock(share(event) * this.player.duration);
+      byId("lanes").style.setProperty("--hover", `${event.clientX - byId("lanes").getBoundingClientRect().left}px`);
+      if (this.scrubbing === null) return;
+      this.scrubbing = share(event);
+      this.#moved();
+    });
+    wave.addEventListener("pointerup", () => {
+      if (this.scrubbing === null) return;
+      const target = this.scrubbing * this.player.duration;
+      this.scrubbing = null;
+      this.player.seek(target);
+    });
+    wave.addEventListener("pointercancel", () => (this.scrubbing = null));
+  }
+
+  toggle() {
+    if (this.player.isGoing) this.player.pause();
+    else this.player.play().catch(() => {}); // told by the event "error"
+  }
+
+  #key(event) {
+    const field = event.target.closest?.("input, select, textarea, dialog");
+    const isButton = event.target.closest?.("button, a, summary");
+    if (field || event.altKey || event.ctrlKey || event.metaKey) return;
+    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
+    const stem = digit && this.stems[digit - 1];
+    const jump = event.shiftKey ? 1 : JUMP_S;
+    const actions = {
+      Space: !isButton && (() => this.toggle()),
+      KeyK: () => this.toggle(),
+      ArrowLeft: () => this.player.seek(this.player.position - jump),
+      ArrowRight: () => this.player.seek(this.player.position + jump),
+      ArrowUp: () => this.mix.setMaster(this.mix.master + 0.05),
+      ArrowDown: () => this.mix.setMaster(this.mix.master - 0.05),
+      Home: () => this.player.seek(0),
+      End: () => this.player.seek(this.player.duration),
+      Digit0: () => this.mix.apply(this.mix.presets[0]),
+    };
+    const action = stem
+      ? () => (event.shiftKey ? this.mix.toggleSolo(stem.name) : this.mix.toggleMute(stem.name))
+      : actions[event.code];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+
+  #mixed() {
+    this.player.setGains(this.mix.gains, this.mix.master ** 2);
+    for (const { stem, element, mute, solo, volume } of this.lanes) {
+      element.classList.toggle("silent", !this.mix.isHeard(stem.name));
+      mute.setAttribute("aria-pressed", this.mix.muted.has(stem.name));
+      solo.setAttribute("aria-pressed", this.mix.soloed.has(stem.name));
+      setRange(volume, this.mix.volumes[stem.name] * 100);
+    }
+    setRange(byId("master"), this.mix.master * 100);
+  }
+
+  #state() {
+    const { state, isGoing } = this.player;
+    byId("play").replaceChildren(icon(isGoing ? "pause" : "play"));
+    byId("play").setAttribute("aria-label", isGoing ? "Pause" : "Play");
+    byId("play").classList.toggle("busy", state === "waiting" || state === "loading");
+    byId("player").dataset.state = state;
+    if (isGoing) this.frame ??= requestAnimationFrame(() => this.#animate());
+    else this.#moved();
+  }
+
+  #animate() {
+    this.frame = null;
+    this.#moved();
+    for (const lane of this.lanes) this.#meter(lane);
+    if (this.player.isGoing || this.lanes.some((lane) => lane.level > 0.01))
+      this.frame = requestAnimationFrame(() => this.#animate());
+  }
+
+  #meter(lane) {
+    const meter = lane.stem && this.player.stems.find(({ name }) => name === lane.stem.name)?.meter;
+    if (!meter || calm.matches) return;
+    lane.samples ??= new Float32Array(1024);
+    meter.getFloatTimeDomainData(lane.samples);
+    let peak = 0;
+    for (const sample of lane.samples) peak = Math.max(peak, Math.abs(sample));
+    const db = this.player.isGoing ? 20 * Math.log10(peak + 1e-6) : -120;
+    lane.level = Math.max(Math.min(1, (db + 48) / 48), lane.level * 0.9, 0);
+    lane.meter.style.transform = `scaleX(${lane.level.toFixed(3)})`;
+  }
+
+  #moved() {
+    const { duration } = this.player;
+    const position = this.scrubbing === null ? this.player.position : this.scrubbing * duration;
+    const share = duration ? Math.min(1, position / duration) : 0;
+    byId("player").style.setProperty("--played", `${(share * 100).toFixed(3)}%`);
+    const text = `${clock(position)} / ${clock(duration)}`;
+    if (byId("time").textContent !== text) {
+      byId("time").textContent = text;
+      byId("timeline").setAttribute("aria-valuetext", `${spokenTime(position)} of ${spokenTime(duration)}`);
+    }
+    setRange(byId("timeline"), share * 1000);
+  }
+
+  #ruler() {
+    const { duration } = this.player;
+    const step = [1, 2, 5, 10, 15, 30, 60, 120].find((each) => duration / each <= 8) ?? 240;
+    const marks = [];
+    for (let at = 0; at < duration - step / 3; at += step) {
+      const mark = el("span", {}, clock(at));
+      mark.style.left = `${(at / duration) * 100}%`;
+      marks.push(mark);
+    }
+    byId("ruler").replaceChildren(...marks);
+  }
+}
+
+/** The level that fills a lane's height, the same for all stems: of their highest peaks all but the last per cent, so
+ * that one click does not make everything else small. */
+function tallest(shapes) {
+  const levels = shapes.flatMap(({ low, high }) => high.map((each, bin) => Math.max(each, -low[bin]))).sort((a, b) => a - b);
+  return Math.max(1, levels[Math.floor(levels.length * 0.99)] ?? 1);
+}
+
+function setRange(input, value) {
+  input.value = value;
+  input.style.setProperty("--value", `${(100 * (input.value - input.min)) / (input.max - input.min)}%`);
+}

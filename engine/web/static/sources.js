@@ -1,0 +1,59 @@
+// Stretches of a stem's samples, whatever its format. Reading wav and flac is work for a worker, so that the page
+// stays smooth; mp3 is decoded by the browser, which has threads of its own for that.
+
+import { Mp3Source } from "./mp3.js";
+import { RangedFile } from "./ranges.js";
+
+let worker = null;
+let nextId = 0;
+const waiting = new Map();
+
+function inWorker(message, signal) {
+  signal?.throwIfAborted();
+  if (!worker) {
+    worker = new Worker(new URL("./reader_worker.js", import.meta.url), { type: "module" });
+    worker.onmessage = ({ data }) => {
+      const promise = waiting.get(data.id);
+      waiting.delete(data.id);
+      if (data.error !== undefined) promise?.reject(new Error(data.error));
+      else promise?.resolve(data.value);
+    };
+    worker.onerror = () => {
+      for (const promise of waiting.values()) promise.reject(new Error("The player could not start its reader."));
+      waiting.clear();
+    };
+  }
+  return new Promise((resolve, reject) => {
+    const id = nextId++;
+    waiting.set(id, { resolve, reject });
+    worker.postMessage({ id, ...message });
+    signal?.addEventListener("abort", () => {
+      if (waiting.delete(id)) worker.postMessage({ id, cancel: true });
+      reject(signal.reason);
+    });
+  });
+}
+
+class WorkerSource {
+  static async open(format, url, size, signal) {
+    const source = new WorkerSource();
+    Object.assign(source, await inWorker({ open: { format, url, size } }, signal));
+    return source;
+  }
+
+  read(start, count, signal) {
+    return inWorker({ read: { source: this.source, start, count } }, signal);
+  }
+}
+
+/** A source: `sampleRate`, `samples` (its length), and `read(start, count, signal)`, which gives one Float32Array a
+ * channel. `decode` turns the bytes of an mp3 into an AudioBuffer at the file's own rate. */
+export async function openSource({ format, url, size }, decode, signal) {
+  if (format !== "mp3") return WorkerSource.open(format, url, size, signal);
+  const mp3 = await Mp3Source.open(new RangedFile(url, size), signal);
+  return {
+    sampleRate: mp3.sampleRate,
+    samples: mp3.samples,
+    read: (start, count, reading) => mp3.read(start, count, reading, decode),
+  };
+}

@@ -1,0 +1,89 @@
+// One stem as it comes: windows of two seconds, decoded ahead of the playhead and forgotten behind it.
+
+export const WINDOW_S = 2;
+const AHEAD = 5; // windows
+const RETRIES = 3;
+
+export class StemStream {
+  #buffers = new Map(); // window → AudioBuffer
+  #loading = null; // {window, stop}
+  #at = 0;
+  #failures = 0;
+
+  /** `onChange(error?)`: a window has come, or (with the error) cannot be had. */
+  constructor(source, context, onChange) {
+    this.source = source;
+    this.context = context;
+    this.onChange = onChange;
+    this.windowSamples = WINDOW_S * source.sampleRate;
+    this.windows = Math.max(1, Math.ceil(source.samples / this.windowSamples));
+  }
+
+  /** The window's sound; null while it is not there. Beyond the stem's end: silence, as undefined. */
+  get(window) {
+    return window < this.windows ? (this.#buffers.get(window) ?? null) : undefined;
+  }
+
+  /** Decoded bytes that are held. */
+  get heldBytes() {
+    let sum = 0;
+    for (const buffer of this.#buffers.values()) sum += buffer.length * buffer.numberOfChannels * 4;
+    return sum;
+  }
+
+  /** Have the windows from this one on; let go of what lies before the one before it, and too far ahead. */
+  want(window) {
+    this.#at = window;
+    for (const held of this.#buffers.keys())
+      if (held < window - 1 || held > window + AHEAD) this.#buffers.delete(held);
+    const next = this.#nextMissing();
+    if (this.#loading && (next === null || this.#loading.window < window || this.#loading.window > window + AHEAD))
+      this.#loading.stop.abort();
+    if (!this.#loading) this.#load();
+  }
+
+  close() {
+    this.#at = Infinity;
+    this.#loading?.stop.abort();
+    this.#buffers.clear();
+  }
+
+  #nextMissing() {
+    for (let window = this.#at; window <= this.#at + AHEAD && window < this.windows; window++)
+      if (!this.#buffers.has(window)) return window;
+    return null;
+  }
+
+  async #load() {
+    for (let window; (window = this.#nextMissing()) !== null; ) {
+      const stop = new AbortController();
+      this.#loading = { window, stop };
+      try {
+        const buffer = await this.#decoded(window, stop.signal);
+        this.#failures = 0;
+        if (window >= this.#at - 1 && window <= this.#at + AHEAD) this.#buffers.set(window, buffer);
+        this.onChange();
+      } catch (error) {
+        if (stop.signal.aborted) continue;
+        this.#failures++;
+        const isFinal = error.status >= 400 || this.#failures > RETRIES;
+        if (isFinal) {
+          this.#failures = 0;
+          this.#loading = null;
+          return this.onChange(error);
+        }
+        await new Promise((resolve) => setTimeout(resolve, 500 * this.#failures));
+      }
+    }
+    this.#loading = null;
+  }
+
+  async #decoded(window, signal) {
+    const start = window * this.windowSamples;
+    const count = Math.min(this.windowSamples, this.source.samples - start);
+    const channels = await this.source.read(start, count, signal);
+    const buffer = this.context.createBuffer(channels.length, count, this.source.sampleRate);
+    channels.forEach((samples, channel) => buffer.copyToChannel(samples, channel));
+    return buffer;
+  }
+}

@@ -1,0 +1,154 @@
+// The first page: a file or a link, some choices, off it goes.
+
+import { ask, authorization, here, Refused, refusalOf, storedToken, storeToken } from "./api.js";
+import { byId, el, show } from "./dom.js";
+import { recent } from "./recent.js";
+import { bytes } from "./words.js";
+
+const AUTO = "";
+let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
+let file = null;
+let sending = null;
+
+function tell(error) {
+  byId("error").textContent = error?.message ?? "";
+  show(byId("error"), Boolean(error));
+}
+
+function choose(chosen) {
+  tell(null);
+  file = chosen ?? null;
+  show(byId("drop"), !file);
+  show(byId("chosen"), Boolean(file));
+  show(byId("link-part"), !file && choices.links);
+  if (!file) {
+    byId("file").value = "";
+    return;
+  }
+  byId("chosen-name").textContent = file.name;
+  byId("chosen-size").textContent = bytes(file.size);
+  if (file.size > choices.maxBytes) tell(new Error(`That file is larger than ${Math.round(choices.maxBytes / 2 ** 20)} MB. Send a smaller one.`));
+  byId("go").focus();
+}
+
+function options() {
+  const value = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+  const chosen = {
+    quality: value("quality"),
+    outputFormat: value("format"),
+    removeVocals: byId("karaoke").checked,
+    normalize: byId("normalize").checked,
+  };
+  if (byId("model").value !== AUTO) chosen.model = byId("model").value;
+  return chosen;
+}
+
+function showModels() {
+  const standard = choices.models.find(({ name }) => name === "htdemucs");
+  const list = choices.models.map(({ name, usable }) => el("option", { value: name, disabled: !usable }, usable ? name : `${name} (not available)`));
+  if (!standard || standard.usable) list.unshift(el("option", { value: AUTO }, "Automatic"));
+  byId("model").replaceChildren(...list);
+  const firstUsable = choices.models.find(({ usable }) => usable);
+  byId("model").value = !standard || standard.usable ? AUTO : (firstUsable?.name ?? AUTO);
+  modelHint();
+}
+
+function modelHint() {
+  const model = choices.models.find(({ name }) => name === byId("model").value);
+  const missing = choices.models.filter(({ usable }) => !usable).map(({ name, reason }) => `${name}: ${reason}`);
+  byId("model-hint").textContent = model ? `${model.description}.` : "The standard model; for the best quality, the fine-tuned one.";
+  byId("model").title = missing.join("\n");
+}
+
+/** Send it, telling how far it is. Resolves to the page of the new job. */
+function send() {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch does not tell how much was sent
+    request.open("POST", "/api/stemify");
+    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
+    let body;
+    if (file) {
+      body = new FormData();
+      body.append("options", JSON.stringify(options())); // first: then the server need not keep the file waiting
+      body.append("file", file, file.name);
+      request.upload.onprogress = ({ loaded, total }) => sent(loaded, total);
+    } else {
+      request.setRequestHeader("Content-Type", "application/json");
+      body = JSON.stringify({ youtubeUrl: byId("link").value.trim(), options: options() });
+    }
+    request.onload = () => {
+      if (request.status !== 202) return reject(refusalOf(request.status, request.responseText));
+      const page = /<([^>]+)>;\s*rel="alternate"/.exec(request.getResponseHeader("Link") ?? "")?.[1];
+      resolve(page ? here(page) : `/jobs/${encodeURIComponent(JSON.parse(request.responseText).jobId)}`);
+    };
+    request.onerror = () => reject(new Refused("The upload broke off. Look at your connection and try again.", "unreachable", 0));
+    request.onabort = () => reject(null);
+    sending = request;
+    request.send(body);
+  });
+}
+
+function sent(loaded, total) {
+  byId("sent").value = total ? (100 * loaded) / total : 0;
+  byId("sent-words").textContent = loaded < total ? `Sending: ${bytes(loaded)} of ${bytes(total)}` : "Sent. The server is listening to it…";
+}
+
+byId("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (sending) return;
+  tell(null);
+  if (!file && !byId("link").value.trim()) return tell(new Error("Choose a song, or paste a link."));
+  if (choices.wantsToken) storeToken(byId("token").value.trim());
+  byId("go").disabled = true;
+  byId("sent").removeAttribute("value");
+  byId("sent-words").textContent = file ? "Sending…" : "Asking…";
+  show(byId("sending"), true);
+  try {
+    location.assign(await send());
+  } catch (error) {
+    tell(error);
+    byId("go").disabled = false;
+    show(byId("sending"), false);
+  } finally {
+    sending = null;
+  }
+});
+
+// Dropping works anywhere on the page.
+let depth = 0;
+const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+addEventListener("dragenter", (event) => isFile(event) && ++depth && document.body.classList.add("dropping"));
+addEventListener("dragleave", (event) => isFile(event) && !--depth && document.body.classList.remove("dropping"));
+addEventListener("dragover", (event) => isFile(event) && event.preventDefault());
+addEventListener("drop", (event) => {
+  if (!isFile(event)) return;
+  event.preventDefault();
+  depth = 0;
+  document.body.classList.remove("dropping");
+  if (event.dataTransfer.files[0]) choose(event.dataTransfer.files[0]);
+});
+
+byId("file").addEventListener("change", () => byId("file").files[0] && choose(byId("file").files[0]));
+byId("unchoose").addEventListener("click", () => choose(null));
+byId("model").addEventListener("change", modelHint);
+byId("link").addEventListener("input", () => tell(null));
+addEventListener("pageshow", () => {
+  // Back from the song's page: ready for another one.
+  byId("go").disabled = false;
+  show(byId("sending"), false);
+});
+
+const songs = recent();
+byId("recent").replaceChildren(...songs.map(({ title, href }) => el("li", {}, el("a", { href }, title))));
+show(byId("recent-part"), songs.length > 0);
+
+try {
+  choices = await ask("/choices.json");
+} catch (error) {
+  tell(error);
+}
+showModels();
+show(byId("link-part"), choices.links && !file);
+show(byId("token-part"), choices.wantsToken);
+byId("token").value = storedToken();
+byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${Math.round(choices.maxDurationS / 60)} minutes and ${Math.round(choices.maxBytes / 2 ** 20)} MB`;

@@ -1,0 +1,58 @@
+// The shape of a stem as rounded bars, drawn once per size: pale, and on top in full colour as far as it was played.
+
+const BAR = 3; // CSS pixels
+const GAP = 2;
+
+export class Waveform {
+  /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
+  constructor(peaks, loudest) {
+    this.levels = peaks ? peaks.high.map((high, bin) => Math.max(high, -peaks.low[bin]) / Math.max(1, loudest)) : [];
+    this.element = document.createElement("div");
+    this.element.className = "wave";
+    this.pale = this.#canvas("pale");
+    this.full = this.#canvas("full");
+    this.observer = new ResizeObserver(() => this.draw());
+    this.observer.observe(this.element);
+  }
+
+  #canvas(name) {
+    const canvas = document.createElement("canvas");
+    canvas.className = name;
+    canvas.setAttribute("aria-hidden", "true");
+    this.element.append(canvas);
+    return canvas;
+  }
+
+  draw() {
+    const { width, height } = this.element.getBoundingClientRect();
+    if (!width || !height) return;
+    const bars = this.#bars(Math.floor((width + GAP) / (BAR + GAP)));
+    const ratio = window.devicePixelRatio || 1;
+    for (const canvas of [this.pale, this.full]) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+      const context = canvas.getContext("2d");
+      context.scale(canvas.width / width, canvas.height / height);
+      context.fillStyle = getComputedStyle(canvas).color;
+      context.beginPath();
+      const step = (width + GAP) / bars.length;
+      bars.forEach((level, index) => {
+        const size = Math.max(BAR, level * (height - 8));
+        context.roundRect(index * step, (height - size) / 2, BAR, size, BAR / 2);
+      });
+      context.fill();
+    }
+  }
+
+  /** Mean peaks of `count` equal stretches, bent so that quiet parts can be seen. */
+  #bars(count) {
+    const bins = this.levels.length;
+    return Array.from({ length: Math.max(1, count) }, (_, index) => {
+      const from = Math.floor((index * bins) / count);
+      const to = Math.max(from + 1, Math.floor(((index + 1) * bins) / count));
+      let sum = 0;
+      for (let bin = from; bin < to; bin++) sum += this.levels[bin] ?? 0;
+      return Math.min(1, (sum / (to - from)) ** 0.75);
+    });
+  }
+}

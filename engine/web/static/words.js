@@ -1,0 +1,53 @@
+// Numbers and names as people say them.
+
+export const STEM_NAMES = {
+  vocals: "Vocals",
+  drums: "Drums",
+  bass: "Bass",
+  other: "Other",
+  guitar: "Guitar",
+  piano: "Piano",
+  instrumental: "Instrumental",
+};
+
+/** 3:07 */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.floor(seconds + 1e-6));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** For a screen reader: "3 minutes 7 seconds". */
+export function spokenTime(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const minutes = Math.floor(whole / 60);
+  return (minutes ? `${counted(minutes, "minute")} ` : "") + counted(whole % 60, "second");
+}
+
+export function counted(count, noun) {
+  return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** "about 2 minutes" */
+export function about(seconds) {
+  if (seconds < 8) return "a few seconds";
+  if (seconds < 55) return `about ${Math.round(seconds / 5) * 5} seconds`;
+  if (seconds < 90) return "about a minute";
+  if (seconds < 5400) return `about ${Math.round(seconds / 60)} minutes`;
+  return `about ${Math.round(seconds / 3600)} hours`;
+}
+
+export function bytes(count) {
+  return count < 1e6 ? `${Math.max(1, Math.round(count / 1e3))} kB` : `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)} MB`;
+}
+
+export function decibels(value, digits = 1) {
+  return `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)} dB`;
+}
+
+export function percent(share) {
+  return `${Math.round(share * 100)} %`;
+}
+
+export function day(date) {
+  return new Date(date).toLocaleDateString("en", { day: "numeric", month: "long", year: "numeric" });
+}
