@@ -24,6 +24,7 @@ from engine.errors import (
     InputRefused,
     NoAudioTrack,
     NotAudio,
+    TooHeavy,
     TooLong,
     TruncatedAudio,
     UnreadableCodec,
@@ -83,7 +84,7 @@ def read_sound(
     """Decode the sound of `path` block by block into `sink`: float32 (1 or 2, samples), at most `max_duration_s`.
 
     Raises what is to be told about the file: `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`,
-    `BrokenAudio` and their kinds.
+    `BrokenAudio` and their kinds, `TooHeavy` where memory is limited.
     """
     size = path.stat().st_size
     if not size:
@@ -94,6 +95,8 @@ def read_sound(
         known = looks_like_audio(file)
         try:
             return _read(_Nameless(file, size), size, known, max_duration_s, sink, on_progress)
+        except MemoryError as error:
+            raise TooHeavy(detail="out of memory") from error
         except (av.FFmpegError, ValueError, OverflowError) as error:
             kind = BrokenAudio if known else NotAudio
             raise kind(detail=f"{type(error).__name__}: {error}"[:300]) from error
