@@ -19,7 +19,7 @@ from bot.answers import guarded, refuse
 from bot.buttons import JobButton
 from bot.jobs import JobCommands, press
 from bot.listen import SplitButton, listen_command
-from bot.memory import Memory
+from bot.memory import Memory, Posting, PostingState
 from bot.progress import Progress
 from bot.stemify import stemify_command, stemify_menu
 from bot.wire import Wire
@@ -64,7 +64,7 @@ class Stemify(discord.Client):
         self.tree.add_command(stemify_menu)
         self.tree.add_command(listen_command)
         self.tree.add_command(JobCommands())
-        self._resumed = False
+        self._left_over: list[Posting] = []
 
     @property
     def own_id(self) -> int:
@@ -74,6 +74,7 @@ class Stemify(discord.Client):
     async def setup_hook(self) -> None:
         self.add_dynamic_items(JobButton, SplitButton)
         self.listening = await self.memory.listening()
+        self._left_over = await self.memory.unfinished()  # before any interaction can add to them
         await self._sync()
 
     async def _sync(self) -> None:
@@ -90,9 +91,14 @@ class Stemify(discord.Client):
             log.info("commands synced")
 
     async def on_connect(self) -> None:
-        if not self._resumed:
-            self._resumed = True
-            await self.progress.resume()
+        left_over, self._left_over = self._left_over, []
+        await self.progress.resume(left_over)
+        await self.on_resumed()
+
+    async def on_resumed(self) -> None:
+        """Discord can be reached again: tell what could not be told while it could not."""
+        unfinished = await self.memory.unfinished()
+        await self.progress.resume([posting for posting in unfinished if posting.state is PostingState.FOLLOWING])
 
     async def on_ready(self) -> None:
         log.info("connected to discord as %s, in %s servers", self.user, len(self.guilds))

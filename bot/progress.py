@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -55,9 +56,9 @@ class Progress:
             follower.show_again()
         return follower is not None
 
-    async def resume(self) -> None:
-        """Pick up what an earlier run of the bot left unfinished."""
-        for posting in await self._bot.memory.unfinished():
+    async def resume(self, unfinished: Iterable[Posting]) -> None:
+        """Pick up what an earlier run of the bot, or a long absence of Discord, left unfinished."""
+        for posting in unfinished:
             if posting.job_id in self._tasks:
                 continue
             if posting.state is PostingState.SUBMITTING:

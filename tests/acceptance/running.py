@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ ROOT = Path(__file__).parents[2]
 class RunningBot:
     """`async with RunningBot(fake, folder) as bot:`"""
 
-    def __init__(self, fake: FakeDiscord, folder: Path, *, scripted: bool = False, **variables: str) -> None:
+    def __init__(
+        self, fake: FakeDiscord, folder: Path, *, scripted: bool = False, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.fake = fake
         self.folder = folder
         self.scripted = scripted
-        self.variables = variables
+        self.variables = dict(variables or {})
         self.process: asyncio.subprocess.Process | None = None
         self.log_path = folder.parent / f"{folder.name}.log"
 

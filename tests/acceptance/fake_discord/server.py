@@ -215,6 +215,9 @@ class FakeDiscord:
     def add_interaction(self, interaction: Interaction) -> None:
         self.interactions.append(interaction)
 
+    def rate_limited(self) -> list[Seen]:
+        return [seen for seen in self.seen if seen.status == 429]
+
     def requests(self, method: str, path: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.method == method and re.search(path, seen.path)]
 
