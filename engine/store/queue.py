@@ -34,7 +34,7 @@ class Queue:
         self._reading = asyncio.Lock()
 
     def changed(self) -> None:
-        """A job has come or gone."""
+        """A job has come, gone or ended."""
         self._changes += 1
 
     async def place(self, job_id: str) -> int | None:

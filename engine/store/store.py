@@ -201,7 +201,9 @@ class Store:
         if result.job_id != job_id:
             raise ValueError(f"the result of {result.job_id} was offered for {job_id}")
         params = self._params(job_id, attempt, result=result.model_dump_json(), actual_duration=actual_duration)
-        return self._one(await self.database.run(self._sql.complete, params))
+        job = self._one(await self.database.run(self._sql.complete, params))
+        self._queue.changed()  # their owner has one running less, so it may be their turn sooner
+        return job
 
     async def fail(
         self, job_id: str, *, attempt: int | None, code: str, message: str, actual_duration: int | None = None
