@@ -20,9 +20,10 @@ def served(settings: Settings) -> Iterator[str]:
 
     async def serve() -> None:
         try:
-            async with asyncio.timeout(90), backend(settings) as house:
-                while not (await house.service.snapshot()).usable_models:
-                    await asyncio.sleep(0.02)
+            async with backend(settings) as house:
+                async with asyncio.timeout(90):
+                    while not (await house.service.snapshot()).usable_models:
+                        await asyncio.sleep(0.02)
                 address.append(str(house.web_url))
                 started.set()
                 await ended.wait()

@@ -11,7 +11,7 @@ from engine.jobs import JobView, StemifyResponse, StemSeparationOptions
 from engine.links import Kind
 from engine.service import Link, Submission, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
-from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
+from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS, STORAGE
 from engine.web.responses import about, job_status, json_response
 
 
@@ -33,7 +33,7 @@ async def stemify(request: web.Request) -> web.Response:
         view = await _submit(request, link, options)
     elif request.content_type == "multipart/form-data":
         await continue_reading(request)
-        spool_dir = request.app[SETTINGS].data_dir
+        spool_dir = request.app[STORAGE].root
         async with uploaded(request, max_file_bytes=max_file_bytes, spool_dir=spool_dir) as (upload, options):
             view = await _submit(request, upload, options)
     else:

@@ -93,7 +93,9 @@ class _AccessLog(AbstractAccessLogger):
         address = request.remote
         if isinstance(request, web.Request) and ACCESS in request.app:
             address = str(request.app[ACCESS].address(request) or "-")
-        self.logger.info(
+        asked_by_machines = request.path in ("/healthz", "/readyz", "/metrics")
+        self.logger.log(
+            logging.DEBUG if asked_by_machines and response.status < 400 else logging.INFO,
             "%s %s %s %d %d B %.0f ms", address, request.method, request.path, response.status,
             response.body_length, time * 1000,
         )  # fmt: skip

@@ -21,20 +21,22 @@ from engine.service import Upload
 JSON_BYTES = 64 * 1024
 _FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file
 _BLOCK_BYTES = 256 * 1024
-_IDLE_S = 30.0
+_IDLE_S = 30.0  # without a byte
+_WHOLE_S = 900.0  # for all of them
 _SHOWN_OPTIONS = [field.alias or name for name, field in StemSeparationOptions.model_fields.items()]
 _OPTION_NAMES = {*StemSeparationOptions.model_fields, *_SHOWN_OPTIONS}
 
 
 class CappedBody:
-    """A request's body that raises `TooLarge` at the first byte too many and `UploadTooSlow` when nothing comes for
-    `idle_s`. Stands in for the `StreamReader` that a `MultipartReader` reads from."""
+    """A request's body that raises `TooLarge` at the first byte too many, and `UploadTooSlow` when nothing comes for
+    half a minute or the end not within a quarter of an hour. Stands in for the `StreamReader` that a `MultipartReader`
+    reads from."""
 
-    def __init__(self, content: StreamReader, max_bytes: int, refusal: TooLarge, idle_s: float = _IDLE_S) -> None:
+    def __init__(self, content: StreamReader, max_bytes: int, refusal: TooLarge) -> None:
         self._content = content
         self._left = max_bytes
         self._refusal = refusal
-        self._idle_s = idle_s
+        self._until = asyncio.get_running_loop().time() + _WHOLE_S
 
     async def read(self, n: int = -1) -> bytes:
         return await self._counted(self._content.read(n))
@@ -43,8 +45,9 @@ class CappedBody:
         return await self._counted(self._content.readline(**limits))
 
     async def _counted(self, reading: Awaitable[bytes]) -> bytes:
+        now = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._idle_s):
+            async with asyncio.timeout_at(min(now + _IDLE_S, self._until)):
                 block = await reading
         except TimeoutError:
             raise UploadTooSlow from None

@@ -221,6 +221,27 @@ async def test_who_asks_first_need_not_upload_what_would_be_refused(house: WebHo
     writer.close()
 
 
+@pytest.mark.parametrize(("name", "piece"), [("_IDLE_S", b""), ("_WHOLE_S", b"x")])
+async def test_an_upload_that_does_not_get_on_is_given_up(
+    house: WebHouse, monkeypatch: pytest.MonkeyPatch, name: str, piece: bytes
+) -> None:
+    monkeypatch.setattr(f"engine.web.body.{name}", 0.2)
+    reader, writer = await raw(house)
+    writer.write(HEAD + b"Content-Length: 500000\r\n\r\n" + PART)
+
+    async def trickle() -> None:
+        while True:
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(10):
+        assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+    trickling.cancel()
+    writer.close()
+    assert not list(house.storage.root.rglob("*.*"))
+
+
 async def test_an_upload_that_breaks_off_leaves_nothing(house: WebHouse) -> None:
     for order in (PART, b'--b\r\nContent-Disposition: form-data; name="options"\r\n\r\n{}\r\n' + PART):
         _, writer = await raw(house)
@@ -357,11 +378,11 @@ async def test_the_log_has_no_signature_and_no_token(house: WebHouse, caplog: py
     assert "tell-nobody-this" not in caplog.text
 
 
-def test_every_error_has_a_status_and_only_our_own_faults_are_5xx() -> None:
-    ours = {"internal", "store_failed", "store_busy", "store_full", "store_read_only", "store_damaged", "store_too_new",
-            "disk_full", "storage_failed"}  # fmt: skip
+def test_what_a_person_can_mend_is_never_called_a_fault_of_the_server() -> None:
+    theirs = (errors.InputRefused, errors.ComeBackLater, errors.SourceFailed, errors.NotFound, errors.NotAllowed)
     for code, kind in errors.every_error().items():
-        error = kind.__new__(kind)
-        assert status_of(error) < 500 or code in ours or issubclass(kind, errors.AttemptError), code
-    assert status_of(errors.UnknownModel()) == 422
-    assert status_of(YoutubeBotCheck()) == 422
+        status = status_of(kind.__new__(kind))
+        assert 400 <= status < (500 if issubclass(kind, theirs) else 600), code
+    assert status_of(errors.UnknownModel()) == status_of(YoutubeBotCheck()) == 422
+    assert status_of(errors.StoreBusy()) == 503
+    assert status_of(errors.InternalError()) == 500
