@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from bot.words import about, clean, clock, listed, moment, ordinal, plain, sentence, signed, size, spell
 from engine.errors import ComeBackLater, StemifyError
 from engine.jobs import InputType, Job, JobStatus, JobView, Stage, StemInfo, TrustCard
 
@@ -88,7 +88,7 @@ def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried
 
 def _queue_line(view: JobView) -> str:
     place = view.queue_place
-    where = "Waiting" if place is None else "Next in the queue" if place == 1 else f"**{_ordinal(place)}** in the queue"
+    where = "Waiting" if place is None else "Next in the queue" if place == 1 else f"**{ordinal(place)}** in the queue"
     return where + (f" · done in {about(view.eta_s)}" if view.eta_s is not None else "")
 
 
@@ -159,9 +159,9 @@ def _trust_line(trust: TrustCard) -> str:
     adds_up = (
         "The stems add up to the mix exactly"
         if trust.residual_db is None
-        else f"The stems add up to the mix within {_signed(trust.residual_db)} dB"
+        else f"The stems add up to the mix within {signed(trust.residual_db)} dB"
     )
-    gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{_signed(trust.gain_db)} dB on all"
+    gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{signed(trust.gain_db)} dB on all"
     clipped = "nothing clipped" if not trust.clipped_samples else f"{trust.clipped_samples} samples clipped"
     return f"{adds_up} · level {gain} · {clipped}"
 
@@ -211,7 +211,7 @@ def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_
         return f"<@{user_id}> {plain(job.title)} could not be split. {sentence(job.error or '')}"
     text = f"<@{user_id}> your stems of **{plain(job.title)}** are ready."
     if left_out:
-        names = _listed([name.capitalize() for name in left_out])
+        names = listed([name.capitalize() for name in left_out])
         verb = "is" if len(left_out) == 1 else "are"
         text += f" {names} {verb} too large to attach here ({size(limit_bytes)} at most): take the links on the card."
     return text
@@ -246,7 +246,7 @@ def choice_name(view: JobView) -> str:
 def state_words(view: JobView) -> str:
     job = view.job
     if job.status is JobStatus.PENDING:
-        return f"{_ordinal(view.queue_place)} in the queue" if view.queue_place else "waiting"
+        return f"{ordinal(view.queue_place)} in the queue" if view.queue_place else "waiting"
     if job.status is JobStatus.PROCESSING:
         return f"{STAGES[job.stage].lower()}, {job.progress} %"
     if job.status is JobStatus.COMPLETED:
@@ -262,9 +262,6 @@ def error_text(error: StemifyError, now: datetime) -> str:
     return text[:1900]
 
 
-# Words.
-
-
 def heading(job: Job) -> str:
     by = f" — {plain(job.artist, 60)}" if job.artist else ""
     return plain(job.title, 100) + by
@@ -277,72 +274,6 @@ def _choices(job: Job, device: str | None = None) -> str:
     words += ["normalized"] if options.normalize else []
     words += ["from YouTube"] if job.input_type is InputType.YOUTUBE_URL else []
     return " · ".join([*words, *([device] if device else [])])
-
-
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\uffff]+")
-_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:])")
-
-
-def clean(text: str, length: int = 100) -> str:
-    """One line without control and direction characters, cut to `length`."""
-    text = " ".join(_UNSEEN.sub(" ", text).split())
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def plain(text: str, length: int = 100) -> str:
-    """A name from outside, so that nothing in it is markdown, a link or a mention."""
-    return _MARKS.sub(r"\\\1", clean(text, length)) or "audio"
-
-
-def sentence(text: str) -> str:
-    """A message of the error tree. It may quote a name from outside: no mentions, one line."""
-    return clean(text, 1500).replace("@", "@\u200b")
-
-
-def _ordinal(place: int) -> str:
-    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
-    return f"{place}{ending}"
-
-
-def about(seconds: float) -> str:
-    """Coarse on purpose: a message is only edited when its words change."""
-    if seconds < 8:
-        return "a few seconds"
-    if seconds < 55:
-        return f"about {round(seconds / 10) * 10 or 10} s"
-    minutes = max(1, round(seconds / 60))
-    return f"about {minutes} min" if minutes < 90 else f"about {round(minutes / 60)} h"
-
-
-def spell(seconds: float) -> str:
-    """A measured time."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
-
-
-def clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
-
-
-def size(count_bytes: int) -> str:
-    if count_bytes < 1024 * 1024:
-        return f"{max(1, round(count_bytes / 1024))} KB"
-    return f"{count_bytes / 1024 / 1024:.1f} MB".replace(".0 MB", " MB")
-
-
-def moment(at: datetime) -> str:
-    """A timestamp that Discord keeps current."""
-    return f"<t:{int(at.timestamp())}:R>"
-
-
-def _signed(value_db: float) -> str:
-    return f"{value_db:+.1f}".replace("-", "−")
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def without_link_buttons(card: Card) -> Card:

@@ -13,11 +13,12 @@ from discord import app_commands
 
 from bot.answers import acknowledge
 from bot.buttons import ConfirmDelete, layout
-from bot.cards import choice_name, deleted_card, job_card, job_line, job_list, plain, read_only
+from bot.cards import choice_name, deleted_card, job_card, job_line, job_list, read_only
 from bot.memory import PostingState
 from bot.progress import show_over
 from bot.stemify import owner_of, posting_of
 from bot.wire import persist
+from bot.words import plain
 from engine.errors import NotAllowed, NotFound, NotPossibleNow
 from engine.jobs import JobView, new_job_id
 

@@ -11,10 +11,11 @@ import discord
 from discord import app_commands
 
 from bot.answers import acknowledge, guarded
-from bot.cards import clean, error_text
+from bot.cards import error_text
 from bot.memory import Posting
 from bot.stemify import audio_in, posting_of, source_of, submit
 from bot.wire import Trouble, persist, reply, trouble
+from bot.words import clean
 from engine.errors import NotFound, StemifyError
 from engine.jobs import StemSeparationOptions, new_job_id
 

@@ -13,9 +13,10 @@ from discord import app_commands
 
 from bot.answers import acknowledge
 from bot.buttons import layout
-from bot.cards import accepted_card, clean, job_card, refused_card
+from bot.cards import accepted_card, job_card, refused_card
 from bot.memory import Posting, PostingState
 from bot.wire import persist
+from bot.words import clean
 from engine.errors import BadOptions, InputRefused, StemifyError
 from engine.jobs import JobView, OutputFormat, Quality, StemSeparationOptions, new_job_id
 from engine.service import Attachment, Link, Submission

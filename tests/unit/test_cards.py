@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bot import cards
+from bot import cards, words
 from bot.delivery import REQUEST_BYTES, nonce, pack
 from engine.errors import EmptyInput, QuotaExceeded
 from engine.jobs import (
@@ -159,7 +159,7 @@ def test_no_name_from_outside_becomes_markup_a_link_or_a_mention(title: str) -> 
         bare = rest.replace("\\\\", "")
         for mark in ("@e", "<@", "](h", "||s", "`c", "s:/", "_i"):
             assert mark not in bare.replace("\\" + mark[0], ""), said
-    assert cards.plain("\x00") == "audio"
+    assert words.plain("\x00") == "audio"
 
 
 def test_links_too_long_for_a_button_go_into_the_text_while_there_is_room() -> None:
@@ -219,9 +219,9 @@ def test_a_nonce_fits_and_differs_between_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "told"),
     [(3, "a few seconds"), (12, "about 10 s"), (50, "about 50 s"), (58, "about 1 min"), (400, "about 7 min"),
      (7000, "about 2 h")],
 )  # fmt: skip
-def test_estimates_are_told_coarsely(seconds: float, words: str) -> None:
-    assert cards.about(seconds) == words
+def test_estimates_are_told_coarsely(seconds: float, told: str) -> None:
+    assert words.about(seconds) == told

@@ -1,0 +1,72 @@
+"""Numbers, times and names as people read them in Discord."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\uffff]+")
+_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:])")
+
+
+def clean(text: str, length: int = 100) -> str:
+    """One line without control and direction characters, cut to `length`."""
+    text = " ".join(_UNSEEN.sub(" ", text).split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def plain(text: str, length: int = 100) -> str:
+    """A name from outside, so that nothing in it is markdown, a link or a mention."""
+    return _MARKS.sub(r"\\\1", clean(text, length)) or "audio"
+
+
+def sentence(text: str) -> str:
+    """A message of the error tree. It may quote a name from outside: no mentions, one line."""
+    return clean(text, 1500).replace("@", "@\u200b")
+
+
+def ordinal(place: int) -> str:
+    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return f"{place}{ending}"
+
+
+def about(seconds: float) -> str:
+    """Coarse on purpose: a message is only edited when its words change."""
+    if seconds < 8:
+        return "a few seconds"
+    if seconds < 55:
+        return f"about {round(seconds / 10) * 10 or 10} s"
+    minutes = max(1, round(seconds / 60))
+    return f"about {minutes} min" if minutes < 90 else f"about {round(minutes / 60)} h"
+
+
+def spell(seconds: float) -> str:
+    """A measured time."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+def size(count_bytes: int) -> str:
+    if count_bytes < 1024 * 1024:
+        return f"{max(1, round(count_bytes / 1024))} KB"
+    return f"{count_bytes / 1024 / 1024:.1f} MB".replace(".0 MB", " MB")
+
+
+def moment(at: datetime) -> str:
+    """A timestamp that Discord keeps current."""
+    return f"<t:{int(at.timestamp())}:R>"
+
+
+def signed(value_db: float) -> str:
+    return f"{value_db:+.1f}".replace("-", "−")
+
+
+def listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
