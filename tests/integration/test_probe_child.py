@@ -302,6 +302,30 @@ def test_a_decoder_that_crashes_takes_nobody_with_it(heavy: Path, tmp_path: Path
     killer.join()
 
 
+def test_the_child_goes_when_its_parent_is_killed(heavy: Path, tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; import sys\n"
+        "from engine.media.decode import run_decode_child\n"
+        "from engine.media.limits import MediaLimits\n"
+        "limits = MediaLimits(max_duration_s=36_000)\n"
+        "def tell(at): print(flush=True)\n"
+        "run_decode_child(Path(sys.argv[1]), Path(sys.argv[2]), limits=limits, on_progress=tell)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(heavy), str(tmp_path / "raw")], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    parent.stdout.readline()  # it decodes
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(100):
+        if not child_pids(heavy):
+            return
+        time.sleep(0.05)
+    pytest.fail("the child goes on alone")
+
+
 def test_the_child_knows_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "secret")
     monkeypatch.setenv("https_proxy", "http://proxy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,40 @@ def test_every_codec_comes_out_aligned_to_the_sample(
         assert facts.samples == mix.shape[1]
     else:  # AAC's edit list counts in milliseconds, FFmpeg's Vorbis encoder in blocks
         assert 0 <= facts.samples - mix.shape[1] <= 128
+
+
+def _as_itunes_writes_it(data: bytes, priming: int, padding: int, samples: int) -> bytes:
+    """An m4a without an edit list, its delay told in a note of iTunes' own."""
+
+    def atom(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(body)) + kind + body
+
+    note = f" 00000000 {priming:08X} {padding:08X} {samples:016X}" + " 00000000" * 8
+    added = atom(
+        b"----",
+        atom(b"mean", bytes(4) + b"com.apple.iTunes")
+        + atom(b"name", bytes(4) + b"iTunSMPB")
+        + atom(b"data", struct.pack(">II", 1, 0) + note.encode()),
+    )
+    result = bytearray(data.replace(b"edts", b"free"))
+    at = result.index(b"ilst") - 4
+    end = at + int.from_bytes(result[at : at + 4], "big")
+    result[end:end] = added
+    for kind in (b"moov", b"udta", b"meta", b"ilst"):
+        at = result.index(kind) - 4
+        result[at : at + 4] = struct.pack(">I", int.from_bytes(result[at : at + 4], "big") + len(added))
+    return bytes(result)
+
+
+def test_an_m4a_of_itunes_begins_and_ends_to_the_sample(tmp_path: Path) -> None:
+    mix = tune(1.5)[:, :-77]
+    make_song(tmp_path / "song.m4a", samples=mix, bit_rate=192000, tags={"title": "x"})
+    whole = -(-(1024 + mix.shape[1]) // 1024) * 1024
+    data = _as_itunes_writes_it((tmp_path / "song.m4a").read_bytes(), 1024, whole - 1024 - mix.shape[1], mix.shape[1])
+    (tmp_path / "song.m4a").write_bytes(data)
+    facts, heard = decoded(tmp_path / "song.m4a")
+    assert lag(mix, heard) == 0
+    assert facts.samples == mix.shape[1]
 
 
 @pytest.mark.parametrize(("channels", "layout"), [(6, "5.1"), (8, "7.1")])
