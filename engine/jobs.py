@@ -286,7 +286,7 @@ class Job(Entity):
     estimated_duration: int = Field(ge=0)  # seconds of processing
     actual_duration: int | None = Field(default=None, ge=0)
 
-    owner: str = Field(min_length=1)  # who asked: "discord:<user id>", "ip:<address>", "token:<name>", "local"
+    owner: str = Field(min_length=1)  # who asked: "discord:<user id>", "ip:<address or /64>", "local"
     scope: str | None = None  # what they asked in, for caps: "discord:<guild id>"
     place: str | None = None  # where others may see it: "discord:<channel id>"
     title: str = "audio"  # the track's name, for people and file names
