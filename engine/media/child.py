@@ -26,9 +26,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
 
-from engine.errors import Cancelled, DiskFull, InternalError, StemifyError, TooHeavy, from_wire
+from engine.errors import BrokenAudio, Cancelled, DiskFull, InternalError, StemifyError, TooHeavy, from_wire
 from engine.media.limits import LEEWAY_S, MediaLimits
 
 Progress = Callable[[float], None]
@@ -211,6 +212,8 @@ def main(arguments: list[str]) -> None:
             raise
         full = TooHeavy() if error.errno == errno.EFBIG else DiskFull()
         answer = {"error": {"code": full.code, "message": full.message}}
+    except Exception:  # whatever a damaged file made a library do: the file is refused, the log tells where
+        answer = {"error": {"code": BrokenAudio.code, "message": BrokenAudio().message, "detail": format_exc()[-800:]}}
     _say(answer)
     sys.stdout.flush()
     os._exit(0)  # nothing to tidy up, and a broken container need not be closed

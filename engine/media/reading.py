@@ -202,7 +202,8 @@ def _bits(stream: AudioStream) -> int | None:
         digits = "".join(char for char in name.split("_")[1] if char.isdigit())
         return int(digits) if digits else None
     if name in ("flac", "alac", "wavpack"):
-        return 16 if stream.codec_context.format.name.startswith("s16") else 24
+        sample_format: av.AudioFormat | None = stream.codec_context.format  # None until something is known
+        return 16 if sample_format is not None and sample_format.name.startswith("s16") else 24
     return None
 
 
