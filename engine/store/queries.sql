@@ -90,7 +90,7 @@ SELECT status, jobs FROM counters;
 -- If nothing ended, an owner with r running would be claimed at levels r, r+1, …, one job a level; all of a lower
 -- level go first. Within a level: whoever has more running now got there with a real claim and goes first, then the
 -- turn order. So the place follows from the owners' counts, without walking the queue.
-WITH this AS (
+WITH this AS MATERIALIZED (
     SELECT
         owners.*,
         (
