@@ -239,8 +239,7 @@ class StemFilesMaker:
         """The waveform picture and the player's peaks, in the out folder."""
         peaks = {name: stem.peaks for name, stem in self._stems.items()}
         picture, data = self._out / "waveform.png", self._out / "peaks.json"
-        draw(peaks, picture)
-        data.write_text(
-            json.dumps({"duration_s": self.samples / self._rate, "stems": {n: p.as_json() for n, p in peaks.items()}})
-        )
+        draw(peaks, picture, gain=self.gain)
+        shapes = {name: shape.as_json(self.gain) for name, shape in peaks.items()}
+        data.write_text(json.dumps({"duration_s": self.samples / self._rate, "stems": shapes}))
         return picture, data
