@@ -40,7 +40,7 @@ def _stretched(audio: NDArray[np.float32], length: int) -> NDArray[np.float32]:
 def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Four stems `(4, 2, length)` that make one training mix when they are added."""
     songs = folder.songs
-    together = rng.uniform() < 0.25
+    together = rng.uniform() < 0.4
     speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
     needed = int(np.ceil(length * speed))
     song = songs[rng.integers(len(songs))]
@@ -53,7 +53,7 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
         audio = crop(song, stem, start, needed)
         if speed != 1.0:
             audio = _stretched(audio, length)
-        if rng.uniform() < (0.03 if together else 0.08):
+        if rng.uniform() < (0.03 if together else 0.06):
             continue  # a stem that rests teaches the others not to leak into it
         if rng.uniform() < 0.5:
             audio = audio[::-1]
@@ -61,7 +61,7 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             audio = audio * rng.uniform(0.4, 1.0, (2, 1)).astype(np.float32)
         if rng.uniform() < 0.5:
             audio = -audio
-        gain = rng.uniform(0.6, 1.3) if together else 10 ** (rng.uniform(-9, 5) / 20)
+        gain = rng.uniform(0.6, 1.3) if together else 10 ** (rng.uniform(-7, 4) / 20)
         stems[stem, :, : audio.shape[1]] = audio[:, :length] * np.float32(gain)
     return stems
 

@@ -30,9 +30,9 @@ from engine.sample_song import STEMS, sample_song
 from engine.scores import sdr_db
 from engine.separation import Separator
 from engine.synth import SAMPLE_RATE, Audio
-from training.midi_songs import midi_song, missing_programs
+from training.midi_songs import missing_programs
 from training.model import half_precision, new_model
-from training.songs import HELD_OUT_SEEDS, numpy_song
+from training.songs import HELD_OUT_SEEDS, make, read
 
 EMBEDDED = Path(__file__).parent.parent / "engine" / "separation" / "embedded"
 Stems = dict[str, Audio]
@@ -122,19 +122,14 @@ def show(console: Console, title: str, table: Scores) -> None:
     console.print(view)
 
 
-def sets_of_songs(count: int, *, numpy_only: bool) -> dict[str, list[Callable[[], Stems]]]:
-    """The makers of each table's songs; `count` held-out ones, half as many of each training synthesizer."""
+def sets_of_songs(count: int, *, numpy_only: bool) -> dict[str, list[tuple[int, str]]]:
+    """(seed, kind) of each table's songs: `count` held-out ones, half as many of each training synthesizer."""
     first, half = HELD_OUT_SEEDS, max(1, count // 2)
-    own: list[Callable[[], Stems]] = [partial(numpy_song, first + i) for i in range(half)]
+    own = [(first + i, "numpy") for i in range(half)]
     if numpy_only:
-        return {"training": own, "demo": [demo_stems]}
-    unseen: list[Callable[[], Stems]] = [partial(midi_song, first + 1000 + i, held_out=True) for i in range(count)]
-    known: list[Callable[[], Stems]] = [partial(midi_song, first + 2000 + i) for i in range(half)]
-    return {"held_out": unseen, "training": known + own, "demo": [demo_stems]}
-
-
-def demo_stems() -> Stems:
-    return sample_song().stems
+        return {"training": own}
+    known = [(first + 2000 + i, "midi") for i in range(half)]
+    return {"held_out": [(first + 1000 + i, "held-out") for i in range(count)], "training": known + own}
 
 
 def load_checkpoint(path: Path) -> nn.Module:
@@ -149,6 +144,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=EMBEDDED, help="where the weights are")
     parser.add_argument("--checkpoint", type=Path, help="an ema.pt of the trainer instead of the shipped weights")
     parser.add_argument("--tracks", type=Path, help="a folder of a real song's tracks, for one more table")
+    parser.add_argument("--rendered", type=Path, default=Path("training/data/scores"), help="where the songs are kept")
     parser.add_argument("--write", action="store_true", help="write scores.json beside the model card")
     args = parser.parse_args()
     console = Console()
@@ -159,14 +155,17 @@ def main() -> None:
             parser.error("the figures beside the card come from the full set only")
     model = load_embedded(args.folder) if args.checkpoint is None else load_checkpoint(args.checkpoint)
     separate = partial(separated, Separator(model.eval()))
+    args.rendered.mkdir(parents=True, exist_ok=True)
     result: dict[str, Scores] = {}
     with ProcessPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
-        for key, makers in sets_of_songs(args.songs, numpy_only=bool(missing)).items():
-            title = TITLES[key].format(songs=len(makers))
-            rendering = [pool.submit(make) for make in makers]
-            songs = (song.result() for song in track(rendering, title, console=console))
+        for key, wanted in sets_of_songs(args.songs, numpy_only=bool(missing)).items():
+            title = TITLES[key].format(songs=len(wanted))
+            rendering = [pool.submit(make, seed, kind, args.rendered) for seed, kind in wanted]
+            songs = (read(song.result()) for song in track(rendering, title, console=console))
             result[key] = mean_scores(songs, separate)
             show(console, title, result[key])
+        result["demo"] = mean_scores([sample_song().stems], separate)
+        show(console, TITLES["demo"], result["demo"])
         if args.tracks:
             result["real"] = mean_scores([read_tracks(args.tracks)], separate)
             show(console, TITLES["real"], result["real"])

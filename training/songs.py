@@ -40,6 +40,7 @@ def packed(stems: dict[str, Audio]) -> NDArray[np.int16]:
 
 
 def make(seed: int, kind: str, out: Path) -> Path:
+    """The file of a song, rendered unless it is there. `kind`: numpy, midi, or held-out (midi with unseen sounds)."""
     path = out / f"{kind}-{seed}.npy"
     if path.exists():
         return path
@@ -48,12 +49,17 @@ def make(seed: int, kind: str, out: Path) -> Path:
     else:
         from training.midi_songs import midi_song
 
-        stems = midi_song(seed)
+        stems = midi_song(seed, held_out=kind == "held-out")
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.save(file, packed(stems))
     part.rename(path)
     return path
+
+
+def read(path: Path) -> dict[str, Audio]:
+    """The stems of a song's file."""
+    return {name: stem.astype(np.float32) / np.float32(SCALE) for name, stem in zip(STEMS, np.load(path), strict=True)}
 
 
 def main() -> None:
