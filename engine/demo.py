@@ -46,7 +46,9 @@ async def run_demo(settings: Settings, out: Path) -> int:
     console.print("[bold]3.[/] The stems, against the true ones (SDR in dB, higher is better):")
     console.print(await asyncio.to_thread(_stem_table, view, song, out))
     console.print(_trust_lines(view))
-    console.print(f"The files, and the picture [bold]waveform.png[/], are in [bold]{out}/[/].")
+    console.print(f"[bold]4.[/] The files, and the picture waveform.png, are in {out}/:")
+    for file in sorted(out.iterdir()):
+        console.print(f"   {file.name}", markup=False, highlight=False)
     return 0
 
 
@@ -82,7 +84,7 @@ async def _fetch_files(service: StemService, view: JobView, out: Path) -> None:
 
 def _stem_table(view: JobView, song: Song, out: Path) -> Table:
     assert view.job.result is not None
-    table = Table("stem", "file", "level", "SDR of the mix as it is", "SDR", box=None, pad_edge=False)
+    table = Table("stem", "level", "the mix as it is", "separated", box=None, pad_edge=False)
     scores = []
     for name, info in view.job.result.stems:
         truth = song.stems[name]
@@ -90,8 +92,8 @@ def _stem_table(view: JobView, song: Song, out: Path) -> Table:
         assert estimate.shape == truth.shape, "a stem has the length of the mix"
         scores.append(sdr_db(truth, estimate))
         level = "silent" if info.level_db is None else f"{info.level_db:.1f} dBFS"
-        table.add_row(name, info.filename, level, f"{sdr_db(truth, song.mix):.1f}", f"[bold]{scores[-1]:.1f}[/]")
-    table.add_row("mean", "", "", "", f"[bold]{np.mean(scores):.1f}[/]")
+        table.add_row(name, level, f"{sdr_db(truth, song.mix):.1f}", f"[bold]{scores[-1]:.1f}[/]")
+    table.add_row("mean", "", "", f"[bold]{np.mean(scores):.1f}[/]")
     return table
 
 
@@ -106,8 +108,10 @@ def _trust_lines(view: JobView) -> str:
     trust, cost = view.job.result.trust, view.job.result.processing
     residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
     return (
-        f"Trust card: the stems leave {residual} unexplained; common gain {trust.gain_db:+.2f} dB; "
-        f"{trust.clipped_samples} clipped samples; {trust.segments} segments, {trust.shifts} shift(s), "
-        f"overlap {trust.overlap:g}, seed {trust.seed}, on {trust.device}; {cost.processing_time} s, "
-        f"peak {cost.memory_usage} MB."
+        "Trust card\n"
+        f"   not in any stem   {residual}\n"
+        f"   common gain       {trust.gain_db:+.2f} dB, {trust.clipped_samples} clipped samples\n"
+        f"   plan              {trust.segments} segments of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
+        f"shifts {trust.shifts}, seed {trust.seed}\n"
+        f"   cost              {cost.processing_time} s on {trust.device}, {cost.memory_usage} MB at the peak"
     )
