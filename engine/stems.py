@@ -22,6 +22,7 @@ from engine.errors import Cancelled
 from engine.jobs import OutputFormat, StemInfo, db
 from engine.media.encode import Encoded, StemEncoder
 from engine.media.picture import draw
+from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks
 from engine.naming import stem_filename
 
@@ -141,11 +142,8 @@ class StemFilesMaker:
 
     def _encoder(self, name: str) -> StemEncoder:
         filename = stem_filename(self._labels.title, name, self._labels.model, self._format.value)
-        tags = {
-            **self._labels.tags,
-            "title": f"{self._labels.title} ({name})",
-            "comment": f"{name}, {self._labels.model}",
-        }
+        labels = self._labels
+        tags = stem_tags(labels.tags, title=labels.title, stem=name, model=labels.model)
         return StemEncoder(
             self._out / filename,
             format=self._format.value,

@@ -63,11 +63,9 @@ def picture_kind(picture: bytes) -> str | None:
     return "png" if picture[:8] == b"\x89PNG\r\n\x1a\n" else None
 
 
-def stem_tags(tags: Mapping[str, str], *, title: str, artist: str | None, stem: str, model: str) -> dict[str, str]:
+def stem_tags(tags: Mapping[str, str], *, title: str, stem: str, model: str) -> dict[str, str]:
     """The tags of one stem: the song's, with the stem in the title and how it was made in the comment."""
     result = {key: value for key, value in tags.items() if key in CARRIED}
     result["title"] = f"{clean(title) or 'audio'} ({stem})"
-    if artist and "artist" not in result:
-        result["artist"] = clean(artist)
     result["comment"] = f"{stem}, separated with {model} by Stemify"
     return result

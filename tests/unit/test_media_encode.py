@@ -82,7 +82,6 @@ def test_stems_carry_the_songs_tags_and_say_how_they_were_made(tmp_path: Path, s
     tags = stem_tags(
         {"title": "old", "album": "Süd", "comment": "buy me", "artist": "Band"},
         title="Sünny",
-        artist=None,
         stem="vocals",
         model="htdemucs",
     )
