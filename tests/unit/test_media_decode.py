@@ -56,6 +56,7 @@ def snr_db(reference: Samples, heard: Samples) -> float:
         ("mp3 mono", {"suffix": ".mp3", "channels": 1}, 15, True),
         ("mp3 48k", {"suffix": ".mp3", "sample_rate": 48000, "bit_rate": 192000}, 15, True),
         ("mp3 22k", {"suffix": ".mp3", "sample_rate": 22050, "bit_rate": 160000}, 15, True),
+        ("mp3 8k", {"suffix": ".mp3", "sample_rate": 8000, "bit_rate": 64000}, 10, True),
         ("aac", {"suffix": ".m4a", "bit_rate": 192000}, 15, False),
         ("aac 48k", {"suffix": ".m4a", "sample_rate": 48000, "bit_rate": 192000}, 15, False),
         ("vorbis", {"suffix": ".ogg", "bit_rate": 192000}, 10, False),
