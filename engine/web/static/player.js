@@ -11,7 +11,7 @@ import { openSource } from "./sources.js";
 import { StemStream, WINDOW_S } from "./stream.js";
 
 const PUMP_MS = 100;
-const LEAD_S = 0.06; // between deciding to start and starting
+const LEAD_S = 0.1; // between telling a source to start and its start: one that is told late starts late
 const SCHEDULE_AHEAD_S = 5; // timers of a hidden page come once a second
 const FADE_S = 0.006;
 const GLIDE_S = 0.012; // of a gain, so that it does not click
@@ -172,21 +172,21 @@ export class Player extends EventTarget {
       this.#schedule(run, run.next++);
     }
     const scheduled = Math.min(run.next * size, this.samples);
-    if (scheduled < this.samples && now > run.songStart + scheduled - 0.02 * this.sampleRate) {
-      this.#stop(); // a window is late: all wait for it
-      this.#from = scheduled;
+    if (scheduled < this.samples && now > run.songStart + scheduled - LEAD_S * this.sampleRate) {
+      this.#from = this.#stop(); // a window is late: all wait for it
       this.#become("waiting");
     }
     this.#want();
   }
 
   /** Start at `#from` as soon as there is enough to go on with. */
-  #begin() {
+  #begin(lead_s = LEAD_S) {
     const window = this.#window(this.#from);
     const size = WINDOW_S * this.sampleRate;
     const isShort = (window + 1) * size - this.#from < size / 4 && (window + 1) * size < this.samples;
     if (!this.#isReady(window) || (isShort && !this.#isReady(window + 1))) return;
-    const start = Math.ceil((this.context.currentTime + LEAD_S) * this.sampleRate); // a whole sample of the context
+    const asked = performance.now();
+    const start = Math.ceil((this.context.currentTime + lead_s) * this.sampleRate); // a whole sample of the context
     const buses = this.stems.map((stem) => {
       const bus = this.context.createGain();
       bus.gain.setValueAtTime(0, 0);
@@ -196,11 +196,14 @@ export class Player extends EventTarget {
     });
     this.#run = { buses, songStart: start - this.#from, first: this.#from, next: window, sources: new Set() };
     this.#schedule(this.#run, this.#run.next++, this.#from - window * size);
+    if (performance.now() - asked > 500 * lead_s && lead_s < 1) {
+      this.#abandon(); // the machine is busy: some may have been told too late
+      return this.#begin(2 * lead_s);
+    }
     this.#become("playing");
   }
 
   #schedule(run, window, skip = 0) {
-    // Both are whole samples; a hair later, so that rounding in the division cannot make it the sample before.
     const at = (run.songStart + window * WINDOW_S * this.sampleRate + skip) / this.sampleRate;
     this.stems.forEach((stem, index) => {
       const buffer = stem.stream.get(window);
@@ -215,6 +218,13 @@ export class Player extends EventTarget {
       };
       run.sources.add(source);
     });
+  }
+
+  /** Take back a start that was not yet heard. */
+  #abandon() {
+    for (const source of this.#run.sources) source.disconnect();
+    for (const bus of this.#run.buses) bus.disconnect();
+    this.#run = null;
   }
 
   /** Fade out what sounds; returns the sample at which it did. */

@@ -1,0 +1,125 @@
+"""A real backend with a tiny model, and a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from config.settings import Settings, load
+from engine.backend import backend
+from tests.browser.chromium import Browser, check_present, open_browser
+from tests.browser.planted import RATE, plant, plant_long
+from tests.songs import Samples, tune
+from tests.tiny_models import write_model
+
+LONG_S = 600
+CLICKS_S = (301.5, 597.25)
+
+
+@dataclass(frozen=True)
+class Site:
+    url: str
+    data: Path
+    downloads: Path
+    known: Samples  # what is in each stem of the planted songs, (2, samples)
+    planted: dict[str, str]  # format, or "long" → job id
+
+    def page(self, name: str) -> str:
+        return f"{self.url}/jobs/{self.planted[name]}"
+
+    def file(self, kind: str, stem: str) -> Path:
+        return self.data / "jobs" / self.planted[kind] / "a1" / f"{stem}.{kind}"
+
+
+def known_sound() -> Samples:
+    """15 s that are nowhere like themselves a little later: noise on a tune."""
+    noise = np.random.default_rng(5).normal(0, 0.08, (2, 15 * RATE)).astype(np.float32)
+    return np.asarray(tune(15) * 0.5 + noise, dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    check_present()
+    root = tmp_path_factory.mktemp("site")
+    data, models = root / "data", root / "models"
+    data.mkdir()
+    write_model(models)
+    known = known_sound()
+    planted = asyncio.run(_plant(data, known))
+    workers = {"devices": ["cpu"], "threads": 1, "compile": False}
+    settings = load(data_dir=data, models_dir=models, web={"port": 0}, workers=workers, limits={"jobs_per_hour": 100})
+    with _Running(settings) as url:
+        yield Site(url, data, root / "downloads", known, planted)
+
+
+async def _plant(data: Path, known: Samples) -> dict[str, str]:
+    names = ("vocals", "drums", "bass", "other")
+    planted = {
+        kind: await plant(data, dict.fromkeys(names, known), title=f"Known {kind}", artist="The Testers", kind=kind)
+        for kind in ("mp3", "flac", "wav")
+    }
+    planted["long"] = await plant_long(data, seconds=LONG_S, clicks_at_s=CLICKS_S)
+    return planted
+
+
+class _Running:
+    """The backend on a loop and thread of its own; its address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="backend")
+        self._stop = asyncio.Event()
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        return asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(60)
+
+    async def _start(self) -> str:
+        ready: asyncio.Future[str] = self._loop.create_future()
+
+        async def serve() -> None:
+            try:
+                async with backend(self._settings) as house:
+                    ready.set_result(house.web_url or "")
+                    await self._stop.wait()
+            except BaseException as error:
+                if not ready.done():
+                    ready.set_exception(error)
+                raise
+
+        self._serving = self._loop.create_task(serve())
+        return await ready
+
+    def __exit__(self, *error: object) -> None:
+        async def end() -> None:
+            self._stop.set()
+            await self._serving
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(60)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+        self._loop.close()
+
+
+@pytest.fixture(scope="session")
+def _one_browser(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    site.downloads.mkdir()
+    with open_browser(tmp_path_factory.mktemp("profile"), site.downloads) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(_one_browser: Browser) -> Iterator[Browser]:
+    """On an empty page; one browser for all tests, as it takes seconds to start."""
+    _one_browser.get("about:blank")
+    _one_browser.complaints()
+    _one_browser.show_as(1280, 900)
+    yield _one_browser
+    _one_browser.get("about:blank")  # what played stops

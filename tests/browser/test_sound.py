@@ -1,0 +1,126 @@
+"""What comes out of the player: the stems, together to the sample, whatever the format, wherever it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.browser.chromium import Browser, floats
+from tests.browser.conftest import CLICKS_S, LONG_S, Site
+from tests.browser.planted import RATE
+from tests.browser.recording import lag, record
+
+_PIECE = 8192
+
+
+def open_player(browser: Browser, url: str) -> None:
+    browser.get(url)
+    browser.until("return document.getElementById('player').dataset.state === 'paused'")
+
+
+def sync_error_samples(heard: NDArray[np.float32]) -> int:
+    """How far the stems are apart at most: all play the same sound, so the same numbers are to come from all. What the
+    recorder lost (on a busy machine it does) it lost of all stems."""
+    if all(np.array_equal(heard[0], stem) for stem in heard[1:]):
+        return 0
+    pieces = [heard[:, start : start + _PIECE] for start in range(16384, heard.shape[1] - _PIECE, _PIECE)]
+    return max(abs(lag(stem, piece[0])) for piece in pieces for stem in piece[1:])
+
+
+@pytest.mark.parametrize("kind", ["mp3", "flac", "wav"])
+def test_stems_are_together_to_the_sample_after_every_seek(browser: Browser, site: Site, kind: str) -> None:
+    open_player(browser, site.page(kind))
+    for position in (0.0, 9.3):
+        heard = record(browser, 2.8, position=position)
+        assert np.abs(heard[:, -RATE:]).max(axis=1).min() > 0.1, f"too little was heard from {position} s on"
+        assert sync_error_samples(heard) == 0  # the bar is 20 ms
+
+
+@pytest.mark.parametrize(("kind", "exact_within"), [("mp3", 1e-3), ("flac", 2e-7), ("wav", 2e-7)])
+def test_windows_join_without_a_seam_and_are_what_is_in_the_file(
+    browser: Browser, site: Site, kind: str, exact_within: float
+) -> None:
+    """Read as the player reads, in windows that begin anywhere, and put side by side."""
+    open_player(browser, site.page(kind))
+    starts = [0, 88_200, 88_200 * 3 + 17, 12 * RATE]
+    texts = browser.awaited(
+        """
+        const { mixer } = await import("/static/job.js");
+        const text = (samples) => btoa([...new Uint8Array(samples.buffer)].map((b) => String.fromCharCode(b)).join(""));
+        const out = [];
+        for (const start of given[0]) out.push(text((await mixer.player.stems[1].stream.source.read(start, 20000))[1]));
+        return [mixer.player.samples, out];
+        """,
+        starts,
+    )
+    length, windows = texts
+    truth = decoded(site.file(kind, "drums"))[1]
+    assert length == site.known.shape[1]
+    for start, text in zip(starts, windows, strict=True):
+        assert float(np.abs(floats(text) - truth[start : start + 20000]).max()) <= exact_within
+
+
+def test_ten_minutes_play_anywhere_and_only_seconds_of_them_are_held(browser: Browser, site: Site) -> None:
+    open_player(browser, site.page("long"))
+    for click_s in CLICKS_S:
+        heard = record(browser, 1.2, position=click_s - 0.4)
+        peaks = np.abs(heard).argmax(axis=1)
+        assert np.abs(heard).max() > 0.5, "the click was not heard"
+        assert int(peaks.max() - peaks.min()) == 0
+    held, duration = browser.awaited(
+        "const { mixer } = await import('/static/job.js'); return [mixer.player.heldBytes, mixer.player.duration];"
+    )
+    assert duration == pytest.approx(LONG_S)
+    whole = LONG_S * RATE * 2 * 4 * 4
+    assert 0 < held < 30e6 < whole
+
+
+def test_solo_silences_the_others_and_mute_only_its_own(browser: Browser, site: Site) -> None:
+    open_player(browser, site.page("mp3"))
+    browser.find_element("id", "play").click()
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")
+    everything = levels(browser)
+    assert min(everything.values()) > 0.02
+
+    solo = "document.querySelector('[data-stem=drums] .solo').click()"
+    browser.execute_script(solo)
+    soloed = levels(browser)
+    assert soloed["drums"] > 0.02
+    assert max(soloed[name] for name in ("vocals", "bass", "other")) < 1e-6
+    assert soloed["all"] == pytest.approx(soloed["drums"], rel=0.5)
+
+    browser.execute_script(solo)
+    browser.execute_script("document.querySelector('[data-stem=vocals] .mute').click()")
+    muted = levels(browser)
+    assert muted["vocals"] < 1e-6 < 0.02 < min(muted[name] for name in ("drums", "bass", "other"))
+    assert browser.find_element("xpath", "//button[text()='Karaoke']").get_attribute("aria-pressed") == "true"
+
+
+def decoded(path: Path) -> NDArray[np.float32]:
+    """(channels, samples), by FFmpeg."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+
+
+def levels(browser: Browser) -> dict[str, float]:
+    """What the analysers after the faders see, once the faders have come to rest: RMS by stem, and of "all"."""
+    found: dict[str, float] = browser.awaited(
+        """
+        const { mixer } = await import("/static/job.js");
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        const rms = (analyser) => {
+            const samples = new Float32Array(analyser.fftSize);
+            analyser.getFloatTimeDomainData(samples);
+            return Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length);
+        };
+        const { stems, meter } = mixer.player;
+        return Object.fromEntries([["all", rms(meter)], ...stems.map((stem) => [stem.name, rms(stem.meter)])]);
+        """
+    )
+    return found
