@@ -255,11 +255,12 @@ def state_words(view: JobView) -> str:
 
 
 def error_text(error: StemifyError, now: datetime) -> str:
-    """A refusal as a message: the sentence, and when to come back as a live timestamp."""
-    text = sentence(error.message)
+    """A refusal as a message: the sentence, and when to come back as a timestamp that Discord keeps current (in place
+    of the time of day that follows in the error's own words)."""
     if isinstance(error, ComeBackLater) and error.retry_after_s > 0:
-        text += f" Try again {moment(now + timedelta(seconds=error.retry_after_s))}."
-    return text[:1900]
+        reason = sentence(error.message).split(". ")[0].rstrip(".")
+        return f"{reason}. Try again {moment(now + timedelta(seconds=error.retry_after_s + 1))}."
+    return sentence(error.message)
 
 
 def heading(job: Job) -> str:

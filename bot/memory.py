@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS posting (
     guild_id    INTEGER,
     channel_id  INTEGER NOT NULL,
     message_id  INTEGER,
+    original    INTEGER NOT NULL,
     reply_to    INTEGER,
     token       TEXT,
     token_until REAL NOT NULL,
@@ -63,6 +64,7 @@ class Posting:
     channel_id: int
     guild_id: int | None = None
     message_id: int | None = None
+    original: bool = True  # the message is what the token's own interaction was answered with
     reply_to: int | None = None  # the message to answer where ours is still to be sent
     token: str | None = None  # of the interaction; good for 15 minutes
     token_until: float = 0.0  # unix seconds
@@ -116,14 +118,15 @@ class Memory:
 
     async def add(self, posting: Posting) -> None:
         await self._database.execute(
-            "INSERT INTO posting (job_id, user_id, guild_id, channel_id, message_id, reply_to, token, token_until,"
-            " reachable, limit_bytes, state, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO posting (job_id, user_id, guild_id, channel_id, message_id, original, reply_to, token,"
+            " token_until, reachable, limit_bytes, state, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 posting.job_id,
                 posting.user_id,
                 posting.guild_id,
                 posting.channel_id,
                 posting.message_id,
+                posting.original,
                 posting.reply_to,
                 posting.token,
                 posting.token_until,
@@ -150,7 +153,14 @@ class Memory:
         query = f"SELECT * FROM posting WHERE {where} ORDER BY created_at"  # noqa: S608  # `where` is ours
         rows = await self._database.execute_fetchall(query, tuple(values))
         return [
-            Posting(**{**dict(row), "reachable": bool(row["reachable"]), "state": PostingState(row["state"])})
+            Posting(
+                **{
+                    **dict(row),
+                    "original": bool(row["original"]),
+                    "reachable": bool(row["reachable"]),
+                    "state": PostingState(row["state"]),
+                }
+            )
             for row in rows
         ]
 
@@ -163,7 +173,7 @@ class Memory:
     async def renew(self, job_id: str, token: str, token_until: float) -> None:
         """A fresh interaction on the job's message took hold of it again."""
         await self._database.execute(
-            "UPDATE posting SET token = ?, token_until = ? WHERE job_id = ?", (token, token_until, job_id)
+            "UPDATE posting SET token = ?, token_until = ?, original = 1 WHERE job_id = ?", (token, token_until, job_id)
         )
 
     async def forget(self, job_id: str) -> None:

@@ -52,7 +52,7 @@ class Progress:
         """A fresh token for the job's message; whether somebody follows it."""
         follower = self._followers.get(job_id)
         if follower is not None:
-            follower.posting = replace(follower.posting, token=token, token_until=token_until)
+            follower.posting = replace(follower.posting, token=token, token_until=token_until, original=True)
             follower.show_again()
         return follower is not None
 

@@ -37,23 +37,35 @@ def owner_of(user: discord.abc.User) -> str:
     return f"discord:{user.id}"
 
 
-def posting_of(interaction: discord.Interaction[Stemify], message_id: int, job_id: str) -> Posting:
-    """Where the message of a job is that an interaction asks for."""
-    channel_id = interaction.channel_id or 0
+def reachable(interaction: discord.Interaction[Stemify]) -> bool:
+    """Whether the bot itself may write where it was asked, so that it does not depend on the interaction's token.
+    (Where it is wrong, Discord's refusal has the same effect.)"""
+    if interaction.guild_id is None:
+        return not interaction.context.private_channel
     allowed = interaction.app_permissions
-    member = interaction.is_guild_integration() and allowed.view_channel
-    writes = (
+    may_write = (
         allowed.send_messages_in_threads if isinstance(interaction.channel, discord.Thread) else allowed.send_messages
     )
+    known = allowed.value != 0
+    return interaction.client.get_guild(interaction.guild_id) is not None and (
+        not known or (allowed.view_channel and may_write)
+    )
+
+
+def posting_of(
+    interaction: discord.Interaction[Stemify], message_id: int, job_id: str, *, original: bool = True
+) -> Posting:
+    """Where the message of a job is that an interaction asks for. `original`: it is the interaction's own answer."""
     return Posting(
         job_id=job_id,
         user_id=interaction.user.id,
-        channel_id=channel_id,
+        channel_id=interaction.channel_id or 0,
         guild_id=interaction.guild_id,
         message_id=message_id,
+        original=original,
         token=interaction.token,
         token_until=interaction.expires_at.timestamp(),
-        reachable=(member and writes) or interaction.context.dm_channel is True,
+        reachable=reachable(interaction),
         limit_bytes=interaction.filesize_limit,
     )
 
@@ -117,7 +129,7 @@ async def _begin_another(
     name = source.filename if isinstance(source, Attachment) else "audio"
     card = layout(accepted_card(name), job_id)
     message = await persist(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
-    posting = posting_of(interaction, message.id, job_id)
+    posting = posting_of(interaction, message.id, job_id, original=False)
     try:
         await submit(bot, posting, source, options)
     except StemifyError as error:

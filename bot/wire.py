@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import discord
@@ -139,8 +139,9 @@ class Wire:
 
         if self.by_token(posting):
             hook = self.hook(posting)
+            target: Any = "@original" if posting.original else message_id
             try:
-                await persist(lambda: hook.edit_message(message_id, attachments=attached(), view=view))
+                await persist(lambda: hook.edit_message(target, attachments=attached(), view=view))
             except discord.HTTPException as error:
                 if trouble(error) is not Trouble.TOKEN_OVER:
                     raise

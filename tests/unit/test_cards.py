@@ -180,8 +180,9 @@ def test_addresses_that_discord_does_not_take_on_buttons_move_into_the_text() ->
 
 
 def test_a_refusal_for_too_much_says_when_to_come_back() -> None:
-    told = cards.error_text(QuotaExceeded(retry_after_s=600), NOW)
-    assert told == f"You have used up your jobs for this hour. Try again <t:{int(NOW.timestamp()) + 600}:R>."
+    error = QuotaExceeded("You have used your 5 jobs for this hour. It is free at 12:10 UTC.", retry_after_s=600)
+    back = int(NOW.timestamp()) + 601
+    assert cards.error_text(error, NOW) == f"You have used your 5 jobs for this hour. Try again <t:{back}:R>."
     assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Please send it again."
 
 
