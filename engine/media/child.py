@@ -30,7 +30,7 @@ from traceback import format_exc
 from typing import Any
 
 from engine.errors import BrokenAudio, Cancelled, DiskFull, InternalError, StemifyError, TooHeavy, from_wire
-from engine.media.limits import LEEWAY_S, MediaLimits
+from engine.media.limits import BUSY_FACTOR, LEEWAY_S, MediaLimits
 
 Progress = Callable[[float], None]
 
@@ -70,7 +70,7 @@ def run_child(
     )
     answer = _Answer(on_progress)
     try:
-        _listen(child, answer, time.monotonic() + limits.timeout_s, cancelled)
+        _listen(child, answer, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
     finally:
         if child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -257,7 +257,7 @@ def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
 
 def _bound(order: dict[str, Any], limits: MediaLimits) -> None:
     written = 0 if order["out"] is None else math.ceil((limits.max_duration_s + LEEWAY_S + 2) * _HIGHEST_OUT_RATE * 8)
-    cpu_s = math.ceil(limits.timeout_s) + 1
+    cpu_s = math.ceil(limits.timeout_s)
     for what, most in (
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),

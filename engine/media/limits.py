@@ -9,12 +9,16 @@ from engine.errors import TooLarge
 LEEWAY_S = 0.5
 """A track may be this much over the limit: ten minutes on the cover are often 10:00.03 in the file."""
 
+BUSY_FACTOR = 4.0
+"""A song must not be refused because its decoding had to wait for a core."""
+
 
 @dataclass(frozen=True)
 class MediaLimits:
     """Limits of one file, and of the child process that reads it.
 
-    `timeout_s` is the child's wall time (its CPU time is bounded by it too), `memory_bytes` its address space.
+    `timeout_s` is the child's CPU time (by the clock it may take `BUSY_FACTOR` times as long, on a machine that does
+    other things), `memory_bytes` its address space.
     """
 
     max_bytes: int = 50 * 1024 * 1024
