@@ -213,7 +213,8 @@ def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_
     if left_out:
         names = listed([name.capitalize() for name in left_out])
         verb = "is" if len(left_out) == 1 else "are"
-        text += f" {names} {verb} too large to attach here ({size(limit_bytes)} at most): take the links on the card."
+        most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
+        text += f" {names} {verb} too large to attach here{most}: take the links on the card."
     return text
 
 

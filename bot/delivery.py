@@ -149,9 +149,7 @@ class _Dispatch:
                 if self._part:
                     return None
         left_out = [name for name, _ in parcel.stems]
-        self._text = announcement(
-            self._view.job, self._posting.user_id, left_out=left_out, limit_bytes=min(i.size for _, i in parcel.stems)
-        )
+        self._text = announcement(self._view.job, self._posting.user_id, left_out=left_out)
         return await self._post([])
 
     async def _post(self, files: list[tuple[Path, str]]) -> discord.Message | None:
@@ -189,19 +187,20 @@ class _Dispatch:
 
     async def _to_channel(
         self,
-        channel: discord.abc.Messageable,
+        channel: discord.DMChannel | discord.PartialMessageable,
         attached: Callable[[], list[discord.File]],
         mentions: discord.AllowedMentions,
         answer_to: int | None,
     ) -> discord.Message:
         key = nonce(self._posting.job_id, self._part)
-        if answer_to is None:
+        async with self._bot.wire.door(channel.id, "send"):
+            if answer_to is None:
+                return await persist(
+                    lambda: channel.send(self._text, files=attached(), allowed_mentions=mentions, nonce=key)
+                )
+            reference = reply(answer_to, self._posting.channel_id)
             return await persist(
-                lambda: channel.send(self._text, files=attached(), allowed_mentions=mentions, nonce=key)
+                lambda: channel.send(
+                    self._text, files=attached(), allowed_mentions=mentions, nonce=key, reference=reference
+                )
             )
-        reference = reply(answer_to, self._posting.channel_id)
-        return await persist(
-            lambda: channel.send(
-                self._text, files=attached(), allowed_mentions=mentions, nonce=key, reference=reference
-            )
-        )

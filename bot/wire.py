@@ -12,7 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+from weakref import WeakValueDictionary
 
 import aiohttp
 import discord
@@ -87,6 +88,12 @@ class Wire:
         self._client = client
         self._next_edit: dict[int, float] = {}
         self._dead_tokens: set[str] = set()
+        self._doors: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+
+    def door(self, channel_id: int, kind: Literal["edit", "send"]) -> asyncio.Lock:
+        """One request of a kind at a time for each channel. discord.py's rate limiter lets a request sleep for up to
+        30 s when several wait for the same bucket and the one that would wake it has gone."""
+        return self._doors.setdefault((channel_id, kind), asyncio.Lock())
 
     def by_token(self, posting: Posting) -> bool:
         """Whether the posting's interaction still opens its message."""
@@ -150,15 +157,19 @@ class Wire:
             else:
                 return
         message = self.channel(posting).get_partial_message(message_id)
-        await persist(lambda: message.edit(attachments=attached(), view=view))
+        async with self.door(posting.channel_id, "edit"):
+            await persist(lambda: message.edit(attachments=attached(), view=view))
 
     async def post(self, posting: Posting, card: Card, *, nonce: str) -> discord.Message:
         """Send the job's message where none is there yet, as an answer to `posting.reply_to`."""
         channel, view = self.channel(posting), layout(card, posting.job_id)
-        if posting.reply_to is None:
-            return await persist(lambda: channel.send(view=view, nonce=nonce))
-        reference = reply(posting.reply_to, posting.channel_id)
-        return await persist(lambda: channel.send(view=view, nonce=nonce, reference=reference, mention_author=False))
+        async with self.door(posting.channel_id, "send"):
+            if posting.reply_to is None:
+                return await persist(lambda: channel.send(view=view, nonce=nonce))
+            reference = reply(posting.reply_to, posting.channel_id)
+            return await persist(
+                lambda: channel.send(view=view, nonce=nonce, reference=reference, mention_author=False)
+            )
 
 
 def reply(message_id: int, channel_id: int) -> discord.MessageReference:
