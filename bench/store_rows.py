@@ -1,7 +1,8 @@
 """What a look-up, a claim and a list cost in a store of 1,000 and of 1,000,000 jobs: `python -m bench.store_rows`.
 
 The large store is as a busy year leaves it if nothing were ever archived: nine of ten jobs over, a tenth waiting, many
-owners. Each figure is the median over many calls through the store, as the service makes them.
+owners. Each figure is the lower quartile over many calls through the store, as the service makes them: half the calls
+or more are disturbed when the machine has other work.
 """
 
 from __future__ import annotations
@@ -155,13 +156,14 @@ CALLS: dict[str, tuple[Call, int]] = {
 async def measure(folder: Path, sizes: Sequence[int]) -> bool:
     """Print the table; whether everything without a star is within twice."""
     stores = [await made(folder, size) for size in sizes]
-    print(f"\n{'median (99th percentile), µs':28} {sizes[0]:>18,} {sizes[1]:>18,}   ratio")
+    print(f"\n{'lower quartile (median), µs':28} {sizes[0]:>18,} {sizes[1]:>18,}   ratio")
     within = True
     for name, (call, calls) in CALLS.items():
         small, large = await timed(call, stores, calls)
-        ratio = median(large) / median(small)
+        quick = [quantiles(of, n=4)[0] for of in (small, large)]
+        ratio = quick[1] / quick[0]
         within &= name.endswith("*") or ratio <= 2
-        shown = [f"{median(of):9.0f} ({quantiles(of, n=100)[98]:6.0f})" for of in (small, large)]
+        shown = [f"{best:9.0f} ({median(of):6.0f})" for best, of in zip(quick, (small, large), strict=True)]
         print(f"{name:28} {shown[0]} {shown[1]} {ratio:7.2f}")
     small_s, large_s = (measured.opening_s for measured in stores)
     print(f"{'open, once *':28} {small_s * 1e6:18.0f} {large_s * 1e6:18.0f} {large_s / small_s:7.2f}")
