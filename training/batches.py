@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.synth import SAMPLE_RATE
+
 SCALE = 32767.0
 
 
@@ -37,6 +39,15 @@ def _stretched(audio: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return np.stack([np.interp(places, np.arange(audio.shape[1]), side) for side in audio]).astype(np.float32)
 
 
+def _equalized(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """`audio` with another balance of lows and highs, as another room, kit or amplifier would have: up to 7 dB."""
+    spectrum = np.fft.rfft(audio)
+    octaves = np.log2(np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 20)
+    points = np.linspace(octaves[0], octaves[-1], 7)
+    gains_db = np.interp(octaves, points, rng.uniform(-7, 7, len(points)))
+    return np.fft.irfft(spectrum * 10 ** (gains_db / 20), audio.shape[1]).astype(np.float32)
+
+
 def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Four stems `(4, 2, length)` that make one training mix when they are added."""
     songs = folder.songs
@@ -55,6 +66,8 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             audio = _stretched(audio, length)
         if rng.uniform() < (0.03 if together else 0.06):
             continue  # a stem that rests teaches the others not to leak into it
+        if rng.uniform() < 0.35 and audio.shape[1] == length:
+            audio = _equalized(audio, rng)
         if rng.uniform() < 0.5:
             audio = audio[::-1]
         if rng.uniform() < 0.2:
