@@ -91,8 +91,8 @@ class Wire:
         self._doors: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     def door(self, channel_id: int, kind: Literal["edit", "send"]) -> asyncio.Lock:
-        """One request of a kind at a time for each channel. discord.py's rate limiter lets a request sleep for up to
-        30 s when several wait for the same bucket and the one that would wake it has gone."""
+        """One request of a kind at a time for each channel: several that wait for one bucket of discord.py's rate
+        limiter can miss their wake-up, and then sleep for 30 s."""
         return self._doors.setdefault((channel_id, kind), asyncio.Lock())
 
     def by_token(self, posting: Posting) -> bool:

@@ -44,6 +44,7 @@ class ScriptedService(StemService):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        (folder / "w.png").write_bytes(PNG)
 
     # Jobs on disk.
 
@@ -197,7 +198,6 @@ class ScriptedService(StemService):
         path = self.folder / f"{job.id}-{name}.mp3"
         if name == "waveform":
             path = self.folder / "w.png"
-            path.write_bytes(PNG)
         if not path.exists():
             raise NotFound
         yield path
