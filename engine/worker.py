@@ -89,6 +89,7 @@ class Worker:
         from engine import attempt
         from engine.separation.batcher import Batcher
         from engine.separation.device import device_memory_bytes, device_name, use_threads
+        from engine.separation.kernels import Kernels
         from engine.separation.models import ModelLibrary
 
         self._new_attempt = attempt.Attempt
@@ -102,7 +103,8 @@ class Worker:
             memory_budget_bytes=config.model_memory_bytes,
         )
         use_threads(config.threads if config.device == "cpu" else 0)
-        self._batcher = Batcher(config.device, precision=config.precision)
+        kernels = Kernels(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
+        self._batcher = Batcher(config.device, precision=config.precision, kernels=kernels)
         self._name = device_name(config.device)
         self._loader = ThreadPoolExecutor(4, thread_name_prefix="model")
         self._running: dict[tuple[str, int], Attempt] = {}

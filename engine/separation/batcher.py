@@ -10,14 +10,18 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from engine.errors import Cancelled, OutOfMemory
+from engine.separation import gpu
 from engine.separation.forward import Forward, forward_of
+from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
 from engine.separation.runs import MixSource, Run, RunReport, StemSink, read_window
 from engine.separation.segments import Segment
@@ -35,13 +39,22 @@ class Batcher:
         precision: str = "auto",
         max_batch: int | None = None,
         allow_cpu: bool = True,
+        kernels: Kernels | None = None,
+        compiled: bool = False,
     ) -> None:
-        """`max_batch`: segments in a batch at most (default: 1 on a CPU, where larger ones only cost memory; 8 on a
-        GPU). `allow_cpu`: a GPU whose memory does not suffice for one segment is given up for the CPU."""
+        """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
+        (default: 1 on a CPU, where larger ones only cost memory; on a GPU what its memory takes, up to 16).
+        `allow_cpu`: a GPU whose memory does not suffice for one segment is given up for the CPU. `kernels`: compiled
+        ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first batches."""
         self.device = torch.device(device)
-        self.precision = precision
+        self.precision = gpu.precision_of(precision, self.device)
         self._allow_cpu = allow_cpu
-        self._max_batch = max_batch or (1 if self.device.type == "cpu" else 8)
+        self._kernels = kernels
+        self._compiled = compiled
+        on_gpu = self.device.type == "cuda"
+        self._max_batch = max_batch or (gpu.BATCH_SIZES[-1] if on_gpu else 1)
+        self._first_limit = 1 if on_gpu else self._max_batch  # until a GPU's memory has been measured
+        self._depth = 1 if on_gpu else 0  # batches that are left to the device while the next one is prepared
         self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
         self._changed = threading.Condition()
         self._runs: list[Run] = []
@@ -101,6 +114,8 @@ class Batcher:
             self._changed.notify_all()
         if thread is not None:
             thread.join()
+        if self._kernels is not None:
+            self._kernels.close()
 
     # The caller's thread
 
@@ -121,6 +136,8 @@ class Batcher:
                 raise Cancelled
             while upcoming is not None and len(run.waiting) < ahead and not run.blocks:
                 window = read_window(mix, upcoming)
+                if self.device.type == "cuda":
+                    window = window.pin_memory()
                 with self._changed:
                     if not run.waiting:
                         run.turn = max(run.turn, self._clock)
@@ -158,18 +175,22 @@ class Batcher:
     # The device's thread
 
     def _work(self) -> None:
+        launched: deque[_Launched] = deque()
+        last_ended = 0.0
         with torch.no_grad():
             while True:
                 with self._changed:
                     batch = self._next_batch()
-                    while not batch:
+                    while not batch and not launched:
                         if self._closed or not self._runs:
                             self._thread = None
                             return
                         self._changed.wait()
                         batch = self._next_batch()
-                self._serve(batch)
-                del batch
+                if batch:
+                    launched.append(self._launch(batch))
+                while launched and (not batch or len(launched) > self._depth):
+                    last_ended = self._finish(launched.popleft(), last_ended)
 
     def _next_batch(self) -> list[Entry]:
         batch: list[Entry] = []
@@ -182,7 +203,7 @@ class Batcher:
             run = self._runs[min(choices)[1]]
             if key is None:
                 self._clock = run.turn
-                limit = self._limit(run.model)
+                limit = self._limits.get(run.model, self._first_limit)
             place = run.next_with(key)
             assert place is not None
             segment, window = run.take(place)
@@ -190,60 +211,107 @@ class Batcher:
             batch.append((run, segment, window))
         return batch
 
-    def _limit(self, model: LoadedModel) -> int:
-        return self._limits.get(model, self._max_batch)
-
-    def _serve(self, batch: list[Entry]) -> None:
+    def _launch(self, batch: list[Entry]) -> _Launched:
+        """Start the work on a batch; on a GPU it may go on when this returns."""
         began = time.monotonic()
         try:
             outputs = self._compute(batch)
+            blocks = [run.add(segment, stems) for (run, segment, _), stems in zip(batch, outputs, strict=True)]
+            on_host = [None if block is None else (block[0], _to_host(block[1])) for block in blocks]
+            arrived = None
+            if self.device.type == "cuda":
+                arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                arrived.record()
+            return _Launched(batch, began, on_host, arrived)
         except Exception as error:
-            with self._changed:
-                for run, _, _ in batch:
-                    run.failure = error
-                self._changed.notify_all()
-            return
-        blocks = [run.add(segment, stems) for (run, segment, _), stems in zip(batch, outputs, strict=True)]
-        finished = [None if block is None else (block[0], block[1].cpu()) for block in blocks]
+            return _Launched(batch, began, [None] * len(batch), None, error)
+
+    def _finish(self, launched: _Launched, last_ended: float) -> float:
+        """Wait for a batch and hand out what it made final; when that was."""
+        error = launched.error
+        try:
+            if launched.arrived is not None:
+                launched.arrived.synchronize()
+        except RuntimeError as failed:
+            error = failed
         ended = time.monotonic()
+        busy_s = ended - max(launched.began, last_ended)
         with self._changed:
-            for (run, _, _), block in zip(batch, finished, strict=True):
+            for (run, _, _), block in zip(launched.batch, launched.blocks, strict=True):
                 run.done += 1
                 run.ended_at = ended
-                run.busy_s += (ended - began) / len(batch)
+                run.busy_s += busy_s / len(launched.batch)
+                run.failure = error or run.failure
                 if block is not None and not run.over:
                     run.blocks.append(block)
             self._changed.notify_all()
+        return ended
 
     def _compute(self, batch: list[Entry]) -> list[Tensor]:
         """The stems (sources, channels, window) of every entry, however many passes it takes."""
         model, member = batch[0][0].model, batch[0][1].member
-        full = False
         try:
-            windows = torch.stack([window for _, _, window in batch]).to(self.device)
-            return list(self._forward(model, member)(windows))
+            forward = self._forward(model, member)
+            windows = self._on_device([window for _, _, window in batch])
+            if self.device.type == "cuda" and model not in self._limits:
+                segment_bytes, free_bytes = gpu.measured_bytes(partial(forward, windows[:1]), self.device)
+                self._limits[model] = gpu.fitting_batch(self._max_batch, free_bytes, segment_bytes)
+            return list(forward(windows))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            full = True
-        assert full  # handled here, where the failed pass and its tensors are gone
+        # Here, not above: the error would keep the failed pass and its tensors.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(batch) > 1:
             half = len(batch) // 2
             self._limits[model] = half
             _note(batch, "The batch was halved for want of memory.")
-            return self._compute(batch[:half]) + self._compute(batch[half:])
+            return [stems.clone() for stems in self._compute(batch[:half])] + self._compute(batch[half:])
         if self.device.type == "cpu" or not self._allow_cpu:
             raise OutOfMemory
         _note(batch, "The GPU's memory did not suffice, so the CPU took over.")
         model.forget_placed(self.device)
         self.device = torch.device("cpu")
-        self._max_batch = 1
+        self._max_batch = self._first_limit = 1
+        self._limits.clear()
         return self._compute(batch)
 
+    def _on_device(self, windows: list[Tensor]) -> Tensor:
+        if self.device.type == "cpu":
+            return torch.stack(windows)
+        together = torch.empty(len(windows), *windows[0].shape, device=self.device)
+        for place, window in zip(together, windows, strict=True):
+            place.copy_(window, non_blocking=True)
+        return together
+
     def _forward(self, model: LoadedModel, member: int) -> Forward:
-        return model.placed(member, self.device, forward_of)
+        if self.device.type == "cuda":
+            return model.placed(
+                member,
+                self.device,
+                partial(gpu.GpuForward, precision=self.precision, compiled=self._compiled),
+                kind=(self.precision, self._compiled),
+                own=True,
+            )
+        return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch whose work has been started. `arrived`: when it has ended; None: it has."""
+
+    batch: list[Entry]
+    began: float
+    blocks: list[tuple[int, Tensor] | None]
+    arrived: torch.cuda.Event | None
+    error: Exception | None = None
+
+
+def _to_host(block: Tensor) -> Tensor:
+    if block.device.type == "cpu":
+        return block
+    return torch.empty(block.shape, pin_memory=True).copy_(block, non_blocking=True)
 
 
 def _note(batch: list[Entry], sentence: str) -> None:

@@ -7,6 +7,7 @@ changed. A member of an uncommon build is called as it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding,
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from engine.separation.kernels import Kernels, KernelSwitch
 from engine.separation.spectrum import Spectrum
 
 _create_grid: Callable[..., Tensor] = create_2d_sin_embedding
@@ -28,17 +30,13 @@ class Forward(Protocol):
         """(batch, channels, samples) → (batch, stems, channels, samples)."""
 
 
-class Core(Protocol):
-    """The network without its transforms: from spectrum and waveform to the stems' spectra and waveforms."""
-
-    def __call__(self, spectrum: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
-def forward_of(member: nn.Module) -> Forward:
-    """The fastest faithful way to run `member` on the device where its weights are."""
+def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
+    """The fastest faithful way to run `member` on the device where its weights are. `kernels`: compiled cores, for a
+    member on the CPU."""
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
         window = int(member.segment * member.samplerate) if member.use_train_segment else None
-        return HybridForward(member, TransformerCore(member), window_samples=window)
+        switch = KernelSwitch(kernels, member) if kernels is not None and window is not None else None
+        return HybridForward(member, TransformerCore(member), window_samples=window, switch=switch)
     if isinstance(member, HDemucs) and member.hybrid and member.cac:
         return HybridForward(member, HybridCore(member), old=member.hybrid_old)
     return StockForward(member)
@@ -69,9 +67,18 @@ class StockForward:
 class HybridForward:
     """Transforms around a core; shared by HTDemucs and HDemucs."""
 
-    def __init__(self, member: Any, core: nn.Module, *, window_samples: int | None = None, old: bool = False) -> None:
+    def __init__(
+        self,
+        member: Any,
+        core: HybridCore,
+        *,
+        window_samples: int | None = None,
+        old: bool = False,
+        switch: KernelSwitch | None = None,
+    ) -> None:
         """`window_samples`: the length that the network always works on (shorter windows get zeros at the end)."""
-        self.core: Core = core
+        self.core = core
+        self._switch = switch
         self._member = member
         self._window_samples = window_samples
         self._old = old
@@ -83,8 +90,22 @@ class HybridForward:
             if self._window_samples is not None and samples < self._window_samples:
                 windows = F.pad(windows, (0, self._window_samples - samples))
             spectrum = self._spectrum(windows)
-            parts, waves = self.core(spectrum.analyse(windows), windows)
+            parts, waves = self._run_core(spectrum.analyse(windows), windows)
             return (waves + spectrum.synthesise(parts))[..., :samples]
+
+    def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
+        compiled = self._switch(self.core.constants()) if self._switch is not None else None
+        if compiled is not None:
+            return compiled(spectrum, windows)
+        began = time.perf_counter()
+        found: tuple[Tensor, Tensor] = self.core(spectrum, windows)
+        if self._switch is not None:
+            self._switch.eager_s += time.perf_counter() - began
+        return found
+
+    def analyse(self, windows: Tensor) -> Tensor:
+        """What the core is given beside the windows themselves."""
+        return self._spectrum(windows).analyse(windows)
 
     def _spectrum(self, windows: Tensor) -> Spectrum:
         length = windows.shape[-1]
@@ -150,6 +171,10 @@ class HybridCore(nn.Module):
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
         return x, xt
 
+    def constants(self) -> dict[str, Tensor]:
+        """What is kept from one pass to the next beside the weights; empty before the first pass."""
+        return {}
+
     def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
         return torch.zeros_like(x), torch.zeros_like(x)
@@ -161,6 +186,9 @@ class TransformerCore(HybridCore):
     def __init__(self, member: Any) -> None:
         super().__init__(member)
         self._positions: dict[tuple[object, ...], Tensor] = {}
+
+    def constants(self) -> dict[str, Tensor]:
+        return {str(key[0]): value for key, value in self._positions.items()}
 
     def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         member = self.member

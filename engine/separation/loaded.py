@@ -99,14 +99,22 @@ class LoadedModel:
                 draws = member.crosstransformer.sin_random_shift + 1
         return MemberShape(samples, window, draws)
 
-    def placed(self, member: int, device: torch.device, build: Callable[[nn.Module], T], kind: object = None) -> T:
+    def placed(
+        self,
+        member: int,
+        device: torch.device,
+        build: Callable[[nn.Module], T],
+        kind: object = None,
+        *,
+        own: bool = False,
+    ) -> T:
         """What `build` makes of a member on a device: made once, and gone with the model. `kind` tells apart what
-        different callers build."""
+        different callers build; `own`: it gets a copy, to change as it likes."""
         module = self.members[member]
         key = (id(module), str(device), kind)
         with self._placing:
             if key not in self._placed:
-                here = next(module.parameters()).device == device
+                here = not own and next(module.parameters()).device == device
                 self._placed[key] = build(module if here else copy.deepcopy(module).to(device))
             found: T = self._placed[key]
         return found

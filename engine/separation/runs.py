@@ -86,6 +86,7 @@ class Run:
         self.waiting: deque[tuple[Segment, Tensor]] = deque()  # read, not yet computed
         self.blocks: deque[tuple[int, Tensor]] = deque()  # final, not yet written
         self.buffer: StemBuffer | None = None
+        self._row_index: Tensor | None = None
         self.taken = 0  # segments given to the device
         self.done = 0
         self.turn = 0.0  # when it is served next, in the batcher's virtual time
@@ -137,10 +138,15 @@ class Run:
                 )
             else:
                 self.buffer.move(stems.device)
-        if len(self.rows) != stems.shape[0] or self.rows != tuple(range(len(self.rows))):
-            stems = stems[list(self.rows)]
+        if self.rows != tuple(range(stems.shape[0])):
+            stems = stems.index_select(0, self._rows_on(stems.device))
         self.buffer.add(segment, stems[..., segment.trim : segment.trim + segment.samples])
         return self.buffer.take()
+
+    def _rows_on(self, device: torch.device) -> Tensor:
+        if self._row_index is None or self._row_index.device != device:
+            self._row_index = torch.tensor(self.rows, device=device)
+        return self._row_index
 
     def report(self) -> RunReport:
         wall_s = self.ended_at - self.started_at if self.started_at is not None else 0.0

@@ -1,0 +1,112 @@
+"""`python -m engine.separation.build_kernels FOLDER KEY`, the recipe as one line of JSON on stdin: compile a core,
+check it, and leave it in the folder. Started by `engine.separation.kernels`; ends when its stdin does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from demucs.htdemucs import HTDemucs
+from demucs.transformer import CrossTransformerEncoder
+from torch import Tensor
+
+from engine.separation.forward import TransformerCore, forward_of
+from engine.separation.kernels import CompiledCore, decoded
+
+log = logging.getLogger(__name__)
+
+_FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
+_SETTINGS = {
+    "aot_inductor.package_constants_in_so": False,  # weights are given at load, so architectures share a file
+    "always_keep_tensor_constants": True,  # also the small ones, which would be compiled in
+}
+
+
+class FixedCore(TransformerCore):
+    """A core whose positions are buffers, so that they can be told from the weights."""
+
+    def _grid_positions(self, transformer: CrossTransformerEncoder, channels: int, *sizes: Any) -> Tensor:
+        return self.get_buffer("grid")
+
+    def _line_positions(self, transformer: CrossTransformerEncoder, channels: int, *sizes: Any) -> Tensor:
+        return self.get_buffer("line")
+
+
+def build(folder: Path, key: str, recipe: dict[str, Any]) -> None:
+    """Raises `RuntimeError` when the result is not faithful, or not faster."""
+    if recipe["klass"] != "demucs.htdemucs.HTDemucs":
+        raise RuntimeError(f"{recipe['klass']} is not compiled")
+    member: Any = HTDemucs(*recipe["args"], **recipe["kwargs"]).eval()
+    member.segment = recipe["segment"]
+    windows = torch.randn(1, member.audio_channels, int(member.segment * member.samplerate))
+    forward: Any = forward_of(member)
+    forward(windows)
+    constants = forward.core.constants()
+    core = FixedCore(member)
+    for name, value in constants.items():
+        core.register_buffer(name, value)
+    spectrum = forward.analyse(windows)
+    package = folder / f"{key}.building.pt2"
+    with torch.no_grad():
+        exported = torch.export.export(core.eval(), (spectrum, windows))
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=_SETTINGS)
+        compiled = CompiledCore(package, member, constants)
+        for expected, found in zip(core(spectrum, windows), compiled(spectrum, windows), strict=True):
+            error = float((expected.double() - found.double()).square().sum())
+            snr_db = 10 * math.log10(float(expected.double().square().sum()) / max(error, 1e-300))
+            if snr_db < _FAITHFUL_DB:
+                package.unlink()
+                raise RuntimeError(f"the compiled core is only within {snr_db:.0f} dB of the eager one")
+        eager_s = min(_cpu_s(core, spectrum, windows) for _ in range(3))
+        compiled_s = min(_cpu_s(compiled, spectrum, windows) for _ in range(3))
+    log.info("CPU seconds a segment: eager %.2f, compiled %.2f", eager_s, compiled_s)
+    if compiled_s > eager_s:
+        package.unlink()
+        raise RuntimeError("the compiled core is not faster")
+    package.replace(folder / f"{key}.pt2")
+
+
+def _cpu_s(core: Any, *inputs: Tensor) -> float:
+    began = time.process_time()
+    core(*inputs)
+    return time.process_time() - began
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 64):
+        pass
+    os.killpg(0, signal.SIGKILL)  # and the compilers that are at work
+
+
+def main() -> None:
+    folder, key = Path(sys.argv[1]), sys.argv[2]
+    logging.basicConfig(level=logging.INFO)
+    line = bytearray()
+    while not line.endswith(b"\n"):  # unbuffered: the thread below reads on from here
+        line += os.read(0, 1) or b"\n"
+    recipe = json.loads(line, object_hook=decoded)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    os.nice(19)
+    scratch = folder / f"{key}.tmp"
+    os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(scratch), TORCHINDUCTOR_COMPILE_THREADS="1")
+    try:
+        build(folder, key, recipe)
+    except Exception as error:
+        (folder / f"{key}.failed").write_text(f"{error}\n")
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

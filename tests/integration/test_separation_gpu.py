@@ -1,0 +1,67 @@
+"""What a GPU is asked to do, as far as that can be tried without one."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from demucs.demucs import LocalState
+
+from engine.separation import gpu
+from engine.separation.batcher import Batcher
+from engine.separation.loaded import LoadedModel
+from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
+from tests.tiny_models import awake, tiny_hdemucs
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "free_bytes", "segment_bytes", "expected"),
+    [(16, 139 * GIB, GIB, 16), (16, 8 * GIB, GIB, 4), (16, GIB, GIB, 1), (6, 139 * GIB, GIB, 4), (16, 0, 0, 1)],
+)
+def test_the_batch_fits_the_free_memory(max_batch: int, free_bytes: int, segment_bytes: int, expected: int) -> None:
+    assert gpu.fitting_batch(max_batch, free_bytes, segment_bytes) == expected
+
+
+def test_batches_are_padded_to_the_next_fixed_size() -> None:
+    assert [gpu.padded_size(count) for count in (1, 3, 8, 9, 16, 20)] == [1, 4, 8, 16, 16, 20]
+
+
+def test_auto_is_half_on_a_gpu_and_single_on_a_cpu() -> None:
+    assert gpu.precision_of("auto", torch.device("cuda")) == "fp16"
+    assert gpu.precision_of("fp32", torch.device("cuda")) == "fp32"
+    assert gpu.precision_of("fp16", torch.device("cpu")) == "fp32"
+
+
+def test_local_attention_and_norms_stay_single() -> None:
+    network = awake(tiny_hdemucs(1))
+    windows = torch.randn(1, 2, 22050)
+    with torch.no_grad():
+        expected = network(windows)
+        gpu.to_half(network)
+        with torch.autocast("cpu", dtype=torch.float16, cache_enabled=False):
+            found = network(windows)
+    kinds = {type(m): p.dtype for m in network.modules() for p in m.parameters(recurse=False)}
+    assert kinds[torch.nn.Conv2d] == torch.float16
+    assert kinds[torch.nn.GroupNorm] == torch.float32
+    attention = [module for module in network.modules() if isinstance(module, LocalState)]
+    assert attention
+    assert all(p.dtype == torch.float32 for module in attention for p in module.parameters())
+    error = (expected - found.float()).square().sum() / expected.square().sum()
+    assert error < 10**-5.5
+
+
+def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
+    batcher = Batcher(max_batch=4)
+    batcher._depth = 1  # as on a GPU
+    model = LoadedModel.of(Echo())
+    mixes = [Mix(torch.randn(2, 1500)) for _ in range(3)]
+    sinks = [Sink() for _ in mixes]
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(run, batcher, model, mix, sink) for mix, sink in zip(mixes, sinks, strict=True)]
+        reports = [each.result() for each in runs]
+    for mix, sink in zip(mixes, sinks, strict=True):
+        torch.testing.assert_close(sink.stem("voice"), mix.signal)
+    assert [report.segments for report in reports] == [15, 15, 15]
