@@ -8,6 +8,7 @@ import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote
@@ -138,7 +139,8 @@ class FakeDiscord:
         try:
             async with self._condition, asyncio.timeout(timeout_s):
                 while not true():
-                    await self._condition.wait()
+                    with suppress(TimeoutError):  # what is waited for may also depend on the clock
+                        await asyncio.wait_for(self._condition.wait(), 1)
         except TimeoutError:
             raise AssertionError(f"waited {timeout_s} s in vain for: {what}\n{self.picture()}") from None
 

@@ -1,0 +1,108 @@
+"""`kill -9` of the main process or a worker at random points, again and again: no accepted job is lost, nobody is
+notified twice, nothing half written stays. STEMIFY_TEST_KILLS=100 for a long run,
+STEMIFY_TEST_SEED for another one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.jobs import JobResult
+from tests.acceptance.fake_discord import Channel, FakeDiscord, Guild, Message, Person, Upload
+from tests.acceptance.running import RunningBot
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+KILLS = int(os.environ.get("STEMIFY_TEST_KILLS", "3"))
+SEED = int(os.environ.get("STEMIFY_TEST_SEED", "11"))
+
+
+def workers_of(bot: RunningBot) -> list[int]:
+    """Process ids of the bot's workers."""
+    assert bot.process is not None
+    found = []
+    for task in Path(f"/proc/{bot.process.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song: Upload, chance: random.Random) -> None:
+    """Some songs, each in a channel of its own, and a kill while they are on their way."""
+    fake = bot.fake
+    for person in chance.sample(people, 2):
+        await person.slash(fake.channel(band), "stemify", file=song, quality="fast")
+        await asyncio.sleep(chance.uniform(0, 0.3))
+    await asyncio.sleep(chance.uniform(0, 4))
+    workers = workers_of(bot)
+    if workers and chance.random() < 0.3:
+        os.kill(chance.choice(workers), signal.SIGKILL)
+    else:
+        await bot.kill()
+        await bot.start()
+
+
+@pytest.mark.timeout(120 + 60 * KILLS)
+async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    write_model(tmp_path / "models")
+    make_song(tmp_path / "song.mp3", seconds=3)
+    song = Upload("song.mp3", (tmp_path / "song.mp3").read_bytes())
+    async with FakeDiscord() as fake:
+        band = fake.guild()
+        people = [Person(fake, f"p{number}") for number in range(4 + KILLS)]
+        variables = {"STEMIFY_MODELS_DIR": str(tmp_path / "models"), "STEMIFY_LIMITS__JOBS_PER_HOUR": "1000"}
+        async with RunningBot(fake, tmp_path / "data", variables=variables) as bot:
+            for _ in range(KILLS):
+                await ask_and_kill(bot, people, band, song, chance)
+            rooms = [interaction.channel for interaction in fake.interactions]
+            await fake.until(lambda: all(is_settled(room) for room in rooms), "every job's end", 60 + 20 * KILLS)
+            await asyncio.sleep(1)
+            assert await bot.stop() == 0
+            assert "Traceback" not in bot.log(), bot.log()
+    check(tmp_path / "data", rooms)
+
+
+def answer_in(room: Channel) -> Message:
+    return next(iter(room.messages.values()))
+
+
+def is_settled(room: Channel) -> bool:
+    """The job has ended and was announced; or there is none, and the message says so. (An answer that stays empty
+    belongs to a command whose bot was killed before it had written anything down; the app shows that as failed.)"""
+    messages = room.visible()
+    if not messages:
+        return True
+    if messages[0].loading:
+        return time.time() - messages[0].created_at > 25
+    told = messages[0].text
+    return "send that again" in told or (len(messages) >= 2 and ("Split into" in told or "did not work" in told))
+
+
+def check(data: Path, rooms: list[Channel]) -> None:
+    with sqlite3.connect(data / "stemify.sqlite3") as store, sqlite3.connect(data / "bot.sqlite3") as memory:
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert memory.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert memory.execute("SELECT count(*) FROM posting WHERE state <> 'done'").fetchone() == (0,)
+        rows = store.execute("SELECT place, status, result FROM jobs").fetchall()
+    accepted = {place: (status, result) for place, status, result in rows}
+    assert len(accepted) == len(rows), "one job a room"
+    for room in rooms:
+        status, result = accepted.get(f"discord:{room.id}", ("none", None))
+        pings = sum(len(message.pinged) for message in room.visible())
+        assert pings == (0 if status == "none" else 1), (status, [message.text for message in room.visible()])
+        assert status in ("none", "completed", "failed")
+        if status == "completed":
+            assert "Split into" in answer_in(room).text
+            for _, stem in JobResult.model_validate_json(result).stems:
+                assert (data / stem.path).stat().st_size == stem.size
+    assert list((data / "scratch").rglob("*")) == []
+    assert [str(path) for path in (data / "jobs").rglob("*") if path.suffix in (".part", ".tmp")] == []
