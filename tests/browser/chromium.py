@@ -61,9 +61,8 @@ class Browser(webdriver.Chrome):
         entries: list[dict[str, str]] = self.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
-    def set_window(
-        self, width: int, height: int, *, dark: bool = False, scale: float = 1, mobile: bool = False
-    ) -> None:
+    def show_as(self, width: int, height: int, *, dark: bool = False, scale: float = 1, mobile: bool = False) -> None:
+        """As on a screen of that size, in CSS pixels, with `scale` times as many real ones."""
         self.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile},

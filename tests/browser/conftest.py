@@ -34,7 +34,8 @@ class Site:
         return f"{self.url}/jobs/{self.planted[name]}"
 
     def file(self, kind: str, stem: str) -> Path:
-        return self.data / "jobs" / self.planted[kind] / "a1" / f"{stem}.{kind}"
+        suffix = kind if kind in ("flac", "wav") else "mp3"
+        return self.data / "jobs" / self.planted[kind] / "a1" / f"{stem}.{suffix}"
 
 
 def known_sound() -> Samples:
@@ -64,6 +65,7 @@ async def _plant(data: Path, known: Samples) -> dict[str, str]:
         kind: await plant(data, dict.fromkeys(names, known), title=f"Known {kind}", artist="The Testers", kind=kind)
         for kind in ("mp3", "flac", "wav")
     }
+    planted["gone"] = await plant(data, dict.fromkeys(names, known[:, :RATE]), title="Soon gone")
     planted["long"] = await plant_long(data, seconds=LONG_S, clicks_at_s=CLICKS_S)
     return planted
 

@@ -68,7 +68,7 @@ function showFailure() {
   document.title = `${job.cancelled ? "Cancelled" : "Failed"}: ${job.title}`;
   byId("failure-title").textContent = job.cancelled ? "Cancelled" : "That did not work";
   byId("failure-words").textContent = job.cancelled ? "Nothing was kept." : job.error;
-  show(byId("retry"), job.mayChange);
+  show(byId("retry"), job.mayChange && (!job.cancelled || Boolean(job.sourceUrl))); // what was sent is gone after that
   show(byId("failure"), true);
 }
 

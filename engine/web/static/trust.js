@@ -22,7 +22,10 @@ export function showTrust(job, stems) {
 }
 
 function score(label, value) {
-  return el("div", { class: "score" }, el("span", {}, label), el("meter", { min: 0, max: 1, value, "aria-label": label }), el("b", {}, percent(value)));
+  const filled = el("i");
+  filled.style.width = percent(value).replace(" ", "");
+  const meter = { class: "score-bar", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": value.toFixed(2), "aria-valuetext": percent(value) };
+  return el("div", { class: "score" }, el("span", {}, label), el("span", meter, filled), el("b", { "aria-hidden": "true" }, percent(value)));
 }
 
 function facts(job, stems) {

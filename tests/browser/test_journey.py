@@ -1,0 +1,192 @@
+"""What people do with the pages, in a real browser against the real backend."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.chromium import Browser
+from tests.browser.conftest import Site
+from tests.songs import make_song
+
+# Notes everything that the line about the stage has said, over the change of pages.
+_NOTE_STAGES = """
+    new MutationObserver(() => {
+        const words = document.getElementById("stage")?.textContent;
+        if (words) sessionStorage.setItem("stages", (sessionStorage.getItem("stages") ?? "") + "|" + words);
+    }).observe(document, { childList: true, subtree: true });
+"""
+
+
+def submit(browser: Browser, site: Site, song: Path) -> None:
+    browser.get(f"{site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+    browser.find_element(By.ID, "file").send_keys(str(song))
+    browser.find_element(By.ID, "go").click()
+
+
+def is_open(browser: Browser) -> None:
+    browser.until("return document.getElementById('player')?.dataset.state === 'paused'", timeout_s=90)
+
+
+def downloaded(folder: Path, name: str, browser: Browser) -> Path:
+    for _ in range(100):
+        found = [path for path in folder.iterdir() if path.match(name)]
+        if found:
+            return found[0]
+        browser.awaited("await new Promise((resolve) => setTimeout(resolve, 100));")
+    raise AssertionError(f"{name} did not arrive: {[path.name for path in folder.iterdir()]}")
+
+
+def test_a_song_goes_in_and_its_stems_play_and_come_out(browser: Browser, site: Site, tmp_path: Path) -> None:
+    song = tmp_path / "Sunny side.mp3"
+    make_song(song, seconds=12)
+    noting = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _NOTE_STAGES})
+    submit(browser, site, song)
+    is_open(browser)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", noting)
+    assert "/jobs/" in browser.current_url and "s=" in browser.current_url
+    assert browser.execute_script("return sessionStorage.getItem('stages')"), "no progress was shown"
+    assert browser.find_element(By.ID, "title").text == "Sunny side"
+
+    browser.find_element(By.ID, "play").click()
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")
+    browser.until("return /^0:0[1-9]/.test(document.getElementById('time').textContent)")
+    browser.find_element(By.ID, "play").click()
+
+    browser.find_element(By.ID, "zip").click()
+    with zipfile.ZipFile(downloaded(site.downloads, "*.zip", browser)) as archive:
+        assert archive.testzip() is None
+        assert len(archive.namelist()) == 4
+    stem = browser.find_element(By.CSS_SELECTOR, ".lane[data-stem=drums] a")
+    stem.click()
+    assert downloaded(site.downloads, "*drums*.mp3", browser).name == stem.get_attribute("download")
+    assert browser.complaints() == []
+
+    browser.get(f"{site.url}/")
+    assert "Sunny side" in browser.find_element(By.ID, "recent").text
+
+
+def test_a_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: Path) -> None:
+    song = tmp_path / "long.flac"
+    make_song(song, seconds=60)
+    submit(browser, site, song)
+    browser.until("return document.getElementById('cancel')?.checkVisibility()", timeout_s=60)
+    browser.find_element(By.ID, "cancel").click()
+    browser.until("return document.getElementById('failure').checkVisibility()")
+    assert browser.find_element(By.ID, "failure-title").text == "Cancelled"
+    assert not browser.find_element(By.ID, "retry").is_displayed()  # its file is gone
+
+
+def test_hostile_names_are_shown_and_do_nothing(browser: Browser, site: Site, tmp_path: Path) -> None:
+    hostile = '<img src=x onerror="hacked=1">'
+    song = tmp_path / f"{hostile}.wav"
+    make_song(song, seconds=2)
+    submit(browser, site, song)
+    is_open(browser)
+    title = browser.find_element(By.ID, "title")
+    assert "img src=x onerror" in title.text
+    assert title.find_elements(By.TAG_NAME, "img") == []
+    assert browser.execute_script("return typeof hacked") == "undefined"
+    browser.get(f"{site.url}/")
+    assert "img src=x" in browser.find_element(By.ID, "recent").text
+    assert browser.execute_script("return typeof hacked") == "undefined"
+
+
+def test_a_refusal_is_shown_in_the_words_of_the_api(browser: Browser, site: Site, tmp_path: Path) -> None:
+    text = tmp_path / "notes.mp3"
+    text.write_text("not a song at all " * 100)
+    submit(browser, site, text)
+    error = browser.until("return document.getElementById('error').textContent")
+    assert error.startswith("That is not an audio file")
+    assert browser.current_url == f"{site.url}/"
+
+    browser.find_element(By.ID, "unchoose").click()
+    browser.find_element(By.ID, "link").send_keys("https://example.com/song" + Keys.ENTER)
+    browser.until("return document.getElementById('error').textContent.includes('YouTube')")
+
+
+def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    body = browser.find_element(By.TAG_NAME, "body")
+
+    def position() -> float:
+        found: float = browser.awaited("return (await import('/static/job.js')).mixer.player.position")
+        return found
+
+    body.send_keys(Keys.SPACE)
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")
+    body.send_keys(Keys.SPACE)
+    browser.until("return document.getElementById('player').dataset.state === 'paused'")
+    body.send_keys(Keys.HOME)
+    body.send_keys(Keys.ARROW_RIGHT)
+    body.send_keys(Keys.ARROW_RIGHT)
+    body.send_keys(Keys.ARROW_LEFT)
+    assert position() == pytest.approx(5, abs=0.01)
+    body.send_keys("2")
+    assert pressed(browser) == ["drums mute"]
+    body.send_keys("2")
+    body.send_keys(Keys.SHIFT + "3")
+    assert pressed(browser) == ["bass solo"]
+    body.send_keys("0")
+    assert pressed(browser) == []
+    # A click on a wave is a place in the song.
+    browser.execute_script(
+        """
+        const wave = document.querySelector(".wave"), { left, width, top } = wave.getBoundingClientRect();
+        for (const type of ["pointerdown", "pointerup"]) wave.dispatchEvent(new PointerEvent(type,
+            { bubbles: true, button: 0, pointerId: 1, clientX: left + width * 0.6, clientY: top + 5 }));
+        """
+    )
+    assert position() == pytest.approx(9, abs=0.1)
+
+
+def pressed(browser: Browser) -> list[str]:
+    found: list[str] = browser.execute_script(
+        """return [...document.querySelectorAll(".chip[aria-pressed=true]")].map(
+            (chip) => chip.closest(".lane").dataset.stem + (chip.matches(".mute") ? " mute" : " solo"))"""
+    )
+    return found
+
+
+def test_deleting_asks_first_and_keeping_lasts(browser: Browser, site: Site) -> None:
+    browser.get(site.page("gone"))
+    is_open(browser)
+    browser.find_element(By.ID, "keep").click()
+    browser.until("return document.getElementById('expiry').textContent.includes('until you delete')")
+    browser.find_element(By.ID, "delete").click()
+    browser.find_element(By.CSS_SELECTOR, "#ask-delete button[value=no]").click()
+    browser.until("return !document.getElementById('delete').disabled")
+    assert site.file("gone", "drums").exists()
+    browser.find_element(By.ID, "delete").click()
+    browser.find_element(By.CSS_SELECTOR, "#ask-delete button[value=yes]").click()
+    browser.until("return document.getElementById('notice').textContent === 'This song was deleted.'")
+    assert not site.file("gone", "drums").exists()
+    browser.refresh()
+    browser.until("return document.getElementById('notice').textContent.startsWith('There is no such job')")
+
+
+@pytest.mark.parametrize("page", ["/", "mp3"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_fit_on_a_phone_and_a_desk(browser: Browser, site: Site, tmp_path: Path, page: str, dark: bool) -> None:
+    """The pictures are for people to look at."""
+    for width, height, mobile in ((390, 844, True), (1280, 900, False)):
+        browser.show_as(width, height, dark=dark, scale=2 if mobile else 1, mobile=mobile)
+        browser.get(f"{site.url}/" if page == "/" else site.page(page))
+        if page == "/":
+            browser.until("return document.getElementById('model').options.length > 0")
+        else:
+            is_open(browser)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        lightness = sum(int(each) for each in re.findall(r"\d+", background)[:3]) / 3
+        assert (lightness < 128) is dark
+        name = "index" if page == "/" else "job"
+        browser.shoot(tmp_path / f"{name}-{'dark' if dark else 'light'}-{width}.png")
+    assert browser.complaints() == []
