@@ -111,10 +111,13 @@ async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> No
     await acknowledge(interaction)
     bot = interaction.client
     view = await bot.service.get(job_id)
-    until = interaction.expires_at.timestamp()
-    await bot.memory.renew(job_id, interaction.token, until)
-    if not bot.progress.take_hold(job_id, interaction.token, until):
-        await _update(interaction, view)
+    posting = await bot.memory.posting(job_id)
+    if posting is not None and interaction.message is not None and posting.message_id == interaction.message.id:
+        until = interaction.expires_at.timestamp()
+        await bot.memory.renew(job_id, interaction.token, until)
+        if bot.progress.take_hold(job_id, interaction.token, until):
+            return
+    await _update(interaction, view)
 
 
 async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import discord
+
 from bot.cards import Card, deleted_card, job_card, never_accepted_card
 from bot.delivery import announce, nonce
 from bot.memory import Posting, PostingState
@@ -58,25 +60,37 @@ class Progress:
 
     async def resume(self, unfinished: Iterable[Posting]) -> None:
         """Pick up what an earlier run of the bot, or a long absence of Discord, left unfinished."""
+        doubtful = []
         for posting in unfinished:
-            if posting.job_id in self._tasks:
-                continue
             if posting.state is PostingState.SUBMITTING:
-                try:
-                    await self._bot.service.get(posting.job_id)
-                except NotFound:
-                    await self._never_accepted(posting)
-                    continue
-                await self._bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
+                doubtful.append(posting)
+            else:
+                self.follow(posting)
+        for posting in doubtful:
+            try:
+                await self._settle(posting)
+            except Exception:
+                log.exception("job %s: whether it was accepted is looked at again at the next start", posting.job_id)
+
+    async def _settle(self, posting: Posting) -> None:
+        """Follow a job that was being handed in when the bot went down, or say that it was not accepted."""
+        try:
+            await self._bot.service.get(posting.job_id)
+        except NotFound:
+            if posting.message_id is not None:
+                await self._never_accepted(posting)
+            await self._bot.memory.forget(posting.job_id)
+        else:
+            await self._bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
             self.follow(replace(posting, state=PostingState.FOLLOWING))
 
     async def _never_accepted(self, posting: Posting) -> None:
-        if posting.message_id is not None:
-            try:
-                await self._bot.wire.show(posting, never_accepted_card())
-            except Exception as error:
-                log.info("could not say that job %s was never accepted: %s", posting.job_id, error)
-        await self._bot.memory.forget(posting.job_id)
+        try:
+            await self._bot.wire.show(posting, never_accepted_card())
+        except discord.HTTPException as error:
+            if trouble(error) is Trouble.TRANSIENT:
+                raise
+            log.info("could not say that job %s was never accepted: %s", posting.job_id, error)
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
