@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo run test check bench canary clean
+.PHONY: setup demo run test check bench bench-gpu canary clean
 
 setup: $(READY)
 
@@ -31,6 +31,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+bench-gpu: setup
+	$(BIN)/python -m bench.gpu
 
 # One real video from the real YouTube: needs a network, is no part of the tests. LINK=https://… for another one.
 canary: setup

@@ -6,6 +6,7 @@ are runs, does all the work on the device. Who is served next is decided segment
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -177,7 +178,8 @@ class Batcher:
     def _work(self) -> None:
         launched: deque[_Launched] = deque()
         last_ended = 0.0
-        with torch.no_grad():
+        on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
+        with torch.no_grad(), on_device:
             while True:
                 with self._changed:
                     batch = self._next_batch()

@@ -1,0 +1,92 @@
+"""What is measured: networks of the published sizes with random weights (they cost what the published ones cost), and
+music-like noise. What it is measured against: stock Demucs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from demucs.apply import BagOfModels, apply_model
+from demucs.hdemucs import HDemucs
+from demucs.htdemucs import HTDemucs
+from torch import Tensor, nn
+
+from engine.separation.batcher import Batcher
+from engine.separation.loaded import LoadedModel
+
+SOURCES = ["drums", "bass", "other", "vocals"]
+RATE = 44100
+HTDEMUCS: dict[str, Any] = {
+    "channels": 48,
+    "bottom_channels": 512,
+    "t_layers": 5,
+    "dconv_mode": 3,
+    "dconv_comp": 8,
+    "segment": Fraction(39, 5),
+}
+
+
+def htdemucs() -> HTDemucs:
+    """41,984,456 parameters, as the published one."""
+    torch.manual_seed(0)
+    network: HTDemucs = HTDemucs(SOURCES, **HTDEMUCS)
+    return network.eval()
+
+
+def mdx_extra() -> BagOfModels:
+    """Four Hybrid Demucs with segments of 44 s."""
+    torch.manual_seed(0)
+    return BagOfModels([HDemucs(SOURCES, channels=48).eval() for _ in range(4)], segment=44)
+
+
+def song(seconds: float, seed: int = 0) -> Tensor:
+    """(2, samples), normalised: noise in bursts, so that it is neither silent nor stationary."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(2, int(seconds * RATE), generator=generator)
+    envelope = 0.3 + torch.rand(1, math.ceil(seconds * 4) + 1, generator=generator)
+    noise = noise * torch.nn.functional.interpolate(envelope[None], noise.shape[-1], mode="linear")[0]
+    return (noise - noise.mean()) / noise.std()
+
+
+def snr_db(expected: Tensor, found: Tensor) -> float:
+    """The worst stem's; (stems, channels, samples)."""
+    error = (expected.double() - found.double()).square().sum((1, 2))
+    return float((10 * torch.log10(expected.double().square().sum((1, 2)) / error.clamp_min(1e-300))).min())
+
+
+def stock(network: nn.Module, mix: Tensor, device: str = "cpu", *, shifts: int = 0, overlap: float = 0.25) -> Tensor:
+    """(stems, channels, samples), as `demucs.apply.apply_model` gives them."""
+    random.seed(0)
+    out: Tensor = apply_model(network, mix[None], shifts=shifts, overlap=overlap, device=device)[0]  # type: ignore[arg-type]
+    return out
+
+
+class Memory:
+    """A mix in memory, and a sink that keeps what it is given (or drops it)."""
+
+    def __init__(self, mix: Tensor, *, keep: bool = True) -> None:
+        self.samples = mix.shape[-1]
+        self._mix = mix
+        self._keep = keep
+        self._blocks: list[Tensor] = []
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._mix[:, start:stop]
+
+    def write(self, start: int, stems: dict[str, Tensor]) -> None:
+        if self._keep:
+            self._blocks.append(torch.stack(list(stems.values())))
+
+    def stems(self) -> Tensor:
+        return torch.cat(self._blocks, dim=-1)
+
+
+def ours(batcher: Batcher, model: LoadedModel, mix: Tensor, *, stems: Sequence[str] = SOURCES) -> Tensor:
+    """(stems, channels, samples) by our batcher, shifts 0."""
+    memory = Memory(mix)
+    batcher.run(model, memory, memory, stems=stems, shifts=0, overlap=0.25, seed=0)
+    return memory.stems()

@@ -1,0 +1,72 @@
+"""A table on the terminal, the same as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+OUT = Path(__file__).with_name("out")
+Row = Mapping[str, Any]
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Rows of the same columns, aligned."""
+    if not rows:
+        return f"\n{title}\n  nothing was measured"
+    columns = list(rows[0])
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(row[i]) for row in cells)) for i, column in enumerate(columns)]
+    lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [columns, *cells]]
+    return "\n".join(["", title, *lines])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    name = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []:
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+    return {
+        "cpu": name,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
+        "torch": torch.__version__,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save(name: str, measured: Mapping[str, Any], bars: Sequence[tuple[str, float]], unit: str) -> list[Path]:
+    """`name`.json with everything and `name`.png with the bars, in bench/out."""
+    OUT.mkdir(exist_ok=True)
+    data, picture = OUT / f"{name}.json", OUT / f"{name}.png"
+    data.write_text(json.dumps(measured, indent=2, default=str) + "\n")
+    _draw(bars, unit, picture)
+    return [data, picture]
+
+
+def _draw(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> None:
+    font = ImageFont.load_default(size=16)
+    row, left, width = 34, 330, 900
+    image = Image.new("RGB", (width, row * max(1, len(bars)) + 20), "white")
+    pen = ImageDraw.Draw(image)
+    longest = max((value for _, value in bars), default=1.0) or 1.0
+    for number, (label, value) in enumerate(bars):
+        top = 10 + number * row
+        end = left + int((width - left - 130) * value / longest)
+        pen.text((10, top + 4), label, fill="black", font=font)
+        pen.rectangle((left, top, max(end, left + 1), top + row - 10), fill="#3b6ea5")
+        pen.text((max(end, left + 1) + 8, top + 4), f"{value:.3g} {unit}", fill="black", font=font)
+    image.save(path)
