@@ -4,7 +4,7 @@
 FROM python:3.11-slim AS build
 ARG TORCH=cpu
 WORKDIR /app
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY bot bot
 COPY config config
 COPY engine engine
