@@ -41,7 +41,9 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
     for person in chance.sample(people, 2):
         await person.slash(fake.channel(band), "stemify", file=song, quality="fast")
         await asyncio.sleep(chance.uniform(0, 0.3))
-    await asyncio.sleep(chance.uniform(0, 4))
+    if chance.random() < 0.7:  # in the middle of the work
+        await fake.until(lambda: any(is_running(i.channel) for i in fake.interactions), "a job to run", 60)
+    await asyncio.sleep(chance.uniform(0, 2))
     workers = workers_of(bot)
     if workers and chance.random() < 0.3:
         os.kill(chance.choice(workers), signal.SIGKILL)
@@ -54,7 +56,7 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
 async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     write_model(tmp_path / "models")
-    make_song(tmp_path / "song.mp3", seconds=3)
+    make_song(tmp_path / "song.mp3", seconds=6)
     song = Upload("song.mp3", (tmp_path / "song.mp3").read_bytes())
     async with FakeDiscord() as fake:
         band = fake.guild()
@@ -69,6 +71,10 @@ async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path) -> None:
             assert await bot.stop() == 0
             assert "Traceback" not in bot.log(), bot.log()
     check(tmp_path / "data", rooms)
+
+
+def is_running(room: Channel) -> bool:
+    return any("▱" in message.text for message in room.visible())
 
 
 def answer_in(room: Channel) -> Message:
