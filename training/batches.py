@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.synth import SAMPLE_RATE
 
 SCALE = 32767.0
+BASS = 1  # of the four stems; its overtones differ most from font to font, so it is changed most
 
 
 class SongFolder:
@@ -39,12 +40,20 @@ def _stretched(audio: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return np.stack([np.interp(places, np.arange(audio.shape[1]), side) for side in audio]).astype(np.float32)
 
 
-def _equalized(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """`audio` with another balance of lows and highs, as another room, kit or amplifier would have: up to 7 dB."""
+def _driven(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """`audio` through an overdriven amplifier: more overtones at the same loudness."""
+    rms = float(np.sqrt((audio**2).mean())) + 1e-6
+    out = np.tanh(audio * (rng.uniform(0.7, 4) / rms) + rng.uniform(-0.5, 0.5))
+    out -= out.mean(1, keepdims=True)
+    return (out * (rms / (float(np.sqrt((out**2).mean())) + 1e-6))).astype(np.float32)
+
+
+def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, range_db: float) -> NDArray[np.float32]:
+    """`audio` with another balance of lows and highs, as another room, kit or amplifier would have."""
     spectrum = np.fft.rfft(audio)
     octaves = np.log2(np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 20)
     points = np.linspace(octaves[0], octaves[-1], 7)
-    gains_db = np.interp(octaves, points, rng.uniform(-7, 7, len(points)))
+    gains_db = np.interp(octaves, points, rng.uniform(-range_db, range_db, len(points)))
     return np.fft.irfft(spectrum * 10 ** (gains_db / 20), audio.shape[1]).astype(np.float32)
 
 
@@ -66,8 +75,10 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             audio = _stretched(audio, length)
         if rng.uniform() < (0.03 if together else 0.06):
             continue  # a stem that rests teaches the others not to leak into it
-        if rng.uniform() < 0.35 and audio.shape[1] == length:
-            audio = _equalized(audio, rng)
+        if rng.uniform() < (0.35 if stem == BASS else 0.1):
+            audio = _driven(audio, rng)
+        if rng.uniform() < (0.5 if stem == BASS else 0.35) and audio.shape[1] == length:
+            audio = _equalized(audio, rng, 14 if stem == BASS else 7)
         if rng.uniform() < 0.5:
             audio = audio[::-1]
         if rng.uniform() < 0.2:
