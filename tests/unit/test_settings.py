@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from config.settings import Settings, load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in os.environ:
+        if name.startswith("STEMIFY_"):
+            monkeypatch.delenv(name)
+
+
+def test_the_defaults_are_whole() -> None:
+    settings = load()
+    assert settings.limits.jobs_per_hour == 5
+    assert settings.limits.input_bytes == 50 * 2**20
+    assert settings.web.host == "127.0.0.1"
+
+
+def test_variables_win_over_the_own_file_which_wins_over_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("[web]\nport = 9000\nlink_lifetime_days = 7\n")
+    monkeypatch.setenv("STEMIFY_CONFIG", str(own))
+    monkeypatch.setenv("STEMIFY_WEB__PORT", "9001")
+    settings = load()
+    assert (settings.web.port, settings.web.link_lifetime_days, settings.web.host) == (9001, 7, "127.0.0.1")
+
+
+def test_lists_may_be_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_DISCORD__CDN_HOSTS", "127.0.0.1:8000, localhost:9")
+    monkeypatch.setenv("STEMIFY_WEB__API_TOKENS", "one-long-secret,two-long-secrets")
+    settings = load()
+    assert settings.discord.cdn_hosts == ["127.0.0.1:8000", "localhost:9"]
+    assert [token.get_secret_value() for token in settings.web.api_tokens] == ["one-long-secret", "two-long-secrets"]
+
+
+def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "very-secret-token")
+    assert "very-secret-token" not in repr(load())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("STEMIFY_WEB__PORT", "many"), ("STEMIFY_LIMITS__JOBS_PER_HOUR", "0"), ("STEMIFY_WORKERS__NO_SUCH", "1")],
+)
+def test_a_wrong_value_ends_the_start_with_a_sentence_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as caught:
+        load()
+    assert name.split("__")[-1].lower() in str(caught.value)
+
+
+def test_a_config_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_CONFIG", "/nowhere/own.toml")
+    with pytest.raises(SystemExit, match="not a file"):
+        load()
+
+
+def test_the_compose_file_is_yaml_and_sets_only_settings_that_exist() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"stemify", "stemify-cuda"}
+    for service in services.values():
+        assert service["read_only"] and service["volumes"] == ["data:/data"]
+    for name in {*re.findall(r"STEMIFY_\w+", text), *re.findall(r"STEMIFY_\w+", (ROOT / "Dockerfile").read_text())}:
+        model: type[BaseModel] = Settings
+        *sections, last = name.removeprefix("STEMIFY_").lower().split("__")
+        for section in sections:
+            kind = model.model_fields[section].annotation
+            assert isinstance(kind, type) and issubclass(kind, BaseModel)
+            model = kind
+        assert last in model.model_fields, name
