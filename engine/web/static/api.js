@@ -38,7 +38,11 @@ export function refusalOf(status, text) {
     const { code, message } = JSON.parse(text).error;
     return new Refused(String(message), String(code), status);
   } catch {
-    return new Refused(`The server answered ${status}, and not in a way that this page understands.`, "unknown", status);
+    return new Refused(
+      `The server answered ${status}, and not in a way that this page understands.`,
+      "unknown",
+      status,
+    );
   }
 }
 

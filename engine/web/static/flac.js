@@ -14,7 +14,7 @@ export class FlacSource {
     const source = new FlacSource();
     source.file = file;
     let at = 4;
-    for (let isLast = false; !isLast; ) {
+    for (let isLast = false; !isLast;) {
       const head = await file.read(at, at + 38, signal);
       if (head.length < 4) throw new Error("This flac file cannot be played here.");
       isLast = head[0] >> 7 === 1;

@@ -85,10 +85,10 @@ function subframe(bits, samples, width) {
   width -= wasted;
   const out = new Int32Array(samples);
   if (type === 0) out.fill(bits.signed(width));
-  else if (type === 1) for (let i = 0; i < samples; i++) out[i] = bits.signed(width);
+  else if (type === 1) { for (let i = 0; i < samples; i++) out[i] = bits.signed(width); }
   else if (type >= 8 && type <= 12) fixed(bits, out, type - 8, width);
   else if (type >= 32) linear(bits, out, type - 31, width);
-  if (wasted) for (let i = 0; i < samples; i++) out[i] <<= wasted;
+  if (wasted) { for (let i = 0; i < samples; i++) out[i] <<= wasted; }
   return out;
 }
 

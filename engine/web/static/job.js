@@ -6,7 +6,7 @@ import { Mixer } from "./mixer.js";
 import { follow, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
 import { showTrust } from "./trust.js";
-import { STEM_NAMES, bytes, clock, day } from "./words.js";
+import { bytes, clock, day, STEM_NAMES } from "./words.js";
 
 const id = location.pathname.split("/")[2];
 export let job = null;
@@ -41,8 +41,11 @@ function badges() {
   const words = [model, quality, outputFormat];
   if (removeVocals) words.push("karaoke");
   byId("badges").replaceChildren(...words.map((word) => el("li", {}, word)));
-  if (job.sourceUrl?.startsWith("https://www.youtube.com/"))
-    byId("badges").append(el("li", {}, el("a", { href: job.sourceUrl, rel: "noreferrer noopener", target: "_blank" }, "YouTube")));
+  if (job.sourceUrl?.startsWith("https://www.youtube.com/")) {
+    byId("badges").append(
+      el("li", {}, el("a", { href: job.sourceUrl, rel: "noreferrer noopener", target: "_blank" }, "YouTube")),
+    );
+  }
 }
 
 function watch() {
@@ -76,7 +79,14 @@ async function showResult() {
   document.title = job.title;
   const stems = Object.entries(job.result.stems)
     .filter(([name, info]) => info && job.files[name])
-    .map(([name, info]) => ({ name, info, url: here(job.files[name]), size: info.size, format: info.format, filename: info.filename }));
+    .map(([name, info]) => ({
+      name,
+      info,
+      url: here(job.files[name]),
+      size: info.size,
+      format: info.format,
+      filename: info.filename,
+    }));
   showTrust(job, stems);
   showFiles(stems);
   show(byId("player"), true);
@@ -98,9 +108,14 @@ function showFiles(stems) {
       el(
         "li",
         { "data-stem": name },
-        el("a", { href: `${url}&download`, download: info.filename }, el("b", {}, STEM_NAMES[name] ?? name), el("span", { class: "filename" }, info.filename)),
+        el(
+          "a",
+          { href: `${url}&download`, download: info.filename },
+          el("b", {}, STEM_NAMES[name] ?? name),
+          el("span", { class: "filename" }, info.filename),
+        ),
         el("span", { class: "hint" }, `${clock(info.duration)} · ${bytes(info.size)}`),
-      ),
+      )
     ),
   );
   byId("expiry").textContent = job.keep
@@ -143,10 +158,16 @@ onPress("retry", async () => {
 
 try {
   await load();
-  remember({ id, title: job.artist ? `${job.artist} – ${job.title}` : job.title, href: `/jobs/${id}?${job.pageQuery}` });
+  remember({
+    id,
+    title: job.artist ? `${job.artist} – ${job.title}` : job.title,
+    href: `/jobs/${id}?${job.pageQuery}`,
+  });
   if (job.status !== "completed" && job.status !== "failed") watch();
 } catch (error) {
-  byId("title").textContent = error.status === 401 ? "This page is not open to everybody" : "There is nothing to hear here";
+  byId("title").textContent = error.status === 401
+    ? "This page is not open to everybody"
+    : "There is nothing to hear here";
   notice(error);
   if (error.status === 404) forget(id);
 }

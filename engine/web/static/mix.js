@@ -65,8 +65,9 @@ function presetsFor(names) {
     presets.push({ label: "Karaoke", hint: "no vocals", heard: without("vocals") });
     presets.push({ label: "Only vocals", heard: ["vocals"] });
   }
-  for (const name of ["drums", "bass", "guitar", "piano"])
+  for (const name of ["drums", "bass", "guitar", "piano"]) {
     if (names.includes(name)) presets.push({ label: `No ${name}`, heard: without(name) });
+  }
   return presets;
 }
 

@@ -4,7 +4,7 @@ import { byId, el, icon } from "./dom.js";
 import { Mix } from "./mix.js";
 import { Player } from "./player.js";
 import { Waveform } from "./waveform.js";
-import { STEM_NAMES, bytes, clock, spokenTime } from "./words.js";
+import { bytes, clock, spokenTime, STEM_NAMES } from "./words.js";
 
 const JUMP_S = 5;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -40,23 +40,62 @@ export class Mixer {
   #lane(stem, index, peaks, loudest) {
     const name = STEM_NAMES[stem.name] ?? stem.name;
     const button = (letter, word, action) =>
-      el("button", { type: "button", class: `chip ${word}`, "aria-pressed": "false", "aria-label": `${word === "mute" ? "Mute" : "Solo"} ${name}`, title: `${word === "mute" ? "Mute" : "Solo"} (${word === "mute" ? "" : "shift+"}${index + 1})`, onclick: action }, letter);
+      el("button", {
+        type: "button",
+        class: `chip ${word}`,
+        "aria-pressed": "false",
+        "aria-label": `${word === "mute" ? "Mute" : "Solo"} ${name}`,
+        title: `${word === "mute" ? "Mute" : "Solo"} (${word === "mute" ? "" : "shift+"}${index + 1})`,
+        onclick: action,
+      }, letter);
     const mute = button("M", "mute", () => this.mix.toggleMute(stem.name));
     const solo = button("S", "solo", () => this.mix.toggleSolo(stem.name));
-    const volume = el("input", { type: "range", min: 0, max: 100, value: 100, class: "fader", "aria-label": `Volume of ${name}` });
+    const volume = el("input", {
+      type: "range",
+      min: 0,
+      max: 100,
+      value: 100,
+      class: "fader",
+      "aria-label": `Volume of ${name}`,
+    });
     volume.addEventListener("input", () => this.mix.setVolume(stem.name, volume.value / 100));
     volume.addEventListener("dblclick", () => this.mix.setVolume(stem.name, 1));
     const meter = el("i");
     const wave = new Waveform(peaks, loudest);
     this.#scrub(wave.element);
-    const download = el("a", { class: "icon-button", href: `${stem.url}&download`, download: stem.filename, "aria-label": `Download ${name}, ${bytes(stem.size)}`, title: `Download ${bytes(stem.size)}` }, icon("download"));
-    const head = el("div", { class: "lane-head" }, el("span", { class: "lane-name" }, name), el("span", { class: "meter", "aria-hidden": "true" }, meter), mute, solo, volume);
-    const element = el("section", { class: "lane", "data-stem": stem.name, "aria-label": name }, head, wave.element, download);
+    const download = el("a", {
+      class: "icon-button",
+      href: `${stem.url}&download`,
+      download: stem.filename,
+      "aria-label": `Download ${name}, ${bytes(stem.size)}`,
+      title: `Download ${bytes(stem.size)}`,
+    }, icon("download"));
+    const head = el(
+      "div",
+      { class: "lane-head" },
+      el("span", { class: "lane-name" }, name),
+      el("span", { class: "meter", "aria-hidden": "true" }, meter),
+      mute,
+      solo,
+      volume,
+    );
+    const element = el(
+      "section",
+      { class: "lane", "data-stem": stem.name, "aria-label": name },
+      head,
+      wave.element,
+      download,
+    );
     return { stem, element, mute, solo, volume, meter, wave, level: 0 };
   }
 
   #preset(preset) {
-    const button = el("button", { type: "button", class: "pill", title: preset.hint, onclick: () => this.mix.apply(preset) }, preset.label);
+    const button = el("button", {
+      type: "button",
+      class: "pill",
+      title: preset.hint,
+      onclick: () => this.mix.apply(preset),
+    }, preset.label);
     const update = () => button.setAttribute("aria-pressed", this.mix.isActive(preset));
     this.mix.addEventListener("change", update);
     update();
@@ -78,7 +117,10 @@ export class Mixer {
     byId("master").addEventListener("input", (event) => this.mix.setMaster(event.target.value / 100));
     // After a click the keys are the player's again, not the button's.
     byId("player").addEventListener("click", (event) => event.detail > 0 && event.target.closest("button")?.blur());
-    byId("player").addEventListener("pointerup", (event) => event.target.matches?.("input[type=range]") && event.target.blur());
+    byId("player").addEventListener(
+      "pointerup",
+      (event) => event.target.matches?.("input[type=range]") && event.target.blur(),
+    );
   }
 
   /** Click or drag on a wave to go there. */
@@ -165,8 +207,9 @@ export class Mixer {
     this.frame = null;
     this.#moved();
     for (const lane of this.lanes) this.#meter(lane);
-    if (this.player.isGoing || this.lanes.some((lane) => lane.level > 0.01))
+    if (this.player.isGoing || this.lanes.some((lane) => lane.level > 0.01)) {
       this.frame = requestAnimationFrame(() => this.#animate());
+    }
   }
 
   #meter(lane) {
@@ -207,11 +250,13 @@ export class Mixer {
   }
 }
 
-/** The level that fills a lane's height, the same for all stems: of their highest peaks all but the last per cent, so
+/** The level that fills a lane's height, the same for all stems: reached by the highest twentieth of their peaks, so
  * that one click does not make everything else small. */
 function tallest(shapes) {
-  const levels = shapes.flatMap(({ low, high }) => high.map((each, bin) => Math.max(each, -low[bin]))).sort((a, b) => a - b);
-  return Math.max(1, levels[Math.floor(levels.length * 0.99)] ?? 1);
+  const levels = shapes.flatMap(({ low, high }) => high.map((each, bin) => Math.max(each, -low[bin]))).sort((a, b) =>
+    a - b
+  );
+  return Math.max(1, levels[Math.floor(levels.length * 0.95)] ?? 1);
 }
 
 function setRange(input, value) {

@@ -26,8 +26,9 @@ export class Mp3Source {
     source.file = file;
     const tag = await file.read(0, 10, signal);
     let at = 0;
-    if (tag[0] === 0x49 && tag[1] === 0x44 && tag[2] === 0x33)
+    if (tag[0] === 0x49 && tag[1] === 0x44 && tag[2] === 0x33) {
       at = 10 + ((tag[6] << 21) | (tag[7] << 14) | (tag[8] << 7) | tag[9]);
+    }
     const head = await file.read(at, at + 4096, signal);
     let skip = 0;
     while (skip < head.length && !frameAt(head, skip)) skip++;

@@ -24,6 +24,7 @@ export class Player extends EventTarget {
   #run = null; // what sounds now: {bus, songStart, next, sources}
   #from = 0; // samples; where it stands while nothing sounds
   #timer = null;
+  #opening = null;
 
   /** `stems`: [{name, url, size, format}]. `duration`: seconds, until the stems are open. */
   constructor(stems, { duration, level = 1 }) {
@@ -34,25 +35,28 @@ export class Player extends EventTarget {
     this.master = 1;
   }
 
-  /** Open the stems and begin to read. Throws what went wrong. */
-  async load() {
-    if (this.state !== "idle" && this.state !== "failed") return;
-    this.#become("loading");
-    try {
-      const decode = (bytes) => this.context.decodeAudioData(bytes);
-      // The rate of the context is that of the stems, which only they know; mp3s are decoded after this.
-      const sources = await Promise.all(this.stems.map((stem) => openSource(stem, decode)));
-      this.sampleRate = sources[0].sampleRate;
-      this.samples = Math.max(...sources.map((source) => source.samples));
-      this.duration = this.samples / this.sampleRate;
-      this.#wire(sources);
-      this.#from = Math.min(this.#from, this.samples);
-      this.#become("paused");
-      this.#want();
-    } catch (error) {
+  /** Open the stems and begin to read. Throws what went wrong; may then be tried again. */
+  load() {
+    this.#opening ??= this.#open().catch((error) => {
+      this.#opening = null;
       this.#fail(error);
       throw error;
-    }
+    });
+    return this.#opening;
+  }
+
+  async #open() {
+    this.#become("loading");
+    const decode = (bytes) => this.context.decodeAudioData(bytes);
+    // The rate of the context is that of the stems, which only they know; mp3s are decoded after this.
+    const sources = await Promise.all(this.stems.map((stem) => openSource(stem, decode)));
+    this.sampleRate = sources[0].sampleRate;
+    this.samples = Math.max(...sources.map((source) => source.samples));
+    this.duration = this.samples / this.sampleRate;
+    this.#wire(sources);
+    this.#from = Math.min(this.#from, this.samples);
+    this.#become("paused");
+    this.#want();
   }
 
   #wire(sources) {
@@ -103,11 +107,13 @@ export class Player extends EventTarget {
   }
 
   async play() {
+    this.context?.resume(); // now, while the browser still remembers the gesture that it wants
     await this.load();
     if (this.isGoing) return;
     if (this.#from >= this.samples) this.#from = 0;
     clearTimeout(this.resting);
-    this.context.resume(); // resolves when a gesture allows it; until then the clock stands still
+    this.error = null;
+    this.context.resume(); // until a gesture allows it, the clock stands still
     this.#become("waiting");
     this.#timer ??= setInterval(() => this.#pump(), PUMP_MS);
     this.#want();
@@ -146,7 +152,9 @@ export class Player extends EventTarget {
   }
 
   #want() {
-    const at = this.#run ? Math.max(this.#run.first, this.context.currentTime * this.sampleRate - this.#run.songStart) : this.#from;
+    const at = this.#run
+      ? Math.max(this.#run.first, this.context.currentTime * this.sampleRate - this.#run.songStart)
+      : this.#from;
     for (const stem of this.stems) stem.stream?.want(this.#window(Math.min(at, this.samples - 1)));
   }
 

@@ -10,7 +10,8 @@ const running = new Map();
 async function answer({ open, read }, signal) {
   if (open) {
     const kind = { wav: WavSource, flac: FlacSource }[open.format];
-    const { sampleRate, samples } = sources[sources.push(await kind.open(new RangedFile(open.url, open.size), signal)) - 1];
+    const { sampleRate, samples } =
+      sources[sources.push(await kind.open(new RangedFile(open.url, open.size), signal)) - 1];
     return [{ source: sources.length - 1, sampleRate, samples }, []];
   }
   const channels = await sources[read.source].read(read.start, read.count, signal);

@@ -34,11 +34,13 @@ export class StemStream {
   /** Have the windows from this one on; let go of what lies before the one before it, and too far ahead. */
   want(window) {
     this.#at = window;
-    for (const held of this.#buffers.keys())
+    for (const held of this.#buffers.keys()) {
       if (held < window - 1 || held > window + AHEAD) this.#buffers.delete(held);
+    }
     const next = this.#nextMissing();
-    if (this.#loading && (next === null || this.#loading.window < window || this.#loading.window > window + AHEAD))
+    if (this.#loading && (next === null || this.#loading.window < window || this.#loading.window > window + AHEAD)) {
       this.#loading.stop.abort();
+    }
     if (!this.#loading) this.#load();
   }
 
@@ -49,13 +51,14 @@ export class StemStream {
   }
 
   #nextMissing() {
-    for (let window = this.#at; window <= this.#at + AHEAD && window < this.windows; window++)
+    for (let window = this.#at; window <= this.#at + AHEAD && window < this.windows; window++) {
       if (!this.#buffers.has(window)) return window;
+    }
     return null;
   }
 
   async #load() {
-    for (let window; (window = this.#nextMissing()) !== null; ) {
+    for (let window; (window = this.#nextMissing()) !== null;) {
       const stop = new AbortController();
       this.#loading = { window, stop };
       try {

@@ -1,7 +1,7 @@
 // What was measured about a result, in plain words and in numbers.
 
 import { byId, el, icon, show } from "./dom.js";
-import { STEM_NAMES, clock, counted, day, decibels, percent } from "./words.js";
+import { clock, counted, day, decibels, percent, STEM_NAMES } from "./words.js";
 
 const SCORES = [
   ["vocalIsolation", "Vocals"],
@@ -12,10 +12,21 @@ const SCORES = [
 
 export function showTrust(job, stems) {
   const { trust, qualityMetrics: quality, processing } = job.result;
-  byId("facts").replaceChildren(...facts(job, stems).map(([mood, text]) => el("li", { class: mood }, icon(mood === "warn" ? "alert" : "check"), el("span", {}, text))));
-  const scores = quality ? [["overallScore", "Overall"], ...SCORES].filter(([key]) => typeof quality[key] === "number") : [];
+  byId("facts").replaceChildren(
+    ...facts(job, stems).map(([mood, text]) =>
+      el("li", { class: mood }, icon(mood === "warn" ? "alert" : "check"), el("span", {}, text))
+    ),
+  );
+  const scores = quality
+    ? [["overallScore", "Overall"], ...SCORES].filter(([key]) => typeof quality[key] === "number")
+    : [];
   byId("scores").replaceChildren(...scores.map(([key, label]) => score(label, quality[key])));
-  if (quality) byId("scores").append(el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems (${quality.method}).`));
+  if (quality) {
+    byId("scores").append(
+      el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems (${quality.method}).`),
+    );
+  }
+  show(byId("scores"), Boolean(quality));
   const numbers = trust ? inNumbers(job, trust, processing) : [];
   byId("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   show(byId("details"), numbers.length > 0);
@@ -24,8 +35,22 @@ export function showTrust(job, stems) {
 function score(label, value) {
   const filled = el("i");
   filled.style.width = percent(value).replace(" ", "");
-  const meter = { class: "score-bar", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": value.toFixed(2), "aria-valuetext": percent(value) };
-  return el("div", { class: "score" }, el("span", {}, label), el("span", meter, filled), el("b", { "aria-hidden": "true" }, percent(value)));
+  const meter = {
+    class: "score-bar",
+    role: "meter",
+    "aria-label": label,
+    "aria-valuemin": 0,
+    "aria-valuemax": 1,
+    "aria-valuenow": value.toFixed(2),
+    "aria-valuetext": percent(value),
+  };
+  return el(
+    "div",
+    { class: "score" },
+    el("span", {}, label),
+    el("span", meter, filled),
+    el("b", { "aria-hidden": "true" }, percent(value)),
+  );
 }
 
 function facts(job, stems) {
@@ -34,13 +59,25 @@ function facts(job, stems) {
   if (trust) {
     list.push(sumFact(trust.residualDb, job.options.removeVocals));
     if (Math.abs(trust.gainDb) < 0.005) list.push(["good", "The volume was left as it was."]);
-    else list.push(["good", `All stems were turned ${trust.gainDb > 0 ? "up" : "down"} by the same ${decibels(Math.abs(trust.gainDb)).replace("+", "")}, so they still belong together.`]);
-    list.push(trust.clippedSamples ? ["warn", `${counted(trust.clippedSamples, "sample")} had to be cut off at full scale.`] : ["good", "Nothing is clipped."]);
+    else {list.push([
+        "good",
+        `All stems were turned ${trust.gainDb > 0 ? "up" : "down"} by the same ${
+          decibels(Math.abs(trust.gainDb)).replace("+", "")
+        }, so they still belong together.`,
+      ]);}
+    list.push(
+      trust.clippedSamples
+        ? ["warn", `${counted(trust.clippedSamples, "sample")} had to be cut off at full scale.`]
+        : ["good", "Nothing is clipped."],
+    );
   }
   for (const { name, info } of stems) {
     const stem = STEM_NAMES[name] ?? name;
-    if (info.peakDb === null || info.silenceShare === 1) list.push(["good", `${stem}: nothing to be heard in this song.`]);
-    else if (info.silenceShare >= 0.05) list.push(["good", `${stem}: silent for ${percent(info.silenceShare)} of the song.`]);
+    if (info.peakDb === null || info.silenceShare === 1) {
+      list.push(["good", `${stem}: nothing to be heard in this song.`]);
+    } else if (info.silenceShare >= 0.05) {
+      list.push(["good", `${stem}: silent for ${percent(info.silenceShare)} of the song.`]);
+    }
   }
   for (const note of trust?.notes ?? []) list.push(["warn", note]);
   return list;
@@ -50,7 +87,9 @@ function sumFact(residualDb, isKaraoke) {
   const together = isKaraoke ? "Vocals and instrumental" : "Together the stems";
   if (residualDb === null || residualDb <= -80) return ["good", `${together} are the song again, exactly.`];
   const share = 100 * 10 ** (residualDb / 20);
-  const rest = `what differs is ${share < 1 ? share.toFixed(share < 0.1 ? 3 : 1) : Math.round(share)} % of its level (${decibels(residualDb)})`;
+  const rest = `what differs is ${share < 1 ? share.toFixed(share < 0.1 ? 3 : 1) : Math.round(share)} % of its level (${
+    decibels(residualDb)
+  })`;
   return residualDb <= -20
     ? ["good", `${together} give the song back: ${rest}.`]
     : ["warn", `${together} are not quite the song: ${rest}.`];
@@ -59,10 +98,16 @@ function sumFact(residualDb, isKaraoke) {
 function inNumbers(job, trust, processing) {
   const rows = [
     ["Model", job.result.modelUsed],
-    ["Segments", `${trust.segments} × the model over ${trust.segmentS.toFixed(1)} s, ${percent(trust.overlap)} overlap`],
+    [
+      "Segments",
+      `${trust.segments} × the model over ${trust.segmentS.toFixed(1)} s, ${percent(trust.overlap)} overlap`,
+    ],
     ["Shifts", trust.shifts ? `${trust.shifts} (seed ${trust.seed})` : "none"],
     ["Device", trust.device],
-    ["Took", clock(job.result.processingTime) + (job.result.processingTime < 60 ? ` (${job.result.processingTime} s)` : "")],
+    [
+      "Took",
+      clock(job.result.processingTime) + (job.result.processingTime < 60 ? ` (${job.result.processingTime} s)` : ""),
+    ],
     ["Separated on", day(job.updatedAt)],
   ];
   if (processing) rows.push(["Memory, peak", `${processing.memoryUsage.toLocaleString("en")} MB`]);

@@ -1,6 +1,6 @@
 // The first page: a file or a link, some choices, off it goes.
 
-import { ask, authorization, here, Refused, refusalOf, storedToken, storeToken } from "./api.js";
+import { ask, authorization, here, refusalOf, Refused, storedToken, storeToken } from "./api.js";
 import { byId, el, show } from "./dom.js";
 import { recent } from "./recent.js";
 import { bytes } from "./words.js";
@@ -27,7 +27,9 @@ function choose(chosen) {
   }
   byId("chosen-name").textContent = file.name;
   byId("chosen-size").textContent = bytes(file.size);
-  if (file.size > choices.maxBytes) tell(new Error(`That file is larger than ${Math.round(choices.maxBytes / 2 ** 20)} MB. Send a smaller one.`));
+  if (file.size > choices.maxBytes) {
+    tell(new Error(`That file is larger than ${Math.round(choices.maxBytes / 2 ** 20)} MB. Send a smaller one.`));
+  }
   byId("go").focus();
 }
 
@@ -45,7 +47,9 @@ function options() {
 
 function showModels() {
   const standard = choices.models.find(({ name }) => name === "htdemucs");
-  const list = choices.models.map(({ name, usable }) => el("option", { value: name, disabled: !usable }, usable ? name : `${name} (not available)`));
+  const list = choices.models.map(({ name, usable }) =>
+    el("option", { value: name, disabled: !usable }, usable ? name : `${name} (not available)`)
+  );
   if (!standard || standard.usable) list.unshift(el("option", { value: AUTO }, "Automatic"));
   byId("model").replaceChildren(...list);
   const firstUsable = choices.models.find(({ usable }) => usable);
@@ -56,7 +60,9 @@ function showModels() {
 function modelHint() {
   const model = choices.models.find(({ name }) => name === byId("model").value);
   const missing = choices.models.filter(({ usable }) => !usable).map(({ name, reason }) => `${name}: ${reason}`);
-  byId("model-hint").textContent = model ? `${model.description}.` : "The standard model; for the best quality, the fine-tuned one.";
+  byId("model-hint").textContent = model
+    ? `${model.description[0].toUpperCase()}${model.description.slice(1)}.`
+    : "The standard model; for the best quality, the fine-tuned one.";
   byId("model").title = missing.join("\n");
 }
 
@@ -81,7 +87,8 @@ function send() {
       const page = /<([^>]+)>;\s*rel="alternate"/.exec(request.getResponseHeader("Link") ?? "")?.[1];
       resolve(page ? here(page) : `/jobs/${encodeURIComponent(JSON.parse(request.responseText).jobId)}`);
     };
-    request.onerror = () => reject(new Refused("The upload broke off. Look at your connection and try again.", "unreachable", 0));
+    request.onerror = () =>
+      reject(new Refused("The upload broke off. Look at your connection and try again.", "unreachable", 0));
     request.onabort = () => reject(null);
     sending = request;
     request.send(body);
@@ -90,7 +97,9 @@ function send() {
 
 function sent(loaded, total) {
   byId("sent").value = total ? (100 * loaded) / total : 0;
-  byId("sent-words").textContent = loaded < total ? `Sending: ${bytes(loaded)} of ${bytes(total)}` : "Sent. The server is listening to it…";
+  byId("sent-words").textContent = loaded < total
+    ? `Sending: ${bytes(loaded)} of ${bytes(total)}`
+    : "Sent. The server is listening to it…";
 }
 
 byId("form").addEventListener("submit", async (event) => {
@@ -151,4 +160,6 @@ showModels();
 show(byId("link-part"), choices.links && !file);
 show(byId("token-part"), choices.wantsToken);
 byId("token").value = storedToken();
-byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${Math.round(choices.maxDurationS / 60)} minutes and ${Math.round(choices.maxBytes / 2 ** 20)} MB`;
+byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${
+  Math.round(choices.maxDurationS / 60)
+} minutes and ${Math.round(choices.maxBytes / 2 ** 20)} MB`;

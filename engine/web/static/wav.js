@@ -40,11 +40,13 @@ export class WavSource {
       // The first byte is shifted in as the lowest, the last carries the sign: as if all were 32 bits wide.
       let at = channel * this.bytes;
       if (this.bytes === 3) {
-        for (let i = 0; i < present; i++, at += this.frameBytes)
+        for (let i = 0; i < present; i++, at += this.frameBytes) {
           out[i] = ((raw[at] << 8) | (raw[at + 1] << 16) | (raw[at + 2] << 24)) / 0x80000000;
+        }
       } else {
-        for (let i = 0; i < present; i++, at += this.frameBytes)
+        for (let i = 0; i < present; i++, at += this.frameBytes) {
           out[i] = ((raw[at] << 16) | (raw[at + 1] << 24)) / 0x80000000;
+        }
       }
     }
     return channels;

@@ -52,7 +52,7 @@ export class Waveform {
       const to = Math.max(from + 1, Math.floor(((index + 1) * bins) / count));
       let sum = 0;
       for (let bin = from; bin < to; bin++) sum += this.levels[bin] ?? 0;
-      return Math.min(1, (sum / (to - from)) ** 0.75);
+      return Math.min(1, (sum / (to - from)) ** 0.85);
     });
   }
 }

@@ -37,7 +37,9 @@ export function about(seconds) {
 }
 
 export function bytes(count) {
-  return count < 1e6 ? `${Math.max(1, Math.round(count / 1e3))} kB` : `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)} MB`;
+  return count < 1e6
+    ? `${Math.max(1, Math.round(count / 1e3))} kB`
+    : `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)} MB`;
 }
 
 export function decibels(value, digits = 1) {
