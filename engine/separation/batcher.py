@@ -29,6 +29,8 @@ from engine.separation.segments import Segment
 
 Entry = tuple[Run, Segment, Tensor]
 
+_AHEAD_BYTES = 1 << 28
+_CPU_TOOK_OVER = "The GPU's memory did not suffice, so the CPU took over."
 _POLL_S = 0.05  # how soon a waiting run sees that it was cancelled
 
 
@@ -56,12 +58,14 @@ class Batcher:
         self._max_batch = max_batch or (gpu.BATCH_SIZES[-1] if on_gpu else 1)
         self._first_limit = 1 if on_gpu else self._max_batch  # until a GPU's memory has been measured
         self._depth = 1 if on_gpu else 0  # batches that are left to the device while the next one is prepared
+        self._graphs = gpu.GraphPool()
         self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
         self._changed = threading.Condition()
         self._runs: list[Run] = []
         self._clock = 0.0  # virtual time: the turn of the run served last
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._gave_up_gpu = False
 
     def run(
         self,
@@ -94,6 +98,8 @@ class Batcher:
             if self._closed:
                 raise Cancelled
             self._runs.append(run)
+            if self._gave_up_gpu:
+                run.note(_CPU_TOOK_OVER)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"batcher {self.device}", daemon=True)
                 self._thread.start()
@@ -129,7 +135,7 @@ class Batcher:
         cancelled: threading.Event | None,
     ) -> None:
         unread = iter(run.plan.segments)
-        ahead = 2 * self._max_batch * (1 if self._max_batch == 1 else len(run.model.members))
+        ahead = self._windows_ahead(run)
         upcoming = next(unread, None)
         reported = 0
         while True:
@@ -163,6 +169,13 @@ class Batcher:
                     on_progress(done, run.total)
             if reported == run.total:
                 return
+
+    def _windows_ahead(self, run: Run) -> int:
+        """How many windows may be read and not yet computed: two batches of every member, if they are not too long."""
+        if self._max_batch == 1:
+            return 2
+        window_bytes = max(segment.window_samples for segment in run.plan.segments) * run.model.audio_channels * 4
+        return min(2 * self._max_batch * len(run.model.members), max(2, _AHEAD_BYTES // window_bytes))
 
     def _has_news(self, run: Run, reported: int, room: int) -> bool:
         return (
@@ -272,7 +285,10 @@ class Batcher:
             return [stems.clone() for stems in self._compute(batch[:half])] + self._compute(batch[half:])
         if self.device.type == "cpu" or not self._allow_cpu:
             raise OutOfMemory
-        _note(batch, "The GPU's memory did not suffice, so the CPU took over.")
+        with self._changed:
+            self._gave_up_gpu = True
+            for run in self._runs:
+                run.note(_CPU_TOOK_OVER)
         model.forget_placed(self.device)
         self.device = torch.device("cpu")
         self._max_batch = self._first_limit = 1
@@ -292,7 +308,7 @@ class Batcher:
             return model.placed(
                 member,
                 self.device,
-                partial(gpu.GpuForward, precision=self.precision, compiled=self._compiled),
+                partial(gpu.GpuForward, precision=self.precision, compiled=self._compiled, pool=self._graphs),
                 kind=(self.precision, self._compiled),
                 own=True,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from demucs.demucs import LocalState
 from torch import Tensor, nn
 
 from engine.separation.forward import HybridForward, forward_of
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 _RECORDED_SHAPES = 2  # per batch size: only the lengths that come again and again are worth a recording
@@ -43,6 +46,18 @@ def precision_of(wanted: str, device: torch.device) -> str:
     return "fp16" if wanted == "auto" else wanted
 
 
+class GraphPool:
+    """Memory that the recordings of one thread and stream share: never more than one of them is at work."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def handle(self) -> Any:
+        if self._handle is None:
+            self._handle = torch.cuda.graph_pool_handle()
+        return self._handle
+
+
 class GpuForward:
     """Windows in, stems out, without waiting for the device. The result is overwritten by the next call with a batch
     of the same size.
@@ -51,9 +66,13 @@ class GpuForward:
     `tf32`: single, with the tensor cores' short mantissa. `fp32`: single throughout.
     """
 
-    def __init__(self, member: nn.Module, *, precision: str, compiled: bool = False) -> None:
+    def __init__(
+        self, member: nn.Module, *, precision: str, compiled: bool = False, pool: GraphPool | None = None
+    ) -> None:
         """`member` lies on the device and belongs to this object. `compiled`: also through torch.compile, which takes
-        minutes at the first batch of a size."""
+        minutes at the first batch of a size. `pool`: memory shared with others whose work never overlaps."""
+        self._pool = pool or GraphPool()
+        self._not_recordable: set[tuple[int, int]] = set()
         self._precision = precision
         if precision == "fp16":
             to_half(member)
@@ -71,16 +90,28 @@ class GpuForward:
         if key not in self._recordings:
             self._seen[key] = self._seen.get(key, 0) + 1
             lengths = {length for _, length in self._recordings} | {samples}
-            if self._seen[key] < 2 or len(lengths) > _RECORDED_SHAPES:
+            rare = self._seen[key] < 2 or len(lengths) > _RECORDED_SHAPES
+            if rare or key in self._not_recordable or not self._record(key, windows):
                 with self._tier():
                     return self._forward(windows)
-            self._record(key, windows)
         graph, given, stems = self._recordings[key]
         given[:count].copy_(windows)
         graph.replay()
         return stems[:count]
 
-    def _record(self, key: tuple[int, int], windows: Tensor) -> None:
+    def _record(self, key: tuple[int, int], windows: Tensor) -> bool:
+        """Whether it worked; a network with a step that cannot be recorded runs without."""
+        try:
+            self._recordings[key] = self._recorded(key, windows)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("batches of %d x %d samples run without a CUDA graph: %s", *key, error)
+            self._not_recordable.add(key)
+            return False
+        return True
+
+    def _recorded(self, key: tuple[int, int], windows: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given = windows.new_zeros(key[0], *windows.shape[1:])
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -90,9 +121,9 @@ class GpuForward:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may allocate meanwhile (pinned windows): only this one's calls are recorded.
-        with self._tier(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with self._tier(), torch.cuda.graph(graph, pool=self._pool.handle(), capture_error_mode="thread_local"):
             stems = self._forward(given)
-        self._recordings[key] = (graph, given, stems)
+        return graph, given, stems
 
     @contextlib.contextmanager
     def _tier(self) -> Iterator[None]:

@@ -121,10 +121,13 @@ class HubShelf:
         return f"{self._namespace}/{hf_repo_name(model)}"
 
     def _cached(self, model: str, filename: str) -> Path | None:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self._repo(model), filename, cache_dir=self._cache)
-        return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+        # The hub's documented cache layout, read without its client: importing that would delay a worker's start.
+        folder = self._cache / f"models--{self._repo(model).replace('/', '--')}"
+        revision = folder / "refs/main"
+        if not revision.is_file():
+            return None
+        path = folder / "snapshots" / revision.read_text().strip() / filename
+        return path if path.is_file() else None
 
     def _download(self, model: str, filename: str, progress: Progress) -> Path:
         from huggingface_hub import hf_hub_download

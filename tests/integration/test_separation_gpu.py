@@ -65,3 +65,65 @@ def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
     for mix, sink in zip(mixes, sinks, strict=True):
         torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert [report.segments for report in reports] == [15, 15, 15]
+
+
+class Recording:
+    """Stands in for a CUDA graph: replaying runs the same work on the same tensors."""
+
+    def __init__(self) -> None:
+        self.replayed = 0
+        self.work: list[tuple[gpu.GpuForward, torch.Tensor, torch.Tensor]] = []
+
+    def replay(self) -> None:
+        self.replayed += 1
+        for forward, given, stems in self.work:
+            stems.copy_(forward._forward(given))
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    made: list[Recording] = []
+
+    def record(self: gpu.GpuForward, key: tuple[int, int], windows: torch.Tensor) -> object:
+        given = windows.new_zeros(key[0], *windows.shape[1:])
+        recording, stems = Recording(), self._forward(given)
+        recording.work.append((self, given, stems))
+        made.append(recording)
+        return recording, given, stems
+
+    monkeypatch.setattr(gpu.GpuForward, "_recorded", record)
+    return made
+
+
+def test_a_shape_that_comes_again_is_recorded_and_padded_batches_give_the_same(recordings: list[Recording]) -> None:
+    network = Echo()
+    forward = gpu.GpuForward(network, precision="fp32")
+    for _ in range(3):
+        windows = torch.randn(3, 2, 100)
+        with torch.no_grad():
+            torch.testing.assert_close(forward(windows), torch.stack([windows, 2 * windows], dim=1))
+    assert [recording.replayed for recording in recordings] == [2]
+    assert len(network.batches[-1]) == 4
+
+
+def test_lengths_that_come_once_are_not_recorded(recordings: list[Recording]) -> None:
+    forward = gpu.GpuForward(Echo(), precision="fp32")
+    with torch.no_grad():
+        for length in (100, 60, 41, 17):
+            for _ in range(2):
+                assert forward(torch.ones(1, 2, length)).shape == (1, 2, 2, length)
+    assert len(recordings) == 2
+
+
+def test_a_network_that_cannot_be_recorded_runs_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: gpu.GpuForward, key: tuple[int, int], windows: torch.Tensor) -> object:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(gpu.GpuForward, "_recorded", refuse)
+    forward = gpu.GpuForward(Echo(), precision="fp32")
+    with torch.no_grad():
+        for _ in range(4):
+            assert forward(torch.ones(1, 2, 100)).shape == (1, 2, 2, 100)
+    assert sum("without a CUDA graph" in record.message for record in caplog.records) == 1
