@@ -24,11 +24,18 @@ from bot.progress import Progress
 from bot.stemify import stemify_command, stemify_menu
 from bot.wire import Wire
 from config.settings import Settings
+from engine.errors import StemifyError
 from engine.service import StemService
 
 log = logging.getLogger(__name__)
 
 RECONNECT_PAUSES_S = (2.0, 5.0, 15.0, 60.0)
+
+
+class TokenRefused(StemifyError):
+    """Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN."""
+
+    code = "token_refused"
 
 
 class Tree(app_commands.CommandTree["Stemify"]):
@@ -130,7 +137,7 @@ async def use_api(url: str) -> None:
 
 
 async def run_bot(settings: Settings, service: StemService, memory: Memory) -> None:
-    """Stay connected until cancelled. Raises `SystemExit` with a sentence when the token is not accepted."""
+    """Stay connected until cancelled. Raises `TokenRefused`."""
     token = settings.discord.token
     assert token is not None
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # no voice here, so none is missed
@@ -144,7 +151,7 @@ async def run_bot(settings: Settings, service: StemService, memory: Memory) -> N
             await bot.start(token.get_secret_value())
             return
         except discord.LoginFailure:
-            raise SystemExit("Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN.") from None
+            raise TokenRefused from None
         except discord.PrivilegedIntentsRequired:
             log.warning("the message content intent is switched off for this bot; /listen will say so")
             message_content = False
