@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bot import cards, words
 from bot.delivery import REQUEST_BYTES, nonce, pack
@@ -160,6 +163,13 @@ def test_no_name_from_outside_becomes_markup_a_link_or_a_mention(title: str) -> 
         for mark in ("@e", "<@", "](h", "||s", "`c", "s:/", "_i"):
             assert mark not in bare.replace("\\" + mark[0], ""), said
     assert words.plain("\x00") == "audio"
+
+
+@given(st.text(max_size=300))
+def test_every_mark_in_a_name_is_escaped(name: str) -> None:
+    shown = words.plain(name)
+    assert not set(re.sub(r"\\.", "", shown)) & set("\\*_~|`<>[]()#@:\n\r\0\u202e\u200b")
+    assert len(words.clean(name)) <= 100
 
 
 def test_links_too_long_for_a_button_go_into_the_text_while_there_is_room() -> None:
