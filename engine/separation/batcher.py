@@ -10,7 +10,6 @@ import contextlib
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,18 +18,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.errors import Cancelled, OutOfMemory
-from engine.separation import gpu
-from engine.separation.forward import Forward, forward_of
+from engine.errors import Cancelled
 from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
+from engine.separation.passes import CPU_TOOK_OVER, Passes
 from engine.separation.runs import MixSource, Run, RunReport, StemSink, read_window
 from engine.separation.segments import Segment
 
 Entry = tuple[Run, Segment, Tensor]
 
 _AHEAD_BYTES = 1 << 28
-_CPU_TOOK_OVER = "The GPU's memory did not suffice, so the CPU took over."
 _POLL_S = 0.05  # how soon a waiting run sees that it was cancelled
 
 
@@ -49,23 +46,25 @@ class Batcher:
         (default: 1 on a CPU, where larger ones only cost memory; on a GPU what its memory takes, up to 16).
         `allow_cpu`: a GPU whose memory does not suffice for one segment is given up for the CPU. `kernels`: compiled
         ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first batches."""
-        self.device = torch.device(device)
-        self.precision = gpu.precision_of(precision, self.device)
-        self._allow_cpu = allow_cpu
+        self._passes = Passes(
+            torch.device(device),
+            precision=precision,
+            max_batch=max_batch,
+            allow_cpu=allow_cpu,
+            kernels=kernels,
+            compiled=compiled,
+        )
         self._kernels = kernels
-        self._compiled = compiled
-        on_gpu = self.device.type == "cuda"
-        self._max_batch = max_batch or (gpu.BATCH_SIZES[-1] if on_gpu else 1)
-        self._first_limit = 1 if on_gpu else self._max_batch  # until a GPU's memory has been measured
-        self._depth = 1 if on_gpu else 0  # batches that are left to the device while the next one is prepared
-        self._graphs = gpu.GraphPool()
-        self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
+        self._depth = 1 if self.device.type == "cuda" else 0  # batches left to the device while the next is prepared
         self._changed = threading.Condition()
         self._runs: list[Run] = []
         self._clock = 0.0  # virtual time: the turn of the run served last
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._gave_up_gpu = False
+
+    @property
+    def device(self) -> torch.device:
+        return self._passes.device
 
     def run(
         self,
@@ -98,8 +97,8 @@ class Batcher:
             if self._closed:
                 raise Cancelled
             self._runs.append(run)
-            if self._gave_up_gpu:
-                run.note(_CPU_TOOK_OVER)
+            if self._passes.gave_up_gpu:
+                run.note(CPU_TOOK_OVER)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"batcher {self.device}", daemon=True)
                 self._thread.start()
@@ -172,10 +171,10 @@ class Batcher:
 
     def _windows_ahead(self, run: Run) -> int:
         """How many windows may be read and not yet computed: two batches of every member, if they are not too long."""
-        if self._max_batch == 1:
+        if self._passes.max_batch == 1:
             return 2
         window_bytes = max(segment.window_samples for segment in run.plan.segments) * run.model.audio_channels * 4
-        return min(2 * self._max_batch * len(run.model.members), max(2, _AHEAD_BYTES // window_bytes))
+        return min(2 * self._passes.max_batch * len(run.model.members), max(2, _AHEAD_BYTES // window_bytes))
 
     def _has_news(self, run: Run, reported: int, room: int) -> bool:
         return (
@@ -218,7 +217,7 @@ class Batcher:
             run = self._runs[min(choices)[1]]
             if key is None:
                 self._clock = run.turn
-                limit = self._limits.get(run.model, self._first_limit)
+                limit = self._passes.limit(run.model)
             place = run.next_with(key)
             assert place is not None
             segment, window = run.take(place)
@@ -230,7 +229,9 @@ class Batcher:
         """Start the work on a batch; on a GPU it may go on when this returns."""
         began = time.monotonic()
         try:
-            outputs = self._compute(batch)
+            outputs = self._passes.stems(
+                batch[0][0].model, batch[0][1].member, [window for _, _, window in batch], partial(self._note, batch)
+            )
             blocks = [run.add(segment, stems) for (run, segment, _), stems in zip(batch, outputs, strict=True)]
             on_host = [None if block is None else (block[0], _to_host(block[1])) for block in blocks]
             arrived = None
@@ -240,6 +241,11 @@ class Batcher:
             return _Launched(batch, began, on_host, arrived)
         except Exception as error:
             return _Launched(batch, began, [None] * len(batch), None, error)
+
+    def _note(self, batch: list[Entry], sentence: str) -> None:
+        with self._changed:
+            for run in self._runs if sentence == CPU_TOOK_OVER else [run for run, _, _ in batch]:
+                run.note(sentence)
 
     def _finish(self, launched: _Launched, last_ended: float) -> float:
         """Wait for a batch and hand out what it made final; when that was."""
@@ -262,58 +268,6 @@ class Batcher:
             self._changed.notify_all()
         return ended
 
-    def _compute(self, batch: list[Entry]) -> list[Tensor]:
-        """The stems (sources, channels, window) of every entry, however many passes it takes."""
-        model, member = batch[0][0].model, batch[0][1].member
-        try:
-            forward = self._forward(model, member)
-            windows = self._on_device([window for _, _, window in batch])
-            if self.device.type == "cuda" and model not in self._limits:
-                segment_bytes, free_bytes = gpu.measured_bytes(partial(forward, windows[:1]), self.device)
-                self._limits[model] = gpu.fitting_batch(self._max_batch, free_bytes, segment_bytes)
-            return list(forward(windows))
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        # Here, not above: the error would keep the failed pass and its tensors.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(batch) > 1:
-            half = len(batch) // 2
-            self._limits[model] = half
-            _note(batch, "The batch was halved for want of memory.")
-            return [stems.clone() for stems in self._compute(batch[:half])] + self._compute(batch[half:])
-        if self.device.type == "cpu" or not self._allow_cpu:
-            raise OutOfMemory
-        with self._changed:
-            self._gave_up_gpu = True
-            for run in self._runs:
-                run.note(_CPU_TOOK_OVER)
-        model.forget_placed(self.device)
-        self.device = torch.device("cpu")
-        self._max_batch = self._first_limit = 1
-        self._limits.clear()
-        return self._compute(batch)
-
-    def _on_device(self, windows: list[Tensor]) -> Tensor:
-        if self.device.type == "cpu":
-            return torch.stack(windows)
-        together = torch.empty(len(windows), *windows[0].shape, device=self.device)
-        for place, window in zip(together, windows, strict=True):
-            place.copy_(window, non_blocking=True)
-        return together
-
-    def _forward(self, model: LoadedModel, member: int) -> Forward:
-        if self.device.type == "cuda":
-            return model.placed(
-                member,
-                self.device,
-                partial(gpu.GpuForward, precision=self.precision, compiled=self._compiled, pool=self._graphs),
-                kind=(self.precision, self._compiled),
-                own=True,
-            )
-        return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
-
 
 @dataclass(frozen=True)
 class _Launched:
@@ -330,15 +284,3 @@ def _to_host(block: Tensor) -> Tensor:
     if block.device.type == "cpu":
         return block
     return torch.empty(block.shape, pin_memory=True).copy_(block, non_blocking=True)
-
-
-def _note(batch: list[Entry], sentence: str) -> None:
-    for run, _, _ in batch:
-        run.note(sentence)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "ALLOC_FAILED" in text

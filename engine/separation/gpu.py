@@ -92,12 +92,16 @@ class GpuForward:
             lengths = {length for _, length in self._recordings} | {samples}
             rare = self._seen[key] < 2 or len(lengths) > _RECORDED_SHAPES
             if rare or key in self._not_recordable or not self._record(key, windows):
-                with self._tier():
-                    return self._forward(windows)
+                return self.plain(windows)
         graph, given, stems = self._recordings[key]
         given[:count].copy_(windows)
         graph.replay()
         return stems[:count]
+
+    def plain(self, windows: Tensor) -> Tensor:
+        """The same without a recording."""
+        with self._tier():
+            return self._forward(windows)
 
     def _record(self, key: tuple[int, int], windows: Tensor) -> bool:
         """Whether it worked; a network with a step that cannot be recorded runs without."""
@@ -158,6 +162,7 @@ def _single(attend: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 def measured_bytes(run: Callable[[], object], device: torch.device) -> tuple[int, int]:
     """(bytes that `run` takes at its peak, bytes that are free beside it)."""
+    run()  # cuDNN tries its algorithms at the first time, some with much more memory
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)

@@ -86,6 +86,7 @@ class Kernels:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # it is compiled in
                 )
             assert self._builder.stdin is not None
             with contextlib.suppress(BrokenPipeError):

@@ -8,9 +8,11 @@ import pytest
 import torch
 from demucs.demucs import LocalState
 
+from engine.errors import OutOfMemory
 from engine.separation import gpu
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
+from engine.separation.passes import CPU_TOOK_OVER, Passes
 from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
 from tests.tiny_models import awake, tiny_hdemucs
 
@@ -127,3 +129,33 @@ def test_a_network_that_cannot_be_recorded_runs_without(
         for _ in range(4):
             assert forward(torch.ones(1, 2, 100)).shape == (1, 2, 2, 100)
     assert sum("without a CUDA graph" in record.message for record in caplog.records) == 1
+
+
+class CrowdedGpu(Passes):
+    """A GPU on which nothing fits."""
+
+    def _one_pass(self, model: LoadedModel, member: int, windows: list[torch.Tensor]) -> list[torch.Tensor]:
+        if self.device.type == "cuda":
+            raise torch.OutOfMemoryError("no room")
+        return super()._one_pass(model, member, windows)
+
+
+def crowded_gpu(*, allow_cpu: bool) -> CrowdedGpu:
+    return CrowdedGpu(
+        torch.device("cuda"), precision="auto", max_batch=4, allow_cpu=allow_cpu, kernels=None, compiled=False
+    )
+
+
+def test_a_gpu_without_room_for_one_segment_is_given_up_for_the_cpu_and_that_is_told() -> None:
+    passes, told = crowded_gpu(allow_cpu=True), list[str]()
+    windows = list(torch.randn(4, 2, 100))
+    with torch.no_grad():
+        stems = passes.stems(LoadedModel.of(Echo()), 0, windows, told.append)
+    torch.testing.assert_close(torch.stack([each[0] for each in stems]), torch.stack(windows))
+    assert told == ["The batch was halved for want of memory."] * 2 + [CPU_TOOK_OVER]
+    assert (passes.device.type, passes.max_batch) == ("cpu", 1)
+
+
+def test_where_the_cpu_may_not_take_over_the_want_of_memory_is_said() -> None:
+    with pytest.raises(OutOfMemory):
+        crowded_gpu(allow_cpu=False).stems(LoadedModel.of(Echo()), 0, [torch.randn(2, 100)], lambda _: None)
