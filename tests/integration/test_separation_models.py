@@ -8,6 +8,7 @@ import threading
 import types
 from collections.abc import Iterator
 from hashlib import sha256
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs import MODELS
+from engine.separation import Separator
 from engine.separation.models import ModelLibrary
 from engine.separation.shelves import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files
 from tests.integration.hub import StandInHub, stand_in_hub
@@ -275,3 +277,52 @@ def test_quantized_weights_without_diffq_say_so(tmp_path: Path, monkeypatch: pyt
     assert "diffq" in (books.state("mdx_extra_q").reason or "")
     with pytest.raises(ModelUnavailable, match="diffq"):
         books.load("mdx_extra_q")
+
+
+class _AsTorchaudios(torch.nn.Module):
+    """Has torchaudio's way of being made and called, and none of what demucs' networks say of themselves."""
+
+    def __init__(self, sources: list[str]) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.zeros(len(sources)))
+
+    def forward(self, mix: torch.Tensor) -> torch.Tensor:
+        return mix[:, None] * self.scale[:, None, None]
+
+
+@pytest.fixture
+def torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
+    package, models = types.ModuleType("torchaudio"), types.ModuleType("torchaudio.models")
+    package.__spec__ = ModuleSpec("torchaudio", None)
+    models.hdemucs_high = _AsTorchaudios  # type: ignore[attr-defined]
+    package.models = models  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchaudio", package)
+    monkeypatch.setitem(sys.modules, "torchaudio.models", models)
+
+
+@pytest.mark.usefixtures("torchaudio")
+def test_torchaudios_model_is_used_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    torch.save({"scale": torch.tensor([0.1, 0.2, 0.3, 0.4])}, tmp_path / "own/hdemucs_high_trained.pt")
+    books = ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES)
+    assert books.state("hdemucs_high").state == "ready"
+    mix = torch.randn(2, 50_000)
+    stems = Separator(books.load("hdemucs_high")).separate(mix, shifts=0, overlap=0.25)
+    torch.testing.assert_close(stems["vocals"], 0.4 * mix)
+
+
+@pytest.mark.usefixtures("torchaudio")
+def test_torchaudios_weights_are_opened_as_tensors_only(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    torch.save({"scale": Path("code")}, tmp_path / "own/hdemucs_high_trained.pt")
+    with pytest.raises(ModelCorrupt):
+        ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES).load("hdemucs_high")
+
+
+def test_a_torchaudio_that_cannot_be_imported_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("torchaudio")
+    package.__spec__ = ModuleSpec("torchaudio", None)
+    monkeypatch.setitem(sys.modules, "torchaudio", package)  # and no torchaudio.models in it
+    state = library(tmp_path).state("hdemucs_high")
+    assert state.state == "unavailable"
+    assert "cannot be used here" in (state.reason or "")
