@@ -27,6 +27,11 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _blank_is_none(value: object) -> object:
+    """`STEMIFY_DISCORD__TOKEN=` in a file of variables means that there is none."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,6 +44,7 @@ class Discord(Section):
     api_url: str | None = None  # tests: another REST root, "http://127.0.0.1:1234/api/v10"
 
     _split_hosts = field_validator("cdn_hosts", mode="before")(_split)
+    _no_token = field_validator("token", mode="before")(_blank_is_none)
 
 
 class Web(Section):
@@ -49,6 +55,7 @@ class Web(Section):
     api_tokens: Annotated[list[SecretStr], NoDecode]
     link_lifetime_days: int = Field(gt=0)
 
+    _no_url = field_validator("public_url", mode="before")(_blank_is_none)
     _split_proxies = field_validator("trusted_proxies", "api_tokens", mode="before")(_split)
 
 

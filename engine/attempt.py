@@ -19,6 +19,7 @@ from threading import Event
 import numpy as np
 
 from engine.errors import Cancelled, DiskFull, OutOfMemory, StemifyError, StorageFailed
+from engine.estimates import overlap_of
 from engine.jobs import (
     JobResult,
     ProcessingMetrics,
@@ -57,9 +58,8 @@ class Plan:
     @classmethod
     def of(cls, spec: AttemptSpec, model_segment_s: float) -> Plan:
         options: StemSeparationOptions = spec.options
-        overlap = OVERLAPS[options.quality] if spec.overlap is None else spec.overlap
-        if options.overlap_duration is not None:
-            overlap = min(0.95, options.overlap_duration / (options.segment_duration or model_segment_s))
+        wanted = overlap_of(options, model_segment_s) if spec.overlap is None else spec.overlap
+        overlap = OVERLAPS[options.quality] if wanted is None else wanted
         shifts = SHIFTS[options.quality] if spec.shifts is None else spec.shifts
         return cls(shifts, overlap, options.segment_duration)
 

@@ -17,7 +17,8 @@ import aiohttp
 from aiohttp import web
 
 from config.settings import Settings, Workers
-from engine.dispatcher import AttemptLimits, Dispatcher
+from engine.attempts import AttemptLimits, Attempts
+from engine.dispatcher import Dispatcher
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
 from engine.intake import Intake, IntakeLimits
@@ -105,10 +106,13 @@ async def backend(
         pool = WorkerPool([worker_config(settings, device) for device in devices], pool_limits(settings.workers))
         youtube = _youtube(settings)
         fetch_link = LinkFetcher(youtube, storage, media)
-        dispatcher = Dispatcher(store, storage, pool, fetch_link, _attempt_limits(settings), live)
+        attempts = Attempts(store, storage, pool, fetch_link, _attempt_limits(settings), live)
+        dispatcher = Dispatcher(
+            store, pool, attempts, live, root / "handover.json", max_attempts=settings.workers.max_attempts
+        )
         intake = Intake(store, quota, storage, pool, youtube, _intake_limits(settings), http, now)
         views = Views(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
-        service = StemService(store, storage, pool, dispatcher, intake, views, live)
+        service = StemService(store, storage, pool, dispatcher, attempts, intake, views, live)
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
         await dispatcher.start()
@@ -171,6 +175,7 @@ def _attempt_limits(settings: Settings) -> AttemptLimits:
         short_timeout_s=settings.workers.short_timeout_s,
         long_timeout_s=settings.workers.long_timeout_s,
         max_duration_s=settings.limits.input_duration_s,
+        neighbours=settings.workers.attempts_per_worker,
     )
 
 

@@ -399,8 +399,11 @@ def from_wire(code: str, message: str) -> StemifyError:
     kind = every_error().get(code)
     if kind is None or kind is StemifyError:
         return InternalError(detail=f"{code}: {message}")
-    error = kind.__new__(kind)
-    StemifyError.__init__(error, message)
-    if isinstance(error, ComeBackLater):
-        error.retry_after_s = 0.0
-    return error
+    return retold(kind, message)
+
+
+def retold(kind: type[StemifyError], message: str) -> StemifyError:
+    """An error of `kind` with another sentence, whatever its own constructor asks for."""
+    if issubclass(kind, ComeBackLater):
+        return kind(message, retry_after_s=0.0)
+    return kind(message)

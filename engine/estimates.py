@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.jobs import Job, JobStatus, Quality
+from engine.jobs import Job, JobStatus, Quality, StemSeparationOptions
 
 _GUESS_ON_CPU: dict[str, float] = {
     "htdemucs": 1.1,
@@ -25,6 +25,30 @@ def first_guess(model: str, quality: Quality, device: str) -> float:
     """Seconds of processing per second of audio for a (model, quality, device) that has not been measured yet."""
     cost = _GUESS_ON_CPU.get(model, 1.0) * _QUALITY_COST[quality]
     return cost if device == "cpu" or "cpu" in device.lower() else cost / _GUESS_GPU_IS_FASTER
+
+
+_USUAL_OVERLAP = 0.25
+_USUAL_SEGMENT_S = 7.8
+MAX_OVERLAP = 0.75
+"""More than this multiplies the work without being heard."""
+
+
+def overlap_of(options: StemSeparationOptions, model_segment_s: float) -> float | None:
+    """The overlap as a fraction of a segment, where one was asked for in seconds."""
+    if options.overlap_duration is None:
+        return None
+    return min(MAX_OVERLAP, options.overlap_duration / (options.segment_duration or model_segment_s))
+
+
+def plan_cost(options: StemSeparationOptions) -> float:
+    """How many times the usual work the options' own segments and overlap make."""
+    overlap = overlap_of(options, _USUAL_SEGMENT_S)
+    return 1.0 if overlap is None else max(1.0, (1 - _USUAL_OVERLAP) / (1 - overlap))
+
+
+def is_typical(options: StemSeparationOptions) -> bool:
+    """Whether a job with these options costs what others of its model and quality cost."""
+    return not options.remove_vocals and options.segment_duration is None and options.overlap_duration is None
 
 
 def estimate_s(seconds_per_second: float, audio_s: float) -> int:

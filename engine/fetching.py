@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 
-from engine.dispatcher import FetchedInput
+from engine.attempts import FetchedInput
 from engine.jobs import Job
 from engine.media.limits import MediaLimits
 from engine.media.probe import probe

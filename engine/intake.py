@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import aiohttp
+import aiosqlite
 
 from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow
-from engine.estimates import estimate_s, first_guess
+from engine.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
 from engine.media.limits import MediaLimits, too_large
 from engine.media.probe import Probe, probe
@@ -25,6 +26,7 @@ from engine.storage import Storage
 from engine.store.store import Caps, Store
 
 _PROBES_AT_ONCE = 2
+_LIVING_RETRY = "SELECT 1 FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed' LIMIT 1"
 _GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
 
 
@@ -107,21 +109,25 @@ class Intake:
         job_id = submission.job_id or new_job_id(self._now())
         if submission.job_id and await self._store.get(job_id) is not None:
             raise AlreadyAccepted
+        adding: asyncio.Future[None] | None = None
         try:
             if isinstance(submission.source, Link):
                 job = await self._job_of_link(job_id, submission, submission.source)
             else:
                 job = await self._job_of_file(job_id, submission, submission.source)
             # Caps, quota and job in one transaction: all of it, or a refusal that costs nothing.
-            await self._store.add(job, self._limits.caps, also=self._quota.spending(job.owner))
+            adding = asyncio.ensure_future(
+                self._store.add(job, self._limits.caps, also=self._quota.spending(job.owner))
+            )
+            await asyncio.shield(adding)
         except BaseException:
-            await asyncio.shield(self._storage.delete_job(job_id))
+            await self._undo(job_id, adding)
             raise
         return job
 
     async def again(self, old: Job, fresh_id: str | None) -> Job:
-        """A new pending job with the input and options of one that failed, at no cost to the quota. Raises
-        `NotPossibleNow`, `QueueFull`."""
+        """A new pending job with the input and options of one that failed, at no cost to the quota (one that was
+        cancelled costs as any other). Raises `NotPossibleNow`, `QueueFull`, `QuotaExceeded`."""
         if old.status is not JobStatus.FAILED:
             raise NotPossibleNow("Only a job that failed can be tried again.")
         self._check_model(old.model)
@@ -136,12 +142,33 @@ class Intake:
         )
         fresh = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
         job = Job.model_validate({**kept, **fresh, "input_source": source, "retry_of": old.id})
+        adding = asyncio.ensure_future(self._store.add(job, self._limits.caps, also=self._once(old)))
         try:
-            await self._store.add(job, self._limits.caps)
+            await asyncio.shield(adding)
         except BaseException:
-            await asyncio.shield(self._storage.delete_job(job_id))
+            await self._undo(job_id, adding)
             raise
         return job
+
+    async def _undo(self, job_id: str, adding: asyncio.Future[None] | None) -> None:
+        """Leave nothing of a refused request. When only the asker went away while the job was being stored, it is
+        stored, and stands."""
+        if adding is not None:
+            await asyncio.wait([adding])
+            if not adding.cancelled() and adding.exception() is None:
+                return
+        await asyncio.shield(self._storage.delete_job(job_id))
+
+    def _once(self, old: Job) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
+        """Part of storing a retry: one at a time, and free only where the failure was not the user's own wish."""
+
+        async def check(writer: aiosqlite.Connection) -> None:
+            if list(await writer.execute_fetchall(_LIVING_RETRY, {"owner": old.owner, "old": old.id})):
+                raise NotPossibleNow("This job is already being tried again.")
+            if old.was_cancelled:
+                await self._quota.spending(old.owner)(writer)
+
+        return check
 
     def _check_model(self, name: str) -> None:
         state = self._pool.models.get(name)
@@ -196,7 +223,7 @@ class Intake:
     ) -> Job:
         options, now, device = submission.options, self._now(), self._pool.device
         speed = await self._store.speed(options.model, options.quality, device)
-        speed = speed or first_guess(options.model, options.quality, device)
+        speed = (speed or first_guess(options.model, options.quality, device)) * plan_cost(options)
         return Job(
             id=job_id,
             status=JobStatus.PENDING,

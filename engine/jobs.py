@@ -140,7 +140,7 @@ class StemSeparationOptions(Entity):
     output_format: OutputFormat = OutputFormat.MP3
     normalize: bool = False
     remove_vocals: bool = False
-    segment_duration: float | None = Field(default=None, gt=0, le=600, allow_inf_nan=False)  # seconds
+    segment_duration: float | None = Field(default=None, ge=1, le=600, allow_inf_nan=False)  # seconds
     overlap_duration: float | None = Field(default=None, ge=0, le=600, allow_inf_nan=False)  # seconds
 
     @model_validator(mode="after")
@@ -231,8 +231,8 @@ class ProcessingMetrics(Entity):
     """Measured, not estimated."""
 
     processing_time: int = Field(ge=0)  # seconds, whole attempt
-    cpu_usage: float = Field(ge=0)  # per cent of one core, mean over the attempt
-    memory_usage: int = Field(ge=0)  # MB, peak resident size of the worker
+    cpu_usage: float = Field(ge=0)  # per cent of one core, mean over the attempt, of the worker that attempts share
+    memory_usage: int = Field(ge=0)  # MB, peak resident size of the worker so far
     gpu_usage: float | None = None  # per cent of the attempt in which the device was at work; None without a GPU
     model_load_time: int = Field(ge=0)  # seconds; 0 when the model was resident
     input_file_size: int = Field(ge=0)  # bytes

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,7 @@ LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
 _LINE_BYTES = 4 << 20
 _RESTART_PAUSES_S = (0.1, 1.0, 5.0, 15.0, 30.0)
 _STABLE_S = 60.0
+_HOPELESS_DEATHS = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class _Run:
     spec: AttemptSpec
     on_progress: Callable[[Stage, float], None]
     outcome: asyncio.Future[Done]
+    timeout_s: float
+    deadline: float
+    separating: bool = False
     moved_at: float = field(default_factory=time.monotonic)
     alone: bool = False
 
@@ -88,6 +92,13 @@ class WorkerProcess:
     @property
     def attempts(self) -> int:
         return len(self._runs)
+
+    @property
+    def slots(self) -> int:
+        """Attempts that it can run at once, as things are."""
+        if self.ready is None or self._closing:
+            return 0
+        return 1 if any(run.alone for run in self._runs.values()) else self._limits.attempts_per_worker
 
     def can_take(self, *, alone: bool) -> bool:
         if self.ready is None or self._closing:
@@ -120,26 +131,33 @@ class WorkerProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     async def run(
-        self, spec: AttemptSpec, *, alone: bool, timeout_s: float, on_progress: Callable[[Stage, float], None]
+        self,
+        spec: AttemptSpec,
+        *,
+        alone: bool,
+        timeout_s: float,
+        slowness: float,
+        on_progress: Callable[[Stage, float], None],
     ) -> Done:
         """Run an attempt to its end. Raises `AttemptError`s. When the calling task is cancelled the attempt is
         cancelled on the worker, within `cancel_grace_s`, by force if need be, before this returns."""
-        run = _Run(spec, on_progress, asyncio.get_running_loop().create_future(), alone=alone)
+        outcome: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        run = _Run(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, alone=alone)
         key = (spec.job_id, spec.attempt)
         self._runs[key] = run
         self._send(Start(spec=spec))
-        deadline = time.monotonic() + timeout_s
+        stall_s = self._limits.stall_timeout_s * max(1.0, slowness)
         try:
             while True:
-                stalled_at = run.moved_at + self._limits.stall_timeout_s
-                wait_s = min(deadline, stalled_at) - time.monotonic()
+                stalled_at = run.moved_at + stall_s
+                wait_s = min(run.deadline, stalled_at) - time.monotonic()
                 if wait_s <= 0:
                     await self._take_away(run)
-                    raise AttemptTimedOut if deadline < stalled_at else WorkerStalled
+                    raise AttemptTimedOut if run.deadline < stalled_at else WorkerStalled
                 with contextlib.suppress(TimeoutError):
                     return await asyncio.wait_for(asyncio.shield(run.outcome), min(wait_s, 5.0))
         except asyncio.CancelledError:
-            await self._take_away(run)
+            await _to_its_end(self._take_away(run))
             raise
         finally:
             self._runs.pop(key, None)
@@ -174,10 +192,10 @@ class WorkerProcess:
                 self.kill()
             self.ready = None
             self._lose_runs()
-            self._on_change()
             if self._closing:
                 return
             self.deaths += 1
+            self._on_change()
             failures = 0 if time.monotonic() - born_at > _STABLE_S else failures + 1
             pause_s = _RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)]
             code = self._process.returncode if self._process is not None else None
@@ -236,6 +254,9 @@ class WorkerProcess:
             return  # a late word about an attempt that was taken away
         if isinstance(message, Progress):
             run.moved_at = time.monotonic()
+            if message.stage is Stage.SEPARATING and not run.separating:
+                # A first job may have fetched its model until here, which is not the song's fault.
+                run.separating, run.deadline = True, run.moved_at + run.timeout_s
             run.on_progress(message.stage, message.fraction)
         elif isinstance(message, Done):
             run.outcome.set_result(message)
@@ -250,6 +271,15 @@ class WorkerProcess:
             if not run.outcome.done():
                 run.outcome.set_exception(WorkerDied())
                 run.outcome.exception()
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Cancelling the caller again does not stop what must be done."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
 
 
 def worker_environment(config: WorkerConfig) -> dict[str, str]:
@@ -290,11 +320,7 @@ class WorkerPool:
     @property
     def slots(self) -> int:
         """Attempts that the workers which are ready can run at once."""
-        return sum(self._limits.attempts_per_worker for worker in self.workers if worker.ready)
-
-    @property
-    def free_slots(self) -> int:
-        return self.slots - sum(worker.attempts for worker in self.workers if worker.ready)
+        return sum(worker.slots for worker in self.workers)
 
     @property
     def models(self) -> dict[str, ModelState]:
@@ -314,10 +340,12 @@ class WorkerPool:
         return ready.device_name if ready else self.workers[0].config.device if self.workers else "none"
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Whether a worker became ready in time."""
+        """Whether a worker became ready in time; no use waiting for one that dies again and again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not any(worker.ready for worker in self.workers):
+                    if all(worker.deaths >= _HOPELESS_DEATHS for worker in self.workers):
+                        return False
                     self._changed.clear()
                     await self._changed.wait()
                 return True
@@ -329,15 +357,20 @@ class WorkerPool:
         *,
         alone: bool = False,
         timeout_s: float,
+        slowness: float = 1.0,
         on_progress: Callable[[Stage, float], None],
     ) -> Done:
-        """Run an attempt on the least busy worker that can take it, waiting for one. `alone`: with no neighbours,
-        for an attempt whose last worker died. Raises `AttemptError`s; see `WorkerProcess.run`."""
+        """Run an attempt on the least busy worker that can take it, waiting for one. `alone`: with no neighbours, for
+        an attempt whose last worker died. `timeout_s` is given once for getting ready and once from the first segment
+        on; `slowness` (1 or more) stretches the stall watchdog on a slow device. Raises `AttemptError`s; see
+        `WorkerProcess.run`."""
         while True:
             takers = [worker for worker in self.workers if worker.can_take(alone=alone)]
             if takers:
                 worker = min(takers, key=lambda each: each.attempts)
-                return await worker.run(spec, alone=alone, timeout_s=timeout_s, on_progress=on_progress)
+                return await worker.run(
+                    spec, alone=alone, timeout_s=timeout_s, slowness=slowness, on_progress=on_progress
+                )
             self._changed.clear()
             await self._changed.wait()
 

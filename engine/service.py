@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.attempts import Attempts
 from engine.dispatcher import Dispatcher
-from engine.errors import NotAllowed, NotFound, NotPossibleNow
+from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Attachment, Intake, Link, Submission, Upload
 from engine.jobs import MODELS, Job, JobStatus, JobView
 from engine.live import LiveJobs
@@ -77,6 +78,7 @@ class StemService:
         storage: Storage,
         pool: WorkerPool,
         dispatcher: Dispatcher,
+        attempts: Attempts,
         intake: Intake,
         views: Views,
         live: LiveJobs,
@@ -85,6 +87,7 @@ class StemService:
         self._storage = storage
         self._pool = pool
         self._dispatcher = dispatcher
+        self._attempts = attempts
         self._intake = intake
         self._views = views
         self._live = live
@@ -100,15 +103,21 @@ class StemService:
         refusal costs no quota and leaves nothing behind. When this returns the job is on disk and survives any
         crash."""
         job = await self._intake.accept(submission)
-        self._dispatcher.wake()
-        return await self._views.of(job)
+        return await self._accepted(job)
 
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None) -> JobView:
         """A new job with the input and options of a failed one, at no cost to the quota. Raises `NotFound`,
         `NotAllowed`, `NotPossibleNow`, `QueueFull`."""
         job = await self._intake.again(await self._owned(job_id, by), new_id)
+        return await self._accepted(job)
+
+    async def _accepted(self, job: Job) -> JobView:
+        """The job is stored and will be run: whatever happens here, the asker must not hear that it was refused."""
         self._dispatcher.wake()
-        return await self._views.of(job)
+        try:
+            return await self._views.of(job)
+        except StemifyError:
+            return JobView(job=job)
 
     async def get(self, job_id: str) -> JobView:
         """The job as it is now, archived ones too. Raises `NotFound`."""
@@ -216,8 +225,8 @@ class StemService:
             ),
             usable_models=tuple(name for name, state in self._pool.models.items() if state.state != "unavailable"),
             stage_seconds=dict(self._live.stage_seconds),
-            audio_seconds=self._dispatcher.audio_seconds,
-            processing_seconds=self._dispatcher.processing_seconds,
+            audio_seconds=self._attempts.audio_seconds,
+            processing_seconds=self._attempts.processing_seconds,
         )
 
     async def _job(self, job_id: str) -> Job:

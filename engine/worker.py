@@ -88,13 +88,14 @@ class Worker:
         """Imports torch and opens the device; that takes a second or two."""
         from engine import attempt
         from engine.separation.batcher import Batcher
-        from engine.separation.device import device_memory_bytes, device_name, use_threads
+        from engine.separation.device import device_is_lost, device_memory_bytes, device_name, use_threads
         from engine.separation.kernels import Kernels
         from engine.separation.models import ModelLibrary
 
         self._new_attempt = attempt.Attempt
         self._raised_as_ours = attempt.raised_as_ours
         self._device_memory_bytes = device_memory_bytes
+        self._device_is_lost = device_is_lost
         self._config = config
         self._wire = wire
         self._library = ModelLibrary(
@@ -147,6 +148,9 @@ class Worker:
         try:
             answer: Message = attempt.run()
         except BaseException as error:  # whatever it was, the parent must hear of it
+            if self._device_is_lost(error):
+                log.critical("the device is lost: %s", error)
+                os._exit(1)  # nothing works on it any more in this process; the parent starts another
             ours = self._raised_as_ours(error)
             if ours is not error:
                 log.error("attempt %s of job %s: %s", spec.attempt, spec.job_id, traceback.format_exc())

@@ -18,6 +18,12 @@ def device_memory_bytes(device: str) -> int | None:
     return total - free
 
 
+def device_is_lost(error: BaseException) -> bool:
+    """Whether an error leaves a GPU unusable for this process (an illegal access, a failed assertion, ECC), so that
+    whatever comes after would fail as well. Want of memory does not."""
+    return "CUDA error" in str(error) and not isinstance(error, torch.OutOfMemoryError)
+
+
 def use_threads(count: int) -> None:
     """Threads that one operation on the CPU may use; 0: all cores."""
     if count:

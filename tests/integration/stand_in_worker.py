@@ -88,6 +88,7 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if message["type"] == "start":
+            CANCELLED.discard((message["spec"]["job_id"], message["spec"]["attempt"]))
             threading.Thread(target=attempt, args=(message["spec"],), daemon=True).start()
         elif message["type"] == "cancel":
             CANCELLED.add((message["job_id"], message["attempt"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.dispatcher import AttemptLimits, Dispatcher, FetchedInput, FetchLink
+from engine.attempts import AttemptLimits, Attempts, FetchedInput, FetchLink
+from engine.dispatcher import Dispatcher
 from engine.errors import SourceUnreachable
 from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
 from engine.live import LiveJobs
@@ -90,7 +92,8 @@ async def house_on(
 ) -> AsyncIterator[House]:
     store = await Store.open(data / "stemify.sqlite3")
     storage, live = Storage(data), LiveJobs()
-    dispatcher = Dispatcher(store, storage, pool, fetch_link, LIMITS, live)
+    attempts = Attempts(store, storage, pool, fetch_link, LIMITS, live)
+    dispatcher = Dispatcher(store, pool, attempts, live, data / "handover.json", max_attempts=3)
     pool._on_change = dispatcher.wake
     await dispatcher.start()
     try:
@@ -190,10 +193,25 @@ async def test_what_was_running_when_the_process_ended_is_taken_up_again(stand_i
             job_id = await house.add("slow 0.5")
             await house.until(job_id, JobStatus.PROCESSING)
             await asyncio.sleep(0.05)
+        (data / "handover.json").unlink()  # a process that crashes leaves none
         async with house_on(data, pool) as house:
             job = await house.over(job_id)
             assert job.status is JobStatus.COMPLETED and job.attempt == 2
             assert house.files_of(job_id) == [f"jobs/{job_id}/a2/vocals.wav"]
+
+
+async def test_an_orderly_restart_costs_no_attempt(stand_in_pool: PoolMaker, data: Path) -> None:
+    async with stand_in_pool() as pool:
+        job_id = ""
+        for _ in range(4):
+            async with house_on(data, pool) as house:
+                job_id = job_id or await house.add("hang")
+                await house.until(job_id, JobStatus.PROCESSING)
+                await asyncio.sleep(0.05)
+        assert not list(data.glob("scratch/*"))
+        async with house_on(data, pool) as house:
+            job = await house.job(job_id)
+            assert (job.status, job.attempt) == (JobStatus.PROCESSING, 1)
 
 
 async def test_a_job_that_was_interrupted_three_times_is_given_up_with_a_reason(
@@ -206,6 +224,7 @@ async def test_a_job_that_was_interrupted_three_times_is_given_up_with_a_reason(
                 job_id = job_id or await house.add("hang")
                 await house.until(job_id, JobStatus.PROCESSING)
                 await asyncio.sleep(0.05)
+            (data / "handover.json").unlink()  # a process that crashes leaves none
         async with house_on(data, pool) as house:
             job = await house.over(job_id)
             assert job.status is JobStatus.FAILED and job.error is not None and "interrupted 3 times" in job.error
@@ -257,10 +276,11 @@ async def test_a_fetch_does_not_occupy_a_worker(stand_in_pool: PoolMaker, data: 
         raise SourceUnreachable
 
     async with stand_in_pool(attempts_per_worker=1) as pool, house_on(data, pool, fetch) as house:
-        link = await house.add("a link", link=True)
-        await house.until(link, JobStatus.PROCESSING)
+        links = [await house.add("a link", owner=f"user {number}", link=True) for number in range(4)]
+        for link in links:
+            await house.until(link, JobStatus.PROCESSING)
         assert (await house.over(await house.add("fine", owner="other"))).status is JobStatus.COMPLETED
-        assert (await house.job(link)).status is JobStatus.PROCESSING
+        assert (await house.job(links[0])).status is JobStatus.PROCESSING
 
 
 async def test_progress_is_told_and_never_goes_back_over_attempts(stand_in_pool: PoolMaker, data: Path) -> None:
@@ -275,3 +295,54 @@ async def test_progress_is_told_and_never_goes_back_over_attempts(stand_in_pool:
         house.live.subscribe(look)
         await house.over(await house.add("die once"))
         assert seen == sorted(seen) and seen[-1] > 0
+
+
+async def test_a_store_that_fails_at_the_end_of_a_job_delays_it_and_leaves_nothing_standing(
+    stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.attempts._STORE_PAUSES_S", (0.05,))
+    monkeypatch.setattr("engine.dispatcher._LOOK_AGAIN_S", 0.1)
+    async with stand_in_pool() as pool, house_on(data, pool) as house:
+        lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
+        house.store.database._busy_limit_s = 0.1
+        for connection in (house.store.database._writer,):
+            await connection.execute("PRAGMA busy_timeout = 50")
+        job_id = await house.add("slow 0.3")
+        await house.until(job_id, JobStatus.PROCESSING)
+        lock.execute("BEGIN EXCLUSIVE")
+        await asyncio.sleep(1.5)
+        lock.execute("COMMIT")
+        lock.close()
+        assert (await house.over(job_id)).status is JobStatus.COMPLETED
+
+
+async def test_a_recovered_job_that_is_cancelled_while_it_waits_never_starts(
+    stand_in_pool: PoolMaker, data: Path
+) -> None:
+    async with stand_in_pool(attempts_per_worker=3) as pool, house_on(data, pool) as house:
+        jobs = [await house.add("hang", owner=f"user {number}") for number in range(3)]
+        for job_id in jobs:
+            await house.until(job_id, JobStatus.PROCESSING)
+    async with stand_in_pool(attempts_per_worker=1) as pool, house_on(data, pool) as house:
+        await asyncio.sleep(0.2)
+        waiting = next(job_id for job_id in jobs if house.live.get(job_id) is None)
+        job = await house.dispatcher.cancel(waiting)
+        assert job is not None and job.was_cancelled
+        for job_id in jobs:
+            if job_id != waiting:
+                await house.dispatcher.cancel(job_id)
+        await asyncio.sleep(0.3)
+        assert house.live.get(waiting) is None and house.files_of(waiting) == []
+
+
+async def test_a_second_press_on_cancel_does_not_disturb_the_first(stand_in_pool: PoolMaker, data: Path) -> None:
+    async with stand_in_pool() as pool, house_on(data, pool) as house:
+        job_id = await house.add("deaf")
+        await house.until(job_id, JobStatus.PROCESSING)
+        await asyncio.sleep(0.1)
+        first = asyncio.create_task(house.dispatcher.cancel(job_id))
+        await asyncio.sleep(0.1)
+        await house.dispatcher.cancel(job_id)
+        await first
+        assert pool.workers[0].deaths == 1, "the worker that did not let go was killed"
+        assert house.files_of(job_id) == []

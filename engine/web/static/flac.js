@@ -36,9 +36,10 @@ export class FlacSource {
     this.maxFrameBytes = view.getUint16(2) * this.channels * Math.ceil(this.bits / 8) + 64;
   }
 
-  async read(start, count, signal) {
+  async read(start, count, signal, into) {
     const end = Math.min(start + count, this.samples);
-    const channels = Array.from({ length: this.channels }, () => new Float32Array(count));
+    const channels = into ?? Array.from({ length: this.channels }, () => new Float32Array(count));
+    if (end < start + count) { for (const out of channels) out.fill(0); }
     let place = await this.#placeBefore(start, signal);
     let last = place;
     while (place.sample < end) {

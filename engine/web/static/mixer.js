@@ -228,13 +228,18 @@ export class Mixer {
     const { duration } = this.player;
     const position = this.scrubbing === null ? this.player.position : this.scrubbing * duration;
     const share = duration ? Math.min(1, position / duration) : 0;
-    byId("player").style.setProperty("--played", `${(share * 100).toFixed(3)}%`);
     const text = `${clock(position)} / ${clock(duration)}`;
     if (byId("time").textContent !== text) {
       byId("time").textContent = text;
       byId("timeline").setAttribute("aria-valuetext", `${spokenTime(position)} of ${spokenTime(duration)}`);
     }
-    setRange(byId("timeline"), share * 1000);
+    // Only where a pixel changes: painting is what costs most here, by far.
+    const pixels = Math.max(100, this.lanes[0].wave.width * devicePixelRatio);
+    const played = Math.round(share * pixels) / pixels;
+    if (played === this.played) return;
+    this.played = played;
+    byId("player").style.setProperty("--played", `${(played * 100).toFixed(3)}%`);
+    setRange(byId("timeline"), played * 1000);
   }
 
   #ruler() {

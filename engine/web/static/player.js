@@ -205,7 +205,7 @@ export class Player extends EventTarget {
     this.#run = { buses, songStart: start - this.#from, first: this.#from, next: window, sources: new Set() };
     this.#schedule(this.#run, this.#run.next++, this.#from - window * size);
     if (performance.now() - asked > 500 * lead_s && lead_s < 1) {
-      this.#abandon(); // the machine is busy: some may have been told too late
+      this.#stop(); // the machine is busy: some may have been told too late
       return this.#begin(2 * lead_s);
     }
     this.#become("playing");
@@ -226,13 +226,6 @@ export class Player extends EventTarget {
       };
       run.sources.add(source);
     });
-  }
-
-  /** Take back a start that was not yet heard. */
-  #abandon() {
-    for (const source of this.#run.sources) source.disconnect();
-    for (const bus of this.#run.buses) bus.disconnect();
-    this.#run = null;
   }
 
   /** Fade out what sounds; returns the sample at which it did. */

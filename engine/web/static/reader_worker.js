@@ -14,7 +14,7 @@ async function answer({ open, read }, signal) {
       sources[sources.push(await kind.open(new RangedFile(open.url, open.size), signal)) - 1];
     return [{ source: sources.length - 1, sampleRate, samples }, []];
   }
-  const channels = await sources[read.source].read(read.start, read.count, signal);
+  const channels = await sources[read.source].read(read.start, read.count, signal, read.into);
   return [channels, channels.map((channel) => channel.buffer)];
 }
 

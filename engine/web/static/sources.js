@@ -8,7 +8,7 @@ let worker = null;
 let nextId = 0;
 const waiting = new Map();
 
-function inWorker(message, signal) {
+function inWorker(message, signal, transfer = []) {
   signal?.throwIfAborted();
   if (!worker) {
     worker = new Worker(new URL("./reader_worker.js", import.meta.url), { type: "module" });
@@ -26,7 +26,7 @@ function inWorker(message, signal) {
   return new Promise((resolve, reject) => {
     const id = nextId++;
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, ...message });
+    worker.postMessage({ id, ...message }, transfer);
     signal?.addEventListener("abort", () => {
       if (waiting.delete(id)) worker.postMessage({ id, cancel: true });
       reject(signal.reason);
@@ -42,7 +42,15 @@ class WorkerSource {
   }
 
   read(start, count, signal) {
-    return inWorker({ read: { source: this.source, start, count } }, signal);
+    const into = this.spare?.[0]?.length === count ? this.spare : null;
+    this.spare = null;
+    const transfer = into?.map((channel) => channel.buffer);
+    return inWorker({ read: { source: this.source, start, count, into } }, signal, transfer);
+  }
+
+  /** What `read` gave may be written over by the next one. */
+  giveBack(channels) {
+    this.spare = channels;
   }
 }
 

@@ -3,9 +3,11 @@
 export const WINDOW_S = 2;
 const AHEAD = 5; // windows
 const RETRIES = 3;
+const FADED_MS = 500; // by then nothing that was stopped is heard any more
 
 export class StemStream {
   #buffers = new Map(); // window → AudioBuffer
+  #dropped = []; // [AudioBuffer, when]: used again, as garbage of this size is collected late
   #loading = null; // {window, stop}
   #at = 0;
   #failures = 0;
@@ -34,8 +36,11 @@ export class StemStream {
   /** Have the windows from this one on; let go of what lies before the one before it, and too far ahead. */
   want(window) {
     this.#at = window;
-    for (const held of this.#buffers.keys()) {
-      if (held < window - 1 || held > window + AHEAD) this.#buffers.delete(held);
+    for (const [held, buffer] of this.#buffers) {
+      if (held >= window - 1 && held <= window + AHEAD) continue;
+      this.#buffers.delete(held);
+      this.#dropped.push([buffer, performance.now()]);
+      if (this.#dropped.length > AHEAD) this.#dropped.shift();
     }
     const next = this.#nextMissing();
     if (this.#loading && (next === null || this.#loading.window < window || this.#loading.window > window + AHEAD)) {
@@ -48,6 +53,7 @@ export class StemStream {
     this.#at = Infinity;
     this.#loading?.stop.abort();
     this.#buffers.clear();
+    this.#dropped = [];
   }
 
   #nextMissing() {
@@ -85,8 +91,16 @@ export class StemStream {
     const start = window * this.windowSamples;
     const count = Math.min(this.windowSamples, this.source.samples - start);
     const channels = await this.source.read(start, count, signal);
-    const buffer = this.context.createBuffer(channels.length, count, this.source.sampleRate);
+    const buffer = this.#spare(count) ?? this.context.createBuffer(channels.length, count, this.source.sampleRate);
     channels.forEach((samples, channel) => buffer.copyToChannel(samples, channel));
+    this.source.giveBack?.(channels);
+    return buffer;
+  }
+
+  #spare(count) {
+    const [buffer, when] = this.#dropped[0] ?? [];
+    if (buffer?.length !== count || performance.now() - when < FADED_MS) return null;
+    this.#dropped.shift();
     return buffer;
   }
 }

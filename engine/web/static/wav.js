@@ -29,14 +29,15 @@ export class WavSource {
     throw new Error("This wav file cannot be played here.");
   }
 
-  /** Float32Arrays, one a channel, of `count` samples from `start`. */
-  async read(start, count, signal) {
+  /** Float32Arrays, one a channel, of `count` samples from `start`; `into`: arrays of that length to use. */
+  async read(start, count, signal, into) {
     const from = this.dataAt + start * this.frameBytes;
     const raw = await this.file.read(from, from + count * this.frameBytes, signal);
-    const channels = Array.from({ length: this.channels }, () => new Float32Array(count));
+    const channels = into ?? Array.from({ length: this.channels }, () => new Float32Array(count));
     const present = Math.floor(raw.length / this.frameBytes);
     for (let channel = 0; channel < this.channels; channel++) {
       const out = channels[channel];
+      out.fill(0, present);
       // The first byte is shifted in as the lowest, the last carries the sign: as if all were 32 bits wide.
       let at = channel * this.bytes;
       if (this.bytes === 3) {

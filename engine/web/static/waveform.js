@@ -7,6 +7,7 @@ export class Waveform {
   /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
   constructor(peaks, loudest) {
     this.levels = peaks ? peaks.high.map((high, bin) => Math.max(high, -peaks.low[bin]) / Math.max(1, loudest)) : [];
+    this.width = 0; // CSS pixels
     this.element = document.createElement("div");
     this.element.className = "wave";
     this.pale = this.#canvas("pale");
@@ -25,6 +26,7 @@ export class Waveform {
 
   draw() {
     const { width, height } = this.element.getBoundingClientRect();
+    this.width = width;
     if (!width || !height) return;
     const bars = this.#bars(Math.floor((width + GAP) / (BAR + GAP)));
     const ratio = window.devicePixelRatio || 1;
