@@ -1,0 +1,158 @@
+"""The pages' own addresses, over a real socket against the real backend (without a browser: see tests/browser)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from yarl import URL
+
+from config.settings import load
+from engine.backend import backend
+from engine.jobs import new_job_id
+from tests.browser.planted import RATE, plant
+from tests.tiny_models import write_model
+
+TOKEN = "a-token-of-the-tests"
+NO_WORKERS = {"devices": ["cpu"], "threads": 1, "compile": False}
+
+
+@pytest.fixture
+async def planted(tmp_path: Path) -> tuple[Path, str]:
+    """A data folder with one finished job."""
+    sound = np.random.default_rng(1).normal(0, 0.1, (2, RATE)).astype(np.float32)
+    write_model(tmp_path / "models")
+    data = tmp_path / "data"
+    data.mkdir()
+    return data, await plant(data, {"vocals": sound, "drums": sound}, title="A <b>bold</b> song")
+
+
+@pytest.fixture
+async def open_site(planted: tuple[Path, str]) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+    """Without tokens."""
+    async with _site(planted[0]) as client:
+        yield client, planted[1]
+
+
+def _site(data: Path, **web: object) -> _Site:
+    return _Site(data, {"port": 0, **web})
+
+
+class _Site:
+    def __init__(self, data: Path, web: dict[str, object]) -> None:
+        self._settings = load(data_dir=data, models_dir=data.parent / "models", web=web, workers=NO_WORKERS)
+
+    async def __aenter__(self) -> aiohttp.ClientSession:
+        self._backend = backend(self._settings)
+        house = await self._backend.__aenter__()
+        self._client = aiohttp.ClientSession(house.web_url)
+        return self._client
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.close()
+        await self._backend.__aexit__(None, None, None)
+
+
+async def test_pages_carry_a_policy_that_lets_nothing_in_from_elsewhere(
+    open_site: tuple[aiohttp.ClientSession, str],
+) -> None:
+    client, job_id = open_site
+    for path in ("/", f"/jobs/{job_id}"):
+        async with client.get(path) as response:
+            assert response.status == 200
+            policy = response.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy and "script-src 'self'" in policy
+            assert "unsafe" not in policy
+            text = await response.text()
+        assert "<script>" not in text and "style=" not in text and "onclick" not in text
+        assert "https://" not in text.replace('placeholder="https://youtu.be/…"', "")
+
+
+async def test_static_files_are_those_of_the_folder_and_no_others(
+    open_site: tuple[aiohttp.ClientSession, str],
+) -> None:
+    client, _ = open_site
+    async with client.get("/static/player.js") as response:
+        assert response.status == 200
+        assert response.content_type == "text/javascript"
+        assert "connect-src 'self'" in response.headers["Content-Security-Policy"]
+        etag = response.headers["ETag"]
+    async with client.get("/static/player.js", headers={"If-None-Match": etag}) as response:
+        assert response.status == 304
+    for name in ("nothing.js", "index.html", "..%2fpages.py", "%2e%2e/pages.py", "%2fetc%2fpasswd"):
+        async with client.get(URL(f"/static/{name}", encoded=True)) as response:
+            assert response.status == 404, name
+
+
+async def test_the_page_of_a_job_that_is_not_there_says_so_with_its_status(
+    open_site: tuple[aiohttp.ClientSession, str],
+) -> None:
+    client, _ = open_site
+    for path in (f"/jobs/{new_job_id()}", "/jobs/nonsense"):
+        async with client.get(path) as response:
+            assert response.status == 404
+            assert response.content_type == "text/html"
+            assert response.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_job_comes_with_everything_its_page_shows(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, job_id = open_site
+    async with client.get(f"/jobs/{job_id}/player.json") as response:
+        job = await response.json()
+    assert job["title"] == "A <b>bold</b> song"
+    assert job["mayChange"] is True
+    assert set(job["files"]) == {"vocals", "drums", "zip"}
+    assert all(address.startswith("/") for address in job["files"].values())
+    async with client.get(job["files"]["drums"], headers={"Range": "bytes=0-9"}) as response:
+        assert response.status == 206
+    async with client.get(f"/jobs/{job_id}/peaks.json") as response:
+        assert set((await response.json())["stems"]) == {"vocals", "drums"}
+    async with client.post(f"/jobs/{job_id}/keep") as response:
+        assert (await response.json())["keep"] is True
+    async with client.post(f"/jobs/{job_id}/retry") as response:
+        assert response.status == 409
+
+
+async def test_other_web_sites_cannot_keep_or_retry(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, job_id = open_site
+    async with client.post(f"/jobs/{job_id}/keep", headers={"Origin": "https://evil.example"}) as response:
+        assert response.status == 403
+
+
+async def test_choices_say_what_can_be_had(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, _ = open_site
+    async with client.get("/choices.json") as response:
+        choices = await response.json()
+    models = {model["name"]: model for model in choices["models"]}
+    assert models["htdemucs"]["usable"] is True
+    assert choices["wantsToken"] is False
+    assert choices["maxDurationS"] == 600
+
+
+async def test_with_tokens_a_page_link_opens_its_job_but_changes_nothing(planted: tuple[Path, str]) -> None:
+    data, job_id = planted
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with _site(data, api_tokens=[TOKEN]) as client:
+        async with client.get(f"/jobs/{job_id}") as response:
+            assert response.status == 401
+        async with client.get(f"/jobs/{job_id}/player.json") as response:
+            assert response.status == 401
+            assert (await response.json())["error"]["code"] == "no_token"
+        async with client.get(f"/jobs/{job_id}/player.json", headers=bearer) as response:
+            job = await response.json()
+            assert job["mayChange"] is True
+        link = f"/jobs/{job_id}/player.json?{job['pageQuery']}"
+        async with client.get(link) as response:
+            assert response.status == 200
+            assert (await response.json())["mayChange"] is False
+        async with client.get(f"/jobs/{job_id}?{job['pageQuery']}") as response:
+            assert response.status == 200
+        async with client.post(f"/jobs/{job_id}/keep?{job['pageQuery']}") as response:
+            assert response.status == 401
+        async with client.post(f"/jobs/{job_id}/keep", headers=bearer) as response:
+            assert response.status == 200
+    await asyncio.sleep(0)
