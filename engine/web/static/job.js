@@ -3,11 +3,12 @@
 import { ask, here } from "./api.js";
 import { byId, confirmed, el, icon, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
-import { follow, showProgress } from "./progress.js";
+import { follow, isOver, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
 import { showTrust } from "./trust.js";
 import { bytes, clock, day, STEM_NAMES } from "./words.js";
 
+const ASK_AGAIN_MS = 5000;
 const id = location.pathname.split("/")[2];
 export let job = null;
 export let mixer = null; // what the browser tests listen to
@@ -53,10 +54,22 @@ function watch() {
     `/api/jobs/${id}/events?${job.pageQuery}`,
     (event) => {
       Object.assign(job, event);
-      if (event.status === "completed" || event.status === "failed") load().catch(notice);
+      if (isOver(event)) load().catch(notice);
       else showProgress(job);
     },
     gone,
+    () => setTimeout(askAgain, ASK_AGAIN_MS),
+  );
+}
+
+function askAgain() {
+  load().then(
+    () => isOver(job) || watch(),
+    (error) => {
+      if (error.status === 404) return gone();
+      notice(error);
+      setTimeout(askAgain, ASK_AGAIN_MS);
+    },
   );
 }
 
@@ -163,7 +176,7 @@ try {
     title: job.artist ? `${job.artist} – ${job.title}` : job.title,
     href: `/jobs/${id}?${job.pageQuery}`,
   });
-  if (job.status !== "completed" && job.status !== "failed") watch();
+  if (!isOver(job)) watch();
 } catch (error) {
   byId("title").textContent = error.status === 401
     ? "This page is not open to everybody"

@@ -37,20 +37,22 @@ function waitingWords(place) {
   return `Number ${place} in line`;
 }
 
-/** Call `onChange` with each state of the job, until it is over, and `onGone` when it was deleted. */
-export function follow(url, onChange, onGone) {
+/** Call `onChange` with each state of the job until it is over, `onGone` when it was deleted, `onLost` when the server
+ * refuses to say more. A connection that breaks is made again by the browser itself. */
+export function follow(url, onChange, onGone, onLost) {
   const events = new EventSource(url);
   events.onmessage = ({ data }) => {
     const job = JSON.parse(data);
-    if (job.status === "completed" || job.status === "failed") events.close();
+    if (isOver(job)) events.close();
     onChange(job);
   };
   events.addEventListener("gone", () => {
     events.close();
     onGone();
   });
-  events.onerror = () => {
-    // The browser connects again by itself, unless it was refused.
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => follow(url, onChange, onGone), 5000);
-  };
+  events.onerror = () => events.readyState === EventSource.CLOSED && onLost();
+}
+
+export function isOver(job) {
+  return job.status === "completed" || job.status === "failed";
 }
