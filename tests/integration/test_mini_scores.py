@@ -1,0 +1,44 @@
+"""The shipped weights of `mini` keep what they scored when they were published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from engine.sample_song import STEMS, sample_song
+from engine.separation import Separator
+from training.scores import EMBEDDED, Stems, load_embedded, mean_scores, separated
+from training.songs import HELD_OUT_SEEDS, numpy_song
+
+PUBLISHED_DB = 6.55  # mean over stems and the three songs below
+Separate = Callable[[np.ndarray], Stems]
+
+
+@pytest.fixture(scope="module")
+def separate() -> Iterator[Separate]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    separator = Separator(load_embedded().eval())
+    yield lambda mix: separated(separator, mix)
+    torch.set_num_threads(threads)
+
+
+def test_three_fixed_songs_score_as_published(separate: Separate) -> None:
+    songs = [numpy_song(HELD_OUT_SEEDS + 5000 + i, 8.0) for i in range(3)]
+    assert mean_scores(songs, separate)["mini"]["mean"] > PUBLISHED_DB - 0.5
+
+
+def test_every_stem_of_the_demo_song_is_better_than_no_separation(separate: Separate) -> None:
+    scores = mean_scores([sample_song().stems], separate)
+    for stem in STEMS:
+        assert scores["mini"][stem] > 2 + max(scores["the mix itself"][stem], scores["silence"][stem]), stem
+
+
+def test_the_model_is_small_and_describes_itself() -> None:
+    (weights,) = EMBEDDED.glob("*.safetensors")
+    assert weights.stat().st_size < 6e6
+    assert weights.stem in (EMBEDDED / "mini.yaml").read_text()
+    assert (EMBEDDED / "MODEL_CARD.md").is_file()
