@@ -45,7 +45,7 @@ def _driven(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     rms = float(np.sqrt((audio**2).mean())) + 1e-6
     out = np.tanh(audio * (rng.uniform(0.7, 4) / rms) + rng.uniform(-0.5, 0.5))
     out -= out.mean(1, keepdims=True)
-    return (out * (rms / (float(np.sqrt((out**2).mean())) + 1e-6))).astype(np.float32)
+    return np.asarray(out * (rms / (float(np.sqrt((out**2).mean())) + 1e-6)), np.float32)
 
 
 def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, range_db: float) -> NDArray[np.float32]:
@@ -54,7 +54,7 @@ def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, range_db: f
     octaves = np.log2(np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 20)
     points = np.linspace(octaves[0], octaves[-1], 7)
     gains_db = np.interp(octaves, points, rng.uniform(-range_db, range_db, len(points)))
-    return np.fft.irfft(spectrum * 10 ** (gains_db / 20), audio.shape[1]).astype(np.float32)
+    return np.asarray(np.fft.irfft(spectrum * 10 ** (gains_db / 20), audio.shape[1]), np.float32)
 
 
 def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:

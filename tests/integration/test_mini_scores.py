@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 
 from engine.sample_song import STEMS, sample_song
 from engine.separation import Separator
+from engine.synth import Audio
 from training.scores import EMBEDDED, Stems, load_embedded, mean_scores, separated
 from training.songs import HELD_OUT_SEEDS, numpy_song
 
 PUBLISHED_DB = 6.55  # mean over stems and the three songs below
-Separate = Callable[[np.ndarray], Stems]
+Separate = Callable[[Audio], Stems]
 
 
 @pytest.fixture(scope="module")
