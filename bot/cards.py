@@ -169,6 +169,8 @@ def _trust_line(trust: TrustCard) -> str:
 def _failure_card(job: Job, *, retried: bool) -> Card:
     again = () if retried else (Press("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
     if job.was_cancelled:
+        # An upload's file is gone at once; a link can be fetched again.
+        again = again if job.input_type is InputType.YOUTUBE_URL else ()
         return Card(heading=heading(job), body="Cancelled.", small=_choices(job), presses=again)
     tried = f"\nTried {job.attempt} times." if job.attempt > 1 else ""
     free = "" if retried else "Retry does not count towards your hourly limit.\n"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 REQUEST_BYTES = 25 * 1024 * 1024 - 64 * 1024  # Discord's cap of a whole request, less the form around the files
 NONCE_MEMORY_S = 120.0  # Discord remembers nonces for "the past few minutes"
 FILES_A_MESSAGE = 10
+CLOCKS_DIFFER = timedelta(minutes=2)  # ours and Discord's, at most
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class _Dispatch:
             log.warning("job %s: it may have been announced, it is not announced again", posting.job_id)
             return (None, None)
         channel = self._bot.wire.channel(posting)
-        oldest = posting.message_id or discord.utils.time_snowflake(self._view.job.created_at, high=False)
+        tried_at = datetime.fromtimestamp(before.tried_at, UTC)
+        oldest = discord.utils.time_snowflake(tried_at - CLOCKS_DIFFER, high=False)
         try:
             async for message in channel.history(limit=200, after=discord.Object(oldest), oldest_first=True):
                 if message.author.id == self._bot.own_id and self._is_it(message):

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from engine import errors
+from engine import errors, source_errors
 from engine.errors import InternalError, StemifyError
 from engine.jobs import Entity
 
@@ -35,6 +35,7 @@ STATUS: dict[type[StemifyError], int] = {
     errors.WrongHost: 421,
     errors.InputRefused: 422,
     errors.SourceFailed: 422,
+    source_errors.YoutubePaused: 429,
     errors.ComeBackLater: 429,
     errors.StoreFailed: 503,
     errors.ModelUnavailable: 422,  # here, as it is set up: another model can be chosen, waiting does not help
@@ -72,7 +73,7 @@ def error_response(error: StemifyError) -> web.Response:
     status = status_of(error)
     response = _json(status, error.code, error.message)
     retry_after_s = getattr(error, "retry_after_s", None)
-    if isinstance(error, errors.ComeBackLater) or (status == 503 and retry_after_s):
+    if isinstance(error, errors.ComeBackLater) or (status in (429, 503) and retry_after_s):
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 0)))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="stemify"'

@@ -94,3 +94,14 @@ class RunningBot:
 
     def log(self) -> str:
         return self.log_path.read_text()[-6000:] if self.log_path.exists() else ""
+
+
+def workers_of(bot: RunningBot) -> list[int]:
+    """Process ids of the bot's workers."""
+    assert bot.process is not None
+    found = []
+    for task in Path(f"/proc/{bot.process.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found

@@ -16,23 +16,12 @@ import pytest
 
 from engine.jobs import JobResult
 from tests.acceptance.fake_discord import Channel, FakeDiscord, Guild, Message, Person, Upload
-from tests.acceptance.running import RunningBot
+from tests.acceptance.running import RunningBot, workers_of
 from tests.songs import make_song
 from tests.tiny_models import write_model
 
 KILLS = int(os.environ.get("STEMIFY_TEST_KILLS", "3"))
 SEED = int(os.environ.get("STEMIFY_TEST_SEED", "11"))
-
-
-def workers_of(bot: RunningBot) -> list[int]:
-    """Process ids of the bot's workers."""
-    assert bot.process is not None
-    found = []
-    for task in Path(f"/proc/{bot.process.pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
 
 
 async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song: Upload, chance: random.Random) -> None:
