@@ -33,6 +33,10 @@ export class Refused extends Error {
   }
 }
 
+export function unreachable() {
+  return new Refused("The server cannot be reached. Look at your connection and try again.", "unreachable", 0);
+}
+
 export function refusalOf(status, text) {
   try {
     const { code, message } = JSON.parse(text).error;
@@ -56,7 +60,7 @@ export async function ask(path, options = {}) {
   try {
     response = await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
   } catch {
-    throw new Refused("The server cannot be reached. Look at your connection and try again.", "unreachable", 0);
+    throw unreachable();
   }
   if (!response.ok) throw await refusal(response);
   return response.status === 204 ? null : response.json();

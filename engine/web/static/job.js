@@ -109,6 +109,7 @@ async function showResult() {
   const level = 10 ** (-Math.max(0, job.result.trust?.gainDb ?? 0) / 20);
   const duration = Math.max(...stems.map(({ info }) => info.duration));
   mixer = new Mixer(stems, shapes.stems, { duration, level, onError: notice });
+  mixer.player.addEventListener("state", () => mixer.player.state === "playing" && show(byId("notice"), false));
   byId("last-key").textContent = stems.length;
   mixer.player.load().catch(() => {}); // told by the event "error"
 }

@@ -1,6 +1,6 @@
 // A file that is read in parts, by Range requests.
 
-import { refusal } from "./api.js";
+import { refusal, unreachable } from "./api.js";
 
 const HEAD_BYTES = 16384; // headers are read in small pieces, all of which lie here
 
@@ -27,12 +27,22 @@ export class RangedFile {
 
   async #fetch(start, end, signal) {
     if (this.#whole === null) {
-      const response = await fetch(this.url, { headers: { Range: `bytes=${start}-${end - 1}` }, signal });
+      const headers = { Range: `bytes=${start}-${end - 1}` };
+      const response = await reached(fetch(this.url, { headers, signal }));
       if (!response.ok) throw await refusal(response);
-      const bytes = new Uint8Array(await response.arrayBuffer());
+      const bytes = new Uint8Array(await reached(response.arrayBuffer()));
       if (response.status === 206) return bytes;
       this.#whole = bytes;
     }
     return this.#whole.subarray(start, end);
+  }
+}
+
+/** What the network gives, or a sentence in place of the browser's own words. */
+async function reached(promise) {
+  try {
+    return await promise;
+  } catch {
+    throw unreachable();
   }
 }

@@ -26,7 +26,7 @@ onmessage = async ({ data }) => {
     const [value, transfer] = await answer(data, stop.signal);
     postMessage({ id: data.id, value }, transfer);
   } catch (error) {
-    postMessage({ id: data.id, error: String(error?.message ?? error) });
+    postMessage({ id: data.id, error: { message: String(error?.message ?? error), status: error?.status } });
   } finally {
     running.delete(data.id);
   }

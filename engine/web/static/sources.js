@@ -15,7 +15,7 @@ function inWorker(message, signal, transfer = []) {
     worker.onmessage = ({ data }) => {
       const promise = waiting.get(data.id);
       waiting.delete(data.id);
-      if (data.error !== undefined) promise?.reject(new Error(data.error));
+      if (data.error) promise?.reject(Object.assign(new Error(data.error.message), { status: data.error.status }));
       else promise?.resolve(data.value);
     };
     worker.onerror = () => {
