@@ -143,13 +143,7 @@ class Store:
     async def list_of(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
         """The owner's jobs that are not archived, newest first."""
         query = self._sql.active_jobs_of if active_only else self._sql.jobs_of
-        jobs: list[Job] = []
-        for row in await self.database.read(query, {"owner": owner, "limit": limit}):
-            try:
-                jobs.append(from_row(row))
-            except StoreDamaged as error:  # one bad row does not hide the others
-                log.error("job %s cannot be read: %s", row["id"], error.detail)
-        return jobs
+        return _readable(await self.database.read(query, {"owner": owner, "limit": limit}))
 
     async def all_ids_of(self, owner: str) -> list[str]:
         """Every job of an owner, archived ones too, for the deletion of everything they have."""
@@ -217,7 +211,7 @@ class Store:
 
     async def processing(self) -> list[Job]:
         """What was being worked on, oldest first; at a start: what the last process left behind."""
-        return [from_row(row) for row in await self.database.read(self._sql.processing_jobs)]
+        return _readable(await self.database.read(self._sql.processing_jobs))
 
     async def queue_place(self, job_id: str) -> int | None:
         """1 is next, in the order in which claims would come if nothing ended; None when the job does not wait."""
@@ -317,3 +311,14 @@ class Store:
     @staticmethod
     def _one(rows: Sequence[Any]) -> Job | None:
         return from_row(rows[0]) if rows else None
+
+
+def _readable(rows: Sequence[Any]) -> list[Job]:
+    """One bad row does not hide the others."""
+    jobs: list[Job] = []
+    for row in rows:
+        try:
+            jobs.append(from_row(row))
+        except StoreDamaged as error:
+            log.error("job %s cannot be read: %s", row["id"], error.detail)
+    return jobs
