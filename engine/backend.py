@@ -25,7 +25,7 @@ from engine.intake import Intake, IntakeLimits
 from engine.links import Links, load_key
 from engine.live import LiveJobs
 from engine.media.limits import MediaLimits
-from engine.pool import PoolLimits, WorkerPool, find_devices
+from engine.pool import WorkerPool, find_devices
 from engine.protocol import WorkerConfig
 from engine.quota import Quota
 from engine.retention import Sweeper
@@ -37,6 +37,7 @@ from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
 from engine.views import Views
 from engine.web.app import create_app, make_runner
+from engine.worker_process import PoolLimits
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.pool import PoolLimits, WorkerPool
+from engine.pool import WorkerPool
 from engine.protocol import WorkerConfig
+from engine.worker_process import PoolLimits
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
 LIMITS = PoolLimits(
