@@ -141,9 +141,18 @@ class Store:
             return None
 
     async def list_of(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
-        """The owner's jobs that are not archived, newest first."""
+        """The owner's jobs, newest first; archived ones come last."""
         query = self._sql.active_jobs_of if active_only else self._sql.jobs_of
-        return _readable(await self.database.read(query, {"owner": owner, "limit": limit}))
+        jobs = _readable(await self.database.read(query, {"owner": owner, "limit": limit}))
+        if not active_only and len(jobs) < limit:
+            known = {job.id for job in jobs}  # a job may be in both for a moment
+            try:
+                older = await asyncio.to_thread(self.archive.of, owner, limit)
+            except StoreDamaged as error:
+                log.error("the archives cannot all be read: %s", error.detail)
+                older = []
+            jobs += [job for job in older if job.id not in known][: limit - len(jobs)]
+        return jobs
 
     async def all_ids_of(self, owner: str) -> list[str]:
         """Every job of an owner, archived ones too, for the deletion of everything they have."""

@@ -264,6 +264,16 @@ async def test_archived_rows_are_smaller(house: House) -> None:
     assert await house.store.get(job.id) == job
 
 
+async def test_an_archived_job_is_still_listed_after_the_newer_ones(house: House) -> None:
+    old = await house.completed()
+    house.clock.move(days=31)
+    await house.sweeper.sweep()
+    new = await house.completed()
+    assert await house.store.list_of("discord:1", limit=5) == [new, old]
+    assert await house.store.list_of("discord:1", limit=1) == [new]
+    assert await house.store.list_of("discord:1", limit=5, active_only=True) == []
+
+
 async def test_more_rows_than_a_batch_are_archived_in_one_sweep(house: House) -> None:
     for _ in range(1203):
         job = pending_job(at=house.clock())
