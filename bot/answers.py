@@ -65,7 +65,7 @@ async def refuse(interaction: discord.Interaction[Any], error: BaseException) ->
 def _told(interaction: discord.Interaction[Any], error: BaseException) -> StemifyError:
     if isinstance(error, StemifyError):
         if isinstance(error, InternalError) or error.detail:
-            log.error("interaction %s: %s (%s)", interaction.id, error.message, error.detail)
+            log.info("interaction %s: %s (%s)", interaction.id, error.message, error.detail)
         return error
     if isinstance(error, app_commands.MissingPermissions):
         return NotAllowed("You need the permission Manage Server for that.")

@@ -26,7 +26,7 @@ from engine.storage import Storage
 from engine.store.store import Caps, Store
 
 _PROBES_AT_ONCE = 2
-_LIVING_RETRY = "SELECT 1 FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed' LIMIT 1"
+_LIVING_RETRIES = "SELECT count(*) FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed'"
 _GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
 
 
@@ -163,7 +163,8 @@ class Intake:
         """Part of storing a retry: one at a time, and free only where the failure was not the user's own wish."""
 
         async def check(writer: aiosqlite.Connection) -> None:
-            if list(await writer.execute_fetchall(_LIVING_RETRY, {"owner": old.owner, "old": old.id})):
+            ((living,),) = await writer.execute_fetchall(_LIVING_RETRIES, {"owner": old.owner, "old": old.id})
+            if living > 1:  # the one that is being stored counts
                 raise NotPossibleNow("This job is already being tried again.")
             if old.was_cancelled:
                 await self._quota.spending(old.owner)(writer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from aiohttp import web
 from zipstream.ng import ZIP_STORED, ZipStream
@@ -51,12 +51,13 @@ async def stems_zip(request: web.Request) -> web.StreamResponse:
                 "Accept-Ranges": "none",
             }
         )
-        await response.prepare(request)
-        if request.method != "HEAD":
-            blocks = _in_blocks(archive)
-            while block := await asyncio.to_thread(next, blocks, b""):
-                await response.write(block)
-        await response.write_eof()
+        with suppress(ConnectionError):  # the client has gone, there is nobody to tell
+            await response.prepare(request)
+            if request.method != "HEAD":
+                blocks = _in_blocks(archive)
+                while block := await asyncio.to_thread(next, blocks, b""):
+                    await response.write(block)
+            await response.write_eof()
     return response
 
 

@@ -77,10 +77,12 @@ def test_kernels_are_told_apart_by_architecture_and_threads() -> None:
 def test_a_network_that_is_not_compiled_says_why_and_is_left_alone(tmp_path: Path) -> None:
     recipe = json.dumps(recipe_of(tiny_hdemucs()))
     command = [sys.executable, "-m", "engine.separation.build_kernels", str(tmp_path), "key"]
-    ended = subprocess.run(
-        command, input=recipe.encode() + b"\n", capture_output=True, check=False, start_new_session=True
-    )
-    assert ended.returncode != 0
+    # Its input stays open while it works: the end of it would mean that nobody waits any more.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as builder:
+        assert builder.stdin is not None
+        builder.stdin.write(recipe.encode() + b"\n")
+        builder.stdin.flush()
+        assert builder.wait(90) != 0
     assert "not compiled" in (tmp_path / "key.failed").read_text()
 
 

@@ -294,8 +294,9 @@ async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_
         weights.write_bytes(whole)
         again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
         assert again.job.status is JobStatus.COMPLETED and again.job.retry_of == view.job.id
-        with pytest.raises(NotPossibleNow):
-            await service.retry(again.job.id, by=ann)
+        for done in (again.job.id, view.job.id):  # neither a completed job, nor a failed one a second time
+            with pytest.raises(NotPossibleNow):
+                await service.retry(done, by=ann)
 
 
 async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemService, tmp_path: Path) -> None:
@@ -316,3 +317,23 @@ async def test_watching_tells_every_stage_in_order_and_ends(ann: str, service: S
     assert views[0].job.status in (JobStatus.PENDING, JobStatus.PROCESSING)
     assert views[-1].job.status is JobStatus.COMPLETED
     assert len({view.job.stage for view in views}) > 2
+
+
+async def test_an_asker_who_goes_away_while_the_job_is_stored_leaves_a_whole_job(
+    ann: str, service: StemService, settings: Settings, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=1)
+    job_id = new_job_id()
+    async with service._store.database._writing:  # the store is busy with others
+        asking = asyncio.create_task(service.submit(submission(song, ann, job_id=job_id)))
+        async with asyncio.timeout(20):
+            while not (settings.data_dir / "jobs" / job_id / "input").exists():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        await asyncio.sleep(0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    service._dispatcher.wake()
+    assert (await finished(service, job_id)).job.status is JobStatus.COMPLETED

@@ -85,3 +85,10 @@ def test_the_compose_file_is_yaml_and_sets_only_settings_that_exist() -> None:
             assert isinstance(kind, type) and issubclass(kind, BaseModel)
             model = kind
         assert last in model.model_fields, name
+
+
+def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "")
+    monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", " ")
+    settings = load()
+    assert settings.discord.token is None and settings.web.public_url is None
