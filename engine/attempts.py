@@ -306,6 +306,6 @@ class Attempts:
             return following
         if error.transient and job.attempt > 1:
             kind = type(error) if isinstance(error, AttemptError) else AttemptError
-            error = retold(kind, f"{error.message} It was tried {job.attempt} times. Press Retry to try once more.")
+            error = retold(kind, f"{error.message} It was tried {job.attempt} times.")
         await self.end(job, error)
         return None

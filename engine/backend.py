@@ -123,7 +123,12 @@ async def backend(
         if listening is not None:
             await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)
         yield House(service, links.base_url if with_web else None)
-        log.info("closing: running jobs have %.0f s to end", settings.workers.shutdown_grace_s)
+        if dispatcher.running:
+            log.warning(
+                "closing: %d running job(s) have %.0f s to end; what is not done goes on at the next start",
+                dispatcher.running,
+                settings.workers.shutdown_grace_s,
+            )
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("song", type=Path)
     one.add_argument("--out", type=Path, default=Path("stems"), help="folder for the stems (default: stems)")
     one.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
-    one.add_argument("--quality", choices=[*Quality], help="default: balanced")
-    one.add_argument("--format", choices=[*OutputFormat], help="default: mp3")
+    one.add_argument("--quality", choices=[each.value for each in Quality], help="default: balanced")
+    one.add_argument("--format", choices=[each.value for each in OutputFormat], help="default: mp3")
     one.add_argument("--karaoke", action="store_true", help="vocals and everything else")
     one.add_argument("--normalize", action="store_true", help="loudest peak at -1 dBFS")
     one.add_argument("--shifts", type=_count, help="random shifts to average over (default: what the quality says)")
@@ -47,15 +47,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not 0 <= int(text) <= 20:
-        raise argparse.ArgumentTypeError("must be 0 to 20")
+    if not text.isdecimal() or int(text) > 20:
+        raise argparse.ArgumentTypeError("must be a whole number, 0 to 20")
     return int(text)
 
 
 def _fraction(text: str) -> float:
-    if not 0 <= float(text) <= 0.95:
-        raise argparse.ArgumentTypeError("must be 0 to 0.95")
-    return float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 0.95:
+        raise argparse.ArgumentTypeError("must be a number, 0 to 0.95")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,6 +100,7 @@ async def _serve(settings: Settings) -> int:
     async with backend(settings) as house:
         print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
         await stop.wait()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
     return DONE
 
 
@@ -128,4 +133,6 @@ async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
     else:
         for name, info in result.stems:
             print(f"{name:12} {info.path}")
+        if result.trust is not None and result.trust.residual_db is not None:
+            print(f"{'in no stem':12} {result.trust.residual_db:.1f} dB of the mix")
     return DONE

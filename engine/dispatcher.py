@@ -73,6 +73,10 @@ class Dispatcher:
         """There may be something to claim, or a slot to run it in."""
         self._wake.set()
 
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
     async def cancel(self, job_id: str) -> Job | None:
         """End a pending or running job as cancelled, with nothing left of it. None: it was over already."""
         job = await self._store.get(job_id)
@@ -98,7 +102,9 @@ class Dispatcher:
     async def _take_up(self, job: Job) -> None:
         """A job that is `processing` while nobody works on it: its next attempt, or its end."""
         if job.attempt >= self._max_attempts:
-            died = WorkerDied(f"This job was interrupted {job.attempt} times and has been given up. Press Retry.")
+            died = WorkerDied(
+                f"This job was interrupted {job.attempt} times and has been given up. Please ask for it again."
+            )
             await self._attempts.end(job, died)
         elif (again := await self._store.next_attempt(job.id, job.attempt)) is not None:
             self._recovered.append(again)

@@ -350,7 +350,7 @@ class OutOfMemory(AttemptError):
 
 
 class DiskFull(AttemptError):
-    """The disk of this machine is full. Ask whoever runs this bot to make room, then press Retry."""
+    """The disk of this machine is full. Ask whoever runs this bot to make room, then try again."""
 
     code = "disk_full"
 

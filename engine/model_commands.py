@@ -53,6 +53,8 @@ def _pull(library: ModelLibrary, names: list[str]) -> int:
             except StemifyError as error:
                 missing += 1
                 console.print(f"{name}: {error.message}")
+                if error.detail:
+                    console.print(f"   {error.detail}")
             else:
                 console.print(f"{name}: here")
     return 1 if missing else 0

@@ -33,7 +33,11 @@ async def separate_file(
     """Separate `song` into the folder `out` (made if need be; files of the same name are replaced). Paths in the
     result are those of the files. Raises `InputRefused` and `AttemptError` (and below)."""
     if not song.is_file():
-        raise InputRefused(f"There is no file {song}.")
+        raise InputRefused(f"{song} is a folder, not a song." if song.is_dir() else f"There is no file {song}.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputRefused(f"The folder {out} cannot be made: {error.strerror}. Choose another with --out.") from error
     limits = media_limits(settings)
     found = await probe(song, limits)
     device = (await find_devices([device]))[0]
@@ -42,7 +46,6 @@ async def separate_file(
     try:
         if not await pool.wait_ready(settings.workers.start_timeout_s):
             raise WorkerDied(f"The worker for {device} did not start. See the messages above.")
-        out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
             spec = AttemptSpec(
                 job_id=new_job_id(),

@@ -41,7 +41,8 @@ class Views:
         return JobView(job=job, page_url=page_url)
 
     async def _pending_eta_s(self, job: Job) -> float:
-        running = [self._live.shown(other) for other in await self._store.processing()]
+        # It may have been claimed while we looked: nobody waits for himself.
+        running = [self._live.shown(other) for other in await self._store.processing() if other.id != job.id]
         ahead = await self._store.pending_ahead(job.id)
         return eta_s(
             job,

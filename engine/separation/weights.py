@@ -25,7 +25,7 @@ from engine.errors import ModelCorrupt, ModelUnavailable
 _NETWORKS = frozenset({"demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"})
 _QUANTIZERS = frozenset({"diffq.diffq.DiffQuantizer", "diffq.uniform.UniformQuantizer"})
 
-NEEDS_DIFFQ = "It needs the package diffq: pip install 'stemify[quantized]'."
+NEEDS_DIFFQ = "It needs the package diffq (Stemify's extra “quantized”)."
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def missing_for(model: str) -> str | None:
         return NEEDS_DIFFQ
     if model == "hdemucs_high":
         if find_spec("torchaudio") is None:
-            return "It needs the package torchaudio: pip install 'stemify[torchaudio]'."
+            return "It needs the package torchaudio (Stemify's extra “torchaudio”) beside a CUDA torch."
         try:
             import torchaudio.models  # noqa: F401
         except (ImportError, OSError) as error:
