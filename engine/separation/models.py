@@ -156,8 +156,8 @@ class ModelLibrary:
                 return found
         raise ModelUnavailable(
             f"The weights of {name} are not on this machine and could not be fetched. The model mini needs no "
-            f"download. Where there is a network, “python -m engine models pull {name}” fetches them; without one, put them into "
-            "the folder that STEMIFY_MODELS_DIR names.",
+            f"download. Where there is a network, “python -m engine models pull {name}” fetches them; without one, "
+            "put them into the folder that STEMIFY_MODELS_DIR names.",
             detail="; ".join(f"{problem.message} {problem.detail or ''}" for problem in problems) or None,
         )
 
