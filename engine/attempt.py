@@ -18,7 +18,7 @@ from threading import Event
 
 import numpy as np
 
-from engine.errors import Cancelled, DiskFull, OutOfMemory, StemifyError, StorageFailed
+from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed
 from engine.estimates import overlap_of
 from engine.jobs import (
     JobResult,
@@ -76,7 +76,7 @@ def raised_as_ours(error: BaseException) -> StemifyError:
         if error.errno == errno.ENOMEM:
             return OutOfMemory(detail=repr(error))
         return StorageFailed(detail=repr(error))
-    return StemifyError(detail=repr(error))
+    return InternalError(detail=repr(error))
 
 
 class Attempt:

@@ -52,7 +52,6 @@ class AttemptLimits:
 class FetchedInput:
     """What became of a link: a file in the job's folder, and what is known about it."""
 
-    key: str
     title: str
     artist: str | None
     size_bytes: int

@@ -55,6 +55,11 @@ class TooLarge(InputRefused):
 
     code = "too_large"
 
+    @classmethod
+    def over(cls, max_bytes: int) -> TooLarge:
+        """For a file that was cut off at the limit, so that nobody knows its size."""
+        return cls(f"That file is larger than {max_bytes / 2**20:.3g} MB. Send a smaller one.")
+
 
 class TooLong(InputRefused):
     """That track is too long."""

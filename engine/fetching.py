@@ -30,12 +30,10 @@ class LinkFetcher:
             fetched = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
             found = await probe(fetched.path, self._limits)
             size_bytes = fetched.path.stat().st_size
-            key = f"jobs/{job.id}/input"
-            await self._storage.publish(fetched.path, key)
+            await self._storage.publish(fetched.path, f"jobs/{job.id}/input")
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return FetchedInput(
-            key=key,
             title=safe_title(fetched.title or found.title),
             artist=fetched.artist or found.artist,
             size_bytes=size_bytes,

@@ -74,7 +74,7 @@ class Storage:
                     async for block in stream:
                         size += len(block)
                         if size > max_bytes:
-                            raise TooLarge(f"That file is larger than {max_bytes / 2**20:.3g} MB. Send a smaller one.")
+                            raise TooLarge.over(max_bytes)
                         waiting += block
                         if len(waiting) >= _BLOCK_BYTES:
                             await asyncio.to_thread(file.write, waiting)

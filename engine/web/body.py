@@ -83,14 +83,10 @@ async def not_yet(request: web.Request) -> None:
     """The `expect_handler` of routes that call `continue_reading` themselves."""
 
 
-def file_too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"That file is larger than {max_bytes / 2**20:.3g} MB. Send a smaller one.")
-
-
 def check_declared_length(request: web.Request, max_file_bytes: int) -> None:
     """Raises `TooLarge` when the head of the request already says that it is."""
     if (request.content_length or 0) > max_file_bytes + _FRAME_BYTES:
-        raise file_too_large(max_file_bytes)
+        raise TooLarge.over(max_file_bytes)
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
@@ -131,7 +127,7 @@ async def uploaded(
     """The file and the options of a multipart request, in whatever order they come. With the options first the file
     is passed on as it arrives (and nothing after it is read); with the file first it waits in a nameless temporary
     file for the options. Raises `BadRequest`, `TooLarge`, `BadOptions`."""
-    body = CappedBody(request.content, max_file_bytes + _FRAME_BYTES, file_too_large(max_file_bytes))
+    body = CappedBody(request.content, max_file_bytes + _FRAME_BYTES, TooLarge.over(max_file_bytes))
     with _readable():
         parts = MultipartReader(request.headers, cast(StreamReader, body))
     options: StemSeparationOptions | None = None
@@ -176,7 +172,7 @@ async def _blocks(part: BodyPartReader, max_bytes: int) -> AsyncIterator[bytes]:
             block = await part.read_chunk(_BLOCK_BYTES)
         left -= len(block)
         if left < 0:
-            raise file_too_large(max_bytes)
+            raise TooLarge.over(max_bytes)
         if block:
             yield block
 

@@ -261,7 +261,7 @@ async def test_a_fetched_link_is_separated_under_its_title(stand_in_pool: PoolMa
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"fetched")
         on_progress(1.0)
-        return FetchedInput(key=f"jobs/{job.id}/input", title="fine", artist="Band", size_bytes=7, duration_s=1.0)
+        return FetchedInput(title="fine", artist="Band", size_bytes=7, duration_s=1.0)
 
     async with stand_in_pool() as pool, house_on(data, pool, fetch) as house:
         job = await house.over(await house.add("a link", link=True))
