@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from bench.networks import RATE, Memory, song
 from engine.attempt import Attempt
-from engine.jobs import OutputFormat, Quality, StemSeparationOptions, new_job_id
+from engine.entity import new_job_id
 from engine.media.decode import run_decode_child
 from engine.media.encode import StemEncoder
 from engine.media.limits import MediaLimits
+from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.protocol import AttemptSpec, WorkerConfig
 from engine.separation.batcher import Batcher
 from engine.separation.mix import PcmMix

@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from engine.jobs import Job, JobStatus, Stage, new_job_id
+from engine.entity import new_job_id
+from engine.jobs import Job, JobStatus, Stage
 from engine.store.rows import to_row, to_us
 from engine.store.sql import load_queries
 from engine.store.store import Store

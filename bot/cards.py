@@ -9,7 +9,8 @@ from typing import Literal
 
 from bot.words import about, clean, clock, listed, moment, ordinal, plain, sentence, signed, size, spell
 from engine.errors import ComeBackLater, StemifyError
-from engine.jobs import InputType, Job, JobStatus, JobView, Stage, StemInfo, TrustCard
+from engine.jobs import InputType, Job, JobStatus, JobView, Stage
+from engine.results import StemInfo, TrustCard
 
 Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
 

@@ -24,7 +24,8 @@ from bot.cards import announcement, more_stems
 from bot.memory import Delivery, Posting
 from bot.wire import Trouble, persist, reply, trouble
 from engine.errors import NotFound
-from engine.jobs import JobStatus, JobView, StemInfo
+from engine.jobs import JobStatus, JobView
+from engine.results import StemInfo
 
 if TYPE_CHECKING:
     from bot.app import Stemify

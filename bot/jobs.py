@@ -19,8 +19,9 @@ from bot.progress import show_over
 from bot.stemify import owner_of, posting_of
 from bot.wire import persist
 from bot.words import plain
+from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, NotPossibleNow
-from engine.jobs import JobView, new_job_id
+from engine.jobs import JobView
 
 if TYPE_CHECKING:
     from bot.app import Stemify

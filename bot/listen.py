@@ -16,8 +16,9 @@ from bot.memory import Posting
 from bot.stemify import audio_in, posting_of, source_of, submit
 from bot.wire import Trouble, persist, reply, trouble
 from bot.words import clean
+from engine.entity import new_job_id
 from engine.errors import NotFound, StemifyError
-from engine.jobs import StemSeparationOptions, new_job_id
+from engine.options import StemSeparationOptions
 
 if TYPE_CHECKING:
     from bot.app import Stemify

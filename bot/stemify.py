@@ -17,8 +17,10 @@ from bot.cards import accepted_card, job_card, refused_card
 from bot.memory import Posting, PostingState
 from bot.wire import persist
 from bot.words import clean
+from engine.entity import new_job_id
 from engine.errors import BadOptions, InputRefused, StemifyError
-from engine.jobs import JobView, OutputFormat, Quality, StemSeparationOptions, new_job_id
+from engine.jobs import JobView
+from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.service import Attachment, Link, Submission
 
 if TYPE_CHECKING:

@@ -20,20 +20,13 @@ import numpy as np
 
 from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed
 from engine.estimates import overlap_of
-from engine.jobs import (
-    JobResult,
-    ProcessingMetrics,
-    Quality,
-    Stage,
-    StemFiles,
-    StemInfo,
-    StemSeparationOptions,
-    TrustCard,
-)
+from engine.jobs import Stage
 from engine.media.decode import Decoded, run_decode_child
 from engine.media.limits import MediaLimits
 from engine.naming import safe_title
+from engine.options import Quality, StemSeparationOptions
 from engine.protocol import AttemptSpec, Done, WorkerConfig
+from engine.results import JobResult, ProcessingMetrics, StemFiles, StemInfo, TrustCard
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
 from engine.separation.mix import PcmMix

@@ -10,22 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from engine.errors import (
-    AttemptError,
-    AttemptTimedOut,
-    Cancelled,
-    InternalError,
-    StemifyError,
-    StoreFailed,
-    WorkerDied,
-    retold,
-)
+from engine.errors import AttemptError, AttemptTimedOut, Cancelled, InternalError, StemifyError, WorkerDied, retold
 from engine.estimates import estimate_s, first_guess, is_typical, plan_cost, timeout_s
 from engine.jobs import InputType, Job, JobStatus, Stage
 from engine.live import LiveJobs
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
 from engine.storage import Storage
+from engine.store.errors import StoreFailed
 from engine.store.store import Store
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from config.settings import Settings, load
 from engine.errors import ComeBackLater, InputRefused, StemifyError
-from engine.jobs import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.logs import configure
+from engine.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 
 DONE, FAILED, REFUSED = 0, 1, 2
 

@@ -15,9 +15,10 @@ from rich.table import Table
 
 from config.settings import Settings
 from engine.backend import backend
-from engine.jobs import JobView, OutputFormat, Quality, StemSeparationOptions
+from engine.jobs import JobView
 from engine.media.decode import decode
 from engine.media.encode import StemEncoder
+from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.progress_bar import bar
 from engine.sample_song import Song, sample_song
 from engine.scores import sdr_db

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.jobs import Job, JobStatus, Quality, StemSeparationOptions
+from engine.jobs import Job, JobStatus
+from engine.options import Quality, StemSeparationOptions
 
 _GUESS_ON_CPU: dict[str, float] = {
     "htdemucs": 1.1,

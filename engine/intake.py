@@ -11,12 +11,14 @@ from pathlib import Path
 import aiohttp
 import aiosqlite
 
+from engine.entity import new_job_id
 from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow
 from engine.estimates import estimate_s, first_guess, plan_cost
-from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
+from engine.jobs import InputType, Job, JobStatus
 from engine.media.limits import MediaLimits, too_large
 from engine.media.probe import Probe, probe
 from engine.naming import safe_title
+from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.quota import Quota
 from engine.sources.link import parse_link

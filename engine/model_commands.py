@@ -11,7 +11,7 @@ from rich.text import Text
 
 from config.settings import Settings
 from engine.errors import StemifyError, UnknownModel
-from engine.jobs import MODELS
+from engine.options import MODELS
 from engine.separation.models import ModelLibrary
 
 _SHOWN = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}

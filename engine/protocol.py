@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engine.jobs import JobResult, Stage, StemSeparationOptions
+from engine.jobs import Stage
+from engine.options import StemSeparationOptions
+from engine.results import JobResult
 
 
 class Message(BaseModel):

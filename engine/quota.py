@@ -15,8 +15,9 @@ from limits import RateLimitItemPerHour
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from engine.errors import QuotaExceeded, StoreFailed
+from engine.errors import QuotaExceeded
 from engine.store.database import Database
+from engine.store.errors import StoreFailed
 from engine.store.rows import from_us, to_us, utc_now
 
 _US = 1_000_000

@@ -15,8 +15,9 @@ from itertools import islice
 from uuid import UUID
 
 from config.settings import Retention
+from engine.entity import id_time
 from engine.errors import StemifyError
-from engine.jobs import JobStatus, id_time
+from engine.jobs import JobStatus
 from engine.storage import Storage
 from engine.store.store import ARCHIVE_BATCH, Brief, Store
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from config.settings import Settings
 from engine.backend import media_limits, pool_limits, worker_config
+from engine.entity import new_job_id
 from engine.errors import InputRefused, WorkerDied
-from engine.jobs import JobResult, Stage, StemFiles, StemSeparationOptions, new_job_id, overall_progress
+from engine.jobs import Stage, overall_progress
 from engine.media.probe import probe
 from engine.naming import safe_title
+from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import AttemptSpec
+from engine.results import JobResult, StemFiles
 
 
 async def separate_file(

@@ -16,8 +16,9 @@ from engine.attempts import Attempts
 from engine.dispatcher import Dispatcher
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Attachment, Intake, Link, Submission, Upload
-from engine.jobs import MODELS, Job, JobStatus, JobView
+from engine.jobs import Job, JobStatus, JobView
 from engine.live import LiveJobs
+from engine.options import MODELS
 from engine.pool import WorkerPool
 from engine.storage import Storage
 from engine.store.store import Store

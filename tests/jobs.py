@@ -5,18 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from engine.jobs import (
-    InputType,
-    Job,
-    JobResult,
-    JobStatus,
-    OutputFormat,
-    Quality,
-    StemFiles,
-    StemInfo,
-    StemSeparationOptions,
-    new_job_id,
-)
+from engine.entity import new_job_id
+from engine.jobs import InputType, Job, JobStatus
+from engine.options import OutputFormat, Quality, StemSeparationOptions
+from engine.results import JobResult, StemFiles, StemInfo
 from engine.store.store import Caps
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -14,21 +14,12 @@ import aiohttp
 from aiohttp import web
 
 from config.settings import Settings, load
+from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, QuotaExceeded
-from engine.jobs import (
-    FileLink,
-    InputType,
-    Job,
-    JobResult,
-    JobStatus,
-    JobView,
-    OutputFormat,
-    Stage,
-    StemFiles,
-    StemInfo,
-    new_job_id,
-)
+from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.links import Links
+from engine.options import OutputFormat
+from engine.results import JobResult, StemFiles, StemInfo
 from engine.service import ModelChoice, ServiceSnapshot, StemService, Submission, Upload, WorkerSnapshot
 from engine.storage import Storage
 from engine.web.app import create_app, make_runner

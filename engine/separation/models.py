@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
-from engine.jobs import MODELS
+from engine.options import MODELS
 from engine.separation.loaded import LoadedModel
 from engine.separation.shelves import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf
 from engine.separation.weights import load_bag, load_torchaudio_network, missing_for

@@ -25,11 +25,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from engine.errors import (
-    AttemptError,
-    DiskFull,
-    LinksNotYet,
-)
+from engine.errors import AttemptError, DiskFull, LinksNotYet
 from engine.source_errors import (
     VideoTooLong,
     YoutubeFetcherDied,

@@ -11,11 +11,7 @@ import re
 
 from pydantic import BaseModel, ConfigDict
 
-from engine.errors import (
-    AttemptError,
-    DiskFull,
-    SourceFailed,
-)
+from engine.errors import AttemptError, DiskFull, SourceFailed
 from engine.source_errors import (
     VideoAgeRestricted,
     VideoBlocked,

@@ -16,9 +16,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from engine.errors import StoreDamaged
-from engine.jobs import Job, id_time
+from engine.entity import id_time
+from engine.jobs import Job
 from engine.store.database import translated
+from engine.store.errors import StoreDamaged
 from engine.store.rows import to_us
 
 _MONTH_FILE = re.compile(r"\d{4}-\d{2}\.sqlite3")

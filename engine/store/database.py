@@ -16,16 +16,8 @@ from typing import Any, Self, TypeVar
 
 import aiosqlite
 
-from engine.errors import (
-    AlreadyAccepted,
-    IllegalTransition,
-    StemifyError,
-    StoreBusy,
-    StoreDamaged,
-    StoreFailed,
-    StoreFull,
-    StoreReadOnly,
-)
+from engine.errors import AlreadyAccepted, IllegalTransition, StemifyError
+from engine.store.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly
 from engine.store.migrations import MIGRATIONS, migrate
 
 T = TypeVar("T")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import AlreadyRunning, StorageFailed
+from engine.errors import StorageFailed
+from engine.store.errors import AlreadyRunning
 
 
 @contextmanager

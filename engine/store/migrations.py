@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from engine.errors import StoreTooNew
 from engine.jobs import TRANSITIONS
+from engine.store.errors import StoreTooNew
 from engine.store.sql import load_queries, schema
 
 MIGRATIONS: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from engine.jobs import Quality
+from engine.options import Quality
 from engine.store.database import Database
 from engine.store.sql import Queries
 

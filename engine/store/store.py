@@ -17,10 +17,12 @@ from typing import Any, Self
 
 import aiosqlite
 
-from engine.errors import IllegalTransition, QueueFull, StoreDamaged
-from engine.jobs import Job, JobResult, JobStatus, Stage
+from engine.errors import IllegalTransition, QueueFull
+from engine.jobs import Job, JobStatus, Stage
+from engine.results import JobResult
 from engine.store.archive import Archive
 from engine.store.database import Database
+from engine.store.errors import StoreDamaged
 from engine.store.migrations import MIGRATIONS
 from engine.store.queue import Queue, QueuedJob
 from engine.store.rows import from_row, from_us, to_row, to_us, utc_now

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from config.settings import Web
-from engine.errors import CrossSite, NotAllowed, NoToken, WrongHost
+from engine.errors import NotAllowed
 from engine.jobs import Job
+from engine.web.refusals import CrossSite, NoToken, WrongHost
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

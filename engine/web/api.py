@@ -6,13 +6,15 @@ from uuid import UUID
 
 from aiohttp import web
 
-from engine.errors import BadRequest, NotFound, UnsupportedBody
-from engine.jobs import JobView, StemifyResponse, StemSeparationOptions
+from engine.errors import NotFound
+from engine.jobs import JobView
 from engine.links import Kind
+from engine.options import StemSeparationOptions
 from engine.service import Link, Submission, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS, STORAGE
-from engine.web.responses import about, job_status, json_response
+from engine.web.refusals import BadRequest, UnsupportedBody
+from engine.web.responses import StemifyResponse, about, job_status, json_response
 
 
 def add_routes(app: web.Application) -> None:

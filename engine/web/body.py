@@ -14,9 +14,10 @@ from typing import IO, Any, cast
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from engine.errors import BadOptions, BadRequest, StemifyError, TooLarge, UploadTooSlow
-from engine.jobs import StemSeparationOptions
+from engine.errors import BadOptions, StemifyError, TooLarge
+from engine.options import StemSeparationOptions
 from engine.service import Upload
+from engine.web.refusals import BadRequest, UploadTooSlow
 
 JSON_BYTES = 64 * 1024
 _FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file

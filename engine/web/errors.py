@@ -9,35 +9,37 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from engine import errors, source_errors
+from engine.entity import Entity
 from engine.errors import InternalError, StemifyError
-from engine.jobs import Entity
+from engine.store.errors import StoreFailed
+from engine.web import refusals
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 STATUS: dict[type[StemifyError], int] = {
-    errors.BadRequest: 400,
-    errors.NoToken: 401,
+    refusals.BadRequest: 400,
+    refusals.NoToken: 401,
     errors.NotAllowed: 403,
-    errors.CrossSite: 403,
-    errors.LinkInvalid: 403,
+    refusals.CrossSite: 403,
+    refusals.LinkInvalid: 403,
     errors.NotFound: 404,
-    errors.UploadTooSlow: 408,
+    refusals.UploadTooSlow: 408,
     errors.NotPossibleNow: 409,
     errors.IllegalTransition: 409,
     errors.AlreadyAccepted: 409,
-    errors.LinkExpired: 410,
+    refusals.LinkExpired: 410,
     errors.TooLarge: 413,
     errors.NotAudio: 415,
-    errors.UnsupportedBody: 415,
-    errors.RangeOutside: 416,
-    errors.WrongHost: 421,
+    refusals.UnsupportedBody: 415,
+    refusals.RangeOutside: 416,
+    refusals.WrongHost: 421,
     errors.InputRefused: 422,
     errors.SourceFailed: 422,
     source_errors.YoutubePaused: 429,
     errors.ComeBackLater: 429,
-    errors.StoreFailed: 503,
+    StoreFailed: 503,
     errors.ModelUnavailable: 422,  # here, as it is set up: another model can be chosen, waiting does not help
     errors.DiskFull: 503,
     errors.StorageFailed: 503,

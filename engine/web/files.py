@@ -11,10 +11,11 @@ from pathlib import Path
 from aiohttp import web
 from multidict import CIMultiDict
 
-from engine.errors import LinkExpired, LinkInvalid, NotFound, RangeOutside
+from engine.errors import NotFound
 from engine.web.errors import error_response
 from engine.web.headers import content_disposition
 from engine.web.keys import LINKS, NOW, STORAGE
+from engine.web.refusals import LinkExpired, LinkInvalid, RangeOutside
 
 _RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/a[1-9][0-9]{0,3}/[^/]+")
 _ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)

@@ -10,12 +10,11 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from engine.jobs import JobStatusResponse, StemifyRequest, StemifyResponse
 from engine.web.errors import ErrorResponse
 from engine.web.files import CONTENT_TYPES
 from engine.web.health import Health, Readiness
 from engine.web.keys import ACCESS
-from engine.web.responses import JobEvent
+from engine.web.responses import JobEvent, JobStatusResponse, StemifyRequest, StemifyResponse
 
 Schema = dict[str, Any]
 _MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]] = (

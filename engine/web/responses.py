@@ -1,4 +1,4 @@
-"""What goes out: a job's view as the data transfer objects of the API."""
+"""The data transfer objects of the API, and a job's view as one of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,34 @@ from typing import Any
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel
 
-from engine.jobs import JobResult, JobStatusResponse, JobView, Stage
+from engine.entity import Entity
+from engine.jobs import JobStatus, JobView, Stage
+from engine.options import StemSeparationOptions
+from engine.results import JobResult
+
+
+class StemifyRequest(Entity):
+    """The JSON form of a request; a file comes as multipart with the same `options`."""
+
+    youtube_url: str | None = None
+    options: StemSeparationOptions | None = None
+
+
+class StemifyResponse(Entity):
+    job_id: str
+    status: JobStatus = JobStatus.PENDING
+    estimated_duration: int
+    message: str
+
+
+class JobStatusResponse(Entity):
+    job_id: str
+    status: JobStatus
+    progress: int
+    result: JobResult | None = None
+    error: str | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
 
 
 class JobEvent(JobStatusResponse):

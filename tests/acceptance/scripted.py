@@ -14,21 +14,11 @@ from typing import Any, ClassVar
 
 from config.settings import Settings
 from engine.backend import House
+from engine.entity import new_job_id
 from engine.errors import InputRefused, NotAllowed, NotFound
-from engine.jobs import (
-    FileLink,
-    InputType,
-    Job,
-    JobResult,
-    JobStatus,
-    JobView,
-    OutputFormat,
-    Stage,
-    StemFiles,
-    StemInfo,
-    TrustCard,
-    new_job_id,
-)
+from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
+from engine.options import OutputFormat
+from engine.results import JobResult, StemFiles, StemInfo, TrustCard
 from engine.service import Link, ModelChoice, StemService, Submission
 
 PNG = bytes.fromhex(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs import JobResult
+from engine.results import JobResult
 from tests.acceptance.fake_discord import Channel, FakeDiscord, Guild, Message, Person, Upload
 from tests.acceptance.running import RunningBot, workers_of
 from tests.songs import make_song

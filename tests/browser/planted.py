@@ -9,22 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.jobs import (
-    InputType,
-    Job,
-    JobResult,
-    JobStatus,
-    OutputFormat,
-    QualityMetrics,
-    StemFiles,
-    StemInfo,
-    StemSeparationOptions,
-    TrustCard,
-    new_job_id,
-)
+from engine.entity import new_job_id
+from engine.jobs import InputType, Job, JobStatus
 from engine.media.encode import StemEncoder
 from engine.media.samples import Samples
 from engine.media.waveform import Peaks
+from engine.options import OutputFormat, StemSeparationOptions
+from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.store.store import Caps, Store
 
 RATE = 44100

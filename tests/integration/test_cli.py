@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs import JobResult
+from engine.results import JobResult
 from tests.songs import make_song
 from tests.tiny_models import write_model
 

@@ -14,9 +14,11 @@ import pytest
 
 from engine.attempts import AttemptLimits, Attempts, FetchedInput, FetchLink
 from engine.dispatcher import Dispatcher
+from engine.entity import new_job_id
 from engine.errors import SourceUnreachable
-from engine.jobs import InputType, Job, JobStatus, StemSeparationOptions, new_job_id
+from engine.jobs import InputType, Job, JobStatus
 from engine.live import LiveJobs
+from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.storage import Storage
 from engine.store.store import Caps, Store

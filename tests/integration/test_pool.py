@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.entity import new_job_id
 from engine.errors import AttemptTimedOut, BrokenAudio, WorkerDied, WorkerStalled
-from engine.jobs import Stage, StemSeparationOptions, new_job_id
+from engine.jobs import Stage
+from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
 from tests.integration.conftest import PoolMaker

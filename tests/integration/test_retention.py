@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 
 from config.settings import Retention
+from engine.entity import new_job_id
 from engine.errors import StorageFailed
-from engine.jobs import Job, JobStatus, new_job_id
+from engine.jobs import Job, JobStatus
 from engine.retention import Sweeper
 from engine.storage import Storage
 from engine.store.store import Store

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from config.settings import Settings, load
 from engine.backend import backend
+from engine.entity import new_job_id
 from engine.errors import (
     BadLink,
     BrokenAudio,
@@ -26,8 +27,9 @@ from engine.errors import (
     TooLarge,
     TooLong,
 )
-from engine.jobs import JobStatus, JobView, OutputFormat, StemSeparationOptions, new_job_id
+from engine.jobs import JobStatus, JobView
 from engine.media.decode import decode
+from engine.options import OutputFormat, StemSeparationOptions
 from engine.service import Link, StemService, Submission, Upload
 from tests.songs import make_song
 from tests.tiny_models import write_model

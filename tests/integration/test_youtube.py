@@ -21,10 +21,7 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from engine.errors import (
-    LinksNotYet,
-    SourceFailed,
-)
+from engine.errors import LinksNotYet, SourceFailed
 from engine.source_errors import (
     VideoNoAudio,
     VideoTooLarge,

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull, StoreDamaged
-from engine.jobs import TRANSITIONS, Job, JobStatus, Stage, new_job_id
+from engine.entity import new_job_id
+from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
+from engine.jobs import TRANSITIONS, Job, JobStatus, Stage
+from engine.store.errors import StoreDamaged
 from engine.store.store import Caps, Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
 from engine.store.archive import Archive
+from engine.store.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
 from engine.store.migrations import migrate, statements
 from engine.store.sql import load_queries, schema
 from engine.store.store import Store

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import AlreadyRunning, StorageFailed
+from engine.errors import StorageFailed
+from engine.store.errors import AlreadyRunning
 from engine.store.lock import only_one
 
 HOLDER = """

@@ -15,9 +15,11 @@ from aiohttp import FormData
 from yarl import URL
 
 from engine import errors
-from engine.jobs import JobStatus, OutputFormat, Quality
+from engine.jobs import JobStatus
+from engine.options import OutputFormat, Quality
 from engine.service import Link, Upload
 from engine.source_errors import YoutubeBotCheck
+from engine.store.errors import StoreBusy
 from engine.web.errors import status_of
 from tests.web_house import WebHouse, open_web_house
 
@@ -384,5 +386,5 @@ def test_what_a_person_can_mend_is_never_called_a_fault_of_the_server() -> None:
         status = status_of(kind.__new__(kind))
         assert 400 <= status < (500 if issubclass(kind, theirs) else 600), code
     assert status_of(errors.UnknownModel()) == status_of(YoutubeBotCheck()) == 422
-    assert status_of(errors.StoreBusy()) == 503
+    assert status_of(StoreBusy()) == 503
     assert status_of(errors.InternalError()) == 500

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
-from engine.jobs import new_job_id
+from engine.entity import new_job_id
 from engine.web.headers import content_disposition
 from tests.web_house import WebHouse, open_web_house
 

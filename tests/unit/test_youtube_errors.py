@@ -3,10 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine import errors
-from engine.errors import (
-    SourceFailed,
-    SourceUnreachable,
-)
+from engine.errors import SourceFailed, SourceUnreachable
 from engine.source_errors import (
     YoutubePaused,
 )

@@ -1,0 +1,108 @@
+"""What a job gives: its stems, and what was measured about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.entity import Entity, JobId
+from engine.options import STEMS, OutputFormat
+
+
+class StemInfo(Entity):
+    """One file of a result."""
+
+    filename: str
+    path: str  # storage key, relative to the data folder
+    size: int = Field(ge=0)  # bytes
+    duration: float = Field(ge=0)  # seconds
+    format: OutputFormat
+    sample_rate: int = Field(gt=0)
+    bitrate: int | None = None  # bits per second, compressed formats only
+    cdn_url: str | None = None
+    level_db: float | None = None  # RMS, dBFS; None: silent
+    peak_db: float | None = None  # sample peak, dBFS; None: silent
+    silence_share: float | None = Field(default=None, ge=0, le=1)
+
+
+class StemFiles(Entity):
+    """The files of a result. In karaoke mode only `vocals` and `instrumental` are there."""
+
+    vocals: StemInfo | None = None
+    drums: StemInfo | None = None
+    bass: StemInfo | None = None
+    other: StemInfo | None = None
+    guitar: StemInfo | None = None
+    piano: StemInfo | None = None
+    instrumental: StemInfo | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, StemInfo]]:  # type: ignore[override]
+        """(stem, file) of those that are there, in the order in which they are shown."""
+        for name in (*STEMS, "instrumental"):
+            info: StemInfo | None = getattr(self, name)
+            if info is not None:
+                yield name, info
+
+
+Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class QualityMetrics(Entity):
+    """Estimates without references; see docs. None where a stem is silent or absent."""
+
+    overall_score: Score
+    vocal_isolation: Score | None = None
+    drum_separation: Score | None = None
+    bass_isolation: Score | None = None
+    artifact_reduction: Score | None = None
+    method: str
+
+
+class ProcessingMetrics(Entity):
+    """Measured, not estimated."""
+
+    processing_time: int = Field(ge=0)  # seconds, whole attempt
+    cpu_usage: float = Field(ge=0)  # per cent of one core, mean over the attempt, of the worker that attempts share
+    memory_usage: int = Field(ge=0)  # MB, peak resident size of the worker so far
+    gpu_usage: float | None = None  # per cent of the attempt in which the device was at work; None without a GPU
+    model_load_time: int = Field(ge=0)  # seconds; 0 when the model was resident
+    input_file_size: int = Field(ge=0)  # bytes
+    output_file_sizes: tuple[int, ...] = ()  # bytes
+
+
+class TrustCard(Entity):
+    """Facts about a result, all measured on the float stems before they were encoded."""
+
+    residual_db: float | None  # level of mix minus sum of stems, against the mix; None: exactly zero or silent
+    gain_db: float  # the one common gain on all stems
+    clipped_samples: int = Field(ge=0)
+    seed: int
+    shifts: int = Field(ge=0)
+    overlap: float = Field(ge=0, lt=1)
+    segment_s: float = Field(gt=0)
+    segments: int = Field(ge=0)  # forward passes over one segment, all members and shifts
+    device: str
+    notes: tuple[str, ...] = ()  # sentences, e.g. that the batch was halved for want of memory
+
+
+class JobResult(Entity):
+    job_id: JobId
+    output_dir: str
+    stems: StemFiles
+    processing_time: int = Field(ge=0)  # seconds
+    model_used: str
+    quality_metrics: QualityMetrics | None = None
+    file_size: int = Field(ge=0)  # bytes, all stems
+    cdn_urls: tuple[str, ...] = ()
+    processing: ProcessingMetrics | None = None
+    trust: TrustCard | None = None
+    waveform_path: str | None = None  # storage key of the picture
+    peaks_path: str | None = None  # storage key of the player's peaks
+
+
+def db(ratio: float) -> float | None:
+    """An amplitude ratio in dB; None for zero and for what is not finite."""
+    return 20 * math.log10(ratio) if ratio > 0 and math.isfinite(ratio) else None

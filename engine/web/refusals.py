@@ -1,0 +1,59 @@
+"""What only the web server refuses: leaves of the one tree."""
+
+from __future__ import annotations
+
+from engine.errors import InputRefused, StemifyError
+
+
+class BadRequest(InputRefused):
+    """That request cannot be read. The API's description is at /api/openapi.json."""
+
+    code = "bad_request"
+
+
+class UnsupportedBody(BadRequest):
+    """Send the song as multipart/form-data (field "file"), or a link as application/json ("youtubeUrl")."""
+
+    code = "unsupported_body"
+
+
+class UploadTooSlow(BadRequest):
+    """The upload stood still for too long and was given up. Please send the file again."""
+
+    code = "upload_too_slow"
+
+
+class NoToken(StemifyError):
+    """This server wants an API token. Send it as "Authorization: Bearer <token>"; whoever runs the server has it."""
+
+    code = "no_token"
+
+
+class WrongHost(StemifyError):
+    """This server is not known by that name. Open it at the address that it prints when it starts."""
+
+    code = "wrong_host"
+
+
+class CrossSite(StemifyError):
+    """Another web site asked for this, so nothing was done. Use Stemify's own page."""
+
+    code = "cross_site"
+
+
+class LinkInvalid(StemifyError):
+    """This link is not complete or was changed. Copy the whole link again."""
+
+    code = "link_invalid"
+
+
+class LinkExpired(StemifyError):
+    """This link has expired. Ask for a fresh one where you got it, or separate the song again."""
+
+    code = "link_expired"
+
+
+class RangeOutside(StemifyError):
+    """The file has no such part: it is shorter than that."""
+
+    code = "range_outside"
