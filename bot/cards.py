@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from bot.words import about, clean, clock, listed, moment, ordinal, plain, sentence, signed, size, spell
+from bot.measured import measured_lines, stem_phrase
+from bot.words import about, clean, clock, listed, moment, ordinal, plain, sentence, size, spell
 from engine.errors import ComeBackLater, StemifyError
 from engine.jobs import InputType, Job, JobStatus, JobView, Stage
-from engine.results import StemInfo, TrustCard
 
 Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
 
@@ -111,13 +111,10 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     what = "vocals and instrumental" if result.stems.instrumental is not None else f"{len(stems)} stems"
     length = f" · {clock(job.input_duration)} long" if job.input_duration is not None else ""
     links, spilled = _links(view)
-    below = " · ".join(_stem_phrase(stem, info) for stem, info in stems)
+    below = " · ".join(stem_phrase(stem, info) for stem, info in stems)
     if spilled:
         below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in spilled)
-    small = [_trust_line(result.trust)] if result.trust is not None else []
-    if (quality := result.quality_metrics) is not None:
-        small.append(f"Estimated quality {quality.overall_score:.0%} ({quality.method})")
-    small += list(result.trust.notes) if result.trust is not None else []
+    small = measured_lines(result)
     small.append(_choices(job, device=result.trust.device if result.trust is not None else None))
     expiry, presses = "", [Press("delete", "Delete now", "danger")]
     if job.keep:
@@ -149,22 +146,6 @@ def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, 
             spilled.append((label, url))
             room -= len(url) + 20
     return fitting, spilled
-
-
-def _stem_phrase(stem: str, info: StemInfo) -> str:
-    silent = info.silence_share is not None and info.silence_share >= 0.999
-    return f"**{stem.capitalize()}** {size(info.size)}{' (silent)' if silent else ''}"
-
-
-def _trust_line(trust: TrustCard) -> str:
-    adds_up = (
-        "The stems add up to the mix exactly"
-        if trust.residual_db is None
-        else f"The stems add up to the mix within {signed(trust.residual_db)} dB"
-    )
-    gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{signed(trust.gain_db)} dB on all"
-    clipped = "nothing clipped" if not trust.clipped_samples else f"{trust.clipped_samples} samples clipped"
-    return f"{adds_up} · level {gain} · {clipped}"
 
 
 def _failure_card(job: Job, *, retried: bool) -> Card:

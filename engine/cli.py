@@ -107,6 +107,7 @@ async def _serve(settings: Settings) -> int:
 async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
     from engine.progress_bar import bar
     from engine.separate import separate_file
+    from engine.trust_lines import trust_lines
 
     options = StemSeparationOptions.chosen(
         model=chosen.model,
@@ -133,6 +134,5 @@ async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
     else:
         for name, info in result.stems:
             print(f"{name:12} {info.path}")
-        if result.trust is not None and result.trust.residual_db is not None:
-            print(f"{'in no stem':12} {result.trust.residual_db:.1f} dB of the mix")
+        print("Trust card", *(f"   {line}" for line in trust_lines(result)), sep="\n")
     return DONE

@@ -23,6 +23,7 @@ from engine.progress_bar import bar
 from engine.sample_song import Song, sample_song
 from engine.scores import sdr_db
 from engine.service import StemService, Submission, Upload
+from engine.trust_lines import trust_lines
 
 MODEL = "mini"
 
@@ -46,7 +47,9 @@ async def run_demo(settings: Settings, out: Path) -> int:
         return 1
     console.print("[bold]3.[/] The stems, against the true ones (SDR in dB, higher is better):")
     console.print(await asyncio.to_thread(_stem_table, view, song, out))
-    console.print(_trust_lines(view))
+    console.print("Trust card")
+    for line in trust_lines(view.job.result):
+        console.print(f"   {line}", markup=False, highlight=False)
     console.print(f"[bold]4.[/] The files, and the picture waveform.png, are in {out}/:")
     for file in sorted(out.iterdir()):
         console.print(f"   {file.name}", markup=False, highlight=False)
@@ -102,17 +105,3 @@ def _samples_of(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]
     with tempfile.NamedTemporaryFile(suffix=".f32") as raw:
         decoded = decode(path, Path(raw.name), max_duration_s=600)
         return np.fromfile(raw.name, np.float32).reshape(-1, decoded.channels).T
-
-
-def _trust_lines(view: JobView) -> str:
-    assert view.job.result is not None and view.job.result.trust is not None and view.job.result.processing is not None
-    trust, cost = view.job.result.trust, view.job.result.processing
-    residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
-    return (
-        "Trust card\n"
-        f"   not in any stem   {residual}\n"
-        f"   common gain       {trust.gain_db:+.2f} dB, {trust.clipped_samples} clipped samples\n"
-        f"   plan              {trust.segments} segments of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
-        f"shifts {trust.shifts}, seed {trust.seed}\n"
-        f"   cost              {cost.processing_time} s on {trust.device}, {cost.memory_usage} MB at the peak"
-    )

@@ -18,7 +18,13 @@ import numpy as np
 
 from engine.sample_song import compose, level
 from engine.synth import SAMPLE_RATE, Audio, Hit, Note, pan_gains, reverb, samples
-from training.sung import sing, voice_of
+from training.sung import (
+    HELD_OUT_LANGUAGES,
+    HELD_OUT_VARIANTS,
+    TRAINING_LANGUAGES,
+    TRAINING_VARIANTS,
+    sing,
+)
 
 SF2, SF3 = Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3")
 TRAINING_FONTS = (SF2 / "FluidR3_GM.sf2", SF3 / "FluidR3Mono_GM.sf3", SF3 / "MuseScore_General_Lite.sf3")
@@ -114,6 +120,20 @@ class Part:
     notes: Sequence[Note]
 
 
+@dataclass(frozen=True)
+class Sounds:
+    """Who plays and who sings. `kits`: sampled real ones, which half the songs take if there are any."""
+
+    fonts: tuple[Path, ...]
+    kits: tuple[Path, ...]
+    languages: tuple[str, ...]
+    variants: tuple[str, ...]
+
+
+TRAINING = Sounds(TRAINING_FONTS, (), TRAINING_LANGUAGES, TRAINING_VARIANTS)
+HELD_OUT = Sounds(HELD_OUT_FONTS, HELD_OUT_KITS, HELD_OUT_LANGUAGES, HELD_OUT_VARIANTS)
+
+
 def missing_programs() -> list[str]:
     """What has to be installed before these songs can be made (see training/README.md)."""
     missing = [name for name in ("fluidsynth", "espeak-ng") if shutil.which(name) is None]
@@ -162,16 +182,19 @@ def _drum_notes(hits: Sequence[Hit]) -> list[Note]:
     return [Note(hit.start_s, 0.2, KEYS[hit.piece], hit.velocity) for hit in hits]
 
 
-def midi_song(seed: int, duration_s: float = 20.0, *, held_out: bool = False) -> dict[str, Audio]:
-    """A song of a seed; `held_out` picks fonts, kits and voices that training never uses."""
+def midi_song(
+    seed: int, duration_s: float = 20.0, *, held_out: bool = False, sounds: Sounds | None = None
+) -> dict[str, Audio]:
+    """A song of a seed; `held_out` picks fonts, kits and voices that training never uses, `sounds` any."""
     from training.songs import balanced
 
     rng = np.random.default_rng(seed)
     score = compose(rng, duration_s)
     n = samples(duration_s)
-    fonts = HELD_OUT_FONTS if held_out else TRAINING_FONTS
-    real_kit = held_out and rng.uniform() < 0.5
-    kit = HELD_OUT_KITS[rng.integers(2)] if real_kit else fonts[rng.integers(len(fonts))]
+    sounds = sounds or (HELD_OUT if held_out else TRAINING)
+    fonts, kits = sounds.fonts, sounds.kits
+    real_kit = bool(kits) and rng.uniform() < 0.5
+    kit = kits[rng.integers(len(kits))] if real_kit else fonts[rng.integers(len(fonts))]
     # the sampled real kits are ordinary instruments of their fonts, not on MIDI's drum channel
     drums = (
         Part(0, 0, _drum_notes(score.drums)) if real_kit else Part(9, int(rng.choice(KITS)), _drum_notes(score.drums))
@@ -187,7 +210,7 @@ def midi_song(seed: int, duration_s: float = 20.0, *, held_out: bool = False) ->
     if score.melody:
         solo = level(play([melody], fonts[rng.integers(len(fonts))], n), 0.08)
         stems["other"] = level(stems["other"], 0.1) + solo * pan_gains(float(rng.uniform(-0.6, 0.6)))[:, None]
-    voice = voice_of(rng, held_out)
+    voice = f"{rng.choice(sounds.languages)}+{rng.choice(sounds.variants)}"
     sung = sing(score.vocals, voice, n, rng) * pan_gains(float(rng.uniform(-0.1, 0.1)))[:, None]
     if rng.uniform() < 0.25:  # a second take, a little later and elsewhere
         take = sing(

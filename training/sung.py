@@ -204,9 +204,3 @@ def sing(notes: Sequence[Note], voice: str, n: int, rng: np.random.Generator) ->
     envelope = np.convolve(envelope, np.ones(400) / 400, "same")
     air = noise(rng, n, 7000, 16000) * envelope * rng.uniform(0.0, 0.6)
     return np.asarray(sung + air, np.float32)
-
-
-def voice_of(rng: np.random.Generator, held_out: bool) -> str:
-    languages = HELD_OUT_LANGUAGES if held_out else TRAINING_LANGUAGES
-    variants = HELD_OUT_VARIANTS if held_out else TRAINING_VARIANTS
-    return f"{rng.choice(languages)}+{rng.choice(variants)}"

@@ -53,6 +53,8 @@ def test_a_song_goes_in_and_its_stems_play_and_come_out(browser: Browser, site: 
     assert "/jobs/" in browser.current_url and "s=" in browser.current_url
     assert browser.execute_script("return sessionStorage.getItem('stages')"), "no progress was shown"
     assert browser.find_element(By.ID, "title").text == "Sunny side"
+    numbers = browser.execute_script("return document.getElementById('numbers').textContent")
+    assert numbers.count("dBFS, peak") == 4 and "of the mix" in numbers and re.search(r"Seed\d+", numbers), numbers
 
     browser.find_element(By.ID, "play").click()
     browser.until("return document.getElementById('player').dataset.state === 'playing'")

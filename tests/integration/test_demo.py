@@ -27,4 +27,8 @@ def test_the_demo_separates_its_song_and_shows_what_came_of_it(tmp_path: Path) -
         row = re.search(rf"^{stem} +\S+ dBFS +(-?\d+\.\d) +(-?\d+\.\d)", done.stdout, re.MULTILINE)
         assert row is not None, done.stdout
         assert float(row[2]) > float(row[1]), f"{stem} is nearer to the truth than the mix is"
-    assert "Trust card" in done.stdout and "100%" in done.stderr
+        facts = rf"^   {stem} +-\d+\.\d dBFS, peak -?\d+\.\d dBFS"
+        assert re.search(facts, done.stdout, re.MULTILINE), done.stdout
+    card = done.stdout[done.stdout.index("Trust card") :]
+    assert re.search(r"in no stem +-\d+\.\d dB of the mix", card) and re.search(r"plan .* shifts 1, seed \d+", card)
+    assert "100%" in done.stderr

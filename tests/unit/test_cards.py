@@ -22,7 +22,9 @@ MIB = 1024 * 1024
 ID = "019ab5f0-0000-7000-8000-000000000001"
 
 
-def stem(name: str, size_bytes: int, silence_share: float = 0.1) -> StemInfo:
+def stem(
+    name: str, size_bytes: int, silence_share: float = 0.0, level_db: float | None = None, peak_db: float | None = None
+) -> StemInfo:
     return StemInfo(
         filename=f"Blue Hour - {name} - htdemucs.mp3",
         path=f"jobs/{ID}/a1/{name}.mp3",
@@ -31,6 +33,8 @@ def stem(name: str, size_bytes: int, silence_share: float = 0.1) -> StemInfo:
         format=OutputFormat.MP3,
         sample_rate=44100,
         silence_share=silence_share,
+        level_db=level_db,
+        peak_db=peak_db,
     )
 
 
@@ -46,7 +50,8 @@ def view(status: JobStatus = JobStatus.PENDING, **changes: object) -> JobView:
 
 
 def result(**changes: object) -> JobResult:
-    stems = {"vocals": stem("vocals", 9_000_000), "drums": stem("drums", 8_600_000), "bass": stem("bass", 512_000),
+    stems = {"vocals": stem("vocals", 9_000_000, 0.25, -21.04, -3.5),
+             "drums": stem("drums", 8_600_000, 0.0, -17.5, 0.0), "bass": stem("bass", 512_000, 0.0, -19.96, -9.1),
              "other": stem("other", 40_000, silence_share=1.0)}  # fmt: skip
     values: dict[str, object] = {
         "job_id": ID, "output_dir": f"jobs/{ID}/a1", "stems": StemFiles(**stems), "processing_time": 72,
@@ -105,7 +110,9 @@ def test_a_finished_job_tells_everything_about_its_stems() -> None:
         "[waveform.png]\n"
         "**Vocals** 8.6 MB · **Drums** 8.2 MB · **Bass** 500 KB · **Other** 39 KB (silent)\n"
         f"Links expire <t:{int((NOW + timedelta(days=90)).timestamp())}:R>\n"
+        "-# Levels in dBFS: Vocals −21.0 (peak −3.5, silent 25%) · Drums −17.5 (peak +0.0) · Bass −20.0 (peak −9.1)\n"
         "-# The stems add up to the mix within −41.2 dB · level −1.2 dB on all · nothing clipped\n"
+        "-# 39 × 7.8 s · overlap 25% · 1 shift · seed 7\n"
         "-# Estimated quality 82% (reference-free v1)\n"
         "-# htdemucs · balanced · mp3 · cpu\n"
         "[Listen↗] [Vocals↗] [Drums↗] [Bass↗] [Other↗] [All as zip↗]\n"

@@ -27,7 +27,7 @@ export function showTrust(job, stems) {
     );
   }
   show(byId("scores"), Boolean(quality));
-  const numbers = trust ? inNumbers(job, trust, processing) : [];
+  const numbers = [...levels(stems), ...(trust ? inNumbers(job, trust, processing) : [])];
   byId("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   show(byId("details"), numbers.length > 0);
 }
@@ -95,14 +95,24 @@ function sumFact(residualDb, isKaraoke) {
     : ["warn", `${together} are not quite the song: ${rest}.`];
 }
 
+function levels(stems) {
+  return stems.filter(({ info }) => typeof info.levelDb === "number").map(({ name, info }) => [
+    STEM_NAMES[name] ?? name,
+    `${decibels(info.levelDb)}FS, peak ${decibels(info.peakDb)}FS, silent for ${percent(info.silenceShare ?? 0)}`,
+  ]);
+}
+
 function inNumbers(job, trust, processing) {
   const rows = [
+    ["In no stem", trust.residualDb === null ? "nothing" : `${decibels(trust.residualDb)} of the mix`],
+    ["Common gain", `${decibels(trust.gainDb, 2)}, ${counted(trust.clippedSamples, "clipped sample")}`],
     ["Model", job.result.modelUsed],
     [
       "Segments",
       `${trust.segments} × the model over ${trust.segmentS.toFixed(1)} s, ${percent(trust.overlap)} overlap`,
     ],
-    ["Shifts", trust.shifts ? `${trust.shifts} (seed ${trust.seed})` : "none"],
+    ["Shifts", trust.shifts ? String(trust.shifts) : "none"],
+    ["Seed", String(trust.seed)],
     ["Device", trust.device],
     [
       "Took",

@@ -1,0 +1,37 @@
+"""The trust card of a result as lines for a terminal."""
+
+from __future__ import annotations
+
+from engine.results import JobResult, StemInfo, TrustCard
+
+
+def trust_lines(result: JobResult) -> list[str]:
+    """Facts of each stem, of their sum, the plan; the last only where they were measured."""
+    rows = [(name, _stem_facts(info)) for name, info in result.stems]
+    if (trust := result.trust) is not None:
+        residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
+        rows += [
+            ("in no stem", residual),
+            ("common gain", f"{trust.gain_db:+.2f} dB, {trust.clipped_samples} clipped samples"),
+            ("plan", _plan(trust)),
+        ]
+    if (cost := result.processing) is not None:
+        device = f" on {trust.device}" if trust is not None else ""
+        rows.append(("cost", f"{cost.processing_time} s{device}, {cost.memory_usage} MB at the peak"))
+    if trust is not None:
+        rows += [("note", note) for note in trust.notes]
+    return [f"{name:14}{text}" for name, text in rows]
+
+
+def _stem_facts(info: StemInfo) -> str:
+    if info.level_db is None or info.peak_db is None:
+        return "silent"
+    silent = f", silent for {info.silence_share:.0%} of the song" if info.silence_share else ""
+    return f"{info.level_db:.1f} dBFS, peak {info.peak_db:.1f} dBFS{silent}"
+
+
+def _plan(trust: TrustCard) -> str:
+    return (
+        f"{trust.segments} segments of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
+        f"shifts {trust.shifts}, seed {trust.seed}"
+    )
