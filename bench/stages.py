@@ -23,6 +23,7 @@ from engine.protocol import AttemptSpec, WorkerConfig
 from engine.separation.batcher import Batcher
 from engine.separation.mix import PcmMix
 from engine.separation.models import ModelLibrary
+from engine.storage import Storage
 
 
 def stages(seconds: float = 60) -> list[dict[str, Any]]:
@@ -90,9 +91,8 @@ def _attempt(folder: Path, library: ModelLibrary, batcher: Batcher) -> Attempt:
     spec = AttemptSpec(
         job_id=new_job_id(),
         attempt=1,
-        input_path=str(folder / "song.mp3"),
-        scratch_dir=str(folder / "scratch"),
-        output_dir=str(folder / "out"),
+        input_key="song.mp3",
+        scratch_key="scratch",
         output_key="out",
         options=options,
         title="song",
@@ -101,6 +101,7 @@ def _attempt(folder: Path, library: ModelLibrary, batcher: Batcher) -> Attempt:
     )
     config = WorkerConfig(
         device="cpu",
+        data_dir=str(folder),
         cache_dir=str(folder / "cache"),
         model_memory_bytes=1 << 30,
         heartbeat_s=1,
@@ -108,4 +109,4 @@ def _attempt(folder: Path, library: ModelLibrary, batcher: Batcher) -> Attempt:
         child_memory_bytes=1 << 30,
         input_bytes=50 << 20,
     )
-    return Attempt(spec, config, library, ThreadPoolExecutor(1), batcher, lambda stage, fraction: None)
+    return Attempt(spec, config, Storage(folder), library, ThreadPoolExecutor(1), batcher, lambda stage, fraction: None)

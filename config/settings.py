@@ -54,8 +54,9 @@ class Web(Section):
     trusted_proxies: Annotated[list[str], NoDecode]
     api_tokens: Annotated[list[SecretStr], NoDecode]
     link_lifetime_days: int = Field(gt=0)
+    cdn_url: str | None = None  # what links to files start with; a CDN that pulls from public_url
 
-    _no_url = field_validator("public_url", mode="before")(_blank_is_none)
+    _no_url = field_validator("public_url", "cdn_url", mode="before")(_blank_is_none)
     _split_proxies = field_validator("trusted_proxies", "api_tokens", mode="before")(_split)
 
 
@@ -102,6 +103,33 @@ class Retention(Section):
     sweep_interval_s: float = Field(gt=0)
 
 
+class Storage(Section):
+    """Where songs and stems lie: in `data_dir`, or, with a `url`, in object storage."""
+
+    url: str | None = None  # s3://, gs://, az://
+    endpoint: str | None = None
+    public_endpoint: str | None = None  # the same store as browsers reach it; default: endpoint
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    redirect: bool
+    redirect_lifetime_s: float = Field(gt=0, le=7 * 86400)  # no store signs for longer than a week
+    part_bytes: int = Field(ge=5 * 2**20, le=2**30)  # S3 takes no smaller parts
+    request_timeout_s: float = Field(gt=0)
+    patience_s: float = Field(gt=0)
+
+    _none = field_validator(
+        "url", "endpoint", "public_endpoint", "region", "access_key_id", "secret_access_key", mode="before"
+    )(_blank_is_none)
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("s3://", "gs://", "az://")):
+            raise ValueError("give s3://bucket/folder, gs://bucket/folder or az://account/container/folder")
+        return url
+
+
 class Youtube(Section):
     enabled: bool
     cookies_file: Path | None = None
@@ -130,6 +158,7 @@ class Settings(BaseSettings):
     media: Media
     workers: Workers
     retention: Retention
+    storage: Storage
     youtube: Youtube
     log: Log
 

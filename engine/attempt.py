@@ -6,9 +6,7 @@ import concurrent.futures
 import contextlib
 import errno
 import logging
-import os
 import resource
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -33,6 +31,7 @@ from engine.separation.mix import PcmMix
 from engine.separation.models import ModelLibrary
 from engine.separation.runs import RunReport
 from engine.stems import Labels, StemFilesMaker
+from engine.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +78,7 @@ class Attempt:
         self,
         spec: AttemptSpec,
         config: WorkerConfig,
+        storage: Storage,
         library: ModelLibrary,
         loader: Executor,
         batcher: Batcher,
@@ -87,11 +87,12 @@ class Attempt:
         self.spec = spec
         self.cancelled = Event()
         self._config = config
+        self._storage = storage
         self._library = library
         self._loader = loader
         self._batcher = batcher
         self._on_progress = on_progress
-        self._scratch = Path(spec.scratch_dir)
+        self._scratch = storage.local_path(spec.scratch_key)
 
     def run(self) -> Done:
         """Raises what `raised_as_ours` understands. Leaves scratch to the main process."""
@@ -99,7 +100,9 @@ class Attempt:
         out = self._scratch / "out"
         out.mkdir(parents=True, exist_ok=True)
         raw = self._scratch / "mix.f32"
-        decoded = self._decode(raw)
+        self._on_progress(Stage.DECODING, 0)
+        song = self._storage.fetch(self.spec.input_key, self._scratch, lambda _: self._step(Stage.DECODING, 0))
+        decoded = self._decode(song, raw)
         loading = time.monotonic()
         model = self._load()
         model_load_s = time.monotonic() - loading
@@ -121,16 +124,16 @@ class Attempt:
             picture, peaks = files.write_pictures()
             self._stop_if_cancelled()
             trust = self._trust_card(files, model, plan, report)
-        self._publish(out)
+        self._step(Stage.PUBLISHING, 0)
+        self._storage.publish_folder(out, self.spec.output_key, lambda fraction: self._step(Stage.PUBLISHING, fraction))
         wall_s = time.monotonic() - started
-        input_bytes = Path(self.spec.input_path).stat().st_size
         metrics = ProcessingMetrics(
             processing_time=round(wall_s),
             cpu_usage=round(100 * (time.process_time() - cpu_started) / max(wall_s, 1e-3), 1),
             memory_usage=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             gpu_usage=round(100 * report.busy_s / max(wall_s, 1e-3), 1) if self._config.device != "cpu" else None,
             model_load_time=round(model_load_s),
-            input_file_size=input_bytes,
+            input_file_size=song.stat().st_size,
             output_file_sizes=tuple(info.size for info in infos.values()),
         )
         return Done(
@@ -145,8 +148,11 @@ class Attempt:
         if self.cancelled.is_set():
             raise Cancelled
 
-    def _decode(self, raw: Path) -> Decoded:
-        self._on_progress(Stage.DECODING, 0)
+    def _step(self, stage: Stage, fraction: float) -> None:
+        self._stop_if_cancelled()
+        self._on_progress(stage, fraction)
+
+    def _decode(self, song: Path, raw: Path) -> Decoded:
         limits = MediaLimits(
             max_bytes=self._config.input_bytes,
             max_duration_s=self.spec.max_duration_s,
@@ -154,7 +160,7 @@ class Attempt:
             memory_bytes=self._config.child_memory_bytes,
         )
         return run_decode_child(
-            Path(self.spec.input_path),
+            song,
             raw,
             limits=limits,
             cancelled=self.cancelled,
@@ -221,19 +227,6 @@ class Attempt:
             device=self._config.device,
             notes=report.notes,
         )
-
-    def _publish(self, out: Path) -> None:
-        """The whole folder appears at once; a rename on one disk cannot be seen half done."""
-        self._on_progress(Stage.PUBLISHING, 0)
-        self._stop_if_cancelled()
-        target = Path(self.spec.output_dir)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for file in out.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if target.exists():
-            shutil.rmtree(target)  # of an earlier life of this very attempt
-        out.rename(target)
 
     def _result(
         self, infos: dict[str, StemInfo], metrics: ProcessingMetrics, trust: TrustCard, picture: str, peaks: str

@@ -148,6 +148,13 @@ class Attempts:
         except StemifyError as error:
             log.warning("job %s: its scratch could not be removed: %s", job_id, error.detail or error.message)
 
+    async def clear_result(self, job: Job) -> None:
+        """What an interrupted attempt may have published already, before the same attempt is made again."""
+        try:
+            await self._storage.delete_tree(f"jobs/{job.id}/a{job.attempt}")
+        except StemifyError as error:
+            log.warning("job %s: what it published could not be removed: %s", job.id, error.detail or error.message)
+
     async def _clear_if_over(self, job_id: str) -> None:
         """After a lost attempt: nothing of it may stay beside what the job ended with."""
         job = await self._store.get(job_id)
@@ -158,8 +165,11 @@ class Attempts:
                 job_id, keep_attempt=kept, keep_input=job is not None and not job.was_cancelled and not completed
             )
 
+    async def _has_input(self, job: Job) -> bool:
+        return await self._storage.size(f"jobs/{job.id}/input") is not None
+
     async def _with_input(self, job: Job) -> Job:
-        if job.input_type is not InputType.YOUTUBE_URL or self._storage.local_path(f"jobs/{job.id}/input").exists():
+        if job.input_type is not InputType.YOUTUBE_URL or await self._has_input(job):
             return job
         self.fetching.add(job.id)
         self.on_room()
@@ -221,14 +231,12 @@ class Attempts:
             self.waiting_alone.discard(job.id)
 
     def _spec(self, job: Job) -> AttemptSpec:
-        output_key = f"jobs/{job.id}/a{job.attempt}"
         return AttemptSpec(
             job_id=job.id,
             attempt=job.attempt,
-            input_path=str(self._storage.local_path(f"jobs/{job.id}/input")),
-            scratch_dir=str(self._storage.local_path(f"scratch/{job.id}-a{job.attempt}")),
-            output_dir=str(self._storage.local_path(output_key)),
-            output_key=output_key,
+            input_key=f"jobs/{job.id}/input",
+            scratch_key=f"scratch/{job.id}-a{job.attempt}",
+            output_key=f"jobs/{job.id}/a{job.attempt}",
             options=job.options,
             title=job.title,
             artist=job.artist,

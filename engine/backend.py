@@ -25,13 +25,13 @@ from engine.intake import Intake, IntakeLimits
 from engine.links import Links, load_key
 from engine.live import LiveJobs
 from engine.media.limits import MediaLimits
+from engine.object_storage import open_storage
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import WorkerConfig
 from engine.quota import Quota
 from engine.retention import Sweeper
 from engine.service import StemService
 from engine.sources.youtube import Youtube
-from engine.storage import Storage
 from engine.store.lock import only_one
 from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
@@ -40,6 +40,8 @@ from engine.web.app import create_app, make_runner
 from engine.worker_process import PoolLimits
 
 log = logging.getLogger(__name__)
+
+_PATIENCE_S = 10.0  # with object storage, while somebody waits for an answer
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def worker_config(settings: Settings, device: str) -> WorkerConfig:
     workers: Workers = settings.workers
     return WorkerConfig(
         device=device,
+        data_dir=str(settings.data_dir.expanduser().absolute()),
+        storage=settings.storage if settings.storage.url else None,
         threads=workers.threads,
         models_dir=str(settings.models_dir.absolute()) if settings.models_dir else None,
         cache_dir=str((settings.data_dir / "models").absolute()),
@@ -99,7 +103,8 @@ async def backend(
         listening = stack.enter_context(_listen(settings)) if with_web else None
         store = await Store.open(root / "stemify.sqlite3", now=now)
         stack.push_async_callback(store.close)
-        storage, live = Storage(root), LiveJobs()
+        storage, live = open_storage(root, settings.storage, patience_s=_PATIENCE_S), LiveJobs()
+        await storage.prepare()
         links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening))
         quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
         http = await stack.enter_async_context(aiohttp.ClientSession())

@@ -49,6 +49,7 @@ class Dispatcher:
         for job in await self._store.processing():
             await self._attempts.clear_scratch(job.id)
             if handed_back.get(job.id) == job.attempt:
+                await self._attempts.clear_result(job)
                 self._recovered.append(job)
             else:
                 await self._take_up(job)

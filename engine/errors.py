@@ -262,6 +262,19 @@ class StorageFailed(AttemptError):
     transient = True
 
 
+class StorageAway(StorageFailed):
+    """The place where songs and stems are kept does not answer. Please try again in some minutes."""
+
+    code = "storage_away"
+
+
+class StorageRefused(StorageFailed):
+    """The place where songs and stems are kept does not let this bot in. Ask whoever runs it to look at its keys."""
+
+    code = "storage_refused"
+    transient = False
+
+
 class SourceFailed(AttemptError):
     """The audio could not be fetched. Please attach the file instead."""
 

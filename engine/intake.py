@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ import aiohttp
 import aiosqlite
 
 from engine.entity import new_job_id
-from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow
+from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow, StorageFailed
 from engine.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs import InputType, Job, JobStatus
 from engine.media.limits import MediaLimits, too_large
@@ -26,6 +27,8 @@ from engine.sources.upload import fetch_attachment
 from engine.sources.youtube import Youtube
 from engine.storage import Storage
 from engine.store.store import Caps, Store
+
+log = logging.getLogger(__name__)
 
 _PROBES_AT_ONCE = 2
 _LIVING_RETRIES = "SELECT count(*) FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed'"
@@ -159,7 +162,10 @@ class Intake:
             await asyncio.wait([adding])
             if not adding.cancelled() and adding.exception() is None:
                 return
-        await asyncio.shield(self._storage.delete_job(job_id))
+        try:
+            await asyncio.shield(self._storage.delete_job(job_id))
+        except StorageFailed as error:  # the asker hears why he was refused; the sweeper comes by later
+            log.warning("job %s: a refused request could not be removed: %s", job_id, error.detail or error.message)
 
     def _once(self, old: Job) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
         """Part of storing a retry: one at a time, and free only where the failure was not the user's own wish."""
@@ -201,6 +207,7 @@ class Intake:
         size_bytes = await self._storage.receive(stream, key, media.max_bytes)
         async with self._probing:
             found: Probe = await probe(self._storage.local_path(key), media)
+        await self._storage.upload(key)
         return await self._new_job(
             job_id,
             submission,

@@ -10,9 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from config.settings import Storage as StorageSettings
 from engine.jobs import Stage
 from engine.options import StemSeparationOptions
 from engine.results import JobResult
+
+SECRET_VARIABLE = "STEMIFY_STORAGE__SECRET_ACCESS_KEY"  # noqa: S105
 
 
 class Message(BaseModel):
@@ -29,10 +32,9 @@ class AttemptSpec(BaseModel):
 
     job_id: str
     attempt: int
-    input_path: str  # absolute
-    scratch_dir: str  # absolute; the attempt's own, removed by the main process afterwards
-    output_dir: str  # absolute; finished files appear here by rename
-    output_key: str  # the same place as a storage key
+    input_key: str  # the three are storage keys: where the song lies,
+    scratch_key: str  # a folder on the worker's own disk, the attempt's own, removed by the main process afterwards,
+    output_key: str  # and where the finished files appear
     options: StemSeparationOptions
     title: str
     artist: str | None = None
@@ -48,6 +50,8 @@ class WorkerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     device: str
+    data_dir: str  # absolute; the root of scratch, and of all storage keys unless `storage` has a url
+    storage: StorageSettings | None = None  # its secret comes in SECRET_VARIABLE: arguments can be read by others
     threads: int = 0  # 0: all cores
     models_dir: str | None = None
     cache_dir: str

@@ -67,6 +67,7 @@ class Sweeper:
         swept = Swept()
         await self._finish_deletions(swept)
         await self._clear_scratch(swept)
+        await self._abort_uploads()
         await self._look_through_jobs(swept)
         await self._archive(JobStatus.COMPLETED, self._settings.completed_days, swept)
         await self._archive(JobStatus.FAILED, self._settings.failed_days, swept)
@@ -94,6 +95,12 @@ class Sweeper:
             if name not in running:
                 await self._remove(job_id, f"scratch/{name}")
                 swept.leftovers_removed += 1
+
+    async def _abort_uploads(self) -> None:
+        running = {f"jobs/{job.id}/a{job.attempt}" for job in await self._store.processing()}
+        aborted = await asyncio.to_thread(self._storage.abort_stale_uploads, running)
+        if aborted:
+            log.info("%s unfinished uploads aborted", aborted)
 
     async def _look_through_jobs(self, swept: Swept) -> None:
         on_disk = await asyncio.to_thread(self._storage.jobs_on_disk)

@@ -44,19 +44,22 @@ async def separate_file(
     limits = media_limits(settings)
     found = await probe(song, limits)
     device = (await find_devices([device]))[0]
-    pool = WorkerPool([worker_config(settings, device)], pool_limits(settings.workers))
-    await pool.start()
-    try:
-        if not await pool.wait_ready(settings.workers.start_timeout_s):
-            raise WorkerDied(f"The worker for {device} did not start. See the messages above.")
-        with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
+    with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
+        config = worker_config(settings, device).model_copy(
+            update={"data_dir": str(Path(work).absolute()), "storage": None}
+        )
+        await asyncio.to_thread(shutil.copyfile, song, Path(work) / "song")
+        pool = WorkerPool([config], pool_limits(settings.workers))
+        await pool.start()
+        try:
+            if not await pool.wait_ready(settings.workers.start_timeout_s):
+                raise WorkerDied(f"The worker for {device} did not start. See the messages above.")
             spec = AttemptSpec(
                 job_id=new_job_id(),
                 attempt=1,
-                input_path=str(song.absolute()),
-                scratch_dir=f"{Path(work).absolute()}/scratch",
-                output_dir=f"{Path(work).absolute()}/done",
-                output_key=".",
+                input_key="song",
+                scratch_key="scratch",
+                output_key="done",
                 options=options,
                 title=safe_title(found.title or song.stem),
                 artist=found.artist,
@@ -70,10 +73,10 @@ async def separate_file(
                 timeout_s=float("inf"),
                 on_progress=lambda stage, fraction: on_progress(stage, overall_progress(stage, fraction)),
             )
-            for file in Path(spec.output_dir).iterdir():
-                await asyncio.to_thread(shutil.move, file, out / file.name)
-    finally:
-        await pool.stop()
+        finally:
+            await pool.stop()
+        for file in (Path(work) / "done").iterdir():
+            await asyncio.to_thread(shutil.move, file, out / file.name)
     return _placed(done.result, out)
 
 

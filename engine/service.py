@@ -195,9 +195,10 @@ class StemService:
             raise NotFound
         keys = {stem: info.path for stem, info in result.stems}
         keys |= {"waveform": result.waveform_path or "", "peaks": result.peaks_path or ""}
-        if not keys.get(name) or not (path := self._storage.local_path(keys[name])).is_file():
+        if not keys.get(name):
             raise NotFound("That file is no longer here.")
-        yield path
+        async with self._storage.open_file(keys[name]) as path:
+            yield path
 
     def models(self) -> Sequence[ModelChoice]:
         """What can be chosen, the usable ones first."""

@@ -4,9 +4,9 @@
     jobs/<job id>/a<attempt>/…       the result of an attempt
     scratch/<job id>-a<attempt>/…    an attempt's own, gone when it ends
 
-Files appear by rename, whole and synced. Reading goes through obstore, so that another store can take its place.
-Whatever is deleted has one of the shapes above, checked against `_TREE`; nothing else in the data folder (models!)
-is ever removed from here.
+`Storage` keeps them on the local disk: files appear by rename, whole and synced. `engine.object_storage` keeps them in
+object storage, behind the same calls. Whatever is deleted has one of the shapes above, checked against `TREE`; nothing
+else in the data folder (models!) is ever removed from here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import obstore
@@ -27,13 +27,17 @@ from obstore.store import LocalStore
 
 from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
 
-_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_JOB = re.compile(_UUID)
-_SCRATCH = re.compile(rf"({_UUID})-a[1-9][0-9]{{0,3}}")
-_ATTEMPT = re.compile(r"a([1-9][0-9]{0,3})")
-_TREE = re.compile(rf"jobs/{_UUID}(?:/a[1-9][0-9]{{0,3}})?|scratch/{_UUID}-a[1-9][0-9]{{0,3}}")
-_INPUT = re.compile(r"input(?:\.[A-Za-z0-9]{1,10})?|\.input.*\.part")
-_BLOCK_BYTES = 2**20
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+JOB = re.compile(UUID)
+_SCRATCH = re.compile(rf"({UUID})-a[1-9][0-9]{{0,3}}")
+ATTEMPT = re.compile(r"a([1-9][0-9]{0,3})")
+TREE = re.compile(rf"jobs/{UUID}(?:/a[1-9][0-9]{{0,3}})?|scratch/{UUID}-a[1-9][0-9]{{0,3}}")
+INPUT = re.compile(r"input(?:\.[A-Za-z0-9]{1,10})?|\.input.*\.part")
+BLOCK_BYTES = 2**20
+
+
+def nothing(_fraction: float) -> None:
+    """Nobody wants to hear how far it is."""
 
 
 class Storage:
@@ -43,6 +47,37 @@ class Storage:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root.resolve()
         self._store = LocalStore(prefix=self.root)
+
+    async def prepare(self) -> None:
+        """Once, at the start of the main process. Raises `StorageFailed` with a sentence when the place of the files
+        cannot be used."""
+
+    # What a worker asks for, in the thread of its attempt.
+
+    def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = nothing) -> Path:
+        """The file at `key` as a local path, to be read only; where it must be fetched, it is put into `folder`.
+        `on_progress` hears the fraction done, and what it raises ends the fetching. Raises `NotFound`,
+        `StorageFailed`."""
+        path = self.local_path(key)
+        if not path.is_file():
+            raise NotFound("That file is no longer here.", detail=key)
+        return path
+
+    def publish_folder(self, folder: Path, key: str, on_progress: Callable[[float], None] = nothing) -> None:
+        """The finished files in `folder` become "jobs/<id>/a<attempt>", all at once: a rename on one disk cannot be
+        seen half done. What an earlier life of this very attempt left there goes. Raises `DiskFull`, `StorageFailed`,
+        and what `on_progress` raises."""
+        target = self.local_path(key)
+        with our_errors(key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for file in folder.iterdir():
+                with file.open("rb") as handle:
+                    _sync(handle.fileno())
+            if target.exists():
+                shutil.rmtree(target)
+            folder.rename(target)
+
+    # What the main process asks for.
 
     def local_path(self, key: str) -> Path:
         """Where a key lies on this disk, whether or not something is there. Raises `NotFound` for a key that leaves
@@ -66,7 +101,7 @@ class Storage:
         path = self.local_path(key)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         size = 0
-        with _our_errors(key):
+        with our_errors(key):
             made = await asyncio.to_thread(_make_folder, path.parent)
             try:
                 with part.open("xb") as file:
@@ -76,7 +111,7 @@ class Storage:
                         if size > max_bytes:
                             raise TooLarge.over(max_bytes)
                         waiting += block
-                        if len(waiting) >= _BLOCK_BYTES:
+                        if len(waiting) >= BLOCK_BYTES:
                             await asyncio.to_thread(file.write, waiting)
                             waiting = bytearray()
                     file.write(waiting)
@@ -91,16 +126,20 @@ class Storage:
                 raise
         return size
 
+    async def upload(self, key: str) -> None:
+        """Bring a received file to where all workers can read it. On one disk it is there already. Raises
+        `StorageFailed`."""
+
     async def publish(self, local_file: Path, key: str) -> None:
         """Move a finished file to `key`, by rename on the same disk. Raises `DiskFull`, `StorageFailed`."""
         path = self.local_path(key)
-        with _our_errors(key):
+        with our_errors(key):
             await asyncio.to_thread(_move, local_file, path)
 
     async def copy(self, source: str, key: str) -> bool:
         """Give a file a second key (a hard link where the disk can). False when there is no such file."""
         path = self.local_path(key)
-        with _our_errors(key):
+        with our_errors(key):
             try:
                 await asyncio.to_thread(_link_or_copy, self.local_path(source), path)
             except FileNotFoundError:
@@ -124,10 +163,18 @@ class Storage:
         end = size if end is None else min(end, size)
         if start >= end:
             return
-        with _our_errors(key):
+        with our_errors(key):
             found = await obstore.get_async(self._store, key, options={"range": (start, end)})
-            async for block in found.stream(min_chunk_size=_BLOCK_BYTES):
+            async for block in found.stream(min_chunk_size=BLOCK_BYTES):
                 yield bytes(block)
+
+    @asynccontextmanager
+    async def open_file(self, key: str) -> AsyncIterator[Path]:
+        """The file at `key` as a local path, for as long as the context lasts. Raises `NotFound`."""
+        path = self.local_path(key)
+        if not path.is_file():
+            raise NotFound("That file is no longer here.", detail=key)
+        yield path
 
     async def delete_tree(self, prefix: str) -> None:
         """Remove "jobs/<id>", "jobs/<id>/a<attempt>" or "scratch/<id>-a<attempt>" with all that is in it. Raises
@@ -135,12 +182,12 @@ class Storage:
         await asyncio.to_thread(self._delete_tree, prefix)
 
     def _delete_tree(self, prefix: str) -> None:
-        if not _TREE.fullmatch(prefix):
+        if not TREE.fullmatch(prefix):
             raise ValueError(f"not a place of a job: {prefix!r}")
         path = self.root / prefix
         if path.resolve() != path or not path.is_dir():
             return
-        with _our_errors(prefix):
+        with our_errors(prefix):
             shutil.rmtree(path, onerror=_unless_gone)
 
     async def delete_job(self, job_id: str) -> None:
@@ -156,14 +203,14 @@ class Storage:
     def _tidy_job(self, job_id: str, keep_attempt: int | None, keep_input: bool) -> None:
         self.clear_scratch(job_id)
         folder = self.root / "jobs" / job_id
-        if not _JOB.fullmatch(job_id) or folder.resolve() != folder or not folder.is_dir():
+        if not JOB.fullmatch(job_id) or folder.resolve() != folder or not folder.is_dir():
             return
-        with _our_errors(f"jobs/{job_id}"):
+        with our_errors(f"jobs/{job_id}"):
             for entry in list(folder.iterdir()):
-                attempt = _ATTEMPT.fullmatch(entry.name)
+                attempt = ATTEMPT.fullmatch(entry.name)
                 if attempt and int(attempt[1]) != keep_attempt:
                     self._delete_tree(f"jobs/{job_id}/{entry.name}")
-                elif not keep_input and _INPUT.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+                elif not keep_input and INPUT.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
                     entry.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only when it is empty
@@ -174,9 +221,14 @@ class Storage:
             if owner == job_id:
                 self._delete_tree(f"scratch/{name}")
 
+    def abort_stale_uploads(self, running: Collection[str]) -> int:
+        """Throw away what is left of uploads that ended in the middle, except of the attempts `running`
+        ("jobs/<id>/a<attempt>"); how many there were. On one disk there are none."""
+        return 0
+
     def jobs_on_disk(self) -> list[str]:
         """Ids of the jobs that have a folder."""
-        return [name for name in _folders(self.root / "jobs") if _JOB.fullmatch(name)]
+        return [name for name in _folders(self.root / "jobs") if JOB.fullmatch(name)]
 
     def scratch_on_disk(self) -> list[tuple[str, str]]:
         """(name, job id) of every attempt's scratch folder."""
@@ -185,11 +237,11 @@ class Storage:
 
     def has_result(self, job_id: str) -> bool:
         """Whether an attempt's folder is there."""
-        return any(_ATTEMPT.fullmatch(name) for name in _folders(self.root / "jobs" / job_id))
+        return any(ATTEMPT.fullmatch(name) for name in _folders(self.root / "jobs" / job_id))
 
 
 @contextmanager
-def _our_errors(key: str) -> Iterator[None]:
+def our_errors(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -18,8 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from pydantic import SecretStr
+
 from engine.jobs import Stage
+from engine.object_storage import open_storage
 from engine.protocol import (
+    SECRET_VARIABLE,
     AttemptSpec,
     Cancel,
     Failed,
@@ -36,6 +40,8 @@ from engine.protocol import (
 
 if TYPE_CHECKING:  # imported late, with torch
     from engine.attempt import Attempt
+
+from engine.storage import Storage
 
 log = logging.getLogger("engine.worker")
 
@@ -84,7 +90,7 @@ class ThrottledProgress:
 
 
 class Worker:
-    def __init__(self, config: WorkerConfig, wire: Wire) -> None:
+    def __init__(self, config: WorkerConfig, wire: Wire, storage: Storage) -> None:
         """Imports torch and opens the device; that takes a second or two."""
         from engine import attempt
         from engine.separation.batcher import Batcher
@@ -98,6 +104,7 @@ class Worker:
         self._device_is_lost = device_is_lost
         self._config = config
         self._wire = wire
+        self._storage = storage
         self._library = ModelLibrary(
             models_dir=Path(config.models_dir) if config.models_dir else None,
             cache_dir=Path(config.cache_dir),
@@ -137,7 +144,13 @@ class Worker:
 
     def _start(self, spec: AttemptSpec) -> None:
         attempt = self._new_attempt(
-            spec, self._config, self._library, self._loader, self._batcher, ThrottledProgress(self._wire, spec)
+            spec,
+            self._config,
+            self._storage,
+            self._library,
+            self._loader,
+            self._batcher,
+            ThrottledProgress(self._wire, spec),
         )
         with self._lock:
             self._running[spec.job_id, spec.attempt] = attempt
@@ -178,6 +191,16 @@ def _resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def storage_of(config: WorkerConfig) -> Storage:
+    """Where the worker's songs lie and its stems go. Takes the secret out of the environment, so that no child of
+    ours has it."""
+    settings, secret = config.storage, os.environ.pop(SECRET_VARIABLE, None)
+    if settings is None:
+        return Storage(Path(config.data_dir))
+    settings = settings.model_copy(update={"secret_access_key": SecretStr(secret) if secret else None})
+    return open_storage(Path(config.data_dir), settings, patience_s=settings.patience_s)
+
+
 def main() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent decides
@@ -188,7 +211,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     if config.threads and config.device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
-    Worker(config, Wire(out)).serve(sys.stdin.buffer)
+    Worker(config, Wire(out), storage_of(config)).serve(sys.stdin.buffer)
     os._exit(0)  # threads deep in native code do not hold the process back
 
 

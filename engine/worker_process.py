@@ -15,6 +15,7 @@ from pathlib import Path
 from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, from_wire
 from engine.jobs import Stage
 from engine.protocol import (
+    SECRET_VARIABLE,
     AttemptSpec,
     Cancel,
     Done,
@@ -278,9 +279,12 @@ async def _to_its_end(work: Coroutine[None, None, None]) -> None:
 
 
 def worker_environment(config: WorkerConfig) -> dict[str, str]:
-    """The child's environment: ours without secrets, with the caches inside the data folder."""
+    """The child's environment: ours without secrets but the one it needs, with the caches inside the data folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STEMIFY_")}
     if config.threads and config.device == "cpu":
         kept["OMP_NUM_THREADS"] = str(config.threads)
+    secret = config.storage.secret_access_key if config.storage else None
+    if secret is not None:
+        kept[SECRET_VARIABLE] = secret.get_secret_value()
     kept["TORCH_HOME"] = str(Path(config.cache_dir) / "torch")
     return kept

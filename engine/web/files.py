@@ -12,8 +12,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from engine.errors import NotFound
+from engine.naming import content_disposition, content_type
 from engine.web.errors import error_response
-from engine.web.headers import content_disposition
 from engine.web.keys import LINKS, NOW, STORAGE
 from engine.web.refusals import LinkExpired, LinkInvalid, RangeOutside
 
@@ -21,14 +21,6 @@ _RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/a[1
 _ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)
 _PASSED_ON = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-
-CONTENT_TYPES = {
-    ".mp3": "audio/mpeg",
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".png": "image/png",
-    ".json": "application/json",
-}
 
 
 def add_routes(app: web.Application) -> None:
@@ -56,7 +48,7 @@ async def send_file(request: web.Request) -> web.StreamResponse:
         path,
         wanted[0] if wanted else None,
         headers={
-            "Content-Type": CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream"),
+            "Content-Type": content_type(path.name),
             "Content-Disposition": content_disposition(disposition, path.name),
             "Cache-Control": "private, max-age=3600",
         },

@@ -1,10 +1,9 @@
-"""Headers that every response has, and those that name a file."""
+"""Headers that every response has."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -43,11 +42,3 @@ def security_headers(base_url: str) -> Callable[[web.Request, web.StreamResponse
         headers["Server"] = "Stemify"
 
     return add
-
-
-def content_disposition(kind: str, filename: str) -> str:
-    """RFC 6266: the name in plain ASCII for old clients, and whole (RFC 8187) for the others."""
-    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
-    plain = "".join(each if each.isprintable() and each not in '"\\%' else "_" for each in plain).strip() or "file"
-    whole = quote(filename.encode("utf-8", "replace"), safe="!#$&+-.^_`|~")
-    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{whole}"

@@ -10,8 +10,8 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from engine.naming import CONTENT_TYPES
 from engine.web.errors import ErrorResponse
-from engine.web.files import CONTENT_TYPES
 from engine.web.health import Health, Readiness
 from engine.web.keys import ACCESS
 from engine.web.responses import JobEvent, JobStatusResponse, StemifyRequest, StemifyResponse

@@ -16,9 +16,8 @@ from zipstream.ng import ZIP_STORED, ZipStream
 
 from engine.errors import NotPossibleNow
 from engine.jobs import Job
-from engine.naming import safe_title
+from engine.naming import content_disposition, safe_title
 from engine.web.api import readable_job
-from engine.web.headers import content_disposition
 from engine.web.keys import SERVICE
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,9 @@ def stand_in_pool(tmp_path: Path) -> PoolMaker:
     async def make(workers: int = 1, **limits: float) -> AsyncIterator[WorkerPool]:
         configs = [
             WorkerConfig(
-                device="cpu", cache_dir=str(tmp_path / "models"), model_memory_bytes=1 << 30, heartbeat_s=0.1,
-                decode_timeout_s=10.0, child_memory_bytes=1 << 30, input_bytes=1 << 20,
+                device="cpu", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "models"),
+                model_memory_bytes=1 << 30, heartbeat_s=0.1, decode_timeout_s=10.0, child_memory_bytes=1 << 30,
+                input_bytes=1 << 20,
             )
             for _ in range(workers)
         ]  # fmt: skip

@@ -17,6 +17,8 @@ from typing import Any
 LOCK = threading.Lock()
 CANCELLED: set[tuple[str, int]] = set()
 SILENT = threading.Event()
+CONFIG = json.loads(sys.argv[1])
+DATA = Path(CONFIG["data_dir"])
 
 
 def say(**message: Any) -> None:
@@ -36,11 +38,11 @@ def once(spec: dict[str, Any]) -> bool:
 
 
 def publish(spec: dict[str, Any]) -> dict[str, Any]:
-    out = Path(spec["scratch_dir"]) / "out"
+    out = DATA / spec["scratch_key"] / "out"
     out.mkdir(parents=True, exist_ok=True)
     (out / "vocals.wav").write_bytes(b"stem of " + spec["job_id"].encode())
-    Path(spec["output_dir"]).parent.mkdir(parents=True, exist_ok=True)
-    out.rename(spec["output_dir"])
+    (DATA / spec["output_key"]).parent.mkdir(parents=True, exist_ok=True)
+    out.rename(DATA / spec["output_key"])
     stem = {
         "filename": "vocals.wav", "path": f"{spec['output_key']}/vocals.wav", "size": 44, "duration": 1.0,
         "format": "wav", "sample_rate": 44100,
@@ -53,8 +55,8 @@ def publish(spec: dict[str, Any]) -> dict[str, Any]:
 
 def attempt(spec: dict[str, Any]) -> None:
     me: dict[str, Any] = {"job_id": spec["job_id"], "attempt": spec["attempt"]}
-    Path(spec["scratch_dir"]).mkdir(parents=True, exist_ok=True)
-    (Path(spec["scratch_dir"]) / "mix.f32").write_bytes(b"half")
+    (DATA / spec["scratch_key"]).mkdir(parents=True, exist_ok=True)
+    (DATA / spec["scratch_key"] / "mix.f32").write_bytes(b"half")
     title = str(spec["title"])
     say(type="progress", **me, stage="separating", fraction=0.1)
     if title == "die" or (title == "die once" and once(spec)):
@@ -82,9 +84,8 @@ def attempt(spec: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    config = json.loads(sys.argv[1])
-    say(type="ready", device=config["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
-    threading.Thread(target=beat, args=(config["heartbeat_s"],), daemon=True).start()
+    say(type="ready", device=CONFIG["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
+    threading.Thread(target=beat, args=(CONFIG["heartbeat_s"],), daemon=True).start()
     for line in sys.stdin:
         message = json.loads(line)
         if message["type"] == "start":

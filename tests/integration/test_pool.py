@@ -19,14 +19,13 @@ from engine.protocol import AttemptSpec, Done
 from tests.integration.conftest import PoolMaker
 
 
-def spec_of(folder: Path, title: str) -> AttemptSpec:
+def spec_of(title: str) -> AttemptSpec:
     job_id = new_job_id()
     return AttemptSpec(
         job_id=job_id,
         attempt=1,
-        input_path=str(folder / "input"),
-        scratch_dir=str(folder / "scratch" / job_id),
-        output_dir=str(folder / "done" / job_id),
+        input_key="input",
+        scratch_key=f"scratch/{job_id}",
         output_key=f"done/{job_id}",
         options=StemSeparationOptions(model="mini"),
         title=title,
@@ -35,8 +34,8 @@ def spec_of(folder: Path, title: str) -> AttemptSpec:
     )
 
 
-async def run(pool: WorkerPool, folder: Path, title: str, *, alone: bool = False, timeout_s: float = 30.0) -> Done:
-    return await pool.run(spec_of(folder, title), alone=alone, timeout_s=timeout_s, on_progress=lambda *_: None)
+async def run(pool: WorkerPool, title: str, *, alone: bool = False, timeout_s: float = 30.0) -> Done:
+    return await pool.run(spec_of(title), alone=alone, timeout_s=timeout_s, on_progress=lambda *_: None)
 
 
 def gone(pid: int) -> bool:
@@ -50,10 +49,10 @@ def gone(pid: int) -> bool:
 async def test_an_attempt_ends_with_its_result_and_reports_progress(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     seen: list[tuple[Stage, float]] = []
     async with stand_in_pool() as pool:
-        spec = spec_of(tmp_path, "steps")
+        spec = spec_of("steps")
         done = await pool.run(spec, timeout_s=10, on_progress=lambda stage, fraction: seen.append((stage, fraction)))
     assert done.result.job_id == spec.job_id
-    assert (Path(spec.output_dir) / "vocals.wav").exists()
+    assert (tmp_path / "data" / spec.output_key / "vocals.wav").exists()
     assert [fraction for _, fraction in seen] == [0.1, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
@@ -62,14 +61,14 @@ async def test_a_worker_that_dies_fails_its_attempt_and_is_started_again(
 ) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(WorkerDied):
-            await run(pool, tmp_path, "die")
-        assert (await run(pool, tmp_path, "fine")).attempt == 1
+            await run(pool, "die")
+        assert (await run(pool, "fine")).attempt == 1
         assert pool.workers[0].deaths == 1
 
 
 async def test_kill_minus_nine_of_a_worker_is_noticed_at_once(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
-        attempt = asyncio.create_task(run(pool, tmp_path, "hang"))
+        attempt = asyncio.create_task(run(pool, "hang"))
         await asyncio.sleep(0.1)
         pid = pool.workers[0].pid
         assert pid is not None
@@ -81,7 +80,7 @@ async def test_kill_minus_nine_of_a_worker_is_noticed_at_once(stand_in_pool: Poo
 
 async def test_a_stopped_worker_is_killed_for_its_silence(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(heartbeat_timeout_s=0.5) as pool:
-        attempt = asyncio.create_task(run(pool, tmp_path, "hang"))
+        attempt = asyncio.create_task(run(pool, "hang"))
         await asyncio.sleep(0.1)
         pid = pool.workers[0].pid
         assert pid is not None
@@ -90,20 +89,20 @@ async def test_a_stopped_worker_is_killed_for_its_silence(stand_in_pool: PoolMak
             async with asyncio.timeout(5):
                 await attempt
         assert gone(pid)
-        await run(pool, tmp_path, "fine")
+        await run(pool, "fine")
 
 
 async def test_an_attempt_without_progress_is_taken_away_as_stalled(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(stall_timeout_s=0.3) as pool:
         with pytest.raises(WorkerStalled):
-            await run(pool, tmp_path, "hang")
+            await run(pool, "hang")
         assert pool.workers[0].deaths == 0, "a worker that lets go is not killed"
 
 
 async def test_an_attempt_over_its_time_is_taken_away(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(AttemptTimedOut):
-            await run(pool, tmp_path, "slow 20", timeout_s=0.3)
+            await run(pool, "slow 20", timeout_s=0.3)
 
 
 @pytest.mark.parametrize("title", ["hang", "deaf"])
@@ -111,7 +110,7 @@ async def test_cancelling_ends_an_attempt_within_two_seconds_even_on_a_worker_th
     stand_in_pool: PoolMaker, tmp_path: Path, title: str
 ) -> None:
     async with stand_in_pool() as pool:
-        attempt = asyncio.create_task(run(pool, tmp_path, title))
+        attempt = asyncio.create_task(run(pool, title))
         await asyncio.sleep(0.1)
         started = time.monotonic()
         attempt.cancel()
@@ -119,19 +118,19 @@ async def test_cancelling_ends_an_attempt_within_two_seconds_even_on_a_worker_th
             await attempt
         assert time.monotonic() - started < 2
         assert pool.workers[0].attempts == 0
-        await run(pool, tmp_path, "fine")
+        await run(pool, "fine")
 
 
 async def test_a_suspect_runs_alone(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
-        neighbour = asyncio.create_task(run(pool, tmp_path, "slow 0.4"))
+        neighbour = asyncio.create_task(run(pool, "slow 0.4"))
         await asyncio.sleep(0.05)
-        suspect = asyncio.create_task(run(pool, tmp_path, "slow 0.3", alone=True))
+        suspect = asyncio.create_task(run(pool, "slow 0.3", alone=True))
         await asyncio.sleep(0.1)
         assert pool.workers[0].attempts == 1, "it waits for the neighbour to end"
         await neighbour
         await asyncio.sleep(0.1)
-        late = asyncio.create_task(run(pool, tmp_path, "fine"))
+        late = asyncio.create_task(run(pool, "fine"))
         await asyncio.sleep(0.05)
         assert pool.workers[0].attempts == 1, "nobody joins it"
         await asyncio.gather(suspect, late)
@@ -140,19 +139,19 @@ async def test_a_suspect_runs_alone(stand_in_pool: PoolMaker, tmp_path: Path) ->
 async def test_a_worker_that_talks_nonsense_is_replaced(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(WorkerDied):
-            await run(pool, tmp_path, "garbage")
-        await run(pool, tmp_path, "fine")
+            await run(pool, "garbage")
+        await run(pool, "fine")
 
 
 async def test_an_error_keeps_its_class_and_sentence_across_the_pipe(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(BrokenAudio, match="It failed, as asked"):
-            await run(pool, tmp_path, "fail broken_audio")
+            await run(pool, "fail broken_audio")
 
 
 async def test_attempts_spread_over_the_workers(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(workers=2) as pool:
-        attempts = [asyncio.create_task(run(pool, tmp_path, "slow 0.3")) for _ in range(2)]
+        attempts = [asyncio.create_task(run(pool, "slow 0.3")) for _ in range(2)]
         await asyncio.sleep(0.1)
         assert [worker.attempts for worker in pool.workers] == [1, 1]
         await asyncio.gather(*attempts)
@@ -161,7 +160,7 @@ async def test_attempts_spread_over_the_workers(stand_in_pool: PoolMaker, tmp_pa
 async def test_stopping_the_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(workers=2) as pool:
         pids = [worker.pid for worker in pool.workers]
-        attempt = asyncio.create_task(run(pool, tmp_path, "deaf"))
+        attempt = asyncio.create_task(run(pool, "deaf"))
         await asyncio.sleep(0.1)
     with pytest.raises(WorkerDied):
         await attempt

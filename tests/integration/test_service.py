@@ -330,9 +330,8 @@ async def test_an_asker_who_goes_away_while_the_job_is_stored_leaves_a_whole_job
     async with service._store.database._writing:  # the store is busy with others
         asking = asyncio.create_task(service.submit(submission(song, ann, job_id=job_id)))
         async with asyncio.timeout(20):
-            while not (settings.data_dir / "jobs" / job_id / "input").exists():
+            while not service._store.database._writing._waiters:
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)
         asking.cancel()
         await asyncio.sleep(0.1)
     with pytest.raises(asyncio.CancelledError):

@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from engine.entity import new_job_id
-from engine.web.headers import content_disposition
+from engine.naming import content_disposition
 from tests.web_house import WebHouse, open_web_house
 
 CONTENT = bytes(range(256)) * 8

@@ -1,0 +1,259 @@
+"""Object storage: S3 and what speaks like it, GCS, Azure. The few calls that files need, by key, through obstore.
+
+What obstore does not offer, listing and aborting unfinished uploads, is botocore's; only S3 keeps them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, S3Store, from_url
+
+from config.settings import Storage as StorageSettings
+from engine.errors import StorageAway, StorageFailed, StorageRefused
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 4 * 2**20  # a request's worth: short enough for its time limit, long enough to be worth one
+_WRITE_BYTES = 2**20
+_PARTS_AT_ONCE = 4
+
+Step = Callable[[int, int], None]
+"""Called with the bytes done so far and those in all; what it raises ends the transfer."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object."""
+
+    key: str
+    size: int  # bytes
+    modified: datetime
+    etag: str | None
+
+
+class Bucket:
+    """`patience_s`: how long a request is tried again when the store does not answer. Every call may raise
+    `StorageAway` (transient), `StorageRefused` or `StorageFailed`, and blocks: call it in a thread."""
+
+    def __init__(self, settings: StorageSettings, *, patience_s: float) -> None:
+        """Makes no connection. Raises `SystemExit` with a sentence when the settings are not right."""
+        assert settings.url is not None
+        self._settings = settings
+        self._store = _open(settings, settings.endpoint, patience_s)
+        public = settings.public_endpoint or settings.endpoint
+        self._public = self._store if public == settings.endpoint else _open(settings, public, patience_s)
+
+    def check(self) -> None:
+        """Raises as above when the bucket is not there or does not let us in."""
+        with our_errors("the bucket"):
+            next(iter(obstore.list(self._store, "jobs", chunk_size=1)), None)
+
+    def find(self, key: str) -> Found | None:
+        try:
+            with our_errors(key):
+                return _found(obstore.head(self._store, key))
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end`. Raises `FileNotFoundError`."""
+        with our_errors(key):
+            return bytes(obstore.get_range(self._store, key, start=start, end=end))
+
+    def blocks(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """The same, in blocks, each a request of its own. Raises `FileNotFoundError`."""
+        for at in range(start, end, READ_BYTES):
+            yield self.read(key, at, min(end, at + READ_BYTES))
+
+    def download(self, key: str, to: Path, step: Step | None = None) -> int:
+        """Write an object to a file; its size in bytes. Raises `FileNotFoundError`."""
+        found = self.find(key)
+        if found is None:
+            raise FileNotFoundError(key)
+        done = 0
+        with to.open("wb") as file:
+            for block in self.blocks(key, 0, found.size):
+                file.write(block)
+                done += len(block)
+                if step is not None:
+                    step(done, found.size)
+        if done != found.size:
+            raise StorageAway(detail=f"{key}: {done} of {found.size} bytes came")
+        return done
+
+    def upload(self, file: Path, key: str, headers: dict[str, str], step: Step | None = None) -> None:
+        """Create an object that is not there yet, whole or not at all, and look that all of it arrived. Raises
+        `FileExistsError`; for a file of more than one part that is certain only where nobody else writes the key at
+        the same moment, since no store makes conditional multipart uploads the way all others do."""
+        size = file.stat().st_size
+        with our_errors(key):
+            if size <= self._settings.part_bytes:
+                obstore.put(self._store, key, file, attributes=headers, mode="create", use_multipart=False)
+            else:
+                if self.find(key) is not None:
+                    raise FileExistsError(key)
+                self._upload_parts(file, key, headers, size, step)
+        there = self.find(key)
+        if there is None or there.size != size:
+            raise StorageAway(detail=f"{key}: {there.size if there else 'none'} of {size} bytes arrived")
+        if step is not None:
+            step(size, size)
+
+    def _upload_parts(self, file: Path, key: str, headers: dict[str, str], size: int, step: Step | None) -> None:
+        writer = obstore.open_writer(
+            self._store,
+            key,
+            attributes=headers,
+            buffer_size=self._settings.part_bytes,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+        done = 0
+        with file.open("rb") as source, writer:  # left by an error, it aborts the upload
+            while block := source.read(_WRITE_BYTES):
+                writer.write(block)
+                done += len(block)
+                if step is not None:
+                    step(done, size)
+
+    def copy(self, source: str, key: str) -> bool:
+        """False when there is no such object."""
+        try:
+            with our_errors(source):
+                obstore.copy(self._store, source, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of what lies one step below `prefix` and has something in it."""
+        with our_errors(prefix):
+            found = obstore.list_with_delimiter(self._store, prefix)
+        return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
+
+    def keys(self, prefix: str) -> list[str]:
+        """Everything below the folder `prefix`."""
+        with our_errors(prefix):
+            return [meta["path"] for batch in obstore.list(self._store, prefix) for meta in batch]
+
+    def delete(self, keys: list[str]) -> None:
+        """What is not there is no error."""
+        if keys:
+            with our_errors(keys[0]), contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._store, keys)
+
+    def presigned(self, key: str) -> str:
+        """A link to the object itself, good for `redirect_lifetime_s`. Whoever has it may follow it."""
+        lifetime = timedelta(seconds=self._settings.redirect_lifetime_s)
+        with our_errors(key):
+            return obstore.sign(self._public, "GET", key, lifetime)
+
+    def abort_uploads(self, prefix: str, *, begun_before: datetime, spare: Collection[str] = ()) -> int:
+        """Throw away the parts of multipart uploads below the folder `prefix` that were begun but never ended; how
+        many there were. `spare`: the folders in which somebody still works."""
+        if not isinstance(self._store, S3Store):  # Azure forgets them by itself, on GCS a lifecycle rule does
+            return 0
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client, bucket = self._s3(), self._store.config["bucket"]
+        above = f"{self._store.prefix}/" if self._store.prefix else ""
+        aborted = 0
+        try:
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{above}{prefix}/")
+            for upload in (each for page in pages for each in page.get("Uploads", [])):
+                key = str(upload["Key"])
+                if upload["Initiated"] < begun_before and key.removeprefix(above).rpartition("/")[0] not in spare:
+                    client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+                    aborted += 1
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("NoSuchUpload", "404"):
+                raise StorageFailed(detail=f"unfinished uploads of {prefix}: {error}") from error
+        except BotoCoreError as error:
+            raise StorageAway(detail=f"unfinished uploads of {prefix}: {error}") from error
+        return aborted
+
+    def _s3(self) -> Any:
+        import botocore.config
+        import botocore.session
+
+        settings, secret = self._settings, self._settings.secret_access_key
+        return botocore.session.get_session().create_client(
+            "s3",
+            region_name=settings.region or self._store.config.get("region") or "us-east-1",
+            endpoint_url=settings.endpoint,
+            aws_access_key_id=settings.access_key_id,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            config=botocore.config.Config(
+                connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3, "mode": "standard"}
+            ),
+        )
+
+
+def _open(settings: StorageSettings, endpoint: str | None, patience_s: float) -> S3Store | GCSStore | AzureStore:
+    assert settings.url is not None
+    secret = settings.secret_access_key.get_secret_value() if settings.secret_access_key else None
+    names = {
+        "s3": {"endpoint": endpoint, "region": settings.region, "access_key_id": settings.access_key_id}
+        | {"secret_access_key": secret},
+        "gs": {"base_url": endpoint},
+        "az": {"endpoint": endpoint, "account_name": settings.access_key_id, "account_key": secret},
+    }[urlsplit(settings.url).scheme]
+    given: Any = {name: value for name, value in names.items() if value is not None}
+    client: ClientConfig = {
+        "connect_timeout": timedelta(seconds=5),
+        "timeout": timedelta(seconds=settings.request_timeout_s),
+        "allow_http": (endpoint or "").startswith("http://"),
+    }
+    retry: RetryConfig = {
+        "max_retries": 100,
+        "retry_timeout": timedelta(seconds=patience_s),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+    }
+    try:
+        store = from_url(settings.url, config=given, client_options=client, retry_config=retry)
+    except (BaseError, ValueError) as error:
+        # The store's own words may have a key in them.
+        raise SystemExit(
+            f"The object storage of STEMIFY_STORAGE__URL cannot be used: {type(error).__name__}. "
+            "Look at the settings in [storage]."
+        ) from None
+    assert isinstance(store, S3Store | GCSStore | AzureStore)
+    return store
+
+
+def _found(meta: Any) -> Found:
+    etag = meta["e_tag"]
+    return Found(meta["path"], int(meta["size"]), meta["last_modified"].astimezone(UTC), etag)
+
+
+@contextmanager
+def our_errors(key: str) -> Iterator[None]:
+    """The store's errors as ours, with the first line of what it said. `FileNotFoundError` stays what it is, and
+    "already there" becomes `FileExistsError`."""
+    try:
+        yield
+    except BaseError as error:
+        detail = f"{key}: {str(error).partition(chr(10))[0][:500]}"
+        if isinstance(error, AlreadyExistsError):
+            raise FileExistsError(key) from error
+        if "NoSuchBucket" in str(error):  # obstore has no kinds of their own for what listing may meet
+            raise StorageRefused(
+                "There is no such bucket as STEMIFY_STORAGE__URL names. Ask whoever runs this bot to make it.",
+                detail=detail,
+            ) from error
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "code: 403" in detail:
+            raise StorageRefused(detail=detail) from error
+        raise StorageAway(detail=detail) from error

@@ -1,0 +1,157 @@
+"""A real S3 server on loopback: OpenStack Swift with its s3api, which checks every signature.
+
+Four processes (proxy, account, container, object), files in a folder of the test's own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from swift.common.ring import RingBuilder
+
+ACCESS_KEY, SECRET_KEY, REGION, BUCKET = "stem:tester", "a-secret-of-the-tests", "us-east-1", "stems"
+
+_STORAGE_SERVER = """
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+swift_dir = {folder}
+devices = {folder}/devices
+mount_check = false
+workers = 0
+user = {user}
+log_statsd_host =
+fallocate_reserve = 0
+
+[pipeline:main]
+pipeline = {kind}-server
+
+[app:{kind}-server]
+use = egg:swift#{kind}
+"""
+
+_PROXY = """
+[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+swift_dir = {folder}
+workers = 0
+user = {user}
+
+[pipeline:main]
+pipeline = gatekeeper s3api tempauth slo proxy-server
+
+[filter:gatekeeper]
+use = egg:swift#gatekeeper
+
+[filter:s3api]
+use = egg:swift#s3api
+location = {region}
+allow_multipart_uploads = true
+min_segment_size = 65536
+
+[filter:tempauth]
+use = egg:swift#tempauth
+user_stem_tester = {secret} .admin
+
+[filter:slo]
+use = egg:swift#slo
+min_segment_size = 1
+
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+"""
+
+_HASH = "[swift-hash]\nswift_hash_path_prefix = tests\nswift_hash_path_suffix = tests\n\n"
+_POLICY = "[storage-policy:0]\nname = one\ndefault = yes\n\n[swift-constraints]\nmax_file_size = 5368709122\n"
+
+
+class S3Server:
+    """`url` is its endpoint. `stop` and `start` take it away and bring it back, `pause` and `go_on` make it silent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self.ports = dict(zip(("account", "container", "object", "proxy"), _free_ports(4), strict=True))
+        self.url = f"http://127.0.0.1:{self.ports['proxy']}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._write_configuration()
+
+    def _write_configuration(self) -> None:
+        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        (self.folder / "swift.conf").write_text(_HASH + _POLICY)
+        for kind, port in self.ports.items():
+            text = _PROXY if kind == "proxy" else _STORAGE_SERVER
+            configuration = text.format(
+                port=port, folder=self.folder, kind=kind, user=user, region=REGION, secret=SECRET_KEY
+            )
+            (self.folder / f"{kind}.conf").write_text(configuration)
+            if kind == "proxy":
+                continue
+            ring = RingBuilder(part_power=2, replicas=1, min_part_hours=0)
+            device = {"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": "127.0.0.1", "port": port, "device": "disk"}
+            ring.add_dev(device)
+            ring.rebalance()
+            ring.get_ring().save(str(self.folder / f"{kind}.ring.gz"))
+        (self.folder / "devices" / "disk").mkdir(parents=True)
+
+    def start(self, *kinds: str) -> None:
+        for kind in kinds or tuple(self.ports):
+            with (self.folder / f"{kind}.log").open("ab") as log:
+                self._processes[kind] = subprocess.Popen(
+                    [Path(sys.executable).with_name(f"swift-{kind}-server"), self.folder / f"{kind}.conf", "-v"],
+                    stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                )  # fmt: skip
+        for kind in kinds or tuple(self.ports):
+            self._wait_for(kind)
+
+    def _wait_for(self, kind: str) -> None:
+        ends = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.ports[kind]), timeout=1).close()
+                return
+            except OSError:
+                if time.monotonic() > ends or self._processes[kind].poll() is not None:
+                    raise AssertionError((self.folder / f"{kind}.log").read_text()[-4000:]) from None
+                time.sleep(0.05)
+
+    def stop(self, *kinds: str) -> None:
+        for kind in kinds or tuple(self._processes):
+            process = self._processes.pop(kind)
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        os.kill(self._processes["proxy"].pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self._processes["proxy"].pid, signal.SIGCONT)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    server = S3Server(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
