@@ -105,7 +105,7 @@ async def backend(
         stack.push_async_callback(store.close)
         storage, live = open_storage(root, settings.storage, patience_s=_PATIENCE_S), LiveJobs()
         await storage.prepare()
-        links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening))
+        links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening), settings.web.cdn_url)
         quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         devices = await find_devices(settings.workers.devices)

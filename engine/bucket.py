@@ -6,6 +6,7 @@ What obstore does not offer, listing and aborting unfinished uploads, is botocor
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class Bucket:
         size = file.stat().st_size
         with our_errors(key):
             if size <= self._settings.part_bytes:
-                obstore.put(self._store, key, file, attributes=headers, mode="create", use_multipart=False)
+                self._create(file, key, headers)
             else:
                 if self.find(key) is not None:
                     raise FileExistsError(key)
@@ -112,6 +113,16 @@ class Bucket:
             raise StorageAway(detail=f"{key}: {there.size if there else 'none'} of {size} bytes arrived")
         if step is not None:
             step(size, size)
+
+    def _create(self, file: Path, key: str, headers: dict[str, str]) -> None:
+        try:
+            obstore.put(self._store, key, file, attributes=headers, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            # A request that was tried again because its answer got lost meets what it made itself.
+            found = self.find(key)
+            digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+            if found is None or (found.etag or "").strip('"') != digest:
+                raise
 
     def _upload_parts(self, file: Path, key: str, headers: dict[str, str], size: int, step: Step | None) -> None:
         writer = obstore.open_writer(

@@ -25,17 +25,20 @@ _KEY_BYTES = 32
 
 
 class Links:
-    """`key`: 32 secret bytes (`load_key`). `base_url`: what people reach the web server at."""
+    """`key`: 32 secret bytes (`load_key`). `base_url`: what people reach the web server at. `cdn_url`: a CDN that pulls
+    from there; links to files start with it."""
 
-    def __init__(self, key: bytes, base_url: str) -> None:
+    def __init__(self, key: bytes, base_url: str, cdn_url: str | None = None) -> None:
         if len(key) < _KEY_BYTES:
             raise ValueError(f"a key of {_KEY_BYTES} bytes is needed")
         self._key = key
         self.base_url = base_url.rstrip("/")
+        self._cdn_url = cdn_url.rstrip("/") if cdn_url else None
 
     def file(self, key: str, expires_at: datetime) -> str:
         """A link to the file at a storage key."""
-        return self._url("file", key, f"/files/{quote(key)}", expires_at)
+        url = self._url("file", key, f"/files/{quote(key)}", expires_at)
+        return url if self._cdn_url is None else f"{self._cdn_url}{url.removeprefix(self.base_url)}&via=cdn"
 
     def page(self, job_id: str, expires_at: datetime) -> str:
         """A link to a job's page."""

@@ -44,7 +44,7 @@ class ObjectStorage(Storage):
 
     def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = nothing) -> Path:
         self.local_path(key)
-        path = folder / "fetched"
+        path = folder / key.rpartition("/")[2]
         with our_errors(key):
             folder.mkdir(parents=True, exist_ok=True)
             try:

@@ -14,8 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import botocore.session
 from swift.common.ring import RingBuilder
+
+from config.settings import Storage as StorageSettings
+from config.settings import load
+from engine.object_storage import ObjectStorage, open_storage
 
 ACCESS_KEY, SECRET_KEY, REGION, BUCKET = "stem:tester", "a-secret-of-the-tests", "us-east-1", "stems"
 
@@ -155,3 +161,33 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
+
+
+def s3_client(server: S3Server) -> Any:
+    """botocore's own client, to look from outside."""
+    return botocore.session.get_session().create_client(
+        "s3",
+        endpoint_url=server.url,
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+
+
+def storage_settings(server: S3Server, **changes: Any) -> StorageSettings:
+    """`[storage]` for the server's bucket, in the folder "songs" of it, with the smallest parts."""
+    given = {
+        "url": f"s3://{BUCKET}/songs",
+        "endpoint": server.url,
+        "region": REGION,
+        "access_key_id": ACCESS_KEY,
+        "secret_access_key": SECRET_KEY,
+        "part_bytes": 5 * 2**20,
+    }
+    return StorageSettings.model_validate({**load().storage.model_dump(), **given, **changes})
+
+
+def object_storage(server: S3Server, root: Path, *, patience_s: float = 20.0, **changes: Any) -> ObjectStorage:
+    storage = open_storage(root, storage_settings(server, **changes), patience_s=patience_s)
+    assert isinstance(storage, ObjectStorage)
+    return storage

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -13,12 +11,13 @@ from multidict import CIMultiDict
 
 from engine.errors import NotFound
 from engine.naming import content_disposition, content_type
-from engine.web.errors import error_response
+from engine.object_storage import ObjectStorage
 from engine.web.keys import LINKS, NOW, STORAGE
-from engine.web.refusals import LinkExpired, LinkInvalid, RangeOutside
+from engine.web.ranges import is_outside, refusal, wanted_range
+from engine.web.refusals import LinkExpired, LinkInvalid
+from engine.web.stored import send_stored
 
 _RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/a[1-9][0-9]{0,3}/[^/]+")
-_ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)
 _PASSED_ON = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,26 +32,25 @@ async def send_file(request: web.Request) -> web.StreamResponse:
     check_link(request, key)
     if not _RESULT_FILE.fullmatch(key):
         raise NotFound("That is not a file of a result.")
-    path = request.app[STORAGE].local_path(key)
+    storage, via_cdn = request.app[STORAGE], request.query.get("via") == "cdn"
+    disposition = "attachment" if "download" in request.query else "inline"
+    name = key.rpartition("/")[2]
+    headers = {
+        "Content-Type": content_type(name),
+        "Content-Disposition": content_disposition(disposition, name),
+        "Cache-Control": f"{'public' if via_cdn else 'private'}, max-age=3600",
+    }
+    if isinstance(storage, ObjectStorage):
+        return await send_stored(request, storage, key, headers)
+    path = storage.local_path(key)
     try:
         found = path.stat()
     except OSError:
         raise NotFound("That file is no longer here: it was deleted, or its time is over.") from None
-    wanted = _wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
-    if wanted and _is_outside(wanted, found.st_size):
-        response: web.StreamResponse = error_response(RangeOutside())
-        response.headers["Content-Range"] = f"bytes */{found.st_size}"
-        return response
-    disposition = "attachment" if "download" in request.query else "inline"
-    return _File(
-        path,
-        wanted[0] if wanted else None,
-        headers={
-            "Content-Type": content_type(path.name),
-            "Content-Disposition": content_disposition(disposition, path.name),
-            "Cache-Control": "private, max-age=3600",
-        },
-    )
+    wanted = wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
+    if wanted and is_outside(wanted, found.st_size):
+        return refusal(found.st_size)
+    return _File(path, wanted[0] if wanted else None, headers=headers)
 
 
 def check_link(request: web.Request, key: str) -> None:
@@ -60,25 +58,6 @@ def check_link(request: web.Request, key: str) -> None:
     links = request.app[LINKS]
     if not links.verify("file", key, request.query, request.app[NOW]()):
         raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
-
-
-def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[str] | None:
-    """The one range that is asked for and applies. Others (several, malformed, of an older version) are ignored, as
-    RFC 9110 (14.2, 13.1.5) has it: the answer is then the whole file."""
-    wanted = _ONE_RANGE.fullmatch(request.headers.get("Range", "").strip())
-    if wanted is None or (wanted["last"] and int(wanted["last"]) < int(wanted["first"])):
-        return None
-    version = request.headers.get("If-Range")
-    if version is None or version == etag:
-        return wanted
-    try:
-        return wanted if math.ceil(modified) == int(parsedate_to_datetime(version).timestamp()) else None
-    except ValueError:  # another version's ETag
-        return None
-
-
-def _is_outside(wanted: re.Match[str], size_bytes: int) -> bool:
-    return int(wanted["first"]) >= size_bytes if wanted["first"] else int(wanted["suffix"]) == 0 or size_bytes == 0
 
 
 class _File(web.FileResponse):

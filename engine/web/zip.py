@@ -14,11 +14,12 @@ from contextlib import AsyncExitStack, suppress
 from aiohttp import web
 from zipstream.ng import ZIP_STORED, ZipStream
 
-from engine.errors import NotPossibleNow
+from engine.errors import NotFound, NotPossibleNow
 from engine.jobs import Job
 from engine.naming import content_disposition, safe_title
+from engine.object_storage import ObjectStorage
 from engine.web.api import readable_job
-from engine.web.keys import SERVICE
+from engine.web.keys import SERVICE, STORAGE
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,16 @@ async def stems_zip(request: web.Request) -> web.StreamResponse:
     async with AsyncExitStack() as stack:
         archive = ZipStream(compress_type=ZIP_STORED, sized=True)
         taken: set[str] = set()
+        storage = request.app[STORAGE]
         for name, info in job.result.stems:
-            path = await stack.enter_async_context(request.app[SERVICE].open_file(job, name))
             arcname = info.filename if info.filename not in taken else f"{name} - {info.filename}"
             taken.add(arcname)
+            if isinstance(storage, ObjectStorage):  # streamed from there, never whole on this machine
+                if await storage.size(info.path) != info.size:
+                    raise NotFound("The stems of this job are no longer here.")
+                archive.add(storage.blocks(info.path, info.size), arcname, size=info.size)
+                continue
+            path = await stack.enter_async_context(request.app[SERVICE].open_file(job, name))
             archive.add_path(str(path), arcname)
         response = web.StreamResponse(
             headers={

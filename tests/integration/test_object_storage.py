@@ -1,0 +1,238 @@
+"""Songs and stems in object storage, against a real S3 server that checks signatures (Swift on loopback)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import obstore
+import pytest
+from yarl import URL
+
+from engine.entity import new_job_id
+from engine.errors import Cancelled, NotFound, StorageAway, StorageFailed, StorageRefused
+from engine.object_storage import ObjectStorage
+from tests.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
+
+PART = 5 * 2**20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("swift") / "swift") as server:
+        s3_client(server).create_bucket(Bucket=BUCKET)
+        yield server
+
+
+@pytest.fixture
+def storage(server: S3Server, tmp_path: Path) -> ObjectStorage:
+    return object_storage(server, tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def s3(server: S3Server) -> Any:
+    return s3_client(server)
+
+
+@pytest.fixture
+def job() -> str:
+    return new_job_id()
+
+
+async def stream(*blocks: bytes) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
+
+
+def keys(storage: ObjectStorage, job: str) -> set[str]:
+    return {key.removeprefix(f"jobs/{job}/") for key in storage._bucket.keys(f"jobs/{job}")}
+
+
+def unfinished(s3: Any) -> list[str]:
+    return [str(each["Key"]) for each in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
+
+
+def result(folder: Path, **files: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_bytes(content)
+    return folder
+
+
+async def test_an_upload_goes_to_the_bucket_once_it_is_examined_and_comes_back_to_the_worker(
+    storage: ObjectStorage, job: str, tmp_path: Path
+) -> None:
+    key, song = f"jobs/{job}/input", os.urandom(3_000_000)
+    assert await storage.receive(stream(song[:1000], song[1000:]), key, 10**7) == len(song)
+    assert storage.local_path(key).read_bytes() == song and await storage.size(key) is None
+    await storage.upload(key)
+    assert not storage.local_path(key).exists() and await storage.size(key) == len(song)
+    assert storage.fetch(key, tmp_path / "scratch").read_bytes() == song
+    other = new_job_id()
+    assert await storage.copy(key, f"jobs/{other}/input") and not await storage.copy(f"{key}x", f"jobs/{other}/x")
+    await storage.delete_job(job)
+    assert await storage.size(key) is None and await storage.size(f"jobs/{other}/input") == len(song)
+    with pytest.raises(NotFound):
+        storage.fetch(key, tmp_path / "scratch")
+
+
+async def test_a_result_is_published_whole_in_parts_with_progress(
+    storage: ObjectStorage, job: str, tmp_path: Path
+) -> None:
+    stem, seen = os.urandom(2 * PART + 12345), list[float]()
+    out = result(tmp_path / "out", **{"Für Elise – vocals_wav": stem, "peaks_json": b"{}"})
+    storage.publish_folder(out, f"jobs/{job}/a1", seen.append)
+    assert keys(storage, job) == {"a1/Für Elise – vocals.wav", "a1/peaks.json"}
+    assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) > 10
+    key = f"jobs/{job}/a1/Für Elise – vocals.wav"
+    assert b"".join([block async for block in storage.open_range(key)]) == stem
+    for start, end in ((0, 1), (PART - 3, PART + 4), (len(stem) - 5, None), (7, 10**9), (len(stem), None), (9, 3)):
+        assert b"".join([block async for block in storage.open_range(key, start, end)]) == stem[start:end]
+    async with storage.open_file(key) as path:
+        assert path.name == "Für Elise – vocals.wav" and path.read_bytes() == stem
+    assert not path.exists()
+
+
+async def test_what_an_attempt_has_published_is_never_written_over(
+    storage: ObjectStorage, job: str, tmp_path: Path
+) -> None:
+    storage.publish_folder(result(tmp_path / "one", peaks_json=b"1", a_wav=os.urandom(PART + 1)), f"jobs/{job}/a1")
+    before = await storage.find(f"jobs/{job}/a1/a.wav")
+    for late in (result(tmp_path / "two", peaks_json=b"2"), result(tmp_path / "three", a_wav=os.urandom(PART + 9))):
+        with pytest.raises(StorageFailed):
+            storage.publish_folder(late, f"jobs/{job}/a1")
+    assert await storage.find(f"jobs/{job}/a1/a.wav") == before
+    assert b"".join([block async for block in storage.open_range(f"jobs/{job}/a1/peaks.json")]) == b"1"
+
+
+async def test_a_request_that_was_answered_but_not_heard_may_be_made_again(
+    storage: ObjectStorage, job: str, tmp_path: Path
+) -> None:
+    out = result(tmp_path / "out", peaks_json=b"the same")
+    storage.publish_folder(out, f"jobs/{job}/a1")
+    storage.publish_folder(out, f"jobs/{job}/a1")
+
+
+def test_nothing_is_left_of_an_upload_that_was_cancelled_in_the_middle(
+    storage: ObjectStorage, job: str, tmp_path: Path, s3: Any
+) -> None:
+    out = result(tmp_path / "out", a_wav=os.urandom(3 * PART))
+
+    def stop(fraction: float) -> None:
+        if fraction > 0.7:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        storage.publish_folder(out, f"jobs/{job}/a1", stop)
+    assert keys(storage, job) == set() and unfinished(s3) == []
+
+
+async def test_what_a_killed_worker_left_in_the_middle_is_thrown_away(
+    storage: ObjectStorage, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, running = new_job_id(), new_job_id()
+    other = f"jobs/{new_job_id()}/a1/x.wav"
+    for key in (f"songs/jobs/{ended}/a1/x.wav", f"songs/jobs/{running}/a2/x.wav", f"songs/{other}", other):
+        upload = s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+        s3.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=bytes(70_000))
+    await storage.tidy_job(ended, keep_attempt=None, keep_input=False)
+    assert len(unfinished(s3)) == 3
+    assert storage.abort_stale_uploads({f"jobs/{running}/a2"}) == 0, "begun just now: somebody may be at it"
+    monkeypatch.setattr("engine.object_storage._STALE_UPLOAD", timedelta(seconds=-60))
+    assert storage.abort_stale_uploads({f"jobs/{running}/a2"}) == 1
+    assert set(unfinished(s3)) == {f"songs/jobs/{running}/a2/x.wav", other}, "beside our folder nothing is touched"
+    assert storage._bucket.abort_uploads("jobs", begun_before=datetime.now(UTC) + timedelta(hours=1)) == 1
+    s3.abort_multipart_upload(Bucket=BUCKET, Key=other, UploadId=upload)
+
+
+async def test_only_the_jobs_own_places_are_removed(storage: ObjectStorage, job: str) -> None:
+    decoys = ["models/weights.th", f"jobs/{job}.bak/input", f"jobs/{job}/notes.txt", f"jobs/x{job}/input"]
+    own = [f"jobs/{job}/input", f"jobs/{job}/a1/v.mp3", f"jobs/{job}/a2/v.mp3", f"jobs/{job}/a12/v.mp3"]
+    for key in (*decoys, *own):
+        obstore.put(storage._bucket._store, key, b"x")
+    await storage.tidy_job(job, keep_attempt=2, keep_input=True)
+    assert keys(storage, job) == {"notes.txt", "input", "a2/v.mp3"}
+    assert job in storage.jobs_on_disk() and storage.has_result(job) and not storage.has_result(new_job_id())
+    await storage.tidy_job(job, keep_attempt=None, keep_input=False)
+    assert keys(storage, job) == {"notes.txt"} and not storage.has_result(job)
+    await storage.tidy_job("../models", keep_attempt=None, keep_input=False)
+    for refused in ("", "models", "jobs", f"jobs/{job}/input", f"jobs/{job}.bak"):
+        with pytest.raises(ValueError, match="not a place of a job"):
+            await storage.delete_tree(refused)
+    await storage.delete_job(job)
+    there = {meta["path"] for batch in obstore.list(storage._bucket._store) for meta in batch}
+    assert {"models/weights.th", f"jobs/{job}.bak/input", f"jobs/x{job}/input"} <= there
+    assert keys(storage, job) == set()
+
+
+async def test_a_presigned_link_opens_its_object_for_a_while_and_nothing_else(
+    server: S3Server, storage: ObjectStorage, job: str, tmp_path: Path
+) -> None:
+    storage.publish_folder(result(tmp_path / "out", **{"a b#ü_mp3": b"sound", "other_mp3": b"more"}), f"jobs/{job}/a1")
+    link = await storage.redirect(f"jobs/{job}/a1/a b#ü.mp3")
+    assert link is not None and link.startswith(server.url)
+    signature = link.rpartition("X-Amz-Signature=")[2]
+    async with aiohttp.ClientSession() as http:
+
+        async def status(url: str, method: str = "GET") -> int:
+            async with http.request(method, URL(url, encoded=True)) as response:
+                return response.status
+
+        async with http.get(link, headers={"Range": "bytes=1-3"}) as response:
+            assert (response.status, await response.read()) == (206, b"oun")
+            assert response.content_type == "audio/mpeg"
+            assert response.headers["Content-Disposition"].endswith("filename*=UTF-8''a%20b#%C3%BC.mp3")
+        assert await status(link) == 200
+        assert await status(link.replace(signature, signature[::-1])) == 403
+        assert await status(link.replace("a%20b%23%C3%BC.mp3", "other.mp3")) == 403
+        assert await status(link.replace("X-Amz-Expires=300", "X-Amz-Expires=3000")) == 403
+        assert await status(link, "PUT") == 403 and await status(link, "DELETE") == 403
+        brief = object_storage(server, tmp_path / "brief", redirect_lifetime_s=1)
+        soon_over = await brief.redirect(f"jobs/{job}/a1/other.mp3")
+        assert soon_over is not None and await status(soon_over) == 200
+        async with asyncio.timeout(20):
+            while await status(soon_over) == 200:
+                await asyncio.sleep(0.3)
+        assert await status(soon_over) == 403
+
+
+async def test_links_may_be_for_another_address_than_ours(server: S3Server, tmp_path: Path, job: str) -> None:
+    storage = object_storage(server, tmp_path / "data", public_endpoint="https://s3.example.org")
+    link = await storage.redirect(f"jobs/{job}/a1/x.mp3")
+    assert link is not None and link.startswith(f"https://s3.example.org/{BUCKET}/songs/jobs/{job}/a1/x.mp3?")
+    assert await object_storage(server, tmp_path / "data", redirect=False).redirect("jobs/x") is None
+
+
+async def test_a_store_that_does_not_let_us_in_says_so_at_the_start(server: S3Server, tmp_path: Path) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [({"secret_access_key": "wrong"}, "keys"), ({"url": "s3://no"}, "bucket")]
+    for changes, words in wrong:
+        with pytest.raises(StorageRefused, match=words) as raised:
+            await object_storage(server, tmp_path / "data", **changes).prepare()
+        assert "wrong" not in f"{raised.value.detail}" and not raised.value.transient
+
+
+async def test_a_store_that_stands_still_is_an_error_in_time_and_then_works_again(
+    server: S3Server, tmp_path: Path, job: str
+) -> None:
+    storage = object_storage(server, tmp_path / "data", patience_s=1.0, request_timeout_s=1.0)
+    out = result(tmp_path / "out", peaks_json=b"{}", a_wav=os.urandom(2 * PART))
+    server.pause()
+    try:
+        with pytest.raises(StorageAway):
+            await storage.size(f"jobs/{job}/input")
+        await storage.prepare()  # the rest of the house starts all the same
+    finally:
+        server.go_on()
+    patient = object_storage(server, tmp_path / "data", patience_s=30.0)
+    server.stop("proxy")
+    back = threading.Timer(1.0, server.start, ["proxy"])
+    back.start()
+    patient.publish_folder(out, f"jobs/{job}/a1")
+    back.join()
+    assert keys(patient, job) == {"a1/peaks.json", "a1/a.wav"}
