@@ -47,9 +47,9 @@ def make(seed: int, kind: str, out: Path) -> Path:
     if kind == "numpy":
         stems = numpy_song(seed)
     else:
-        from training.midi_songs import midi_song
+        from training.midi_songs import HELD_OUT, midi_song
 
-        stems = midi_song(seed, held_out=kind == "held-out")
+        stems = midi_song(seed, sounds=HELD_OUT if kind == "held-out" else None)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.save(file, packed(stems))

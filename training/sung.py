@@ -1,15 +1,19 @@
-"""Sung lines from espeak-ng: spoken phrases, cut into syllables, moved to the notes' pitch and length (TD-PSOLA)."""
+"""Sung lines from speech synthesizers: phrases cut into syllables, moved to the notes' pitch and length (TD-PSOLA)."""
 
 from __future__ import annotations
 
 import io
 import subprocess
+import tempfile
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+import torch
+from julius.resample import resample_frac
 from numpy.typing import NDArray
 
 from engine.synth import SAMPLE_RATE, Audio, Note, noise
@@ -20,75 +24,15 @@ TRAINING_LANGUAGES = ("en-us", "en-gb", "de", "it", "fr-fr", "nl", "pl", "fi", "
 TRAINING_VARIANTS = ("m1", "m3", "m5", "m7", "f1", "f3", "f5", "klatt", "Annie", "Andy", "Gene", "Jacky", "Lee")
 HELD_OUT_LANGUAGES = ("es", "pt", "sv", "cs", "tr", "el")
 HELD_OUT_VARIANTS = ("m2", "m4", "m6", "f2", "f4", "klatt2", "anika", "Mario", "belinda")
-WORDS = [
-    *(
-        "la",
-        "na",
-        "da",
-        "mo",
-        "ray",
-        "sun",
-        "moon",
-        "love",
-        "river",
-        "home",
-        "night",
-        "over",
-        "under",
-        "falling",
-        "hold",
-    ),
-    *(
-        "me",
-        "now",
-        "come",
-        "back",
-        "again",
-        "higher",
-        "away",
-        "shine",
-        "summer",
-        "never",
-        "ever",
-        "light",
-        "fire",
-        "ocean",
-    ),
-    *(
-        "alone",
-        "tonight",
-        "dance",
-        "with",
-        "you",
-        "dream",
-        "of",
-        "gold",
-        "silver",
-        "wind",
-        "blow",
-        "low",
-        "ya",
-        "hey",
-        "oh",
-    ),
-    *(
-        "ah",
-        "mama",
-        "solo",
-        "luna",
-        "amore",
-        "stella",
-        "vida",
-        "casa",
-        "mare",
-        "sole",
-        "terra",
-        "notte",
-        "bella",
-        "tango",
-    ),
-    *("rosa", "lado", "nada", "todo", "mano"),
-]
+# Voices made of recordings of people: flite's (CMU) and festival's. Training only; held-out ones are espeak-ng's.
+FLITE_VOICES = ("awb", "kal16", "rms", "slt")
+FESTIVAL = Path("/usr/share/festival/voices/english")
+FESTIVAL_VOICES = {"ked_diphone": FESTIVAL / "ked_diphone", "kal_diphone": FESTIVAL / "kal_diphone"}
+WORDS = (
+    "la na da mo ray sun moon love river home night over under falling hold me now come back again higher away shine "
+    "summer never ever light fire ocean alone tonight dance with you dream of gold silver wind blow low ya hey oh ah "
+    "mama solo luna amore stella vida casa mare sole terra notte bella tango rosa lado nada todo mano"
+)
 
 
 @dataclass(frozen=True)
@@ -102,12 +46,26 @@ class Speech:
 
 
 def speak(voice: str, text: str, speed: int, pitch: int) -> NDArray[np.float64]:
+    """A phrase in one of the three programs' voices: mono at `RATE`. Words a minute and pitch are espeak-ng's only."""
+    if voice in FLITE_VOICES:
+        return _spoken_file(["flite", "-voice", voice, "-t", text, "-o"])
+    if voice in FESTIVAL_VOICES:
+        return _spoken_file(["text2wave", "-eval", f"(voice_{voice})", "-o"], text)
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
     spoken = subprocess.run(command, capture_output=True, check=True).stdout
     with wave.open(io.BytesIO(spoken)) as file:  # the length in a piped header is not true, so read what is there
         assert file.getframerate() == RATE
     pcm = np.frombuffer(spoken[44:], np.int16)
     return pcm / 32768.0
+
+
+def _spoken_file(command: list[str], text: str | None = None) -> NDArray[np.float64]:
+    """What a program speaks into the file whose name ends its command; at `RATE`, whatever its own."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as out:
+        subprocess.run([*command, out.name], input=(text or "").encode(), capture_output=True, check=True)
+        with wave.open(out.name) as file:
+            rate, pcm = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    return np.asarray(resample_frac(torch.from_numpy(pcm / 32768.0), rate, RATE).numpy())
 
 
 def _period(frame: NDArray[np.float64], low: int = 40, high: int = 330) -> int:
@@ -124,7 +82,7 @@ def _period(frame: NDArray[np.float64], low: int = 40, high: int = 330) -> int:
 def speech(voice: str, seed: int) -> Speech:
     """A spoken phrase of a voice, ready to be sung."""
     rng = np.random.default_rng(seed)
-    text = " ".join(rng.choice(WORDS, 28))
+    text = " ".join(rng.choice(WORDS.split(), 28))
     audio = speak(voice, text, int(rng.integers(110, 170)), int(rng.integers(30, 80)))
     hop, size = 220, 1024
     frames = range(0, len(audio) - size, hop)
@@ -204,3 +162,10 @@ def sing(notes: Sequence[Note], voice: str, n: int, rng: np.random.Generator) ->
     envelope = np.convolve(envelope, np.ones(400) / 400, "same")
     air = noise(rng, n, 7000, 16000) * envelope * rng.uniform(0.0, 0.6)
     return np.asarray(sung + air, np.float32)
+
+
+def training_voice(rng: np.random.Generator) -> str:
+    """A voice that `speak` knows, of any program."""
+    if rng.uniform() < 0.45:
+        return str(rng.choice([*FLITE_VOICES, *FESTIVAL_VOICES]))
+    return f"{rng.choice(TRAINING_LANGUAGES)}+{rng.choice(TRAINING_VARIANTS)}"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from demucs.hf import load_safetensors_model
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
@@ -33,7 +34,7 @@ Optimizers = list[torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run is: `minutes` or `steps` is zero, the other one ends it."""
+    """What one run is: `minutes` or `steps` is zero, the other one ends it. `keep_every` steps an average is kept."""
 
     data: Path
     out: Path
@@ -47,7 +48,9 @@ class Plan:
     processes: int
     threads: int
     save_every: int
+    keep_every: int
     port: int
+    start: Path | None = None
 
 
 class Average:
@@ -102,9 +105,11 @@ def train(rank: int, plan: Plan) -> None:
     model = new_model().to(plan.device)
     parameters = list(model.parameters())
     optimizers = optimizers_of(model, plan.lr)
+    last = plan.out / "last.pt"
+    if plan.start is not None and not last.exists():
+        model.load_state_dict(load_safetensors_model(plan.start).state_dict())
     average = Average(model)
     step, trained_s = 0, 0.0
-    last = plan.out / "last.pt"
     if last.exists():
         saved: dict[str, Any] = torch.load(last, map_location=plan.device, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -155,6 +160,8 @@ def train(rank: int, plan: Plan) -> None:
                     log.write(f"{step}\t{trained_s:.1f}\t{recent:.5f}\t{len(folder.songs)}\n")
             if rank == 0 and step % plan.save_every == 0:
                 save(plan.out, model, optimizers, average, step, trained_s)
+            if rank == 0 and plan.keep_every and step % plan.keep_every == 0:
+                torch.save(average.state, plan.out / f"ema-{step}.pt")
     if rank == 0:
         save(plan.out, model, optimizers, average, step, trained_s)
 
@@ -197,6 +204,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1 if cuda else min(4, os.cpu_count() or 1))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--keep-every", type=int, default=500, help="steps between averages that are kept; 0: none")
+    parser.add_argument("--start", type=Path, help="weights (safetensors) to begin with instead of random ones")
     parser.add_argument("--port", type=int, default=29_517)
     args = parser.parse_args()
     if bool(args.minutes) == bool(args.steps):

@@ -15,7 +15,7 @@ from training.train import Plan, learning_rate, train
 def plan_of(data: Path, out: Path) -> Plan:
     return Plan(
         data=data, out=out, minutes=0, steps=1, batch=1, segment_s=0.4, lr=1e-3, seed=3, device="cpu",
-        processes=1, threads=1, save_every=50, port=0,
+        processes=1, threads=1, save_every=50, keep_every=2, port=0,
     )  # fmt: skip
 
 

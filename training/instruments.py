@@ -1,0 +1,110 @@
+"""What training songs are played on: soundfonts, the Freepats patches, and an FM synthesizer of our own.
+
+A player is drawn for each part, so one song has sounds of several families. Players of other people's sounds need their
+Debian packages (see training/README.md); the FM synthesizer needs nothing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import wave
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.synth import SAMPLE_RATE, Audio, Note, samples
+from training.midi import Part, midi_file
+
+SF2, SF3 = Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3")
+TRAINING_FONTS = (
+    SF2 / "FluidR3_GM.sf2",
+    SF3 / "FluidR3Mono_GM.sf3",
+    SF3 / "MuseScore_General_Lite.sf3",
+    SF2 / "sf_GMbank.sf2",
+)
+FREEPATS = Path("/etc/timidity/freepats.cfg")
+FREEPATS_TONES = Path("/usr/share/midi/freepats/Tone_000")
+
+Player = Callable[[Sequence[Note], int], Audio]  # (notes, samples) to `(2, samples)`
+
+
+def play(parts: Sequence[Part], font: Path, n: int) -> Audio:
+    """The parts through FluidSynth, dry: `(2, n)`."""
+    with tempfile.TemporaryDirectory() as folder:
+        tune, out = Path(folder) / "a.mid", Path(folder) / "a.raw"
+        tune.write_bytes(midi_file(parts))
+        options = ["-ni", "-g", "0.4", "-R", "0", "-C", "0", "-o", "synth.dynamic-sample-loading=1"]
+        raw = ["-T", "raw", "-O", "float", "-E", "little"]
+        command = ["fluidsynth", *options, *raw, "-r", str(SAMPLE_RATE), "-F", str(out), str(font), str(tune)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        audio = np.fromfile(out, "<f4").reshape(-1, 2).T
+    return _of_length(audio, n)
+
+
+def play_patches(parts: Sequence[Part], n: int) -> Audio:
+    """The parts through TiMidity++ on the Freepats patches, dry: `(2, n)`."""
+    with tempfile.TemporaryDirectory() as folder:
+        tune, out = Path(folder) / "a.mid", Path(folder) / "a.wav"
+        tune.write_bytes(midi_file(parts))
+        options = ["-c", str(FREEPATS), "-EFreverb=0", "-EFchorus=0", "-A60", "--quiet"]
+        command = ["timidity", *options, "-s", str(SAMPLE_RATE), "-Ow", "-o", str(out), str(tune)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        with wave.open(str(out)) as file:
+            audio = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2).T / 32768
+    return _of_length(audio, n)
+
+
+def _of_length(audio: NDArray[np.floating], n: int) -> Audio:
+    return np.pad(audio, ((0, 0), (0, max(0, n - audio.shape[1]))))[:, :n].astype(np.float32)
+
+
+def play_fm(notes: Sequence[Note], n: int, rng: np.random.Generator, *, is_bass: bool) -> Audio:
+    """Notes on a random instrument of two sine operators and feedback (Chowning, 1973), the same on both sides.
+
+    The modulator's ratio, depth and the depth's fall make it anything from a soft electric piano to a metallic bass.
+    """
+    ratio = float(rng.choice([0.5, 1, 1, 1, 2, 2, 3, 4, 5, 7, 9, 14] if not is_bass else [0.5, 1, 1, 1, 2, 2, 3, 4]))
+    ratio *= 1 + float(rng.choice([0, 0, 0.002, 0.006]))
+    depth, rest = rng.uniform(0.5, 7), rng.uniform(0.0, 0.7)
+    fall_s, attack_s = float(np.exp(rng.uniform(np.log(0.03), np.log(1.5)))), rng.uniform(0.002, 0.012)
+    sustain = 0.0 if rng.uniform() < 0.5 else rng.uniform(0.3, 1)
+    decay_s, release_s, feedback = rng.uniform(0.2, 1.5), rng.uniform(0.04, 0.25), rng.uniform(0, 1.5)
+    out = np.zeros(n)
+    for note in notes:
+        start, held = samples(note.start_s), samples(note.length_s)
+        length = min(n - start, held + samples(release_s))
+        if length < 64:
+            continue
+        t = np.arange(length) / SAMPLE_RATE
+        turn = 2 * np.pi * 440.0 * 2 ** ((note.midi - 69) / 12) * t
+        # high notes would fold back over the upper end: they get less depth
+        limit = 16000 / (440.0 * 2 ** ((note.midi - 69) / 12)) / max(1.0, ratio)
+        index = min(depth, limit) * (rest + (1 - rest) * np.exp(-t / fall_s)) * (0.5 + 0.5 * note.velocity)
+        modulator = np.sin(ratio * turn + feedback * np.sin(ratio * turn))
+        level = sustain + (1 - sustain) * np.exp(-t / decay_s)
+        level *= np.minimum(1, t / attack_s) * np.exp(-np.maximum(0, t - note.length_s) / (release_s / 4))
+        level[-64:] *= np.linspace(1, 0, 64)
+        out[start : start + length] += np.sin(turn + index * modulator) * level * note.velocity
+    return np.stack([out, out]).astype(np.float32)
+
+
+def freepats_programs() -> set[int]:
+    """The General MIDI programs that the Freepats patches have."""
+    return {int(path.name[:3]) for path in FREEPATS_TONES.glob("*.pat")}
+
+
+def player_of(rng: np.random.Generator, programs: Sequence[int]) -> Player:
+    """An instrument of one of the programs, drawn from all families that training may use."""
+    kind = rng.choice(["font", "patches", "fm"], p=[0.6, 0.15, 0.25])
+    program = int(rng.choice(programs))
+    if kind == "fm":
+        return partial(play_fm, rng=rng, is_bass=32 <= program < 40)
+    if kind == "patches" and (there := sorted(freepats_programs() & set(programs))):
+        part = partial(Part, 0, int(rng.choice(there)))
+        return lambda notes, n: play_patches([part(notes)], n)
+    font = TRAINING_FONTS[rng.integers(len(TRAINING_FONTS))]
+    return lambda notes, n: play([Part(0, program, notes)], font, n)
