@@ -23,6 +23,7 @@ from engine.store.store import ARCHIVE_BATCH, Brief, Store
 
 log = logging.getLogger(__name__)
 
+_LATE = timedelta(hours=1)  # so long after a job's end a worker that was cut off may still write of a lost attempt
 _UNKNOWN_FOR = timedelta(days=1)  # a folder without a job may be an upload that is just arriving
 
 
@@ -137,7 +138,8 @@ class Sweeper:
                 swept.results_removed += 1
             elif job_id not in self._tidied:
                 await self._storage.tidy_job(job_id, keep_attempt=brief.attempt, keep_input=False)
-                self._tidied.add(job_id)
+                if brief.updated_at + _LATE <= now:
+                    self._tidied.add(job_id)
         elif brief.status is JobStatus.FAILED:
             retry_until = brief.updated_at + timedelta(days=self._settings.failed_days)
             can_retry = brief.error_code != "cancelled" and now < retry_until

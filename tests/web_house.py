@@ -209,7 +209,13 @@ class WebHouse:
 
 @asynccontextmanager
 async def open_web_house(
-    data_dir: Path, *, per_hour: int = 5, max_bytes: int = 50 * 2**20, keep_alive_s: float = 15.0, **web_settings: Any
+    data_dir: Path,
+    *,
+    per_hour: int = 5,
+    max_bytes: int = 50 * 2**20,
+    keep_alive_s: float = 15.0,
+    storage: Storage | None = None,
+    **web_settings: Any,
 ) -> AsyncIterator[WebHouse]:
     """`web_settings` override those of [web]."""
     loaded = load(data_dir=data_dir)
@@ -219,8 +225,8 @@ async def open_web_house(
             "limits": loaded.limits.model_copy(update={"input_bytes": max_bytes}),
         }
     )
-    clock, storage = Clock(), Storage(data_dir)
-    links = Links(b"k" * 32, "http://127.0.0.1:8080")
+    clock, storage = Clock(), storage or Storage(data_dir)
+    links = Links(b"k" * 32, "http://127.0.0.1:8080", settings.web.cdn_url)
     service = MemoryService(storage, links, clock, per_hour=per_hour, max_bytes=max_bytes)
     app = create_app(service, settings, links, storage, now=clock, keep_alive_s=keep_alive_s)
     runner = make_runner(app)

@@ -115,15 +115,17 @@ def _shown(request: web.Request, view: JobView) -> web.Response:
         cancelled=job.status is JobStatus.FAILED and job.was_cancelled,
         may_change=request.app[ACCESS].may_change(request, job),
         page_query=urlsplit(view.page_url or "").query,
-        files={link.name: f"{_here(link.url)}&via=here" for link in view.links},
+        files={link.name: _here(link.url) for link in view.links},
     )
     text = body.model_dump_json(by_alias=True)
     return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _here(url: str) -> str:
+    """The same address on this server, which then sends the bytes itself: the player fetches ranges of them, and may
+    do that at its own origin only."""
     parts = urlsplit(url)
-    return f"{parts.path}?{parts.query}"
+    return f"{parts.path}?{parts.query.removesuffix('&via=cdn')}&via=here"
 
 
 routes = [

@@ -27,7 +27,7 @@ async def send_stored(
     if request.method == "GET" and not {"via", "download"} & request.query.keys():
         address = await storage.redirect(key)
         if address is not None:
-            return web.HTTPFound(address, headers={"Cache-Control": "no-store"})
+            return web.Response(status=302, headers={"Location": address, "Cache-Control": "no-store"})
     etag = found.etag or f'"{found.size:x}"'
     headers = headers | {"ETag": etag, "Accept-Ranges": "bytes"}
     if etag in (each.strip() for each in request.headers.get("If-None-Match", "").split(",")):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import Storage as StorageSettings
 from engine.pool import WorkerPool
 from engine.protocol import WorkerConfig
 from engine.worker_process import PoolLimits
@@ -25,10 +26,12 @@ def stand_in_pool(tmp_path: Path) -> PoolMaker:
     """`async with stand_in_pool(workers=1, **limits) as pool`: real processes, without torch."""
 
     @asynccontextmanager
-    async def make(workers: int = 1, **limits: float) -> AsyncIterator[WorkerPool]:
+    async def make(
+        workers: int = 1, storage: StorageSettings | None = None, **limits: float
+    ) -> AsyncIterator[WorkerPool]:
         configs = [
             WorkerConfig(
-                device="cpu", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "models"),
+                device="cpu", data_dir=str(tmp_path / "data"), storage=storage, cache_dir=str(tmp_path / "models"),
                 model_memory_bytes=1 << 30, heartbeat_s=0.1, decode_timeout_s=10.0, child_memory_bytes=1 << 30,
                 input_bytes=1 << 20,
             )

@@ -19,6 +19,12 @@ CANCELLED: set[tuple[str, int]] = set()
 SILENT = threading.Event()
 CONFIG = json.loads(sys.argv[1])
 DATA = Path(CONFIG["data_dir"])
+STORAGE: Any = None
+if CONFIG["storage"] is not None:  # the one of the real worker
+    from engine.protocol import WorkerConfig
+    from engine.worker import storage_of
+
+    STORAGE = storage_of(WorkerConfig.model_validate(CONFIG))
 
 
 def say(**message: Any) -> None:
@@ -41,8 +47,11 @@ def publish(spec: dict[str, Any]) -> dict[str, Any]:
     out = DATA / spec["scratch_key"] / "out"
     out.mkdir(parents=True, exist_ok=True)
     (out / "vocals.wav").write_bytes(b"stem of " + spec["job_id"].encode())
-    (DATA / spec["output_key"]).parent.mkdir(parents=True, exist_ok=True)
-    out.rename(DATA / spec["output_key"])
+    if STORAGE is None:
+        (DATA / spec["output_key"]).parent.mkdir(parents=True, exist_ok=True)
+        out.rename(DATA / spec["output_key"])
+    else:
+        STORAGE.publish_folder(out, spec["output_key"])
     stem = {
         "filename": "vocals.wav", "path": f"{spec['output_key']}/vocals.wav", "size": 44, "duration": 1.0,
         "format": "wav", "sample_rate": 44100,
@@ -58,6 +67,8 @@ def attempt(spec: dict[str, Any]) -> None:
     (DATA / spec["scratch_key"]).mkdir(parents=True, exist_ok=True)
     (DATA / spec["scratch_key"] / "mix.f32").write_bytes(b"half")
     title = str(spec["title"])
+    if STORAGE is not None:
+        STORAGE.fetch(spec["input_key"], DATA / spec["scratch_key"])
     say(type="progress", **me, stage="separating", fraction=0.1)
     if title == "die" or (title == "die once" and once(spec)):
         os._exit(9)
@@ -83,6 +94,14 @@ def attempt(spec: dict[str, Any]) -> None:
     say(type="done", **me, result=publish(spec), separating_s=0.1, input_duration_s=1.0)
 
 
+def attempt_or_say_why(spec: dict[str, Any]) -> None:
+    try:
+        attempt(spec)
+    except Exception as error:
+        code, message = getattr(error, "code", "internal"), getattr(error, "message", str(error))
+        say(type="failed", job_id=spec["job_id"], attempt=spec["attempt"], code=code, message=message)
+
+
 def main() -> None:
     say(type="ready", device=CONFIG["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
     threading.Thread(target=beat, args=(CONFIG["heartbeat_s"],), daemon=True).start()
@@ -90,7 +109,7 @@ def main() -> None:
         message = json.loads(line)
         if message["type"] == "start":
             CANCELLED.discard((message["spec"]["job_id"], message["spec"]["attempt"]))
-            threading.Thread(target=attempt, args=(message["spec"],), daemon=True).start()
+            threading.Thread(target=attempt_or_say_why, args=(message["spec"],), daemon=True).start()
         elif message["type"] == "cancel":
             CANCELLED.add((message["job_id"], message["attempt"]))
         else:

@@ -46,6 +46,7 @@ class House:
             path = self.storage.local_path(source)
             path.parent.mkdir(parents=True)
             path.write_bytes(b"a song")
+            await self.storage.upload(source)
         await self.store.add(
             Job(
                 id=job_id, status=JobStatus.PENDING, created_at=now, updated_at=now, input_source=source,
@@ -91,9 +92,10 @@ async def house_on(
     pool: WorkerPool,
     fetch_link: FetchLink = no_links,
     grace_s: float = 0.0,
+    storage: Storage | None = None,
 ) -> AsyncIterator[House]:
     store = await Store.open(data / "stemify.sqlite3")
-    storage, live = Storage(data), LiveJobs()
+    storage, live = storage or Storage(data), LiveJobs()
     attempts = Attempts(store, storage, pool, fetch_link, LIMITS, live)
     dispatcher = Dispatcher(store, pool, attempts, live, data / "handover.json", max_attempts=3)
     pool._on_change = dispatcher.wake

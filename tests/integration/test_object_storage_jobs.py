@@ -1,0 +1,229 @@
+"""Whole jobs and their links with the files in object storage: a real S3 server, also one that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import obstore
+import pytest
+
+from config.settings import load
+from engine.backend import backend
+from engine.entity import new_job_id
+from engine.errors import StorageAway
+from engine.intake import Submission, Upload
+from engine.jobs import JobStatus
+from engine.object_storage import ObjectStorage
+from engine.options import StemSeparationOptions
+from tests.integration.conftest import PoolMaker
+from tests.integration.test_dispatcher import house_on
+from tests.integration.test_service import stream
+from tests.object_store import (
+    BUCKET,
+    SECRET_KEY,
+    S3Server,
+    object_storage,
+    s3_client,
+    s3_server,
+    storage_settings,
+)
+from tests.songs import make_song
+from tests.web_house import open_web_house
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("swift") / "swift") as server:
+        s3_client(server).create_bucket(Bucket=BUCKET)
+        yield server
+
+
+def keys(storage: ObjectStorage, job_id: str) -> list[str]:
+    return sorted(key.removeprefix(f"jobs/{job_id}/") for key in storage._bucket.keys(f"jobs/{job_id}"))
+
+
+async def test_a_song_goes_through_the_bucket_and_comes_back_by_our_links(
+    server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "engine")
+    defaults = load(data_dir=tmp_path / "data")
+    web = defaults.web.model_copy(update={"port": 0})
+    settings = defaults.model_copy(update={"storage": storage_settings(server), "web": web})
+    looking = object_storage(server, tmp_path / "looking")
+    song = tmp_path / "Sunny.wav"
+    make_song(song, seconds=2)
+    options = StemSeparationOptions.model_validate({"model": "mini", "quality": "fast", "output_format": "flac"})
+    async with backend(settings) as house, aiohttp.ClientSession() as http:
+        asked = await house.service.submit(Submission(Upload(song.name, stream(song)), options, owner="ip:127.0.0.1"))
+        job_id = asked.job.id
+        assert keys(looking, job_id) == ["input"]
+        async with asyncio.timeout(100):
+            view = [view async for view in house.service.watch(job_id)][-1]
+        assert view.job.status is JobStatus.COMPLETED and view.job.result is not None, view.job.error
+        stems = dict(view.job.result.stems)
+        names = sorted(
+            f"a1/{name}" for name in [*(info.filename for info in stems.values()), "peaks.json", "waveform.png"]
+        )
+        async with asyncio.timeout(20):
+            while keys(looking, job_id) != names:
+                await asyncio.sleep(0.05)  # the input goes after the row is written
+        assert [path for path in (tmp_path / "data" / "jobs").rglob("*") if path.is_file()] == []
+        links = {link.name: link.url for link in view.links}
+        contents = {}
+        for name, info in stems.items():
+            async with http.get(links[name]) as response:
+                assert [hop.status for hop in response.history] == [302]
+                assert str(response.url).startswith(server.url)
+                contents[info.filename] = await response.read()
+                assert len(contents[info.filename]) == info.size and contents[info.filename].startswith(b"fLaC")
+            async with house.service.open_file(view.job, name) as path:
+                assert path.name == info.filename and path.read_bytes() == contents[info.filename]
+        async with http.get(links["zip"]) as response:
+            with zipfile.ZipFile(io.BytesIO(await response.read())) as archive:
+                assert {name: archive.read(name) for name in archive.namelist()} == contents
+        async with http.get(f"{house.web_url}/jobs/{job_id}/player.json") as response:
+            player = json.loads(await response.read())
+        async with http.get(f"{house.web_url}{player['files']['vocals']}", headers={"Range": "bytes=4-99"}) as response:
+            assert (response.status, response.history) == (206, ())
+            assert await response.read() == contents[stems["vocals"].filename][4:100]
+        await house.service.delete(job_id, by="ip:127.0.0.1")
+        assert keys(looking, job_id) == []
+        async with http.get(links["vocals"]) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (404, "not_found")
+        arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)]
+        assert not any(SECRET_KEY.encode() in line for line in arguments)
+    assert SECRET_KEY not in caplog.text and "X-Amz-Signature" not in caplog.text
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return bool(path.read_bytes())
+    except OSError:
+        return False
+
+
+async def test_a_store_that_goes_away_in_the_middle_costs_an_attempt_and_nothing_else(
+    server: S3Server, stand_in_pool: PoolMaker, tmp_path: Path
+) -> None:
+    storage = object_storage(server, tmp_path / "data", patience_s=1.0)
+    worker = storage_settings(server, patience_s=1.0, request_timeout_s=1.0)
+    async with stand_in_pool(storage=worker) as pool, house_on(tmp_path / "data", pool, storage=storage) as house:
+        job_id = await house.add("slow 2")
+        await house.until(job_id, JobStatus.PROCESSING)
+        async with asyncio.timeout(20):
+            while (live := house.live.get(job_id)) is None or live.progress == 0:
+                await asyncio.sleep(0.01)
+        server.pause()  # what it has been asked by then it does when it goes on, too late for the attempt
+        try:
+            async with asyncio.timeout(30):
+                while (await house.job(job_id)).attempt == 1:
+                    await asyncio.sleep(0.05)
+        finally:
+            server.go_on()
+        job = await house.over(job_id)
+        assert job.status is JobStatus.COMPLETED and job.attempt >= 2, job.error
+        assert keys(storage, job_id) == [f"a{job.attempt}/vocals.wav"]
+
+
+async def test_a_store_that_stays_away_ends_the_job_with_a_sentence_and_the_song_is_kept_for_a_retry(
+    server: S3Server, stand_in_pool: PoolMaker, tmp_path: Path
+) -> None:
+    storage = object_storage(server, tmp_path / "data", patience_s=0.5)
+    worker = storage_settings(server, patience_s=0.3)
+    async with stand_in_pool(storage=worker) as pool, house_on(tmp_path / "data", pool, storage=storage) as house:
+        job_id = await house.add("slow 1")
+        async with asyncio.timeout(20):
+            while (live := house.live.get(job_id)) is None or live.progress == 0:
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(server.stop, "proxy")
+        try:
+            job = await house.over(job_id)
+        finally:
+            await asyncio.to_thread(server.start, "proxy")
+        assert (job.status, job.error_code) == (JobStatus.FAILED, "storage_away")
+        assert job.error == (
+            "The place where songs and stems are kept does not answer. Please try again in some minutes. "
+            "It was tried 3 times."
+        )
+        assert keys(storage, job_id) == ["input"]
+
+
+async def test_a_store_that_is_away_refuses_a_song_with_a_sentence_and_keeps_nothing(
+    server: S3Server, tmp_path: Path
+) -> None:
+    defaults = load(data_dir=tmp_path / "data")
+    away = storage_settings(server, endpoint="http://127.0.0.1:9", request_timeout_s=1.0)
+    settings = defaults.model_copy(update={"storage": away})
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.backend._PATIENCE_S", 0.2)
+        async with backend(settings, with_web=False) as house:
+            with pytest.raises(StorageAway):
+                options = StemSeparationOptions(model="mini")
+                await house.service.submit(Submission(Upload("song.wav", stream(song)), options, owner="local"))
+            assert await house.service.list("local") == []
+    assert [path for path in (tmp_path / "data" / "jobs").rglob("*") if path.is_file()] == []
+
+
+async def test_what_a_link_to_a_stored_file_answers(server: S3Server, tmp_path: Path) -> None:
+    storage = object_storage(server, tmp_path, patience_s=0.3)
+    key, content = f"jobs/{new_job_id()}/a1/Für Elise.mp3", os.urandom(5_000_000)
+    obstore.put(storage._bucket._store, key, content)
+    async with open_web_house(tmp_path, storage=storage) as house:
+        link = house.file_link(key)
+
+        async def ask(url: str, method: str = "GET", **headers: str) -> tuple[int, bytes, Any]:
+            async with house.client.request(method, url, headers=headers, allow_redirects=False) as response:
+                return response.status, await response.read(), response.headers
+
+        status, _, headers = await ask(link)
+        assert status == 302 and headers["Cache-Control"] == "no-store" and headers["Location"].startswith(server.url)
+        assert (await ask(link.replace("&s=", "&s=A")))[0] == 403
+        status, body, headers = await ask(link, "HEAD")
+        assert (status, body, headers["Content-Length"]) == (200, b"", "5000000")
+        status, body, headers = await ask(f"{link}&download")
+        assert (status, body) == (200, content) and headers["Content-Disposition"].startswith("attachment;")
+        for asked, start, end in (("0-0", 0, 1), ("4194300-4194310", 4194300, 4194311), ("-7", 4999993, 5000000)):
+            status, body, headers = await ask(f"{link}&via=here", Range=f"bytes={asked}")
+            assert (status, body) == (206, content[start:end])
+            assert headers["Content-Range"] == f"bytes {start}-{end - 1}/5000000"
+        status, _, headers = await ask(f"{link}&via=here", Range="bytes=5000000-")
+        assert (status, headers["Content-Range"]) == (416, "bytes */5000000")
+        status, body, headers = await ask(f"{link}&via=cdn")
+        assert (status, body) == (200, content) and headers["Cache-Control"].startswith("public")
+        assert (await ask(f"{link}&via=cdn", **{"If-None-Match": headers["ETag"]}))[0] == 304
+        status, body, headers = await ask(f"{link}&via=here", Range="bytes=0-9", **{"If-Range": '"another"'})
+        assert (status, len(body)) == (200, 5_000_000)
+        assert (await ask(house.file_link(f"jobs/{new_job_id()}/a1/x.mp3")))[0] == 404
+        await asyncio.to_thread(server.stop, "proxy")
+        try:
+            status, body, _ = await ask(link)
+            assert (status, json.loads(body)["error"]["code"]) == (503, "storage_away")
+        finally:
+            await asyncio.to_thread(server.start, "proxy")
+
+
+async def test_links_to_files_lead_through_the_cdn_where_there_is_one(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, cdn_url="https://cdn.example.org/") as house:
+        job_id = await house.job(done=True)
+        async with house.client.get(f"/api/jobs/{job_id}") as response:
+            result = (await response.json())["result"]
+        urls = [result["stems"][name]["cdnUrl"] for name in ("vocals", "drums", "bass", "other")]
+        assert result["cdnUrls"] == urls
+        for url in urls:
+            assert url.startswith(f"https://cdn.example.org/files/jobs/{job_id}/a1/")
+            async with house.client.get(url.removeprefix("https://cdn.example.org")) as response:
+                assert response.status == 200 and response.headers["Cache-Control"] == "public, max-age=3600"
+        async with house.client.get(f"/jobs/{job_id}/player.json") as response:
+            for address in (await response.json())["files"].values():
+                assert address.startswith("/") and "via=cdn" not in address
