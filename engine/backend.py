@@ -37,7 +37,7 @@ from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
 from engine.views import Views
 from engine.web.app import create_app, make_runner
-from engine.worker_process import PoolLimits
+from engine.worker_talk import PoolLimits
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from engine.jobs import Stage
 from engine.protocol import AttemptSpec, Done, ModelState, WorkerConfig
-from engine.worker_process import PoolLimits, WorkerProcess
+from engine.worker_process import WorkerProcess
+from engine.worker_talk import PoolLimits
 
 LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
 _HOPELESS_DEATHS = 2

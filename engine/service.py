@@ -216,7 +216,7 @@ class StemService:
             jobs=await self._store.counts(),
             workers=tuple(
                 WorkerSnapshot(
-                    device=worker.config.device,
+                    device=worker.name,
                     ready=worker.ready is not None,
                     attempts=worker.attempts,
                     deaths=worker.deaths,

@@ -1,0 +1,127 @@
+"""A child process that is started again whenever it ends, and killed when it falls silent. It speaks in lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.protocol import Message, Shutdown
+
+log = logging.getLogger(__name__)
+
+_LINE_BYTES = 4 << 20
+_RESTART_PAUSES_S = (0.1, 1.0, 5.0, 15.0, 30.0)
+_STABLE_S = 60.0
+_LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class ChildEvents:
+    """What the child's owner wants to hear; called in the event loop."""
+
+    line: Callable[[bytes], None]
+    end: Callable[[], None]  # this life is over; not called for the last one, after `stop`
+    allowed_silence_s: Callable[[], float]
+
+
+class Child:
+    """One child process, through all its lives."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str], events: ChildEvents) -> None:
+        self.name = name
+        self._command = command
+        self._environment = environment
+        self._events = events
+        self._process: asyncio.subprocess.Process | None = None
+        self._heard_at = 0.0
+        self._life: asyncio.Task[None] | None = None
+        self.closing = False
+        self.deaths = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    def start(self) -> None:
+        self._life = asyncio.create_task(self._live(), name=self.name)
+
+    async def stop(self, patience_s: float = 1.0) -> None:
+        """Ask it to end, then make it."""
+        self.closing = True
+        self.send(Shutdown())
+        process = self._process
+        if process is not None:
+            try:
+                await asyncio.wait_for(process.wait(), patience_s)
+            except TimeoutError:
+                self.kill()
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+
+    def kill(self) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def send(self, message: Message) -> None:
+        if self._process is not None and self._process.stdin is not None and self.pid is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._process.stdin.write(message.line())
+
+    async def _live(self) -> None:
+        failures = 0
+        while not self.closing:
+            born_at = time.monotonic()
+            try:
+                await self._one_life()
+            except Exception:
+                log.exception("%s", self.name)
+                self.kill()
+            if self.closing:
+                return
+            self.deaths += 1
+            self._events.end()
+            failures = 0 if time.monotonic() - born_at > _STABLE_S else failures + 1
+            pause_s = _RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)]
+            code = self._process.returncode if self._process is not None else None
+            log.warning("%s ended with code %s, starts again in %.1f s", self.name, code, pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def _one_life(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+            env=self._environment,
+            cwd=Path(__file__).parent.parent,
+        )
+        self._heard_at = time.monotonic()
+        watch = asyncio.create_task(self._watch_silence())
+        try:
+            assert self._process.stdout is not None
+            while line := await self._process.stdout.readline():
+                self._heard_at = time.monotonic()
+                self._events.line(line)
+            await self._process.wait()
+        finally:
+            watch.cancel()
+            self.kill()
+            await self._process.wait()
+
+    async def _watch_silence(self) -> None:
+        while True:
+            allowed_s = self._events.allowed_silence_s()
+            await asyncio.sleep(min(_LOOK_EVERY_S, allowed_s / 4))
+            if time.monotonic() - self._heard_at > allowed_s:
+                log.error("%s is silent for %.0f s: killing it", self.name, allowed_s)
+                self.kill()
+                return
