@@ -1,8 +1,10 @@
 # Two variants by build argument:
 #   docker build -t stemify .                                    CPU (PyTorch's own index of CPU wheels)
 #   docker build -t stemify:cuda --build-arg TORCH=cuda .        NVIDIA GPUs (the CUDA wheels of PyPI)
+# EXTRAS=cluster brings Ray.
 FROM python:3.11-slim AS build
 ARG TORCH=cpu
+ARG EXTRAS=
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY bot bot
@@ -10,7 +12,7 @@ COPY config config
 COPY engine engine
 RUN python -m venv /venv \
     && if [ "$TORCH" = cpu ]; then extra="--extra-index-url https://download.pytorch.org/whl/cpu"; else extra=""; fi \
-    && /venv/bin/pip install --no-cache-dir -c constraints.txt $extra .
+    && /venv/bin/pip install --no-cache-dir -c constraints.txt $extra ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 stemify && mkdir /data && chown stemify /data

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo run test check bench bench-gpu canary clean
+.PHONY: setup demo run test test-cluster check bench bench-gpu canary clean
 
 setup: $(READY)
 
@@ -23,6 +23,10 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Everything that can die in a cluster of three machines, on loopback: some minutes, 2 GB of memory.
+test-cluster: setup
+	$(BIN)/python -m pytest -m cluster -s tests/cluster
 
 check: setup
 	$(BIN)/ruff check .

@@ -65,6 +65,11 @@ class Card:
 
 # A job as it goes.
 
+NO_WORKER = (
+    "Waiting: the machines that separate songs cannot be reached just now. The song is safe, and goes on by itself "
+    "when they are back."
+)
+
 
 def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried: bool = False) -> Card:
     """The one message of a job, as it should look now. `refreshable`: the bot may lose its grip on the message, so a
@@ -80,9 +85,9 @@ def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried
     waiting = job.status is JobStatus.PENDING
     return Card(
         heading=heading(job),
-        body=_queue_line(view) if waiting else _progress_line(view),
+        body=NO_WORKER if view.no_worker else _queue_line(view) if waiting else _progress_line(view),
         small=_choices(job),
-        accent=WAITING if waiting else WORKING,
+        accent=WAITING if waiting or view.no_worker else WORKING,
         presses=tuple(presses),
     )
 

@@ -96,6 +96,14 @@ class Workers(Section):
     _split_devices = field_validator("devices", mode="before")(_split)
 
 
+class Cluster(Section):
+    address: str  # of a Ray head, "host:port"; empty: only this machine
+    own_node: bool
+    node_ip: str | None = None
+    cpus_per_worker: int = Field(ge=0)
+    node_dir: Path  # on every node: weights, kernels
+
+
 class Retention(Section):
     completed_days: int = Field(gt=0)
     failed_days: int = Field(gt=0)
@@ -157,6 +165,7 @@ class Settings(BaseSettings):
     limits: Limits
     media: Media
     workers: Workers
+    cluster: Cluster
     retention: Retention
     storage: Storage
     youtube: Youtube

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from engine.errors import AttemptError, AttemptTimedOut, Cancelled, InternalError, StemifyError, WorkerDied, retold
+from engine.errors import (
+    AttemptError,
+    AttemptTimedOut,
+    Cancelled,
+    InternalError,
+    StemifyError,
+    WorkerDied,
+    WorkerLost,
+    retold,
+)
 from engine.estimates import estimate_s, first_guess, is_typical, plan_cost, timeout_s
 from engine.jobs import InputType, Job, JobStatus, Stage
 from engine.live import LiveJobs
@@ -99,7 +108,7 @@ class Attempts:
                 except StoreFailed:
                     raise
                 except StemifyError as error:
-                    suspect = suspect or isinstance(error, WorkerDied)
+                    suspect = suspect or (isinstance(error, WorkerDied) and not isinstance(error, WorkerLost))
                     following = await asyncio.shield(self._decide(job, error))
                     if following is None:
                         return

@@ -18,6 +18,8 @@ from aiohttp import web
 
 from config.settings import Settings, Workers
 from engine.attempts import AttemptLimits, Attempts
+from engine.cluster.cluster import ray_is_installed
+from engine.cluster.words import GatewayConfig
 from engine.dispatcher import Dispatcher
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
@@ -108,8 +110,7 @@ async def backend(
         links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening), settings.web.cdn_url)
         quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        devices = await find_devices(settings.workers.devices)
-        pool = WorkerPool([worker_config(settings, device) for device in devices], pool_limits(settings.workers))
+        pool = await _pool(settings)
         youtube = _youtube(settings)
         fetch_link = LinkFetcher(youtube, storage, media)
         attempts = Attempts(store, storage, pool, fetch_link, _attempt_limits(settings), live)
@@ -134,6 +135,34 @@ async def backend(
                 dispatcher.running,
                 settings.workers.shutdown_grace_s,
             )
+
+
+async def _pool(settings: Settings) -> WorkerPool:
+    gateway = _gateway(settings) if settings.cluster.address else None
+    here = [] if gateway is not None and "auto" in settings.workers.devices else settings.workers.devices
+    devices = await find_devices(here)
+    configs = [worker_config(settings, device) for device in devices]
+    return WorkerPool(configs, pool_limits(settings.workers), gateway=gateway)
+
+
+def _gateway(settings: Settings) -> GatewayConfig:
+    """Raises `SystemExit` with a sentence when Ray is not installed."""
+    if not ray_is_installed():
+        raise SystemExit(
+            "STEMIFY_CLUSTER__ADDRESS is set, but Ray is not installed here. Install it with: "
+            "pip install -c constraints.txt '.[cluster]', or empty the setting to work on this machine alone."
+        )
+    cluster, workers = settings.cluster, settings.workers
+    on_nodes = worker_config(settings, "cpu").model_copy(update={"cache_dir": str(cluster.node_dir / "models")})
+    return GatewayConfig(
+        address=cluster.address,
+        node_ip=cluster.node_ip,
+        own_node=cluster.own_node,
+        cpus_per_worker=cluster.cpus_per_worker,
+        heartbeat_s=workers.heartbeat_s,
+        worker=on_nodes,
+        lease_s=2 * workers.heartbeat_timeout_s,
+    )
 
 
 async def _end(task: asyncio.Task[None]) -> None:

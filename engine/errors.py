@@ -229,6 +229,12 @@ class WorkerDied(AttemptError):
     transient = True
 
 
+class WorkerLost(WorkerDied):
+    """The machine that was separating this song went away."""
+
+    code = "worker_lost"
+
+
 class WorkerStalled(AttemptError):
     """The worker stopped making progress on this song."""
 

@@ -144,7 +144,8 @@ class JobView(Entity):
 
     job: Job
     queue_place: int | None = None  # 1 is next; only while pending
-    eta_s: float | None = None  # seconds until it is done, waiting included
+    eta_s: float | None = None  # seconds until it is done, waiting included; None: nobody can say
+    no_worker: bool = False  # no machine is there to work on it; it goes on by itself when one is
     links: tuple[FileLink, ...] = ()
     page_url: str | None = None
     links_expire_at: AwareDatetime | None = None

@@ -1,4 +1,4 @@
-"""All workers of this machine: which devices there are, and handing attempts to the least busy."""
+"""All workers, this machine's and the cluster's: which devices there are, and handing attempts to the least busy."""
 
 from __future__ import annotations
 
@@ -9,26 +9,38 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine.cluster.cluster import GATEWAY, Cluster
+from engine.cluster.words import GatewayConfig
 from engine.jobs import Stage
 from engine.protocol import AttemptSpec, Done, ModelState, WorkerConfig
 from engine.worker_process import WorkerProcess
-from engine.worker_talk import PoolLimits
+from engine.worker_talk import PoolLimits, WorkerTalk
 
 LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
 _HOPELESS_DEATHS = 2
 
 
 class WorkerPool:
-    """All workers of this machine."""
+    """The workers of this machine, and of a cluster where there is one: these come and go."""
 
     def __init__(
-        self, configs: Sequence[WorkerConfig], limits: PoolLimits, command: Sequence[str] = LOCAL_WORKER
+        self,
+        configs: Sequence[WorkerConfig],
+        limits: PoolLimits,
+        command: Sequence[str] = LOCAL_WORKER,
+        gateway: GatewayConfig | None = None,
+        gateway_command: Sequence[str] = GATEWAY,
     ) -> None:
         """One worker a config. `command` is what starts one; it is given the config as a last argument."""
-        self._limits = limits
         self._on_change: Callable[[], None] | None = None
         self._changed = asyncio.Event()
-        self.workers = [WorkerProcess(config, limits, command, self._change) for config in configs]
+        self._local = [WorkerProcess(config, limits, command, self._change) for config in configs]
+        self.cluster = Cluster(gateway, limits, self._change, gateway_command) if gateway is not None else None
+
+    @property
+    def workers(self) -> list[WorkerTalk]:
+        """All there are now, ready or not."""
+        return [*self._local, *(self.cluster.workers if self.cluster is not None else ())]
 
     def _change(self) -> None:
         self._changed.set()
@@ -38,16 +50,30 @@ class WorkerPool:
     async def start(self, on_change: Callable[[], None] | None = None) -> None:
         """`on_change` is called (in the event loop) whenever a slot may have become free."""
         self._on_change = on_change
-        for worker in self.workers:
+        for worker in self._local:
             worker.start()
+        if self.cluster is not None:
+            self.cluster.start()
 
     async def stop(self) -> None:
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
+        cluster = [self.cluster.stop()] if self.cluster is not None else []
+        await asyncio.gather(*(worker.stop() for worker in self._local), *cluster)
 
     @property
     def slots(self) -> int:
         """Attempts that the workers which are ready can run at once."""
         return sum(worker.slots for worker in self.workers)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the cluster, for the operator."""
+        return self.cluster.trouble if self.cluster is not None else None
+
+    @property
+    def deserted(self) -> bool:
+        """Whether all machines of the cluster are away and nobody else works. (A local worker comes back by itself in
+        seconds.)"""
+        return self.cluster is not None and not any(worker.ready for worker in self.workers)
 
     @property
     def models(self) -> dict[str, ModelState]:
@@ -64,14 +90,14 @@ class WorkerPool:
     def device(self) -> str:
         """What kind of device estimates are learned for."""
         ready = next((worker.ready for worker in self.workers if worker.ready), None)
-        return ready.device_name if ready else self.workers[0].config.device if self.workers else "none"
+        return ready.device_name if ready else self._local[0].name if self._local else "none"
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Whether a worker became ready in time; no use waiting for one that dies again and again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not any(worker.ready for worker in self.workers):
-                    if all(worker.deaths >= _HOPELESS_DEATHS for worker in self.workers):
+                    if self.cluster is None and all(worker.deaths >= _HOPELESS_DEATHS for worker in self._local):
                         return False
                     self._changed.clear()
                     await self._changed.wait()

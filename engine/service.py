@@ -70,6 +70,7 @@ class ServiceSnapshot:
     stage_seconds: dict[str, float] = field(default_factory=dict)  # summed over all attempts of this process
     audio_seconds: float = 0.0  # separated by this process
     processing_seconds: float = 0.0  # that this took
+    trouble: str | None = None  # with the cluster, where there is one
 
 
 class StemService:
@@ -229,6 +230,7 @@ class StemService:
             stage_seconds=dict(self._live.stage_seconds),
             audio_seconds=self._attempts.audio_seconds,
             processing_seconds=self._attempts.processing_seconds,
+            trouble=self._pool.trouble,
         )
 
     async def _job(self, job_id: str) -> Job:
@@ -249,8 +251,9 @@ class StemService:
 
 def _differs(before: JobView, after: JobView) -> bool:
     """Whether a watcher should hear of it (an ETA alone moves all the time)."""
-    return (before.job, before.queue_place, before.links_expire_at) != (
+    return (before.job, before.queue_place, before.no_worker, before.links_expire_at) != (
         after.job,
         after.queue_place,
+        after.no_worker,
         after.links_expire_at,
     )

@@ -22,6 +22,12 @@ class Views:
         self._link_lifetime = link_lifetime
 
     async def of(self, job: Job) -> JobView:
+        view = await self._of(job)
+        if job.is_over or not self._pool.deserted:
+            return view
+        return view.model_copy(update={"no_worker": True, "eta_s": None})
+
+    async def _of(self, job: Job) -> JobView:
         page_url = self._links.page(job.id, job.created_at + 2 * self._link_lifetime)
         if job.status is JobStatus.PENDING:
             return JobView(

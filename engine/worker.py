@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 
@@ -49,16 +50,23 @@ _PROGRESS_INTERVAL_S = 0.25
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent ends, however it ends (Linux; elsewhere the end of stdin does)."""
+def die_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent ends, however it ends (Linux; elsewhere the end of stdin does)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, how)
+
+
+class Out(Protocol):
+    """Where lines go."""
+
+    def write(self, line: bytes, /) -> int | None: ...
+    def flush(self) -> None: ...
 
 
 class Wire:
     """Messages out, one line each, from any thread."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: Out) -> None:
         self._out = out
         self._lock = threading.Lock()
 
@@ -119,7 +127,7 @@ class Worker:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="attempt")
 
-    def serve(self, lines: BinaryIO) -> None:
+    def serve(self, lines: Iterable[bytes]) -> None:
         """Obey until the input ends."""
         self._wire.send(Ready(device=self._config.device, device_name=self._name, models=self._model_states()))
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
@@ -178,12 +186,12 @@ class Worker:
     def _beat(self) -> None:
         while True:
             self._wire.send(
-                Heartbeat(rss_bytes=_resident_bytes(), device_bytes=self._device_memory_bytes(self._config.device))
+                Heartbeat(rss_bytes=resident_bytes(), device_bytes=self._device_memory_bytes(self._config.device))
             )
             time.sleep(self._config.heartbeat_s)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -56,6 +56,11 @@ class WorkerTalk(ABC):
         """It takes no more attempts and ends with the ones it has."""
 
     @property
+    def pid(self) -> int | None:
+        """Of its process, where that is on this machine and lives."""
+        return None
+
+    @property
     @abstractmethod
     def deaths(self) -> int:
         """How often it has died."""

@@ -26,7 +26,7 @@ class Check(Entity):
 class Readiness(Entity):
     ready: bool
     checks: dict[str, Check]
-    """store, worker, model"""
+    """store, worker, model; cluster while something is wrong with it"""
     versions: dict[str, str]
     """stemify, yt-dlp"""
 
@@ -54,11 +54,14 @@ async def readyz(request: web.Request) -> web.Response:
 def _checks(snapshot: ServiceSnapshot) -> dict[str, Check]:
     workers = [worker.device for worker in snapshot.workers if worker.ready]
     models = snapshot.usable_models
-    return {
+    found = {
         "store": Check(ok=True, detail=f"{sum(snapshot.jobs.values())} jobs"),
         "worker": Check(ok=bool(workers), detail=", ".join(workers) or "no worker is running"),
         "model": Check(ok=bool(models), detail=", ".join(models) or "no model can be loaded"),
     }
+    if snapshot.trouble is not None:  # as long as somebody works, songs can be separated
+        found["cluster"] = Check(ok=bool(workers), detail=snapshot.trouble)
+    return found
 
 
 def _version(package: str) -> str:

@@ -42,7 +42,8 @@ class JobEvent(JobStatusResponse):
 
     stage: Stage | None = None
     queue_place: int | None = None  # 1 is next; only while pending
-    eta_s: float | None = None  # seconds until it is done, waiting included
+    eta_s: float | None = None  # seconds until it is done, waiting included; None: nobody can say
+    no_worker: bool = False  # no machine is there to work on it; it goes on by itself when one is
     links_expire_at: AwareDatetime | None = None
 
 
@@ -55,6 +56,7 @@ def job_event(view: JobView) -> JobEvent:
         **_fields(view),
         stage=view.job.stage,
         queue_place=view.queue_place,
+        no_worker=view.no_worker,
         eta_s=None if view.eta_s is None else round(view.eta_s, 1),
         links_expire_at=view.links_expire_at,
     )

@@ -12,10 +12,12 @@ const STAGES = [
   ["publishing", "Done", "Almost there"],
 ];
 
+const NO_WORKER = "Waiting for a machine: it goes on by itself";
+
 export function showProgress(job) {
   const isWaiting = job.status === "pending";
   const at = STAGES.findIndex(([stage]) => stage === job.stage);
-  byId("stage").textContent = isWaiting ? waitingWords(job.queuePlace) : (STAGES[at]?.[2] ?? "Starting");
+  byId("stage").textContent = job.noWorker ? NO_WORKER : isWaiting ? waitingWords(job.queuePlace) : (STAGES[at]?.[2] ?? "Starting");
   byId("bar").value = job.progress;
   byId("share").textContent = isWaiting ? "" : `${job.progress} %`;
   byId("eta").textContent = job.etaS ? `${about(job.etaS)} to go` : "";

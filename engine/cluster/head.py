@@ -1,0 +1,124 @@
+"""The gateway's way to the Ray head: is it there, may we come in, does everything match. Blocking; raises `NotYet`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._common.usage import usage_lib
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+from engine.cluster.words import GatewayConfig
+
+_OBJECT_STORE_BYTES = 80_000_000  # Ray's least; songs do not go through it
+_KNOCK_S = 3.0
+_NODE_START_S = 60.0
+
+_NOT_LONGER_THAN_US = (
+    "import os, signal, sys; from engine.worker import die_with_parent; "
+    "die_with_parent(signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+class NotYet(Exception):
+    """The cluster cannot be used as it is. The message is for the operator."""
+
+
+def knock(address: str) -> None:
+    """Whether anybody listens there. Ray itself would end this process when nobody does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except ValueError as error:
+        raise NotYet(f'The address of the Ray head is "host:port", not "{address}".') from error
+    except OSError as error:
+        raise NotYet(f"The Ray head at {address} does not answer ({error.strerror or error}).") from error
+
+
+def compare_versions(address: str) -> None:
+    """Ray and Python must be the same on every machine."""
+    try:
+        cluster = usage_lib.get_cluster_metadata(GcsClient(address=address))
+    except Exception as error:
+        raise _refused(address, error) from error
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    theirs = (cluster.get("ray_version"), cluster.get("python_version"))
+    if theirs != (ray.__version__, python):
+        raise NotYet(
+            f"The Ray head at {address} runs Ray {theirs[0]} on Python {theirs[1]}, and the bot Ray {ray.__version__} "
+            f"on Python {python}. They must be the same on every machine: docs/scale-out.md."
+        )
+
+
+class OwnNode:
+    """A Ray node without devices beside the gateway: Ray wants one on the machine of whoever talks to the cluster."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        ray_command = str(Path(sys.executable).with_name("ray"))
+        command = [
+            sys.executable, "-c", _NOT_LONGER_THAN_US, ray_command, "start", f"--address={config.address}", "--block",
+            "--num-cpus=0", "--num-gpus=0", f"--object-store-memory={_OBJECT_STORE_BYTES}",
+            "--include-log-monitor=false", "--disable-usage-stats",
+        ]  # fmt: skip
+        if config.node_ip:
+            command.append(f"--node-ip-address={config.node_ip}")
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        assert self._process.stdout is not None
+        lines = self._process.stdout.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip()[:300] if lines else "no reason given"
+
+    def stop(self) -> None:
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(3.0)
+
+
+def connect(config: GatewayConfig, node: OwnNode | None) -> None:
+    """Become a driver of the cluster."""
+    deadline = time.monotonic() + _NODE_START_S
+    here: dict[str, Any] = {"_node_ip_address": config.node_ip} if config.node_ip else {}
+    while True:
+        if node is not None and node.ended:
+            raise NotYet(f"A Ray node cannot be started beside the bot: {node.last_words()}")
+        try:
+            ray.init(
+                address=config.address,
+                namespace="stemify",
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level=logging.WARNING,
+                **here,
+            )
+            return
+        except Exception as error:
+            if node is None or node.ended or time.monotonic() > deadline:
+                raise _refused(config.address, error) from error
+            time.sleep(0.5)
+
+
+def _refused(address: str, error: Exception) -> NotYet:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return NotYet(
+            f"The Ray head at {address} does not accept the bot's token. Set RAY_AUTH_MODE=token and the same "
+            f"RAY_AUTH_TOKEN on every machine: docs/scale-out.md. ({reason})"
+        )
+    return NotYet(f"The Ray cluster at {address} cannot be used: {reason}")

@@ -1,0 +1,134 @@
+"""A cluster of three machines and everything that may die in it: no job is lost, none is published twice, and the
+bot's process lives through it all. Minutes long: `make test-cluster`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.ray_cluster import RayCluster, ray_cluster
+from tests.cluster.stage import Bot, bot_on
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+HOSTS = ("127.0.0.3", "127.0.0.4", "127.0.0.5")
+TIMES = {
+    "STEMIFY_WORKERS__HEARTBEAT_TIMEOUT_S": "20",
+    "STEMIFY_WORKERS__START_TIMEOUT_S": "400",
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with ray_cluster(*HOSTS, RAY_gcs_rpc_server_reconnect_timeout_s="20") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bot(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bot]:
+    with bot_on(tmp_path_factory.mktemp("bot"), cluster, **TIMES) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def complete(cluster: RayCluster, bot: Bot) -> None:
+    """All three machines work."""
+    everybody(cluster, bot)
+
+
+def everybody(cluster: RayCluster, bot: Bot) -> None:
+    def three() -> bool:
+        cluster.tend()
+        return len(bot.workers()) == 3
+
+    bot.until(three, "three workers")
+
+
+def sixty(bot: Bot, count: int = 60) -> list[str]:
+    return [bot.submit(bot.folder / "song.mp3") for _ in range(count)]
+
+
+def all_over(bot: Bot, job_ids: list[str]) -> None:
+    def over() -> bool:
+        rows = {row["id"]: row["status"] for row in bot.rows()}
+        return all(rows[each] in ("completed", "failed") for each in job_ids)
+
+    bot.until(over, "end of all jobs")
+
+
+def done(bot: Bot, job_ids: list[str]) -> int:
+    return sum(row["status"] == "completed" for row in bot.rows() if row["id"] in set(job_ids))
+
+
+def attempts(bot: Bot, job_ids: list[str]) -> list[int]:
+    return sorted(row["attempt"] for row in bot.rows() if row["id"] in set(job_ids))
+
+
+def test_sixty_jobs_are_shared_by_three_machines(bot: Bot, cluster: RayCluster) -> None:
+    began = time.monotonic()
+    job_ids = sixty(bot)
+    all_over(bot, job_ids)
+    print(f"60 jobs in {time.monotonic() - began:.1f} s")
+    bot.assert_all_published_once(job_ids)
+    assert attempts(bot, job_ids) == [1] * 60
+
+
+def test_a_machine_that_dies_in_the_middle_costs_no_job(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = sixty(bot)
+    bot.until(lambda: done(bot, job_ids) >= 3, "first jobs")
+    killed = time.monotonic()
+    cluster.nodes[0].kill()
+    bot.until(lambda: len(bot.workers()) == 2, "notice of the lost machine")
+    print(f"kill -9 of a machine was noticed after {time.monotonic() - killed:.1f} s")
+    all_over(bot, job_ids)
+    bot.assert_all_published_once(job_ids)
+    assert attempts(bot, job_ids)[-1] == 2
+
+
+def test_an_actor_that_dies_costs_no_job(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = sixty(bot, 20)
+    bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
+    (actor,) = cluster.nodes[1].actors()
+    os.kill(actor, signal.SIGKILL)
+    all_over(bot, job_ids)
+    bot.assert_all_published_once(job_ids)
+    assert attempts(bot, job_ids)[-1] == 2
+
+
+def test_a_machine_that_stands_still_is_given_up_and_cannot_publish_when_it_wakes(
+    bot: Bot, cluster: RayCluster
+) -> None:
+    job_ids = sixty(bot, 20)
+    bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
+    stopped = time.monotonic()
+    cluster.nodes[2].signal(signal.SIGSTOP)
+    bot.until(lambda: len(bot.workers()) == 2, "notice of the stopped machine")
+    print(f"a stopped machine was given up after {time.monotonic() - stopped:.1f} s")
+    all_over(bot, job_ids)
+    cluster.nodes[2].signal(signal.SIGCONT)
+    everybody(cluster, bot)
+    time.sleep(5)
+    bot.assert_all_published_once(job_ids)
+
+
+def test_while_the_head_is_away_jobs_wait_and_the_bot_says_why(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = sixty(bot, 20)
+    bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
+    killed = time.monotonic()
+    cluster.head.kill()
+    bot.until(lambda: "does not answer" in bot.readiness()["checks"].get("cluster", {}).get("detail", ""), "reason")
+    print(f"that the head is away was said after {time.monotonic() - killed:.1f} s")
+    bot.until(lambda: not bot.readiness()["ready"], "unreadiness")
+    job_ids.append(bot.submit(bot.folder / "song.mp3"))
+    time.sleep(10)
+    assert bot.process.poll() is None
+    cluster.start_head()
+    began = time.monotonic()
+    everybody(cluster, bot)
+    print(f"three workers were back {time.monotonic() - began:.1f} s after the head")
+    all_over(bot, job_ids)
+    bot.assert_all_published_once(job_ids)

@@ -1,0 +1,108 @@
+"""A real Ray cluster of two machines (loopback addresses), as small as it can be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from engine.cluster.words import GatewayConfig
+from engine.entity import new_job_id
+from engine.errors import StemifyError, WorkerDied
+from engine.options import StemSeparationOptions
+from engine.pool import WorkerPool
+from engine.protocol import AttemptSpec, Done, WorkerConfig
+from engine.worker_talk import PoolLimits
+from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+LIMITS = PoolLimits(
+    attempts_per_worker=2, heartbeat_timeout_s=60.0, stall_timeout_s=300.0, start_timeout_s=300.0, cancel_grace_s=5.0
+)
+
+
+def gateway_config(folder: Path, cluster: RayCluster) -> GatewayConfig:
+    return GatewayConfig(
+        address=cluster.address,
+        node_ip="127.0.0.2",
+        own_node=False,  # the head's does
+        cpus_per_worker=1,
+        heartbeat_s=1.0,
+        lease_s=120.0,
+        worker=WorkerConfig(
+            device="cpu",
+            models_dir=str(folder / "models"),
+            cache_dir=str(folder / "cache"),
+            model_memory_bytes=1 << 30,
+            heartbeat_s=1.0,
+            decode_timeout_s=120.0,
+            child_memory_bytes=1 << 30,
+            input_bytes=1 << 26,
+        ),
+    )
+
+
+def spec_of(folder: Path) -> AttemptSpec:
+    job_id = new_job_id()
+    return AttemptSpec(
+        job_id=job_id,
+        attempt=1,
+        input_path=str(folder / "song.mp3"),
+        scratch_dir=str(folder / "scratch" / job_id),
+        output_dir=str(folder / "done" / job_id),
+        output_key=f"done/{job_id}",
+        options=StemSeparationOptions(model="htdemucs"),
+        title="song",
+        seed=0,
+        max_duration_s=600,
+    )
+
+
+async def until_ready(pool: WorkerPool, cluster: RayCluster) -> None:
+    """A worker on every machine."""
+    async with asyncio.timeout(600):
+        while sum(worker.ready is not None for worker in pool.workers) != len(cluster.nodes):
+            await asyncio.to_thread(cluster.tend)
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(900)
+async def test_two_machines_share_the_attempts_and_one_that_dies_gives_its_attempt_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    write_model(tmp_path / "models")
+    make_song(tmp_path / "song.mp3", seconds=1.0)
+    with ray_cluster("127.0.0.3", "127.0.0.4") as cluster:
+        pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster))
+        assert pool.deserted and pool.trouble is not None
+
+        async def run() -> Done:
+            return await pool.run(spec_of(tmp_path), timeout_s=600, on_progress=lambda *_: None)
+
+        await pool.start()
+        try:
+            await until_ready(pool, cluster)
+            assert pool.slots == 4 and not pool.deserted and pool.trouble is None
+            for done in await asyncio.gather(*(run() for _ in range(4))):
+                assert len(list((tmp_path / "done" / done.job_id).glob("*.mp3"))) == 4
+            attempts = [asyncio.create_task(run()) for _ in range(2)]  # one on each
+            async with asyncio.timeout(60):
+                while not all(worker.attempts for worker in pool.workers):
+                    await asyncio.sleep(0.01)
+            (actor,) = cluster.nodes[0].actors()
+            os.kill(actor, signal.SIGKILL)
+            cluster.nodes[0].kill()
+            ends = await asyncio.gather(*attempts, return_exceptions=True)
+            lost = [end for end in ends if isinstance(end, StemifyError)]
+            assert [isinstance(end, WorkerDied) for end in lost] == [True]
+            del cluster.nodes[0]
+            await until_ready(pool, cluster)
+            assert (await run()).attempt == 1
+        finally:
+            await pool.stop()

@@ -1,0 +1,124 @@
+"""The pool with workers of other machines, behind a stand-in for the gateway. The real one: tests/cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.cluster.words import GatewayConfig
+from engine.errors import WorkerDied, WorkerLost
+from engine.pool import WorkerPool
+from engine.protocol import Done, WorkerConfig
+from tests.integration.conftest import LIMITS
+from tests.integration.test_pool import spec_of
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_gateway.py")))
+Run = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
+    worker = WorkerConfig(
+        device="cpu", cache_dir=str(tmp_path), model_memory_bytes=1 << 30, heartbeat_s=0.1, decode_timeout_s=10.0,
+        child_memory_bytes=1 << 30, input_bytes=1 << 20,
+    )  # fmt: skip
+    gateway = GatewayConfig(
+        address="10.0.0.1:6379", node_ip=None, own_node=False, cpus_per_worker=1, heartbeat_s=0.1, worker=worker,
+        lease_s=4.0,
+    )  # fmt: skip
+    made = WorkerPool([], replace(LIMITS, heartbeat_timeout_s=4.0), gateway=gateway, gateway_command=STAND_IN)
+    assert made.deserted and "10.0.0.1:6379 has not been reached" in str(made.trouble)
+    await made.start()
+    try:
+        await ready(made, 2)
+        yield made
+    finally:
+        await made.stop()
+
+
+async def ready(pool: WorkerPool, count: int) -> None:
+    async with asyncio.timeout(20):
+        while sum(worker.ready is not None and not worker.leaving for worker in pool.workers) != count:
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def run(pool: WorkerPool, tmp_path: Path) -> Run:
+    async def one(title: str, *, alone: bool = False) -> Done:
+        spec = spec_of(tmp_path, title)
+        return await pool.run(spec, alone=alone, timeout_s=30.0, on_progress=lambda *_: None)
+
+    return one
+
+
+async def test_attempts_are_spread_over_the_machines(pool: WorkerPool, run: Run) -> None:
+    assert pool.slots == 6 and pool.trouble is None and not pool.deserted
+    attempts = [asyncio.ensure_future(run("hang")) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    assert [worker.attempts for worker in pool.workers] == [2, 2]
+    for attempt in attempts:
+        attempt.cancel()
+    await asyncio.gather(*attempts, return_exceptions=True)
+    assert (await run("fine")).attempt == 1
+    assert sum(worker.deaths for worker in pool.workers) == 0
+
+
+async def test_a_lost_machine_casts_no_suspicion_but_a_dead_actor_does(pool: WorkerPool, run: Run) -> None:
+    with pytest.raises(WorkerLost):
+        await run("machine dies")
+    with pytest.raises(WorkerDied) as caught:
+        await run("actor dies")
+    assert not isinstance(caught.value, WorkerLost)
+    await ready(pool, 2)
+    assert sum(worker.deaths for worker in pool.workers) == 2
+
+
+async def test_an_actor_that_does_not_let_go_is_taken_down_and_its_neighbour_lives(pool: WorkerPool, run: Run) -> None:
+    others = [asyncio.ensure_future(run("hang")) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    deaf = asyncio.ensure_future(run("deaf"))
+    await asyncio.sleep(0.1)
+    deaf.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deaf
+    ended, going = await asyncio.wait(others, timeout=1.0)
+    assert (len(ended), len(going)) == (1, 1), "only the actor that did not let go was taken down"
+    await ready(pool, 2)
+    going.pop().cancel()
+
+
+async def test_a_silent_worker_is_given_up(pool: WorkerPool, run: Run) -> None:
+    began = time.monotonic()
+    with pytest.raises(WorkerDied):
+        await run("stands still")
+    assert time.monotonic() - began < 12
+    await ready(pool, 2)
+
+
+async def test_a_drained_node_ends_what_it_has_and_gets_nothing_new(pool: WorkerPool, run: Run) -> None:
+    draining = asyncio.ensure_future(run("drain"))
+    await ready(pool, 1)
+    assert pool.slots == 4, "its own attempt, and three on the other machine"
+    assert all([(await run("fine")).attempt == 1 for _ in range(4)])
+    assert (await draining).attempt == 1
+    await ready(pool, 2)
+    assert sum(worker.deaths for worker in pool.workers) == 0, "it was asked to go"
+
+
+async def test_a_lost_gateway_is_started_again_and_says_what_was_wrong(pool: WorkerPool, run: Run) -> None:
+    hanging = asyncio.ensure_future(run("hang"))
+    await asyncio.sleep(0.1)
+    with pytest.raises(WorkerLost):
+        await run("gateway dies")
+    with pytest.raises(WorkerLost):
+        await hanging
+    assert pool.deserted and pool.trouble == "The connection to the Ray cluster was lost."
+    await ready(pool, 2)
+    assert pool.trouble is None
+    assert (await run("fine")).attempt == 1

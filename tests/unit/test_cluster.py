@@ -1,0 +1,73 @@
+"""What the cluster's two ends agree on, and what people are told when it is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bot.cards import job_card
+from engine.cluster.actor import Outbox
+from engine.cluster.versions import difference, versions
+from engine.jobs import JobView
+from engine.service import ServiceSnapshot
+from engine.web.health import _checks
+from tests.jobs import pending_job
+
+
+def test_lines_are_kept_until_they_have_arrived_and_told_once() -> None:
+    box = Outbox()
+    for line in (b"one\n", b"two\n"):
+        box.write(line)
+    assert box.after(0, 0) == (2, ["one\n", "two\n"])
+    assert box.after(0, 0) == (2, ["one\n", "two\n"]), "the answer was lost on its way, so it comes again"
+    box.write(b"three\n")
+    assert box.after(2, 0) == (3, ["three\n"])
+    assert box.after(3, 0) == (3, [])
+
+
+def test_a_machine_with_other_code_or_another_torch_is_told_apart() -> None:
+    ours = {"Stemify": "abc", "torch": "2.13.0", "demucs": "4.1.0"}
+    assert difference(ours, dict(ours)) is None
+    found = difference(ours, ours | {"Stemify": "def", "torch": "2.12.0"})
+    assert found is not None and "Stemify def instead of abc and torch 2.12.0 instead of 2.13.0" in found
+    assert set(versions()) == set(ours) and "+" not in versions()["torch"]
+
+
+def test_while_no_machine_is_there_the_card_says_that_the_song_waits() -> None:
+    view = JobView(job=pending_job(), queue_place=3, no_worker=True)
+    text = job_card(view, now=datetime.now(UTC)).as_text()
+    assert "cannot be reached just now" in text and "goes on by itself" in text and "queue" not in text
+
+
+def test_readiness_names_the_trouble_and_fails_only_when_nobody_works() -> None:
+    away = ServiceSnapshot(jobs={}, workers=(), usable_models=(), trouble="The Ray head does not answer.")
+    assert _checks(away)["cluster"].detail == "The Ray head does not answer." and not _checks(away)["cluster"].ok
+    assert "cluster" not in _checks(replace(away, trouble=None))
+
+
+@pytest.mark.parametrize("module", ["engine", "bot"])
+def test_without_ray_everything_runs_but_a_cluster_is_refused_with_what_to_do(module: str, tmp_path: Path) -> None:
+    hide_ray = "import sys; sys.modules['ray'] = None; import importlib.util as u; " + (
+        "old = u.find_spec; u.find_spec = lambda name, *a: None if name == 'ray' else old(name, *a); "
+    )
+    run = f"import runpy; sys.argv = ['{module}', *sys.argv[1:]]; runpy.run_module('{module}', run_name='__main__')"
+    variables = {
+        "STEMIFY_DATA_DIR": str(tmp_path / "data"),
+        "STEMIFY_WEB__PORT": "0",
+        "STEMIFY_CLUSTER__ADDRESS": "127.0.0.1:6379",
+    }
+    arguments = ["serve"] if module == "engine" else []
+    ended = subprocess.run(
+        [sys.executable, "-c", hide_ray + run, *arguments],
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "Ray is not installed here" in ended.stderr and "[cluster]" in ended.stderr, json.dumps(ended.stderr)
+    assert "Traceback" not in ended.stderr
