@@ -161,7 +161,7 @@ def _gateway(settings: Settings) -> GatewayConfig:
         cpus_per_worker=cluster.cpus_per_worker,
         heartbeat_s=workers.heartbeat_s,
         worker=on_nodes,
-        lease_s=2 * workers.heartbeat_timeout_s,
+        lease_s=workers.heartbeat_timeout_s,
     )
 
 

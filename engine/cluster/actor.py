@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.cluster.versions import versions
@@ -26,12 +27,15 @@ _LISTEN_S = 1.0
 class Outbox:
     """Lines on their way out, kept until they are known to have arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        """`check` is called before every line."""
+        self._check = check
         self._lines: deque[str] = deque()
         self._gone = 0  # lines before the first in `_lines`
         self._news = threading.Condition()
 
     def write(self, line: bytes) -> int:
+        self._check()
         with self._news:
             self._lines.append(line.decode())
             self._news.notify()
@@ -60,7 +64,8 @@ class WorkerActor:
         self._heard_at = time.monotonic()
         self._told = 0
         self._in: queue.Queue[bytes] = queue.Queue()
-        self._out = Outbox()
+        # Before an attempt publishes it says so: one that was given up meanwhile gets no further than that.
+        self._out = Outbox(self._end_with_lease)
         parsed = WorkerConfig.model_validate_json(config)
         os.environ["TORCH_HOME"] = str(Path(parsed.cache_dir) / "torch")
         self._worker = Worker(parsed, Wire(self._out))
@@ -72,7 +77,7 @@ class WorkerActor:
         """Work from now on."""
         self._heard_at = time.monotonic()
         threading.Thread(target=self._serve, name="serve", daemon=True).start()
-        threading.Thread(target=self._end_with_lease, name="lease", daemon=True).start()
+        threading.Thread(target=self._watch_lease, name="lease", daemon=True).start()
 
     def tell(self, number: int, line: str) -> None:
         """The worker's next line, the `number`th; one that was told already is not told again."""
@@ -89,9 +94,13 @@ class WorkerActor:
         self._worker.serve(iter(self._in.get, b""))
         os._exit(0)
 
+    def _watch_lease(self) -> None:
+        while True:
+            self._end_with_lease()
+            time.sleep(1.0)
+
     def _end_with_lease(self) -> None:
         """Its attempts are given to others by then, and the device should be free."""
-        while time.monotonic() - self._heard_at < self._lease_s:
-            time.sleep(1.0)
-        log.error("nobody has listened for %.0f s: this worker ends", self._lease_s)
-        os._exit(1)
+        if time.monotonic() - self._heard_at > self._lease_s:
+            log.error("nobody has listened for %.0f s: this worker ends", self._lease_s)
+            os._exit(1)

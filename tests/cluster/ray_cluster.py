@@ -24,9 +24,33 @@ VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_num_prestart_python_workers": "0",
     "RAY_worker_niceness": "0",  # 15 by default: beside a busy test machine they would never start
+    "RAY_health_check_period_ms": "1000",  # a dead node is known in 5 s, not in 15
     "OMP_NUM_THREADS": "1",
 }
 """Of the nodes, and of whoever wants to talk to them."""
+
+
+def living(session: int, name: str = "") -> list[int]:
+    """Processes of a session, those with `name` in their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name)
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if os.getsid(pid) == session and command and name in command:
+                found.append(pid)
+    return found
+
+
+def end_session(leader: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to all at once, as often as it takes."""
+    while alive := living(leader.pid):
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        leader.poll()
+        time.sleep(0.02)
+    leader.wait()
 
 
 class RayNode:
@@ -55,14 +79,7 @@ class RayNode:
 
     def pids(self, name: str = "") -> list[int]:
         """Living processes of the node, those with `name` in their command line."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, ValueError):
-                pid = int(folder.name)
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if os.getsid(pid) == self.process.pid and command and name in command:
-                    found.append(pid)
-        return found
+        return living(self.process.pid, name)
 
     def signal(self, what: signal.Signals, name: str = "") -> None:
         for pid in self.pids(name):
@@ -71,12 +88,7 @@ class RayNode:
 
     def kill(self) -> None:
         """As if somebody had pulled the plug."""
-        self.signal(signal.SIGCONT)
-        while self.pids():
-            self.signal(signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                self.process.poll()
-            time.sleep(0.02)
+        end_session(self.process)
 
     def actors(self) -> list[int]:
         return self.pids("WorkerActor")

@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 
-from tests.cluster.ray_cluster import VARIABLES, RayCluster
+from tests.cluster.ray_cluster import VARIABLES, RayCluster, end_session
 from tests.songs import make_song
 from tests.tiny_models import write_model
 
@@ -124,9 +124,8 @@ class Bot:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        end_session(self.process)
+        self.process.wait()
 
 
 @contextmanager

@@ -4,13 +4,17 @@ bot's process lives through it all. Minutes long: `make test-cluster`."""
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cluster.ray_cluster import RayCluster, ray_cluster
+from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
 from tests.cluster.stage import Bot, bot_on
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -113,6 +117,23 @@ def test_a_machine_that_stands_still_is_given_up_and_cannot_publish_when_it_wake
     everybody(cluster, bot)
     time.sleep(5)
     bot.assert_all_published_once(job_ids)
+
+
+def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = sixty(bot, 20)
+    bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
+    ray_command = str(Path(sys.executable).with_name("ray"))
+    (node_id,) = set(re.findall(rf"node (\w+) joined: {cluster.nodes[0].host},", bot.log())[-1:])
+    subprocess.run(
+        [ray_command, "drain-node", f"--address={cluster.address}", f"--node-id={node_id}",
+         "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test", "--deadline-remaining-seconds=3600"],
+        env={**os.environ, **VARIABLES}, check=True, capture_output=True,
+    )  # fmt: skip
+    bot.until(lambda: len(bot.workers()) == 2, "end of the drained worker")
+    all_over(bot, job_ids)
+    bot.assert_all_published_once(job_ids)
+    assert attempts(bot, job_ids) == [1] * 20
+    cluster.nodes[0].kill()  # what was to be done with the machine; `complete` starts it again
 
 
 def test_while_the_head_is_away_jobs_wait_and_the_bot_says_why(bot: Bot, cluster: RayCluster) -> None:
