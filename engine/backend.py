@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -153,7 +154,10 @@ def _gateway(settings: Settings) -> GatewayConfig:
             "pip install -c constraints.txt '.[cluster]', or empty the setting to work on this machine alone."
         )
     cluster, workers = settings.cluster, settings.workers
-    on_nodes = worker_config(settings, "cpu").model_copy(update={"cache_dir": str(cluster.node_dir / "models")})
+    there: dict[str, Any] = {"cache_dir": str(cluster.node_dir / "models")}
+    if settings.storage.url:  # else all machines share the data folder
+        there |= {"data_dir": str(cluster.node_dir / "workers"), "clears_scratch": True}
+    on_nodes = worker_config(settings, "cpu").model_copy(update=there)
     return GatewayConfig(
         address=cluster.address,
         node_ip=cluster.node_ip,

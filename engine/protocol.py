@@ -52,6 +52,7 @@ class WorkerConfig(BaseModel):
     device: str
     data_dir: str  # absolute; the root of scratch, and of all storage keys unless `storage` has a url
     storage: StorageSettings | None = None  # its secret comes in SECRET_VARIABLE: arguments can be read by others
+    clears_scratch: bool = False  # on a machine on which the main process cannot
     threads: int = 0  # 0: all cores
     models_dir: str | None = None
     cache_dir: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -179,6 +180,8 @@ class Worker:
                 job_id=spec.job_id, attempt=spec.attempt, code=ours.code, message=ours.message, detail=ours.detail
             )
         finally:
+            if self._config.clears_scratch:
+                shutil.rmtree(self._storage.local_path(spec.scratch_key), ignore_errors=True)
             with self._lock:
                 del self._running[spec.job_id, spec.attempt]
         self._wire.send(answer)

@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.cluster.scratch import own_folder
 from engine.cluster.versions import versions
-from engine.protocol import WorkerConfig
-from engine.worker import Wire, Worker
+from engine.protocol import SECRET_VARIABLE, WorkerConfig
+from engine.worker import Wire, Worker, storage_of
 
 log = logging.getLogger("engine.cluster.actor")
 
@@ -57,8 +58,9 @@ class Outbox:
 class WorkerActor:
     """Made into an actor by the gateway. `tell` and `hear` run in threads of their own."""
 
-    def __init__(self, config: str, lease_s: float) -> None:
-        """`config` is a `WorkerConfig` as JSON. Imports torch and opens the device; that takes some seconds."""
+    def __init__(self, config: str, secret: str | None, lease_s: float) -> None:
+        """`config` is a `WorkerConfig` as JSON, `secret` that of its storage. Imports torch and opens the device; that
+        takes some seconds."""
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
         self._lease_s = lease_s
         self._heard_at = time.monotonic()
@@ -67,8 +69,12 @@ class WorkerActor:
         # Before an attempt publishes it says so: one that was given up meanwhile gets no further than that.
         self._out = Outbox(self._end_with_lease)
         parsed = WorkerConfig.model_validate_json(config)
+        if parsed.clears_scratch:
+            parsed = parsed.model_copy(update={"data_dir": str(own_folder(Path(parsed.data_dir)))})
+        if secret is not None:
+            os.environ[SECRET_VARIABLE] = secret
         os.environ["TORCH_HOME"] = str(Path(parsed.cache_dir) / "torch")
-        self._worker = Worker(parsed, Wire(self._out))
+        self._worker = Worker(parsed, Wire(self._out), storage_of(parsed))
 
     def versions(self) -> dict[str, str]:
         return versions()

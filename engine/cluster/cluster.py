@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from engine.cluster.words import (
 )
 from engine.errors import WorkerDied, WorkerLost
 from engine.protocol import Message
+from engine.worker_process import worker_environment
 from engine.worker_talk import PoolLimits, WorkerTalk
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,9 @@ class Cluster:
         events = ChildEvents(
             line=self._hear, end=self._gateway_ended, allowed_silence_s=lambda: limits.heartbeat_timeout_s
         )
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STEMIFY_")}
-        self._child = Child("the cluster's gateway", [*command, config.model_dump_json()], environment, events)
+        self._child = Child(
+            "the cluster's gateway", [*command, config.model_dump_json()], worker_environment(config.worker), events
+        )
 
     @property
     def workers(self) -> list[ClusterWorker]:

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from engine.cluster.words import Drop, GatewayConfig, Tell, Trouble, to_gateway
-from engine.protocol import Heartbeat, Shutdown
+from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
 from engine.worker import Wire, die_with_parent, resident_bytes
 
 log = logging.getLogger("engine.cluster.gateway")
@@ -31,7 +31,7 @@ async def _beat(wire: Wire, every_s: float) -> None:
         await asyncio.sleep(every_s)
 
 
-async def _serve(config: GatewayConfig, wire: Wire) -> None:
+async def _serve(config: GatewayConfig, secret: str | None, wire: Wire) -> None:
     """Never returns: threads in which Ray waits for a lost head do not hold the process back."""
     beating = asyncio.create_task(_beat(wire, config.heartbeat_s))
     lines = asyncio.StreamReader(limit=4 << 20)
@@ -39,14 +39,14 @@ async def _serve(config: GatewayConfig, wire: Wire) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     code = 1
     try:
-        code = await _connected(config, wire, lines)
+        code = await _connected(config, secret, wire, lines)
     except Exception:
         log.exception("the gateway ends")
     beating.cancel()
     os._exit(code)
 
 
-async def _connected(config: GatewayConfig, wire: Wire, lines: asyncio.StreamReader) -> int:
+async def _connected(config: GatewayConfig, secret: str | None, wire: Wire, lines: asyncio.StreamReader) -> int:
     from engine.cluster.head import NotYet, OwnNode, compare_versions, connect, knock  # imports Ray
 
     told: str | None = None
@@ -72,17 +72,17 @@ async def _connected(config: GatewayConfig, wire: Wire, lines: asyncio.StreamRea
             return 0
     wire.send(Trouble(about="head", text=None))
     try:
-        return await _attend(config, wire, lines, listening)
+        return await _attend(config, secret, wire, lines, listening)
     finally:
         await _leave(node)
 
 
 async def _attend(
-    config: GatewayConfig, wire: Wire, lines: asyncio.StreamReader, listening: asyncio.Task[bytes]
+    config: GatewayConfig, secret: str | None, wire: Wire, lines: asyncio.StreamReader, listening: asyncio.Task[bytes]
 ) -> int:
     from engine.cluster.machines import Machines
 
-    machines = Machines(config, wire)
+    machines = Machines(config, secret, wire)
     looking = asyncio.create_task(_look(config, machines, wire))
     while line := await listening:
         message = to_gateway.validate_json(line)
@@ -134,10 +134,11 @@ def main() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = GatewayConfig.model_validate_json(sys.argv[1])
+    secret = os.environ.pop(SECRET_VARIABLE, None)  # not for our children
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(config, Wire(out)))
+    asyncio.run(_serve(config, secret, Wire(out)))
 
 
 if __name__ == "__main__":

@@ -78,8 +78,9 @@ class _Worker:
 
 
 class Machines:
-    def __init__(self, config: GatewayConfig, wire: Wire) -> None:
+    def __init__(self, config: GatewayConfig, secret: str | None, wire: Wire) -> None:
         self._config = config
+        self._secret = secret  # of the storage
         self._wire = wire
         self._places: dict[tuple[str, int], _Place] = {}
         self._workers: dict[str, _Worker] = {}
@@ -189,7 +190,8 @@ class Machines:
             concurrency_groups={"tell": 1, "hear": 1},
         )(WorkerActor)
         strategy = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        return kind.options(scheduling_strategy=strategy).remote(config.model_dump_json(), self._config.lease_s)
+        arguments = (config.model_dump_json(), self._secret, self._config.lease_s)
+        return kind.options(scheduling_strategy=strategy).remote(*arguments)
 
     async def _tell(self, actor: Any, worker: _Worker) -> None:
         number = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def gateway_config(folder: Path, cluster: RayCluster) -> GatewayConfig:
         lease_s=120.0,
         worker=WorkerConfig(
             device="cpu",
+            data_dir=str(folder / "data"),
             models_dir=str(folder / "models"),
             cache_dir=str(folder / "cache"),
             model_memory_bytes=1 << 30,
@@ -48,13 +50,15 @@ def gateway_config(folder: Path, cluster: RayCluster) -> GatewayConfig:
 
 def spec_of(folder: Path) -> AttemptSpec:
     job_id = new_job_id()
+    song = folder / "data" / "jobs" / job_id / "input"
+    song.parent.mkdir(parents=True)
+    shutil.copyfile(folder / "song.mp3", song)
     return AttemptSpec(
         job_id=job_id,
         attempt=1,
-        input_path=str(folder / "song.mp3"),
-        scratch_dir=str(folder / "scratch" / job_id),
-        output_dir=str(folder / "done" / job_id),
-        output_key=f"done/{job_id}",
+        input_key=f"jobs/{job_id}/input",
+        scratch_key=f"scratch/{job_id}-a1",
+        output_key=f"jobs/{job_id}/a1",
         options=StemSeparationOptions(model="htdemucs"),
         title="song",
         seed=0,
@@ -90,7 +94,7 @@ async def test_two_machines_share_the_attempts_and_one_that_dies_gives_its_attem
             await until_ready(pool, cluster)
             assert pool.slots == 4 and not pool.deserted and pool.trouble is None
             for done in await asyncio.gather(*(run() for _ in range(4))):
-                assert len(list((tmp_path / "done" / done.job_id).glob("*.mp3"))) == 4
+                assert len(list((tmp_path / "data" / done.result.output_dir).glob("*.mp3"))) == 4
             attempts = [asyncio.create_task(run()) for _ in range(2)]  # one on each
             async with asyncio.timeout(60):
                 while not all(worker.attempts for worker in pool.workers):

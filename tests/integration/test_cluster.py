@@ -25,8 +25,8 @@ Run = Callable[..., Awaitable[Done]]
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
     worker = WorkerConfig(
-        device="cpu", cache_dir=str(tmp_path), model_memory_bytes=1 << 30, heartbeat_s=0.1, decode_timeout_s=10.0,
-        child_memory_bytes=1 << 30, input_bytes=1 << 20,
+        device="cpu", data_dir=str(tmp_path), cache_dir=str(tmp_path), model_memory_bytes=1 << 30, heartbeat_s=0.1,
+        decode_timeout_s=10.0, child_memory_bytes=1 << 30, input_bytes=1 << 20,
     )  # fmt: skip
     gateway = GatewayConfig(
         address="10.0.0.1:6379", node_ip=None, own_node=False, cpus_per_worker=1, heartbeat_s=0.1, worker=worker,
@@ -51,7 +51,7 @@ async def ready(pool: WorkerPool, count: int) -> None:
 @pytest.fixture
 def run(pool: WorkerPool, tmp_path: Path) -> Run:
     async def one(title: str, *, alone: bool = False) -> Done:
-        spec = spec_of(tmp_path, title)
+        spec = spec_of(title)
         return await pool.run(spec, alone=alone, timeout_s=30.0, on_progress=lambda *_: None)
 
     return one
