@@ -49,4 +49,16 @@ def _plan_line(trust: TrustCard) -> str:
 
 
 def _quality_lines(quality: QualityMetrics) -> list[str]:
-    return [f"Estimated quality {quality.overall_score:.0%} ({quality.method})"]
+    parts = [
+        f"{word} {score:.0%}"
+        for word, score in (
+            ("vocals", quality.vocal_isolation),
+            ("drums", quality.drum_separation),
+            ("bass", quality.bass_isolation),
+            ("few artefacts", quality.artifact_reduction),
+        )
+        if score is not None
+    ]
+    overall = " · ".join([f"Estimated quality {quality.overall_score:.0%}", *parts])
+    doubt = ["The song is short, so take the estimate as a rough one."] if quality.low_confidence else []
+    return [overall, *([quality.advice] if quality.advice else []), *doubt, f"Estimated by {quality.method}"]

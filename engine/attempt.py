@@ -24,7 +24,8 @@ from engine.media.limits import MediaLimits
 from engine.naming import safe_title
 from engine.options import Quality, StemSeparationOptions
 from engine.protocol import AttemptSpec, Done, WorkerConfig
-from engine.results import JobResult, ProcessingMetrics, StemFiles, StemInfo, TrustCard
+from engine.quality.estimate import Estimate, estimated
+from engine.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
 from engine.separation.mix import PcmMix
@@ -123,7 +124,8 @@ class Attempt:
             infos = files.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
             picture, peaks = files.write_pictures()
             self._stop_if_cancelled()
-            trust = self._trust_card(files, model, plan, report)
+            estimate = self._estimate(files, report, decoded)
+            trust = self._trust_card(files, plan, report, estimate)
         self._step(Stage.PUBLISHING, 0)
         self._storage.publish_folder(out, self.spec.output_key, lambda fraction: self._step(Stage.PUBLISHING, fraction))
         wall_s = time.monotonic() - started
@@ -139,7 +141,7 @@ class Attempt:
         return Done(
             job_id=self.spec.job_id,
             attempt=self.spec.attempt,
-            result=self._result(infos, metrics, trust, picture.name, peaks.name),
+            result=self._result(infos, metrics, trust, estimate.metrics, picture.name, peaks.name),
             separating_s=report.separating_s,
             input_duration_s=decoded.samples / decoded.sample_rate,
         )
@@ -214,7 +216,19 @@ class Attempt:
         )
         return report, plan
 
-    def _trust_card(self, files: StemFilesMaker, model: LoadedModel, plan: Plan, report: RunReport) -> TrustCard:
+    def _estimate(self, files: StemFilesMaker, report: RunReport, decoded: Decoded) -> Estimate:
+        """What the stems' quality may be; nothing that the output format or the common gain has a part in."""
+        options = self.spec.options
+        residual_db = None if options.remove_vocals else files.residual_db
+        return estimated(
+            files.meter.features(report.agreement_db, residual_db),
+            model=options.model,
+            quality=options.quality,
+            duration_s=decoded.samples / decoded.sample_rate,
+            karaoke=options.remove_vocals,
+        )
+
+    def _trust_card(self, files: StemFilesMaker, plan: Plan, report: RunReport, estimate: Estimate) -> TrustCard:
         return TrustCard(
             residual_db=files.residual_db,
             gain_db=round(20 * float(np.log10(files.gain)), 3),
@@ -225,11 +239,17 @@ class Attempt:
             segment_s=report.segment_s,
             segments=report.segments,
             device=self._config.device,
-            notes=report.notes,
+            notes=report.notes if estimate.reason is None else (*report.notes, estimate.reason),
         )
 
     def _result(
-        self, infos: dict[str, StemInfo], metrics: ProcessingMetrics, trust: TrustCard, picture: str, peaks: str
+        self,
+        infos: dict[str, StemInfo],
+        metrics: ProcessingMetrics,
+        trust: TrustCard,
+        quality: QualityMetrics | None,
+        picture: str,
+        peaks: str,
     ) -> JobResult:
         key = self.spec.output_key
         stems = {name: info.model_copy(update={"path": f"{key}/{info.path}"}) for name, info in infos.items()}
@@ -239,6 +259,7 @@ class Attempt:
             stems=StemFiles.model_validate({name: info.model_dump() for name, info in stems.items()}),
             processing_time=metrics.processing_time,
             model_used=self.spec.options.model,
+            quality_metrics=quality,
             file_size=sum(info.size for info in infos.values()),
             processing=metrics,
             trust=trust,

@@ -1,10 +1,11 @@
-"""`python -m engine`: serve, separate, models, demo."""
+"""`python -m engine`: serve, separate, evaluate, models, demo."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import sys
@@ -38,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="of the shifts (default: 0)")
     one.add_argument("--device", default="auto", help='"auto", "cpu", "cuda:0", …')
     one.add_argument("--json", action="store_true", help="print the result as JSON")
+    judge = commands.add_parser("evaluate", help="score stems against the true ones")
+    judge.add_argument("estimates", type=Path, help="folder of stems, as separate leaves it")
+    judge.add_argument("references", type=Path, help="folder of the true stems: vocals.wav, drums.wav, …")
+    judge.add_argument("--json", action="store_true", help="print the scores as JSON")
     models = commands.add_parser("models", help="what models there are").add_subparsers(dest="action", required=True)
     models.add_parser("list", help="all models and whether they can be used here")
     pull = models.add_parser("pull", help="fetch weights ahead of time")
@@ -76,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from engine.demo import run_demo
 
             return asyncio.run(run_demo(settings, chosen.out))
+        if chosen.command == "evaluate":
+            return _evaluate(chosen)
         from engine.model_commands import run_model_command
 
         return run_model_command(settings, chosen)
@@ -135,4 +142,19 @@ async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
         for name, info in result.stems:
             print(f"{name:12} {info.path}")
         print("Trust card", *(f"   {line}" for line in trust_lines(result)), sep="\n")
+    return DONE
+
+
+def _evaluate(chosen: argparse.Namespace) -> int:
+    from engine.evaluate import evaluate
+
+    scores = evaluate(chosen.estimates, chosen.references)
+    if chosen.json:
+        print(json.dumps([score.as_dict() for score in scores], indent=2))
+        return DONE
+    print(f"{'dB':12} {'SDR':>7} {'SI-SDR':>7} {'SIR':>7} {'SAR':>7}")
+    for score in scores:
+        values = (score.sdr_db, score.si_sdr_db, score.sir_db, score.sar_db)
+        cells = " ".join("      –" if value is None else f"{value:7.2f}" for value in values)
+        print(f"{score.stem:12} {cells}{'  (silent in the references)' if score.silent_reference else ''}")
     return DONE

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from config.settings import Settings
 from engine.backend import backend
+from engine.evaluate import samples_of
 from engine.jobs import JobView
-from engine.media.decode import decode
 from engine.media.encode import StemEncoder
 from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.progress_bar import bar
@@ -92,16 +92,10 @@ def _stem_table(view: JobView, song: Song, out: Path) -> Table:
     scores = []
     for name, info in view.job.result.stems:
         truth = song.stems[name]
-        estimate = _samples_of(out / info.filename)
+        estimate, _ = samples_of(out / info.filename)
         assert estimate.shape == truth.shape, "a stem has the length of the mix"
         scores.append(sdr_db(truth, estimate))
         level = "silent" if info.level_db is None else f"{info.level_db:.1f} dBFS"
         table.add_row(name, level, f"{sdr_db(truth, song.mix):.1f}", f"[bold]{scores[-1]:.1f}[/]")
     table.add_row("mean", "", "", f"[bold]{np.mean(scores):.1f}[/]")
     return table
-
-
-def _samples_of(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    with tempfile.NamedTemporaryFile(suffix=".f32") as raw:
-        decoded = decode(path, Path(raw.name), max_duration_s=600)
-        return np.fromfile(raw.name, np.float32).reshape(-1, decoded.channels).T

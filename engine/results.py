@@ -51,14 +51,17 @@ Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class QualityMetrics(Entity):
-    """Estimates without references; see docs. None where a stem is silent or absent."""
+    """Estimates without references, no measurements (`engine/quality/CALIBRATION.md`). None where a stem is silent or
+    absent; the overall score is of the stems that are heard."""
 
     overall_score: Score
     vocal_isolation: Score | None = None
     drum_separation: Score | None = None
     bass_isolation: Score | None = None
     artifact_reduction: Score | None = None
-    method: str
+    method: str  # what was used, and what it is worth
+    low_confidence: bool = False  # the song is too short for a good estimate
+    advice: str | None = None  # what to try where the overall score is below what production use asks for
 
 
 class ProcessingMetrics(Entity):

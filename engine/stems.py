@@ -25,6 +25,7 @@ from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks
 from engine.naming import stem_filename
 from engine.options import OutputFormat
+from engine.quality.features import StemMeter
 from engine.results import StemInfo, db
 
 Block = NDArray[np.float32]
@@ -126,6 +127,7 @@ class StemFilesMaker:
         self._mix_energy = 0.0
         self._residual_energy = 0.0
         names = ["vocals", "instrumental"] if karaoke else list(stems)
+        self.meter = StemMeter(["vocals"] if karaoke else stems)
         self._stems = {
             name: _Stem(name, scratch / f"{name}.f32", samples, None if normalize else self._encoder(name))
             for name in names
@@ -158,6 +160,7 @@ class StemFilesMaker:
         blocks = {name: block.numpy() * self._scale + self._offset for name, block in stems.items()}
         length = next(iter(blocks.values())).shape[1]
         mix = self._read_mix(start, start + length)
+        self.meter.add(mix, blocks)
         if self._karaoke:
             blocks = {"vocals": blocks["vocals"], "instrumental": mix - blocks["vocals"]}
         rest = mix.astype(np.float64)
@@ -172,6 +175,7 @@ class StemFilesMaker:
         """All blocks are in: settle the facts and the common gain."""
         for stem in self._stems.values():
             stem.finish_raw()
+        self.meter.finish()
         peak = max(stem.peaks.peak for stem in self._stems.values())
         if self._normalize and peak > 0:
             self.gain = NORMALIZED_PEAK / peak

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.results import JobResult, StemInfo, TrustCard
+from engine.results import JobResult, QualityMetrics, StemInfo, TrustCard
 
 
 def trust_lines(result: JobResult) -> list[str]:
@@ -15,12 +15,25 @@ def trust_lines(result: JobResult) -> list[str]:
             ("common gain", f"{trust.gain_db:+.2f} dB, {trust.clipped_samples} clipped samples"),
             ("plan", _plan(trust)),
         ]
+    if (quality := result.quality_metrics) is not None:
+        rows += _quality_rows(quality)
     if (cost := result.processing) is not None:
         device = f" on {trust.device}" if trust is not None else ""
         rows.append(("cost", f"{cost.processing_time} s{device}, {cost.memory_usage} MB at the peak"))
     if trust is not None:
         rows += [("note", note) for note in trust.notes]
     return [f"{name:14}{text}" for name, text in rows]
+
+
+def _quality_rows(quality: QualityMetrics) -> list[tuple[str, str]]:
+    scores = {
+        "vocals": quality.vocal_isolation, "drums": quality.drum_separation, "bass": quality.bass_isolation,
+        "few artefacts": quality.artifact_reduction,
+    }  # fmt: skip
+    parts = ", ".join(f"{name} {score:.0%}" for name, score in scores.items() if score is not None)
+    doubt = ", rough: the song is short" if quality.low_confidence else ""
+    rows = [("quality", f"about {quality.overall_score:.0%}{doubt} ({parts})"), ("", quality.method)]
+    return [*rows, ("", quality.advice)] if quality.advice else rows
 
 
 def _stem_facts(info: StemInfo) -> str:

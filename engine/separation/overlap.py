@@ -1,7 +1,12 @@
-"""Overlap-add that lets go of every sample as soon as it is final."""
+"""Overlap-add that lets go of every sample as soon as it is final, and tells how well the passes agree.
+
+Neighbouring segments, shifts and the members of a bag each give the same samples once more. With weights w that add up
+to 1, the spread Σ w·s² − (Σ w·s)² has, for passes that err independently with variance v, the mean v·(1 − Σ w²).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -27,12 +32,16 @@ class StemBuffer:
         self._next = [stream.start for stream in plan.streams]  # per stream: up to here it has been added
         self._start = 0  # the position of the buffer's first sample
         self._data = torch.zeros(len(shares[0]), channels, 0, device=device)
+        self._sides = torch.zeros(2, len(shares[0]), 0, device=device)  # Σ w·s², over channels too, and Σ w²
+        self._sums = torch.zeros(3, len(shares[0]), dtype=torch.float64, device=device)
         self._windows: dict[tuple[int, int], Tensor] = {}
 
     def move(self, device: torch.device) -> None:
         """Go on on another device."""
         self.device = device
         self._data = self._data.to(device)
+        self._sides = self._sides.to(device)
+        self._sums = self._sums.to(device)
         self._shares = [share.to(device) for share in self._shares]
         self._windows.clear()
 
@@ -45,7 +54,11 @@ class StemBuffer:
             inner = slice(begin - segment.start, segment.samples)
             self._grow(end)
             weight = self._window(segment)[inner] * self._shares[segment.stream]
-            self._data[..., begin - self._start : end - self._start].addcmul_(stems[..., inner], weight)
+            here = slice(begin - self._start, end - self._start)
+            self._data[..., here].addcmul_(stems[..., inner], weight)
+            weight = weight[:, 0]
+            self._sides[0, :, here].addcmul_(stems[..., inner].square().sum(1), weight)
+            self._sides[1, :, here].addcmul_(weight, weight)
         self._next[segment.stream] = min(segment.start + stream.stride, stream.stop)
 
     def take(self) -> tuple[int, Tensor] | None:
@@ -56,13 +69,29 @@ class StemBuffer:
         n = final - self._start
         position, block = self._start, self._data[..., :n].clone()
         self._data = self._data[..., n:].clone()
+        self._measure(block, *self._sides[..., :n])
+        self._sides = self._sides[..., n:].clone()
         self._start = final
         return position, block
+
+    def agreement_db(self) -> list[float | None]:
+        """Per stem: its level over that of the passes' disagreement, where there was more than one pass, in dB. None
+        where that is hardly anywhere, or the stem is silent."""
+        found: list[float | None] = []
+        for expected, spread, power in self._sums.T.tolist():
+            measured = expected > 1e-3 * power > 0
+            found.append(10 * math.log10(expected / max(spread, 1e-7 * expected)) if measured else None)
+        return found
+
+    def _measure(self, block: Tensor, squares: Tensor, owned: Tensor) -> None:
+        power = block.square().sum(1)
+        self._sums += torch.stack([((1 - owned) * power), squares - power, power]).sum(-1, dtype=torch.float64)
 
     def _grow(self, end: int) -> None:
         missing = end - self._start - self._data.shape[-1]
         if missing > 0:
             self._data = torch.nn.functional.pad(self._data, (0, missing))
+            self._sides = torch.nn.functional.pad(self._sides, (0, missing))
 
     def _window(self, segment: Segment) -> Tensor:
         stream = self._plan.streams[segment.stream]

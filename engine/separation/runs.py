@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,13 +37,14 @@ class StemSink(Protocol):
 @dataclass(frozen=True)
 class RunReport:
     """`separating_s`: wall seconds from the first to the last segment. `busy_s`: seconds that the device worked on
-    it. `notes`: sentences for the trust card."""
+    it. `notes`: sentences for the trust card. `agreement_db`: as `StemBuffer.agreement_db`, by stem."""
 
     segments: int
     separating_s: float
     busy_s: float
     notes: tuple[str, ...]
     segment_s: float
+    agreement_db: Mapping[str, float | None]
 
 
 class Run:
@@ -150,7 +151,9 @@ class Run:
 
     def report(self) -> RunReport:
         wall_s = self.ended_at - self.started_at if self.started_at is not None else 0.0
-        return RunReport(self.done, wall_s, self.busy_s, tuple(self.notes), self.segment_s)
+        agreement = self.buffer.agreement_db() if self.buffer is not None else [None] * len(self.stems)
+        agreement_db = dict(zip(self.stems, agreement, strict=True))
+        return RunReport(self.done, wall_s, self.busy_s, tuple(self.notes), self.segment_s, agreement_db)
 
 
 def read_window(mix: MixSource, segment: Segment) -> Tensor:

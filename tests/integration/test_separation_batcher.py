@@ -276,3 +276,28 @@ def test_memory_does_not_grow_with_the_song() -> None:
 
     run(batcher, model, constant(1, 600), Watching(), shifts=2, overlap=0.25)
     assert max(held) < 15 * SEGMENT_S * RATE
+
+
+class Unsure(Echo):
+    """Every pass errs anew, by a tenth of the mix in the first stem and not at all in the second."""
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return super().forward(windows) + torch.stack([0.1 * torch.randn_like(windows), 0 * windows], dim=1)
+
+
+@pytest.mark.parametrize(("shifts", "overlap"), [(0, 0.25), (1, 0.5), (2, 0.1), (4, 0.0)])
+def test_the_agreement_of_the_passes_tells_how_far_they_err(shifts: int, overlap: float) -> None:
+    torch.manual_seed(0)
+    mix = Mix(torch.randn(2, 20_000))
+    report = run(Batcher(), LoadedModel.of(Unsure()), mix, shifts=shifts, overlap=overlap)
+    assert report.agreement_db["voice"] == pytest.approx(20, abs=0.5)
+    assert (report.agreement_db["rest"] or 0) > 50
+    louder = run(Batcher(), LoadedModel.of(Echo()), Mix(100 * mix.signal), shifts=shifts, overlap=overlap)
+    assert (louder.agreement_db["voice"] or 0) > 50
+
+
+def test_one_pass_over_every_sample_agrees_with_nothing() -> None:
+    report = run(Batcher(), LoadedModel.of(Unsure()), Mix(torch.randn(2, 2000)), shifts=0, overlap=0.0)
+    assert report.agreement_db == {"voice": None, "rest": None}
+    silent = run(Batcher(), LoadedModel.of(Echo()), Mix(torch.zeros(2, 2000)), shifts=2, overlap=0.25)
+    assert silent.agreement_db == {"voice": None, "rest": None}

@@ -103,7 +103,12 @@ def test_a_running_job_tells_its_stage_how_far_it_is_and_what_is_left() -> None:
 
 
 def test_a_finished_job_tells_everything_about_its_stems() -> None:
-    scored = result(quality_metrics=QualityMetrics(overall_score=0.82, method="reference-free v1"))
+    scored = result(
+        quality_metrics=QualityMetrics(
+            overall_score=0.62, vocal_isolation=0.71, drum_separation=0.5, artifact_reduction=0.66, low_confidence=True,
+            advice="Try the quality best.", method="estimate v1",
+        )
+    )  # fmt: skip
     assert text(done(result=scored)) == (
         "### Blue Hour — The Lamps\n"
         "Split into 4 stems in 1 min 12 s · 3:45 long\n"
@@ -113,7 +118,10 @@ def test_a_finished_job_tells_everything_about_its_stems() -> None:
         "-# Levels in dBFS: Vocals −21.0 (peak −3.5, silent 25%) · Drums −17.5 (peak +0.0) · Bass −20.0 (peak −9.1)\n"
         "-# The stems add up to the mix within −41.2 dB · level −1.2 dB on all · nothing clipped\n"
         "-# 39 × 7.8 s · overlap 25% · 1 shift · seed 7\n"
-        "-# Estimated quality 82% (reference-free v1)\n"
+        "-# Estimated quality 62% · vocals 71% · drums 50% · few artefacts 66%\n"
+        "-# Try the quality best.\n"
+        "-# The song is short, so take the estimate as a rough one.\n"
+        "-# Estimated by estimate v1\n"
         "-# htdemucs · balanced · mp3 · cpu\n"
         "[Listen↗] [Vocals↗] [Drums↗] [Bass↗] [Other↗] [All as zip↗]\n"
         "[Keep] [Delete now]"

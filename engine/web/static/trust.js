@@ -22,8 +22,10 @@ export function showTrust(job, stems) {
     : [];
   byId("scores").replaceChildren(...scores.map(([key, label]) => score(label, quality[key])));
   if (quality) {
+    if (quality.advice) byId("scores").append(el("p", {}, quality.advice));
+    const doubt = quality.lowConfidence ? " The song is short, so this is a rough one." : "";
     byId("scores").append(
-      el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems (${quality.method}).`),
+      el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems.${doubt}`),
     );
   }
   show(byId("scores"), Boolean(quality));
@@ -106,6 +108,7 @@ function inNumbers(job, trust, processing) {
   const rows = [
     ["In no stem", trust.residualDb === null ? "nothing" : `${decibels(trust.residualDb)} of the mix`],
     ["Common gain", `${decibels(trust.gainDb, 2)}, ${counted(trust.clippedSamples, "clipped sample")}`],
+    ...(job.result.qualityMetrics ? [["Estimated by", job.result.qualityMetrics.method]] : []),
     ["Model", job.result.modelUsed],
     [
       "Segments",

@@ -1,0 +1,141 @@
+"""What can be seen in a mix and its stems without the true stems, gathered block by block.
+
+Per stem, x is the mix, s the stem and n = x − s all the rest, each as a short-time spectrum. Every feature is a ratio
+of energies, so that the gain of the song is not in it. Memory does not grow with the song. The samples are the
+separation's own, before they are encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Block = NDArray[np.float32]
+"""(2, samples)"""
+Features = dict[str, float]
+
+WINDOW = 2048
+BINS = 744  # up to 16 kHz: what lies above is often cut off
+FRAMES = 16  # analysed at once
+LIMIT_DB = 40.0  # a ratio beyond it tells no more
+HEARD_DB = -35.0  # a stem below this, against the mix, counts as silent
+SILENT_POWER = 1e-9  # of the mix, a sample (-90 dBFS): below it there is nothing to estimate
+_PART_OF = {"guitar": "other", "piano": "other"}
+"""The estimate knows four stems; of six, these are parts of the fourth."""
+
+
+def ratio_db(over: float, under: float) -> float:
+    """10 log10 of a ratio of energies, within ±`LIMIT_DB` whatever the two are."""
+    if not over > 0:
+        return -LIMIT_DB
+    if not under > 0:
+        return LIMIT_DB
+    return float(np.clip(10 * (np.log10(over) - np.log10(under)), -LIMIT_DB, LIMIT_DB))
+
+
+class StemMeter:
+    """Takes the mix and the stems as they become final; `features` at the end."""
+
+    def __init__(self, stems: Sequence[str]) -> None:
+        self.stems = tuple(dict.fromkeys(_PART_OF.get(name, name) for name in stems))
+        self._window = np.hanning(WINDOW).astype(np.float32)
+        self._waiting: list[NDArray[np.float32]] = []  # of the mix, then the stems: (1 + stems, 2, samples)
+        self._waits = 0
+        self._last: NDArray[np.float32] | None = None  # the last frame's magnitudes
+        self._sums: dict[str, NDArray[np.float64]] = {}  # of the mix: (1,); of the stems: (stems,)
+        self._frames = 0
+
+    def add(self, mix: Block, stems: Mapping[str, Block]) -> None:
+        """The next final block of all, at the song's level."""
+        signals = np.zeros((1 + len(self.stems), *mix.shape), np.float32)
+        signals[0] = mix
+        for name, block in stems.items():
+            name_of_four = _PART_OF.get(name, name)
+            if name_of_four in self.stems:
+                signals[1 + self.stems.index(name_of_four)] += block
+        if not np.isfinite(signals.sum()):
+            signals = np.nan_to_num(signals, posinf=0, neginf=0)
+        self._waiting.append(signals)
+        self._waits += mix.shape[1]
+        if self._waits >= FRAMES * WINDOW:
+            self._analyse_waiting(self._waits // (FRAMES * WINDOW) * FRAMES)
+
+    def finish(self) -> None:
+        """The song is over: what still waits is filled up with silence."""
+        if self._waits:
+            missing = -self._waits % WINDOW
+            self._waiting.append(np.zeros((1 + len(self.stems), 2, missing), np.float32))
+            self._waits += missing
+            self._analyse_waiting(self._waits // WINDOW)
+
+    def _analyse_waiting(self, frames: int) -> None:
+        """Always the same frames together, however the blocks were cut."""
+        signals = np.concatenate(self._waiting, axis=2)
+        for first in range(0, frames, FRAMES):
+            self._analyse(signals[..., first * WINDOW : min(first + FRAMES, frames) * WINDOW])
+        self._waiting = [signals[..., frames * WINDOW :].copy()]
+        self._waits -= frames * WINDOW
+
+    def _analyse(self, signals: NDArray[np.float32]) -> None:
+        windows = signals.reshape(*signals.shape[:2], -1, WINDOW) * self._window
+        spectra = torch.fft.rfft(torch.from_numpy(windows)).numpy()[..., :BINS]  # a third of the time of numpy's
+        real, imaginary = np.ascontiguousarray(spectra.real), np.ascontiguousarray(spectra.imag)
+        power = _product(real, real) + _product(imaginary, imaginary)  # (signals, frames, bins)
+        mix, own = power[:1], power[1:]
+        with_mix = _product(real[1:], real[:1]) + _product(imaginary[1:], imaginary[:1])  # the real part of ⟨s, x⟩
+        rest = np.maximum(mix + own - 2 * with_mix, 0)
+        magnitude = np.sqrt(own)
+        before = magnitude[:, :1] if self._last is None else self._last
+        self._last = magnitude[:, -1:].copy()
+        self._frames += own.shape[1]
+        for name, value in (
+            ("mix", mix),
+            ("own", own),
+            ("with mix", with_mix),
+            ("blurred", own * rest / (own + rest + np.float32(1e-30))),
+            ("magnitude", magnitude),
+            ("change", np.abs(np.diff(magnitude, axis=1, prepend=before))),
+        ):
+            self._sums[name] = self._sums.get(name, 0) + value.sum((1, 2), dtype=np.float64)
+
+    def features(
+        self, agreement_db: Mapping[str, float | None], residual_db: float | None = None
+    ) -> dict[str, Features]:
+        """By stem, of those that are heard. `agreement_db`: of the separation's passes. `residual_db`: the mix minus
+        all stems, against the mix; None: not all stems were made, or they add up exactly."""
+        if not self._frames:
+            return {}
+        mix = float(self._sums["mix"][0])
+        # The window leaves 3/8 of the energy; a real signal has half of it in these bins; there are two channels.
+        samples_power = mix / (self._frames * WINDOW * WINDOW * 2 * 3 / 16)
+        found: dict[str, Features] = {}
+        for row, name in enumerate(self.stems):
+            own, with_mix, blurred, magnitude, change = (
+                float(self._sums[sum_][row]) for sum_ in ("own", "with mix", "blurred", "magnitude", "change")
+            )
+            level_db = ratio_db(own, mix)
+            if samples_power <= SILENT_POWER or level_db < HEARD_DB:
+                continue
+            cross = with_mix - own  # ⟨s, n⟩: of a least-squares estimate, the energy of its error
+            found[name] = {
+                "level": level_db,
+                "distortion": ratio_db(own + max(cross, 0.0), cross),  # of such an estimate, its SDR
+                "added": float(np.clip(cross / own, -1, 1)),  # negative: something that is not in the mix
+                "blurred": ratio_db(own, blurred),  # the SDR of the best mask where s and n were the truth
+                "steadiness": ratio_db(magnitude, change),
+            }
+            if (agreement := agreement_db.get(name)) is not None:
+                found[name]["agreement"] = float(np.clip(agreement, -LIMIT_DB, LIMIT_DB))
+            if residual_db is not None:
+                found[name]["residual"] = float(np.clip(level_db - residual_db, -LIMIT_DB, LIMIT_DB))
+        return found
+
+
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Summed over the two channels: (signals, 2, frames, bins) → (signals, frames, bins)."""
+    product = a[:, 0] * b[:, 0]
+    product += a[:, 1] * b[:, 1]
+    return product

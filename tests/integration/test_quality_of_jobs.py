@@ -1,0 +1,85 @@
+"""The quality estimate of whole jobs: real files through the real service and worker, with a tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from config.settings import load
+from engine.backend import backend
+from engine.options import StemSeparationOptions
+from engine.results import JobResult
+from engine.service import StemService, Submission, Upload
+from tests.songs import Samples, make_song, silence, tune
+from tests.tiny_models import write_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StemService]:
+    folder = tmp_path_factory.mktemp("quality")
+    write_model(folder / "models")
+    loaded = load(data_dir=folder / "data", models_dir=folder / "models")
+    workers = loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False})
+    async with backend(loaded.model_copy(update={"workers": workers}), with_web=False) as house:
+        yield house.service
+
+
+async def result_of(service: StemService, folder: Path, samples: Samples, **options: object) -> JobResult:
+    """The result of a song of these samples; every call is somebody else's."""
+    song = folder / f"{len(list(folder.iterdir()))}.wav"
+    make_song(song, samples=samples, bits="f32")
+
+    async def bytes_of() -> AsyncIterator[bytes]:
+        yield song.read_bytes()
+
+    chosen = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
+    view = await service.submit(Submission(Upload(song.name, bytes_of()), chosen, owner=f"discord:{song}"))
+    view = [each async for each in service.watch(view.job.id)][-1]
+    assert view.job.result is not None, view.job.error
+    return view.job.result
+
+
+async def test_the_estimate_is_the_same_whatever_the_files_are(service: StemService, tmp_path: Path) -> None:
+    loud = tune(4) * np.float32(2.5)  # some stems clip, so that a common gain is due
+    first = await result_of(service, tmp_path, loud)
+    assert first.quality_metrics is not None and "experimental" in first.quality_metrics.method
+    for options in ({"output_format": "mp3"}, {"output_format": "flac", "normalize": True}):
+        again = await result_of(service, tmp_path, loud, **options)
+        assert again.quality_metrics == first.quality_metrics
+
+
+async def test_the_estimate_does_not_depend_on_the_gain(service: StemService, tmp_path: Path) -> None:
+    song = tune(4)
+    plain, quiet = [
+        (await result_of(service, tmp_path, song * np.float32(gain))).quality_metrics for gain in (1.0, 0.02)
+    ]
+    assert plain is not None and quiet is not None
+    for name in ("overall_score", "vocal_isolation", "drum_separation", "bass_isolation", "artifact_reduction"):
+        assert getattr(quiet, name) == pytest.approx(getattr(plain, name), abs=0.02), name
+
+
+@pytest.mark.parametrize("karaoke", [False, True])
+async def test_odd_songs_have_finite_numbers_or_a_reason(service: StemService, tmp_path: Path, karaoke: bool) -> None:
+    rng = np.random.default_rng(0)
+    nothing = await result_of(service, tmp_path, silence(3), remove_vocals=karaoke)
+    assert nothing.quality_metrics is None and nothing.trust is not None
+    assert any("quality was not estimated" in note for note in nothing.trust.notes)
+    odd = {
+        "noise": rng.normal(0, 0.1, (2, 3 * 44100)).astype(np.float32),
+        "sine": np.sin(np.arange(3 * 44100) * 0.06)[None].repeat(2, 0).astype(np.float32) / 2,
+        "one second, mono": tune(1, channels=1),
+    }
+    for name, samples in odd.items():
+        result = await result_of(service, tmp_path, samples, remove_vocals=karaoke)
+        assert "NaN" not in result.model_dump_json(), name
+        assert result.trust is not None
+        if result.quality_metrics is None:
+            assert any("quality was not estimated" in note for note in result.trust.notes), name
+        else:
+            assert result.quality_metrics.low_confidence and 0 <= result.quality_metrics.overall_score <= 1
