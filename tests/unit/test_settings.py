@@ -74,10 +74,11 @@ def test_a_config_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch
 def test_the_compose_file_is_yaml_and_sets_only_settings_that_exist() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     services = yaml.safe_load(text)["services"]
-    assert set(services) == {"stemify", "stemify-cuda", "ray-head", "ray-worker", "stemify-cluster"}
+    places = {"stemify": "data", "stemify-cuda": "data", "stemify-cluster": "data", "ray-worker": "node", "store": "files"}
+    assert set(services) == {*places, "ray-head"}
     for name, service in services.items():
         assert service["read_only"], name
-        assert service.get("volumes") == (None if name == "ray-head" else ["data:/data"])
+        assert service.get("volumes", []) == ([f"{places[name]}:/data"] if name in places else [])
     for name in {*re.findall(r"STEMIFY_\w+", text), *re.findall(r"STEMIFY_\w+", (ROOT / "Dockerfile").read_text())}:
         model: type[BaseModel] = Settings
         *sections, last = name.removeprefix("STEMIFY_").lower().split("__")
