@@ -6,6 +6,10 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -74,39 +78,65 @@ async def until_ready(pool: WorkerPool, cluster: RayCluster) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    with pytest.MonkeyPatch.context() as patch, ray_cluster("127.0.0.3", "127.0.0.4") as made:
+        for name, value in VARIABLES.items():
+            patch.setenv(name, value)
+        yield made
+
+
+def knock(cluster: RayCluster, *, ray_version: str, **variables: str) -> str:
+    """What a gateway is told at the head's door."""
+    program = (
+        "import ray, sys; from engine.cluster.head import NotYet, compare_versions\n"
+        f"ray.__version__ = '{ray_version}'\n"
+        f"try: compare_versions('{cluster.address}')\n"
+        "except NotYet as error: print(error)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.timeout(600)
+def test_a_wrong_token_and_another_version_of_ray_are_refused_in_a_sentence(cluster: RayCluster) -> None:
+    assert knock(cluster, ray_version=version("ray")) == ""
+    assert "does not accept the bot's token" in knock(cluster, ray_version=version("ray"), RAY_AUTH_TOKEN="x" * 32)
+    other = knock(cluster, ray_version="2.0.0")
+    assert f"runs Ray {version('ray')} on Python" in other and "the bot Ray 2.0.0" in other
+
+
 @pytest.mark.timeout(900)
 async def test_two_machines_share_the_attempts_and_one_that_dies_gives_its_attempt_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: RayCluster
 ) -> None:
-    for name, value in VARIABLES.items():
-        monkeypatch.setenv(name, value)
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=1.0)
-    with ray_cluster("127.0.0.3", "127.0.0.4") as cluster:
-        pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster))
-        assert pool.deserted and pool.trouble is not None
+    pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster))
+    assert pool.deserted and pool.trouble is not None
 
-        async def run() -> Done:
-            return await pool.run(spec_of(tmp_path), timeout_s=600, on_progress=lambda *_: None)
+    async def run() -> Done:
+        return await pool.run(spec_of(tmp_path), timeout_s=600, on_progress=lambda *_: None)
 
-        await pool.start()
-        try:
-            await until_ready(pool, cluster)
-            assert pool.slots == 4 and not pool.deserted and pool.trouble is None
-            for done in await asyncio.gather(*(run() for _ in range(4))):
-                assert len(list((tmp_path / "data" / done.result.output_dir).glob("*.mp3"))) == 4
-            attempts = [asyncio.create_task(run()) for _ in range(2)]  # one on each
-            async with asyncio.timeout(60):
-                while not all(worker.attempts for worker in pool.workers):
-                    await asyncio.sleep(0.01)
-            (actor,) = cluster.nodes[0].actors()
-            os.kill(actor, signal.SIGKILL)
-            cluster.nodes[0].kill()
-            ends = await asyncio.gather(*attempts, return_exceptions=True)
-            lost = [end for end in ends if isinstance(end, StemifyError)]
-            assert [isinstance(end, WorkerDied) for end in lost] == [True]
-            del cluster.nodes[0]
-            await until_ready(pool, cluster)
-            assert (await run()).attempt == 1
-        finally:
-            await pool.stop()
+    await pool.start()
+    try:
+        await until_ready(pool, cluster)
+        assert pool.slots == 4 and not pool.deserted and pool.trouble is None
+        for done in await asyncio.gather(*(run() for _ in range(4))):
+            assert len(list((tmp_path / "data" / done.result.output_dir).glob("*.mp3"))) == 4
+        attempts = [asyncio.create_task(run()) for _ in range(2)]  # one on each
+        async with asyncio.timeout(60):
+            while not all(worker.attempts for worker in pool.workers):
+                await asyncio.sleep(0.01)
+        (actor,) = cluster.nodes[0].actors()
+        os.kill(actor, signal.SIGKILL)
+        cluster.nodes[0].kill()
+        ends = await asyncio.gather(*attempts, return_exceptions=True)
+        lost = [end for end in ends if isinstance(end, StemifyError)]
+        assert [isinstance(end, WorkerDied) for end in lost] == [True]
+        del cluster.nodes[0]
+        await until_ready(pool, cluster)
+        assert (await run()).attempt == 1
+    finally:
+        await pool.stop()

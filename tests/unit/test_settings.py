@@ -74,7 +74,13 @@ def test_a_config_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch
 def test_the_compose_file_is_yaml_and_sets_only_settings_that_exist() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     services = yaml.safe_load(text)["services"]
-    places = {"stemify": "data", "stemify-cuda": "data", "stemify-cluster": "data", "ray-worker": "node", "store": "files"}
+    places = {
+        "stemify": "data",
+        "stemify-cuda": "data",
+        "stemify-cluster": "data",
+        "ray-worker": "node",
+        "store": "files",
+    }
     assert set(services) == {*places, "ray-head"}
     for name, service in services.items():
         assert service["read_only"], name
