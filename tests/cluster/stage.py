@@ -72,7 +72,7 @@ class Bot:
         while not what():
             assert self.process.poll() is None, f"the bot has ended\n{self.log()[-4000:]}"
             assert time.monotonic() < deadline, f"no {name} in {timeout_s:.0f} s\n{self.log()[-4000:]}"
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def readiness(self) -> dict[str, Any]:
         answer: dict[str, Any] = requests.get(f"{self.url}/readyz", timeout=10).json()
@@ -131,7 +131,7 @@ class Bot:
 @contextmanager
 def bot_on(folder: Path, cluster: RayCluster, **variables: str) -> Iterator[Bot]:
     write_model(folder / "models")
-    make_song(folder / "song.mp3", seconds=1.0)
+    make_song(folder / "song.mp3", seconds=8.0)  # longer to separate than to hand in, so that a queue builds up
     bot = Bot(folder, cluster, **variables)
     try:
         yield bot
