@@ -13,6 +13,10 @@ import os
 import signal
 import sys
 
+import ray
+
+from engine.cluster.head import NotYet, OwnNode, compare_versions, connect, knock
+from engine.cluster.machines import Machines, read_nodes
 from engine.cluster.words import Drop, GatewayConfig, Tell, Trouble, to_gateway
 from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
 from engine.worker import Wire, die_with_parent, resident_bytes
@@ -23,111 +27,107 @@ _LOOK_S = 1.0
 _HEAD_TIMEOUT_S = 5.0
 _KNOCK_AGAIN_S = 2.0
 _GOODBYE_S = 3.0
+_LINE_BYTES = 4 << 20
 
 
-async def _beat(wire: Wire, every_s: float) -> None:
-    while True:
-        wire.send(Heartbeat(rss_bytes=resident_bytes()))
-        await asyncio.sleep(every_s)
+class Gateway:
+    def __init__(self, config: GatewayConfig, secret: str | None, wire: Wire) -> None:
+        """`secret`: of the storage, for the workers."""
+        self._config = config
+        self._secret = secret
+        self._wire = wire
+        self._node: OwnNode | None = None
+        self._begun = False
+        self._trouble: str | None = None
 
-
-async def _serve(config: GatewayConfig, secret: str | None, wire: Wire) -> None:
-    """Never returns: threads in which Ray waits for a lost head do not hold the process back."""
-    beating = asyncio.create_task(_beat(wire, config.heartbeat_s))
-    lines = asyncio.StreamReader(limit=4 << 20)
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    code = 1
-    try:
-        code = await _connected(config, secret, wire, lines)
-    except Exception:
-        log.exception("the gateway ends")
-    beating.cancel()
-    os._exit(code)
-
-
-async def _connected(config: GatewayConfig, secret: str | None, wire: Wire, lines: asyncio.StreamReader) -> int:
-    from engine.cluster.head import NotYet, OwnNode, compare_versions, connect, knock  # imports Ray
-
-    told: str | None = None
-    listening = asyncio.create_task(lines.readline())  # nothing can be said before there are workers, but the end
-    node: OwnNode | None = None
-    while True:
+    async def serve(self) -> int:
+        """Until there is nothing more to obey; the exit code."""
+        lines = asyncio.StreamReader(limit=_LINE_BYTES)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        beating = asyncio.create_task(self._beat())
+        listening = asyncio.create_task(lines.readline())  # before there are workers only the end can be said
         try:
-            await asyncio.to_thread(knock, config.address)
-            await asyncio.to_thread(compare_versions, config.address)
-            node = OwnNode(config) if config.own_node else None
-            await asyncio.to_thread(connect, config, node)
-            break
-        except NotYet as error:
-            if str(error) != told:
-                told = str(error)
-                wire.send(Trouble(about="head", text=told))
-        if node is not None:  # what Ray has begun in this process cannot be begun again
-            node.stop()
-            await asyncio.sleep(_KNOCK_AGAIN_S)
-            return 1
-        done, _ = await asyncio.wait([listening], timeout=_KNOCK_AGAIN_S)
-        if done:
+            while not await self._reach():
+                if self._begun:
+                    return 1  # what Ray has begun in a process cannot be begun there again
+                done, _ = await asyncio.wait([listening], timeout=_KNOCK_AGAIN_S)
+                if done:
+                    return 0
+            machines = Machines(self._config, self._secret, self._wire)
+            looking = asyncio.create_task(self._look(machines))
+            while self._obey(await listening, machines):
+                listening = asyncio.create_task(lines.readline())
+            looking.cancel()
             return 0
-    wire.send(Trouble(about="head", text=None))
-    try:
-        return await _attend(config, secret, wire, lines, listening)
-    finally:
-        await _leave(node)
+        finally:
+            beating.cancel()
+            await self._leave()
 
+    async def _reach(self) -> bool:
+        """One try to become a part of the cluster."""
+        address = self._config.address
+        try:
+            await asyncio.to_thread(knock, address)
+            await asyncio.to_thread(compare_versions, address)
+            self._begun = True
+            self._node = OwnNode(self._config) if self._config.own_node else None
+            await asyncio.to_thread(connect, self._config, self._node)
+        except NotYet as error:
+            self._say(str(error))
+            return False
+        self._trouble = None
+        self._wire.send(Trouble(about="head", text=None))
+        return True
 
-async def _attend(
-    config: GatewayConfig, secret: str | None, wire: Wire, lines: asyncio.StreamReader, listening: asyncio.Task[bytes]
-) -> int:
-    from engine.cluster.machines import Machines
-
-    machines = Machines(config, secret, wire)
-    looking = asyncio.create_task(_look(config, machines, wire))
-    while line := await listening:
+    def _obey(self, line: bytes, machines: Machines) -> bool:
+        """Whether to go on."""
+        if not line:
+            return False
         message = to_gateway.validate_json(line)
         if isinstance(message, Tell):
             machines.tell(message.worker, message.words)
         elif isinstance(message, Drop):
             machines.drop(message.worker, "it was taken down")
-        elif isinstance(message, Shutdown):
-            break
-        listening = asyncio.create_task(lines.readline())
-    looking.cancel()
-    return 0
+        return not isinstance(message, Shutdown)
+
+    async def _look(self, machines: Machines) -> None:
+        while True:
+            try:
+                nodes = await asyncio.wait_for(asyncio.to_thread(read_nodes), _HEAD_TIMEOUT_S)
+            except Exception as error:
+                log.warning("the head does not answer: %r", error)
+                self._say(f"The Ray head at {self._config.address} does not answer any more.")
+            else:
+                self._say(None)
+                machines.settle(nodes)
+            await asyncio.sleep(_LOOK_S)
+
+    async def _beat(self) -> None:
+        while True:
+            self._wire.send(Heartbeat(rss_bytes=resident_bytes()))
+            await asyncio.sleep(self._config.heartbeat_s)
+
+    def _say(self, trouble: str | None) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._wire.send(Trouble(about="head", text=trouble))
+
+    async def _leave(self) -> None:
+        """Actors that are not detached end with their driver."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(ray.shutdown), _GOODBYE_S)
+        if self._node is not None:
+            await asyncio.to_thread(self._node.stop)
 
 
-async def _look(config: GatewayConfig, machines: object, wire: Wire) -> None:
-    from engine.cluster.machines import Machines, read_nodes
-
-    assert isinstance(machines, Machines)
-    away = False
-    while True:
-        try:
-            nodes = await asyncio.wait_for(asyncio.to_thread(read_nodes), _HEAD_TIMEOUT_S)
-        except Exception as error:
-            log.warning("the head does not answer: %r", error)
-            if not away:
-                wire.send(Trouble(about="head", text=f"The Ray head at {config.address} does not answer any more."))
-            away = True
-        else:
-            if away:
-                wire.send(Trouble(about="head", text=None))
-            away = False
-            machines.settle(nodes)
-        await asyncio.sleep(_LOOK_S)
-
-
-async def _leave(node: object) -> None:
-    """Actors that are not detached end with their driver."""
-    import ray
-
-    from engine.cluster.head import OwnNode
-
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.to_thread(ray.shutdown), _GOODBYE_S)
-    if isinstance(node, OwnNode):
-        await asyncio.to_thread(node.stop)
+async def _run(gateway: Gateway) -> None:
+    """Never returns: threads in which Ray waits for a lost head do not hold the process back."""
+    code = 1
+    try:
+        code = await gateway.serve()
+    except Exception:
+        log.exception("the gateway ends")
+    os._exit(code)
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(config, secret, Wire(out)))
+    asyncio.run(_run(Gateway(config, secret, Wire(out))))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,6 @@ def _refused(address: str, error: Exception) -> NotYet:
     if isinstance(error, ray.exceptions.AuthenticationError):
         return NotYet(
             f"The Ray head at {address} does not accept the bot's token. Set RAY_AUTH_MODE=token and the same "
-            f"RAY_AUTH_TOKEN on every machine: docs/scale-out.md. ({reason})"
+            "RAY_AUTH_TOKEN on every machine: docs/scale-out.md."
         )
     return NotYet(f"The Ray cluster at {address} cannot be used: {reason}")
