@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.worker_talk import PoolLimits
 from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
+from tests.object_store import BUCKET, S3Server, s3_client, s3_server, storage_settings
 from tests.songs import make_song
 from tests.tiny_models import write_model
 
@@ -30,7 +30,7 @@ LIMITS = PoolLimits(
 )
 
 
-def gateway_config(folder: Path, cluster: RayCluster) -> GatewayConfig:
+def gateway_config(folder: Path, cluster: RayCluster, store: S3Server) -> GatewayConfig:
     return GatewayConfig(
         address=cluster.address,
         node_ip="127.0.0.2",
@@ -40,7 +40,9 @@ def gateway_config(folder: Path, cluster: RayCluster) -> GatewayConfig:
         lease_s=120.0,
         worker=WorkerConfig(
             device="cpu",
-            data_dir=str(folder / "data"),
+            data_dir=str(folder / "workers"),
+            clears_scratch=True,
+            storage=storage_settings(store),
             models_dir=str(folder / "models"),
             cache_dir=str(folder / "cache"),
             model_memory_bytes=1 << 30,
@@ -52,11 +54,9 @@ def gateway_config(folder: Path, cluster: RayCluster) -> GatewayConfig:
     )
 
 
-def spec_of(folder: Path) -> AttemptSpec:
+def spec_of(song: bytes, store: S3Server) -> AttemptSpec:
     job_id = new_job_id()
-    song = folder / "data" / "jobs" / job_id / "input"
-    song.parent.mkdir(parents=True)
-    shutil.copyfile(folder / "song.mp3", song)
+    s3_client(store).put_object(Bucket=BUCKET, Key=f"songs/jobs/{job_id}/input", Body=song)
     return AttemptSpec(
         job_id=job_id,
         attempt=1,
@@ -86,6 +86,18 @@ def cluster() -> Iterator[RayCluster]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as server:
+        s3_client(server).create_bucket(Bucket=BUCKET)
+        yield server
+
+
+def keys_under(prefix: str, store: S3Server) -> list[str]:
+    found = s3_client(store).list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    return [each["Key"] for each in found.get("Contents", ())]
+
+
 def knock(cluster: RayCluster, *, ray_version: str, **variables: str) -> str:
     """What a gateway is told at the head's door."""
     program = (
@@ -109,22 +121,26 @@ def test_a_wrong_token_and_another_version_of_ray_are_refused_in_a_sentence(clus
 
 @pytest.mark.timeout(900)
 async def test_two_machines_share_the_attempts_and_one_that_dies_gives_its_attempt_back(
-    tmp_path: Path, cluster: RayCluster
+    tmp_path: Path, cluster: RayCluster, store: S3Server
 ) -> None:
+    """They share nothing but the object storage."""
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=1.0)
-    pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster))
+    pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster, store))
+    song = (tmp_path / "song.mp3").read_bytes()
     assert pool.deserted and pool.trouble is not None
 
     async def run() -> Done:
-        return await pool.run(spec_of(tmp_path), timeout_s=600, on_progress=lambda *_: None)
+        return await pool.run(spec_of(song, store), timeout_s=600, on_progress=lambda *_: None)
 
     await pool.start()
     try:
         await until_ready(pool, cluster)
         assert pool.slots == 4 and not pool.deserted and pool.trouble is None
         for done in await asyncio.gather(*(run() for _ in range(4))):
-            assert len(list((tmp_path / "data" / done.result.output_dir).glob("*.mp3"))) == 4
+            keys = keys_under(f"songs/{done.result.output_dir}/", store)
+            assert sum(key.endswith(".mp3") for key in keys) == 4 and len(keys) == 6, keys
+        assert not list((tmp_path / "workers").glob("*/scratch/*")), "a worker clears its own scratch"
         attempts = [asyncio.create_task(run()) for _ in range(2)]  # one on each
         async with asyncio.timeout(60):
             while not all(worker.attempts for worker in pool.workers):
