@@ -109,4 +109,6 @@ def _attempt(folder: Path, library: ModelLibrary, batcher: Batcher) -> Attempt:
         child_memory_bytes=1 << 30,
         input_bytes=50 << 20,
     )
-    return Attempt(spec, config, Storage(folder), library, ThreadPoolExecutor(1), batcher, lambda stage, fraction: None)
+    return Attempt(
+        spec, config, Storage(folder), library, ThreadPoolExecutor(1), batcher, lambda *_: None, lambda: None
+    )

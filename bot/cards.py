@@ -104,6 +104,8 @@ def _progress_line(view: JobView) -> str:
     line = f"{STAGES[job.stage]}\n{'▰' * filled}{'▱' * (BAR_CELLS - filled)} **{job.progress} %**"
     if view.eta_s is not None:
         line += f" · {about(view.eta_s)} left"
+    if view.on_cpu:
+        line += "\nThe GPU has no memory left, so the CPU goes on: this takes longer."
     if job.attempt > 1:
         line += f"\nSomething went wrong on the way; this is attempt {job.attempt}."
     return line

@@ -27,6 +27,7 @@ from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.quality.estimate import Estimate, estimated
 from engine.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.separation.batcher import Batcher
+from engine.separation.device import is_out_of_memory
 from engine.separation.loaded import LoadedModel
 from engine.separation.mix import PcmMix
 from engine.separation.models import ModelLibrary
@@ -61,7 +62,7 @@ def raised_as_ours(error: BaseException) -> StemifyError:
     """The error of the tree that stands for whatever was raised inside an attempt."""
     if isinstance(error, StemifyError):
         return error
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return OutOfMemory(detail=repr(error))
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -84,7 +85,9 @@ class Attempt:
         loader: Executor,
         batcher: Batcher,
         on_progress: Callable[[Stage, float], None],
+        on_cpu: Callable[[], None],
     ) -> None:
+        """`on_cpu` is called when the CPU has to stand in for the worker's GPU."""
         self.spec = spec
         self.cancelled = Event()
         self._config = config
@@ -93,6 +96,7 @@ class Attempt:
         self._loader = loader
         self._batcher = batcher
         self._on_progress = on_progress
+        self._on_cpu = on_cpu
         self._scratch = storage.local_path(spec.scratch_key)
 
     def run(self) -> Done:
@@ -212,6 +216,7 @@ class Attempt:
             segment_s=plan.segment_s,
             seed=self.spec.seed,
             on_progress=lambda done, total: self._on_progress(Stage.SEPARATING, done / max(1, total)),
+            on_cpu=self._on_cpu,
             cancelled=self.cancelled,
         )
         return report, plan
@@ -238,7 +243,7 @@ class Attempt:
             overlap=plan.overlap,
             segment_s=report.segment_s,
             segments=report.segments,
-            device=self._config.device,
+            device=" and ".join(report.devices) or self._config.device,
             notes=report.notes if estimate.reason is None else (*report.notes, estimate.reason),
         )
 

@@ -15,6 +15,7 @@ from engine.errors import (
     AttemptTimedOut,
     Cancelled,
     InternalError,
+    OutOfMemory,
     StemifyError,
     WorkerDied,
     WorkerLost,
@@ -108,7 +109,9 @@ class Attempts:
                 except StoreFailed:
                     raise
                 except StemifyError as error:
-                    suspect = suspect or (isinstance(error, WorkerDied) and not isinstance(error, WorkerLost))
+                    suspect = suspect or (
+                        isinstance(error, WorkerDied | OutOfMemory) and not isinstance(error, WorkerLost)
+                    )
                     following = await asyncio.shield(self._decide(job, error))
                     if following is None:
                         return
@@ -203,16 +206,8 @@ class Attempts:
 
     async def _attempt(self, job: Job, *, alone: bool) -> Done:
         audio_s = job.input_duration or self._limits.max_duration_s
-        learned = await self._store.speed(job.model, job.options.quality, self._pool.device)
-        speed = learned or first_guess(job.model, job.options.quality, self._pool.device)
-        deadline_s = timeout_s(
-            audio_s,
-            # Neighbours on the device may each slow it down by as much as it costs alone.
-            estimate_s(speed * plan_cost(job.options), audio_s) * self._limits.neighbours,
-            short_track_s=self._limits.short_track_s,
-            short_s=self._limits.short_timeout_s,
-            long_s=self._limits.long_timeout_s,
-        )
+        deadline_s = await self._deadline_s(job, audio_s, self._pool.device)
+        deadline_on_cpu_s = await self._deadline_s(job, audio_s, "cpu")
         if alone:
             self.waiting_alone.add(job.id)
 
@@ -222,6 +217,10 @@ class Attempts:
                 self.on_room()
             self._live.report(job, stage, fraction)
 
+        def on_cpu() -> float:
+            self._live.report_cpu(job)
+            return deadline_on_cpu_s
+
         try:
             return await self._pool.run(
                 self._spec(job),
@@ -229,6 +228,7 @@ class Attempts:
                 timeout_s=deadline_s,
                 slowness=deadline_s / self._limits.short_timeout_s,
                 on_progress=report,
+                on_cpu=on_cpu,
             )
         except AttemptTimedOut:
             # Only completions teach the speed, so a device that is too slow would never be given more time.
@@ -238,6 +238,18 @@ class Attempts:
             raise
         finally:
             self.waiting_alone.discard(job.id)
+
+    async def _deadline_s(self, job: Job, audio_s: float, device: str) -> float:
+        learned = await self._store.speed(job.model, job.options.quality, device)
+        speed = learned or first_guess(job.model, job.options.quality, device)
+        return timeout_s(
+            audio_s,
+            # Neighbours on the device may each slow it down by as much as it costs alone.
+            estimate_s(speed * plan_cost(job.options), audio_s) * self._limits.neighbours,
+            short_track_s=self._limits.short_track_s,
+            short_s=self._limits.short_timeout_s,
+            long_s=self._limits.long_timeout_s,
+        )
 
     def _spec(self, job: Job) -> AttemptSpec:
         return AttemptSpec(
@@ -292,8 +304,10 @@ class Attempts:
         return await write()
 
     async def _learn(self, job: Job, processing_s: float, audio_s: float) -> None:
-        """Only jobs of the usual plan teach: karaoke and odd segments cost something else."""
-        if is_typical(job.options):
+        """Only jobs of the usual plan on the usual device teach: karaoke, odd segments, and a CPU that stands in for
+        a GPU cost something else."""
+        live = self._live.get(job.id)
+        if is_typical(job.options) and not (live is not None and live.on_cpu):
             await self._store.learn_speed(
                 job.model, job.options.quality, self._pool.device, processing_s=processing_s, audio_s=audio_s
             )

@@ -42,12 +42,19 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._heard_at = 0.0
         self._life: asyncio.Task[None] | None = None
+        self._killed = False
         self.closing = False
         self.deaths = 0
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    @property
+    def killed_by_others(self) -> bool:
+        """Whether its last life ended by a SIGKILL that was not ours, as the kernel sends it when memory runs out."""
+        code = self._process.returncode if self._process is not None else None
+        return code == -signal.SIGKILL and not self._killed
 
     def start(self) -> None:
         self._life = asyncio.create_task(self._live(), name=self.name)
@@ -68,6 +75,7 @@ class Child:
 
     def kill(self) -> None:
         if self.pid is not None:
+            self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -104,7 +112,7 @@ class Child:
             env=self._environment,
             cwd=Path(__file__).parent.parent,
         )
-        self._heard_at = time.monotonic()
+        self._heard_at, self._killed = time.monotonic(), False
         watch = asyncio.create_task(self._watch_silence())
         try:
             assert self._process.stdout is not None

@@ -235,6 +235,13 @@ class WorkerLost(WorkerDied):
     code = "worker_lost"
 
 
+class WorkerKilled(WorkerDied):
+    """The worker process was killed while it was separating this song, most likely because the machine ran out of
+    memory. Try a shorter song, or the quality "fast"."""
+
+    code = "worker_killed"
+
+
 class WorkerStalled(AttemptError):
     """The worker stopped making progress on this song."""
 

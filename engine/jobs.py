@@ -146,6 +146,7 @@ class JobView(Entity):
     queue_place: int | None = None  # 1 is next; only while pending
     eta_s: float | None = None  # seconds until it is done, waiting included; None: nobody can say
     no_worker: bool = False  # no machine is there to work on it; it goes on by itself when one is
+    on_cpu: bool = False  # the CPU has to stand in for a GPU whose memory did not suffice
     links: tuple[FileLink, ...] = ()
     page_url: str | None = None
     links_expire_at: AwareDatetime | None = None

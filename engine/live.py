@@ -18,6 +18,7 @@ class Live:
     progress: int
     started_at: float
     stage_since: float
+    on_cpu: bool = False  # in place of a GPU without memory
 
 
 class LiveJobs:
@@ -56,8 +57,15 @@ class LiveJobs:
             return
         if stage is not live.stage:
             self._count(live)
+        live.on_cpu = live.on_cpu and live.attempt == job.attempt
         live.attempt, live.stage, live.progress = job.attempt, stage, progress
         self.tell(job.id)
+
+    def report_cpu(self, job: Job) -> None:
+        """The CPU has to stand in for the GPU in this attempt."""
+        if live := self._jobs.get(job.id):
+            live.on_cpu = True
+            self.tell(job.id)
 
     def get(self, job_id: str) -> Live | None:
         return self._jobs.get(job_id)

@@ -112,6 +112,7 @@ class WorkerPool:
         timeout_s: float,
         slowness: float = 1.0,
         on_progress: Callable[[Stage, float], None],
+        on_cpu: Callable[[], float] = lambda: 0.0,
     ) -> Done:
         """Run an attempt on the least busy worker that can take it, waiting for one. `alone`: with no neighbours, for
         an attempt whose last worker died. `timeout_s` is given once for getting ready and once from the first segment
@@ -122,7 +123,12 @@ class WorkerPool:
             if takers:
                 worker = min(takers, key=lambda each: each.attempts)
                 return await worker.run(
-                    spec, alone=alone, timeout_s=timeout_s, slowness=slowness, on_progress=on_progress
+                    spec,
+                    alone=alone,
+                    timeout_s=timeout_s,
+                    slowness=slowness,
+                    on_progress=on_progress,
+                    on_cpu=on_cpu,
                 )
             self._changed.clear()
             await self._changed.wait()

@@ -101,6 +101,7 @@ class Progress(Message):
     attempt: int
     stage: Stage
     fraction: float = Field(ge=0, le=1)
+    on_cpu: bool = False  # the worker's GPU had no memory left, so its CPU goes on, and more slowly
 
 
 class Heartbeat(Message):

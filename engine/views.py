@@ -37,9 +37,12 @@ class Views:
                 page_url=page_url,
             )
         if job.status is JobStatus.PROCESSING:
-            job = self._live.shown(job)
+            job, live = self._live.shown(job), self._live.get(job.id)
             return JobView(
-                job=job, eta_s=remaining_s(job, job.progress, self._live.elapsed_s(job.id)), page_url=page_url
+                job=job,
+                eta_s=remaining_s(job, job.progress, self._live.elapsed_s(job.id)),
+                on_cpu=live is not None and live.on_cpu,
+                page_url=page_url,
             )
         if job.status is JobStatus.COMPLETED:
             expires = None if job.keep else job.updated_at + self._link_lifetime

@@ -88,6 +88,11 @@ class ThrottledProgress:
         self._spec = spec
         self._stage: Stage | None = None
         self._sent_at = 0.0
+        self._on_cpu = False
+
+    def on_cpu(self) -> None:
+        """From now on it goes more slowly than was to be expected of the device."""
+        self._on_cpu = True
 
     def __call__(self, stage: Stage, fraction: float) -> None:
         now = time.monotonic()
@@ -95,7 +100,15 @@ class ThrottledProgress:
             return
         self._stage, self._sent_at = stage, now
         fraction = min(1.0, max(0.0, fraction))
-        self._wire.send(Progress(job_id=self._spec.job_id, attempt=self._spec.attempt, stage=stage, fraction=fraction))
+        self._wire.send(
+            Progress(
+                job_id=self._spec.job_id,
+                attempt=self._spec.attempt,
+                stage=stage,
+                fraction=fraction,
+                on_cpu=self._on_cpu,
+            )
+        )
 
 
 class Worker:
@@ -152,14 +165,9 @@ class Worker:
         return tuple(ModelState(name=each.name, state=each.state, reason=each.reason) for each in found)
 
     def _start(self, spec: AttemptSpec) -> None:
+        progress = ThrottledProgress(self._wire, spec)
         attempt = self._new_attempt(
-            spec,
-            self._config,
-            self._storage,
-            self._library,
-            self._loader,
-            self._batcher,
-            ThrottledProgress(self._wire, spec),
+            spec, self._config, self._storage, self._library, self._loader, self._batcher, progress, progress.on_cpu
         )
         with self._lock:
             self._running[spec.job_id, spec.attempt] = attempt

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.child import Child, ChildEvents
+from engine.errors import WorkerDied, WorkerKilled
 from engine.protocol import SECRET_VARIABLE, Message, WorkerConfig
 from engine.worker_talk import PoolLimits, WorkerTalk
 
@@ -50,7 +51,7 @@ class WorkerProcess(WorkerTalk):
         self._child.send(message)
 
     def _ended(self) -> None:
-        self.lose_runs()
+        self.lose_runs(WorkerKilled if self._child.killed_by_others else WorkerDied)
         self._on_change()
 
 

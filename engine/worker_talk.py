@@ -37,7 +37,9 @@ class _Run:
     outcome: asyncio.Future[Done]
     timeout_s: float
     deadline: float
+    on_cpu: Callable[[], float]
     separating: bool = False
+    told_on_cpu: bool = False
     moved_at: float = field(default_factory=time.monotonic)
     alone: bool = False
 
@@ -105,11 +107,13 @@ class WorkerTalk(ABC):
         timeout_s: float,
         slowness: float,
         on_progress: Callable[[Stage, float], None],
+        on_cpu: Callable[[], float],
     ) -> Done:
-        """Run an attempt to its end. Raises `AttemptError`s. When the calling task is cancelled the attempt is
-        cancelled on the worker, within `cancel_grace_s`, by force if need be, before this returns."""
+        """Run an attempt to its end. `on_cpu` is called when the CPU has to stand in for the worker's GPU, and says
+        how many seconds the attempt may take from then on. Raises `AttemptError`s. When the calling task is cancelled
+        the attempt is cancelled on the worker, within `cancel_grace_s`, by force if need be, before this returns."""
         outcome: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        run = _Run(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, alone=alone)
+        run = _Run(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, on_cpu, alone=alone)
         key = (spec.job_id, spec.attempt)
         self._runs[key] = run
         self._send(Start(spec=spec))
@@ -167,6 +171,8 @@ class WorkerTalk(ABC):
             if message.stage is Stage.SEPARATING and not run.separating:
                 # A first job may have fetched its model until here, which is not the song's fault.
                 run.separating, run.deadline = True, run.moved_at + run.timeout_s
+            if message.on_cpu and not run.told_on_cpu:
+                run.told_on_cpu, run.deadline = True, max(run.deadline, run.moved_at + run.on_cpu())
             run.on_progress(message.stage, message.fraction)
         elif isinstance(message, Done):
             run.outcome.set_result(message)

@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.errors import Cancelled
 from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
-from engine.separation.passes import CPU_TOOK_OVER, Passes
+from engine.separation.passes import Passes
 from engine.separation.runs import MixSource, Run, RunReport, StemSink, read_window
 from engine.separation.segments import Segment
 
@@ -44,8 +44,9 @@ class Batcher:
     ) -> None:
         """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
         (default: 1 on a CPU, where larger ones only cost memory; on a GPU what its memory takes, up to 16).
-        `allow_cpu`: a GPU whose memory does not suffice for one segment is given up for the CPU. `kernels`: compiled
-        ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first batches."""
+        `allow_cpu`: where a GPU's memory does not suffice for one segment, the CPU stands in for a while. `kernels`:
+        compiled ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first
+        batches."""
         self._passes = Passes(
             torch.device(device),
             precision=precision,
@@ -78,9 +79,11 @@ class Batcher:
         segment_s: float | None = None,
         seed: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        on_cpu: Callable[[], None] | None = None,
         cancelled: threading.Event | None = None,
     ) -> RunReport:
-        """Separate one mix; blocks until the last block is written. `on_progress(done, total)` counts segments.
+        """Separate one mix; blocks until the last block is written. `on_progress(done, total)` counts segments;
+        `on_cpu()` is called once, before the progress, when the CPU had to stand in for a GPU.
 
         Raises `Cancelled`, `OutOfMemory`, `BadOptions`, and whatever `mix` and `sink` raise.
         """
@@ -97,13 +100,11 @@ class Batcher:
             if self._closed:
                 raise Cancelled
             self._runs.append(run)
-            if self._passes.gave_up_gpu:
-                run.note(CPU_TOOK_OVER)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"batcher {self.device}", daemon=True)
                 self._thread.start()
         try:
-            self._accompany(run, mix, sink, on_progress, cancelled)
+            self._accompany(run, mix, sink, on_progress, on_cpu, cancelled)
         finally:
             with self._changed:
                 run.over = True
@@ -131,6 +132,7 @@ class Batcher:
         mix: MixSource,
         sink: StemSink,
         on_progress: Callable[[int, int], None] | None,
+        on_cpu: Callable[[], None] | None,
         cancelled: threading.Event | None,
     ) -> None:
         unread = iter(run.plan.segments)
@@ -160,6 +162,10 @@ class Batcher:
                 blocks = list(run.blocks)
                 run.blocks.clear()
                 done = run.done
+                stood_in = any(device != str(self._passes.home) for device in run.devices)
+            if stood_in and on_cpu is not None:
+                on_cpu()
+                on_cpu = None
             for position, block in blocks:
                 sink.write(position, dict(zip(run.stems, block, strict=True)))
             if done > reported:
@@ -190,7 +196,8 @@ class Batcher:
     def _work(self) -> None:
         launched: deque[_Launched] = deque()
         last_ended = 0.0
-        on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
+        home = self._passes.home
+        on_device = torch.cuda.device(home) if home.type == "cuda" else contextlib.nullcontext()
         with torch.no_grad(), on_device:
             while True:
                 with self._changed:
@@ -238,13 +245,13 @@ class Batcher:
             if self.device.type == "cuda":
                 arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 arrived.record()
-            return _Launched(batch, began, on_host, arrived)
+            return _Launched(batch, began, on_host, arrived, str(self.device))
         except Exception as error:
-            return _Launched(batch, began, [None] * len(batch), None, error)
+            return _Launched(batch, began, [None] * len(batch), None, str(self.device), error)
 
     def _note(self, batch: list[Entry], sentence: str) -> None:
         with self._changed:
-            for run in self._runs if sentence == CPU_TOOK_OVER else [run for run, _, _ in batch]:
+            for run, _, _ in batch:
                 run.note(sentence)
 
     def _finish(self, launched: _Launched, last_ended: float) -> float:
@@ -261,6 +268,8 @@ class Batcher:
             for (run, _, _), block in zip(launched.batch, launched.blocks, strict=True):
                 run.done += 1
                 run.ended_at = ended
+                if launched.device not in run.devices:
+                    run.devices.append(launched.device)
                 run.busy_s += busy_s / len(launched.batch)
                 run.failure = error or run.failure
                 if block is not None and not run.over:
@@ -277,6 +286,7 @@ class _Launched:
     began: float
     blocks: list[tuple[int, Tensor] | None]
     arrived: torch.cuda.Event | None
+    device: str
     error: Exception | None = None
 
 

@@ -24,6 +24,14 @@ def device_is_lost(error: BaseException) -> bool:
     return "CUDA error" in str(error) and not isinstance(error, torch.OutOfMemoryError)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is want of memory, of a GPU or of the machine, as torch and Python tell of it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    told = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+
+
 def use_threads(count: int) -> None:
     """Threads that one operation on the CPU may use; 0: all cores."""
     if count:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -11,15 +13,24 @@ from torch import Tensor
 
 from engine.errors import OutOfMemory
 from engine.separation import gpu
+from engine.separation.device import is_out_of_memory
 from engine.separation.forward import Forward, forward_of
 from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
 
+log = logging.getLogger(__name__)
+
+HALVED = "The batch was halved for want of memory."
 CPU_TOOK_OVER = "The GPU's memory did not suffice, so the CPU took over."
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 960.0
+"""After a want of memory: how long until as much is asked for as at first. Twice as long each time in a row."""
 
 
 class Passes:
-    """The device, and how much it can take at once. Used by one thread."""
+    """The device, and how much it can take at once. Used by one thread.
+
+    Want of memory is taken for a passing state (another program may have been there): for a while the batches are
+    smaller, or the CPU stands in for a GPU, and then it is tried anew."""
 
     def __init__(
         self,
@@ -30,13 +41,16 @@ class Passes:
         allow_cpu: bool,
         kernels: Kernels | None,
         compiled: bool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """As `Batcher`."""
-        on_gpu = device.type == "cuda"
-        self.device = device
-        self.max_batch = max_batch or (gpu.BATCH_SIZES[-1] if on_gpu else 1)
-        self.gave_up_gpu = False
-        self._first_limit = 1 if on_gpu else self.max_batch  # until a GPU's memory has been measured
+        """As `Batcher`. `clock`: seconds, for tests."""
+        self.home = device
+        self.device = device  # where it works now: `home`, or the CPU in its place
+        self._most = max_batch or (gpu.BATCH_SIZES[-1] if device.type == "cuda" else 1)
+        self._clock = clock
+        self._pause_s = FIRST_PAUSE_S
+        self._look_again_at: float | None = None
+        self._looked_at = -LONGEST_PAUSE_S
         self._precision = gpu.precision_of(precision, device)
         self._allow_cpu = allow_cpu
         self._kernels = kernels
@@ -44,38 +58,71 @@ class Passes:
         self._graphs = gpu.GraphPool()
         self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
 
+    @property
+    def max_batch(self) -> int:
+        """How many segments a batch may have at most, whatever the model."""
+        return 1 if self.stands_in else self._most
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the CPU works in place of a GPU."""
+        return self.device != self.home
+
     def limit(self, model: LoadedModel) -> int:
         """How many segments a batch may have."""
-        return self._limits.get(model, self._first_limit)
+        unmeasured = 1 if self.device.type == "cuda" else self.max_batch
+        return self._limits.get(model, unmeasured)
 
     def stems(
         self, model: LoadedModel, member: int, windows: list[Tensor], note: Callable[[str], None]
     ) -> list[Tensor]:
         """(channels, samples) each → (sources, channels, samples) each. `note` is told what the user should know.
         Raises `OutOfMemory` when not even one fits."""
+        if self._look_again_at is not None and self._clock() >= self._look_again_at:
+            self._look_again()
+        return self._stems(model, member, windows, note)
+
+    def _stems(
+        self, model: LoadedModel, member: int, windows: list[Tensor], note: Callable[[str], None]
+    ) -> list[Tensor]:
+        if self.stands_in:
+            note(CPU_TOOK_OVER)
         try:
             return self._one_pass(model, member, windows)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Here, not above: the error would keep the failed pass and its tensors.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(windows) > 1:
+            self._be_patient()
             half = len(windows) // 2
             self._limits[model] = half
-            note("The batch was halved for want of memory.")
-            first = [stems.clone() for stems in self.stems(model, member, windows[:half], note)]
-            return first + self.stems(model, member, windows[half:], note)
+            note(HALVED)
+            first = [stems.clone() for stems in self._stems(model, member, windows[:half], note)]
+            return first + self._stems(model, member, windows[half:], note)
         if self.device.type == "cpu" or not self._allow_cpu:
             raise OutOfMemory
-        note(CPU_TOOK_OVER)
+        self._be_patient()
+        log.warning("%s has no memory left for %s: the CPU stands in for %.0f s", self.home, model.name, self._pause_s)
         model.forget_placed(self.device)
         self.device = torch.device("cpu")
-        self.max_batch = self._first_limit = 1
-        self.gave_up_gpu = True
         self._limits.clear()
-        return self.stems(model, member, windows, note)
+        return self._stems(model, member, windows, note)
+
+    def _be_patient(self) -> None:
+        if self._look_again_at is not None:
+            return
+        now = self._clock()
+        in_a_row = now - self._looked_at < self._pause_s
+        self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if in_a_row else FIRST_PAUSE_S
+        self._look_again_at = now + self._pause_s
+
+    def _look_again(self) -> None:
+        self._look_again_at, self._looked_at = None, self._clock()
+        self._limits.clear()
+        self.device = self.home
 
     def _one_pass(self, model: LoadedModel, member: int, windows: list[Tensor]) -> list[Tensor]:
         forward = self._forward(model, member)
@@ -103,10 +150,3 @@ class Passes:
                 own=True,
             )
         return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "ALLOC_FAILED" in text

@@ -37,7 +37,8 @@ class StemSink(Protocol):
 @dataclass(frozen=True)
 class RunReport:
     """`separating_s`: wall seconds from the first to the last segment. `busy_s`: seconds that the device worked on
-    it. `notes`: sentences for the trust card. `agreement_db`: as `StemBuffer.agreement_db`, by stem."""
+    it. `notes`: sentences for the trust card. `agreement_db`: as `StemBuffer.agreement_db`, by stem. `devices`: what
+    computed it, usually one; the CPU comes beside a GPU that had no memory left."""
 
     segments: int
     separating_s: float
@@ -45,6 +46,7 @@ class RunReport:
     notes: tuple[str, ...]
     segment_s: float
     agreement_db: Mapping[str, float | None]
+    devices: tuple[str, ...]
 
 
 class Run:
@@ -66,6 +68,7 @@ class Run:
         self.model = model
         self.stems = tuple(stems)
         self.notes: list[str] = []
+        self.devices: list[str] = []
         self.rows = model.rows(stems)
         if segment_s is not None and segment_s > model.max_segment_s:
             self.note(f"The segment was shortened to {model.max_segment_s:g} s, the longest that {model.name} can see.")
@@ -152,8 +155,15 @@ class Run:
     def report(self) -> RunReport:
         wall_s = self.ended_at - self.started_at if self.started_at is not None else 0.0
         agreement = self.buffer.agreement_db() if self.buffer is not None else [None] * len(self.stems)
-        agreement_db = dict(zip(self.stems, agreement, strict=True))
-        return RunReport(self.done, wall_s, self.busy_s, tuple(self.notes), self.segment_s, agreement_db)
+        return RunReport(
+            segments=self.done,
+            separating_s=wall_s,
+            busy_s=self.busy_s,
+            notes=tuple(self.notes),
+            segment_s=self.segment_s,
+            agreement_db=dict(zip(self.stems, agreement, strict=True)),
+            devices=tuple(self.devices),
+        )
 
 
 def read_window(mix: MixSource, segment: Segment) -> Tensor:

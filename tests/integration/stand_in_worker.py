@@ -1,13 +1,15 @@
 """A worker that speaks the real protocol over real pipes and does what the job's title says, without torch.
 
 Titles: "fine", "slow <s>", "die", "die once", "hang", "deaf" (does not obey cancel), "silent" (no heartbeat either),
-"garbage", "fail <code>", "fail once <code>", "steps" (some progress, then done).
+"garbage", "fail <code>", "fail once <code>", "steps" (some progress, then done), "on cpu <s>" (its GPU is full),
+"kill" and "kill once" (as the machine does it when memory runs out).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -69,9 +71,12 @@ def attempt(spec: dict[str, Any]) -> None:
     title = str(spec["title"])
     if STORAGE is not None:
         STORAGE.fetch(spec["input_key"], DATA / spec["scratch_key"])
-    say(type="progress", **me, stage="separating", fraction=0.1)
+    on_cpu = title.startswith("on cpu")
+    say(type="progress", **me, stage="separating", fraction=0.1, on_cpu=on_cpu)
     if title == "die" or (title == "die once" and once(spec)):
         os._exit(9)
+    if title == "kill" or (title == "kill once" and once(spec)):
+        os.kill(os.getpid(), signal.SIGKILL)
     if title == "garbage":
         with LOCK:
             print("this is not JSON", flush=True)
@@ -80,7 +85,7 @@ def attempt(spec: dict[str, Any]) -> None:
     if title.startswith("fail") and (not title.startswith("fail once") or once(spec)):
         say(type="failed", **me, code=title.split()[-1], message="It failed, as asked.")
         return
-    wait_s = float(title.split()[1]) if title.startswith("slow") else 0.0
+    wait_s = float(title.split()[-1]) if title.startswith("slow") or on_cpu else 0.0
     ends = time.monotonic() + (1e9 if title in ("hang", "deaf", "silent", "garbage") else wait_s)
     while time.monotonic() < ends:
         if (spec["job_id"], spec["attempt"]) in CANCELLED and title != "deaf":

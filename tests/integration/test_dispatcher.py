@@ -145,6 +145,40 @@ async def test_an_error_that_will_not_pass_is_not_tried_again(stand_in_pool: Poo
         assert (job.status, job.attempt, job.error) == (JobStatus.FAILED, 1, "It failed, as asked.")
 
 
+async def test_want_of_memory_is_tried_again_without_neighbours(stand_in_pool: PoolMaker, data: Path) -> None:
+    async with stand_in_pool() as pool, house_on(data, pool) as house:
+        job_id = await house.add("fail once out_of_memory")
+        await house.until(job_id, JobStatus.PROCESSING)
+        company: set[int] = set()
+        await house.add("slow 1.0", owner="somebody")
+        alone = pool.workers[0].run
+
+        async def watched(*args: object, alone_: object = alone, **how: object) -> object:
+            if args[0].title.startswith("fail") and args[0].attempt == 2:  # type: ignore[attr-defined]
+                company.add(pool.workers[0].attempts)
+                assert how["alone"]
+            return await alone(*args, **how)  # type: ignore[arg-type]
+
+        pool.workers[0].run = watched  # type: ignore[method-assign, assignment]
+        job = await house.over(job_id)
+        assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
+        assert company == {0}
+
+
+async def test_a_job_that_the_cpu_did_in_place_of_the_gpu_says_so_and_teaches_no_speed(
+    stand_in_pool: PoolMaker, data: Path
+) -> None:
+    async with stand_in_pool() as pool, house_on(data, pool) as house:
+        job_id = await house.add("on cpu 0.3")
+        async with asyncio.timeout(10):
+            while (live := house.live.get(job_id)) is None or not live.on_cpu:
+                await asyncio.sleep(0.01)
+        assert (await house.over(job_id)).status is JobStatus.COMPLETED
+        assert await house.store.speed("mini", "balanced", "stand-in") is None
+        await house.over(await house.add("fine"))
+        assert await house.store.speed("mini", "balanced", "stand-in") is not None
+
+
 async def test_a_crashing_job_does_not_take_its_neighbours_down(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         neighbours = [await house.add("slow 0.3", owner=f"user {number}") for number in range(2)]

@@ -105,6 +105,31 @@ async def test_an_attempt_over_its_time_is_taken_away(stand_in_pool: PoolMaker, 
             await run(pool, "slow 20", timeout_s=0.3)
 
 
+async def test_an_attempt_that_goes_on_on_the_cpu_is_given_the_time_of_a_cpu(stand_in_pool: PoolMaker) -> None:
+    told: list[str] = []
+
+    def on_cpu() -> float:
+        told.append("on the CPU")
+        return 20.0
+
+    async with stand_in_pool() as pool:
+        spec = spec_of("on cpu 0.8")
+        await pool.run(spec, timeout_s=0.4, on_progress=lambda *_: None, on_cpu=on_cpu)
+        with pytest.raises(AttemptTimedOut):
+            await run(pool, "slow 20", timeout_s=0.4)
+    assert told == ["on the CPU"]
+
+
+async def test_a_worker_that_somebody_else_killed_probably_wanted_memory(stand_in_pool: PoolMaker) -> None:
+    async with stand_in_pool(heartbeat_timeout_s=0.5) as pool:
+        with pytest.raises(WorkerDied, match="ran out of memory") as killed:
+            await run(pool, "kill")
+        assert killed.value.transient
+        with pytest.raises(WorkerDied) as hung:  # which is killed as well, but by us
+            await run(pool, "silent")
+        assert "memory" not in hung.value.message
+
+
 @pytest.mark.parametrize("title", ["hang", "deaf"])
 async def test_cancelling_ends_an_attempt_within_two_seconds_even_on_a_worker_that_does_not_obey(
     stand_in_pool: PoolMaker, tmp_path: Path, title: str

@@ -242,10 +242,11 @@ def test_closing_ends_what_runs_and_leaves_no_thread() -> None:
     network.gate = busy.set
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, batcher, LoadedModel.of(network), constant(1, 100_000))
-        assert busy.wait(5)
+        began = busy.wait(30)
         batcher.close()
+        assert began
         with pytest.raises(Cancelled):
-            running.result(timeout=5)
+            running.result(timeout=30)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("batcher")]
     with pytest.raises(Cancelled):
         run(batcher, LoadedModel.of(Echo()), constant(1, 1))

@@ -12,7 +12,7 @@ from engine.errors import OutOfMemory
 from engine.separation import gpu
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
-from engine.separation.passes import CPU_TOOK_OVER, Passes
+from engine.separation.passes import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
 from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
 from tests.tiny_models import awake, tiny_hdemucs
 
@@ -152,10 +152,91 @@ def test_a_gpu_without_room_for_one_segment_is_given_up_for_the_cpu_and_that_is_
     with torch.no_grad():
         stems = passes.stems(LoadedModel.of(Echo()), 0, windows, told.append)
     torch.testing.assert_close(torch.stack([each[0] for each in stems]), torch.stack(windows))
-    assert told == ["The batch was halved for want of memory."] * 2 + [CPU_TOOK_OVER]
+    assert list(dict.fromkeys(told)) == [HALVED, CPU_TOOK_OVER]
     assert (passes.device.type, passes.max_batch) == ("cpu", 1)
 
 
 def test_where_the_cpu_may_not_take_over_the_want_of_memory_is_said() -> None:
     with pytest.raises(OutOfMemory):
         crowded_gpu(allow_cpu=False).stems(LoadedModel.of(Echo()), 0, [torch.randn(2, 100)], lambda _: None)
+
+
+class SharedGpu(Passes):
+    """A device with a fake allocator: another program leaves room for `room` segments in a batch."""
+
+    def __init__(self, room: int, *, max_batch: int = 4) -> None:
+        self.room = room
+        self.now = 0.0
+        self.tried: list[tuple[str, int]] = []
+        super().__init__(
+            torch.device("meta"),  # any device that is not the CPU
+            precision="fp32", max_batch=max_batch, allow_cpu=True, kernels=None, compiled=False, clock=lambda: self.now,
+        )  # fmt: skip
+
+    def _one_pass(self, model: LoadedModel, member: int, windows: list[torch.Tensor]) -> list[torch.Tensor]:
+        self.tried.append((self.device.type, len(windows)))
+        if self.stands_in:
+            return super()._one_pass(model, member, windows)
+        if len(windows) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self._limits.setdefault(model, self.max_batch)
+        return list(model.members[member](torch.stack(windows)))
+
+
+def batcher_on(passes: Passes) -> Batcher:
+    batcher = Batcher()
+    batcher._passes = passes
+    return batcher
+
+
+def test_the_gpu_is_taken_again_when_its_memory_may_be_free_and_its_runs_say_nothing_of_the_cpu() -> None:
+    passes = SharedGpu(room=0)
+    batcher, model = batcher_on(passes), LoadedModel.of(Echo())
+    told: list[str] = []
+    mix, sink = Mix(torch.randn(2, 700)), Sink()
+    poor = run(batcher, model, mix, sink, on_cpu=lambda: told.append("cpu"))
+    torch.testing.assert_close(sink.stem("voice"), mix.signal)
+    assert poor.notes == (HALVED, CPU_TOOK_OVER) and poor.devices == ("cpu",) and told == ["cpu"]
+    passes.room, passes.now = 4, FIRST_PAUSE_S - 1
+    assert run(batcher, model, mix).devices == ("cpu",), "it does not knock at every segment"
+    passes.now = FIRST_PAUSE_S
+    rich = run(batcher, model, mix, on_cpu=lambda: told.append("again"))
+    assert rich.notes == () and rich.devices == ("meta",) and told == ["cpu"]
+    assert max(count for device, count in passes.tried if device == "meta") == 4, "with batches as before"
+
+
+def test_a_run_goes_on_on_the_gpu_in_its_middle_without_a_seam() -> None:
+    passes = SharedGpu(room=0)
+    mix, sink = Mix(torch.randn(2, 2000)), Sink()
+
+    def after_a_while(done: int, total: int) -> None:
+        if done > 5:
+            passes.room, passes.now = 4, FIRST_PAUSE_S
+
+    report = run(batcher_on(passes), LoadedModel.of(Echo()), mix, sink, overlap=0.25, on_progress=after_a_while)
+    torch.testing.assert_close(sink.stem("voice"), mix.signal)
+    assert report.devices == ("cpu", "meta") and report.notes == (HALVED, CPU_TOOK_OVER)
+
+
+def test_a_gpu_that_stays_full_is_tried_less_and_less_often() -> None:
+    passes, model, pauses = SharedGpu(room=0, max_batch=1), LoadedModel.of(Echo()), list[float]()
+    last = 0.0
+    for _ in range(8000):
+        tried = len(passes.tried)
+        with torch.no_grad():
+            passes.stems(model, 0, [torch.randn(2, 100)], lambda _: None)
+        if ("meta", 1) in passes.tried[tried:]:
+            pauses.append(passes.now - last)
+            last = passes.now
+        passes.now += 1
+    assert pauses[1:6] == [60, 120, 240, 480, 960] and pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_a_halved_batch_grows_again() -> None:
+    passes, model = SharedGpu(room=2), LoadedModel.of(Echo())
+    batcher, mix = batcher_on(passes), Mix(torch.randn(2, 2000))
+    assert run(batcher, model, mix).notes == (HALVED,)
+    passes.room, passes.now = 4, FIRST_PAUSE_S
+    passes.tried.clear()
+    assert run(batcher, model, mix).notes == ()
+    assert ("meta", 4) in passes.tried

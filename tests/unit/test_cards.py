@@ -78,6 +78,18 @@ def text(shown: JobView) -> str:
     return cards.job_card(shown, now=NOW).as_text()
 
 
+def test_want_of_memory_is_told_while_the_job_runs_and_on_its_result() -> None:
+    running = {"stage": Stage.SEPARATING, "progress": 40, "attempt": 1}
+    slower = "The GPU has no memory left, so the CPU goes on: this takes longer."
+    assert slower in text(view(JobStatus.PROCESSING, on_cpu=True, **running))
+    assert slower not in text(view(JobStatus.PROCESSING, **running))
+    trust = result().trust
+    assert trust is not None
+    notes = ("The batch was halved for want of memory.", "The GPU's memory did not suffice, so the CPU took over.")
+    shown = text(done(result=result(trust=trust.model_copy(update={"notes": notes}))))
+    assert all(note in shown for note in notes)
+
+
 def test_a_waiting_job_tells_its_place_and_when_it_will_be_done() -> None:
     assert text(view(queue_place=3, eta_s=170.0)) == (
         "### Blue Hour — The Lamps\n"
