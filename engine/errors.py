@@ -56,9 +56,10 @@ class TooLarge(InputRefused):
     code = "too_large"
 
     @classmethod
-    def over(cls, max_bytes: int) -> TooLarge:
-        """For a file that was cut off at the limit, so that nobody knows its size."""
-        return cls(f"That file is larger than {max_bytes / 2**20:.3g} MB. Send a smaller one.")
+    def over(cls, max_bytes: int, size_bytes: int | None = None) -> TooLarge:
+        """In numbers; `size_bytes` is None for a file that was cut off at the limit, so that nobody knows its size."""
+        lead = f"That file is {size_bytes / 2**20:.1f} MB." if size_bytes else "That file is too large."
+        return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB: send a shorter part, or the same as mp3 or m4a.")
 
 
 class TooLong(InputRefused):
@@ -186,6 +187,12 @@ class IllegalTransition(StemifyError):
     """A job cannot go that way."""
 
     code = "illegal_transition"
+
+
+class NoSuchDevice(StemifyError):
+    """There is no such device on this machine. Use "auto" or "cpu"."""
+
+    code = "no_such_device"
 
 
 class AlreadyAccepted(StemifyError):

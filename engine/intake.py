@@ -13,10 +13,10 @@ import aiohttp
 import aiosqlite
 
 from engine.entity import new_job_id
-from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow, StorageFailed
+from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow, StorageFailed, TooLarge
 from engine.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs import InputType, Job, JobStatus
-from engine.media.limits import MediaLimits, too_large
+from engine.media.limits import MediaLimits
 from engine.media.probe import Probe, probe
 from engine.naming import safe_title
 from engine.options import StemSeparationOptions
@@ -197,7 +197,7 @@ class Intake:
         key = f"jobs/{job_id}/input"
         media = self._limits.media
         if (source.declared_bytes or 0) > media.max_bytes:
-            raise too_large(source.declared_bytes or 0, media.max_bytes)
+            raise TooLarge.over(media.max_bytes, source.declared_bytes)
         if isinstance(source, Upload):
             stream = source.stream
         else:

@@ -1,4 +1,4 @@
-"""The short-lived process that touches untrusted bytes. `main` is its program; `run_child` and `child_call` start it.
+"""The short-lived process that touches untrusted bytes. `main` is its program; `run_child` and `probe_call` start it.
 
 It is isolated (`-I`, an empty environment), leads its own process group, and bounds itself before it opens the file:
 address space, CPU time, size of what it writes, open files, no core. It prints JSON lines, `{"progress": 0.5}` and
@@ -82,22 +82,16 @@ def run_child(
     return answer.value(status)
 
 
-async def child_call(
-    mode: str, path: Path, out: Path | None, limits: MediaLimits, *, on_progress: Progress | None = None
-) -> dict[str, Any]:
-    """`run_child` for an event loop. As many children run at once as there are cores, the others wait their turn
-    (the deadline counts from a child's start). Cancelling kills the child. `on_progress` is called in the loop."""
+async def probe_call(path: Path, limits: MediaLimits) -> dict[str, Any]:
+    """A probing `run_child` for an event loop. As many children run at once as there are cores, the others wait their
+    turn (the deadline counts from a child's start). Cancelling kills the child."""
     loop = asyncio.get_running_loop()
     cancelled = threading.Event()
-
-    def tell(fraction: float) -> None:
-        if on_progress is not None:
-            loop.call_soon_threadsafe(on_progress, fraction)
 
     def call() -> dict[str, Any]:
         if cancelled.is_set():
             raise Cancelled
-        return run_child(mode, path, out, limits, cancelled=cancelled, on_progress=tell if on_progress else None)
+        return run_child("probe", path, None, limits, cancelled=cancelled)
 
     work = loop.run_in_executor(_starters(), call)
     try:

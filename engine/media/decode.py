@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from engine.media.child import child_call, run_child
+from engine.media.child import run_child
 from engine.media.limits import MediaLimits
 from engine.media.reading import read_sound
 from engine.media.samples import Samples
@@ -70,16 +69,6 @@ def run_decode_child(
 ) -> Decoded:
     """`decode` in a bounded child process; blocks. Raises as `probe` does, `DiskFull`, and `Cancelled` within 100 ms
     of the event."""
-    return _decoded(run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress))
-
-
-async def decode_in_child(
-    path: Path, out: Path, limits: MediaLimits, *, on_progress: Callable[[float], None] | None = None
-) -> Decoded:
-    """The same for an event loop; cancelling kills the child."""
-    return _decoded(await child_call("decode", path, out, limits, on_progress=on_progress))
-
-
-def _decoded(wire: dict[str, Any]) -> Decoded:
+    wire = run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress)
     cover = wire.pop("cover")
     return Decoded(**wire, cover=base64.b64decode(cover) if cover else None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.errors import TooLarge
-
 LEEWAY_S = 0.5
 """A track may be this much over the limit: ten minutes on the cover are often 10:00.03 in the file."""
 
@@ -33,10 +31,3 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
-
-
-def too_large(size_bytes: int | None, max_bytes: int) -> TooLarge:
-    """The refusal in numbers; `size_bytes` is None when nobody counted to the end."""
-    limit = f"{max_bytes / 1024 / 1024:.4g} MB"
-    lead = f"That file is {size_bytes / 1024 / 1024:.1f} MB." if size_bytes else "That file is too large."
-    return TooLarge(f"{lead} The limit is {limit}: send a shorter part, or the same as mp3 or m4a.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.errors import EmptyInput
-from engine.media.child import child_call
-from engine.media.limits import MediaLimits, too_large
+from engine.errors import EmptyInput, TooLarge
+from engine.media.child import probe_call
+from engine.media.limits import MediaLimits
 from engine.media.reading import read_sound
 
 
@@ -41,8 +41,8 @@ async def probe(path: Path, limits: MediaLimits) -> Probe:
     if not size:
         raise EmptyInput
     if size > limits.max_bytes:
-        raise too_large(size, limits.max_bytes)
-    return Probe(**await child_call("probe", path, None, limits))
+        raise TooLarge.over(limits.max_bytes, size)
+    return Probe(**await probe_call(path, limits))
 
 
 def count(path: Path, limits: MediaLimits) -> Probe:

@@ -23,13 +23,13 @@ from engine.errors import (
     NoAudioTrack,
     NotAudio,
     TooHeavy,
+    TooLarge,
     TruncatedAudio,
     UnreadableCodec,
 )
 from engine.media.declared import breaks_off, declared_seconds, wav_lies
 from engine.media.gapless import Padding, mov_length
 from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound
-from engine.media.limits import too_large
 from engine.media.sniff import looks_like_audio
 from engine.media.tags import read_tags, usable_cover
 
@@ -58,7 +58,7 @@ def read_sound(
     if not size:
         raise EmptyInput
     if size > max_bytes:
-        raise too_large(size, max_bytes)
+        raise TooLarge.over(max_bytes, size)
     with path.open("rb") as file:
         known = looks_like_audio(file)
         try:

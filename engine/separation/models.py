@@ -100,10 +100,6 @@ class ModelLibrary:
                 self._make_room()
         return model
 
-    def is_resident(self, name: str) -> bool:
-        with self._lock:
-            return name in self._resident
-
     def pull(self, name: str, progress: Progress | None = None) -> None:
         """Fetch a model's files unless they are on this machine. Raises as `load`."""
         self._check(name)

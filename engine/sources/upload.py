@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Collection
 import aiohttp
 from yarl import URL
 
-from engine.errors import AttachmentGone, BadAttachment, SourceUnreachable
-from engine.media.limits import too_large
+from engine.errors import AttachmentGone, BadAttachment, SourceUnreachable, TooLarge
 
 _MOST_REDIRECTS = 3
 _BLOCK_BYTES = 1 << 16
@@ -36,13 +35,13 @@ async def fetch_attachment(
             _check_status(response.status)
             declared = response.content_length
             if declared is not None and declared > max_bytes:
-                raise too_large(declared, max_bytes)
+                raise TooLarge.over(max_bytes, declared)
             received = 0
             try:
                 async for block in response.content.iter_chunked(_BLOCK_BYTES):
                     received += len(block)
                     if received > max_bytes:
-                        raise too_large(None, max_bytes)
+                        raise TooLarge.over(max_bytes)
                     yield block
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise SourceUnreachable(

@@ -33,7 +33,7 @@ from engine.errors import (
     TruncatedAudio,
 )
 from engine.media.child import _environment, run_child
-from engine.media.decode import decode_in_child, run_decode_child
+from engine.media.decode import run_decode_child
 from engine.media.limits import MediaLimits
 from engine.media.probe import probe
 from tests.songs import cover_jpeg, make_song, silence
@@ -214,10 +214,10 @@ async def test_a_file_over_the_byte_limit_is_refused_with_the_limit(tmp_path: Pa
         await probe(tmp_path / "song", LIMITS)
 
 
-async def test_progress_and_samples_come_out_of_the_child(tmp_path: Path) -> None:
+def test_progress_and_samples_come_out_of_the_child(tmp_path: Path) -> None:
     mix = make_song(tmp_path / "song.flac", seconds=3, cover=True, tags={"title": "Sunny"})
     seen: list[float] = []
-    facts = await decode_in_child(tmp_path / "song.flac", tmp_path / "raw", LIMITS, on_progress=seen.append)
+    facts = run_decode_child(tmp_path / "song.flac", tmp_path / "raw", limits=LIMITS, on_progress=seen.append)
     heard = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, 2).T
     assert heard.shape == mix.shape
     assert np.abs(heard - mix).max() < 1e-4
@@ -248,12 +248,10 @@ def test_cancelling_ends_the_child_at_once(tmp_path: Path, heavy: Path) -> None:
         )
 
 
-async def test_cancelling_the_task_ends_the_child(tmp_path: Path, heavy: Path) -> None:
-    started = asyncio.Event()
-    work = asyncio.create_task(
-        decode_in_child(heavy, tmp_path / "raw", HOURS, on_progress=lambda fraction: started.set())
-    )
-    await started.wait()
+async def test_cancelling_the_task_ends_the_child(heavy: Path) -> None:
+    work = asyncio.create_task(probe(heavy, HOURS))
+    while not child_pids(heavy):
+        await asyncio.sleep(0.01)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
