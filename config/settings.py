@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from tomllib import TOMLDecodeError
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from config.complaints import sentences
 
 DEFAULTS = Path(__file__).with_name("default.toml")
 
@@ -91,7 +95,7 @@ class Workers(Section):
     threads: int = Field(ge=0)  # of a CPU worker; 0: all cores
     model_memory_bytes: int = Field(gt=0)
     compile: bool
-    precision: str
+    precision: Literal["auto", "fp32", "tf32", "fp16"]
 
     _split_devices = field_validator("devices", mode="before")(_split)
 
@@ -149,8 +153,13 @@ class Youtube(Section):
 
 
 class Log(Section):
-    level: str
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
     json_lines: bool
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _in_capitals(cls, level: object) -> object:
+        return level.upper() if isinstance(level, str) else level
 
 
 class Settings(BaseSettings):
@@ -196,5 +205,9 @@ def load(**overrides: Any) -> Settings:
         raise SystemExit(f"STEMIFY_CONFIG names {own}, which is not a file.")
     try:
         return Settings(**overrides)
-    except ValueError as error:
-        raise SystemExit(f"The settings are not right:\n{error}") from None
+    except ValidationError as error:
+        raise SystemExit("\n".join(sentences(error))) from None
+    except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SystemExit(f"The file {own} that STEMIFY_CONFIG names cannot be read: {error}.") from None
+    except SettingsError as error:  # STEMIFY_WEB={…}: a whole section in one variable, and no JSON
+        raise SystemExit(f"The settings cannot be read: {error}. Give one variable for each setting.") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.cluster.cluster import GATEWAY, Cluster
 from engine.cluster.words import GatewayConfig
+from engine.errors import NoSuchDevice
 from engine.jobs import Stage
 from engine.protocol import AttemptSpec, Done, ModelState, WorkerConfig
 from engine.worker_process import WorkerProcess
@@ -135,15 +136,27 @@ class WorkerPool:
 
 
 async def find_devices(wanted: Sequence[str]) -> list[str]:
-    """Resolve "auto" to every CUDA device, or the CPU. torch is asked in a child, and only where a device file is."""
-    if "auto" not in wanted:
-        return list(wanted)
-    if any(re.fullmatch(r"nvidia\d+", entry.name) for entry in Path("/dev").iterdir()):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "import torch; print(torch.cuda.device_count())", stdout=asyncio.subprocess.PIPE
-        )
-        out, _ = await process.communicate()
-        count = int(out) if out.strip().isdigit() else 0
-        if count:
-            return [f"cuda:{index}" for index in range(count)]
-    return ["cpu"]
+    """Resolve "auto" to every CUDA device, or the CPU. torch is asked in a child, and only where a device file is.
+    Raises `NoSuchDevice` for one that is not here."""
+    gpus = await _count_gpus() if set(wanted) - {"cpu"} else 0
+    there = [f"cuda:{index}" for index in range(gpus)]
+    if "auto" in wanted:
+        return there or ["cpu"]
+    named = ["cuda:0" if device == "cuda" else device for device in wanted]
+    for device in named:
+        if device not in (*there, "cpu"):
+            raise NoSuchDevice(
+                f"There is no device {device[:40]} here. There {'is' if not there else 'are'} "
+                f"{', '.join((*there, 'cpu'))}; “auto” takes the best."
+            )
+    return named
+
+
+async def _count_gpus() -> int:
+    if not any(re.fullmatch(r"nvidia\d+", entry.name) for entry in Path("/dev").iterdir()):
+        return 0
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import torch; print(torch.cuda.device_count())", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    return int(out) if out.strip().isdigit() else 0

@@ -34,7 +34,7 @@ async def separate_file(
     on_progress: Callable[[Stage, int], None],
 ) -> JobResult:
     """Separate `song` into the folder `out` (made if need be; files of the same name are replaced). Paths in the
-    result are those of the files. Raises `InputRefused` and `AttemptError` (and below)."""
+    result are those of the files. Raises `InputRefused`, `NoSuchDevice` and `AttemptError` (and below)."""
     if not song.is_file():
         raise InputRefused(f"{song} is a folder, not a song." if song.is_dir() else f"There is no file {song}.")
     try:
@@ -42,8 +42,8 @@ async def separate_file(
     except OSError as error:
         raise InputRefused(f"The folder {out} cannot be made: {error.strerror}. Choose another with --out.") from error
     limits = media_limits(settings)
-    found = await probe(song, limits)
     device = (await find_devices([device]))[0]
+    found = await probe(song, limits)
     with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
         config = worker_config(settings, device).model_copy(
             update={"data_dir": str(Path(work).absolute()), "storage": None}
@@ -76,17 +76,22 @@ async def separate_file(
         finally:
             await pool.stop()
         for file in (Path(work) / "done").iterdir():
-            await asyncio.to_thread(shutil.move, file, out / file.name)
-    return _placed(done.result, out)
+            await asyncio.to_thread(shutil.move, file, out / _own_name(file.name, spec.title))
+    return _placed(done.result, out, spec.title)
 
 
-def _placed(result: JobResult, out: Path) -> JobResult:
+def _own_name(name: str, title: str) -> str:
+    """The pictures have one name in all jobs, but here several songs may go into one folder."""
+    return f"{title} - {name}" if name in ("waveform.png", "peaks.json") else name
+
+
+def _placed(result: JobResult, out: Path, title: str) -> JobResult:
     stems = {name: {**info.model_dump(), "path": str(out / info.filename)} for name, info in result.stems}
     return result.model_copy(
         update={
             "output_dir": str(out),
             "stems": StemFiles.model_validate(stems),
-            "waveform_path": str(out / "waveform.png"),
-            "peaks_path": str(out / "peaks.json"),
+            "waveform_path": str(out / _own_name("waveform.png", title)),
+            "peaks_path": str(out / _own_name("peaks.json", title)),
         }
     )

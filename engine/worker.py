@@ -230,7 +230,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     if config.threads and config.device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
-    Worker(config, Wire(out), storage_of(config)).serve(sys.stdin.buffer)
+    try:
+        worker = Worker(config, Wire(out), storage_of(config))
+    except (RuntimeError, AssertionError) as error:  # torch, of a GPU that went away or a driver that changed
+        log.critical("the device %s cannot be opened: %s", config.device, f"{error}".partition("\n")[0])
+        os._exit(1)
+    worker.serve(sys.stdin.buffer)
     os._exit(0)  # threads deep in native code do not hold the process back
 
 

@@ -50,7 +50,9 @@ def test_separate_prints_the_result_as_json_and_the_progress_on_stderr(tmp_path:
         assert Path(info.path).parent == out and Path(info.path).stat().st_size == info.size
     assert "100%" in done.stderr
     left = sorted(path.name for path in out.iterdir() if path.suffix != ".flac")
-    assert left == ["peaks.json", "waveform.png"], "no scratch is left"
+    assert left == ["song - peaks.json", "song - waveform.png"], "no scratch is left, no name is taken"
+    assert result.waveform_path == str(out / "song - waveform.png") and Path(result.waveform_path).is_file()
+    assert result.peaks_path is not None and Path(result.peaks_path).is_file()
 
 
 def test_refused_input_exits_with_two_and_a_sentence(tmp_path: Path, models_dir: Path) -> None:
@@ -83,3 +85,12 @@ def test_models_list_names_every_model_and_check_loads_those_that_are_here(tmp_p
     checked = run(tmp_path / "data", models_dir, "models", "check")
     assert checked.returncode == 0, checked.stdout
     assert "loads" in checked.stdout and "diffq" in checked.stdout
+
+
+def test_a_device_that_is_not_there_is_told_in_one_sentence(tmp_path: Path, models_dir: Path) -> None:
+    make_song(tmp_path / "song.wav", seconds=1)
+    for device, here in (("cuda:9", "cuda:9"), ("tpu", "tpu")):
+        done = run(tmp_path / "data", models_dir, "separate", tmp_path / "song.wav", "--device", device)
+        assert done.returncode == 1
+        assert f"There is no device {here} here." in done.stderr and "“auto” takes the best" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -14,8 +14,8 @@ from engine.entity import new_job_id
 from engine.errors import AttemptTimedOut, BrokenAudio, WorkerDied, WorkerStalled
 from engine.jobs import Stage
 from engine.options import StemSeparationOptions
-from engine.pool import WorkerPool
-from engine.protocol import AttemptSpec, Done
+from engine.pool import LOCAL_WORKER, WorkerPool
+from engine.protocol import AttemptSpec, Done, WorkerConfig
 from tests.integration.conftest import PoolMaker
 
 
@@ -190,3 +190,16 @@ async def test_stopping_the_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp
     with pytest.raises(WorkerDied):
         await attempt
     assert all(pid is not None and gone(pid) for pid in pids)
+
+
+async def test_a_worker_whose_device_is_gone_says_so_in_one_line(tmp_path: Path) -> None:
+    config = WorkerConfig(
+        device="cuda:99", data_dir=str(tmp_path), cache_dir=str(tmp_path / "models"), model_memory_bytes=1 << 30,
+        heartbeat_s=0.1, decode_timeout_s=10.0, child_memory_bytes=1 << 30, input_bytes=1 << 20,
+    )  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        *LOCAL_WORKER, config.model_dump_json(), stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"the device cuda:99 cannot be opened: " in told and b"Traceback" not in told

@@ -53,16 +53,63 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("STEMIFY_WEB__PORT", "many"), ("STEMIFY_LIMITS__JOBS_PER_HOUR", "0"), ("STEMIFY_WORKERS__NO_SUCH", "1")],
+    ("name", "value", "sentence"),
+    [
+        ("WEB__PORT", "many", 'web.port (STEMIFY_WEB__PORT) must be a whole number, not "many".'),
+        ("WEB__PORT", "70000", 'web.port (STEMIFY_WEB__PORT) must be at most 65535, not "70000".'),
+        (
+            "LIMITS__JOBS_PER_HOUR",
+            "0",
+            'limits.jobs_per_hour (STEMIFY_LIMITS__JOBS_PER_HOUR) must be more than 0, not "0".',
+        ),
+        ("WORKERS__NO_SUCH", "1", "workers.no_such (STEMIFY_WORKERS__NO_SUCH) is no setting."),
+        (
+            "WORKERS__COMPILE",
+            "perhaps",
+            'workers.compile (STEMIFY_WORKERS__COMPILE) must be true or false, not "perhaps".',
+        ),
+        (
+            "WORKERS__PRECISION",
+            "fp8",
+            "workers.precision (STEMIFY_WORKERS__PRECISION) must be one of 'auto', 'fp32', 'tf32' or 'fp16', "
+            'not "fp8".',
+        ),
+        ("LOG__LEVEL", "loud", "log.level (STEMIFY_LOG__LEVEL) must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
+        ("STORAGE__URL", "ftp://x", "storage.url (STEMIFY_STORAGE__URL): give s3://bucket/folder"),
+    ],
 )
-def test_a_wrong_value_ends_the_start_with_a_sentence_that_names_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+def test_a_wrong_value_ends_the_start_with_a_sentence_that_names_it_and_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
 ) -> None:
-    monkeypatch.setenv(name, value)
+    monkeypatch.setenv(f"STEMIFY_{name}", value)
     with pytest.raises(SystemExit) as caught:
         load()
-    assert name.split("__")[-1].lower() in str(caught.value)
+    assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
+
+
+def test_every_wrong_value_has_its_sentence_and_no_secret_is_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[discord]\ntoken = 123456\n[web]\napi_tokens = "secret-one"\nport = 1.5\n[log]\nlevel = "info"\n')
+    monkeypatch.setenv("STEMIFY_CONFIG", str(own))
+    with pytest.raises(SystemExit) as caught:
+        load()
+    told = str(caught.value)
+    assert sorted(line.split()[0] for line in told.splitlines()) == ["discord.token", "web.port"]
+    assert "123456" not in told
+
+
+@pytest.mark.parametrize("text", [b"[web\n", b"port = \xff", b"web = 3"])
+def test_a_config_file_that_makes_no_sense_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_bytes(text)
+    monkeypatch.setenv("STEMIFY_CONFIG", str(own))
+    with pytest.raises(SystemExit) as caught:
+        load()
+    assert str(own) in str(caught.value) or "STEMIFY_WEB) must be a section" in str(caught.value)
 
 
 def test_a_config_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,312 @@
+"""The machine fails under the whole backend: real disks, signals, memory limits and a tiny model. What people see, what
+is tried again and what is kept; docs/faults.md is the table."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from config.settings import Settings, load
+from engine.backend import backend
+from engine.errors import StemifyError, StorageFailed
+from engine.jobs import Job, JobStatus, Stage
+from engine.options import StemSeparationOptions
+from engine.service import StemService, Submission, Upload
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+MIB = 1 << 20
+
+
+def mount(*arguments: object) -> None:
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 32 MiB."""
+    folder = tmp_path_factory.mktemp("disk")
+    mount("-t", "tmpfs", "-o", f"size={32 * MIB}", "tmpfs", folder)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder)
+    write_model(folder, "hdemucs_mmi", signature="bbbb1111")
+    write_model(folder, "mdx_extra", signature="cccc2222")
+    return folder
+
+
+class MovableClock:
+    def __init__(self) -> None:
+        self.off = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.off
+
+
+@pytest.fixture(scope="module")
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture(scope="module")
+def settings(data: Path, models: Path) -> Settings:
+    loaded = load(data_dir=data, models_dir=models)
+    workers = {"devices": ["cpu"], "threads": 1, "compile": False, "heartbeat_s": 0.5, "heartbeat_timeout_s": 6.0}
+    return loaded.model_copy(update={"workers": loaded.workers.model_copy(update=workers)})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(
+    settings: Settings, clock: MovableClock, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[StemService]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    patch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+    async with backend(settings, with_web=False, now=clock) as house:
+        async with asyncio.timeout(100):
+            while not (await house.service.snapshot()).usable_models:
+                await asyncio.sleep(0.05)
+        yield house.service
+    patch.undo()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def ann(service: StemService, clock: MovableClock, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """A user with a fresh quota, who leaves nothing on the small disk."""
+    name = f"discord:{request.node.name}"
+    yield name
+    clock.off = timedelta()
+    await service.delete_everything_of(name)
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("songs") / "song.wav"
+    make_song(path, seconds=5)
+    return path
+
+
+@pytest.fixture(scope="module")
+def short_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("songs") / "short.wav"
+    make_song(path, seconds=0.5)
+    return path
+
+
+async def ask(service: StemService, song: Path, owner: str, **options: object) -> str:
+    async def stream() -> AsyncIterator[bytes]:
+        yield song.read_bytes()
+
+    chosen = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
+    return (await service.submit(Submission(Upload(song.name, stream()), chosen, owner=owner))).job.id
+
+
+async def over(service: StemService, job_id: str) -> Job:
+    async with asyncio.timeout(100):
+        return [view async for view in service.watch(job_id)][-1].job
+
+
+async def until(service: StemService, job_id: str, there: Callable[[Job], bool]) -> None:
+    async with asyncio.timeout(60):
+        async for view in service.watch(job_id):
+            if there(view.job):
+                return
+            assert not view.job.is_over, view.job.error
+
+
+def separating(job: Job) -> bool:
+    return job.stage is Stage.SEPARATING and job.progress > 10
+
+
+def files_of(data: Path, job_id: str) -> list[str]:
+    return sorted(
+        str(path.relative_to(data))
+        for folder in ("jobs", "scratch")
+        for path in (data / folder).rglob("*")
+        if job_id in str(path) and path.is_file()
+    )
+
+
+def worker_pid(service: StemService) -> int:
+    pid = service._pool.workers[0].pid
+    assert pid is not None
+    return pid
+
+
+@contextmanager
+def ballast(data: Path, *, leaving_bytes: int) -> Iterator[None]:
+    """Somebody else fills the disk."""
+    path = data / "ballast"
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(data).free - leaving_bytes)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    mount("--bind", folder, folder)
+    try:
+        mount("-o", "remount,ro,bind", folder)
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# The disk.
+
+
+@pytest.mark.parametrize("leaving_mib", [2, 8])  # while it is read, while its stems are written
+async def test_a_full_disk_ends_the_job_with_a_sentence_keeps_the_song_and_can_be_tried_again(
+    service: StemService, data: Path, song: Path, short_song: Path, ann: str, leaving_mib: int
+) -> None:
+    earlier = await over(service, await ask(service, short_song, ann))
+    with ballast(data, leaving_bytes=leaving_mib * MIB):
+        job = await over(service, await ask(service, song, ann))
+        assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "disk_full", 1)
+        assert job.error is not None and "make room" in job.error
+        assert files_of(data, job.id) == [f"jobs/{job.id}/input"], "no half-written stem"
+    assert (await service.get(earlier.id)).job == earlier
+    again = await service.retry(job.id, by=ann)
+    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+
+
+async def test_a_disk_without_room_for_the_song_refuses_it_and_keeps_no_part(
+    service: StemService, data: Path, song: Path, ann: str
+) -> None:
+    before = sorted(data.rglob("*"))
+    with ballast(data, leaving_bytes=MIB), pytest.raises(StemifyError, match="disk of this machine is full"):
+        await ask(service, song, ann)
+    assert [path for path in sorted(data.rglob("*")) if path not in before and "sqlite" not in path.name] == []
+
+
+async def test_storage_that_refuses_is_tried_three_times_and_the_song_is_kept(
+    service: StemService, data: Path, short_song: Path, ann: str
+) -> None:
+    with read_only(data / "scratch"):
+        job = await over(service, await ask(service, short_song, ann))
+    assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "storage_failed", 3)
+    assert job.error == "The stems could not be stored. It was tried 3 times."
+    again = await service.retry(job.id, by=ann)
+    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+
+
+async def test_storage_that_refuses_once_costs_an_attempt_and_not_the_job(
+    service: StemService, data: Path, song: Path, ann: str
+) -> None:
+    job_id = await ask(service, song, ann)
+    with read_only(data / "jobs"):
+        await until(service, job_id, lambda job: job.attempt == 2)
+    job = await over(service, job_id)
+    assert job.status is JobStatus.COMPLETED and job.attempt in (2, 3)
+
+
+async def test_a_data_folder_that_cannot_be_written_refuses_and_stops_the_start_with_a_sentence(
+    service: StemService, settings: Settings, data: Path, short_song: Path, ann: str
+) -> None:
+    with read_only(data / "jobs"), pytest.raises(StorageFailed):
+        await ask(service, short_song, ann)
+    other = data / "elsewhere"
+    with read_only(other), pytest.raises(StorageFailed, match=r"elsewhere cannot be written: Read-only"):
+        async with backend(settings.model_copy(update={"data_dir": other}), with_web=False):
+            pass
+
+
+# The worker.
+
+
+async def test_a_worker_that_hangs_is_replaced_and_the_song_is_done_by_its_successor(
+    service: StemService, song: Path, ann: str
+) -> None:
+    job_id, hanging = await ask(service, song, ann), worker_pid(service)
+    await until(service, job_id, separating)
+    os.kill(hanging, signal.SIGSTOP)
+    job = await over(service, job_id)
+    assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
+    assert worker_pid(service) != hanging
+
+
+async def test_a_worker_without_memory_says_so_and_the_song_is_tried_again(
+    service: StemService, data: Path, song: Path, short_song: Path, ann: str
+) -> None:
+    await over(service, await ask(service, short_song, ann))  # all libraries are loaded
+    pid = worker_pid(service)
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    _, most = resource.prlimit(pid, resource.RLIMIT_AS)
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + MIB, most))
+    job_id = await ask(service, song, ann)
+    job = await over(service, job_id)
+    assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "out_of_memory", 3), job.error
+    assert job.error is not None and "Try a shorter song" in job.error
+    assert files_of(data, job.id) == [f"jobs/{job.id}/input"]
+    resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
+    again = await service.retry(job.id, by=ann)
+    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+    assert worker_pid(service) == pid, "the worker outlived it"
+
+
+# Models.
+
+
+async def test_a_damaged_model_file_fails_the_job_with_what_to_do_until_it_is_replaced(
+    service: StemService, models: Path, short_song: Path, ann: str
+) -> None:
+    file = models / "bbbb1111.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    job = await over(service, await ask(service, short_song, ann, model="hdemucs_mmi"))
+    assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_corrupt", 1)
+    assert job.error is not None and "delete and fetch it again" in job.error
+    file.write_bytes(whole)
+    again = await service.retry(job.id, by=ann)
+    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+
+
+async def test_a_model_file_that_is_gone_fails_the_job_with_what_to_do(
+    service: StemService, models: Path, short_song: Path, ann: str
+) -> None:
+    (models / "cccc2222.safetensors").unlink()
+    job = await over(service, await ask(service, short_song, ann, model="mdx_extra"))
+    assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_unavailable", 1)
+    assert job.error is not None and "mini needs no download" in job.error
+
+
+# The clock.
+
+
+@pytest.mark.parametrize("days", [-400, 1])
+async def test_a_clock_that_jumps_neither_loses_nor_delays_a_job(
+    service: StemService, clock: MovableClock, song: Path, short_song: Path, ann: str, days: int
+) -> None:
+    running = await ask(service, song, ann)
+    waiting = await ask(service, short_song, ann)
+    await until(service, running, separating)
+    clock.off += timedelta(days=days)
+    later = await ask(service, short_song, ann)
+    for job_id in (running, waiting, later):
+        assert (await over(service, job_id)).status is JobStatus.COMPLETED
+    listed = await service.list(ann)
+    assert {view.job.id for view in listed} == {running, waiting, later}
+    assert all(view.links for view in listed)
