@@ -101,6 +101,7 @@ class Attempts:
         saver = asyncio.create_task(self._save_progress(job.id))
         try:
             while True:
+                log.info("job %s attempt %s begins", job.id, job.attempt)
                 try:
                     job = await self._with_input(job)
                     done = await self._attempt(job, alone=suspect)
@@ -122,6 +123,7 @@ class Attempts:
             else:
                 await asyncio.shield(self.clear_scratch(job.id))
                 self.handed_back[job.id] = job.attempt
+                log.info("job %s attempt %s is handed back", job.id, job.attempt)
             raise
         except StoreFailed:
             raise
@@ -142,6 +144,7 @@ class Attempts:
             actual_duration=round(self._live.elapsed_s(job.id)),
         )
         if failed is not None:
+            log.info("job %s attempt %s failed: %s", job.id, failed.attempt, error.code)
             await self.clear(job.id, keep_input=not cancelled)
         else:
             await self._clear_if_over(job.id)
@@ -279,13 +282,13 @@ class Attempts:
     async def _complete(self, job: Job, done: Done) -> None:
         elapsed_s = self._live.elapsed_s(job.id)
         completed = await self._until_stored(
-            lambda: self._store.complete(job.id, job.attempt, done.result, round(elapsed_s))
+            job, lambda: self._store.complete(job.id, job.attempt, done.result, round(elapsed_s))
         )
         if completed is None:
             log.warning("job %s: attempt %s was lost before it was done", job.id, job.attempt)
             await self._clear_if_over(job.id)
             return
-        log.info("job %s completed in %.1f s, attempt %s", job.id, elapsed_s, job.attempt)
+        log.info("job %s attempt %s completed in %.1f s", job.id, job.attempt, elapsed_s)
         self.audio_seconds += done.input_duration_s
         self.processing_seconds += done.result.processing_time
         load_s = done.result.processing.model_load_time if done.result.processing is not None else 0
@@ -293,13 +296,18 @@ class Attempts:
             await self._learn(job, done.result.processing_time - load_s, done.input_duration_s)
         await self.clear(job.id, keep_attempt=job.attempt)
 
-    async def _until_stored(self, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
+    async def _until_stored(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
         """Finished stems are worth some patience with a store that is full or busy."""
         for pause_s in _STORE_PAUSES_S:
             try:
                 return await write()
             except StoreFailed as error:
-                log.error("a finished job cannot be stored yet: %s", error.detail or error.message)
+                log.error(
+                    "job %s attempt %s is done, but cannot be stored yet: %s",
+                    job.id,
+                    job.attempt,
+                    error.detail or error.message,
+                )
                 await asyncio.sleep(pause_s)
         return await write()
 

@@ -27,14 +27,26 @@ class _Plain(logging.Formatter):
         return redact(super().format(record))
 
 
+# Our lines name what they are about in these words; one place that reads them is simpler than two ways of writing.
+_JOB = re.compile(r"\bjob ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+_ATTEMPT = re.compile(r"\battempt (\d+)\b")
+
+
 class _JsonLines(logging.Formatter):
+    """One JSON object a line; `job` and `attempt` are fields of their own where the line names them."""
+
     def format(self, record: logging.LogRecord) -> str:
-        event = {
+        text = redact(record.getMessage())
+        event: dict[str, str | int] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "event": redact(record.getMessage()),
+            "event": text,
         }
+        if job := _JOB.search(text):
+            event["job"] = job[1]
+            if attempt := _ATTEMPT.search(text):
+                event["attempt"] = int(attempt[1])
         if record.exc_info:
             event["error"] = redact(self.formatException(record.exc_info))
         return json.dumps(event, ensure_ascii=False)

@@ -63,6 +63,7 @@ class WorkerConfig(BaseModel):
     decode_timeout_s: float
     child_memory_bytes: int
     input_bytes: int
+    json_lines: bool = False  # how it writes its log
 
 
 class Start(Message):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ __all__ = [
     "Upload",
     "WorkerSnapshot",
 ]
+
+log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 5.0
 
@@ -115,6 +118,7 @@ class StemService:
 
     async def _accepted(self, job: Job) -> JobView:
         """The job is stored and will be run: whatever happens here, the asker must not hear that it was refused."""
+        log.info("job %s accepted: %s, %s", job.id, job.model, job.options.quality)
         self._dispatcher.wake()
         try:
             return await self._views.of(job)
@@ -168,6 +172,7 @@ class StemService:
         await self._store.delete(job.id)  # it notes that the files must go, should we die right here
         await self._storage.delete_job(job.id)
         await self._store.forget_deletion(job.id)
+        log.info("job %s deleted", job.id)
         self._changed(job.id)
 
     async def delete_everything_of(self, owner: str) -> int:

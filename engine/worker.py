@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import SecretStr
 
 from engine.jobs import Stage
+from engine.logs import configure
 from engine.object_storage import open_storage
 from engine.protocol import (
     SECRET_VARIABLE,
@@ -183,7 +183,7 @@ class Worker:
                 os._exit(1)  # nothing works on it any more in this process; the parent starts another
             ours = self._raised_as_ours(error)
             if ours is not error:
-                log.error("attempt %s of job %s: %s", spec.attempt, spec.job_id, traceback.format_exc())
+                log.error("job %s attempt %s broke", spec.job_id, spec.attempt, exc_info=error)
             answer = Failed(
                 job_id=spec.job_id, attempt=spec.attempt, code=ours.code, message=ours.message, detail=ours.detail
             )
@@ -227,7 +227,7 @@ def main() -> None:
     # The protocol keeps the true stdout; whatever prints by mistake goes to stderr, which is the log.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    configure("INFO", json_lines=config.json_lines)
     if config.threads and config.device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.fake_discord import FakeDiscord
+from tests.acceptance.the_log import assert_gives_nothing_away
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,6 +84,8 @@ class RunningBot:
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             raise AssertionError(f"did not stop within 30 s:\n{self.log()}") from None
+        # Every log of every acceptance test is looked through.
+        assert_gives_nothing_away(self.log_path.read_text(), self.fake.bot_token, "interaction-token-")
         return code
 
     def script(self, **script: Any) -> None:

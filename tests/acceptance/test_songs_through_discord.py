@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -227,10 +226,6 @@ async def test_the_sixth_song_in_an_hour_is_told_when_to_come_back(house: House,
     await house.fake.until(lambda: len(house.fake.mentions_of(house.ann.user)) == 5, "the five others", 60)
 
 
-async def test_the_log_of_all_this_gives_nothing_away(house: House) -> None:
-    log = house.bot.log_path.read_text()
-    assert house.fake.bot_token not in log
-    assert "interaction-token-" not in log
-    assert re.search(r"[?&]s=[\w-]{10}", log) is None, "a signed link"
-    assert "Traceback" not in log, log
-    assert json.dumps(log)
+async def test_the_log_of_all_this_has_no_traceback(house: House) -> None:
+    """(That it gives nothing away is looked at in `RunningBot.stop`, for every test.)"""
+    assert "Traceback" not in house.bot.log_path.read_text()
