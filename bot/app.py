@@ -16,11 +16,12 @@ from discord.http import Route
 
 from bot import listen
 from bot.answers import guarded, refuse
-from bot.buttons import JobButton
-from bot.jobs import JobCommands, press
+from bot.buttons import EverythingButton, JobButton
+from bot.jobs import JobCommands, delete_everything, press
 from bot.listen import SplitButton, listen_command
 from bot.memory import Memory, Posting, PostingState
 from bot.progress import Progress
+from bot.removal import Removal
 from bot.stemify import stemify_command, stemify_menu
 from bot.wire import Wire
 from config.settings import Settings
@@ -62,6 +63,7 @@ class Stemify(discord.Client):
         self.listening: dict[int, str] = {}
         self.wire = Wire(self)
         self.progress = Progress(self)
+        self.removal = Removal(self)
         self.tree = Tree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
@@ -79,10 +81,11 @@ class Stemify(discord.Client):
         return self.user.id
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, SplitButton)
+        self.add_dynamic_items(JobButton, EverythingButton, SplitButton)
         self.listening = await self.memory.listening()
         self._left_over = await self.memory.unfinished()  # before any interaction can add to them
         await self._sync()
+        self.removal.forget_old_ones()
 
     async def _sync(self) -> None:
         """Tell Discord about the commands when they are not the ones it was told last."""
@@ -99,7 +102,8 @@ class Stemify(discord.Client):
 
     async def on_connect(self) -> None:
         left_over, self._left_over = self._left_over, []
-        await self.progress.resume(left_over)
+        self.removal.take_up([posting for posting in left_over if posting.state is PostingState.DELETING])
+        await self.progress.resume([posting for posting in left_over if posting.state is not PostingState.DELETING])
         await self.on_resumed()
 
     async def on_resumed(self) -> None:
@@ -120,10 +124,14 @@ class Stemify(discord.Client):
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         log.exception("event %s failed", event_method)
 
+    async def pressed_everything(self, interaction: discord.Interaction[Stemify], user_id: int) -> None:
+        await guarded(interaction, delete_everything(interaction, user_id))
+
     async def pressed(self, interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
         await guarded(interaction, press(interaction, action, job_id))
 
     async def close(self) -> None:
+        await self.removal.close()
         await self.progress.close()
         await super().close()
 

@@ -56,6 +56,39 @@ class ConfirmDelete(discord.ui.View):
         self.add_item(JobButton("forever", job_id, self.label, discord.ButtonStyle.danger))
 
 
+class EverythingButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"stemify:everything:(?P<user>[0-9]{1,20})"
+):
+    """Deletes all that one person has."""
+
+    def __init__(self, user_id: int) -> None:
+        super().__init__(
+            discord.ui.Button(
+                label="Delete everything for good",
+                style=discord.ButtonStyle.danger,
+                custom_id=f"stemify:everything:{user_id}",
+            )
+        )
+        self.user_id = user_id
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: discord.ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        return cls(int(match["user"]))
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        await interaction.client.pressed_everything(interaction, self.user_id)
+
+
+class ConfirmDeleteEverything(discord.ui.View):
+    """Under the question whether everything shall really go."""
+
+    def __init__(self, user_id: int) -> None:
+        super().__init__(timeout=None)
+        self.add_item(EverythingButton(user_id))
+
+
 def layout(card: Card, job_id: str) -> discord.ui.LayoutView:
     """The card as a message of components."""
     view = discord.ui.LayoutView(timeout=None)

@@ -12,8 +12,8 @@ import discord
 from discord import app_commands
 
 from bot.answers import acknowledge
-from bot.buttons import ConfirmDelete, layout
-from bot.cards import choice_name, deleted_card, job_card, job_line, job_list, read_only
+from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
+from bot.cards import choice_name, job_card, job_line, job_list, read_only
 from bot.memory import PostingState
 from bot.progress import show_over
 from bot.stemify import owner_of, posting_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LISTED = 15
+EVERYTHING = "everything"  # instead of a job's id
 QUICK_S = 0.15  # an answer that takes longer is deferred
 
 
@@ -144,18 +145,26 @@ async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> Non
     bot = interaction.client
     view = await bot.service.get(job_id)
     check_may_end(interaction, view)
-    await bot.service.delete(job_id, by=view.job.owner)
+    await bot.removal.job(view)
     await persist(lambda: interaction.edit_original_response(content="Deleted.", view=None))
-    posting = await bot.memory.posting(job_id)
-    for delivery in (await bot.memory.deliveries(job_id)).values():
-        if delivery.channel_id is not None and delivery.message_id is not None:
-            attached = bot.get_partial_messageable(delivery.channel_id).get_partial_message(delivery.message_id)
-            with suppress(discord.HTTPException):
-                await attached.delete()
-    if posting is not None and posting.message_id is not None:
-        with suppress(discord.HTTPException):
-            await bot.wire.show(posting, deleted_card())
-    await bot.memory.set_state(job_id, PostingState.DONE)
+
+
+async def ask_to_delete_everything(interaction: discord.Interaction[Stemify]) -> None:
+    text = (
+        "Delete **all your jobs** in every server, with all stems and songs, those that wait or run, and those that "
+        "you keep? This cannot be undone."
+    )
+    await _reply(interaction, text, view=ConfirmDeleteEverything(interaction.user.id))
+
+
+async def delete_everything(interaction: discord.Interaction[Stemify], user_id: int) -> None:
+    """What the button under that question does."""
+    await acknowledge(interaction)
+    if interaction.user.id != user_id:
+        raise NotAllowed
+    count = await interaction.client.removal.everything(user_id, owner_of(interaction.user))
+    text = f"Deleted: {count} job{'s'[: count != 1]}, and everything that belongs to {'them' if count != 1 else 'it'}."
+    await persist(lambda: interaction.edit_original_response(content=text, view=None))
 
 
 # Answers that only one person sees.
@@ -227,13 +236,24 @@ class JobCommands(app_commands.Group):
         text = f"Cancelled **{plain(view.job.title)}**." if view.job.was_cancelled else "It was over just before."
         await persist(lambda: interaction.edit_original_response(content=text))
 
-    @app_commands.command(description="Delete a job with its stems")
-    @app_commands.describe(job="One of your jobs")
+    @app_commands.command(description="Delete a job with its stems, or everything you have")
+    @app_commands.describe(job="One of your jobs, or everything")
     async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
-        await _ask_to_delete(interaction, job)
+        if job.strip().casefold() == EVERYTHING:
+            await ask_to_delete_everything(interaction)
+        else:
+            await _ask_to_delete(interaction, job)
+
+    @delete.autocomplete("job")
+    async def _all_or_everything(
+        self, interaction: discord.Interaction[Stemify], current: str
+    ) -> list[app_commands.Choice[str]]:
+        choices = await _choices(interaction, current, active_only=False)
+        if choices or current.casefold() in EVERYTHING:
+            choices = [*choices[:24], app_commands.Choice(name="Everything: all my jobs and stems", value=EVERYTHING)]
+        return choices
 
     @status.autocomplete("job")
-    @delete.autocomplete("job")
     async def _all(self, interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
         return await _choices(interaction, current, active_only=False)
 

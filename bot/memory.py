@@ -53,6 +53,7 @@ class PostingState(StrEnum):
     SUBMITTING = "submitting"  # written before the job is handed in
     FOLLOWING = "following"  # accepted; the message is kept current
     DONE = "done"  # final card shown and announced
+    DELETING = "deleting"  # the job goes, and what was posted about it
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,25 @@ class Memory:
     async def unfinished(self) -> list[Posting]:
         return await self._postings("state <> ?", (PostingState.DONE.value,))
 
+    async def postings_of(self, user_id: int) -> list[Posting]:
+        return await self._postings("user_id = ?", (user_id,))
+
+    async def done_before(self, at: float, *, limit: int) -> list[Posting]:
+        """The youngest first, so that a caller can go on from the last one."""
+        where = "state = ? AND created_at < ? ORDER BY created_at DESC LIMIT ?"
+        return await self._postings(where, (PostingState.DONE.value, at, limit))
+
+    async def drop_dead_tokens(self) -> None:
+        await self._database.execute("UPDATE posting SET token = NULL WHERE token_until < ?", (time.time(),))
+
     async def postings(self, job_ids: Iterable[str]) -> dict[str, Posting]:
         wanted = list(job_ids)
         marks = ",".join("?" * len(wanted))
         return {posting.job_id: posting for posting in await self._postings(f"job_id IN ({marks})", wanted)}
 
     async def _postings(self, where: str, values: Iterable[object]) -> list[Posting]:
-        query = f"SELECT * FROM posting WHERE {where} ORDER BY created_at"  # noqa: S608  # `where` is ours
+        order = "" if "ORDER BY" in where else " ORDER BY created_at"
+        query = f"SELECT * FROM posting WHERE {where}{order}"  # noqa: S608  # `where` is ours
         rows = await self._database.execute_fetchall(query, tuple(values))
         return [
             Posting(

@@ -92,6 +92,13 @@ class Progress:
                 raise
             log.info("could not say that job %s was never accepted: %s", posting.job_id, error)
 
+    async def leave(self, job_id: str) -> None:
+        """Follow a job no longer: nothing is shown or announced once this has returned."""
+        task = self._tasks.get(job_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:

@@ -35,6 +35,7 @@ from engine.quota import Quota
 from engine.retention import Sweeper
 from engine.service import StemService
 from engine.sources.youtube import Youtube
+from engine.steady_clock import SteadyClock
 from engine.store.lock import only_one
 from engine.store.rows import utc_now
 from engine.store.store import Caps, Store
@@ -126,7 +127,8 @@ async def backend(
         stack.push_async_callback(pool.stop)
         await dispatcher.start()
         stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s)
-        sweeping = asyncio.create_task(Sweeper(store, storage, now, settings.retention).run(), name="sweeper")
+        steady = SteadyClock(root / "clock.json", now)
+        sweeping = asyncio.create_task(Sweeper(store, storage, steady, settings.retention).run(), name="sweeper")
         stack.push_async_callback(_end, sweeping)
         if listening is not None:
             await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)

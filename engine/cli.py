@@ -1,4 +1,4 @@
-"""`python -m engine`: serve, separate, evaluate, models, demo."""
+"""`python -m engine`: serve, separate, evaluate, models, demo, backup, restore."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     pull = models.add_parser("pull", help="fetch weights ahead of time")
     pull.add_argument("names", nargs="*", metavar="NAME", help="default: htdemucs")
     models.add_parser("check", help="load every model that is here; say what is missing, and why")
+    save = commands.add_parser("backup", help="copy all jobs, keys and stems into a new folder, while the bot runs")
+    save.add_argument("folder", type=Path)
+    save.add_argument("--without-stems", action="store_true", help="leave out what can be separated again")
+    put_back = commands.add_parser("restore", help="put a backup into an empty data folder (STEMIFY_DATA_DIR)")
+    put_back.add_argument("folder", type=Path)
     return top
 
 
@@ -83,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(run_demo(settings, chosen.out))
         if chosen.command == "evaluate":
             return _evaluate(chosen)
+        if chosen.command in ("backup", "restore"):
+            return _backup_or_restore(settings, chosen)
         from engine.model_commands import run_model_command
 
         return run_model_command(settings, chosen)
@@ -108,6 +115,20 @@ async def _serve(settings: Settings) -> int:
         print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
         await stop.wait()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
+    return DONE
+
+
+def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
+    from engine.backup import back_up, restore
+
+    if chosen.command == "backup":
+        contents = back_up(settings.data_dir, chosen.folder, with_stems=not chosen.without_stems)
+        told = f"Backed up to {chosen.folder}"
+    else:
+        contents = restore(chosen.folder, settings.data_dir)
+        told = f"Restored into {settings.data_dir} as of {contents.made_at:%Y-%m-%d %H:%M} UTC"
+    size_mb = (sum(contents.databases.values()) + contents.file_bytes) / 1e6
+    print(f"{told}: {len(contents.databases)} databases, {contents.files} files, {size_mb:,.1f} MB")
     return DONE
 
 

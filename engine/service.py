@@ -176,10 +176,21 @@ class StemService:
         self._changed(job.id)
 
     async def delete_everything_of(self, owner: str) -> int:
-        """Delete all jobs of an owner, archived ones too; how many there were."""
+        """Delete all jobs of an owner, archived and kept ones too, and their place in the order of turns; how many
+        jobs there were. One that cannot be deleted does not save the others; its error is raised in the end."""
+        problem: StemifyError | None = None
         job_ids = await self._store.all_ids_of(owner)
         for job_id in job_ids:
-            await self.delete(job_id, by=owner)
+            try:
+                await self.delete(job_id, by=owner)
+            except NotFound:  # somebody was faster
+                continue
+            except StemifyError as error:
+                log.error("job %s could not be deleted: %s", job_id, error.detail or error.message)
+                problem = error
+        await self._store.forget_owner(owner)
+        if problem is not None:
+            raise problem
         return len(job_ids)
 
     async def keep(self, job_id: str, *, by: str) -> JobView:

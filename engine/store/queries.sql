@@ -140,6 +140,9 @@ DELETE FROM deletions WHERE job_id = :id;
 -- A claim that so many others have followed gives no place in the order any more.
 DELETE FROM owners WHERE pending = 0 AND running = 0 AND last_claim < (SELECT last FROM turns) - 1000;
 
+-- name: forget_owner
+DELETE FROM owners WHERE owner = :owner AND pending = 0 AND running = 0;
+
 -- name: over_since
 SELECT * FROM jobs INDEXED BY jobs_over
 WHERE status IN ('completed', 'failed') AND status = :status AND updated_at < :before ORDER BY updated_at LIMIT :limit;

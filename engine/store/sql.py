@@ -37,6 +37,7 @@ class Queries:
     deletions: str
     forget_deletion: str
     forget_idle_owners: str
+    forget_owner: str
     over_since: str
     briefs: str
     remove_archived: str

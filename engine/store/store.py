@@ -275,6 +275,10 @@ class Store:
         """Drop the turns of people who have not been here for a thousand claims."""
         await self.database.run(self._sql.forget_idle_owners)
 
+    async def forget_owner(self, owner: str) -> None:
+        """Drop the turns of somebody who has no job that waits or runs."""
+        await self.database.run(self._sql.forget_owner, {"owner": owner})
+
     async def briefs(self, job_ids: Sequence[str]) -> dict[str, Brief]:
         """Of those that are not archived."""
         rows = await self.database.read(self._sql.briefs, {"ids": json.dumps(list(job_ids))})

@@ -59,7 +59,7 @@ class RunningBot:
             )  # fmt: skip
         ready = asyncio.create_task(self.fake.gateway.ready.wait())
         gone = asyncio.create_task(self.process.wait())
-        await asyncio.wait({ready, gone}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({ready, gone}, timeout=120, return_when=asyncio.FIRST_COMPLETED)
         connected = ready.done()
         ready.cancel()
         gone.cancel()

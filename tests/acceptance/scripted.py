@@ -171,6 +171,12 @@ class ScriptedService(StemService):
         self._mine(job_id, by)
         self._path(job_id).unlink()
 
+    async def delete_everything_of(self, owner: str) -> int:
+        mine = await self.list(owner, limit=1000)
+        for view in mine:
+            await self.delete(view.job.id, by=owner)
+        return len(mine)
+
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None) -> JobView:
         old = self._mine(job_id, by)
         job = old.model_copy(update={

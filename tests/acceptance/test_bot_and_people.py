@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -132,6 +134,31 @@ async def test_jobs_can_be_listed_cancelled_and_deleted_by_command(stage: Stage)
     assert "cannot be undone" in await stage.private(question)
     await stage.ann.press(question.answer, "Delete for good")
     await stage.says(message, "Deleted")
+
+
+async def test_everything_that_somebody_has_goes_when_they_say_so_and_nothing_of_others(stage: Stage) -> None:
+    _, done = await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    of_bob = await stage.bob.answered(await stage.bob.slash(stage.songs, "stemify", file=SONG))
+    await stage.says(of_bob, "Links expire")
+    stage.bot.script(hold=["half"])
+    _, running = await stage.ask()
+    await stage.says(running, "**10 %**")
+    *_, choice = await stage.ann.complete(stage.songs, "job delete", "job", job="")
+    assert choice["name"].startswith("Everything")
+    question = await stage.ann.slash(stage.songs, "job delete", job=choice["value"])
+    assert "all your jobs" in await stage.private(question) and "Deleted" not in done.text
+    pressed = await stage.ann.press(question.answer, "Delete everything for good")
+    for message in (done, running):
+        await stage.says(message, "The stems and the song are gone")
+    await stage.true(lambda: announcement.deleted, "the attached stems to go too")
+    assert pressed.answer.text == "Deleted: 2 jobs, and everything that belongs to them."
+    assert "no jobs yet" in await stage.private(await stage.ann.slash(stage.songs, "job list"))
+    assert "Links expire" in of_bob.text
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory:
+        everybody = [row[0] for row in memory.execute("SELECT user_id FROM posting")]
+        assert stage.ann.user.id not in everybody and stage.bob.user.id in everybody
+    assert stage.fake.mentions_of(stage.ann.user) == [announcement], "a job that is deleted while it runs tells nobody"
 
 
 async def test_the_message_menu_splits_every_track_of_a_message(stage: Stage) -> None:

@@ -57,6 +57,22 @@ async def test_a_killed_bot_takes_its_jobs_up_again_and_announces_once(stage: St
     await stage.says(running, "Kept until you delete it.")
 
 
+async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stage) -> None:
+    _, message = await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    stage.fake.faults.append(Fault("DELETE", "/channels/", "reset", times=1000))
+    question = await stage.ann.press(message, "Delete now")
+    await stage.private(question)
+    pressed = await stage.ann.press(question.answer, "Delete for good")
+    await stage.true(lambda: pressed.original and pressed.answer.text == "Deleted.", "the job to be deleted")
+    await stage.bot.kill()
+    assert not announcement.deleted and "Split into" in message.text, "too fast to be killed in the middle"
+    stage.fake.faults.clear()
+    await stage.bot.start()
+    await stage.true(lambda: announcement.deleted, "the attached stems to go")
+    await stage.says(message, "The stems and the song are gone")
+
+
 @pytest.mark.parametrize("nonces", ["remembered", "forgotten"])
 async def test_killed_while_the_announcement_was_under_way_it_is_not_sent_twice(stage: Stage, nonces: str) -> None:
     stage.bot.script(hold=["end"])

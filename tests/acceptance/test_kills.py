@@ -36,7 +36,7 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
         await person.slash(fake.channel(band), "stemify", file=song, quality="fast")
         await asyncio.sleep(chance.uniform(0, 0.3))
     if chance.random() < 0.5:  # in the middle of the work
-        await fake.until(lambda: any(is_running(i.channel) for i in fake.interactions), "a job to run", 60)
+        await fake.until(lambda: any(is_running(i.channel) for i in fake.interactions), "a job to run", 600)
     await asyncio.sleep(chance.uniform(0, 1.5))
     workers = workers_of(bot)
     if workers and chance.random() < 0.5:
@@ -46,7 +46,7 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
         await bot.start()
 
 
-@pytest.mark.timeout(240 + 60 * KILLS)
+@pytest.mark.timeout(1200 + 60 * KILLS)
 async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     write_model(tmp_path / "models")
@@ -64,7 +64,7 @@ async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path) -> None:
             for _ in range(KILLS):
                 await ask_and_kill(bot, people, band, song, chance)
             rooms = [interaction.channel for interaction in fake.interactions]
-            await fake.until(lambda: all(is_settled(room) for room in rooms), "every job's end", 60 + 20 * KILLS)
+            await fake.until(lambda: all(is_settled(room) for room in rooms), "every job's end", 600 + 20 * KILLS)
             await asyncio.sleep(1)
             assert await bot.stop() == 0
     log = events(bot.log_path)

@@ -1,0 +1,123 @@
+"""What an operator does to a bot that works: stops it, backs it up, loses the disk, restores."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.fake_discord import FakeDiscord, Message, Person, Upload
+from tests.acceptance.running import ROOT, RunningBot
+from tests.acceptance.the_log import assert_jobs_go_forward_only, events
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def variables(folder: Path, **more: str) -> dict[str, str]:
+    write_model(folder / "models")
+    return {"STEMIFY_MODELS_DIR": str(folder / "models"), "STEMIFY_LOG__JSON_LINES": "true", **more}
+
+
+async def engine(bot: RunningBot, *arguments: object) -> str:
+    """`python -m engine …` on the bot's data folder, as an operator types it."""
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "engine", *map(str, arguments)],
+            cwd=ROOT, env={"STEMIFY_DATA_DIR": str(bot.folder), "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = await asyncio.to_thread(run)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def asked(fake: FakeDiscord, person: Person, song: Path) -> Message:
+    """A job that runs."""
+    upload = Upload(song.name, song.read_bytes())
+    interaction = await person.slash(fake.channel(fake.guilds[0]), "stemify", file=upload)
+    message = await person.answered(interaction)
+    await fake.until(lambda: "%" in message.text, "the job to run", 60)
+    return message
+
+
+def rows(data: Path) -> list[tuple[str, int]]:
+    with closing(sqlite3.connect(data / "stemify.sqlite3")) as store:
+        return store.execute("SELECT status, attempt FROM jobs ORDER BY created_at").fetchall()
+
+
+async def test_sigterm_hands_a_running_job_back_and_the_next_start_goes_on_with_it(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=30)
+    settings = variables(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5")
+    async with FakeDiscord() as fake:
+        fake.guild()
+        ann = Person(fake, "ann")
+        async with RunningBot(fake, tmp_path / "data", variables=settings) as bot:
+            message = await asked(fake, ann, tmp_path / "song.mp3")
+            began = time.monotonic()
+            assert await bot.stop() == 0
+            stopped_s = time.monotonic() - began
+            assert "Split into" not in message.text, "too fast to be interrupted"
+            assert rows(bot.folder) == [("processing", 1)]
+            assert list((bot.folder / "scratch").iterdir()) == []
+            await bot.start()
+            await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
+            await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
+            assert rows(bot.folder) == [("completed", 1)], "an orderly stop costs the job no attempt"
+    assert stopped_s < 10, "the grace, and what it takes to close"
+    (life,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
+    assert life == ["accepted", "begins", "is handed back", "begins", "completed"]
+    assert len(fake.mentions_of(ann.user)) == 1
+
+
+async def test_sigterm_lets_a_song_that_is_nearly_done_end(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=4)
+    async with FakeDiscord() as fake:
+        fake.guild()
+        ann = Person(fake, "ann")
+        async with RunningBot(fake, tmp_path / "data", variables=variables(tmp_path)) as bot:
+            await asked(fake, ann, tmp_path / "song.mp3")
+            assert await bot.stop() == 0
+            assert rows(bot.folder) == [("completed", 1)]
+            await bot.start()  # it may have had no time to tell
+            await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
+            await asyncio.sleep(0.5)
+    assert len(fake.mentions_of(ann.user)) == 1
+
+
+async def test_a_bot_whose_disk_is_lost_goes_on_from_the_backup(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=4)
+    make_song(tmp_path / "long.mp3", seconds=30)
+    async with FakeDiscord() as fake:
+        fake.guild()
+        ann, bob = Person(fake, "ann"), Person(fake, "bob")
+        async with RunningBot(fake, tmp_path / "data", variables=variables(tmp_path)) as bot:
+            await asked(fake, ann, tmp_path / "song.mp3")
+            await fake.until(lambda: fake.mentions_of(ann.user), "the first song's end", 60)
+            second = await asked(fake, bob, tmp_path / "long.mp3")
+            told = await engine(bot, "backup", tmp_path / "backup")
+            assert re.search(r"Backed up to .*: 2 databases, 8 files, [\d.]+ MB", told), told
+            assert "Split into" not in second.text, "too fast to be interrupted"
+            await bot.kill()
+            shutil.rmtree(bot.folder)
+            told = await engine(bot, "restore", tmp_path / "backup")
+            assert "2 databases, 8 files" in told
+            await bot.start()
+            await fake.until(lambda: fake.mentions_of(bob.user), "the second song's end", 200)
+            assert "Split into" in second.text
+            listed = await ann.slash(fake.channel(fake.guilds[0]), "job list")
+            assert "song" in (await ann.answered(listed)).text
+            await asyncio.sleep(0.5)
+    assert [len(fake.mentions_of(person.user)) for person in (ann, bob)] == [1, 1], "the first is not told again"
+    assert rows(tmp_path / "data") == [("completed", 1), ("completed", 2)]

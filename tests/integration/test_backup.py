@@ -1,0 +1,176 @@
+"""A backup that is taken while the bot works is whole, and what is restored from it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from engine.backup import BackupFailed, back_up, restore
+from engine.errors import AlreadyRunning
+from engine.jobs import Job, JobStatus
+from engine.store.lock import only_one
+from engine.store.store import Store
+from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+
+
+class House:
+    """A data folder with a store that is open, as while the bot serves."""
+
+    def __init__(self, data: Path, store: Store, clock: Clock) -> None:
+        self.data, self.store, self.clock = data, store, clock
+
+    def put(self, key: str, data: bytes = b"sound") -> None:
+        path = self.data / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    async def pending(self, owner: str = "discord:1") -> Job:
+        job = pending_job(owner, at=self.clock())
+        self.clock.move(seconds=1)
+        self.put(f"jobs/{job.id}/input", job.id.encode())
+        await self.store.add(job, NO_CAPS)
+        return job
+
+    async def completed(self, owner: str = "discord:1") -> Job:
+        await self.pending(owner)
+        job = await self.store.claim()
+        assert job is not None
+        for _, stem in result_of(job).stems:
+            self.put(stem.path, stem.path.encode())
+        done = await self.store.complete(job.id, 1, result_of(job), 1)
+        assert done is not None
+        (self.data / "jobs" / job.id / "input").unlink()
+        return done
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    clock = Clock()
+    store = await Store.open(tmp_path / "data" / "stemify.sqlite3", now=clock)
+    yield House(tmp_path / "data", store, clock)
+    await store.close()
+
+
+async def backed_up(house: House, target: Path, *, with_stems: bool = True) -> None:
+    await asyncio.to_thread(back_up, house.data, target, with_stems=with_stems)
+
+
+@contextlib.asynccontextmanager
+async def restored(source: Path, data: Path) -> AsyncIterator[Store]:
+    await asyncio.to_thread(restore, source, data)
+    store = await Store.open(data / "stemify.sqlite3")
+    yield store
+    await store.close()
+
+
+async def test_all_that_could_not_be_made_again_comes_back(house: House, tmp_path: Path) -> None:
+    archived, done, waiting = await house.completed(), await house.completed("discord:2"), await house.pending()
+    await house.store.archive_over(JobStatus.COMPLETED, done.updated_at)
+    assert not await house.store.briefs([archived.id]), "the first is in the archive"
+    house.put("keys/links.key", b"secret")
+    house.put("models/big.th")
+    house.put(f"scratch/{waiting.id}-a1/mix.raw")
+    with contextlib.closing(sqlite3.connect(house.data / "bot.sqlite3")) as bot:
+        bot.executescript("CREATE TABLE posting (job_id TEXT); INSERT INTO posting VALUES ('x');")
+    await backed_up(house, tmp_path / "backup")
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700, "it holds people's songs and a key"
+    shutil.rmtree(house.data / "jobs")  # nothing of the backup may hang on the original
+    async with restored(tmp_path / "backup", tmp_path / "new") as store:
+        assert [await store.get(job.id) for job in (archived, done, waiting)] == [archived, done, waiting]
+        assert await store.claim() is not None
+    new = tmp_path / "new"
+    assert (new / "jobs" / waiting.id / "input").read_bytes() == waiting.id.encode()
+    assert done.result is not None
+    for _, stem in done.result.stems:
+        assert (new / stem.path).read_bytes() == stem.path.encode()
+    assert (new / "keys/links.key").read_bytes() == b"secret"
+    with contextlib.closing(sqlite3.connect(new / "bot.sqlite3")) as bot:
+        assert bot.execute("SELECT * FROM posting").fetchall() == [("x",)]
+    assert not (new / "models").exists() and not (new / "scratch").exists(), "fetched, or made, again"
+
+
+async def test_a_small_backup_leaves_the_stems_out_and_keeps_the_songs_that_wait(house: House, tmp_path: Path) -> None:
+    await house.completed()
+    waiting = await house.pending()
+    await backed_up(house, tmp_path / "backup", with_stems=False)
+    files = [path.relative_to(tmp_path / "backup" / "jobs") for path in (tmp_path / "backup" / "jobs").rglob("*")]
+    assert [str(path) for path in files if path.name == "input"] == [f"{waiting.id}/input"]
+    assert not [path for path in files if path.suffix == ".mp3"]
+
+
+async def test_every_job_of_a_backup_that_is_taken_amid_the_work_has_what_it_needs(
+    house: House, tmp_path: Path
+) -> None:
+    """Jobs come, end, are archived and deleted all the while."""
+    stop = asyncio.Event()
+    alive: set[str] = set()
+    deleted: set[str] = set()
+
+    async def work() -> None:
+        while not stop.is_set():
+            await house.pending("discord:3")
+            done = await house.completed()
+            alive.add(done.id)
+            await house.store.archive_over(JobStatus.COMPLETED, done.updated_at - timedelta(seconds=5))
+            if done.updated_at.second % 3 == 0:
+                alive.discard(done.id)
+                deleted.add(done.id)
+                await house.store.delete(done.id)
+                shutil.rmtree(house.data / "jobs" / done.id)
+
+    working = asyncio.create_task(work())
+    before = []
+    for number in range(5):
+        await asyncio.sleep(0.05)
+        before.append(set(alive))
+        await backed_up(house, tmp_path / f"backup{number}")
+    stop.set()
+    await working
+    for number in range(5):
+        data = tmp_path / f"new{number}"
+        async with restored(tmp_path / f"backup{number}", data) as store:
+            assert (await store.counts())[JobStatus.PENDING] > 0
+            there = [*await store.all_ids_of("discord:1"), *await store.all_ids_of("discord:3")]
+            assert before[number] - deleted <= set(there)
+            for job_id in there:
+                job = await store.get(job_id)
+                assert job is not None
+                assert job.is_over or (data / "jobs" / job_id / "input").is_file(), "its song"
+
+
+async def test_what_is_no_whole_backup_is_not_put_back_and_nothing_is_overwritten(house: House, tmp_path: Path) -> None:
+    job = await house.completed()
+    await backed_up(house, tmp_path / "backup")
+    broken_off = shutil.copytree(tmp_path / "backup", tmp_path / "broken-off")
+    (broken_off / "backup.json").unlink()
+    damaged = shutil.copytree(tmp_path / "backup", tmp_path / "damaged")
+    with (damaged / "stemify.sqlite3").open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 8192)
+    for source, why in ((broken_off, "broken off"), (damaged, "damaged"), (tmp_path / "nowhere", "not a backup")):
+        with pytest.raises(BackupFailed, match=why):
+            restore(source, tmp_path / "new")
+    assert not (tmp_path / "new" / "stemify.sqlite3").exists()
+    with pytest.raises(BackupFailed, match="not empty"):
+        restore(tmp_path / "backup", house.data)
+    (tmp_path / "used").mkdir()
+    with only_one(tmp_path / "used" / "stemify.lock"), pytest.raises(AlreadyRunning):
+        restore(tmp_path / "backup", tmp_path / "used")
+    assert await house.store.get(job.id) == job
+
+
+async def test_a_backup_has_a_new_folder_outside_of_the_data(house: House, tmp_path: Path) -> None:
+    await backed_up(house, tmp_path / "backup")
+    for target, why in ((tmp_path / "backup", "there already"), (house.data / "backup", "inside the data folder")):
+        with pytest.raises(BackupFailed, match=why):
+            back_up(house.data, target)
+    with pytest.raises(BackupFailed, match="nothing to back up"):
+        back_up(tmp_path / "empty", tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,38 @@
+"""The bot forgets what is over for long, and nothing else."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from bot.memory import Memory, Posting, PostingState
+
+DAY_S = 86_400
+
+
+async def test_only_what_is_done_and_old_is_offered_to_be_forgotten_youngest_first(tmp_path: Path) -> None:
+    memory = await Memory.open(tmp_path / "bot.sqlite3")
+    ages = {"fresh": 1, "old": 100, "older": 200, "running": 300}
+    for name in ages:
+        await memory.add(Posting(name, user_id=1, channel_id=2, token="secret", token_until=time.time() + 60))
+        await memory.set_state(name, PostingState.FOLLOWING if name == "running" else PostingState.DONE)
+    with closing(sqlite3.connect(tmp_path / "bot.sqlite3")) as database, database:
+        for name, days in ages.items():
+            database.execute("UPDATE posting SET created_at = created_at - ? WHERE job_id = ?", (days * DAY_S, name))
+    found = await memory.done_before(time.time() - 90 * DAY_S, limit=1)
+    assert [posting.job_id for posting in found] == ["old"]
+    found = await memory.done_before(found[-1].created_at, limit=1)
+    assert [posting.job_id for posting in found] == ["older"]
+    await memory.close()
+
+
+async def test_a_token_that_opens_nothing_any_more_is_not_kept(tmp_path: Path) -> None:
+    memory = await Memory.open(tmp_path / "bot.sqlite3")
+    await memory.add(Posting("dead", user_id=1, channel_id=2, token="secret", token_until=time.time() - 1))
+    await memory.add(Posting("alive", user_id=1, channel_id=2, token="secret", token_until=time.time() + 60))
+    await memory.drop_dead_tokens()
+    postings = await memory.postings(["dead", "alive"])
+    assert (postings["dead"].token, postings["alive"].token) == (None, "secret")
+    await memory.close()
