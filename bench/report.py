@@ -70,3 +70,27 @@ def _draw(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> None:
         pen.rectangle((left, top, max(end, left + 1), top + row - 10), fill="#3b6ea5")
         pen.text((max(end, left + 1) + 8, top + 4), f"{value:.3g} {unit}", fill="black", font=font)
     image.save(path)
+
+
+def draw_lines(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, path: Path) -> Path:
+    """Each line with a scale of its own, from 0 up; one below the other over the same `across`."""
+    font = ImageFont.load_default(size=16)
+    width, height, left, gap = 1000, 220, 70, 50
+    image = Image.new("RGB", (width, (height + gap) * len(lines) + 30), "white")
+    pen = ImageDraw.Draw(image)
+    end = max(x for points in lines.values() for x, _ in points) or 1.0
+    for number, (label, points) in enumerate(lines.items()):
+        bottom = (height + gap) * (number + 1) - 10
+        top = max(y for _, y in points) or 1.0
+
+        def place(x: float, y: float, bottom: int = bottom, top: float = top) -> tuple[float, float]:
+            return left + (width - left - 20) * x / end, bottom - height * y / top
+
+        pen.text((left, bottom - height - 26), label, fill="black", font=font)
+        pen.line((place(0, top), place(0, 0), place(end, 0)), fill="#999999")
+        pen.text((10, bottom - height - 8), f"{top:.0f}", fill="black", font=font)
+        pen.text((10, bottom - 10), "0", fill="black", font=font)
+        pen.line([place(x, y) for x, y in points], fill="#3b6ea5", width=2)
+    pen.text((width - 160, image.height - 24), f"{end:.0f} {across}", fill="black", font=font)
+    image.save(path)
+    return path

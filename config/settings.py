@@ -59,6 +59,8 @@ class Web(Section):
     api_tokens: Annotated[list[SecretStr], NoDecode]
     link_lifetime_days: int = Field(gt=0)
     cdn_url: str | None = None  # what links to files start with; a CDN that pulls from public_url
+    event_streams: int = Field(gt=0)
+    event_streams_per_address: int = Field(gt=0)
 
     _no_url = field_validator("public_url", "cdn_url", mode="before")(_blank_is_none)
     _split_proxies = field_validator("trusted_proxies", "api_tokens", mode="before")(_split)
@@ -70,6 +72,7 @@ class Limits(Section):
     queued_per_scope: int = Field(gt=0)
     queued_total: int = Field(ge=100)
     input_bytes: int = Field(gt=0)
+    free_disk_bytes: int = Field(ge=0)
     input_duration_s: float = Field(gt=0)
 
 

@@ -233,6 +233,7 @@ def _intake_limits(settings: Settings) -> IntakeLimits:
         caps=Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total),
         cdn_hosts=tuple(settings.discord.cdn_hosts),
         links_enabled=settings.youtube.enabled,
+        free_disk_bytes=limits.free_disk_bytes,
     )
 
 

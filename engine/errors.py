@@ -165,6 +165,13 @@ class QueueFull(ComeBackLater):
     code = "queue_full"
 
 
+class ShortOfRoom(ComeBackLater):
+    """This machine is short of disk space and takes no new songs until there is room again. Ask whoever runs this bot
+    to make some, then try again."""
+
+    code = "short_of_room"
+
+
 class NotFound(StemifyError):
     """There is no such job, or it is not yours."""
 

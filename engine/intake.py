@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,15 @@ import aiohttp
 import aiosqlite
 
 from engine.entity import new_job_id
-from engine.errors import AlreadyAccepted, LinksNotYet, ModelUnavailable, NotPossibleNow, StorageFailed, TooLarge
+from engine.errors import (
+    AlreadyAccepted,
+    LinksNotYet,
+    ModelUnavailable,
+    NotPossibleNow,
+    ShortOfRoom,
+    StorageFailed,
+    TooLarge,
+)
 from engine.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs import InputType, Job, JobStatus
 from engine.media.limits import MediaLimits
@@ -32,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _PROBES_AT_ONCE = 2
 _LIVING_RETRIES = "SELECT count(*) FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed'"
+_LOOK_FOR_ROOM_S = 600.0
 _GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
 
 
@@ -82,6 +92,7 @@ class IntakeLimits:
     caps: Caps
     cdn_hosts: tuple[str, ...]
     links_enabled: bool
+    free_disk_bytes: int = 0  # with less room than this nothing is accepted
 
 
 class Intake:
@@ -110,6 +121,7 @@ class Intake:
         """The stored job. Raises `InputRefused`, `ComeBackLater` (and below) or `ModelUnavailable`; then nothing is
         left of the request and no quota is spent."""
         self._check_model(submission.options.model)
+        await asyncio.to_thread(self._check_room)
         await self._quota.check(submission.owner)
         job_id = submission.job_id or new_job_id(self._now())
         if submission.job_id and await self._store.get(job_id) is not None:
@@ -136,6 +148,7 @@ class Intake:
         if old.status is not JobStatus.FAILED:
             raise NotPossibleNow("Only a job that failed can be tried again.")
         self._check_model(old.model)
+        await asyncio.to_thread(self._check_room)
         job_id, now = fresh_id or new_job_id(self._now()), self._now()
         source = old.input_source
         if old.input_type is InputType.FILE_UPLOAD:
@@ -183,6 +196,13 @@ class Intake:
         state = self._pool.models.get(name)
         if state is not None and state.state == "unavailable":
             raise ModelUnavailable(f"The model {name} cannot be used here: {state.reason}")
+
+    def _check_room(self) -> None:
+        """A disk that is nearly full is for the jobs that were accepted, and for the database."""
+        free_bytes = shutil.disk_usage(self._storage.root).free
+        if free_bytes < self._limits.free_disk_bytes:
+            log.error("a song was refused: %d MiB are free in %s", free_bytes >> 20, self._storage.root)
+            raise ShortOfRoom(retry_after_s=_LOOK_FOR_ROOM_S)
 
     async def _job_of_link(self, job_id: str, submission: Submission, link: Link) -> Job:
         video = parse_link(link.text)

@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
 
 from aiohttp import web
 
 from engine.errors import NotFound
 from engine.jobs import JobView
 from engine.web.api import readable_job
-from engine.web.keys import CLOSING, SERVICE
+from engine.web.keys import ACCESS, CLOSING, SERVICE, SETTINGS
+from engine.web.refusals import TooManyStreams
 from engine.web.responses import job_event, wire
 
 KEEP_ALIVE_S = web.AppKey("keep_alive_s", float)
 _LAST_ID = "over"
 _RECONNECT_MS = 3000
 _SLOW_READER_S = 30.0
+_COME_BACK_S = 60.0
+
+
+class Streams:
+    """How many there are, of each address and in all. Each holds memory and a watcher for as long as its reader likes,
+    so there is an end to them."""
+
+    def __init__(self, *, in_all: int, per_address: int) -> None:
+        self._in_all, self._per_address = in_all, per_address
+        self._open: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def one_more(self, address: str) -> Iterator[None]:
+        """Raises `TooManyStreams`."""
+        if self._open[address] >= self._per_address or self._open.total() >= self._in_all:
+            raise TooManyStreams(retry_after_s=_COME_BACK_S)
+        self._open[address] += 1
+        try:
+            yield
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
+
+
+STREAMS = web.AppKey("streams", Streams)
 
 
 def add_routes(app: web.Application) -> None:
+    settings = app[SETTINGS].web
+    app[STREAMS] = Streams(in_all=settings.event_streams, per_address=settings.event_streams_per_address)
     app.router.add_get("/api/jobs/{job_id}/events", events, allow_head=False)
 
 
@@ -29,6 +59,11 @@ async def events(request: web.Request) -> web.StreamResponse:
     view = await readable_job(request)
     if view.job.is_over and request.headers.get("Last-Event-ID") == _LAST_ID:
         return web.Response(status=204)
+    with request.app[STREAMS].one_more(request.app[ACCESS].owner(request)):
+        return await _stream(request, view.job.id)
+
+
+async def _stream(request: web.Request, job_id: str) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
@@ -39,7 +74,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     with contextlib.suppress(ConnectionError, TimeoutError):  # the reader went away, or stopped reading
         await _write(response, f"retry: {_RECONNECT_MS}\n\n")
-        await _follow(request, response, view.job.id)
+        await _follow(request, response, job_id)
         await response.write_eof()
     return response
 

@@ -41,7 +41,7 @@ _SENTENCES: dict[int, str] = {
     416: "The file is shorter than that",
     421: "Not a name of this server",
     422: "Understood, and refused: the options, a model that cannot be used here, the link or the audio",
-    429: "Too many jobs; Retry-After says when to come back",
+    429: "Too many jobs, or streams, or too little room on the disk; Retry-After says when to come back",
     500: "A defect",
     503: "Something is missing that may come back: the store or the disk",
 }
@@ -189,7 +189,7 @@ def _events() -> Schema:
         },
         "204": {"description": "The request's Last-Event-ID says that it knows how the job ended"},
     }
-    return _operation("watchJob", "Follow a job", {**good, **_errors(401, 404)})
+    return _operation("watchJob", "Follow a job", {**good, **_errors(401, 404, 429)})
 
 
 def _zip() -> Schema:

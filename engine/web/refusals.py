@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.errors import InputRefused, StemifyError
+from engine.errors import ComeBackLater, InputRefused, StemifyError
 
 
 class BadRequest(InputRefused):
@@ -21,6 +21,12 @@ class UploadTooSlow(BadRequest):
     """The upload stood still for too long and was given up. Please send the file again."""
 
     code = "upload_too_slow"
+
+
+class TooManyStreams(ComeBackLater):
+    """Too many pages are watching songs at once from where you are. Close some of them, then load this one again."""
+
+    code = "too_many_streams"
 
 
 class NoToken(StemifyError):

@@ -138,9 +138,12 @@ async def test_a_running_job_is_cancelled_within_two_seconds_and_leaves_nothing(
     before = set(house.files())
     _, message = await house.ask(tmp_path / "song.mp3", quality="best", model="htdemucs")
     await house.fake.until(lambda: "Separating" in message.text, "the job to run", 60)
+    listed = await house.ann.slash(house.songs, "job list")
+    await house.ann.answered(listed)
+    quick_s = time.time() - listed.sent_at  # what an answer takes that waits for nothing; on a busy machine seconds
     pressed = await house.ann.press(message, "Cancel")
     await house.fake.until(lambda: "Cancelled." in message.text, "the end")
-    assert time.time() - pressed.sent_at < 10  # two seconds on an idle machine
+    assert time.time() - pressed.sent_at < 2 + 3 * quick_s
     assert set(house.files()) - before == set(), "neither scratch, nor stems, nor the song itself"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine.backup import BackupFailed, back_up, restore
-from engine.errors import AlreadyRunning
 from engine.jobs import Job, JobStatus
+from engine.store.errors import AlreadyRunning
 from engine.store.lock import only_one
 from engine.store.store import Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of

@@ -11,14 +11,15 @@ from uuid import uuid4
 
 import pytest
 
-from config.settings import Retention
+from config.settings import Retention, load
+from engine.backend import backend
 from engine.entity import new_job_id
 from engine.errors import StorageFailed
 from engine.jobs import Job, JobStatus
 from engine.retention import Sweeper
 from engine.storage import Storage
 from engine.store.store import Store
-from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 SETTINGS = Retention(completed_days=30, failed_days=7, stems_days=90, sweep_interval_s=0.01)
 DECOYS = (
@@ -322,3 +323,19 @@ async def test_the_sweeper_goes_on_after_a_sweep_that_failed(house: House) -> No
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert await house.store.get(job.id) == job
+
+
+async def test_a_machine_that_comes_up_years_ahead_deletes_nothing(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The whole backend, as it is wired."""
+    job = await house.completed()
+    await house.store.close()
+    settings = load(data_dir=house.root, retention={"sweep_interval_s": 0.05}, workers={"devices": ["cpu"]})
+    clock = Clock(START + timedelta(days=5000))
+    caplog.set_level("INFO", "engine.retention")
+    async with asyncio.timeout(30), backend(settings, with_web=False, now=clock) as opened:
+        while caplog.text.count("swept") < 2:
+            await asyncio.sleep(0.01)
+        assert (await opened.service.get(job.id)).job == job
+    assert house.keys(job) == {"a1/vocals.mp3"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from engine.errors import (
     NotFound,
     NotPossibleNow,
     QuotaExceeded,
+    ShortOfRoom,
     TooLarge,
     TooLong,
 )
@@ -36,6 +38,7 @@ from tests.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BOB = "discord:bob"
+OPTIONS = StemSeparationOptions()
 
 
 @pytest.fixture
@@ -247,6 +250,23 @@ async def test_the_sixth_job_of_an_hour_is_refused_with_the_time_to_come_back(
         await service.submit(submission(song, ann))
     assert 0 < caught.value.retry_after_s <= 3600
     await service.submit(submission(song, BOB))
+
+
+async def test_a_disk_that_is_nearly_full_is_left_to_the_jobs_that_were_accepted(
+    ann: str, service: StemService, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song = tmp_path / "song.wav"
+    make_song(song, seconds=1)
+    more_than_there_is = replace(service._intake._limits, free_disk_bytes=2**62)
+    monkeypatch.setattr(service._intake, "_limits", more_than_there_is)
+    job_id = new_job_id()
+    for asked in (submission(song, ann, job_id=job_id), Submission(Link("https://youtu.be/dQw4w9WgXcQ"), OPTIONS, ann)):
+        with pytest.raises(ShortOfRoom, match="short of disk space"):
+            await service.submit(asked)
+    assert [path for path in everything_in(settings) if job_id in path] == []
+    monkeypatch.undo()
+    view = await finished(service, (await service.submit(submission(song, ann))).job.id)
+    assert view.job.status is JobStatus.COMPLETED
 
 
 async def test_only_its_owner_may_touch_a_job(ann: str, service: StemService, tmp_path: Path) -> None:

@@ -144,3 +144,17 @@ async def test_a_defect_in_the_stream_cuts_it_rather_than_lie(house: WebHouse) -
         with pytest.raises(aiohttp.ClientPayloadError):
             await anext(coming)
     await nobody_watches(house)
+
+
+async def test_nobody_can_hold_the_server_with_streams_that_they_do_not_read(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, event_streams_per_address=2) as house:
+        job_id = await house.job()
+        url = f"/api/jobs/{job_id}/events"
+        async with house.client.get(url) as first, house.client.get(url) as second:
+            assert (first.status, second.status) == (200, 200)
+            async with house.client.get(url) as refused:
+                assert (refused.status, refused.headers["Retry-After"]) == (429, "60")
+                assert (await refused.json())["error"]["code"] == "too_many_streams"
+        await nobody_watches(house)
+        async with house.client.get(url) as again:
+            assert again.status == 200, "a stream that has ended makes room"

@@ -1,0 +1,110 @@
+"""500 jobs of 100 people at once, through the bot and the API, with a tiny model: `python -m bench.load`.
+
+The fake Discord, with its rate limits, runs in this process; the bot is a process of its own. What is measured: how
+soon commands are acknowledged, the memory of the main process all the while (a picture), 429s, whether the order was
+fair, whether anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.report import OUT, draw_lines, machine, table
+from tests.acceptance.crowd import VARIABLES, Crowd, busiest_minute, furthest_ahead, percentile
+from tests.acceptance.fake_discord import FakeDiscord
+from tests.acceptance.running import RunningBot
+from tests.acceptance.the_log import assert_jobs_go_forward_only, events
+from tests.songs import make_song
+from tests.tiny_models import write_model
+
+MIB = 2**20
+PATIENCE_S = 4 * 3600.0
+
+
+async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dict[str, Any]]:
+    """The crowd, and its figures."""
+    write_model(folder / "models")
+    make_song(folder / "song.mp3", seconds=chosen.seconds)
+    async with FakeDiscord() as fake:
+        fake.guild()
+        variables = {**VARIABLES, "STEMIFY_MODELS_DIR": str(folder / "models")}
+        async with RunningBot(fake, folder / "data", variables=variables) as bot:
+            on_api = round(chosen.people * 0.4)
+            crowd = Crowd(
+                bot,
+                folder / "song.mp3",
+                on_discord=chosen.people - on_api,
+                on_api=on_api,
+                songs_each=chosen.songs,
+                patience_s=PATIENCE_S,
+            )
+            await crowd.brings_everything()
+    lives = assert_jobs_go_forward_only(events(bot.log_path))
+    completed = sum(life[-1] == "completed" for life in lives.values())
+    return crowd, {
+        "jobs": crowd.songs,
+        "people": chosen.people,
+        "completed": completed,
+        "lost": crowd.songs - len(crowd.served),
+        "mentions": sum(len(fake.mentions_of(person.user)) for person, _ in crowd.people),
+        "ack_p50_ms": round(percentile(crowd.acks_s, 0.5) * 1000),
+        "ack_p99_ms": round(percentile(crowd.acks_s, 0.99) * 1000),
+        "ack_max_ms": round(crowd.acks_s[-1] * 1000),
+        "api_202_p50_s": round(percentile(crowd.answers_s, 0.5), 2),
+        "api_202_p99_s": round(percentile(crowd.answers_s, 0.99), 2),
+        "furthest_ahead": furthest_ahead(crowd.served),
+        "429_in_all": len(fake.rate_limited()),
+        "429_worst_minute": busiest_minute(fake),
+        "took_s": round(crowd.took_s),
+        **memory(crowd),
+    }
+
+
+def memory(crowd: Crowd) -> dict[str, float]:
+    """MiB of the main process: at the start, with all songs queued, and while the first and the last fifth of the jobs
+    ended."""
+    size = [sample.resident_bytes / MIB for sample in crowd.samples]
+    over = [sample.over for sample in crowd.samples]
+    working = [at for at, done in enumerate(over) if 0 < done < crowd.songs]
+    fifth = max(1, len(working) // 5)
+    first, last = working[:fifth] or [0], working[-fifth:] or [-1]
+    return {
+        "rss_start_mib": round(size[0]),
+        "rss_queued_mib": round(size[first[0]]),
+        "rss_first_fifth_mib": round(median(size[at] for at in first)),
+        "rss_last_fifth_mib": round(median(size[at] for at in last)),
+        "rss_peak_mib": round(max(size)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--people", type=int, default=100)
+    parser.add_argument("--songs", type=int, default=5, help="of each")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of the song")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        crowd, figures = asyncio.run(measured(Path(folder), chosen))
+    print(table("load", [{"figure": name, "value": value} for name, value in figures.items()]))
+    OUT.mkdir(exist_ok=True)
+    samples = [(round(each.at_s, 1), each.resident_bytes, each.over) for each in crowd.samples]
+    data = {"machine": machine(), "figures": figures, "samples": samples}
+    (OUT / "load.json").write_text(json.dumps(data) + "\n")
+    lines = {
+        "main process, MiB": [(each.at_s, each.resident_bytes / MIB) for each in crowd.samples],
+        "jobs that are over": [(each.at_s, float(each.over)) for each in crowd.samples],
+    }
+    print(draw_lines(lines, "seconds", OUT / "load.png"))
+    if figures["lost"] or figures["completed"] != crowd.songs:
+        sys.exit("not every job was completed")
+
+
+if __name__ == "__main__":
+    main()
