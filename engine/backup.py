@@ -12,7 +12,8 @@ then is not announced again), then the other files (a result's are there before 
     jobs/<id>/input               songs that still wait, run, or may be tried again
     jobs/<id>/a<attempt>/         stems, unless they were left out
 
-Models are not in it: they are fetched again. It holds people's songs and the key of their links: it is made readable
+Where songs and stems lie in object storage, they stay there (a bucket has versions of its own): only the databases and
+keys are copied. Models are not in it: they are fetched again. It holds people's songs and the key of their links: it is made readable
 for its owner alone.
 """
 
@@ -64,9 +65,9 @@ class Contents(BaseModel):
     with_stems: bool
 
 
-def back_up(data: Path, target: Path, *, with_stems: bool = True) -> Contents:
+def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bool = True) -> Contents:
     """Copy what is in the data folder into the new folder `target`, whole or not at all; whether a bot serves
-    meanwhile makes no difference. Raises `BackupFailed`."""
+    meanwhile makes no difference. `songs_here`: songs and stems lie in the data folder. Raises `BackupFailed`."""
     if not (data / HOT).is_file():
         raise BackupFailed(f"There is nothing to back up: no {HOT} in {data}. Set STEMIFY_DATA_DIR.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -77,7 +78,7 @@ def back_up(data: Path, target: Path, *, with_stems: bool = True) -> Contents:
     try:
         shutil.rmtree(part, ignore_errors=True)  # of one that was broken off
         part.mkdir(mode=0o700, parents=True)
-        databases = {HOT: _copy_jobs(data, part)}
+        databases = {HOT: _copy_jobs(data, part, songs_here)}
         databases |= {name: _copy_database(data / name, part / name) for name in _other_databases(data)}
         for key in _files(data, with_stems):
             _copy(data / key, part / key)
@@ -128,14 +129,14 @@ def restore(source: Path, data: Path) -> Contents:
     return contents
 
 
-def _copy_jobs(data: Path, part: Path) -> int:
+def _copy_jobs(data: Path, part: Path, songs_here: bool) -> int:
     """The hot database, and the song of every job in it that is not over. One that ended while its song was still to
     be copied has no song any more: then the database is copied again, in which it has ended, too."""
     for _ in range(_TRIES):
         size_bytes = _copy_database(data / HOT, part / HOT)
         with closing(_opened(part / HOT)) as copy:
             songs = [f"jobs/{row[0]}/input" for row in copy.execute(_SONGS_NEEDED)]
-        missing = [song for song in songs if not _copy(data / song, part / song)]
+        missing = [song for song in songs if songs_here and not _copy(data / song, part / song)]
         if not missing:
             break
     else:

@@ -122,7 +122,12 @@ def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
     from engine.backup import back_up, restore
 
     if chosen.command == "backup":
-        contents = back_up(settings.data_dir, chosen.folder, with_stems=not chosen.without_stems)
+        contents = back_up(
+            settings.data_dir,
+            chosen.folder,
+            with_stems=not chosen.without_stems,
+            songs_here=settings.storage.url is None,
+        )
         told = f"Backed up to {chosen.folder}"
     else:
         contents = restore(chosen.folder, settings.data_dir)
