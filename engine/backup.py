@@ -13,8 +13,8 @@ then is not announced again), then the other files (a result's are there before 
     jobs/<id>/a<attempt>/         stems, unless they were left out
 
 Where songs and stems lie in object storage, they stay there (a bucket has versions of its own): only the databases and
-keys are copied. Models are not in it: they are fetched again. It holds people's songs and the key of their links: it is made readable
-for its owner alone.
+keys are copied. Models are not in it: they are fetched again. It holds people's songs and the key of their links: it is
+made readable for its owner alone.
 """
 
 from __future__ import annotations
