@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import backup
 from engine.backup import BackupFailed, back_up, restore
 from engine.jobs import Job, JobStatus
 from engine.store.errors import AlreadyRunning
@@ -143,6 +144,26 @@ async def test_every_job_of_a_backup_that_is_taken_amid_the_work_has_what_it_nee
                 job = await store.get(job_id)
                 assert job is not None
                 assert job.is_over or (data / "jobs" / job_id / "input").is_file(), "its song"
+
+
+async def test_a_job_that_moves_to_the_archive_in_between_is_not_missed(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await house.completed(), await house.completed()
+    await house.store.archive_over(JobStatus.COMPLETED, second.updated_at)
+    loop, copy = asyncio.get_running_loop(), backup._copy_database
+
+    def copy_then_archive(source: Path, target: Path) -> int:
+        size_bytes = copy(source, target)
+        moving = house.store.archive_over(JobStatus.COMPLETED, second.updated_at + timedelta(days=1))
+        asyncio.run_coroutine_threadsafe(moving, loop).result()
+        return size_bytes
+
+    monkeypatch.setattr(backup, "_copy_database", copy_then_archive)
+    await backed_up(house, tmp_path / "backup")
+    assert not await house.store.briefs([second.id]), "it has moved"
+    async with restored(tmp_path / "backup", tmp_path / "new") as store:
+        assert [await store.get(job.id) for job in (first, second)] == [first, second]
 
 
 async def test_what_is_no_whole_backup_is_not_put_back_and_nothing_is_overwritten(house: House, tmp_path: Path) -> None:
