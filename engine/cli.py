@@ -1,4 +1,4 @@
-"""`python -m engine`: serve, separate, evaluate, models, demo, backup, restore."""
+"""`python -m engine`: serve, separate, evaluate, models, demo, backup, restore, forget."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     save.add_argument("--without-stems", action="store_true", help="leave out what can be separated again")
     put_back = commands.add_parser("restore", help="put a backup into an empty data folder (STEMIFY_DATA_DIR)")
     put_back.add_argument("folder", type=Path)
+    gone = commands.add_parser("forget", help="delete everything of one person (stop the bot first)")
+    gone.add_argument("owner", help="discord:<user id> or ip:<address>")
     return top
 
 
@@ -90,6 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _evaluate(chosen)
         if chosen.command in ("backup", "restore"):
             return _backup_or_restore(settings, chosen)
+        if chosen.command == "forget":
+            from engine.forget import forget_owner
+
+            print(f"{asyncio.run(forget_owner(settings, chosen.owner))} jobs deleted")
+            return DONE
         from engine.model_commands import run_model_command
 
         return run_model_command(settings, chosen)

@@ -4,7 +4,9 @@ twice, and what cannot be said in one place is said in another."""
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,29 @@ async def test_a_killed_bot_takes_its_jobs_up_again_and_announces_once(stage: St
     assert stage.fake.syncs == syncs, "the commands are the same: nothing to tell Discord"
     await stage.ann.press(running, "Keep")
     await stage.says(running, "Kept until you delete it.")
+
+
+async def test_the_bot_forgets_what_is_over_for_longer_than_stems_are_kept(stage: Stage) -> None:
+    _, old = await stage.ask()
+    _, kept = await stage.ask()
+    _, fresh = await stage.ask()
+    for message in (old, kept, fresh):
+        await stage.says(message, "Links expire")
+    await stage.true(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 3, "the announcements")
+    await stage.ann.press(kept, "Keep")
+    await stage.says(kept, "Kept until you delete it.")
+    await stage.bot.kill()
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory, memory:
+        aged = "UPDATE posting SET created_at = created_at - 91 * 86400 WHERE message_id IN (?, ?)"
+        memory.execute(aged, (old.id, kept.id))
+    await stage.bot.start()
+
+    def remembered() -> set[int]:
+        with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory:
+            return {row[0] for row in memory.execute("SELECT message_id FROM posting")}
+
+    await stage.true(lambda: old.id not in remembered(), "the old one to be forgotten")
+    assert {kept.id, fresh.id} <= remembered()
 
 
 async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stage) -> None:

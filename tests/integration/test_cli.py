@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from engine.jobs import Job
 from engine.results import JobResult
+from engine.store.lock import only_one
+from engine.store.store import Store
+from tests.jobs import NO_CAPS, pending_job
 from tests.songs import make_song
 from tests.tiny_models import write_model
 
@@ -75,6 +82,30 @@ def test_a_failure_exits_with_one_and_a_sentence(tmp_path: Path) -> None:
     done = run(tmp_path / "data", models, "separate", song, "--out", tmp_path / "out", "--device", "cpu")
     assert done.returncode == 1
     assert "damaged" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_forget_deletes_everything_of_one_person_and_nothing_of_others(tmp_path: Path, models_dir: Path) -> None:
+    data = tmp_path / "data"
+
+    async def prepare() -> list[Job]:
+        store = await Store.open(data / "stemify.sqlite3")
+        jobs = [pending_job("discord:1"), pending_job("discord:1"), pending_job("discord:2")]
+        for job in jobs:
+            await store.add(job, NO_CAPS)
+            (data / "jobs" / job.id).mkdir(parents=True)
+            (data / "jobs" / job.id / "input").write_bytes(b"x")
+        await store.close()
+        return jobs
+
+    jobs = asyncio.run(prepare())
+    with only_one(data / "stemify.lock"):
+        refused = run(data, models_dir, "forget", "discord:1")
+    assert refused.returncode == 1 and "Stop it first" in refused.stderr
+    done = run(data, models_dir, "forget", "discord:1")
+    assert done.stdout == "2 jobs deleted\n", done.stderr
+    assert [path.name for path in (data / "jobs").iterdir()] == [jobs[2].id]
+    with closing(sqlite3.connect(data / "stemify.sqlite3")) as store:
+        assert store.execute("SELECT owner FROM jobs UNION SELECT owner FROM owners").fetchall() == [("discord:2",)]
 
 
 def test_models_list_names_every_model_and_check_loads_those_that_are_here(tmp_path: Path, models_dir: Path) -> None:

@@ -1,0 +1,35 @@
+"""`python -m engine forget OWNER`: whoever runs the bot deletes everything that one person has, on their request.
+
+For a bot that is stopped; while it runs, people do it themselves (`/job delete`, *Everything*).
+"""
+
+from __future__ import annotations
+
+from config.settings import Settings
+from engine.errors import InputRefused
+from engine.object_storage import open_storage
+from engine.store.lock import only_one
+from engine.store.store import Store
+
+_PATIENCE_S = 30.0  # with an object storage that does not answer
+
+
+async def forget_owner(settings: Settings, owner: str) -> int:
+    """Delete all jobs of `owner` ("discord:<user id>", "ip:<address>", "local"), archived and kept ones too, with their
+    files; how many there were. Raises `AlreadyRunning`, and what the store and the storage raise."""
+    root = settings.data_dir
+    if not (root / "stemify.sqlite3").is_file():
+        raise InputRefused(f"There are no jobs in {root}. Set STEMIFY_DATA_DIR.")
+    with only_one(root / "stemify.lock"):
+        store = await Store.open(root / "stemify.sqlite3")
+        try:
+            storage = open_storage(root, settings.storage, patience_s=_PATIENCE_S)
+            job_ids = await store.all_ids_of(owner)
+            for job_id in job_ids:
+                await store.delete(job_id)
+                await storage.delete_job(job_id)
+                await store.forget_deletion(job_id)
+            await store.forget_owner(owner)
+        finally:
+            await store.close()
+    return len(job_ids)
