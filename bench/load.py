@@ -57,6 +57,7 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dic
         "ack_p50_ms": round(percentile(crowd.acks_s, 0.5) * 1000),
         "ack_p99_ms": round(percentile(crowd.acks_s, 0.99) * 1000),
         "ack_max_ms": round(crowd.acks_s[-1] * 1000),
+        "oversleep_p99_ms": round(percentile(crowd.late_s, 0.99) * 1000),
         "api_202_p50_s": round(percentile(crowd.answers_s, 0.5), 2),
         "api_202_p99_s": round(percentile(crowd.answers_s, 0.99), 2),
         "furthest_ahead": furthest_ahead(crowd.served),

@@ -70,13 +70,22 @@ class Archive:
         for job in jobs:
             months[month_of(job.id) or f"{job.created_at:%Y-%m}"].append(job)
         for month, of_month in sorted(months.items()):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._opened(self.folder / f"{month}.sqlite3") as connection:
-                connection.executescript(_SCHEMA)
-                with connection:
-                    connection.executemany(
-                        _ADD, [(job.id, job.owner, to_us(job.created_at), packed(job)) for job in of_month]
-                    )
+            path = self.folder / f"{month}.sqlite3"
+            if not path.exists():
+                self._make(path)
+            with self._opened(path) as connection, connection:
+                connection.executemany(
+                    _ADD, [(job.id, job.owner, to_us(job.created_at), packed(job)) for job in of_month]
+                )
+
+    def _make(self, path: Path) -> None:
+        """The file appears with its table: whoever reads, or copies it for a backup, never finds it without."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.unlink(missing_ok=True)  # of a process that was killed
+        with self._opened(part) as connection:
+            connection.executescript(_SCHEMA)
+        part.rename(path)
 
     def get(self, job_id: str) -> Job | None:
         for path in self._files_for(job_id):

@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,8 @@ class Crowd:
     answers_s: list[float] = field(default_factory=list)  # of the API's 202, which come after the upload was looked at
     samples: list[Sample] = field(default_factory=list)
     served: list[str] = field(default_factory=list)  # the owner of every job, in the order in which the jobs ended
+    late_s: list[float] = field(default_factory=list)
+    """By how much the machine let this process, which has little to do, oversleep while the songs came."""
     api_ends: Counter[str] = field(default_factory=Counter)
     people: list[tuple[Person, Channel]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
@@ -72,10 +74,11 @@ class Crowd:
         fake, began = self.bot.fake, time.monotonic()
         (worker,) = workers_of(self.bot)
         os.kill(worker, signal.SIGSTOP)
-        async with self._sampled(began), asyncio.timeout(self.patience_s), asyncio.TaskGroup() as tasks:
+        async with _beside(self._sample(began)), asyncio.timeout(self.patience_s), asyncio.TaskGroup() as tasks:
             over_api = [tasks.create_task(self._one_on_api(number)) for number in range(self.on_api)]
-            asked = await self._all_on_discord()
-            await fake.until(lambda: all(each.acked_at for each in asked), "acknowledgements", self.patience_s)
+            async with _beside(self._oversleep()):
+                asked = await self._all_on_discord()
+                await fake.until(lambda: all(each.acked_at for each in asked), "acknowledgements", self.patience_s)
             self.acks_s = sorted(each.ack_s for each in asked)
             while len(self._owners_by_end()) < self.songs:
                 assert not any(task.done() and task.exception() for task in over_api)
@@ -142,24 +145,31 @@ class Crowd:
             query = "SELECT sum(jobs) FROM counters WHERE status IN ('completed', 'failed')"
             return int(database.execute(query).fetchone()[0] or 0)
 
-    @contextlib.asynccontextmanager
-    async def _sampled(self, began: float) -> AsyncIterator[None]:
+    async def _sample(self, began: float) -> None:
         assert self.bot.process is not None
         statm = Path(f"/proc/{self.bot.process.pid}/statm")
+        while True:
+            resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            over = await asyncio.to_thread(self._over)
+            self.samples.append(Sample(time.monotonic() - began, resident, over))
+            await asyncio.sleep(_SAMPLE_S)
 
-        async def sample() -> None:
-            while True:
-                resident = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-                over = await asyncio.to_thread(self._over)
-                self.samples.append(Sample(time.monotonic() - began, resident, over))
-                await asyncio.sleep(_SAMPLE_S)
+    async def _oversleep(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_PAUSE_S)
+            self.late_s.append(time.monotonic() - before - _PAUSE_S)
 
-        sampling = asyncio.create_task(sample())
-        try:
-            yield
-        finally:
-            sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """While the block lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def is_over(message: Message) -> bool:

@@ -297,3 +297,17 @@ async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
     found = await again.get(claimed.id)
     assert found is not None and found.status == "completed"
     await again.close()
+
+
+async def test_a_months_archive_is_never_there_without_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process is killed while it makes the file."""
+    archive = Archive(tmp_path / "archive")
+    job = pending_job()
+    with monkeypatch.context() as patched, pytest.raises(StoreFailed):
+        patched.setattr("engine.store.archive._SCHEMA", "this is no SQL")
+        archive.add([job])
+    assert archive.months() == [] and archive.ids_of(job.owner) == [] and archive.get(job.id) is None
+    archive.add([job])
+    assert archive.get(job.id) == job
