@@ -39,6 +39,9 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._recovered: list[Job] = []
+        self._lost: set[str] = set()
+        """Those of `_recovered` whose attempt a crash took: the next one counts when it begins, not when it waits for
+        a worker, so that a machine that goes down again and again at its start uses up nobody's attempts."""
         self._rescues: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         attempts.on_room = self.wake
@@ -67,7 +70,7 @@ class Dispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        waiting = {job.id: job.attempt for job in self._recovered}
+        waiting = {job.id: job.attempt for job in self._recovered if job.id not in self._lost}
         await asyncio.to_thread(_leave_handover, self._handover, {**waiting, **self._attempts.handed_back})
 
     def wake(self) -> None:
@@ -86,6 +89,7 @@ class Dispatcher:
         task = self._tasks.get(job_id)
         if task is None:
             self._recovered = [waiting for waiting in self._recovered if waiting.id != job_id]
+            self._lost.discard(job_id)
             cancelled = Cancelled()
             failed = await self._store.fail(job_id, attempt=None, code=cancelled.code, message=cancelled.message)
             task = self._tasks.get(job_id)
@@ -108,8 +112,9 @@ class Dispatcher:
                 f"This job was interrupted {job.attempt} times and has been given up. Please ask for it again."
             )
             await self._attempts.end(job, died)
-        elif (again := await self._store.next_attempt(job.id, job.attempt)) is not None:
-            self._recovered.append(again)
+        else:
+            self._lost.add(job.id)
+            self._recovered.append(job)
 
     async def _claim_forever(self) -> None:
         while True:
@@ -129,7 +134,16 @@ class Dispatcher:
         return busy < self._pool.slots and fetching < _CLAIMED_LINKS and not self._attempts.waiting_alone
 
     async def _next(self) -> Job | None:
-        return self._recovered.pop(0) if self._recovered else await self._store.claim()
+        while self._recovered:
+            job = self._recovered[0]
+            begun = await self._store.next_attempt(job.id, job.attempt) if job.id in self._lost else job
+            if job not in self._recovered:  # cancelled meanwhile
+                continue
+            self._recovered.remove(job)
+            self._lost.discard(job.id)
+            if begun is not None:
+                return begun
+        return await self._store.claim()
 
     def _begin(self, job: Job) -> None:
         self._live.begin(job)

@@ -22,6 +22,7 @@ from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.storage import Storage
 from engine.store.store import Caps, Store
+from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 
 LIMITS = AttemptLimits(max_attempts=3, short_track_s=300, short_timeout_s=30, long_timeout_s=60, max_duration_s=600)
@@ -236,6 +237,26 @@ async def test_what_was_running_when_the_process_ended_is_taken_up_again(stand_i
             job = await house.over(job_id)
             assert job.status is JobStatus.COMPLETED and job.attempt == 2
             assert house.files_of(job_id) == [f"jobs/{job_id}/a2/vocals.wav"]
+
+
+async def test_a_machine_that_goes_down_before_a_worker_is_there_uses_up_no_attempts(
+    stand_in_pool: PoolMaker, data: Path
+) -> None:
+    async with stand_in_pool() as pool:
+        async with house_on(data, pool) as house:
+            job_id = await house.add("slow 0.5")
+            await house.until(job_id, JobStatus.PROCESSING)
+            await asyncio.sleep(0.05)
+        (data / "handover.json").unlink()
+        no_worker_yet = WorkerPool([], POOL_LIMITS)
+        for _ in range(4):
+            async with house_on(data, no_worker_yet) as house:
+                await asyncio.sleep(0.05)
+                assert (await house.job(job_id)).attempt == 1
+            assert not (data / "handover.json").exists()
+        async with house_on(data, pool) as house:
+            job = await house.over(job_id)
+            assert job.status is JobStatus.COMPLETED and job.attempt == 2
 
 
 async def test_an_orderly_restart_costs_no_attempt(stand_in_pool: PoolMaker, data: Path) -> None:
