@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _CLAIMED_LINKS = 32  # links that may wait to be fetched, beside what occupies the workers
 _LOOK_AGAIN_S = 5.0
+_LAST_CLAIM_S = 15.0
 
 
 class Dispatcher:
@@ -62,6 +63,10 @@ class Dispatcher:
         """Claim nothing more; give running attempts `grace_s` to end; what is left is taken up at the next start."""
         self._attempts.draining = True
         if self._loop is not None:
+            self._wake.set()
+            await asyncio.wait(
+                [self._loop], timeout=_LAST_CLAIM_S
+            )  # cancelled, it could lose a job that it has claimed
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         if self._tasks and grace_s > 0:
@@ -117,7 +122,7 @@ class Dispatcher:
             self._recovered.append(job)
 
     async def _claim_forever(self) -> None:
-        while True:
+        while not self._attempts.draining:
             self._wake.clear()
             try:
                 while self._may_take() and (job := await self._next()) is not None:
@@ -131,7 +136,8 @@ class Dispatcher:
     def _may_take(self) -> bool:
         fetching = len(self._attempts.fetching)
         busy = len(self._tasks) - fetching
-        return busy < self._pool.slots and fetching < _CLAIMED_LINKS and not self._attempts.waiting_alone
+        is_room = busy < self._pool.slots and fetching < _CLAIMED_LINKS and not self._attempts.waiting_alone
+        return is_room and not self._attempts.draining
 
     async def _next(self) -> Job | None:
         while self._recovered:

@@ -299,6 +299,23 @@ async def test_running_jobs_may_end_within_the_grace_period(stand_in_pool: PoolM
             assert job.status is JobStatus.COMPLETED and job.attempt == 1
 
 
+async def test_a_job_that_is_being_claimed_when_the_stop_comes_is_not_lost_sight_of(
+    stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stand_in_pool() as pool, house_on(data, pool) as house:
+        with monkeypatch.context() as asleep:
+            asleep.setattr(house.dispatcher, "wake", lambda: None)
+            job_id = await house.add("slow 0.3")
+        async with house.store.database._writing:  # the store is busy with others: the claim waits
+            house.dispatcher.wake()
+            await asyncio.sleep(0.05)
+            stopping = asyncio.create_task(house.dispatcher.stop(20.0))
+            await asyncio.sleep(0.05)
+        await stopping
+        job = await house.job(job_id)
+        assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
+
+
 async def test_a_heavy_user_does_not_hold_up_the_light_ones(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool(attempts_per_worker=1) as pool, house_on(data, pool) as house:
         heavy = [await house.add("slow 0.1", owner="heavy") for _ in range(8)]
