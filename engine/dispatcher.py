@@ -64,9 +64,8 @@ class Dispatcher:
         self._attempts.draining = True
         if self._loop is not None:
             self._wake.set()
-            await asyncio.wait(
-                [self._loop], timeout=_LAST_CLAIM_S
-            )  # cancelled, it could lose a job that it has claimed
+            # Cancelled, it could lose a job that it has just claimed.
+            await asyncio.wait([self._loop], timeout=_LAST_CLAIM_S)
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         if self._tasks and grace_s > 0:
