@@ -303,9 +303,11 @@ async def test_a_job_that_is_being_claimed_when_the_stop_comes_is_not_lost_sight
     stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stand_in_pool() as pool, house_on(data, pool) as house:
+        await asyncio.sleep(0.1)  # its first look round is over
         with monkeypatch.context() as asleep:
             asleep.setattr(house.dispatcher, "wake", lambda: None)
             job_id = await house.add("slow 0.3")
+        assert (await house.job(job_id)).status is JobStatus.PENDING
         async with house.store.database._writing:  # the store is busy with others: the claim waits
             house.dispatcher.wake()
             await asyncio.sleep(0.05)
