@@ -24,7 +24,7 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Everything that can die in a cluster of three machines, on loopback: some minutes, 2 GB of memory.
+# Everything that can die in a cluster of three machines, on loopback: ten minutes and more, 4 GB of memory.
 test-cluster: setup
 	$(BIN)/python -m pytest -m cluster -s tests/cluster
 
