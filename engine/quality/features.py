@@ -20,6 +20,7 @@ Features = dict[str, float]
 WINDOW = 2048
 BINS = 744  # up to 16 kHz: what lies above is often cut off
 FRAMES = 16  # analysed at once
+WHOLE_GROUPS = 80  # the first minute at 44.1 kHz; after it every second group of frames is enough
 LIMIT_DB = 40.0  # a ratio beyond it tells no more
 HEARD_DB = -35.0  # a stem below this, against the mix, counts as silent
 SILENT_POWER = 1e-9  # of the mix, a sample (-90 dBFS): below it there is nothing to estimate
@@ -41,45 +42,56 @@ class StemMeter:
 
     def __init__(self, stems: Sequence[str]) -> None:
         self.stems = tuple(dict.fromkeys(_PART_OF.get(name, name) for name in stems))
+        self._rows = {name: 1 + i for i, name in enumerate(self.stems)}
         self._window = np.hanning(WINDOW).astype(np.float32)
-        self._waiting: list[NDArray[np.float32]] = []  # of the mix, then the stems: (1 + stems, 2, samples)
-        self._waits = 0
+        # Of the mix, then the stems: what is analysed at once, as far as it has come in.
+        self._group = np.zeros((1 + len(self.stems), 2, FRAMES * WINDOW), np.float32)
+        self._filled = 0
+        self._groups = 0
         self._last: NDArray[np.float32] | None = None  # the last frame's magnitudes
         self._sums: dict[str, NDArray[np.float64]] = {}  # of the mix: (1,); of the stems: (stems,)
         self._frames = 0
 
     def add(self, mix: Block, stems: Mapping[str, Block]) -> None:
         """The next final block of all, at the song's level."""
-        signals = np.zeros((1 + len(self.stems), *mix.shape), np.float32)
-        signals[0] = mix
-        for name, block in stems.items():
-            name_of_four = _PART_OF.get(name, name)
-            if name_of_four in self.stems:
-                signals[1 + self.stems.index(name_of_four)] += block
-        if not np.isfinite(signals.sum()):
-            signals = np.nan_to_num(signals, posinf=0, neginf=0)
-        self._waiting.append(signals)
-        self._waits += mix.shape[1]
-        if self._waits >= FRAMES * WINDOW:
-            self._analyse_waiting(self._waits // (FRAMES * WINDOW) * FRAMES)
+        taken = 0
+        while taken < mix.shape[1]:
+            here = slice(taken, taken + self._group.shape[2] - self._filled)
+            self._fill(mix[:, here], {name: block[:, here] for name, block in stems.items()})
+            taken = here.stop
 
     def finish(self) -> None:
-        """The song is over: what still waits is filled up with silence."""
-        if self._waits:
-            missing = -self._waits % WINDOW
-            self._waiting.append(np.zeros((1 + len(self.stems), 2, missing), np.float32))
-            self._waits += missing
-            self._analyse_waiting(self._waits // WINDOW)
+        """The song is over: the frame that has begun is filled up with silence."""
+        frames = -(-self._filled // WINDOW)
+        self._group[..., self._filled :] = 0
+        if frames:
+            self._analyse(self._group[..., : frames * WINDOW])
+        self._filled = 0
 
-    def _analyse_waiting(self, frames: int) -> None:
+    def _fill(self, mix: Block, stems: Mapping[str, Block]) -> None:
         """Always the same frames together, however the blocks were cut."""
-        signals = np.concatenate(self._waiting, axis=2)
-        for first in range(0, frames, FRAMES):
-            self._analyse(signals[..., first * WINDOW : min(first + FRAMES, frames) * WINDOW])
-        self._waiting = [signals[..., frames * WINDOW :].copy()]
-        self._waits -= frames * WINDOW
+        here = slice(self._filled, self._filled + mix.shape[1])
+        self._group[0, :, here] = mix
+        begun = set()
+        for name, block in stems.items():
+            row = self._rows.get(_PART_OF.get(name, name))
+            if row in begun:
+                self._group[row, :, here] += block
+            elif row is not None:
+                self._group[row, :, here] = block
+                begun.add(row)
+        self._filled = here.stop
+        if self._filled == self._group.shape[2]:
+            if self._groups < WHOLE_GROUPS or self._groups % 2:
+                self._analyse(self._group)
+            else:
+                self._last = None
+            self._groups += 1
+            self._filled = 0
 
     def _analyse(self, signals: NDArray[np.float32]) -> None:
+        if not np.isfinite(signals.sum()):
+            signals = np.nan_to_num(signals, posinf=0, neginf=0)
         windows = signals.reshape(*signals.shape[:2], -1, WINDOW) * self._window
         spectra = torch.fft.rfft(torch.from_numpy(windows)).numpy()[..., :BINS]  # a third of the time of numpy's
         real, imaginary = np.ascontiguousarray(spectra.real), np.ascontiguousarray(spectra.imag)
@@ -99,7 +111,8 @@ class StemMeter:
             ("magnitude", magnitude),
             ("change", np.abs(np.diff(magnitude, axis=1, prepend=before))),
         ):
-            self._sums[name] = self._sums.get(name, 0) + value.sum((1, 2), dtype=np.float64)
+            total = value.reshape(len(value), -1).sum(1).astype(np.float64)
+            self._sums[name] = self._sums.get(name, 0) + total
 
     def features(
         self, agreement_db: Mapping[str, float | None], residual_db: float | None = None
