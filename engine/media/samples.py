@@ -20,10 +20,11 @@ _LAYOUT_OF = {3: "2.1", 4: "quad", 5: "5.0(side)", 6: "5.1(side)", 7: "6.1", 8: 
 
 
 _SAFE_PLANES = 7
+_LOUDEST = 1e10  # 200 dB over full scale: beyond it sums of squares overflow
 
 
 def to_float(frame: av.AudioFrame) -> Samples:
-    """One frame as float32 (channels, samples), full scale 1.0. What is not a number becomes 0.
+    """One frame as float32 (channels, samples), full scale 1.0. What is not a number, or beyond all sound, becomes 0.
 
     Not for frames of which `needs_packing` is true.
     """
@@ -35,9 +36,8 @@ def to_float(frame: av.AudioFrame) -> Samples:
     if scale is None:
         with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, and then 0
             result = data.astype(np.float32)
-        if not np.isfinite(result).all():
-            result = np.nan_to_num(result, nan=0.0, posinf=0.0, neginf=0.0)
-        return result
+        possible = np.abs(result) <= _LOUDEST  # false for what is not a number
+        return result if possible.all() else np.where(possible, result, np.float32(0))
     if scale == 128.0:
         return (data.astype(np.float32) - 128.0) / 128.0
     result = data.astype(np.float32)

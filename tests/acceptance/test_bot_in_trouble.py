@@ -124,7 +124,7 @@ async def test_an_answer_that_is_lost_on_the_way_does_not_notify_twice(stage: St
     await stage.announced(stage.ann)
 
 
-@pytest.mark.parametrize("status", [429, 502, "reset"])
+@pytest.mark.parametrize("status", [429, 500, 502, "reset"])
 async def test_a_moment_of_trouble_delays_but_loses_nothing(stage: Stage, status: Any) -> None:
     stage.fake.faults += [
         Fault("PATCH", "/webhooks/", status),
@@ -230,6 +230,28 @@ async def test_an_archived_thread_does_not_keep_the_result_back(stage: Stage) ->
     interaction.expires_at = time.time()
     stage.bot.script()
     assert (await stage.announced(stage.ann)).channel is stage.fake.dm_of(stage.ann.user)
+
+
+async def test_a_server_that_the_bot_has_left_gets_nothing_and_the_asker_everything(stage: Stage) -> None:
+    band = stage.fake.guild("Farewell")
+    stage.songs = stage.fake.channel(band)
+    await stage.fake.gateway.dispatch("GUILD_CREATE", band.json())
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
+    stage.bot.script(hold=["half"])
+    interaction, message = await stage.ask()
+    await stage.says(message, "**10 %**")
+    band.bot_is_member = False
+    await stage.fake.gateway.dispatch("GUILD_DELETE", {"id": str(band.id)})
+    interaction.expires_at = time.time()
+    stage.bot.script()
+    announcement = await stage.announced(stage.ann)
+    assert announcement.channel is stage.fake.dm_of(stage.ann.user) and announcement.attachments
+    band.bot_is_member = True
+    await stage.fake.gateway.dispatch("GUILD_CREATE", band.json())
+    before = len(stage.songs.visible())
+    await stage.ann.post(stage.songs, "", SONG)
+    await asyncio.sleep(0.5)
+    assert len(stage.songs.visible()) == before + 1, "it was thrown out: invited again, it listens to nothing"
 
 
 async def test_where_the_bot_is_no_member_a_button_takes_hold_of_the_message_again(stage: Stage) -> None:

@@ -195,6 +195,31 @@ async def test_what_cannot_be_separated_is_refused_with_its_own_sentence(
     assert house.files() == before, "nothing of it is left"
 
 
+async def test_no_name_breaks_out_of_its_folder_or_the_message(house: House, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.wav", seconds=0.3)
+    song = (tmp_path / "song.wav").read_bytes()
+    bob = Person(house.fake, "bob")
+    names = [
+        "../../../../tmp/escaped\0.wav", "愛" * 200 + ".wav", "song\u202evaw.exe",
+        f"@everyone <@{bob.user.id}> **loud** [a](evil.example) `x`.wav",
+    ]  # fmt: skip
+    messages = []
+    for name in names:
+        interaction = await house.ann.slash(house.songs, "stemify", file=Upload(name, song), quality="fast")
+        messages.append(await house.ann.answered(interaction, 60))
+    for message in messages:
+        await house.fake.until(lambda message=message: "Split into" in message.text, "the stems", 60)  # type: ignore[misc]
+    told = len(names)
+    await house.fake.until(lambda: len(house.fake.mentions_of(house.ann.user)) == told, "the mentions")
+    for shown in house.songs.visible():
+        assert set(shown.pinged) <= {house.ann.user.id}
+        assert not re.search(r"(?<!\\)\*\*loud|(?<!\\)\[a\]|[\u202e\0]", shown.text)
+        for attachment in shown.attachments:
+            assert "/" not in attachment.filename and attachment.filename.isprintable()
+            assert len(attachment.filename.encode()) <= 255
+    assert not Path("/tmp/escaped").exists() and not list(house.bot.folder.parent.glob("escaped*"))
+
+
 async def test_a_file_that_is_larger_than_discord_said_is_cut_off(house: House) -> None:
     interaction = await house.ann.slash(
         house.songs, "stemify", file=Upload("big.mp3", bytes(51 * 1024 * 1024), stated_bytes=1000)

@@ -124,7 +124,7 @@ class FakeDiscord:
 
     def host_file(self, attachment: Attachment) -> None:
         if not attachment.url:
-            path = f"attachments/1/{attachment.id}/{quote(attachment.filename)}"
+            path = f"attachments/1/{attachment.id}/{quote(attachment.filename, safe='')}"
             attachment.url = f"http://{self.host}/{path}?ex=1&is=1&hm=1"
         self.files[str(attachment.id)] = attachment
 

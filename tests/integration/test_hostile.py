@@ -1,0 +1,250 @@
+"""Hostile songs and names through the web server and the whole backend, with a tiny model: each is separated, or
+refused with a sentence that says what to do. Damaged files by the thousand are in tests.fuzz_media."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import re
+import tarfile
+import time
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from numpy.typing import NDArray
+
+from config.settings import load
+from engine.media.decode import decode
+from tests.served import served
+from tests.songs import make_song, silence, tune
+from tests.tiny_models import write_model
+
+LONGEST_ANSWER_S = 60  # a person waits for this; far above what is needed, for busy machines
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def url(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    models = tmp_path_factory.mktemp("models")
+    write_model(models)
+    loaded = load(data_dir=data_dir, models_dir=models)
+    changed = {
+        "web": loaded.web.model_copy(update={"port": 0}),
+        "workers": loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False}),
+        "limits": loaded.limits.model_copy(update={"jobs_per_hour": 1000, "queued_per_user": 100}),
+    }
+    with served(loaded.model_copy(update=changed)) as url:
+        yield url
+
+
+def send(url: str, content: bytes, name: str = "song", **options: object) -> Any:
+    head = f'Content-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode("utf-8", "surrogatepass")
+    chosen = json.dumps({"quality": "fast", "outputFormat": "flac", **options}).encode()
+    body = b"--b\r\n" + head + content + b'\r\n--b\r\nContent-Disposition: form-data; name="options"\r\n\r\n' + chosen
+    return requests.post(
+        f"{url}/api/stemify",
+        data=body + b"\r\n--b--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+        timeout=LONGEST_ANSWER_S,
+    )
+
+
+def finished(url: str, answer: Any) -> dict[str, Any]:
+    """The job at its end."""
+    assert answer.status_code == 202, answer.text
+    give_up_at = time.monotonic() + 100
+    while time.monotonic() < give_up_at:
+        job: dict[str, Any] = requests.get(f"{url}/api/jobs/{answer.json()['jobId']}", timeout=10).json()
+        if job["status"] in ("completed", "failed"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError("the job did not end")
+
+
+def stems_of(job: dict[str, Any], tmp_path: Path) -> dict[str, NDArray[np.float32]]:
+    """(channels, samples) of every stem, as it is downloaded."""
+    assert job["status"] == "completed", job.get("error")
+    found = {}
+    for name, info in job["result"]["stems"].items():
+        if info is None:
+            continue
+        answer = requests.get(info["cdnUrl"], timeout=30)
+        assert answer.status_code == 200
+        (tmp_path / "stem").write_bytes(answer.content)
+        facts = decode(tmp_path / "stem", tmp_path / "raw", max_duration_s=600)
+        found[name] = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, facts.channels).T
+    return found
+
+
+# Songs that are odd, and songs all the same.
+
+
+def not_finite() -> NDArray[np.float32]:
+    samples = tune(1)
+    samples[0, 1000:1010], samples[1, 5000], samples[0, 9000], samples[1, 9001] = np.nan, np.inf, -np.inf, 3e38
+    return samples
+
+
+ODD: dict[str, tuple[Callable[[Path], object], float]] = {
+    "one sample": (lambda path: make_song(path, samples=silence(1)[:, :1]), 1 / 44100),
+    "NaN and infinity": (lambda path: make_song(path, samples=not_finite(), bits="f32"), 1),
+    "384 kHz": (lambda path: make_song(path, seconds=0.5, sample_rate=384_000), 0.5),
+    "64 channels": (lambda path: make_song(path, seconds=0.5, channels=64), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_song_comes_back_as_stems_of_its_length_made_of_numbers(url: str, tmp_path: Path, name: str) -> None:
+    make, seconds = ODD[name]
+    make(tmp_path / "song.wav")
+    stems = stems_of(finished(url, send(url, (tmp_path / "song.wav").read_bytes())), tmp_path)
+    assert set(stems) == {"vocals", "drums", "bass", "other"}
+    for samples in stems.values():
+        assert samples.shape == (2, max(1, round(seconds * 44100)))
+        assert np.isfinite(samples).all() and np.abs(samples).max() <= 1
+
+
+# Files that are none.
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("song.mp3", bytes(200 << 20))
+
+
+def tarred(path: Path) -> None:
+    make_song(path.with_name("song.mp3"), seconds=1)
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(path.with_name("song.mp3"), "song.mp3")
+
+
+def ten_hours_that_say_three_seconds(path: Path) -> None:
+    """Frames of 8 kbit/s by the hundred thousand behind a header that counts the first few: 36 MB."""
+    make_song(path, container="mp3", codec="libmp3lame", seconds=3, sample_rate=8000, channels=1, bit_rate=8000)
+    data = path.read_bytes()
+    frame_bytes = 72
+    body = data[data.index(b"Info") :]
+    body = body[body.index(b"\xff\xe3") :]
+    times = 10 * 3600 * 8000 // 576 * frame_bytes // len(body) + 1
+    path.write_bytes(data + body * times)
+    assert b"Info" in data and 30 << 20 < path.stat().st_size < 50 << 20
+
+
+NONE: dict[str, tuple[Callable[[Path], object], int, str]] = {
+    "zip bomb": (zipped, 415, "not an audio file"),
+    "gzip bomb": (lambda path: path.write_bytes(gzip.compress(bytes(200 << 20))), 415, "not an audio file"),
+    "xz bomb": (lambda path: path.write_bytes(lzma.compress(bytes(20 << 20))), 415, "not an audio file"),
+    "a song in an archive": (tarred, 415, "not an audio file"),
+    "no sample": (lambda path: make_song(path.with_suffix(".wav"), samples=silence(0)).tofile(path), 422, "empty"),
+    "ten hours that say three seconds": (ten_hours_that_say_three_seconds, 422, "longer than 10:00"),
+}
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_is_no_song_is_refused_at_once_with_a_next_step_and_leaves_nothing(
+    url: str, data_dir: Path, tmp_path: Path, name: str
+) -> None:
+    make, status, words = NONE[name]
+    before = [path for path in data_dir.rglob("*") if path.is_file() and "sqlite" not in path.name]
+    make(tmp_path / "song")
+    answer = send(url, (tmp_path / "song").read_bytes())
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == status and words in message
+    assert re.search(r"\b(send|export|upload|cut)\b", message, re.IGNORECASE)
+    assert [path for path in data_dir.rglob("*") if path.is_file() and "sqlite" not in path.name] == before
+
+
+# Names.
+
+NAMES = [
+    "../../../../etc/passwd.mp3",
+    "..%2f..%2fetc%2fpasswd",
+    "C:\\Windows\\system32\\song.mp3",
+    "x" * 300 + ".mp3",
+    "愛" * 200 + ".mp3",
+    "song\u202e3pm.exe",
+    "@everyone **loud** <script>alert(1)</script> [a](http://evil.example).mp3",
+    "CON.mp3",
+    ".htaccess",
+    "-rf ~",
+    "lone \ud800 surrogate.mp3",
+    "line%0d%0aSet-Cookie: a=b.mp3",
+]
+
+
+@pytest.fixture(scope="module")
+def plain_song(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("songs") / "song.wav"
+    make_song(path, seconds=0.3)
+    return path.read_bytes()
+
+
+def test_no_name_leaves_its_folder_hides_what_it_is_or_gets_into_a_header(
+    url: str, data_dir: Path, tmp_path: Path, plain_song: bytes
+) -> None:
+    make_song(tmp_path / "tagged.flac", seconds=0.3, tags={"title": "../../../tmp/t\u202e", "artist": "a\nb"})
+    outside = {path for path in data_dir.parent.rglob("*") if data_dir not in path.parents}
+    answers = [send(url, plain_song, name) for name in NAMES]
+    answers.append(send(url, (tmp_path / "tagged.flac").read_bytes()))
+    for name, answer in zip([*NAMES, "tagged"], answers, strict=True):
+        job = finished(url, answer)
+        assert job["status"] == "completed", (name, job.get("error"))
+        for stem, info in job["result"]["stems"].items():
+            if info is None:
+                continue
+            filename = info["filename"]
+            assert filename.isprintable() and not set(filename) & set('/\\<>:"|?*\0'), name
+            assert len(filename.encode()) <= 255 and not filename.startswith((".", "-rf/"))
+            assert filename.endswith(f" - {stem} - htdemucs.flac")
+            assert not any(unicodedata.bidirectional(each) in ("RLO", "LRO", "RLE", "LRE") for each in filename)
+            assert (data_dir / info["path"]).is_file() and ".." not in info["path"]
+            sent = requests.get(info["cdnUrl"], timeout=30)
+            assert sent.status_code == 200 and "Set-Cookie" not in sent.headers
+        archive = requests.get(f"{url}/api/jobs/{answer.json()['jobId']}/stems.zip", timeout=30)
+        assert all("/" not in entry for entry in zipfile.ZipFile(io.BytesIO(archive.content)).namelist())
+        page = requests.get(f"{url}/jobs/{answer.json()['jobId']}", timeout=30).text
+        assert "<script>alert" not in page
+    assert {path for path in data_dir.parent.rglob("*") if data_dir not in path.parents} == outside
+
+
+@pytest.mark.parametrize("name", ["nul\0.mp3", "tab\t\x07bell.mp3", 'quote".mp3'])
+def test_a_name_that_no_header_may_hold_is_taken_or_refused_in_words(url: str, plain_song: bytes, name: str) -> None:
+    answer = send(url, plain_song, name)
+    if answer.status_code == 202:
+        assert finished(url, answer)["status"] == "completed"
+    else:
+        assert answer.status_code == 400 and answer.json()["error"]["message"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"segmentDuration": 0},
+        {"segmentDuration": 1e308},
+        {"segmentDuration": "NaN"},
+        {"overlapDuration": -1},
+        {"overlapDuration": 601},
+        {"segmentDuration": 5, "overlapDuration": 5},
+        {"model": "../../etc/passwd"},
+        {"model": "x" * 10_000},
+        {"quality": "best\0"},
+        {"outputFormat": "exe"},
+        {"normalize": "perhaps"},
+    ],
+)
+def test_an_option_out_of_range_is_refused_and_named(url: str, plain_song: bytes, options: dict[str, Any]) -> None:
+    answer = send(url, plain_song, **options)
+    assert answer.status_code == 422 and answer.json()["error"]["code"] in ("bad_options", "unknown_model")
+    assert len(answer.json()["error"]["message"]) < 400
