@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from engine.errors import StemifyError, StorageFailed
 from engine.jobs import Job, JobStatus, Stage
 from engine.options import StemSeparationOptions
 from engine.service import StemService, Submission, Upload
+from engine.store.errors import StoreBusy
 from tests.songs import make_song
 from tests.tiny_models import write_model
 
@@ -233,6 +235,27 @@ async def test_a_data_folder_that_cannot_be_written_refuses_and_stops_the_start_
     with read_only(other), pytest.raises(StorageFailed, match=r"elsewhere cannot be written: Read-only"):
         async with backend(settings.model_copy(update={"data_dir": other}), with_web=False):
             pass
+
+
+async def test_a_locked_database_refuses_new_songs_with_a_sentence_and_the_running_one_is_finished(
+    service: StemService, data: Path, song: Path, short_song: Path, ann: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await ask(service, song, ann)
+    await until(service, job_id, separating)
+    monkeypatch.setattr(service._store.database, "_busy_limit_s", 0.5)
+    lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    files = sorted((data / "jobs").rglob("*"))
+    with pytest.raises(StoreBusy, match=r"used by another program\. Please try again"):
+        await ask(service, short_song, ann)
+    assert [path for path in sorted((data / "jobs").rglob("*")) if job_id not in str(path)] == [
+        path for path in files if job_id not in str(path)
+    ]
+    assert (await service.get(job_id)).job.status is JobStatus.PROCESSING, "it can be looked at meanwhile"
+    lock.execute("ROLLBACK")
+    lock.close()
+    job = await over(service, job_id)
+    assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
 
 
 # The worker.
