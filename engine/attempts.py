@@ -98,7 +98,6 @@ class Attempts:
     async def run(self, job: Job, *, suspect: bool) -> None:
         """All attempts of a claimed job, to its end. `suspect`: it may take its worker down, so it runs alone.
         Raises `StoreFailed` when the store cannot be told how it went; then somebody must look again."""
-        saver = asyncio.create_task(self._save_progress(job.id))
         try:
             while True:
                 log.info("job %s attempt %s begins", job.id, job.attempt)
@@ -130,8 +129,6 @@ class Attempts:
         except Exception as error:
             log.exception("job %s attempt %s", job.id, job.attempt)
             await self.end(job, InternalError(detail=repr(error)))
-        finally:
-            saver.cancel()
 
     async def end(self, job: Job, error: StemifyError) -> None:
         """Fail the job, unless it has ended otherwise in the meantime. A cancelled one fails in whatever attempt."""
@@ -268,16 +265,13 @@ class Attempts:
             max_duration_s=self._limits.max_duration_s,
         )
 
-    async def _save_progress(self, job_id: str) -> None:
-        saved: tuple[int, Stage | None, int] | None = None
+    async def save_progress(self) -> None:
+        """Save now and then how far all jobs are, until cancelled."""
         while True:
             await asyncio.sleep(_SAVE_INTERVAL_S)
-            live = self._live.get(job_id)
-            if live is None or live.stage is None or saved == (live.attempt, live.stage, live.progress):
-                continue
-            saved = (live.attempt, live.stage, live.progress)
-            with contextlib.suppress(StemifyError):
-                await self._store.save_progress(job_id, live.attempt, live.stage, live.progress)
+            if reports := self._live.unsaved():
+                with contextlib.suppress(StemifyError):
+                    await self._store.save_progress(reports)
 
     async def _complete(self, job: Job, done: Done) -> None:
         elapsed_s = self._live.elapsed_s(job.id)

@@ -45,6 +45,7 @@ class Dispatcher:
         a worker, so that a machine that goes down again and again at its start uses up nobody's attempts."""
         self._rescues: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
+        self._saver: asyncio.Task[None] | None = None
         attempts.on_room = self.wake
 
     async def start(self) -> None:
@@ -58,6 +59,7 @@ class Dispatcher:
             else:
                 await self._take_up(job)
         self._loop = asyncio.create_task(self._claim_forever(), name="dispatcher")
+        self._saver = asyncio.create_task(self._attempts.save_progress(), name="saver")
 
     async def stop(self, grace_s: float) -> None:
         """Claim nothing more; give running attempts `grace_s` to end; what is left is taken up at the next start."""
@@ -70,7 +72,7 @@ class Dispatcher:
             await asyncio.gather(self._loop, return_exceptions=True)
         if self._tasks and grace_s > 0:
             await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
-        tasks = [*self._tasks.values(), *self._rescues]
+        tasks = [*self._tasks.values(), *self._rescues, *([self._saver] if self._saver is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

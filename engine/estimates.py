@@ -70,7 +70,7 @@ def remaining_s(job: Job, progress: int, elapsed_s: float) -> float:
     return max(1.0, job.estimated_duration * (100 - progress) / 100)
 
 
-def eta_s(job: Job, *, running_s: list[float], ahead_s: list[float], lanes: int) -> float:
+def eta_s(job: Job, *, running_s: float, ahead_s: float, lanes: int) -> float:
     """Seconds until a pending job is done: what runs and what is ahead of it, over the devices there are."""
     assert job.status is JobStatus.PENDING
-    return (sum(running_s) + sum(ahead_s)) / max(1, lanes) + job.estimated_duration
+    return (running_s + ahead_s) / max(1, lanes) + job.estimated_duration

@@ -6,13 +6,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.estimates import remaining_s
 from engine.jobs import Job, Stage, overall_progress
+from engine.store.store import Report
+
+_MANY = 50
+_OLD_S = 1.0
+
+Mark = tuple[int, Stage | None, bool]
+"""Attempt, stage, whether the CPU stands in: while they stay, a job does nothing but move on."""
 
 
 @dataclass
 class Live:
     """Where one running job is. Times are of the monotonic clock."""
 
+    job: Job  # as it was when it was begun with
     attempt: int
     stage: Stage | None
     progress: int
@@ -24,6 +33,8 @@ class Live:
 class LiveJobs:
     def __init__(self) -> None:
         self._jobs: dict[str, Live] = {}
+        self._sum_s = self._summed_at = 0.0
+        self._saved: set[Report] = set()
         self._listeners: list[Callable[[str], None]] = []
         self.stage_seconds: dict[str, float] = {}
         """Seconds spent per stage, over all attempts of this process."""
@@ -38,7 +49,7 @@ class LiveJobs:
 
     def begin(self, job: Job) -> None:
         now = time.monotonic()
-        self._jobs[job.id] = Live(job.attempt, job.stage, job.progress, now, now)
+        self._jobs[job.id] = Live(job, job.attempt, job.stage, job.progress, now, now)
         self.tell(job.id)
 
     def end(self, job_id: str) -> None:
@@ -67,13 +78,41 @@ class LiveJobs:
             live.on_cpu = True
             self.tell(job.id)
 
+    def unsaved(self) -> list[Report]:
+        """How far the jobs are that have moved since this was last asked."""
+        reports = [
+            Report(job_id, live.attempt, live.stage, live.progress)
+            for job_id, live in self._jobs.items()
+            if live.stage is not None
+        ]
+        before, self._saved = self._saved, set(reports)
+        return [report for report in reports if report not in before]
+
     def get(self, job_id: str) -> Live | None:
         return self._jobs.get(job_id)
+
+    def mark(self, job_id: str) -> Mark | None:
+        """None when the job does not run."""
+        live = self._jobs.get(job_id)
+        return (live.attempt, live.stage, live.on_cpu) if live is not None else None
 
     def elapsed_s(self, job_id: str) -> float:
         """Since this process began with the job; 0 when it does not run."""
         live = self._jobs.get(job_id)
         return time.monotonic() - live.started_at if live else 0.0
+
+    def remaining_s(self, *, but: str) -> float:
+        """Seconds until all that runs is done, one after the other; without the job `but`. Asked for every job that
+        waits, so it is worked out once a second at most where many run."""
+        now = time.monotonic()
+        if len(self._jobs) <= _MANY or now - self._summed_at >= _OLD_S:
+            self._sum_s, self._summed_at = sum(self._one_remaining_s(live, now) for live in self._jobs.values()), now
+        own = self._jobs.get(but)
+        return max(0.0, self._sum_s - (self._one_remaining_s(own, now) if own else 0.0))
+
+    @staticmethod
+    def _one_remaining_s(live: Live, now: float) -> float:
+        return remaining_s(live.job, max(live.job.progress, live.progress), now - live.started_at)
 
     def shown(self, job: Job) -> Job:
         """The job with the progress that is not on disk yet."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from engine.dispatcher import Dispatcher
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Attachment, Intake, Link, Submission, Upload
 from engine.jobs import Job, JobStatus, JobView
-from engine.live import LiveJobs
+from engine.live import LiveJobs, Mark
 from engine.options import MODELS
 from engine.pool import WorkerPool
 from engine.storage import Storage
@@ -39,6 +40,16 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 5.0
+_PROGRESS_INTERVAL_S = 1.0
+
+
+@dataclass(eq=False)
+class _Watcher:
+    """One reader of `watch`. A job that only moves on is looked at, in memory, once in `_PROGRESS_INTERVAL_S`; when
+    it gets from the `mark` that is known here to another, there is news."""
+
+    news: asyncio.Event
+    mark: Mark | None
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,13 @@ class StemService:
         self._intake = intake
         self._views = views
         self._live = live
-        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._watchers: dict[str, set[_Watcher]] = {}
         live.subscribe(self._changed)
 
     def _changed(self, job_id: str) -> None:
-        for event in self._watchers.get(job_id, ()):
-            event.set()
+        for watcher in self._watchers.get(job_id, ()):
+            if watcher.mark is None or self._live.mark(job_id) != watcher.mark:
+                watcher.news.set()
 
     async def submit(self, submission: Submission) -> JobView:
         """Accept a job, or raise: `InputRefused` (and below), `ComeBackLater` (and below), `ModelUnavailable`. A
@@ -135,15 +147,15 @@ class StemService:
         return [await self._views.of(job) for job in jobs]
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
-        """The current state at once, then every change (coalesced when the reader is slow), ends after a terminal
-        state. Raises `NotFound`."""
-        event = asyncio.Event()
-        self._watchers.setdefault(job_id, set()).add(event)
+        """The current state at once, then every change (progress once a second; coalesced when the reader is slow),
+        ends after a terminal state. Raises `NotFound`."""
+        watcher = _Watcher(asyncio.Event(), self._live.mark(job_id))
+        self._watchers.setdefault(job_id, set()).add(watcher)
         try:
             shown: JobView | None = None
+            job, looked_at = await self._job(job_id), time.monotonic()
             while True:
-                event.clear()
-                view = await self.get(job_id)
+                view = await self._views.of(job)
                 if shown is None or _differs(shown, view):
                     shown = view
                     yield view
@@ -151,10 +163,17 @@ class StemService:
                     return
                 with contextlib.suppress(TimeoutError):
                     # Places in the queue move without a word about this job, so look now and then.
-                    await asyncio.wait_for(event.wait(), _LOOK_AGAIN_S)
+                    await asyncio.wait_for(
+                        watcher.news.wait(), _LOOK_AGAIN_S if watcher.mark is None else _PROGRESS_INTERVAL_S
+                    )
+                now = time.monotonic()
+                if watcher.news.is_set() or now - looked_at >= _LOOK_AGAIN_S:
+                    watcher.news.clear()
+                    watcher.mark, looked_at = self._live.mark(job_id), now
+                    job = await self._job(job_id)
         finally:
             watchers = self._watchers.get(job_id, set())
-            watchers.discard(event)
+            watchers.discard(watcher)
             if not watchers:
                 self._watchers.pop(job_id, None)
 

@@ -217,8 +217,9 @@ class Storage:
 
     def clear_scratch(self, job_id: str) -> None:
         """Remove the scratch of all attempts of a job."""
-        for name, owner in self.scratch_on_disk():
-            if owner == job_id:
+        for name in _folders(self.root / "scratch", job_id):
+            match = _SCRATCH.fullmatch(name)
+            if match and match[1] == job_id:
                 self._delete_tree(f"scratch/{name}")
 
     def abort_stale_uploads(self, running: Collection[str]) -> int:
@@ -251,11 +252,15 @@ def our_errors(key: str) -> Iterator[None]:
         raise StorageFailed(detail=detail) from error
 
 
-def _folders(path: Path) -> list[str]:
-    """Names of the real folders in `path`, oldest name first."""
+def _folders(path: Path, beginning: str = "") -> list[str]:
+    """Names of the real folders in `path` that begin so, oldest name first."""
     try:
         with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name.startswith(beginning) and entry.is_dir(follow_symlinks=False)
+            )
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -30,12 +30,16 @@ class Views:
     async def _of(self, job: Job) -> JobView:
         page_url = self._links.page(job.id, job.created_at + 2 * self._link_lifetime)
         if job.status is JobStatus.PENDING:
-            return JobView(
-                job=job,
-                queue_place=await self._store.queue_place(job.id),
-                eta_s=await self._pending_eta_s(job),
-                page_url=page_url,
+            standing = await self._store.standing(job.id)
+            place = standing.place if standing is not None else None
+            waiting_s = eta_s(
+                job,
+                # It may have been claimed while we looked: nobody waits for himself.
+                running_s=self._live.remaining_s(but=job.id),
+                ahead_s=standing.ahead_s if standing is not None else 0.0,
+                lanes=sum(1 for worker in self._pool.workers if worker.ready),
             )
+            return JobView(job=job, queue_place=place, eta_s=waiting_s, page_url=page_url)
         if job.status is JobStatus.PROCESSING:
             job, live = self._live.shown(job), self._live.get(job.id)
             return JobView(
@@ -48,17 +52,6 @@ class Views:
             expires = None if job.keep else job.updated_at + self._link_lifetime
             return JobView(job=job, links=self._file_links(job, expires), page_url=page_url, links_expire_at=expires)
         return JobView(job=job, page_url=page_url)
-
-    async def _pending_eta_s(self, job: Job) -> float:
-        # It may have been claimed while we looked: nobody waits for himself.
-        running = [self._live.shown(other) for other in await self._store.processing() if other.id != job.id]
-        ahead = await self._store.pending_ahead(job.id)
-        return eta_s(
-            job,
-            running_s=[remaining_s(other, other.progress, self._live.elapsed_s(other.id)) for other in running],
-            ahead_s=[float(other.estimated_duration) for other in ahead],
-            lanes=sum(1 for worker in self._pool.workers if worker.ready),
-        )
 
     def _file_links(self, job: Job, expires: datetime | None) -> tuple[FileLink, ...]:
         assert job.result is not None

@@ -40,7 +40,7 @@ class _Run:
     on_cpu: Callable[[], float]
     separating: bool = False
     told_on_cpu: bool = False
-    moved_at: float = field(default_factory=time.monotonic)
+    moved_at: float = field(default_factory=lambda: time.monotonic())
     alone: bool = False
 
 
@@ -52,6 +52,7 @@ class WorkerTalk(ABC):
         self._limits = limits
         self._on_change = on_change
         self._runs: dict[tuple[str, int], _Run] = {}
+        self._alone = 0  # how many of them want the device to themselves; asked for all workers, at every claim
         self.ready: Ready | None = None
         self.heartbeat: Heartbeat | None = None
         self.leaving = False
@@ -90,12 +91,12 @@ class WorkerTalk(ABC):
             return 0
         if self.leaving:
             return len(self._runs)
-        return 1 if any(run.alone for run in self._runs.values()) else self._limits.attempts_per_worker
+        return 1 if self._alone else self._limits.attempts_per_worker
 
     def can_take(self, *, alone: bool) -> bool:
         if self.ready is None or self.leaving:
             return False
-        if any(run.alone for run in self._runs.values()) or (alone and self._runs):
+        if self._alone or (alone and self._runs):
             return False
         return len(self._runs) < self._limits.attempts_per_worker
 
@@ -116,6 +117,7 @@ class WorkerTalk(ABC):
         run = _Run(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, on_cpu, alone=alone)
         key = (spec.job_id, spec.attempt)
         self._runs[key] = run
+        self._alone += alone
         self._send(Start(spec=spec))
         stall_s = self._limits.stall_timeout_s * max(1.0, slowness)
         try:
@@ -132,6 +134,7 @@ class WorkerTalk(ABC):
             raise
         finally:
             self._runs.pop(key, None)
+            self._alone -= alone
             if not run.outcome.done():
                 run.outcome.cancel()
             self._on_change()

@@ -58,9 +58,16 @@ WHERE id = :id AND attempt = :attempt AND status = 'processing'
 RETURNING *;
 
 -- name: save_progress
-UPDATE jobs SET stage = :stage, progress = max(progress, :progress), updated_at = max(updated_at, :now)
-WHERE id = :id AND attempt = :attempt AND status = 'processing'
-RETURNING id;
+-- All that there is to save, as JSON, in one statement.
+UPDATE jobs SET stage = report.stage, progress = max(jobs.progress, report.progress),
+    updated_at = max(jobs.updated_at, :now)
+FROM (
+    SELECT value ->> '$.id' AS id, value ->> '$.attempt' AS attempt, value ->> '$.stage' AS stage,
+        value ->> '$.progress' AS progress
+    FROM json_each(:reports)
+) AS report
+WHERE jobs.id = report.id AND jobs.attempt = report.attempt AND jobs.status = 'processing'
+RETURNING jobs.id AS id;
 
 -- name: set_input
 UPDATE jobs SET

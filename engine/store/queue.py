@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
+from itertools import accumulate
 
 from engine.options import Quality
 from engine.store.database import Database
@@ -21,26 +23,35 @@ class QueuedJob:
     estimated_duration: int  # seconds
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a waiting job stands, as if nothing ended meanwhile."""
+
+    place: int  # 1 is next
+    ahead_s: float  # estimated seconds of all that will be claimed before it
+
+
+_LONG = 200
+_OLD_S = 1.0
+
+
 class Queue:
-    """Each place is as if nothing ended meanwhile."""
+    """Asked for every job that somebody watches, so the line is read once for all of them, until it changes; a line
+    of more than `_LONG` changes all the time, and is read again after `_OLD_S` seconds."""
 
     def __init__(self, database: Database, sql: Queries) -> None:
         self._database = database
         self._sql = sql
         self._changes = 0
-        self._line: list[QueuedJob] = []
         self._places: dict[str, int] = {}
-        self._line_of = -1  # the number of changes that `_line` knows of
+        self._ahead_s: list[float] = [0.0]  # of the first, the second, …; and of one behind them all
+        self._line_of = -1  # the number of changes that the line knows of
+        self._read_at = 0.0  # by the monotonic clock
         self._reading = asyncio.Lock()
 
     def changed(self) -> None:
         """A job has come, gone or ended."""
         self._changes += 1
-
-    async def place(self, job_id: str) -> int | None:
-        """1 is next; None when the job does not wait."""
-        row = await self._database.read_one(self._sql.queue_place, {"id": job_id})
-        return None if row is None else int(row["place"])
 
     async def line(self, *, limit: int = 10_000) -> list[QueuedJob]:
         """What waits, next first."""
@@ -52,13 +63,23 @@ class Queue:
             for row in rows
         ]
 
-    async def ahead(self, job_id: str) -> list[QueuedJob]:
-        """What will be claimed before this job. Asked for every job that somebody watches, so the line is read once
-        for all of them, until it changes."""
+    async def standing(self, job_id: str) -> Standing | None:
+        """None when the job does not wait."""
         async with self._reading:
-            if self._line_of != self._changes:
-                changes = self._changes  # one that comes while we read makes this an old line
-                self._line = await self.line()
-                self._places = {queued.id: place for place, queued in enumerate(self._line)}
-                self._line_of = changes
-        return self._line[: self._places.get(job_id, 0)]
+            is_old = len(self._places) <= _LONG or time.monotonic() - self._read_at >= _OLD_S
+            if self._line_of != self._changes and is_old:
+                await self._read()
+        place = self._places.get(job_id)
+        if place is None and self._line_of != self._changes:  # it has come since the line was read
+            row = await self._database.read_one(self._sql.queue_place, {"id": job_id})
+            place = None if row is None else int(row["place"])
+        if place is None:
+            return None
+        return Standing(place, self._ahead_s[min(place, len(self._ahead_s)) - 1])
+
+    async def _read(self) -> None:
+        changes = self._changes  # one that comes while we read makes this an old line
+        rows = await self._database.read(self._sql.queue, {"limit": 10_000})
+        self._places = {row["id"]: place for place, row in enumerate(rows, 1)}
+        self._ahead_s = list(accumulate((float(row["estimated_duration"]) for row in rows), initial=0.0))
+        self._line_of, self._read_at = changes, time.monotonic()

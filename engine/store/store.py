@@ -24,7 +24,7 @@ from engine.store.archive import Archive
 from engine.store.database import Database
 from engine.store.errors import StoreDamaged
 from engine.store.migrations import MIGRATIONS
-from engine.store.queue import Queue, QueuedJob
+from engine.store.queue import Queue, QueuedJob, Standing
 from engine.store.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.store.sql import load_queries
 
@@ -41,6 +41,16 @@ class Caps:
     per_owner: int
     per_scope: int
     total: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far an attempt is."""
+
+    job_id: str
+    attempt: int
+    stage: Stage
+    progress: int
 
 
 @dataclass(frozen=True)
@@ -173,10 +183,22 @@ class Store:
         """Give up attempt `attempt` and begin the next; None when another was faster or the job is over."""
         return self._one(await self.database.run(self._sql.next_attempt, self._params(job_id, attempt)))
 
-    async def save_progress(self, job_id: str, attempt: int, stage: Stage, progress: int) -> bool:
-        """False when the attempt is lost. A lower `progress` than before is not taken over."""
-        params = self._params(job_id, attempt, stage=stage, progress=min(99, max(0, progress)))
-        return bool(await self.database.run(self._sql.save_progress, params))
+    async def save_progress(self, reports: Sequence[Report]) -> set[str]:
+        """Ids of the jobs where it was saved; the others' attempts are lost. A lower `progress` than before is not
+        taken over."""
+        rows = [
+            {
+                "id": each.job_id,
+                "attempt": each.attempt,
+                "stage": each.stage,
+                "progress": min(99, max(0, each.progress)),
+            }
+            for each in reports
+        ]
+        saved = await self.database.run(
+            self._sql.save_progress, {"reports": json.dumps(rows), "now": to_us(self._now())}
+        )
+        return {str(row["id"]) for row in saved}
 
     async def set_input(
         self,
@@ -224,17 +246,13 @@ class Store:
         """What was being worked on, oldest first; at a start: what the last process left behind."""
         return _readable(await self.database.read(self._sql.processing_jobs))
 
-    async def queue_place(self, job_id: str) -> int | None:
-        """1 is next, in the order in which claims would come if nothing ended; None when the job does not wait."""
-        return await self._queue.place(job_id)
+    async def standing(self, job_id: str) -> Standing | None:
+        """The job's place in the order in which claims would come if nothing ended; None when it does not wait."""
+        return await self._queue.standing(job_id)
 
     async def queue(self, *, limit: int = 10_000) -> list[QueuedJob]:
         """What waits, in the same order."""
         return await self._queue.line(limit=limit)
-
-    async def pending_ahead(self, job_id: str) -> list[QueuedJob]:
-        """What will be claimed before this job; empty when it does not wait."""
-        return await self._queue.ahead(job_id)
 
     async def counts(self) -> dict[JobStatus, int]:
         """Jobs by status, archived ones not counted. Kept by triggers: the cost does not grow with the jobs."""

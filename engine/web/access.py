@@ -97,7 +97,8 @@ class Access:
         self._hosts: set[str | None] | None = None
         if not self._tokens:
             self._hosts = {"localhost", "127.0.0.1", "::1", settings.host}
-            self._hosts |= {_hostname(self._public)} if self._public else set()
+            # A CDN may ask by its own name or by ours.
+            self._hosts |= {_hostname(_netloc(url)) for url in (settings.public_url, settings.cdn_url) if url}
 
     @property
     def wants_token(self) -> bool:

@@ -43,7 +43,7 @@ async def work(store, chance):
             await asyncio.sleep(0.005)
             continue
         print("processing", job.id, flush=True)
-        await store.save_progress(job.id, 1, Stage.SEPARATING, chance.randrange(99))
+        await store.save_progress([Report(job.id, 1, Stage.SEPARATING, chance.randrange(99))])
         await end(store, job, chance)
 
 async def end(store, job, chance):

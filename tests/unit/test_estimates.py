@@ -55,5 +55,5 @@ def test_a_running_job_is_timed_by_its_own_pace_once_it_can_be_seen() -> None:
 
 def test_a_waiting_job_waits_for_all_that_is_before_it_over_the_devices_there_are() -> None:
     waiting = job(JobStatus.PENDING, 30)
-    assert eta_s(waiting, running_s=[20.0], ahead_s=[40.0, 60.0], lanes=2) == pytest.approx(90.0)
-    assert eta_s(waiting, running_s=[], ahead_s=[], lanes=0) == pytest.approx(30.0)
+    assert eta_s(waiting, running_s=20.0, ahead_s=100.0, lanes=2) == pytest.approx(90.0)
+    assert eta_s(waiting, running_s=0.0, ahead_s=0.0, lanes=0) == pytest.approx(30.0)

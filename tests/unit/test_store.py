@@ -14,7 +14,7 @@ from engine.entity import new_job_id
 from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
 from engine.jobs import TRANSITIONS, Job, JobStatus, Stage
 from engine.store.errors import StoreDamaged
-from engine.store.store import Caps, Store
+from engine.store.store import Caps, Report, Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
 
@@ -54,7 +54,7 @@ async def test_a_job_comes_back_as_it_was_accepted(store: Store) -> None:
 async def test_an_unknown_id_is_nothing(store: Store) -> None:
     for job_id in (new_job_id(), "", "nonsense", "../x", "ffffffff-ffff-7fff-bfff-ffffffffffff", "a\0b"):
         assert await store.get(job_id) is None
-        assert await store.queue_place(job_id) is None
+        assert await store.standing(job_id) is None
 
 
 async def test_a_job_goes_through_its_life(store: Store, clock: Clock) -> None:
@@ -63,7 +63,7 @@ async def test_a_job_goes_through_its_life(store: Store, clock: Clock) -> None:
     running = await store.claim()
     assert running is not None
     assert (running.id, running.status, running.attempt, running.updated_at) == (job.id, "processing", 1, clock())
-    assert await store.save_progress(job.id, 1, Stage.SEPARATING, 40)
+    assert await store.save_progress([Report(job.id, 1, Stage.SEPARATING, 40)])
     clock.move(seconds=20)
     done = await store.complete(job.id, 1, result_of(job), 25)
     assert done is not None and done == await store.get(job.id)
@@ -107,7 +107,7 @@ async def test_a_lost_attempt_changes_nothing(store: Store) -> None:
     second = await store.next_attempt(job.id, 1)
     assert second is not None and (second.attempt, second.status) == (2, "processing")
     assert await store.next_attempt(job.id, 1) is None
-    assert not await store.save_progress(job.id, 1, Stage.ENCODING, 95)
+    assert not await store.save_progress([Report(job.id, 1, Stage.ENCODING, 95)])
     assert not await store.set_input(job.id, 1, title="x", artist=None, input_size=1, input_duration=1)
     assert await store.complete(job.id, 1, result_of(job), 9) is None
     assert await store.fail(job.id, attempt=1, code="x", message="x.") is None
@@ -122,7 +122,7 @@ async def test_what_is_over_stays_as_it_is(store: Store) -> None:
     assert await store.fail(job.id, attempt=1, code="x", message="x.") is None
     assert await store.complete(job.id, 1, result_of(job), 10) is None
     assert await store.next_attempt(job.id, 1) is None
-    assert not await store.save_progress(job.id, 1, Stage.DECODING, 7)
+    assert not await store.save_progress([Report(job.id, 1, Stage.DECODING, 7)])
     assert await store.get(job.id) == done
 
 
@@ -147,22 +147,33 @@ async def test_the_result_of_another_job_is_refused(store: Store) -> None:
 
 async def test_progress_never_goes_back(store: Store) -> None:
     job = await claimed(store)
-    assert await store.save_progress(job.id, 1, Stage.SEPARATING, 60)
-    assert await store.save_progress(job.id, 1, Stage.SEPARATING, 30)
+    assert await store.save_progress([Report(job.id, 1, Stage.SEPARATING, 60)])
+    assert await store.save_progress([Report(job.id, 1, Stage.SEPARATING, 30)])
     again = await store.next_attempt(job.id, 1)
     assert again is not None and (again.progress, again.stage) == (60, None)
-    assert await store.save_progress(job.id, 2, Stage.DECODING, 5)
+    assert await store.save_progress([Report(job.id, 2, Stage.DECODING, 5)])
     now = await store.get(job.id)
     assert now is not None and (now.progress, now.stage) == (60, "decoding")
-    await store.save_progress(job.id, 2, Stage.PUBLISHING, 250)
+    await store.save_progress([Report(job.id, 2, Stage.PUBLISHING, 250)])
     now = await store.get(job.id)
     assert now is not None and now.progress == 99  # 100 is for completed jobs
+
+
+async def test_the_progress_of_many_jobs_is_saved_at_once_and_lost_attempts_are_left_out(store: Store) -> None:
+    jobs = [await claimed(store) for _ in range(4)]
+    assert await store.next_attempt(jobs[1].id, 1) is not None
+    await store.fail(jobs[2].id, attempt=1, code="x", message="x.")
+    saved = await store.save_progress([Report(job.id, 1, Stage.ENCODING, 20 + n) for n, job in enumerate(jobs)])
+    assert saved == {jobs[0].id, jobs[3].id}
+    found = [await store.get(job.id) for job in jobs]
+    assert [job.progress for job in found if job is not None] == [20, 0, 0, 23]
+    assert await store.save_progress([]) == set()
 
 
 async def test_a_clock_that_jumps_back_does_not_make_a_job_younger(store: Store, clock: Clock) -> None:
     job = await claimed(store)
     clock.move(days=-400)
-    await store.save_progress(job.id, 1, Stage.DECODING, 5)
+    await store.save_progress([Report(job.id, 1, Stage.DECODING, 5)])
     failed = await store.fail(job.id, attempt=1, code="x", message="x.")
     assert failed is not None and failed.created_at <= failed.updated_at
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.jobs import Job, JobStatus
+from engine.store.queue import _LONG, Standing
 from engine.store.store import Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
@@ -88,14 +89,16 @@ async def play(steps: Sequence[Step], path: Path) -> None:
             await one_step(store, model, what, number)
             expected = model.order()
             if expected:  # asked after each step: what is remembered of the line must never be an old one
-                assert [queued.id for queued in await store.pending_ahead(expected[-1])] == expected[:-1]
+                durations = [model.jobs[job_id].job.estimated_duration for job_id in expected]
+                assert await store.standing(expected[-1]) == Standing(len(expected), sum(durations[:-1]))
         counts = await store.counts()
         assert counts == {status: len(model.of(status)) for status in JobStatus}
         expected = model.order()
         assert [queued.id for queued in await store.queue()] == expected
-        assert [await store.queue_place(job_id) for job_id in expected] == list(range(1, len(expected) + 1))
+        places = [await store.standing(job_id) for job_id in expected]
+        assert [each.place for each in places if each] == list(range(1, len(expected) + 1))
         for known in model.of("processing", "completed", "failed"):
-            assert await store.queue_place(known.job.id) is None
+            assert await store.standing(known.job.id) is None
         while (job_id := model.claim()) is not None:
             claimed = await store.claim()
             assert claimed is not None and claimed.id == job_id
@@ -183,4 +186,24 @@ async def test_a_clock_that_jumps_pushes_nobody_back(tmp_path: Path) -> None:
         order += job.owner
         await store.fail(job.id, attempt=1, code="x", message="x.")
     assert order == "ababab"
+    await store.close()
+
+
+async def test_in_a_long_line_a_newcomer_hears_his_true_place_and_a_claim_is_seen_in_time(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "stemify.sqlite3")
+    heavy = [pending_job("heavy") for _ in range(_LONG + 5)]
+    for job in heavy:
+        await store.add(job, NO_CAPS)
+    assert await store.standing(heavy[-1].id) == Standing(_LONG + 5, 30.0 * (_LONG + 4))
+    light = pending_job("light")
+    await store.add(light, NO_CAPS)
+    expected = next(place for place, job in enumerate(await store.queue(), 1) if job.id == light.id)
+    assert expected < 10
+    assert await store.standing(light.id) == Standing(expected, 30.0 * (expected - 1))
+    claimed = await store.claim()
+    assert claimed is not None
+    async with asyncio.timeout(10):
+        while await store.standing(claimed.id) is not None:
+            await asyncio.sleep(0.05)
+    assert await store.standing(heavy[-1].id) == Standing(_LONG + 5, 30.0 * (_LONG + 4))
     await store.close()

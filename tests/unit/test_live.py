@@ -1,0 +1,51 @@
+"""What is known of running jobs between two writes to the disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.jobs import Job, JobStatus, Stage
+from engine.live import LiveJobs
+from engine.store.store import Report
+from tests.jobs import pending_job
+
+
+def running_job() -> Job:
+    return pending_job().model_copy(update={"status": JobStatus.PROCESSING, "attempt": 1})
+
+
+def test_only_what_has_moved_is_saved_again() -> None:
+    live, jobs = LiveJobs(), [running_job(), running_job()]
+    for job in jobs:
+        live.begin(job)
+    assert live.unsaved() == []
+    for job in jobs:
+        live.report(job, Stage.SEPARATING, 0.5)
+    assert live.unsaved() == [Report(job.id, 1, Stage.SEPARATING, 50) for job in jobs]
+    live.report(jobs[1], Stage.SEPARATING, 0.75)
+    assert live.unsaved() == [Report(jobs[1].id, 1, Stage.SEPARATING, 70)]
+    live.end(jobs[1].id)
+    assert live.unsaved() == []
+
+
+def test_a_mark_stays_while_a_job_only_moves_on() -> None:
+    live, job = LiveJobs(), running_job()
+    assert live.mark(job.id) is None
+    live.begin(job)
+    live.report(job, Stage.SEPARATING, 0.1)
+    mark = live.mark(job.id)
+    live.report(job, Stage.SEPARATING, 0.9)
+    assert live.mark(job.id) == mark
+    live.report(job, Stage.ENCODING, 0.0)
+    assert live.mark(job.id) != mark
+    live.end(job.id)
+    assert live.mark(job.id) is None
+
+
+@pytest.mark.parametrize("count", [3, 80])
+def test_what_runs_is_ahead_of_whoever_waits_and_nobody_waits_for_himself(count: int) -> None:
+    live, jobs = LiveJobs(), [running_job() for _ in range(count)]
+    for job in jobs:
+        live.begin(job)
+    assert live.remaining_s(but="") == pytest.approx(30 * count, rel=0.01)
+    assert live.remaining_s(but=jobs[0].id) == pytest.approx(30 * (count - 1), rel=0.01)
