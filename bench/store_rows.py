@@ -25,7 +25,7 @@ from engine.entity import new_job_id
 from engine.jobs import Job, JobStatus, Stage
 from engine.store.rows import to_row, to_us
 from engine.store.sql import load_queries
-from engine.store.store import Store
+from engine.store.store import Report, Store
 from tests.jobs import NO_CAPS, START, pending_job, result_of
 
 _COUNT_AGAIN = (
@@ -130,7 +130,7 @@ async def claim(measured: Measured, _number: int) -> None:
 
 
 async def save(measured: Measured, number: int) -> None:
-    assert await measured.store.save_progress(measured.running[number].id, 1, Stage.SEPARATING, 50)
+    assert await measured.store.save_progress([Report(measured.running[number].id, 1, Stage.SEPARATING, 50)])
 
 
 async def complete(measured: Measured, number: int) -> None:
@@ -150,7 +150,7 @@ CALLS: dict[str, tuple[Call, int]] = {
     "claim": (claim, 400),
     "save progress": (save, 400),
     "complete": (complete, 400),
-    "place in the queue *": (lambda it, number: it.store.queue_place(it.waiting[number % len(it.waiting)]), 40),
+    "place in the queue *": (lambda it, number: it.store.standing(it.waiting[number % len(it.waiting)]), 40),
 }
 
 

@@ -1,0 +1,90 @@
+"""`python -m bench.large_result`: a result of 400 MB to a real S3 server on loopback and back, byte for byte.
+
+Swift (from PyPI) in four processes on the same cores, so the speed is that of the test server; what counts is that all
+bytes arrive, in parts, and that the memory of the process does not grow with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+
+from bench.report import table
+from engine.entity import new_job_id
+from engine.object_storage import ObjectStorage
+from tests.object_store import BUCKET, object_storage, s3_client, s3_server
+from tests.web_house import open_web_house
+
+STEMS = ("vocals", "drums", "bass", "other")
+_BLOCK_BYTES = 2**20
+
+
+def make(folder: Path, total_bytes: int) -> dict[str, str]:
+    """Four files that cannot be compressed; their digests."""
+    folder.mkdir()
+    digests = {}
+    for stem in STEMS:
+        digest = hashlib.sha256()
+        with (folder / f"Song - {stem}.wav").open("wb") as file:
+            for _ in range(total_bytes // len(STEMS) // _BLOCK_BYTES):
+                block = os.urandom(_BLOCK_BYTES)
+                digest.update(block)
+                file.write(block)
+        digests[f"Song - {stem}.wav"] = digest.hexdigest()
+    return digests
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def fetched(http: aiohttp.ClientSession, url: str) -> str:
+    digest = hashlib.sha256()
+    async with http.get(url) as response:
+        assert response.status == 200, response.status
+        async for block in response.content.iter_chunked(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+async def back(storage: ObjectStorage, folder: Path, job_id: str, digests: dict[str, str], query: str) -> float:
+    """Fetch all by our own links; seconds."""
+    began = time.perf_counter()
+    async with open_web_house(folder, storage=storage) as house, aiohttp.ClientSession() as http:
+        for name, digest in digests.items():
+            link = f"{house.url}{house.file_link(f'jobs/{job_id}/a1/{name}')}{query}"
+            assert await fetched(http, link) == digest, f"{name} came back changed"
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.large_result", description=__doc__)
+    parser.add_argument("--mb", type=int, default=400)
+    total_bytes = parser.parse_args().mb * 10**6
+    with tempfile.TemporaryDirectory() as name, s3_server(Path(name) / "swift") as server:
+        folder = Path(name)
+        s3_client(server).create_bucket(Bucket=BUCKET)
+        digests = make(folder / "out", total_bytes)
+        storage, job_id, rows = object_storage(server, folder / "data", patience_s=60), new_job_id(), []
+        before = peak_mib()
+        began = time.perf_counter()
+        storage.publish_folder(folder / "out", f"jobs/{job_id}/a1")
+        rows.append({"step": "publish", "s": time.perf_counter() - began, "memory_mib": peak_mib() - before})
+        for step, query in (("by redirect", ""), ("through this server", "&via=here")):
+            spent_s = asyncio.run(back(storage, folder / "data", job_id, digests, query))
+            rows.append({"step": step, "s": spent_s, "memory_mib": peak_mib() - before})
+        for row in rows:
+            row["mb_per_s"] = total_bytes / 1e6 / float(str(row["s"]))
+        print(table(f"{total_bytes / 1e6:.0f} MB in four files; memory is what came on top of {before:.0f} MiB", rows))
+
+
+if __name__ == "__main__":
+    main()

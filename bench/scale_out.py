@@ -1,0 +1,285 @@
+"""`python -m bench.scale_out`: the real store, queue, dispatcher and service before 1, 8, 64 and 256 simulated GPUs.
+
+Prints how much the devices have to do, how long people wait, and what the main process needs: once with a queue that
+is never empty, and once with a day of people. See bench/README.md for how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, cast
+
+from bench.report import OUT, table
+from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
+from engine.attempts import AttemptLimits, Attempts, FetchedInput
+from engine.dispatcher import Dispatcher
+from engine.entity import new_job_id
+from engine.intake import Intake
+from engine.jobs import InputType, Job, JobStatus
+from engine.links import Links
+from engine.live import LiveJobs
+from engine.options import StemSeparationOptions
+from engine.service import StemService
+from engine.storage import Storage
+from engine.store.store import Caps, Store
+from engine.views import Views
+from engine.worker_talk import PoolLimits
+
+POOL = PoolLimits(
+    attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5
+)
+LIMITS = AttemptLimits(max_attempts=3, short_track_s=300, short_timeout_s=300, long_timeout_s=600, max_duration_s=600)
+NO_CAPS = Caps(per_owner=10**9, per_scope=10**9, total=10**9)
+
+SONG_S = (60.0, 210.0, 600.0)  # shortest, most frequent, longest: a triangle
+MODELS = (("htdemucs", 1.0, 0.9), ("htdemucs_ft", 4.0, 0.1))  # name, cost against htdemucs, share of the jobs
+HOURS = (30, 20, 14, 10, 9, 10, 14, 20, 28, 36, 42, 48, 54, 56, 58, 62, 68, 76, 86, 95, 100, 96, 78, 50)
+"""How busy each hour of a day is, against the busiest: people who are at home in the evening."""
+CLASSES = (("light: 1 song", 0.70, 1), ("regular: 2 songs", 0.25, 2), ("heavy: 5 songs", 0.05, 5))
+"""Kinds of people: name, share of the people, songs that they send at once (5 an hour is all that the quota gives)."""
+
+
+@dataclass
+class Person:
+    """Somebody who sends some songs at once."""
+
+    name: str
+    kind: str
+    songs: int
+
+
+@dataclass
+class Figures:
+    """What is noted while it runs."""
+
+    sent_at: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    waited_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    completed: int = 0
+    writes: int = 0  # transactions
+
+
+class People:
+    """Where jobs come from. All chance is seeded."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._count = 0
+
+    def next(self) -> Person:
+        self._count += 1
+        (kind,) = self._chance.choices(CLASSES, [share for _, share, _ in CLASSES])
+        return Person(f"discord:{self._count}", kind[0], kind[2])
+
+    def pause_s(self, people_per_s: float) -> float:
+        return self._chance.expovariate(people_per_s)
+
+    def song(self) -> tuple[str, float, float]:
+        """Model, its cost, seconds of audio."""
+        ((model, cost, _),) = self._chance.choices(MODELS, [share for *_, share in MODELS])
+        low, mode, high = SONG_S
+        return model, cost, self._chance.triangular(low, high, mode)
+
+
+MEAN_SONGS = sum(share * songs for _, share, songs in CLASSES)
+MEAN_COST = sum(cost * share for _, cost, share in MODELS)
+MEAN_SONG_S = sum(SONG_S) / 3
+
+
+class House:
+    """The real main process, without Discord, the web server and the network."""
+
+    def __init__(self, loop: SimulatedLoop, store: Store, data: Path, devices: int, speed: float) -> None:
+        self.loop, self.store, self.data, self.speed = loop, store, data, speed
+        self.times, self.figures = DeviceTimes(), Figures()
+        self.storage, self.live = Storage(data), LiveJobs()
+        self.pool = SimulatedPool(devices, POOL, loop, self.times, data)
+        attempts = Attempts(store, self.storage, self.pool, _no_links, LIMITS, self.live)
+        self.dispatcher = Dispatcher(store, self.pool, attempts, self.live, data / "handover.json", max_attempts=3)
+        views = Views(store, self.pool, self.live, Links(b"k" * 32, "http://127.0.0.1"), timedelta(days=90))
+        self.service = StemService(
+            store, self.storage, self.pool, self.dispatcher, attempts, cast(Intake, None), views, self.live
+        )
+        self._followers: set[asyncio.Task[None]] = set()
+        self._count_writes()
+
+    def _count_writes(self) -> None:
+        database, alone = self.store.database, self.store.database._alone
+
+        async def counted(step: Callable[[], Awaitable[Any]]) -> Any:
+            self.figures.writes += 1
+            return await alone(step)
+
+        database._alone = counted  # type: ignore[method-assign]
+
+    async def send(self, person: Person, people: People, *, watched: bool) -> None:
+        """A person's songs are accepted, and followed as the bot follows them."""
+        for _ in range(person.songs):
+            model, cost, song_s = people.song()
+            job_id = new_job_id(self.loop.now())
+            self.times.seconds_of[job_id] = cost * song_s / self.speed
+            with self.loop.pretending():
+                (self.data / "jobs" / job_id).mkdir(parents=True)
+                (self.data / "jobs" / job_id / "input").touch()
+            job = Job(
+                id=job_id, status=JobStatus.PENDING, created_at=self.loop.now(), updated_at=self.loop.now(),
+                input_type=InputType.FILE_UPLOAD, input_source=f"jobs/{job_id}/input", model=model,
+                options=StemSeparationOptions(model=model), estimated_duration=max(1, round(song_s / 36)),
+                owner=person.name, title="A Song With a Name of the Usual Length", input_duration=song_s,
+            )  # fmt: skip
+            self.figures.sent_at[job_id], self.figures.kinds[job_id] = self.loop.time(), person.kind
+            await self.store.add(job, NO_CAPS)
+            self.dispatcher.wake()
+            task = asyncio.ensure_future(self._follow(job_id, watched))
+            self._followers.add(task)
+            task.add_done_callback(self._followers.discard)
+
+    async def _follow(self, job_id: str, watched: bool) -> None:
+        if watched:
+            async for view in self.service.watch(job_id):
+                if view.job.is_over:
+                    self.figures.completed += 1
+
+    def started(self, job_id: str) -> None:
+        kind = self.figures.kinds[job_id]
+        self.figures.waited_s[kind].append(self.loop.time() - self.figures.sent_at[job_id])
+
+    @property
+    def busy_s(self) -> float:
+        for device in self.pool.devices:
+            device._share()
+        return sum(device.busy_s for device in self.pool.devices)
+
+    async def close(self) -> None:
+        for task in list(self._followers):
+            task.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+        await self.dispatcher.stop(0)
+
+
+async def _no_links(job: Job, on_progress: object) -> FetchedInput:
+    raise AssertionError("there are no links here")
+
+
+def capacity(devices: int, speed: float) -> float:
+    """Jobs a second that the devices can do."""
+    return devices * speed / (MEAN_SONG_S * MEAN_COST)
+
+
+def day_length_s(devices: int, what: argparse.Namespace) -> float:
+    mean = what.peak * sum(HOURS) / len(HOURS) / 100
+    return float(min(86400.0, what.day_jobs / (capacity(devices, what.speed) * mean)))
+
+
+async def run(loop: SimulatedLoop, data: Path, what: argparse.Namespace, devices: int, *, day: bool) -> dict[str, Any]:
+    store = await Store.open(data / "stemify.sqlite3", now=loop.now)
+    house, people = House(loop, store, data, devices, what.speed), People(devices)
+    await house.dispatcher.start()
+    house.pool.begin(house.dispatcher.wake, house.started)
+    feeding = asyncio.ensure_future(_a_day(house, people, what) if day else _never_empty(house, people, what))
+    if not day:
+        await asyncio.sleep(what.warm_up_s)
+    wall, began, used, busy = time.time(), loop.time(), loop.used_s, house.busy_s
+    completed_before, writes_before = house.figures.completed, house.figures.writes
+    if day:
+        await feeding
+    else:
+        await asyncio.sleep(what.seconds)
+    passed_s, used_s = loop.time() - began, loop.used_s - used
+    completed = house.figures.completed - completed_before
+    row = {
+        "devices": devices,
+        "load": "a day" if day else "full",
+        "jobs": completed,
+        "jobs/s": completed / passed_s,
+        "utilisation": (house.busy_s - busy) / (devices * passed_s),
+        "main_cores": used_s / passed_s,
+        "ms_a_job": 1000 * used_s / max(1, completed),
+        "writes/s": (house.figures.writes - writes_before) / passed_s,
+        "lines/s": sum(device.lines for device in house.pool.devices) / loop.time(),
+    }
+    if day:
+        row["day_h"] = day_length_s(devices, what) / 3600
+        row |= dict(_waits(house.figures.waited_s))
+    feeding.cancel()
+    await asyncio.gather(feeding, return_exceptions=True)
+    await house.close()
+    await store.close()
+    print(f"{devices} devices, {row['load']}: {time.time() - wall:.0f} s for {passed_s:.0f} s", file=sys.stderr)
+    return row
+
+
+def _waits(waited_s: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
+    for name, _, _ in CLASSES:
+        waits = waited_s[name]
+        kind = name.partition(":")[0]
+        cuts = quantiles(waits, n=20) if len(waits) > 1 else [0.0] * 19
+        yield f"{kind}_mean_s", sum(waits) / max(1, len(waits))
+        yield f"{kind}_p95_s", cuts[18]
+
+
+async def _never_empty(house: House, people: People, what: argparse.Namespace) -> None:
+    """There is always something that waits."""
+    wanted = what.backlog
+    while True:
+        counts = await house.store.counts()
+        missing = wanted - counts.get(JobStatus.PENDING, 0)
+        while missing > 0:
+            person = people.next()
+            await house.send(person, people, watched=True)
+            missing -= person.songs
+        await asyncio.sleep(0.2)
+
+
+async def _a_day(house: House, people: People, what: argparse.Namespace) -> None:
+    """A day's people. The day is as long as `day_jobs` of them last; what they send, how much of it comes in a busy
+    second and how long it takes stay as they are."""
+    busiest = what.peak * capacity(len(house.pool.devices), what.speed) / MEAN_SONGS
+    day_s = day_length_s(len(house.pool.devices), what)
+    ends = house.loop.time() + day_s
+    while (left_s := ends - house.loop.time()) > 0:
+        hour = min(23, int(24 * (1 - left_s / day_s)))
+        await asyncio.sleep(people.pause_s(busiest * HOURS[hour] / 100))
+        await house.send(people.next(), people, watched=True)
+    while (await house.store.counts()).get(JobStatus.PENDING, 0):  # noqa: ASYNC110
+        await asyncio.sleep(1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale_out", description=__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64, 256])
+    parser.add_argument("--speed", type=float, default=36, help="of a device, times real time with htdemucs (36)")
+    parser.add_argument("--seconds", type=float, default=60, help="of full load that are measured (60)")
+    parser.add_argument("--warm-up-s", type=float, default=20)
+    parser.add_argument("--backlog", type=int, default=232, help="jobs that wait (232)")
+    parser.add_argument("--day-jobs", type=float, default=2000, help="jobs of a day, which sets its length (2000)")
+    parser.add_argument("--peak", type=float, default=0.9, help="load of the busiest hour, against what there is (0.9)")
+    parser.add_argument("--only", choices=["full", "day"])
+    what = parser.parse_args()
+    rows = []
+    for day in (False, True):
+        if what.only == ("full" if day else "day"):
+            continue
+        for devices in what.devices:
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(simulated(lambda loop: run(loop, Path(folder), what, devices, day=day)))  # noqa: B023
+    for load in ("full", "a day"):
+        print(table(f"Load: {load}; a device does {what.speed:g} x real time", [r for r in rows if r["load"] == load]))
+    OUT.mkdir(exist_ok=True)
+    (OUT / "scale_out.json").write_text(json.dumps({"speed": what.speed, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""Time that jumps, and devices that only pretend: the real main process against any number of workers.
+
+`SimulatedLoop` is an event loop whose clock shows the CPU seconds that the process has used, and jumps ahead whenever
+nothing is left to do but wait. So a dispatcher that is too slow is seen to be late, a day passes in minutes, and a
+machine that is busy with other things does not show in the figures. What the pretending itself costs is taken out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from engine.jobs import Stage
+from engine.options import OutputFormat
+from engine.pool import WorkerPool
+from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, ModelState, Progress, Ready, Start
+from engine.results import JobResult, StemFiles, StemInfo
+from engine.worker_talk import PoolLimits, WorkerTalk
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+_STEMS = ("vocals", "drums", "bass", "other")
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """`skipped_s`: seconds that were only waited. The clock is read once a turn, which costs little."""
+
+    def __init__(self) -> None:
+        self.skipped_s = 0.0
+        self.used_s = 0.0  # CPU seconds of the main process, all its threads
+        self.working = 0  # calls in other threads that are not answered yet: their time is used, not waited
+        self._pretended_s = 0.0
+        self._reading_s = _cost_of_a_reading()
+        self._began = time.process_time()
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        return self.skipped_s + self.used_s
+
+    def read_clock(self) -> None:
+        self._pretended_s += self._reading_s
+        self.used_s = max(self.used_s, time.process_time() - self._began - self._pretended_s)
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.time())
+
+    @contextmanager
+    def pretending(self) -> Iterator[None]:
+        """What happens in it is no work of the main process."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self._pretended_s += time.thread_time() - began
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        self.working += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(lambda _: self._answered())
+        return future
+
+    def _answered(self) -> None:
+        self.working -= 1
+
+
+def _cost_of_a_reading() -> float:
+    began = time.process_time()
+    for _ in range(1000):
+        time.process_time()
+    return (time.process_time() - began) / 1000
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    def __init__(self, loop: SimulatedLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        self._loop.read_clock()
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        if self._loop.working or timeout is None:
+            return super().select(0.05)
+        self._loop.skipped_s += timeout
+        return events
+
+
+class Agenda:
+    """What the devices will do and when, on a grid of `GRID_S`: one turn of the loop for all that is due, so that the
+    loop's own work is the main process's and hardly theirs."""
+
+    GRID_S = 0.01
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self._loop = loop
+        self._due: dict[int, list[Callable[[], None]]] = {}
+        self._said: list[tuple[WorkerTalk, bytes]] = []
+
+    def after(self, delay_s: float, do: Callable[[], None]) -> None:
+        slot = int((self._loop.time() + delay_s) / self.GRID_S) + 1
+        if slot not in self._due:
+            self._due[slot] = []
+            self._loop.call_at(slot * self.GRID_S, self._turn, slot)
+        self._due[slot].append(do)
+
+    def say(self, device: WorkerTalk, message: Message) -> None:
+        self._said.append((device, message.line()))
+
+    def _turn(self, slot: int) -> None:
+        with self._loop.pretending():
+            for do in self._due.pop(slot):
+                do()
+        said, self._said = self._said, []
+        for device, line in said:
+            device.hear(line)
+
+
+def simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
+    """Run a coroutine function in such a loop. The process's monotonic clock follows it, and SQLite's threads are
+    waited for."""
+    loop, real_clock, real_execute = SimulatedLoop(), time.monotonic, aiosqlite.Connection._execute
+
+    async def counted(self: aiosqlite.Connection, *args: Any, **kwargs: Any) -> Any:
+        loop.working += 1
+        try:
+            return await real_execute(self, *args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            loop.working -= 1
+
+    time.monotonic = loop.time
+    aiosqlite.Connection._execute = counted  # type: ignore[method-assign]
+    try:
+        return loop.run_until_complete(main(loop))
+    finally:
+        time.monotonic = real_clock
+        aiosqlite.Connection._execute = real_execute  # type: ignore[method-assign]
+        loop.close()
+
+
+@dataclass
+class _Work:
+    """One attempt on a device. Of several, each gets an equal share: segments of all of them fill each batch."""
+
+    spec: AttemptSpec
+    whole_s: float  # of device time
+    left_s: float
+    said_at: float = 0.0
+
+
+@dataclass
+class DeviceTimes:
+    """What a job costs, in seconds. `seconds_of` knows how long a job has the device to itself."""
+
+    seconds_of: dict[str, float] = field(default_factory=dict)
+    before_s: float = 1.0  # fetch, decode
+    after_s: float = 1.0  # the last of the encoding, publishing
+    progress_s: float = 0.25  # as often as a worker speaks
+    heartbeat_s: float = 1.0
+
+
+class SimulatedDevice(WorkerTalk):
+    """Speaks the protocol's lines as a worker does, makes the files' names, and takes the time that it would take."""
+
+    def __init__(
+        self, name: str, limits: PoolLimits, on_change: Callable[[], None], loop: SimulatedLoop, agenda: Agenda,
+        times: DeviceTimes, data_dir: Path,
+    ) -> None:  # fmt: skip
+        super().__init__(name, limits, on_change)
+        self._loop, self._agenda, self._times, self._data = loop, agenda, times, data_dir
+        self._work: dict[str, _Work] = {}
+        self._shared_at = 0.0
+        self._turn = 0  # of its plans only the last is followed
+        self.busy_s = 0.0
+        self.lines = 0
+        self.on_start: Callable[[str], None] = lambda job_id: None
+
+    @property
+    def deaths(self) -> int:
+        return 0
+
+    def kill(self) -> None:
+        raise AssertionError("a simulated device does as it is told")
+
+    def begin(self) -> None:
+        ready = Ready(device=self.name, device_name="simulated", models=(ModelState(name="htdemucs", state="ready"),))
+        self._agenda.after(0.0, lambda: self._say(ready))
+        self._agenda.after(0.0, self._beat)
+
+    def _beat(self) -> None:
+        self._say(Heartbeat(rss_bytes=2 << 30, device_bytes=4 << 30))
+        self._agenda.after(self._times.heartbeat_s, self._beat)
+
+    def _say(self, message: Message) -> None:
+        self.lines += 1
+        self._agenda.say(self, message)
+
+    def _send(self, message: Message) -> None:
+        message.line()  # which costs the main process what it costs
+        if isinstance(message, Start):
+            self.on_start(message.spec.job_id)
+            self._agenda.after(0.0, partial(self._take, message.spec))
+        elif isinstance(message, Cancel):
+            self._agenda.after(0.0, partial(self._let_go, message))
+
+    def _take(self, spec: AttemptSpec) -> None:
+        (self._data / spec.scratch_key).mkdir(parents=True)
+        self._tell(spec, Stage.DECODING, 0.0)
+        self._agenda.after(self._times.before_s, partial(self._separate, spec))
+
+    def _let_go(self, message: Cancel) -> None:
+        self._share()
+        self._work.pop(message.job_id, None)
+        self._plan()
+        self._say(Failed(job_id=message.job_id, attempt=message.attempt, code="cancelled", message="Cancelled."))
+
+    def _tell(self, spec: AttemptSpec, stage: Stage, fraction: float) -> None:
+        self._say(Progress(job_id=spec.job_id, attempt=spec.attempt, stage=stage, fraction=fraction))
+
+    def _separate(self, spec: AttemptSpec) -> None:
+        self._share()
+        whole_s = self._times.seconds_of[spec.job_id]
+        self._work[spec.job_id] = _Work(spec, whole_s, whole_s, self._loop.time())
+        self._plan()
+        self._tell(spec, Stage.SEPARATING, 0.0)
+
+    def _share(self) -> None:
+        now = self._loop.time()
+        passed_s, self._shared_at = now - self._shared_at, now
+        if self._work:
+            self.busy_s += passed_s
+            for work in self._work.values():
+                work.left_s -= passed_s / len(self._work)
+
+    def _plan(self) -> None:
+        self._turn += 1
+        if self._work:
+            soonest_s = min(work.left_s for work in self._work.values()) * len(self._work)
+            self._agenda.after(min(max(0.0, soonest_s), self._times.progress_s), partial(self._go_on, self._turn))
+
+    def _go_on(self, turn: int) -> None:
+        if turn != self._turn:
+            return
+        self._share()
+        now = self._loop.time()
+        for work in [work for work in self._work.values() if work.left_s <= 1e-6]:
+            del self._work[work.spec.job_id]
+            self._tell(work.spec, Stage.ENCODING, 0.5)
+            self._agenda.after(self._times.after_s, partial(self._finish, work.spec))
+        self._plan()
+        for work in self._work.values():
+            if now - work.said_at >= self._times.progress_s:
+                work.said_at = now
+                self._tell(work.spec, Stage.SEPARATING, min(1.0, 1 - work.left_s / work.whole_s))
+
+    def _finish(self, spec: AttemptSpec) -> None:
+        result = self._result(spec)
+        self._say(Done(job_id=spec.job_id, attempt=spec.attempt, result=result, separating_s=1, input_duration_s=210))
+
+    def _result(self, spec: AttemptSpec) -> JobResult:
+        folder = self._data / spec.output_key
+        folder.mkdir(parents=True)
+        infos = {}
+        for stem in _STEMS:
+            filename = f"{spec.title} - {stem} - htdemucs.mp3"
+            (folder / filename).touch()
+            infos[stem] = StemInfo(
+                filename=filename, path=f"{spec.output_key}/{filename}", size=8_400_000, duration=210.0,
+                format=OutputFormat.MP3, sample_rate=44100, bitrate=320_000, level_db=-20.1, peak_db=-1.0,
+                silence_share=0.1,
+            )  # fmt: skip
+        return JobResult(
+            job_id=spec.job_id, output_dir=spec.output_key, stems=StemFiles(**infos), processing_time=8,
+            model_used="htdemucs", file_size=33_600_000, waveform_path=f"{spec.output_key}/waveform.png",
+            peaks_path=f"{spec.output_key}/peaks.json",
+        )  # fmt: skip
+
+
+class SimulatedPool(WorkerPool):
+    """The real pool, over devices that pretend."""
+
+    def __init__(self, devices: int, limits: PoolLimits, loop: SimulatedLoop, times: DeviceTimes, data: Path) -> None:
+        super().__init__([], limits)
+        agenda = Agenda(loop)
+        self._simulated = [
+            SimulatedDevice(f"sim:{number}", limits, self._change, loop, agenda, times, data)
+            for number in range(devices)
+        ]
+        self.devices = self._simulated
+
+    @property
+    def workers(self) -> list[WorkerTalk]:
+        return [*self._simulated]
+
+    def begin(self, on_change: Callable[[], None], on_start: Callable[[str], None]) -> None:
+        self._on_change = on_change
+        for device in self._simulated:
+            device.on_start = on_start
+            device.begin()
