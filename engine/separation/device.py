@@ -21,14 +21,20 @@ def device_memory_bytes(device: str) -> int | None:
 def device_is_lost(error: BaseException) -> bool:
     """Whether an error leaves a GPU unusable for this process (an illegal access, a failed assertion, ECC), so that
     whatever comes after would fail as well. Want of memory does not."""
-    return "CUDA error" in str(error) and not isinstance(error, torch.OutOfMemoryError)
+    return "CUDA error" in str(error) and not is_out_of_memory(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is want of memory, of a GPU or of the machine, as torch and Python tell of it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    told = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    told = (
+        "can't allocate memory",
+        "not enough memory",
+        "ALLOC_FAILED",
+        "CUDA error: out of memory",
+        "can't start new thread",
+    )
     return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
 
 

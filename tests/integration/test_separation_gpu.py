@@ -11,6 +11,7 @@ from demucs.demucs import LocalState
 from engine.errors import OutOfMemory
 from engine.separation import gpu
 from engine.separation.batcher import Batcher
+from engine.separation.device import device_is_lost, is_out_of_memory
 from engine.separation.loaded import LoadedModel
 from engine.separation.passes import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
 from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
@@ -240,3 +241,26 @@ def test_a_halved_batch_grows_again() -> None:
     passes.tried.clear()
     assert run(batcher, model, mix).notes == ()
     assert ("meta", 4) in passes.tried
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "lost"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), True, False),
+        (RuntimeError("CUDA error: out of memory"), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True, False),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 b"),
+            True,
+            False,
+        ),
+        (RuntimeError("can't start new thread"), True, False),
+        (MemoryError(), True, False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), False, True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
+        (OSError("can't allocate memory"), False, False),
+    ],
+)
+def test_want_of_memory_is_told_from_a_device_that_is_lost(error: BaseException, memory: bool, lost: bool) -> None:
+    assert (is_out_of_memory(error), device_is_lost(error)) == (memory, lost)
