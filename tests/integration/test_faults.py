@@ -73,7 +73,8 @@ def clock() -> MovableClock:
 def settings(data: Path, models: Path) -> Settings:
     loaded = load(data_dir=data, models_dir=models)
     workers = {"devices": ["cpu"], "threads": 1, "compile": False, "heartbeat_s": 0.5, "heartbeat_timeout_s": 6.0}
-    return loaded.model_copy(update={"workers": loaded.workers.model_copy(update=workers)})
+    limits = loaded.limits.model_copy(update={"free_disk_bytes": 0})  # else nothing would be taken onto so small a disk
+    return loaded.model_copy(update={"workers": loaded.workers.model_copy(update=workers), "limits": limits})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
