@@ -191,6 +191,7 @@ async def run(loop: SimulatedLoop, data: Path, what: argparse.Namespace, devices
     feeding = asyncio.ensure_future(_a_day(house, people, what) if day else _never_empty(house, people, what))
     if not day:
         await asyncio.sleep(what.warm_up_s)
+    loop.calibrate()
     wall, began, used, busy = time.time(), loop.time(), loop.used_s, house.busy_s
     completed_before, writes_before = house.figures.completed, house.figures.writes
     if day:
@@ -212,7 +213,7 @@ async def run(loop: SimulatedLoop, data: Path, what: argparse.Namespace, devices
     }
     if day:
         row["day_h"] = day_length_s(devices, what) / 3600
-        row |= dict(_waits(house.figures.waited_s))
+    row |= dict(_waits(house.figures.waited_s))
     feeding.cancel()
     await asyncio.gather(feeding, return_exceptions=True)
     await house.close()

@@ -25,6 +25,7 @@ from engine.options import OutputFormat
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, ModelState, Progress, Ready, Start
 from engine.results import JobResult, StemFiles, StemInfo
+from engine.worker import _PROGRESS_INTERVAL_S
 from engine.worker_talk import PoolLimits, WorkerTalk
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -39,7 +40,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self.used_s = 0.0  # CPU seconds of the main process, all its threads
         self.working = 0  # calls in other threads that are not answered yet: their time is used, not waited
         self._pretended_s = 0.0
-        self._reading_s = _cost_of_a_reading()
+        self._reading_s = 0.0
         self._began = time.process_time()
         super().__init__(_JumpingSelector(self))
 
@@ -49,6 +50,15 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def read_clock(self) -> None:
         self._pretended_s += self._reading_s
         self.used_s = max(self.used_s, time.process_time() - self._began - self._pretended_s)
+
+    def calibrate(self) -> None:
+        """Take what a reading costs, with the threads that there are by now, out of the clock."""
+        began = time.process_time()
+        for _ in range(2000):
+            time.process_time()
+        spent_s = time.process_time() - began
+        self._pretended_s += spent_s
+        self._reading_s = spent_s / 2000
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time())
@@ -70,13 +80,6 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def _answered(self) -> None:
         self.working -= 1
-
-
-def _cost_of_a_reading() -> float:
-    began = time.process_time()
-    for _ in range(1000):
-        time.process_time()
-    return (time.process_time() - began) / 1000
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -164,7 +167,7 @@ class DeviceTimes:
     seconds_of: dict[str, float] = field(default_factory=dict)
     before_s: float = 1.0  # fetch, decode
     after_s: float = 1.0  # the last of the encoding, publishing
-    progress_s: float = 0.25  # as often as a worker speaks
+    progress_s: float = _PROGRESS_INTERVAL_S
     heartbeat_s: float = 1.0
 
 

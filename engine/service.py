@@ -18,7 +18,7 @@ from engine.attempts import Attempts
 from engine.dispatcher import Dispatcher
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Attachment, Intake, Link, Submission, Upload
-from engine.jobs import Job, JobStatus, JobView
+from engine.jobs import Job, JobStatus, JobView, Stage
 from engine.live import LiveJobs, Mark
 from engine.options import MODELS
 from engine.pool import WorkerPool
@@ -39,14 +39,14 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S = 5.0
-_PROGRESS_INTERVAL_S = 1.0
+_WHILE_IT_WAITS_S = (5.0, 5.0)  # between two looks of a watcher, and between two that read the job from the disk
+_WHILE_IT_RUNS_S = (1.0, 30.0)
 
 
 @dataclass(eq=False)
 class _Watcher:
-    """One reader of `watch`. A job that only moves on is looked at, in memory, once in `_PROGRESS_INTERVAL_S`; when
-    it gets from the `mark` that is known here to another, there is news."""
+    """One reader of `watch`. A job that only moves on is looked at in memory, now and then; when it gets from the
+    `mark` that is known here to another, there is news."""
 
     news: asyncio.Event
     mark: Mark | None
@@ -161,16 +161,17 @@ class StemService:
                     yield view
                 if view.job.is_over:
                     return
+                # Places in the queue move without a word about this job, so look now and then.
+                wait_s, again_s = _WHILE_IT_WAITS_S if watcher.mark is None else _WHILE_IT_RUNS_S
                 with contextlib.suppress(TimeoutError):
-                    # Places in the queue move without a word about this job, so look now and then.
-                    await asyncio.wait_for(
-                        watcher.news.wait(), _LOOK_AGAIN_S if watcher.mark is None else _PROGRESS_INTERVAL_S
-                    )
-                now = time.monotonic()
-                if watcher.news.is_set() or now - looked_at >= _LOOK_AGAIN_S:
+                    async with asyncio.timeout(wait_s):
+                        await watcher.news.wait()
+                is_old = time.monotonic() - looked_at >= again_s
+                if watcher.news.is_set() or is_old:
                     watcher.news.clear()
-                    watcher.mark, looked_at = self._live.mark(job_id), now
-                    job = await self._job(job_id)
+                    before, watcher.mark = watcher.mark, self._live.mark(job_id)
+                    if is_old or _row_may_differ(before, watcher.mark):
+                        job, looked_at = await self._job(job_id), time.monotonic()
         finally:
             watchers = self._watchers.get(job_id, set())
             watchers.discard(watcher)
@@ -282,6 +283,13 @@ class StemService:
         if job.owner != by:
             raise NotAllowed
         return job
+
+
+def _row_may_differ(before: Mark | None, now: Mark | None) -> bool:
+    """Whether anything but the stage may have changed: a job that is fetched gets its title and length."""
+    if before is None or now is None:
+        return True
+    return before[0] != now[0] or before[1] in (None, Stage.FETCHING)
 
 
 def _differs(before: JobView, after: JobView) -> bool:

@@ -47,7 +47,7 @@ from engine.storage import Storage
 
 log = logging.getLogger("engine.worker")
 
-_PROGRESS_INTERVAL_S = 0.25
+_PROGRESS_INTERVAL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
 

@@ -128,7 +128,8 @@ class WorkerTalk(ABC):
                     await self._take_away(run)
                     raise AttemptTimedOut if run.deadline < stalled_at else WorkerStalled
                 with contextlib.suppress(TimeoutError):
-                    return await asyncio.wait_for(asyncio.shield(run.outcome), min(wait_s, 5.0))
+                    async with asyncio.timeout(min(wait_s, 5.0)):
+                        return await asyncio.shield(run.outcome)
         except asyncio.CancelledError:
             await _to_its_end(self._take_away(run))
             raise
