@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 READ_BYTES = 4 * 2**20  # a request's worth: short enough for its time limit, long enough to be worth one
 _WRITE_BYTES = 2**20
 _PARTS_AT_ONCE = 4
+
+_REFUSED = re.compile(r"status code: 4(?!04|08|29)\d\d")  # no use asking the same again
 
 Step = Callable[[int, int], None]
 """Called with the bytes done so far and those in all; what it raises ends the transfer."""
@@ -265,6 +268,6 @@ def our_errors(key: str) -> Iterator[None]:
                 "There is no such bucket as STEMIFY_STORAGE__URL names. Ask whoever runs this bot to make it.",
                 detail=detail,
             ) from error
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "code: 403" in detail:
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(detail):
             raise StorageRefused(detail=detail) from error
         raise StorageAway(detail=detail) from error
