@@ -136,12 +136,13 @@ class Batcher:
         cancelled: threading.Event | None,
     ) -> None:
         unread = iter(run.plan.segments)
-        ahead = self._windows_ahead(run)
+        window_bytes = max(segment.window_samples for segment in run.plan.segments) * run.model.audio_channels * 4
         upcoming = next(unread, None)
         reported = 0
         while True:
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
+            ahead = self._windows_ahead(run, window_bytes)
             while upcoming is not None and len(run.waiting) < ahead and not run.blocks:
                 window = read_window(mix, upcoming)
                 if self.device.type == "cuda":
@@ -175,11 +176,11 @@ class Batcher:
             if reported == run.total:
                 return
 
-    def _windows_ahead(self, run: Run) -> int:
-        """How many windows may be read and not yet computed: two batches of every member, if they are not too long."""
+    def _windows_ahead(self, run: Run, window_bytes: int) -> int:
+        """How many windows may be read and not yet computed: two batches of every member, if they are not too long.
+        It changes where the CPU stands in for a while."""
         if self._passes.max_batch == 1:
             return 2
-        window_bytes = max(segment.window_samples for segment in run.plan.segments) * run.model.audio_channels * 4
         return min(2 * self._passes.max_batch * len(run.model.members), max(2, _AHEAD_BYTES // window_bytes))
 
     def _has_news(self, run: Run, reported: int, room: int) -> bool:

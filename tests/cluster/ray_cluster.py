@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -53,6 +54,14 @@ def end_session(leader: subprocess.Popen[bytes]) -> None:
     leader.wait()
 
 
+def free_port() -> int:
+    """One that no outgoing connection is given meanwhile: the system takes those from 32768 on."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+
+
 class RayNode:
     """One `ray start --block`, in a process group of its own."""
 
@@ -99,8 +108,7 @@ class RayCluster:
         self.folder = folder
         self.variables = variables
         self.nodes: list[RayNode] = []
-        with socket.create_server(("127.0.0.2", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"127.0.0.2:{self.port}"
         self.head = self.start_head()
 

@@ -42,7 +42,7 @@ def mount(*arguments: object) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A disk of 32 MiB."""
     folder = tmp_path_factory.mktemp("disk")
-    mount("-t", "tmpfs", "-o", f"size={32 * MIB}", "tmpfs", folder)
+    mount("-t", "tmpfs", "-o", f"size={128 * MIB}", "tmpfs", folder)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
@@ -105,6 +105,14 @@ async def ann(service: StemService, clock: MovableClock, request: pytest.Fixture
 def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("songs") / "song.wav"
     make_song(path, seconds=5)
+    return path
+
+
+@pytest.fixture(scope="module")
+def long_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Long enough that a watcher sees it being separated."""
+    path = tmp_path_factory.mktemp("songs") / "long.mp3"
+    make_song(path, seconds=20)
     return path
 
 
@@ -238,9 +246,9 @@ async def test_a_data_folder_that_cannot_be_written_refuses_and_stops_the_start_
 
 
 async def test_a_locked_database_refuses_new_songs_with_a_sentence_and_the_running_one_is_finished(
-    service: StemService, data: Path, song: Path, short_song: Path, ann: str, monkeypatch: pytest.MonkeyPatch
+    service: StemService, data: Path, long_song: Path, short_song: Path, ann: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = await ask(service, song, ann)
+    job_id = await ask(service, long_song, ann, output_format="mp3")
     await until(service, job_id, separating)
     monkeypatch.setattr(service._store.database, "_busy_limit_s", 0.5)
     lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
@@ -262,9 +270,9 @@ async def test_a_locked_database_refuses_new_songs_with_a_sentence_and_the_runni
 
 
 async def test_a_worker_that_hangs_is_replaced_and_the_song_is_done_by_its_successor(
-    service: StemService, song: Path, ann: str
+    service: StemService, long_song: Path, ann: str
 ) -> None:
-    job_id, hanging = await ask(service, song, ann), worker_pid(service)
+    job_id, hanging = await ask(service, long_song, ann, output_format="mp3"), worker_pid(service)
     await until(service, job_id, separating)
     os.kill(hanging, signal.SIGSTOP)
     job = await over(service, job_id)

@@ -10,7 +10,7 @@ from demucs.demucs import LocalState
 
 from engine.errors import OutOfMemory
 from engine.separation import gpu
-from engine.separation.batcher import Batcher
+from engine.separation.batcher import Batcher, Entry
 from engine.separation.device import device_is_lost, is_out_of_memory
 from engine.separation.loaded import LoadedModel
 from engine.separation.passes import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
@@ -184,8 +184,17 @@ class SharedGpu(Passes):
         return list(model.members[member](torch.stack(windows)))
 
 
+class ReadAhead(Batcher):
+    """Waits for full batches, so that their sizes do not depend on which thread is the faster."""
+
+    def _next_batch(self) -> list[Entry]:
+        while any(len(run.waiting) < min(self._passes.max_batch, run.total - run.taken) for run in self._runs):
+            self._changed.wait(timeout=1)
+        return super()._next_batch()
+
+
 def batcher_on(passes: Passes) -> Batcher:
-    batcher = Batcher()
+    batcher = ReadAhead()
     batcher._passes = passes
     return batcher
 

@@ -22,7 +22,7 @@ WRITER = """
 import asyncio, random, sys
 from pathlib import Path
 from engine.jobs import JobStatus, Stage
-from engine.store.store import Store
+from engine.store.store import Report, Store
 from tests.jobs import NO_CAPS, pending_job, result_of
 
 async def submit(store, chance):

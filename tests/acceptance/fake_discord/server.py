@@ -189,6 +189,8 @@ class FakeDiscord:
             response = _error(refused.status, refused.code, refused.message)
         except web.HTTPException as error:
             response = _error(error.status, 0, error.reason)
+        except ConnectionResetError:
+            raise  # the bot was killed while it sent
         except Exception:
             self.defects.append(traceback.format_exc())
             raise
