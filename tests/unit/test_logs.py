@@ -29,28 +29,21 @@ def test_ordinary_lines_are_left_alone() -> None:
 
 
 def test_json_lines_are_one_object_an_event_even_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    before = logging.root.handlers[:]
+    configure("INFO", json_lines=True)
     try:
-        configure("INFO", json_lines=True)
-        try:
-            raise ValueError("at /files/x?e=1&s=secretsecret")
-        except ValueError:
-            logging.getLogger("engine.test").exception("it broke")
-        (line,) = capsys.readouterr().err.splitlines()
-    finally:
-        logging.root.handlers[:] = before
+        raise ValueError("at /files/x?e=1&s=secretsecret")
+    except ValueError:
+        logging.getLogger("engine.test").exception("it broke")
+    (line,) = capsys.readouterr().err.splitlines()
     event = json.loads(line)
     assert event["event"] == "it broke" and "job" not in event
     assert "ValueError" in event["error"] and "secretsecret" not in event["error"]
 
 
 def test_the_job_and_the_attempt_that_a_line_names_are_fields_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    before, job = logging.root.handlers[:], "01a205ec-fe8d-724b-8237-ca688e1702d8"
-    try:
-        configure("INFO", json_lines=True)
-        logging.getLogger("engine.test").info("job %s attempt %s begins", job, 2)
-        logging.getLogger("engine.test").info("job %s accepted", job)
-        events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    finally:
-        logging.root.handlers[:] = before
+    job = "01a205ec-fe8d-724b-8237-ca688e1702d8"
+    configure("INFO", json_lines=True)
+    logging.getLogger("engine.test").info("job %s attempt %s begins", job, 2)
+    logging.getLogger("engine.test").info("job %s accepted", job)
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(event["job"], event.get("attempt")) for event in events] == [(job, 2), (job, None)]
