@@ -40,7 +40,7 @@ def play(parts: Sequence[Part], font: Path, n: int) -> Audio:
         options = ["-ni", "-g", "0.4", "-R", "0", "-C", "0", "-o", "synth.dynamic-sample-loading=1"]
         raw = ["-T", "raw", "-O", "float", "-E", "little"]
         command = ["fluidsynth", *options, *raw, "-r", str(SAMPLE_RATE), "-F", str(out), str(font), str(tune)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, timeout=900)
         audio = np.fromfile(out, "<f4").reshape(-1, 2).T
     return _of_length(audio, n)
 
@@ -52,7 +52,7 @@ def play_patches(parts: Sequence[Part], n: int) -> Audio:
         tune.write_bytes(midi_file(parts))
         options = ["-c", str(FREEPATS), "-EFreverb=0", "-EFchorus=0", "-A60", "--quiet"]
         command = ["timidity", *options, "-s", str(SAMPLE_RATE), "-Ow", "-o", str(out), str(tune)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, timeout=900)
         with wave.open(str(out)) as file:
             audio = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2).T / 32768
     return _of_length(audio, n)
