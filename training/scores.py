@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def main() -> None:
     separate = partial(separated, Separator(model.eval()))
     args.rendered.mkdir(parents=True, exist_ok=True)
     result: dict[str, Scores] = {}
-    with ProcessPoolExecutor(os.cpu_count()) as pool, torch.inference_mode():
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool, torch.inference_mode():
         for key, wanted in sets_of_songs(args.songs, numpy_only=bool(missing)).items():
             title = TITLES[key].format(songs=len(wanted))
             rendering = [pool.submit(make, seed, kind, args.rendered) for seed, kind in wanted]

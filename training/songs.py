@@ -6,6 +6,7 @@ import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def main() -> None:
         parser.error(f"training seeds end at {HELD_OUT_SEEDS}")
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = range(args.first_seed, args.first_seed + args.songs)
-    with Progress() as progress, ProcessPoolExecutor(args.processes) as pool:
+    with Progress() as progress, ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
         task = progress.add_task(f"{args.kind} songs", total=args.songs)
         for _ in pool.map(partial(make, kind=args.kind, out=args.out), seeds):
             progress.advance(task)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def main() -> None:
     if missing := [name for name in FAMILIES if name not in here]:
         print(f"Without {', '.join(missing)}: their soundfonts are not installed (training/README.md).")
     wanted = [(family, number) for number in range(args.songs) for family in here]
-    with Progress() as progress, ProcessPoolExecutor(args.processes) as pool:
+    with Progress() as progress, ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
         task = progress.add_task("songs", total=len(wanted))
         for done in [pool.submit(make, family, number, args.out) for family, number in wanted]:
             done.result()
