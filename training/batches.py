@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engine.synth import SAMPLE_RATE
 
 SCALE = 32767.0
-BASS = 1  # of the four stems; its overtones differ most from font to font, so it is changed most
+DRUMS, BASS = 0, 1  # of the four stems; the unseen ones differ most from those seen, so they are changed most
 
 
 class SongFolder:
@@ -61,15 +61,18 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
     """Four stems `(4, 2, length)` that make one training mix when they are added."""
     songs = folder.songs
     together = rng.uniform() < 0.4
-    speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
-    needed = int(np.ceil(length * speed))
+    common_speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
+    longest = int(np.ceil(length * 1.3))
     song = songs[rng.integers(len(songs))]
-    start = int(rng.integers(0, max(1, song.shape[2] - needed)))
+    start = int(rng.integers(0, max(1, song.shape[2] - longest)))
     stems = np.zeros((4, 2, length), np.float32)
     for stem in range(4):
         if not together:
             song = songs[rng.integers(len(songs))]
-            start = int(rng.integers(0, max(1, song.shape[2] - needed)))
+            start = int(rng.integers(0, max(1, song.shape[2] - longest)))
+        # larger and smaller drums than were ever heard, also among the same instruments
+        speed = float(rng.uniform(0.75, 1.3)) if stem == DRUMS and rng.uniform() < 0.4 else common_speed
+        needed = int(np.ceil(length * speed))
         audio = crop(song, stem, start, needed)
         if speed != 1.0:
             audio = _stretched(audio, length)
@@ -77,8 +80,9 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             continue  # a stem that rests teaches the others not to leak into it
         if rng.uniform() < (0.35 if stem == BASS else 0.1):
             audio = _driven(audio, rng)
-        if rng.uniform() < (0.5 if stem == BASS else 0.35) and audio.shape[1] == length:
-            audio = _equalized(audio, rng, 14 if stem == BASS else 7)
+        much = stem in (DRUMS, BASS)
+        if rng.uniform() < (0.5 if much else 0.35) and audio.shape[1] == length:
+            audio = _equalized(audio, rng, 14 if much else 7)
         if rng.uniform() < 0.5:
             audio = audio[::-1]
         if rng.uniform() < 0.2:
