@@ -22,6 +22,7 @@ from swift.common.ring import RingBuilder
 from config.settings import Storage as StorageSettings
 from config.settings import load
 from engine.object_storage import ObjectStorage, open_storage
+from tests.ports import free_ports
 
 ACCESS_KEY, SECRET_KEY, REGION, BUCKET = "stem:tester", "a-secret-of-the-tests", "us-east-1", "stems"
 
@@ -87,7 +88,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
-        self.ports = dict(zip(("account", "container", "object", "proxy"), _free_ports(4), strict=True))
+        self.ports = dict(zip(("account", "container", "object", "proxy"), free_ports(4), strict=True))
         self.url = f"http://127.0.0.1:{self.ports['proxy']}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._write_configuration()
@@ -121,7 +122,7 @@ class S3Server:
             self._wait_for(kind)
 
     def _wait_for(self, kind: str) -> None:
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.ports[kind]), timeout=1).close()
@@ -143,14 +144,6 @@ class S3Server:
 
     def go_on(self) -> None:
         os.kill(self._processes["proxy"].pid, signal.SIGCONT)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,8 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
+
 TOKEN = "stemify-tests-" + "0123456789abcdef" * 2
 STORE_BYTES = 80_000_000
+_START_S = 240.0  # on a machine with other work
 VARIABLES = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": TOKEN,
@@ -54,14 +56,6 @@ def end_session(leader: subprocess.Popen[bytes]) -> None:
     leader.wait()
 
 
-def free_port() -> int:
-    """One that no outgoing connection is given meanwhile: the system takes those from 32768 on."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            return port
-
-
 class RayNode:
     """One `ray start --block`, in a process group of its own."""
 
@@ -71,7 +65,7 @@ class RayNode:
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={host}",
             f"--object-store-memory={STORE_BYTES}", "--num-gpus=0", "--include-log-monitor=false",
-            "--disable-usage-stats", *arguments,
+            "--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats", *arguments,
         ]  # fmt: skip
         with log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -107,21 +101,21 @@ class RayCluster:
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         self.folder = folder
         self.variables = variables
+        self.head: RayNode
         self.nodes: list[RayNode] = []
         self.port = free_port()
         self.address = f"127.0.0.2:{self.port}"
-        self.head = self.start_head()
 
-    def start_head(self) -> RayNode:
+    def start_head(self) -> None:
         """Without CPUs: it only keeps the book."""
         arguments = ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
         arguments.append(f"--temp-dir={self.folder / 'h'}")
         self.head = RayNode("127.0.0.2", arguments, self.variables, self.folder / "head.log")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.2", self.port), 1).close()
-                return self.head
+                return
             assert self.head.process.poll() is None, self.head.log()
             time.sleep(0.1)
         raise AssertionError(self.head.log())
@@ -149,6 +143,7 @@ def ray_cluster(*hosts: str, **variables: str) -> Iterator[RayCluster]:
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     cluster = RayCluster(folder, variables)
     try:
+        cluster.start_head()
         for host in hosts:
             cluster.nodes.append(cluster.start_node(host))
         yield cluster
