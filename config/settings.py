@@ -141,7 +141,7 @@ class Storage(Section):
     @classmethod
     def _known(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("s3://", "gs://", "az://")):
-            raise ValueError("give s3://bucket/folder, gs://bucket/folder or az://account/container/folder")
+            raise ValueError("give s3://bucket/folder, gs://bucket/folder or az://container/folder")
         return url
 
 

@@ -12,9 +12,12 @@ import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from config.settings import Storage as StorageSettings
 from engine.bucket import READ_BYTES, Bucket, Found, Step
@@ -25,6 +28,10 @@ from engine.storage import ATTEMPT, INPUT, JOB, TREE, Storage, nothing, our_erro
 log = logging.getLogger(__name__)
 
 _STALE_UPLOAD = timedelta(hours=1)  # no attempt publishes for so long
+_REQUESTS_AT_ONCE = 64
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ObjectStorage(Storage):
@@ -34,11 +41,16 @@ class ObjectStorage(Storage):
         super().__init__(root)
         self._bucket = bucket
         self._redirect = redirect
+        self._threads = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="bucket")
+
+    async def in_thread(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """What may wait for the store, in threads of its own: while it stands still, the disk is used as ever."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args, **options))
 
     async def prepare(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self.root / "fetched", ignore_errors=True)
         try:
-            await asyncio.to_thread(self._bucket.check)
+            await self.in_thread(self._bucket.check)
         except StorageAway as error:
             log.error("object storage does not answer, jobs will fail until it does: %s", error.detail)
 
@@ -79,7 +91,8 @@ class ObjectStorage(Storage):
 
     async def upload(self, key: str) -> None:
         path = self.local_path(key)
-        await asyncio.to_thread(self._put, path, key)
+        await self.find(key)  # a store that stands still is found out by a question, in less time than by a file
+        await self.in_thread(self._put, path, key)
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def publish(self, local_file: Path, key: str) -> None:
@@ -87,13 +100,13 @@ class ObjectStorage(Storage):
         if not await asyncio.to_thread(local_file.is_file):
             raise StorageFailed(detail=f"{local_file} is not there")
         if INPUT.fullmatch(key.rpartition("/")[2]):  # an attempt before this one may have got as far
-            await asyncio.to_thread(self._bucket.delete, [key])
-        await asyncio.to_thread(self._put, local_file, key)
+            await self.in_thread(self._bucket.delete, [key])
+        await self.in_thread(self._put, local_file, key)
         await asyncio.to_thread(local_file.unlink)
 
     async def copy(self, source: str, key: str) -> bool:
         self.local_path(key)
-        return await asyncio.to_thread(self._bucket.copy, source, key)
+        return await self.in_thread(self._bucket.copy, source, key)
 
     async def find(self, key: str) -> Found | None:
         """None when there is no such file."""
@@ -101,7 +114,7 @@ class ObjectStorage(Storage):
             self.local_path(key)
         except NotFound:
             return None
-        return await asyncio.to_thread(self._bucket.find, key)
+        return await self.in_thread(self._bucket.find, key)
 
     async def size(self, key: str) -> int | None:
         found = await self.find(key)
@@ -114,7 +127,7 @@ class ObjectStorage(Storage):
         end = size if end is None else min(end, size)
         for at in range(start, end, READ_BYTES):
             try:
-                yield await asyncio.to_thread(self._bucket.read, key, at, min(end, at + READ_BYTES))
+                yield await self.in_thread(self._bucket.read, key, at, min(end, at + READ_BYTES))
             except FileNotFoundError:
                 raise NotFound("That file is no longer here.", detail=key) from None
 
@@ -127,21 +140,21 @@ class ObjectStorage(Storage):
 
     async def redirect(self, key: str) -> str | None:
         """A short-lived link to the file in the store itself, if people are to be sent there. Not to be logged."""
-        return await asyncio.to_thread(self._bucket.presigned, key) if self._redirect else None
+        return await self.in_thread(self._bucket.presigned, key) if self._redirect else None
 
     @asynccontextmanager
     async def open_file(self, key: str) -> AsyncIterator[Path]:
         folder = self.root / "fetched"
         await asyncio.to_thread(folder.mkdir, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as copies:
-            yield await asyncio.to_thread(self.fetch, key, Path(copies))
+            yield await self.in_thread(self.fetch, key, Path(copies))
 
     # Removing: here what lies on this machine, then the same in the bucket.
 
     async def delete_tree(self, prefix: str) -> None:
         await super().delete_tree(prefix)
         if prefix.startswith("jobs/"):
-            await asyncio.to_thread(self._delete_below, prefix)
+            await self.in_thread(self._delete_below, prefix)
 
     def _delete_below(self, prefix: str) -> None:
         self._bucket.delete(self._bucket.keys(prefix))
@@ -150,7 +163,7 @@ class ObjectStorage(Storage):
     async def tidy_job(self, job_id: str, *, keep_attempt: int | None, keep_input: bool) -> None:
         await super().tidy_job(job_id, keep_attempt=keep_attempt, keep_input=keep_input)
         if JOB.fullmatch(job_id):
-            await asyncio.to_thread(self._tidy_bucket, f"jobs/{job_id}", keep_attempt, keep_input)
+            await self.in_thread(self._tidy_bucket, f"jobs/{job_id}", keep_attempt, keep_input)
 
     def _tidy_bucket(self, prefix: str, keep_attempt: int | None, keep_input: bool) -> None:
         doomed = []
@@ -162,7 +175,8 @@ class ObjectStorage(Storage):
             ):
                 doomed.append(key)
         self._bucket.delete(doomed)
-        self._abort(prefix)
+        if keep_attempt != 1:  # the first attempt ended all that it began, and nobody came before it
+            self._abort(prefix)
 
     def _abort(self, prefix: str) -> None:
         """Uploads of a job that nobody works on any more. What cannot be done now the sweeper does."""

@@ -38,6 +38,7 @@ async def stems_zip(request: web.Request) -> web.StreamResponse:
         archive = ZipStream(compress_type=ZIP_STORED, sized=True)
         taken: set[str] = set()
         storage = request.app[STORAGE]
+        in_thread = storage.in_thread if isinstance(storage, ObjectStorage) else asyncio.to_thread
         for name, info in job.result.stems:
             arcname = info.filename if info.filename not in taken else f"{name} - {info.filename}"
             taken.add(arcname)
@@ -61,7 +62,7 @@ async def stems_zip(request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             if request.method != "HEAD":
                 blocks = _in_blocks(archive)
-                while block := await asyncio.to_thread(next, blocks, b""):
+                while block := await in_thread(next, blocks, b""):
                     await response.write(block)
             await response.write_eof()
     return response

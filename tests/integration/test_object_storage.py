@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import botocore.session
 import obstore
 import pytest
 from yarl import URL
@@ -219,6 +220,53 @@ async def test_a_store_that_does_not_let_us_in_says_so_at_the_start(server: S3Se
         with pytest.raises(StorageRefused, match=words) as raised:
             await object_storage(server, tmp_path / "data", **changes).prepare()
         assert "wrong" not in f"{raised.value.detail}" and not raised.value.transient
+
+
+async def test_while_the_store_stands_still_the_disk_is_used_as_ever(
+    server: S3Server, tmp_path: Path, job: str
+) -> None:
+    storage = object_storage(server, tmp_path / "data", patience_s=1.0, request_timeout_s=1.0)
+    server.pause()
+    try:
+        asked = [asyncio.ensure_future(storage.size(f"jobs/{job}/a1/{number}")) for number in range(40)]
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(tmp_path.exists)
+        assert not any(each.done() for each in asked), "the disk waited behind the store"
+        assert {type(each) for each in await asyncio.gather(*asked, return_exceptions=True)} == {StorageAway}
+    finally:
+        server.go_on()
+
+
+async def test_a_question_is_given_up_sooner_than_a_file(
+    server: S3Server, tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.bucket._ANSWER_S", 0.5)
+    storage = object_storage(server, tmp_path / "data", patience_s=0.5, request_timeout_s=3600.0)
+    await storage.receive(stream(b"song"), f"jobs/{job}/input", 100)
+    server.pause()
+    try:
+        async with asyncio.timeout(60):
+            for ask in (storage.size(f"jobs/{job}/a1/x"), storage.upload(f"jobs/{job}/input"), storage.delete_job(job)):
+                with pytest.raises(StorageAway):
+                    await ask
+    finally:
+        server.go_on()
+
+
+async def test_the_tool_for_unfinished_uploads_is_made_once(
+    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a fifth of a second of CPU, and every job is tidied."""
+    made, real = list[str](), botocore.session.Session.create_client
+
+    def create(session: Any, service: str, **options: Any) -> Any:
+        made.append(service)
+        return real(session, service, **options)
+
+    monkeypatch.setattr(botocore.session.Session, "create_client", create)
+    for keep in (None, 2, 3):
+        await storage.tidy_job(new_job_id(), keep_attempt=keep, keep_input=False)
+    assert made == ["s3"]
 
 
 async def test_a_store_that_stands_still_is_an_error_in_time_and_then_works_again(
