@@ -45,6 +45,7 @@ class Sweeper:
         self._now = now
         self._settings = settings
         self._tidied: set[str] = set()  # completed jobs where nothing is left but the result
+        self._archived: set[str] = set()  # jobs without a row that have a result
 
     async def run(self) -> None:
         """Sweep now and then, until cancelled. What goes wrong is logged and tried again the next time."""
@@ -99,13 +100,18 @@ class Sweeper:
 
     async def _abort_uploads(self) -> None:
         running = {f"jobs/{job.id}/a{job.attempt}" for job in await self._store.processing()}
-        aborted = await asyncio.to_thread(self._storage.abort_stale_uploads, running)
+        try:
+            aborted = await asyncio.to_thread(self._storage.abort_stale_uploads, running)
+        except StemifyError as error:  # some stores do not let us: no reason to keep everything else
+            log.warning("unfinished uploads stay: %s", error.detail or error.message)
+            return
         if aborted:
             log.info("%s unfinished uploads aborted", aborted)
 
     async def _look_through_jobs(self, swept: Swept) -> None:
         on_disk = await asyncio.to_thread(self._storage.jobs_on_disk)
         self._tidied.intersection_update(on_disk)
+        self._archived.intersection_update(on_disk)
         waiting = iter(on_disk)
         while batch := list(islice(waiting, 500)):
             briefs = await self._store.briefs(batch)
@@ -118,8 +124,10 @@ class Sweeper:
     async def _look_at(self, job_id: str, brief: Brief | None, swept: Swept) -> None:
         now = self._now()
         if brief is None:
-            has_result = await asyncio.to_thread(self._storage.has_result, job_id)
-            patience = timedelta(days=self._settings.stems_days) if has_result else _UNKNOWN_FOR
+            # Asked once: in object storage each look is a request, and most jobs are archived.
+            if job_id not in self._archived and await asyncio.to_thread(self._storage.has_result, job_id):
+                self._archived.add(job_id)
+            patience = timedelta(days=self._settings.stems_days) if job_id in self._archived else _UNKNOWN_FOR
             made_at = _made_at(job_id)
             if made_at is not None and made_at + patience > now:
                 return  # archived and not yet due, or too young to be judged

@@ -308,6 +308,35 @@ async def test_one_job_that_cannot_be_removed_does_not_stop_the_others(
     assert house.keys(stuck) == set()
 
 
+async def test_a_store_that_shows_no_unfinished_uploads_does_not_stop_the_sweep(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(running: object) -> int:
+        raise StorageFailed(detail="AccessDenied")
+
+    monkeypatch.setattr(house.storage, "abort_stale_uploads", refused)
+    job = await house.completed()
+    house.clock.move(days=91)
+    assert (await house.sweeper.sweep()).results_removed == 1 and house.keys(job) == set()
+
+
+async def test_the_place_of_an_archived_result_is_looked_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In object storage each look is a request, and there may be a million."""
+    job, asked, has_result = await house.completed(), list[str](), house.storage.has_result
+
+    def has_result_counted(job_id: str) -> bool:
+        asked.append(job_id)
+        return has_result(job_id)
+
+    monkeypatch.setattr(house.storage, "has_result", has_result_counted)
+    house.clock.move(days=31)
+    for _ in range(3):
+        await house.sweeper.sweep()
+    assert asked == [job.id]
+    house.clock.move(days=60)
+    assert (await house.sweeper.sweep()).results_removed == 1
+
+
 async def test_the_sweeper_goes_on_after_a_sweep_that_failed(house: House) -> None:
     job = await house.completed()
     house.clock.move(days=91)
