@@ -16,7 +16,7 @@ import sys
 import ray
 
 from engine.cluster.head import NotYet, OwnNode, compare_versions, connect, knock
-from engine.cluster.machines import Machines, read_nodes
+from engine.cluster.machines import Machines, Node, read_nodes
 from engine.cluster.words import Drop, GatewayConfig, Tell, Trouble, to_gateway
 from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
 from engine.worker import Wire, die_with_parent, resident_bytes
@@ -55,10 +55,13 @@ class Gateway:
                     return 0
             machines = Machines(self._config, self._secret, self._wire)
             looking = asyncio.create_task(self._look(machines))
-            while self._obey(await listening, machines):
+            while True:
+                await asyncio.wait([listening, looking], return_when=asyncio.FIRST_COMPLETED)
+                if looking.done():
+                    looking.result()  # it ends by a defect only: start afresh
+                if not self._obey(await listening, machines):
+                    return 0
                 listening = asyncio.create_task(lines.readline())
-            looking.cancel()
-            return 0
         finally:
             beating.cancel()
             await self._leave()
@@ -91,15 +94,19 @@ class Gateway:
         return not isinstance(message, Shutdown)
 
     async def _look(self, machines: Machines) -> None:
+        reading: asyncio.Task[list[Node]] | None = None
         while True:
-            try:
-                nodes = await asyncio.wait_for(asyncio.to_thread(read_nodes), _HEAD_TIMEOUT_S)
-            except Exception as error:
+            # While the head is away a question is not answered, and not asked again: each would hold a thread.
+            reading = reading or asyncio.create_task(asyncio.to_thread(read_nodes))
+            done, _ = await asyncio.wait([reading], timeout=_HEAD_TIMEOUT_S)
+            error = reading.exception() if done else TimeoutError()
+            if error is not None:
                 log.warning("the head does not answer: %r", error)
                 self._say(f"The Ray head at {self._config.address} does not answer any more.")
             else:
                 self._say(None)
-                machines.settle(nodes)
+                machines.settle(reading.result())
+            reading = None if done else reading
             await asyncio.sleep(_LOOK_S)
 
     async def _beat(self) -> None:

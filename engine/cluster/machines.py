@@ -141,7 +141,6 @@ class Machines:
 
     async def _life(self, place: _Place, worker: _Worker) -> None:
         actor: Any = None
-        began = time.monotonic()
         try:
             actor = self._actor(place.node)
             complaint = difference(versions(), await actor.versions.remote())
@@ -162,11 +161,13 @@ class Machines:
             log.exception("worker %s", worker.worker_id)
             worker.reason = worker.reason or repr(errors.exceptions[0])
         finally:
-            if actor is not None:
-                ray.kill(actor)
-            self._over(place, worker, began)
+            try:
+                if actor is not None:
+                    ray.kill(actor)
+            finally:
+                self._over(place, worker)
 
-    def _over(self, place: _Place, worker: _Worker, began: float) -> None:
+    def _over(self, place: _Place, worker: _Worker) -> None:
         reason = worker.reason or "it ended"
         del self._workers[worker.worker_id]
         place.worker = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +16,16 @@ from pathlib import Path
 import pytest
 
 from bot.cards import job_card
+from engine.cluster import gateway
 from engine.cluster.actor import Outbox
 from engine.cluster.scratch import own_folder
 from engine.cluster.versions import difference, versions
+from engine.cluster.words import GatewayConfig
 from engine.jobs import JobView
+from engine.protocol import WorkerConfig
 from engine.service import ServiceSnapshot
 from engine.web.health import _checks
+from engine.worker import Wire
 from tests.jobs import pending_job
 
 
@@ -51,6 +58,49 @@ def test_readiness_names_the_trouble_and_fails_only_when_nobody_works() -> None:
     away = ServiceSnapshot(jobs={}, workers=(), usable_models=(), trouble="The Ray head does not answer.")
     assert _checks(away)["cluster"].detail == "The Ray head does not answer." and not _checks(away)["cluster"].ok
     assert "cluster" not in _checks(replace(away, trouble=None))
+
+
+async def test_a_head_that_is_away_is_asked_one_question_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question holds a thread until the head is back."""
+    back, asked = threading.Event(), list[int]()
+
+    def read_nodes() -> list[object]:
+        asked.append(1)
+        back.wait(20)
+        return []
+
+    class Seen:
+        settled = asyncio.Event()
+
+        def settle(self, nodes: list[object]) -> None:
+            self.settled.set()
+
+    said = io.BytesIO()
+    worker = WorkerConfig(
+        device="cpu", data_dir="/", cache_dir="/", model_memory_bytes=1, heartbeat_s=1, decode_timeout_s=1,
+        child_memory_bytes=1, input_bytes=1,
+    )  # fmt: skip
+    config = GatewayConfig(
+        address="10.0.0.1:6379",
+        node_ip=None,
+        own_node=False,
+        cpus_per_worker=0,
+        heartbeat_s=1,
+        worker=worker,
+        lease_s=1,
+    )
+    for name, value in (("read_nodes", read_nodes), ("_HEAD_TIMEOUT_S", 0.01), ("_LOOK_S", 0.01)):
+        monkeypatch.setattr(gateway, name, value)
+    looking = asyncio.create_task(gateway.Gateway(config, None, Wire(said))._look(Seen()))  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        while b"does not answer any more" not in said.getvalue():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert asked == [1]
+        back.set()
+        await Seen.settled.wait()
+    assert b'"text":null' in said.getvalue()
+    looking.cancel()
 
 
 @pytest.mark.parametrize("module", ["engine", "bot"])
