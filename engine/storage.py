@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import obstore
 from obstore.store import LocalStore
 
-from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
+from engine import disk
+from engine.errors import NotFound, TooLarge
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 JOB = re.compile(UUID)
@@ -68,11 +68,11 @@ class Storage:
         seen half done. What an earlier life of this very attempt left there goes. Raises `DiskFull`, `StorageFailed`,
         and what `on_progress` raises."""
         target = self.local_path(key)
-        with our_errors(key):
+        with disk.our_errors(key):
             target.parent.mkdir(parents=True, exist_ok=True)
             for file in folder.iterdir():
                 with file.open("rb") as handle:
-                    _sync(handle.fileno())
+                    disk.sync(handle.fileno())
             if target.exists():
                 shutil.rmtree(target)
             folder.rename(target)
@@ -101,8 +101,8 @@ class Storage:
         path = self.local_path(key)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         size = 0
-        with our_errors(key):
-            made = await asyncio.to_thread(_make_folder, path.parent)
+        with disk.our_errors(key):
+            made = await asyncio.to_thread(disk.make_folder, path.parent)
             try:
                 with part.open("xb") as file:
                     waiting = bytearray()
@@ -115,9 +115,9 @@ class Storage:
                             await asyncio.to_thread(file.write, waiting)
                             waiting = bytearray()
                     file.write(waiting)
-                    await asyncio.to_thread(_sync, file.fileno())
+                    await asyncio.to_thread(disk.sync, file.fileno())
                 part.replace(path)
-                await asyncio.to_thread(_sync_folder, path.parent)
+                await asyncio.to_thread(disk.sync_folder, path.parent)
             except BaseException:
                 part.unlink(missing_ok=True)
                 for folder in made:
@@ -133,15 +133,15 @@ class Storage:
     async def publish(self, local_file: Path, key: str) -> None:
         """Move a finished file to `key`, by rename on the same disk. Raises `DiskFull`, `StorageFailed`."""
         path = self.local_path(key)
-        with our_errors(key):
-            await asyncio.to_thread(_move, local_file, path)
+        with disk.our_errors(key):
+            await asyncio.to_thread(disk.move, local_file, path)
 
     async def copy(self, source: str, key: str) -> bool:
         """Give a file a second key (a hard link where the disk can). False when there is no such file."""
         path = self.local_path(key)
-        with our_errors(key):
+        with disk.our_errors(key):
             try:
-                await asyncio.to_thread(_link_or_copy, self.local_path(source), path)
+                await asyncio.to_thread(disk.link_or_copy, self.local_path(source), path)
             except FileNotFoundError:
                 return False
         return True
@@ -163,7 +163,7 @@ class Storage:
         end = size if end is None else min(end, size)
         if start >= end:
             return
-        with our_errors(key):
+        with disk.our_errors(key):
             found = await obstore.get_async(self._store, key, options={"range": (start, end)})
             async for block in found.stream(min_chunk_size=BLOCK_BYTES):
                 yield bytes(block)
@@ -187,8 +187,8 @@ class Storage:
         path = self.root / prefix
         if path.resolve() != path or not path.is_dir():
             return
-        with our_errors(prefix):
-            shutil.rmtree(path, onerror=_unless_gone)
+        with disk.our_errors(prefix):
+            shutil.rmtree(path, onerror=disk.unless_gone)
 
     async def delete_job(self, job_id: str) -> None:
         """Remove everything a job has on disk."""
@@ -205,7 +205,7 @@ class Storage:
         folder = self.root / "jobs" / job_id
         if not JOB.fullmatch(job_id) or folder.resolve() != folder or not folder.is_dir():
             return
-        with our_errors(f"jobs/{job_id}"):
+        with disk.our_errors(f"jobs/{job_id}"):
             for entry in list(folder.iterdir()):
                 attempt = ATTEMPT.fullmatch(entry.name)
                 if attempt and int(attempt[1]) != keep_attempt:
@@ -217,7 +217,7 @@ class Storage:
 
     def clear_scratch(self, job_id: str) -> None:
         """Remove the scratch of all attempts of a job."""
-        for name in _folders(self.root / "scratch", job_id):
+        for name in disk.real_folders(self.root / "scratch", job_id):
             match = _SCRATCH.fullmatch(name)
             if match and match[1] == job_id:
                 self._delete_tree(f"scratch/{name}")
@@ -229,92 +229,13 @@ class Storage:
 
     def jobs_on_disk(self) -> list[str]:
         """Ids of the jobs that have a folder."""
-        return [name for name in _folders(self.root / "jobs") if JOB.fullmatch(name)]
+        return [name for name in disk.real_folders(self.root / "jobs") if JOB.fullmatch(name)]
 
     def scratch_on_disk(self) -> list[tuple[str, str]]:
         """(name, job id) of every attempt's scratch folder."""
-        matches = (_SCRATCH.fullmatch(name) for name in _folders(self.root / "scratch"))
+        matches = (_SCRATCH.fullmatch(name) for name in disk.real_folders(self.root / "scratch"))
         return [(match[0], match[1]) for match in matches if match]
 
     def has_result(self, job_id: str) -> bool:
         """Whether an attempt's folder is there."""
-        return any(ATTEMPT.fullmatch(name) for name in _folders(self.root / "jobs" / job_id))
-
-
-@contextmanager
-def our_errors(key: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        detail = f"{key}: {type(error).__name__}: {error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(detail=detail) from error
-        raise StorageFailed(detail=detail) from error
-
-
-def _folders(path: Path, beginning: str = "") -> list[str]:
-    """Names of the real folders in `path` that begin so, oldest name first."""
-    try:
-        with os.scandir(path) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.startswith(beginning) and entry.is_dir(follow_symlinks=False)
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _make_folder(folder: Path) -> list[Path]:
-    """The folders that had to be made, innermost first."""
-    made: list[Path] = []
-    missing = folder
-    while not missing.exists():
-        made.append(missing)
-        missing = missing.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return made
-
-
-def _sync(file: int) -> None:
-    os.fsync(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the name survives a power cut, too."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(source, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    source.replace(target)
-    _sync_folder(target.parent)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise FileNotFoundError(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            os.link(source, part)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, part)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _unless_gone(_function: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
-    if not isinstance(problem[1], FileNotFoundError):
-        raise problem[1]
+        return any(ATTEMPT.fullmatch(name) for name in disk.real_folders(self.root / "jobs" / job_id))

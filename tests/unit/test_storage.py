@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from engine import storage as storage_module
+from engine import disk
 from engine.entity import new_job_id
 from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
 from engine.storage import Storage
@@ -178,7 +178,7 @@ async def test_a_full_disk_is_told_and_leaves_nothing(
     def full(_file: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(storage_module, "_sync", full)
+    monkeypatch.setattr(disk, "sync", full)
     with pytest.raises(kind):
         await storage.receive(stream(b"abc"), KEY, 10)
     assert files(storage) == set()
