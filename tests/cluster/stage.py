@@ -53,7 +53,7 @@ class Bot:
                 start_new_session=True,
             )
         self.url = ""
-        self.until(self._said_where, "the bot's web address", 60)
+        self.until(self._said_where, "the bot's web address", 240)
 
     def _said_where(self) -> bool:
         for line in self.log().splitlines():
