@@ -112,10 +112,17 @@ class Attempts:
                     suspect = suspect or (
                         isinstance(error, WorkerDied | OutOfMemory) and not isinstance(error, WorkerLost)
                     )
-                    following = await asyncio.shield(self._decide(job, error))
+                    pause_s = _RETRY_PAUSES_S[min(job.attempt, len(_RETRY_PAUSES_S)) - 1]
+                    deciding = asyncio.create_task(self._decide(job, error))
+                    try:
+                        following = await asyncio.shield(deciding)
+                    except asyncio.CancelledError:  # what is handed back must be the attempt that is in the store
+                        job = await deciding or job
+                        raise
                     if following is None:
                         return
                     job = following
+                    await asyncio.sleep(pause_s)
         except asyncio.CancelledError:
             if job.id in self.cancelled:
                 await asyncio.shield(self.end(job, Cancelled()))
@@ -325,8 +332,6 @@ class Attempts:
             elif self.draining:
                 self.handed_back[job.id] = following.attempt
                 return None
-            else:
-                await asyncio.sleep(_RETRY_PAUSES_S[min(job.attempt, len(_RETRY_PAUSES_S)) - 1])
             return following
         if error.transient and job.attempt > 1:
             kind = type(error) if isinstance(error, AttemptError) else AttemptError

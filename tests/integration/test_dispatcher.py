@@ -273,6 +273,21 @@ async def test_an_orderly_restart_costs_no_attempt(stand_in_pool: PoolMaker, dat
             assert (job.status, job.attempt) == (JobStatus.PROCESSING, 1)
 
 
+async def test_a_restart_in_the_pause_before_the_last_attempt_does_not_take_it_away(
+    stand_in_pool: PoolMaker, data: Path
+) -> None:
+    async with stand_in_pool() as pool:
+        async with house_on(data, pool) as house:
+            job_id = await house.add("fail worker_stalled")
+            async with asyncio.timeout(20):
+                while (await house.job(job_id)).attempt < 3:
+                    await asyncio.sleep(0.01)
+        assert (await asyncio.to_thread((data / "handover.json").read_text)) == f'{{"{job_id}": 3}}'
+        async with house_on(data, pool) as house:
+            job = await house.over(job_id)
+            assert job.error is not None and job.error.startswith("It failed, as asked."), "it was made"
+
+
 async def test_a_job_that_was_interrupted_three_times_is_given_up_with_a_reason(
     stand_in_pool: PoolMaker, data: Path
 ) -> None:
