@@ -161,11 +161,10 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
         # An upload's file is gone at once; a link can be fetched again.
         again = again if job.input_type is InputType.YOUTUBE_URL else ()
         return Card(heading=heading(job), body="Cancelled.", small=_choices(job), presses=again)
-    tried = f"\nTried {job.attempt} times." if job.attempt > 1 else ""
     free = "" if retried else "Retry does not count towards your hourly limit.\n"
     return Card(
         heading=heading(job),
-        body=f"**This did not work.** {sentence(job.error or '')}{tried}",
+        body=f"**This did not work.** {sentence(job.error or '')}",
         small=free + _choices(job),
         accent=FAILED,
         presses=again,

@@ -61,4 +61,4 @@ def _quality_lines(quality: QualityMetrics) -> list[str]:
     ]
     overall = " · ".join([f"Estimated quality {quality.overall_score:.0%}", *parts])
     doubt = ["The song is short, so take the estimate as a rough one."] if quality.low_confidence else []
-    return [overall, *([quality.advice] if quality.advice else []), *doubt, f"Estimated by {quality.method}"]
+    return [overall, *([quality.advice] if quality.advice else []), *doubt, f"Method: {quality.method}"]

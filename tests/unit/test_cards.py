@@ -133,7 +133,7 @@ def test_a_finished_job_tells_everything_about_its_stems() -> None:
         "-# Estimated quality 62% · vocals 71% · drums 50% · few artefacts 66%\n"
         "-# Try the quality best.\n"
         "-# The song is short, so take the estimate as a rough one.\n"
-        "-# Estimated by estimate v1\n"
+        "-# Method: estimate v1\n"
         "-# htdemucs · balanced · mp3 · cpu\n"
         "[Listen↗] [Vocals↗] [Drums↗] [Bass↗] [Other↗] [All as zip↗]\n"
         "[Keep] [Delete now]"
@@ -148,12 +148,11 @@ def test_a_kept_job_offers_only_deletion_and_names_no_expiry() -> None:
 
 
 def test_a_failed_job_says_why_and_offers_a_free_retry() -> None:
-    failed = view(JobStatus.FAILED, error="The worker process died while it was separating this song.",
+    failed = view(JobStatus.FAILED, error="The worker process died while it was separating this song. It was tried 3 times.",
                   error_code="worker_died", attempt=3)  # fmt: skip
     assert text(failed) == (
         "### Blue Hour — The Lamps\n"
-        "**This did not work.** The worker process died while it was separating this song.\n"
-        "Tried 3 times.\n"
+        "**This did not work.** The worker process died while it was separating this song. It was tried 3 times.\n"
         "-# Retry does not count towards your hourly limit.\n"
         "-# htdemucs · balanced · mp3\n"
         "[Retry]"

@@ -108,7 +108,7 @@ function inNumbers(job, trust, processing) {
   const rows = [
     ["In no stem", trust.residualDb === null ? "nothing" : `${decibels(trust.residualDb)} of the mix`],
     ["Common gain", `${decibels(trust.gainDb, 2)}, ${counted(trust.clippedSamples, "clipped sample")}`],
-    ...(job.result.qualityMetrics ? [["Estimated by", job.result.qualityMetrics.method]] : []),
+    ...(job.result.qualityMetrics ? [["Quality estimate", job.result.qualityMetrics.method]] : []),
     ["Model", job.result.modelUsed],
     [
       "Segments",
