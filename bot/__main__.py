@@ -37,7 +37,7 @@ async def main(settings: configuration.Settings, open_backend: OpenBackend = bac
             return
         memory = await Memory.open(settings.data_dir / "bot.sqlite3")
         try:
-            await _until(stop, run_bot(settings, house.service, memory))
+            await _until(stop, run_bot(settings, house, memory))
         finally:
             await memory.close()
 

@@ -25,8 +25,8 @@ from bot.removal import Removal
 from bot.stemify import stemify_command, stemify_menu
 from bot.wire import Wire
 from config.settings import Settings
+from engine.backend import House
 from engine.errors import StemifyError
-from engine.service import StemService
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Tree(app_commands.CommandTree["Stemify"]):
 class Stemify(discord.Client):
     """The bot. Everything behind it is the service; everything it must remember is in the memory."""
 
-    def __init__(self, settings: Settings, service: StemService, memory: Memory, *, message_content: bool) -> None:
+    def __init__(self, settings: Settings, house: House, memory: Memory, *, message_content: bool) -> None:
         intents = discord.Intents(guilds=True, guild_messages=True, message_content=message_content)
         super().__init__(
             intents=intents,
@@ -57,7 +57,8 @@ class Stemify(discord.Client):
             chunk_guilds_at_startup=False,
         )
         self.settings = settings
-        self.service = service
+        self.house = house
+        self.service = house.service
         self.memory = memory
         self.sees_attachments = message_content
         self.listening: dict[int, str] = {}
@@ -144,7 +145,7 @@ async def use_api(url: str) -> None:
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway)
 
 
-async def run_bot(settings: Settings, service: StemService, memory: Memory) -> None:
+async def run_bot(settings: Settings, house: House, memory: Memory) -> None:
     """Stay connected until cancelled. Raises `TokenRefused`."""
     token = settings.discord.token
     assert token is not None
@@ -154,7 +155,7 @@ async def run_bot(settings: Settings, service: StemService, memory: Memory) -> N
     message_content = settings.discord.message_content
     failures = 0
     while True:
-        bot = Stemify(settings, service, memory, message_content=message_content)
+        bot = Stemify(settings, house, memory, message_content=message_content)
         try:
             await bot.start(token.get_secret_value())
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ from bot.cards import Card, deleted_card, job_card, never_accepted_card
 from bot.delivery import announce, nonce
 from bot.memory import Posting, PostingState
 from bot.wire import Trouble, trouble
-from engine.errors import NotFound
+from engine.errors import NotFound, StemifyError
 from engine.jobs import JobView
 
 if TYPE_CHECKING:
@@ -218,8 +219,8 @@ class Follower:
     # The end.
 
     async def _finish(self, view: JobView) -> None:
-        """Show the final card and announce it; what fails for want of a connection is tried again for a while, and
-        at the next start."""
+        """Show the final card and announce it; what fails for want of a connection, of the storage or of the bot's own
+        memory is tried again for a while, when Discord comes back, and at the next start."""
         shown: bool | None = None
         for pause_s in (*FINAL_PAUSES_S, None):
             try:
@@ -228,9 +229,10 @@ class Follower:
                     shown = await self._show_final(view)
                 await announce(self._bot, self.posting, view, shown=shown)
             except Exception as error:
-                if trouble(error) is not Trouble.TRANSIENT or pause_s is None:
+                may_pass = trouble(error) is Trouble.TRANSIENT or isinstance(error, StemifyError | sqlite3.Error)
+                if not may_pass or pause_s is None:
                     raise
-                log.warning("job %s: discord cannot be reached, its end is announced later", view.job.id)
+                log.warning("job %s: its end is announced later: %s", view.job.id, type(error).__name__)
                 await asyncio.sleep(pause_s)
             else:
                 await self._bot.memory.set_state(view.job.id, PostingState.DONE)

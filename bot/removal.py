@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import discord
@@ -17,7 +16,7 @@ import discord
 from bot.cards import deleted_card
 from bot.memory import Posting, PostingState
 from bot.wire import Trouble, persist, trouble
-from engine.errors import NotFound
+from engine.errors import NotFound, StemifyError
 from engine.jobs import JobView
 
 if TYPE_CHECKING:
@@ -84,10 +83,15 @@ class Removal:
 
     async def _resumed(self, postings: Sequence[Posting]) -> None:
         for posting in postings:
-            with suppress(NotFound):
+            try:
                 view = await self._bot.service.get(posting.job_id)
                 await self._bot.service.delete(posting.job_id, by=view.job.owner)
-        await self._clean_up(postings)
+            except NotFound:  # that far it had come
+                pass
+            except StemifyError as error:
+                log.warning("job %s is deleted at the next start: %s", posting.job_id, error.detail or error.message)
+                continue
+            await self._clean_up([posting])
 
     async def _clean_up(self, postings: Sequence[Posting]) -> None:
         """What cannot be reached just now is tried again at the next start."""
@@ -113,17 +117,22 @@ class Removal:
             await _where_possible(lambda: self._bot.wire.show(posting, deleted_card()))
 
     async def _forget(self) -> None:
-        """The bot's own memory of jobs whose stems are gone: neither a list nor a button needs it any more."""
-        days = self._bot.settings.retention.stems_days
         while True:
-            before = time.time() - days * 86_400
-            while postings := await self._bot.memory.done_before(before, limit=_AT_ONCE):
-                for posting in postings:
-                    if not await self._is_kept(posting.job_id):
-                        await self._bot.memory.forget(posting.job_id)
-                before = postings[-1].created_at
-            await self._bot.memory.drop_dead_tokens()
+            try:
+                await self.forget_once()
+            except (StemifyError, sqlite3.Error) as error:
+                log.warning("what is long over is forgotten another day: %s", error)
             await asyncio.sleep(_FORGET_INTERVAL_S)
+
+    async def forget_once(self) -> None:
+        """Drop the bot's own memory of jobs whose stems are gone: neither a list nor a button needs it any more."""
+        before = self._bot.house.steady_now().timestamp() - self._bot.settings.retention.stems_days * 86_400
+        while postings := await self._bot.memory.done_before(before, limit=_AT_ONCE):
+            for posting in postings:
+                if not await self._is_kept(posting.job_id):
+                    await self._bot.memory.forget(posting.job_id)
+            before = postings[-1].created_at
+        await self._bot.memory.drop_dead_tokens()
 
     async def _is_kept(self, job_id: str) -> bool:
         try:

@@ -50,10 +50,12 @@ _PATIENCE_S = 10.0  # with object storage, while somebody waits for an answer
 
 @dataclass(frozen=True)
 class House:
-    """A running backend. `web_url` is None when the web server was not asked for."""
+    """A running backend. `web_url` is None when the web server was not asked for. `steady_now`: the time by which
+    things may be judged to be old."""
 
     service: StemService
     web_url: str | None
+    steady_now: Callable[[], datetime] = utc_now
 
 
 def media_limits(settings: Settings) -> MediaLimits:
@@ -132,7 +134,7 @@ async def backend(
         stack.push_async_callback(_end, sweeping)
         if listening is not None:
             await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)
-        yield House(service, links.base_url if with_web else None)
+        yield House(service, links.base_url if with_web else None, steady)
         if dispatcher.running:
             log.warning(
                 "closing: %d running job(s) have %.0f s to end; what is not done goes on at the next start",

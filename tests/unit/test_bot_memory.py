@@ -5,9 +5,15 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from bot.memory import Memory, Posting, PostingState
+from bot.removal import Removal
+from config.settings import load
+from engine.errors import NotFound
 
 DAY_S = 86_400
 
@@ -35,4 +41,32 @@ async def test_a_token_that_opens_nothing_any_more_is_not_kept(tmp_path: Path) -
     await memory.drop_dead_tokens()
     postings = await memory.postings(["dead", "alive"])
     assert (postings["dead"].token, postings["alive"].token) == (None, "secret")
+    await memory.close()
+
+
+async def test_what_is_long_over_is_forgotten_but_not_what_is_kept_nor_by_a_clock_that_is_doubted(
+    tmp_path: Path,
+) -> None:
+    async def get(job_id: str) -> Any:
+        if job_id == "kept":
+            return SimpleNamespace(job=SimpleNamespace(keep=True))
+        raise NotFound
+
+    now = datetime.now(UTC)
+    memory = await Memory.open(tmp_path / "bot.sqlite3")
+    for name in ("kept", "gone"):
+        await memory.add(Posting(name, user_id=1, channel_id=2))
+        await memory.set_state(name, PostingState.DONE)
+    with closing(sqlite3.connect(tmp_path / "bot.sqlite3")) as database, database:
+        database.execute("UPDATE posting SET created_at = created_at - ?", (91 * DAY_S,))
+    house = SimpleNamespace(steady_now=lambda: now - timedelta(days=91))
+    bot: Any = SimpleNamespace(
+        memory=memory, house=house, settings=load(data_dir=tmp_path), service=SimpleNamespace(get=get)
+    )
+    removal = Removal(bot)
+    await removal.forget_once()
+    assert set(await memory.postings(["kept", "gone"])) == {"kept", "gone"}, "the machine's clock may be wrong"
+    house.steady_now = lambda: now
+    await removal.forget_once()
+    assert set(await memory.postings(["kept", "gone"])) == {"kept"}
     await memory.close()
