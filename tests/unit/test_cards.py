@@ -148,11 +148,11 @@ def test_a_kept_job_offers_only_deletion_and_names_no_expiry() -> None:
 
 
 def test_a_failed_job_says_why_and_offers_a_free_retry() -> None:
-    failed = view(JobStatus.FAILED, error="The worker process died while it was separating this song. It was tried 3 times.",
+    failed = view(JobStatus.FAILED, error="The worker process died on this song. It was tried 3 times.",
                   error_code="worker_died", attempt=3)  # fmt: skip
     assert text(failed) == (
         "### Blue Hour — The Lamps\n"
-        "**This did not work.** The worker process died while it was separating this song. It was tried 3 times.\n"
+        "**This did not work.** The worker process died on this song. It was tried 3 times.\n"
         "-# Retry does not count towards your hourly limit.\n"
         "-# htdemucs · balanced · mp3\n"
         "[Retry]"
