@@ -20,11 +20,11 @@ CONTENT_TYPES = {
 
 def safe_title(text: str | None, fallback: str = "audio") -> str:
     """`text` without what is not allowed or misleads in a file name (control and direction marks, separators,
-    leading dots), at most 120 bytes of UTF-8."""
+    leading dots and hyphens), at most 120 bytes of UTF-8."""
     shown = unicodedata.normalize("NFC", (text or "").encode("utf-8", "ignore").decode("utf-8", "ignore"))
     plain = "".join(each if each.isprintable() and each not in _NOT_IN_NAMES else " " for each in shown)
-    shown = " ".join(plain.split()).strip(". ")
-    shown = shown.encode()[:_MAX_TITLE_BYTES].decode("utf-8", "ignore").strip(". ")
+    shown = " ".join(plain.split()).lstrip("-. ")
+    shown = shown.encode()[:_MAX_TITLE_BYTES].decode("utf-8", "ignore").rstrip(". ")
     return shown or fallback
 
 
