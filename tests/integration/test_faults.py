@@ -1,5 +1,6 @@
 """The machine fails under the whole backend: real disks, signals, memory limits and a tiny model. What people see, what
-is tried again and what is kept; docs/faults.md is the table."""
+is tried again and what is kept; docs/faults.md is the table. Without the right to mount, the faults of the disk are
+skipped, and only those."""
 
 from __future__ import annotations
 
@@ -30,21 +31,21 @@ from tests.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1 << 20
+NO_MOUNT = "needs the right to mount"
 
 
-def mount(*arguments: object) -> None:
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+def mounted(*arguments: object) -> bool:
+    return subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A disk of 32 MiB."""
+    """A disk of 128 MiB; an ordinary folder where we may not mount."""
     folder = tmp_path_factory.mktemp("disk")
-    mount("-t", "tmpfs", "-o", f"size={128 * MIB}", "tmpfs", folder)
+    is_small = mounted("-t", "tmpfs", "-o", f"size={128 * MIB}", "tmpfs", folder)
     yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    if is_small:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,8 @@ def worker_pid(service: StemService) -> int:
 @contextmanager
 def ballast(data: Path, *, leaving_bytes: int) -> Iterator[None]:
     """Somebody else fills the disk."""
+    if not data.is_mount():
+        pytest.skip(NO_MOUNT)
     path = data / "ballast"
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(data).free - leaving_bytes)
@@ -178,9 +181,10 @@ def ballast(data: Path, *, leaving_bytes: int) -> Iterator[None]:
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
-    mount("--bind", folder, folder)
+    if not mounted("--bind", folder, folder):
+        pytest.skip(NO_MOUNT)
     try:
-        mount("-o", "remount,ro,bind", folder)
+        assert mounted("-o", "remount,ro,bind", folder)
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
