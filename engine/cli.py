@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.command == "forget":
             from engine.forget import forget_owner
 
-            print(f"{asyncio.run(forget_owner(settings, chosen.owner))} jobs deleted")
+            count = asyncio.run(forget_owner(settings, chosen.owner))
+            print(f"{count} job{'s'[: count != 1]} deleted")
             return DONE
         from engine.model_commands import run_model_command
 

@@ -5,18 +5,23 @@ For a bot that is stopped; while it runs, people do it themselves (`/job delete`
 
 from __future__ import annotations
 
+import re
+
 from config.settings import Settings
 from engine.errors import InputRefused
 from engine.object_storage import open_storage
 from engine.store.lock import only_one
 from engine.store.store import Store
 
+_OWNER = re.compile(r"discord:\d+|ip:\S+|local")
 _PATIENCE_S = 30.0  # with an object storage that does not answer
 
 
 async def forget_owner(settings: Settings, owner: str) -> int:
     """Delete all jobs of `owner` ("discord:<user id>", "ip:<address>", "local"), archived and kept ones too, with their
-    files; how many there were. Raises `AlreadyRunning`, and what the store and the storage raise."""
+    files; how many there were. Raises `InputRefused`, `AlreadyRunning`, and what the store and the storage raise."""
+    if not _OWNER.fullmatch(owner):
+        raise InputRefused(f"{owner!r} is nobody's name here: say discord:<user id>, ip:<address> or local.")
     root = settings.data_dir
     if not (root / "stemify.sqlite3").is_file():
         raise InputRefused(f"There are no jobs in {root}. Set STEMIFY_DATA_DIR.")
