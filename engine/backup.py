@@ -68,11 +68,16 @@ class Contents(BaseModel):
 def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bool = True) -> Contents:
     """Copy what is in the data folder into the new folder `target`, whole or not at all; whether a bot serves
     meanwhile makes no difference. `songs_here`: songs and stems lie in the data folder. Raises `BackupFailed`."""
+    target = target.absolute()
     if not (data / HOT).is_file():
         raise BackupFailed(f"There is nothing to back up: no {HOT} in {data}. Set STEMIFY_DATA_DIR.")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    try:
+        taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    except OSError as error:
+        raise BackupFailed(f"{target} cannot be read: {error.strerror}.") from error
+    if taken or not target.name:
         raise BackupFailed(f"{target} is there already. Name a new folder for each backup.")
-    if target.absolute().resolve().is_relative_to(data.resolve()):
+    if target.resolve().is_relative_to(data.resolve()):
         raise BackupFailed(f"{target} is inside the data folder. Put the backup somewhere else, best on another disk.")
     part = target.with_name(f".{target.name}.part")
     try:

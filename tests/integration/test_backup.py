@@ -187,6 +187,15 @@ async def test_what_is_no_whole_backup_is_not_put_back_and_nothing_is_overwritte
     assert await house.store.get(job.id) == job
 
 
+async def test_an_empty_folder_that_one_stands_in_becomes_the_backup(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    back_up(house.data, Path("."))
+    assert (tmp_path / "here" / "backup.json").is_file()
+
+
 async def test_a_backup_has_a_new_folder_outside_of_the_data(house: House, tmp_path: Path) -> None:
     await backed_up(house, tmp_path / "backup")
     for target, why in ((tmp_path / "backup", "there already"), (house.data / "backup", "inside the data folder")):
