@@ -163,7 +163,10 @@ async def delete_everything(interaction: discord.Interaction[Stemify], user_id: 
     if interaction.user.id != user_id:
         raise NotAllowed
     count = await interaction.client.removal.everything(user_id, owner_of(interaction.user))
-    text = f"Deleted: {count} job{'s'[: count != 1]}, and everything that belongs to {'them' if count != 1 else 'it'}."
+    jobs, them = ("1 job", "it") if count == 1 else (f"{count} jobs", "them")
+    text = f"Deleted: {jobs}, and everything that belongs to {them}."
+    if not count:
+        text = "You have no jobs here, so there was nothing to delete."
     await persist(lambda: interaction.edit_original_response(content=text, view=None))
 
 
