@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from engine.quality.estimate import calibration, predicted_db
+from engine.quality.estimate import CALIBRATION, calibration, predicted_db
 from engine.sample_song import STEMS
 from engine.scores import sdr_db
 from tests.songs import tune
+from training import calibration_card
 from training.calibrate import Worth, as_json, data_of, held_out, worth_of
 from training.faults import FAULTS, altered
 from training.ridge import fit, interval, spearman
@@ -121,3 +124,11 @@ def test_a_row_holds_the_truth_and_leaves_out_what_is_not_in_the_song() -> None:
 
 def test_the_calibration_was_made_for_the_weights_that_are_shipped() -> None:
     assert calibration()["weights"] == signature_of(embedded_weights()), "run training.calibrate again: training/README"
+
+
+def test_the_card_has_the_figures_of_the_coefficients_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration_card, "CALIBRATION", tmp_path / "calibration.json")
+    written = calibration_card.write_card(calibration())
+    assert written.read_text() == CALIBRATION.with_name("CALIBRATION.md").read_text(), "run training.calibrate --write"
