@@ -192,7 +192,7 @@ async def test_an_empty_folder_that_one_stands_in_becomes_the_backup(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    back_up(house.data, Path("."))
+    back_up(house.data, Path())
     assert (tmp_path / "here" / "backup.json").is_file()
 
 
