@@ -236,6 +236,12 @@ class ModelCorrupt(ModelUnavailable):
     code = "model_corrupt"
 
 
+class SoundlessModel(AttemptError):
+    """The model gave numbers for this song that are no sound. Try another model."""
+
+    code = "soundless_model"
+
+
 class WorkerDied(AttemptError):
     """The worker process died while it was separating this song."""
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -18,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import Cancelled
+from engine.errors import Cancelled, SoundlessModel
 from engine.media.encode import Encoded, StemEncoder
 from engine.media.picture import draw
 from engine.media.tags import stem_tags
@@ -168,6 +169,8 @@ class StemFilesMaker:
             rest -= block
         self._mix_energy += float(np.vdot(mix, mix))
         self._residual_energy += float(np.vdot(rest, rest))
+        if not isfinite(self._residual_energy):
+            raise SoundlessModel
         for name, stem in self._stems.items():
             stem.write(blocks[name])
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from config.settings import Settings, load
 from engine.backend import backend
@@ -329,14 +331,30 @@ async def test_a_model_file_that_is_gone_fails_the_job_with_what_to_do(
     assert job.error is not None and "mini needs no download" in job.error
 
 
+async def test_a_model_whose_numbers_are_no_sound_fails_the_job_with_what_to_do(
+    service: StemService, data: Path, models: Path, short_song: Path, ann: str
+) -> None:
+    write_model(models, "htdemucs_ft", signature="dddd3333")
+    file = models / "dddd3333.safetensors"
+    with safe_open(file, "pt") as weights:
+        metadata = weights.metadata()
+    state = load_file(file)
+    next(iter(state.values())).fill_(float("nan"))
+    save_file(state, file, metadata)
+    job = await over(service, await ask(service, short_song, ann, model="htdemucs_ft"))
+    assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "soundless_model", 1)
+    assert job.error is not None and "Try another model" in job.error
+    assert files_of(data, job.id) == [f"jobs/{job.id}/input"]
+
+
 # The clock.
 
 
 @pytest.mark.parametrize("days", [-400, 1])
 async def test_a_clock_that_jumps_neither_loses_nor_delays_a_job(
-    service: StemService, clock: MovableClock, song: Path, short_song: Path, ann: str, days: int
+    service: StemService, clock: MovableClock, long_song: Path, short_song: Path, ann: str, days: int
 ) -> None:
-    running = await ask(service, song, ann)
+    running = await ask(service, long_song, ann, output_format="mp3")
     waiting = await ask(service, short_song, ann)
     await until(service, running, separating)
     clock.off += timedelta(days=days)
