@@ -349,12 +349,21 @@ async def test_no_file_can_make_us_read_another(tmp_path: Path, text: str) -> No
         await probe(tmp_path / "list", LIMITS)
 
 
-def test_mutated_files_neither_crash_nor_hang_nor_grow(tmp_path: Path) -> None:
-    """300 of the fuzzer's files, each in a process of its own, from one that has no threads to lose in a fork."""
-    program = "from pathlib import Path; import sys; from tests.fuzz_media import run\n"
-    program += "told, bad = run(Path(sys.argv[1]), 300, 11); print(told); sys.exit('\\n'.join(bad) or 0)"
+FUZZ = """
+from pathlib import Path
+import sys
+from tests.fuzz_media import run, search
+told, bad = run(Path(sys.argv[1]), 300, 11) if sys.argv[2] == "mutated" else (search(Path(sys.argv[1]), 150), [])
+print(told)
+sys.exit("\\n".join(bad) or 0)
+"""
+
+
+@pytest.mark.parametrize("by", ["mutated", "hypothesis"])
+def test_damaged_files_neither_crash_nor_hang_nor_grow(tmp_path: Path, by: str) -> None:
+    """The fuzzer's files, each in a process of its own, from one that has no threads to lose in a fork."""
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
+        [sys.executable, "-c", FUZZ, str(tmp_path), by],
         cwd=ROOT,
         capture_output=True,
         text=True,
