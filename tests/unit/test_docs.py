@@ -1,11 +1,13 @@
-"""What the documents promise to be tested is tested under that name."""
+"""What the documents promise to be tested is tested under that name, and what they quote is what was measured."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+STEMS = ("drums", "bass", "other", "vocals", "mean")
 
 
 def test_every_test_that_the_table_of_faults_names_is_there() -> None:
@@ -13,3 +15,20 @@ def test_every_test_that_the_table_of_faults_names_is_there() -> None:
     written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"def (test_\w+)\(", written))
     assert len(named) > 40 and named - there == set()
+
+
+def test_the_readme_and_the_card_quote_the_scores_of_the_weights_as_they_were_measured() -> None:
+    embedded = ROOT / "engine" / "separation" / "embedded"
+    measured = json.loads((embedded / "scores.json").read_text())
+    rows = {
+        key: [f"| {way} | " + " | ".join(_rounded(row.get(stem)) for stem in STEMS) + " |" for way, row in ways.items()]
+        for key, ways in measured.items()
+    }
+    assert list(rows) == ["held_out", "training", "demo", "real"]
+    card = (embedded / "MODEL_CARD.md").read_text()
+    assert all("\n".join(table) in card for table in rows.values())
+    assert "\n".join(rows["held_out"]) in (ROOT / "README.md").read_text()
+
+
+def _rounded(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
