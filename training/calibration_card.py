@@ -67,8 +67,8 @@ Altered ones, of less weight: {", ".join(made["altered"])}.
 The claim is met where, on at least 50 outputs, Spearman's correlation is 0.70 or more with the lower bound (songs drawn
 again) at 0.5 or more, the mean error at most 2 dB, no natural family of outputs that the fit did not see under 0.5, and
 the level of the stem against the mix alone does worse. Elsewhere the method says "experimental". `{KARAOKE}`
-are estimated without what the other stems would tell. How strongly the ridge holds back was chosen by these same errors,
-which flatters them a little.
+are estimated without what the other stems would tell. How strongly the ridge holds back was chosen by these same
+errors, which flatters them a little.
 
 ## Spearman on a family of outputs that the fit did not see
 
