@@ -1,4 +1,4 @@
-"""A hundred jobs of twenty people at once, over Discord and the API: all end, nobody waits behind somebody else's
+"""Sixty jobs of twenty people at once, over Discord and the API: all end, nobody waits behind somebody else's
 pile, and every command is acknowledged at once all the while. Five hundred of a hundred: `python -m bench.load`."""
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ ACK_P99_S = 0.25
 
 
 @pytest.mark.timeout(900)
-async def test_a_hundred_jobs_all_end_in_fair_order_and_every_command_is_acknowledged_at_once(tmp_path: Path) -> None:
+async def test_sixty_jobs_all_end_in_fair_order_and_every_command_is_acknowledged_at_once(tmp_path: Path) -> None:
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=0.5)
     async with FakeDiscord() as fake:
         fake.guild()
         variables = {**VARIABLES, "STEMIFY_MODELS_DIR": str(tmp_path / "models")}
         async with RunningBot(fake, tmp_path / "data", variables=variables) as bot:
-            crowd = Crowd(bot, tmp_path / "song.mp3", on_discord=14, on_api=6, songs_each=5, patience_s=800)
+            crowd = Crowd(bot, tmp_path / "song.mp3", on_discord=14, on_api=6, songs_each=3, patience_s=800)
             await crowd.brings_everything()
     log = events(bot.log_path)
     assert not [event for event in log if "error" in event], "a traceback"
     lives = assert_jobs_go_forward_only(log)
-    assert [life[-1] for life in lives.values()] == ["completed"] * 100
+    assert [life[-1] for life in lives.values()] == ["completed"] * 60
     assert all("Split into" in message.text for message in crowd.messages)
-    assert crowd.api_ends == {"completed": 30}
+    assert crowd.api_ends == {"completed": 18}
     assert busiest_minute(fake) <= 1
     # On a machine that has other work, what it makes everybody wait is not the bot's doing.
     assert percentile(crowd.acks_s, 0.99) <= ACK_P99_S + 2 * percentile(crowd.late_s, 0.99)
