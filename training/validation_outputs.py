@@ -67,7 +67,7 @@ class Row:
 
 
 SHIPPED = "mini"
-PLANS = (Way(SHIPPED), Way("overlap 0.1", overlap=0.1, every=4), Way("two shifts", shifts=2, every=8))
+PLANS = (Way(SHIPPED), Way("overlap 0.1", overlap=0.1, every=4), Way("two shifts", shifts=2, every=4))
 
 
 def ways(checkpoints: Iterable[Path], every: int) -> list[Way]:
