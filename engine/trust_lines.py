@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
+from textwrap import wrap
+
 from engine.results import JobResult, QualityMetrics, StemInfo, TrustCard
+
+_NAMES = 14
+_TEXT = 62
+"""Characters of a line's two columns: with the callers' indent less than a terminal's 80."""
 
 
 def trust_lines(result: JobResult) -> list[str]:
@@ -22,7 +29,11 @@ def trust_lines(result: JobResult) -> list[str]:
         rows.append(("cost", f"{cost.processing_time} s{device}, {cost.memory_usage} MB at the peak"))
     if trust is not None:
         rows += [("note", note) for note in trust.notes]
-    return [f"{name:14}{text}" for name, text in rows]
+    return [
+        f"{name if first else '':{_NAMES}}{part}"
+        for name, text in rows
+        for first, part in zip(chain([True], repeat(False)), wrap(text, _TEXT), strict=False)
+    ]
 
 
 def _quality_rows(quality: QualityMetrics) -> list[tuple[str, str]]:
