@@ -98,6 +98,21 @@ async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stag
     await stage.says(message, "The stems and the song are gone")
 
 
+async def test_a_bot_whose_own_memory_is_locked_announces_the_end_when_it_no_longer_is(stage: Stage) -> None:
+    stage.bot.script(hold=["end"])
+    _, message = await stage.ask()
+    await stage.says(message, "**50 %**")
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        stage.bot.script()
+        await stage.true(
+            lambda: "its end is announced later" in stage.bot.log_path.read_text(), "the bot to give up once"
+        )
+        other.execute("ROLLBACK")
+    await stage.announced(stage.ann)
+    await stage.says(message, "Split into 4 stems")
+
+
 @pytest.mark.parametrize("nonces", ["remembered", "forgotten"])
 async def test_killed_while_the_announcement_was_under_way_it_is_not_sent_twice(stage: Stage, nonces: str) -> None:
     stage.bot.script(hold=["end"])
