@@ -156,6 +156,17 @@ def _look_at_outcome(task: asyncio.Future[Any]) -> None:
 
 def _prepare(path: Path, migrations: Sequence[str], busy_limit_s: float) -> None:
     """Make or migrate the file, and look whether it is whole."""
+    deadline = time.monotonic() + busy_limit_s
+    while True:
+        try:
+            return _prepare_once(path, migrations, busy_limit_s)
+        except sqlite3.OperationalError as error:  # SQLite does not wait where two turn on the WAL at once
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _prepare_once(path: Path, migrations: Sequence[str], busy_limit_s: float) -> None:
     connection = sqlite3.connect(path, isolation_level=None, timeout=busy_limit_s)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
