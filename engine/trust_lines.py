@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import chain, repeat
 from textwrap import wrap
 
 from engine.results import JobResult, QualityMetrics, StemInfo, TrustCard
 
-_NAMES = 14
-_TEXT = 62
-"""Characters of a line's two columns: with the callers' indent less than a terminal's 80."""
+_WIDTH = 76  # with the callers' indent less than a terminal's 80
 
 
 def trust_lines(result: JobResult) -> list[str]:
@@ -30,9 +27,9 @@ def trust_lines(result: JobResult) -> list[str]:
     if trust is not None:
         rows += [("note", note) for note in trust.notes]
     return [
-        f"{name if first else '':{_NAMES}}{part}"
+        line
         for name, text in rows
-        for first, part in zip(chain([True], repeat(False)), wrap(text, _TEXT), strict=False)
+        for line in wrap(text, _WIDTH, initial_indent=f"{name:14}", subsequent_indent=" " * 14)
     ]
 
 
