@@ -163,7 +163,7 @@ def pan_gains(place: float) -> Audio:
     return np.array([np.cos(angle), np.sin(angle)], np.float32) * np.float32(np.sqrt(2))
 
 
-def _table(amplitudes: NDArray[np.float64], phases: NDArray[np.float64]) -> NDArray[np.float64]:
+def wave_table(amplitudes: NDArray[np.float64], phases: NDArray[np.float64]) -> NDArray[np.float64]:
     """One cycle of a wave from its harmonics' amplitudes (the first is the fundamental), at an RMS of 1."""
     spectrum = np.zeros(_TABLE // 2 + 1, np.complex128)
     count = min(len(amplitudes), _TABLE // 2 - 1)
@@ -172,7 +172,7 @@ def _table(amplitudes: NDArray[np.float64], phases: NDArray[np.float64]) -> NDAr
     return np.asarray(wave / (np.sqrt((wave**2).mean()) + 1e-12))
 
 
-def _read(table: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
+def read_table(table: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
     place = (cycles % 1.0) * _TABLE
     index = place.astype(np.int64)
     part = place - index
@@ -201,15 +201,15 @@ def render_notes(notes: Sequence[Note], timbre: Timbre, n: int, rng: np.random.G
         hz = _hz(note.midi)
         k = np.arange(1, max(2, int(16000 / hz)))
         weights = uneven[: len(k)] * np.where(k % 2 == 0, timbre.even, 1.0)
-        bright = _table(weights * k**-timbre.tilt, phases)
-        dark = _table(weights * k ** -(timbre.tilt + 1.2), phases)
+        bright = wave_table(weights * k**-timbre.tilt, phases)
+        dark = wave_table(weights * k ** -(timbre.tilt + 1.2), phases)
         t = np.arange(length) / SAMPLE_RATE
         fade = np.exp(-t / timbre.bright_s)
         wave = np.zeros(length)
         for i in range(timbre.unison):
             offset = timbre.detune * (i - (timbre.unison - 1) / 2)
             cycles = _hz(note.midi + offset) * t + rng.uniform()
-            wave += _read(dark, cycles) + fade * (_read(bright, cycles) - _read(dark, cycles))
+            wave += read_table(dark, cycles) + fade * (read_table(bright, cycles) - read_table(dark, cycles))
         wave *= _envelope(length, held, timbre) * note.velocity / np.sqrt(timbre.unison)
         ending = min(200, length)
         wave[-ending:] *= np.linspace(1, 0, ending)
@@ -253,10 +253,10 @@ def render_voice(notes: Sequence[Note], singer: Singer, n: int, rng: np.random.G
         harmonics = np.arange(1, max(2, int(12000 / hz))) * hz
         source = (harmonics / hz) ** -singer.tilt
         first, second = rng.choice(names, 2)
-        tables = [_table(source * _formant_level(harmonics, v, singer), phases) for v in (first, second)]
+        tables = [wave_table(source * _formant_level(harmonics, v, singer), phases) for v in (first, second)]
         cycles = np.cumsum(440.0 * 2 ** ((_sung_pitch(notes, i, length, singer, rng) - 69) / 12)) / SAMPLE_RATE
         across = np.clip(np.linspace(-0.5, 1.5, length), 0, 1)
-        wave = _read(tables[0], cycles) * (1 - across) + _read(tables[1], cycles) * across
+        wave = read_table(tables[0], cycles) * (1 - across) + read_table(tables[1], cycles) * across
         centre = VOWELS[str(first)][1][0] * singer.size
         wave += singer.breath * noise(rng, length, centre, 9000)
         attack, release = min(length // 3, samples(rng.uniform(0.02, 0.07))), min(length // 3, samples(0.06))

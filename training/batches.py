@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 from engine.synth import SAMPLE_RATE
 
 SCALE = 32767.0
-DRUMS, BASS = 0, 1  # of the four stems; the unseen ones differ most from those seen, so they are changed most
+DRUMS, BASS, VOCALS = 0, 1, 3  # places of the stems
 
 
 class SongFolder:
-    """The songs under a folder, each an int16 array `(4, 2, samples)`; new ones are seen at the next `scan`."""
+    """The songs under a folder, each an int16 array `(4, 2, samples)`; new ones are seen at the next `scan`.
+
+    `sung` are those with a singer (a file named band-… has none).
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.songs: list[NDArray[np.int16]] = []
+        self.sung: list[NDArray[np.int16]] = []
         self._known: set[Path] = set()
         self.scan()
 
@@ -27,6 +31,8 @@ class SongFolder:
         for path in sorted(set(self.root.glob("*.npy")) - self._known):
             self._known.add(path)
             self.songs.append(np.load(path, mmap_mode="r"))
+            if not path.name.startswith("band-"):
+                self.sung.append(self.songs[-1])
         return len(self.songs)
 
 
@@ -59,15 +65,16 @@ def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, range_db: f
 
 def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Four stems `(4, 2, length)` that make one training mix when they are added."""
-    songs = folder.songs
     together = rng.uniform() < 0.4
     common_speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
     longest = int(np.ceil(length * 1.3))
-    song = songs[rng.integers(len(songs))]
-    start = int(rng.integers(0, max(1, song.shape[2] - longest)))
+    first = folder.songs[rng.integers(len(folder.songs))]
+    begin = int(rng.integers(0, max(1, first.shape[2] - longest)))
     stems = np.zeros((4, 2, length), np.float32)
     for stem in range(4):
-        if not together:
+        song, start = first, begin
+        songs = folder.sung if stem == VOCALS else folder.songs
+        if songs and (not together or (stem == VOCALS and not song[stem].any())):
             song = songs[rng.integers(len(songs))]
             start = int(rng.integers(0, max(1, song.shape[2] - longest)))
         # larger and smaller drums than were ever heard, also among the same instruments
@@ -80,7 +87,7 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             continue  # a stem that rests teaches the others not to leak into it
         if rng.uniform() < (0.35 if stem == BASS else 0.1):
             audio = _driven(audio, rng)
-        much = stem in (DRUMS, BASS)
+        much = stem in (DRUMS, BASS)  # unseen ones differ most from those seen, so they are changed most
         if rng.uniform() < (0.5 if much else 0.35) and audio.shape[1] == length:
             audio = _equalized(audio, rng, 14 if much else 7)
         if rng.uniform() < 0.5:

@@ -1,7 +1,7 @@
-"""What training songs are played on: soundfonts, the Freepats patches, and an FM synthesizer of our own.
+"""What training songs are played on: soundfonts, the Freepats patches, and synthesizers of our own.
 
 A player is drawn for each part, so one song has sounds of several families. Players of other people's sounds need their
-Debian packages (see training/README.md); the FM synthesizer needs nothing.
+Debian packages (see training/README.md); our own need nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE, Audio, Note, samples
+from engine.synth import SAMPLE_RATE, Audio, Note
 from training.midi import Part, midi_file
+from training.synths import SYNTHS
 
 SF2, SF3 = Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3")
 TRAINING_FONTS = (
@@ -62,36 +63,6 @@ def _of_length(audio: NDArray[np.floating], n: int) -> Audio:
     return np.pad(audio, ((0, 0), (0, max(0, n - audio.shape[1]))))[:, :n].astype(np.float32)
 
 
-def play_fm(notes: Sequence[Note], n: int, rng: np.random.Generator, *, is_bass: bool) -> Audio:
-    """Notes on a random instrument of two sine operators and feedback (Chowning, 1973), the same on both sides.
-
-    The modulator's ratio, depth and the depth's fall make it anything from a soft electric piano to a metallic bass.
-    """
-    ratio = float(rng.choice([0.5, 1, 1, 1, 2, 2, 3, 4, 5, 7, 9, 14] if not is_bass else [0.5, 1, 1, 1, 2, 2, 3, 4]))
-    ratio *= 1 + float(rng.choice([0, 0, 0.002, 0.006]))
-    depth, rest = rng.uniform(0.5, 7), rng.uniform(0.0, 0.7)
-    fall_s, attack_s = float(np.exp(rng.uniform(np.log(0.03), np.log(1.5)))), rng.uniform(0.002, 0.012)
-    sustain = 0.0 if rng.uniform() < 0.5 else rng.uniform(0.3, 1)
-    decay_s, release_s, feedback = rng.uniform(0.2, 1.5), rng.uniform(0.04, 0.25), rng.uniform(0, 1.5)
-    out = np.zeros(n)
-    for note in notes:
-        start, held = samples(note.start_s), samples(note.length_s)
-        length = min(n - start, held + samples(release_s))
-        if length < 64:
-            continue
-        t = np.arange(length) / SAMPLE_RATE
-        turn = 2 * np.pi * 440.0 * 2 ** ((note.midi - 69) / 12) * t
-        # high notes would fold back over the upper end: they get less depth
-        limit = 16000 / (440.0 * 2 ** ((note.midi - 69) / 12)) / max(1.0, ratio)
-        index = min(depth, limit) * (rest + (1 - rest) * np.exp(-t / fall_s)) * (0.5 + 0.5 * note.velocity)
-        modulator = np.sin(ratio * turn + feedback * np.sin(ratio * turn))
-        level = sustain + (1 - sustain) * np.exp(-t / decay_s)
-        level *= np.minimum(1, t / attack_s) * np.exp(-np.maximum(0, t - note.length_s) / (release_s / 4))
-        level[-64:] *= np.linspace(1, 0, 64)
-        out[start : start + length] += np.sin(turn + index * modulator) * level * note.velocity
-    return np.stack([out, out]).astype(np.float32)
-
-
 def freepats_programs() -> set[int]:
     """The General MIDI programs that the Freepats patches have."""
     return {int(path.name[:3]) for path in FREEPATS_TONES.glob("*.pat")}
@@ -99,10 +70,10 @@ def freepats_programs() -> set[int]:
 
 def player_of(rng: np.random.Generator, programs: Sequence[int]) -> Player:
     """An instrument of one of the programs, drawn from all families that training may use."""
-    kind = rng.choice(["font", "patches", "fm"], p=[0.6, 0.15, 0.25])
+    kind = rng.choice(["font", "patches", "own"], p=[0.4, 0.1, 0.5])
     program = int(rng.choice(programs))
-    if kind == "fm":
-        return partial(play_fm, rng=rng, is_bass=32 <= program < 40)
+    if kind == "own":
+        return partial(SYNTHS[rng.integers(len(SYNTHS))], rng=rng, is_bass=32 <= program < 40)
     if kind == "patches" and (there := sorted(freepats_programs() & set(programs))):
         part = partial(Part, 0, int(rng.choice(there)))
         return lambda notes, n: play_patches([part(notes)], n)

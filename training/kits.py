@@ -1,4 +1,4 @@
-"""Drum kits for training: General MIDI kits of the soundfonts, sampled kits of Debian's packages, our own one-shots."""
+"""Drum kits for training: the soundfonts' General MIDI kits, sampled kits of Debian's packages, and our own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from julius.resample import resample_frac
 
 from engine.media.decode import decode
 from engine.synth import SAMPLE_RATE, Audio, Hit, drum_kit, render_drums
+from training.acoustic_kit import acoustic_kit
 from training.instruments import TRAINING_FONTS, play, play_patches
 from training.midi import DRUM_CHANNEL, Part, drum_notes
 
@@ -112,11 +113,12 @@ def sampled_kit(rng: np.random.Generator) -> dict[str, Audio]:
 
 def drums_of(rng: np.random.Generator, hits: Sequence[Hit], n: int) -> Audio:
     """The hits on a kit drawn from all families that training may use: `(2, n)`."""
-    kind = rng.choice(["font", "sampled", "patches", "own"], p=[0.4, 0.35, 0.1, 0.15])
+    kind = rng.choice(["font", "sampled", "patches", "own"], p=[0.25, 0.25, 0.05, 0.45])
     if kind == "sampled":
         return render_drums(hits, sampled_kit(rng), n, rng)
     if kind == "own":
-        return render_drums(hits, drum_kit(rng), n, rng)
+        kit = acoustic_kit(rng) if rng.uniform() < 0.7 else drum_kit(rng)
+        return render_drums(hits, kit, n, rng)
     if kind == "patches":
         return play_patches([Part(DRUM_CHANNEL, 0, drum_notes(hits))], n)
     font = TRAINING_FONTS[rng.integers(len(TRAINING_FONTS))]

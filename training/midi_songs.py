@@ -75,13 +75,29 @@ def midi_song(seed: int, duration_s: float = 20.0, sounds: Sounds | None = None)
         )
         sung = sung + 0.6 * take * pan_gains(float(rng.choice([-0.7, 0.7])))[:, None]
     stems["vocals"] = sung
-    for name, wet in (("drums", 0.06), ("bass", 0.0), ("other", 0.25), ("vocals", 0.2)):
-        stem = reverb(level(stems[name], 0.1), rng, decay_s=rng.uniform(0.3, 1.8), wet=wet * rng.uniform(0.2, 1.5))
-        if rng.uniform() < 0.5:  # light compression
-            drive = rng.uniform(1, 4)
-            stem = np.asarray(np.tanh(stem * drive) / drive, np.float32)
-        stems[name] = stem
-    return balanced(stems, rng)
+    return balanced({name: _in_its_room(name, stem, rng) for name, stem in stems.items()}, rng)
+
+
+def band_song(seed: int, duration_s: float = 8.0) -> dict[str, Audio]:
+    """A short piece that nobody sings, on all that training may use. Quickly made, so that many bands can be heard."""
+    from training.songs import balanced
+
+    rng = np.random.default_rng(seed)
+    n = samples(duration_s)
+    stems = {
+        name: _in_its_room(name, stem, rng) for name, stem in _training_band(compose(rng, duration_s), n, rng).items()
+    }
+    return balanced({**stems, "vocals": np.zeros((2, n), np.float32)}, rng)
+
+
+def _in_its_room(name: str, stem: Audio, rng: np.random.Generator) -> Audio:
+    """A stem with some reverberation, and every other one compressed a little."""
+    wet = {"drums": 0.06, "bass": 0.0, "other": 0.25, "vocals": 0.2}[name]
+    stem = reverb(level(stem, 0.1), rng, decay_s=rng.uniform(0.3, 1.8), wet=wet * rng.uniform(0.2, 1.5))
+    if rng.uniform() < 0.5:
+        drive = rng.uniform(1, 4)
+        stem = np.asarray(np.tanh(stem * drive) / drive, np.float32)
+    return stem
 
 
 def _training_band(score: Score, n: int, rng: np.random.Generator) -> dict[str, Audio]:

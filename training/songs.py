@@ -41,12 +41,19 @@ def packed(stems: dict[str, Audio]) -> NDArray[np.int16]:
 
 
 def make(seed: int, kind: str, out: Path) -> Path:
-    """The file of a song, rendered unless it is there. `kind`: numpy, midi, or held-out (midi with unseen sounds)."""
+    """The file of a song, rendered unless it is there.
+
+    `kind`: numpy, midi, band (midi without a singer, shorter), or held-out (midi with unseen sounds).
+    """
     path = out / f"{kind}-{seed}.npy"
     if path.exists():
         return path
     if kind == "numpy":
         stems = numpy_song(seed)
+    elif kind == "band":
+        from training.midi_songs import band_song
+
+        stems = band_song(seed)
     else:
         from training.midi_songs import HELD_OUT, midi_song
 
@@ -66,7 +73,7 @@ def read(path: Path) -> dict[str, Audio]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("training/data/train"))
-    parser.add_argument("--kind", choices=("numpy", "midi"), default="numpy")
+    parser.add_argument("--kind", choices=("numpy", "midi", "band"), default="numpy")
     parser.add_argument("--songs", type=int, default=240)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from engine.sample_song import SAMPLE_SONG_SEED
-from engine.synth import Note
+from engine.synth import Note, drum_kit
 from training import midi, midi_songs, sung
+from training.acoustic_kit import acoustic_kit
 from training.batches import SongFolder, batch
-from training.instruments import TRAINING_FONTS, play_fm
+from training.instruments import TRAINING_FONTS
 from training.kits import SAMPLED_KITS
 from training.songs import HELD_OUT_SEEDS, make
+from training.synths import SYNTHS, play_analog, play_string
 
 
 def test_held_out_songs_share_no_font_kit_voice_or_seed_with_training() -> None:
@@ -24,15 +26,37 @@ def test_held_out_songs_share_no_font_kit_voice_or_seed_with_training() -> None:
     assert SAMPLE_SONG_SEED > HELD_OUT_SEEDS
 
 
-def test_fm_notes_sound_where_they_are_written_and_stay_finite() -> None:
+def test_every_synthesizer_of_our_own_sounds_where_notes_are_written_and_nowhere_before() -> None:
     notes = [Note(0.5, 0.25, 30, 1.0), Note(1.5, 0.1, 100, 0.5)]
-    for seed in range(12):
-        audio = play_fm(notes, 2 * 44100, np.random.default_rng(seed), is_bass=seed % 2 == 0)
-        assert audio.shape == (2, 2 * 44100)
-        assert np.isfinite(audio).all()
-        assert not audio[:, : 22050 - 1].any()
-        for start in (22050, 66150):
-            assert np.abs(audio[:, start : start + 4000]).max() > 0.05
+    for synth in SYNTHS:
+        for seed in range(12):
+            audio = synth(notes, 2 * 44100, np.random.default_rng(seed), seed % 2 == 0)
+            assert audio.shape == (2, 2 * 44100)
+            assert np.isfinite(audio).all()
+            assert not audio[:, : 22050 - 1].any()
+            for start in (22050, 66150):
+                assert np.abs(audio[:, start : start + 4000]).max() > 0.01
+
+
+def test_a_bass_of_our_own_plays_the_pitch_that_is_written() -> None:
+    note = [Note(0.0, 1.0, 45, 1.0)]  # 110 Hz
+    for synth in (play_string, play_analog):
+        for seed in range(8):
+            heard = synth(note, 44100, np.random.default_rng(seed), True)[0, 8820:35280].astype(np.float64)
+            spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard)), 44100)) ** 2
+            period = np.fft.irfft(spectrum)[: 44100 // 40]  # autocorrelation
+            places = [44100 // 110 + i for i in range(-8, 9)]
+            assert period[places].max() > 0.5 * period[0], (synth.__name__, seed)
+
+
+def test_an_acoustic_kit_has_every_piece_at_full_scale_and_ends_in_silence() -> None:
+    for seed in range(6):
+        kit = acoustic_kit(np.random.default_rng(seed))
+        assert kit.keys() == drum_kit(np.random.default_rng(seed)).keys()
+        for shot in kit.values():
+            assert np.isfinite(shot).all()
+            assert abs(np.abs(shot).max() - 1) < 1e-3
+            assert abs(shot[-1]) < 1e-3
 
 
 def test_a_midi_file_holds_its_notes_in_order_of_time() -> None:
@@ -59,3 +83,13 @@ def test_songs_that_come_later_are_seen_at_the_next_scan(tmp_path: Path) -> None
     np.save(tmp_path / "numpy-1.npy", np.zeros((4, 2, 100), np.int16))
     assert folder.songs == []
     assert folder.scan() == 1
+
+
+def test_a_piece_without_a_singer_gets_one_from_another_song(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(-9000, 9000, (4, 2, 44100)).astype(np.int16)
+    np.save(tmp_path / "band-1.npy", noise * np.array([1, 1, 1, 0], np.int16)[:, None, None])
+    np.save(tmp_path / "numpy-1.npy", noise)
+    folder = SongFolder(tmp_path)
+    assert (len(folder.songs), len(folder.sung)) == (2, 1)
+    stems = batch(folder, 40, 11025, np.random.default_rng(2))
+    assert np.mean([row[3].any() for row in stems]) > 0.8
