@@ -7,7 +7,6 @@ minutes and on one song. When time runs short, what is left is skipped and liste
 from __future__ import annotations
 
 import argparse
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.networks import HTDEMUCS, RATE, SOURCES, htdemucs, mdx_extra, ours, snr_db, song, stock
+from bench.networks import RATE, htdemucs, mdx_extra, ours, snr_db, song, stock
 from bench.report import machine, save, table
+from bench.unblend import Separate, unblend_way
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
-
-Separate = Callable[[list[Tensor]], list[Tensor]]
-"""Mixes (2, samples) in; (stems, 2, samples) out, on the CPU."""
 
 
 class Bench:
@@ -92,21 +89,6 @@ def our_way(network: nn.Module, device: str, **how: Any) -> Separate:
     def separate(mixes: list[Tensor]) -> list[Tensor]:
         with ThreadPoolExecutor(len(mixes)) as pool:
             return list(pool.map(lambda mix: ours(batcher, model, mix), mixes))
-
-    return separate
-
-
-def unblend_way(weights: dict[str, Tensor], device: str) -> Separate:
-    unblend = importlib.import_module("unblend.api")
-    network = importlib.import_module("unblend.htdemucs").HTDemucs(
-        SOURCES, **{key: value for key, value in HTDEMUCS.items() if key != "dconv_mode"}
-    )
-    network.load_state_dict(weights, strict=False)
-    separator = unblend.Separator(network, device=device, compile=True)
-
-    def separate(mixes: list[Tensor]) -> list[Tensor]:
-        found = separator.separate([(mix, RATE) for mix in mixes], shifts=0)
-        return [torch.stack([each.sources[name].cpu().float() for name in SOURCES]) for each in found]
 
     return separate
 

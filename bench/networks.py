@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +16,11 @@ from demucs.apply import BagOfModels, apply_model
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
+from training.model import write_hub_files
 
 SOURCES = ["drums", "bass", "other", "vocals"]
 RATE = 44100
@@ -35,6 +39,51 @@ def htdemucs() -> HTDemucs:
     torch.manual_seed(0)
     network: HTDemucs = HTDemucs(SOURCES, **HTDEMUCS)
     return network.eval()
+
+
+def write_tiny(folder: Path, name: str) -> None:
+    """A network that costs next to nothing, as a file of the operator's own."""
+    torch.manual_seed(0)
+    arguments = {
+        "sources": SOURCES,
+        "channels": 4,
+        "growth": 1,
+        "depth": 3,
+        "nfft": 2048,
+        "t_layers": 0,
+        "dconv_mode": 0,
+        "segment": Fraction(39, 5),
+    }
+    write_hub_files(HTDemucs(**arguments).state_dict(), folder, name, arguments)
+
+
+def flops_of(network: nn.Module, samples: int) -> int:
+    """Floating-point operations of the matrix products, convolutions and attention of one pass over `(2, samples)`.
+
+    In training mode the layers of the transformer take the path that torch's counter sees; nothing is computed.
+    """
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+    def count(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    was_training = network.training
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping={attention: count}) as counter:
+        network.train()(torch.zeros(1, 2, samples))
+    network.train(was_training)
+    return int(counter.get_total_flops())
+
+
+def best_flops_per_s() -> float:
+    """Floating-point operations in a CPU second (of one core) of a large product of matrices, the best of five."""
+    left = torch.randn(2048, 2048)
+    torch.mm(left, left)
+    best = 0.0
+    for _ in range(5):
+        began = time.process_time()
+        torch.mm(left, left)
+        best = max(best, 2 * 2048**3 / (time.process_time() - began))
+    return best
 
 
 def mdx_extra() -> BagOfModels:

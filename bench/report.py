@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 OUT = Path(__file__).with_name("out")
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
@@ -53,11 +53,10 @@ def save(name: str, measured: Mapping[str, Any], bars: Sequence[tuple[str, float
     OUT.mkdir(exist_ok=True)
     data, picture = OUT / f"{name}.json", OUT / f"{name}.png"
     data.write_text(json.dumps(measured, indent=2, default=str) + "\n")
-    _draw(bars, unit, picture)
-    return [data, picture]
+    return [data, draw_bars(bars, unit, picture)]
 
 
-def _draw(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> None:
+def draw_bars(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> Path:
     font = ImageFont.load_default(size=16)
     row, left, width = 34, 330, 900
     image = Image.new("RGB", (width, row * max(1, len(bars)) + 20), "white")
@@ -70,6 +69,7 @@ def _draw(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> None:
         pen.rectangle((left, top, max(end, left + 1), top + row - 10), fill="#3b6ea5")
         pen.text((max(end, left + 1) + 8, top + 4), f"{value:.3g} {unit}", fill="black", font=font)
     image.save(path)
+    return path
 
 
 def draw_lines(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, path: Path) -> Path:

@@ -73,7 +73,8 @@ def player_of(rng: np.random.Generator, programs: Sequence[int]) -> Player:
     kind = rng.choice(["font", "patches", "own"], p=[0.4, 0.1, 0.5])
     program = int(rng.choice(programs))
     if kind == "own":
-        return partial(SYNTHS[rng.integers(len(SYNTHS))], rng=rng, is_bass=32 <= program < 40)
+        synth = SYNTHS[rng.integers(len(SYNTHS))]
+        return lambda notes, n: synth(notes, n, rng, 32 <= program < 40)
     if kind == "patches" and (there := sorted(freepats_programs() & set(programs))):
         part = partial(Part, 0, int(rng.choice(there)))
         return lambda notes, n: play_patches([part(notes)], n)

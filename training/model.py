@@ -35,20 +35,22 @@ def new_model() -> nn.Module:
     return model
 
 
-def write_hub_files(state: dict[str, Tensor], folder: Path, name: str = "mini") -> Path:
+def write_hub_files(
+    state: dict[str, Tensor], folder: Path, name: str = "mini", arguments: dict[str, Any] = ARGUMENTS
+) -> Path:
     """Write `<signature>.safetensors` (half precision) and `<name>.yaml`; tell the weights' path.
 
     The signature is the first eight hex digits of the weights' hash, as in demucs' releases.
     """
     half = {key: value.detach().cpu().half().contiguous() for key, value in state.items()}
     digest = hashlib.sha256(b"".join(half[key].numpy().tobytes() for key in sorted(half))).hexdigest()[:8]
-    arguments = {
+    encoded = {
         key: {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
         if isinstance(value, Fraction)
         else value
-        for key, value in ARGUMENTS.items()
+        for key, value in arguments.items()
     }
-    metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(arguments)}
+    metadata = {"klass": "demucs.htdemucs.HTDemucs", "args": "[]", "kwargs": json.dumps(encoded)}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest}.safetensors"
     save_file(half, str(path), metadata=metadata)

@@ -1,0 +1,72 @@
+"""A song in a file, and one job of it as a worker runs it: from the encoded file to published stems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.networks import RATE
+from engine.attempt import Attempt
+from engine.entity import new_job_id
+from engine.media.encode import StemEncoder
+from engine.options import OutputFormat, Quality, StemSeparationOptions
+from engine.protocol import AttemptSpec, WorkerConfig
+from engine.separation.batcher import Batcher
+from engine.separation.models import ModelLibrary
+from engine.storage import Storage
+
+ReadSecond = Callable[[int], NDArray[np.float32]]
+"""The samples of a second by its number: `(2, RATE)`."""
+
+
+def write_song(path: Path, seconds: float, second: ReadSecond | None = None) -> Path:
+    """Encode a song (by default noise) as an mp3, second by second, so that it is never whole in memory."""
+    chance = np.random.default_rng(0)
+    with StemEncoder(path, format="mp3", sample_rate=RATE, tags={}) as encoder:
+        for number in range(int(seconds)):
+            noise = chance.standard_normal((2, RATE), np.float32) * np.float32(0.1)
+            encoder.write(noise if second is None else second(number))
+    return path
+
+
+def worker_config(folder: Path) -> WorkerConfig:
+    return WorkerConfig(
+        device="cpu",
+        data_dir=str(folder),
+        cache_dir=str(folder / "cache"),
+        model_memory_bytes=1 << 30,
+        heartbeat_s=1,
+        decode_timeout_s=120,
+        child_memory_bytes=1 << 30,
+        input_bytes=50 << 20,
+    )
+
+
+def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str = "mini") -> Attempt:
+    """A fast job of `song.mp3` in `folder`, to four mp3; `run()` runs it."""
+    options = StemSeparationOptions(model=model, quality=Quality.FAST, output_format=OutputFormat.MP3)
+    spec = AttemptSpec(
+        job_id=new_job_id(),
+        attempt=1,
+        input_key="song.mp3",
+        scratch_key="scratch",
+        output_key="out",
+        options=options,
+        title="song",
+        seed=0,
+        max_duration_s=900,
+    )
+    return Attempt(
+        spec,
+        worker_config(folder),
+        Storage(folder),
+        library,
+        ThreadPoolExecutor(1),
+        batcher,
+        lambda *_: None,
+        lambda: None,
+    )
