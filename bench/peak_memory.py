@@ -4,7 +4,6 @@ keeps the song as `demucs.api` does. With the embedded model: what grows with th
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -26,7 +25,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_song(folder / "song.mp3", seconds)
-            attempt_of(folder, ModelLibrary(None, folder / "cache", 1 << 30), Batcher()).run()
+            batcher = Batcher()
+            attempt_of(folder, ModelLibrary(None, folder / "cache", 1 << 30), batcher).run()
+            batcher.close()
     else:
         found = FolderShelf(EMBEDDED, pickles=False).find("mini")
         assert found is not None, "the embedded model is not in this copy"
@@ -34,7 +35,13 @@ def main() -> None:
         reference = wav.mean(0)
         out = stock(load_bag(found.bag, found.files), (wav - reference.mean()) / (reference.std() + 1e-8))
         out = out * (reference.std() + 1e-8) + reference.mean()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_bytes())
+
+
+def peak_bytes() -> int:
+    """Since this program was started. (`getrusage` begins with what the process had that started it.)"""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench.job import attempt_of, worker_config, write_song
 from bench.networks import RATE, Memory, song, write_tiny
+from engine.errors import Cancelled
 from engine.media.decode import run_decode_child
 from engine.media.limits import MediaLimits
 from engine.pool import WorkerPool
@@ -51,6 +52,7 @@ def one_job(seconds: float, rounds: int) -> list[Row]:
             if number:  # the first round warms everything up
                 for stage, wall_s in (("decode", decoding_s), ("separate", separating_s), ("the whole job", job_s)):
                     figures.setdefault(stage, []).append(wall_s)
+        batcher.close()
     rows: list[Row] = [{"stage": stage, "wall_s": median(walls)} for stage, walls in figures.items()]
     rows.insert(2, {"stage": "encode one stem", "wall_s": encoding_s})
     return rows
@@ -60,7 +62,7 @@ def nearly_free(seconds: float) -> list[Row]:
     """A long job whose network costs almost nothing: what is left is reading, writing and waiting."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_tiny(folder / "models", "tiny")
+        write_tiny(folder / "models", "htdemucs")
         mix = (song(60).numpy() * 0.1).clip(-1, 1)
         write_song(folder / "song.mp3", seconds, lambda number: mix[:, number % 60 * RATE :][:, :RATE])
         began = time.perf_counter()
@@ -68,9 +70,10 @@ def nearly_free(seconds: float) -> list[Row]:
         decoding_s = time.perf_counter() - began
         library, batcher = ModelLibrary(folder / "models", folder / "cache", 1 << 30), Batcher()
         began, cpu = time.perf_counter(), time.process_time()
-        done = attempt_of(folder, library, batcher, "tiny").run()
+        done = attempt_of(folder, library, batcher, "htdemucs").run()
         job_s, job_cpu_s = time.perf_counter() - began, time.process_time() - cpu
         assert done.result.file_size
+        batcher.close()
         encoding_s = _encode(folder, np.tile(mix, (1, int(seconds // 60))))
     return [
         {"stage": "decode", "wall_s": decoding_s},
@@ -120,7 +123,8 @@ def fairness() -> float:
         under_way.wait(3)
         beside_s = separate(short)
         enough.set()
-        running.exception()
+        assert isinstance(running.exception(), Cancelled), "the long song ended too early"
+    batcher.close()
     return beside_s / alone_s
 
 
