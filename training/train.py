@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def train(rank: int, plan: Plan) -> None:
     torch.set_num_threads(plan.threads)
     starter = os.getppid()
     if plan.processes > 1:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the starter is what counts: it is seen between steps
         address = f"tcp://127.0.0.1:{plan.port}"
         dist.init_process_group("gloo", init_method=address, rank=rank, world_size=plan.processes)
     torch.manual_seed(plan.seed)
@@ -223,7 +225,10 @@ def main() -> None:
         parser.error(f"no songs in {plan.data}: run `python -m training.songs` first")
     plan.out.mkdir(parents=True, exist_ok=True)
     if plan.processes > 1:
-        spawn(train, args=(plan,), nprocs=plan.processes)  # type: ignore[no-untyped-call]
+        try:
+            spawn(train, args=(plan,), nprocs=plan.processes)  # type: ignore[no-untyped-call]
+        except KeyboardInterrupt:
+            os._exit(130)  # at once: that is what the processes wait for; they save and end
     else:
         train(0, plan)
 

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from demucs.hf import load_safetensors_model
 
+from tests.ports import free_port
 from training.model import half_precision, new_model, write_hub_files
 from training.muon import orthogonal
 from training.train import Plan, learning_rate, train
@@ -31,6 +37,32 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     name = "encoder.0.conv.weight"
     assert not torch.equal(first["model"][name], second["model"][name])
     assert torch.isfinite(second["average"][name]).all()
+
+
+def test_a_run_whose_starter_is_killed_saves_what_it_has_and_ends(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(-9000, 9000, (4, 2, 44100)).astype(np.int16))
+    port = free_port()
+    flags = ["--segment-s", "0.4", "--steps", "100000", "--batch", "2", "--processes", "2", "--save-every", "1000000"]
+    command = [sys.executable, "-m", "training.train", "--data", tmp_path, "--out", tmp_path, "--port", port, *flags]
+    starter = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    wait_until((tmp_path / "log.tsv").exists)  # ten steps are done
+    starter.kill()
+    starter.wait()
+    wait_until((tmp_path / "last.pt").exists)
+    wait_until(lambda: not is_taken(port))
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["step"] >= 10
+
+
+def wait_until(true: Callable[[], bool], limit_s: float = 60) -> None:
+    ends_at = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < ends_at, "it did not come"
+        time.sleep(0.1)
+
+
+def is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_weights_file_is_read_by_the_hub_loader_of_demucs(tmp_path: Path) -> None:
