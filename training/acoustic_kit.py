@@ -57,7 +57,7 @@ def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
         ("crash", 3.0, log(0.4, 1.5), log(500, 3000)),
     ):
         t, metal = times(seconds), rng.uniform(0.1, 1)
-        body = noise(rng, len(t), low_hz, log(9000, 18000))
+        body = noise(rng, len(t), low_hz, log(9000, 18000)).astype(np.float64)
         for hz in np.exp(rng.uniform(np.log(low_hz), np.log(15000), 12)):
             body += metal * 0.4 * np.sin(2 * np.pi * hz * t + rng.uniform(0, 6)) * np.exp(-t * rng.uniform(0, 3))
         kit[piece] = body * np.exp(-t / decay_s) * np.minimum(1, t / log(0.0003, 0.003))
@@ -67,7 +67,7 @@ def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
     t = times(0.35)
     apart_s = rng.uniform(0.006, 0.016)
     clap = sum(np.where(t > i * apart_s, np.exp(-np.maximum(0, t - i * apart_s) / 0.008), 0.0) for i in range(4))
-    kit["clap"] = noise(rng, len(t), log(500, 1500), log(3000, 8000)) * (clap + 0.5 * np.exp(-t / log(0.04, 0.15)))
+    kit["clap"] = noise(rng, len(t), log(500, 1500), log(3000, 8000)).astype(np.float64) * (clap + 0.5 * np.exp(-t / log(0.04, 0.15)))
     shots = {}
     for piece, shot in kit.items():
         ending = np.minimum(1.0, np.arange(len(shot))[::-1] / 400)
