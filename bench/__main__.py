@@ -42,7 +42,7 @@ def main() -> None:
     memory = measure_memory(chosen.memory)
     print(table("Peak resident memory of a job by length of the song (embedded model)", memory), flush=True)
     job = one_job(seconds, rounds)
-    print(table(f"A job of {seconds:g} s, embedded model, to four mp3", job), flush=True)
+    print(table(f"A job of {seconds:g} s, htdemucs' size, to four mp3", job), flush=True)
     long = nearly_free(chosen.long)
     print(table(f"A job of {chosen.long:g} s, a network that costs next to nothing, to four mp3", long), flush=True)
     bars = against_the_bars(speed, memory, job, long)

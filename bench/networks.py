@@ -57,6 +57,11 @@ def write_tiny(folder: Path, name: str) -> None:
     write_hub_files(HTDemucs(**arguments).state_dict(), folder, name, arguments)
 
 
+def write_htdemucs(folder: Path, name: str) -> None:
+    """`htdemucs()` as a file of the operator's own."""
+    write_hub_files(htdemucs().state_dict(), folder, name, {"sources": SOURCES, **HTDEMUCS})
+
+
 def flops_of(network: nn.Module, samples: int) -> int:
     """Floating-point operations of the matrix products, convolutions and attention of one pass over `(2, samples)`.
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.job import attempt_of, worker_config, write_song
-from bench.networks import RATE, Memory, song, write_tiny
+from bench.networks import RATE, Memory, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
 from engine.media.decode import run_decode_child
 from engine.media.limits import MediaLimits
@@ -30,14 +30,15 @@ Row = dict[str, Any]
 
 
 def one_job(seconds: float, rounds: int) -> list[Row]:
-    """Wall seconds of each stage alone, then of the job, in which they overlap; with the embedded model."""
+    """Wall seconds of each stage alone, then of the job, in which they overlap; of htdemucs' size."""
     figures: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mix = (song(seconds).numpy() * 0.1).clip(-1, 1)
         encoding_s = _encode(folder, mix)
-        library = ModelLibrary(None, folder / "cache", 1 << 30)
-        model, batcher = library.load("mini"), Batcher()
+        write_htdemucs(folder / "models", "htdemucs")
+        library = ModelLibrary(folder / "models", folder / "cache", 1 << 30)
+        model, batcher = library.load("htdemucs"), Batcher()
         for number in range(rounds + 1):
             began = time.perf_counter()
             decoded = run_decode_child(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=120))
@@ -47,7 +48,7 @@ def one_job(seconds: float, rounds: int) -> list[Row]:
                 batcher.run(model, pcm, Memory(song(1), keep=False), stems=model.sources, shifts=0, overlap=0.1, seed=0)
                 separating_s = time.perf_counter() - began
             began = time.perf_counter()
-            attempt_of(folder, library, batcher).run()
+            attempt_of(folder, library, batcher, "htdemucs").run()
             job_s = time.perf_counter() - began
             if number:  # the first round warms everything up
                 for stage, wall_s in (("decode", decoding_s), ("separate", separating_s), ("the whole job", job_s)):

@@ -67,7 +67,9 @@ def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
     t = times(0.35)
     apart_s = rng.uniform(0.006, 0.016)
     clap = sum(np.where(t > i * apart_s, np.exp(-np.maximum(0, t - i * apart_s) / 0.008), 0.0) for i in range(4))
-    kit["clap"] = noise(rng, len(t), log(500, 1500), log(3000, 8000)).astype(np.float64) * (clap + 0.5 * np.exp(-t / log(0.04, 0.15)))
+    kit["clap"] = noise(rng, len(t), log(500, 1500), log(3000, 8000)).astype(np.float64) * (
+        clap + 0.5 * np.exp(-t / log(0.04, 0.15))
+    )
     shots = {}
     for piece, shot in kit.items():
         ending = np.minimum(1.0, np.arange(len(shot))[::-1] / 400)
