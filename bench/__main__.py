@@ -59,11 +59,10 @@ def against_the_bars(speed: list[Row], memory: list[Row], job: list[Row], long: 
     """One line a bar of issue and README: what was measured, and whether that keeps it."""
     rows: list[Row] = []
 
-    def add(what: str, measured: float | None, bar: float, *, at_least: bool) -> None:
-        if measured is not None:
-            kept = measured >= bar if at_least else measured <= bar
-            limit = f"{'at least' if at_least else 'at most'} {bar:g}"
-            rows.append({"what": what, "measured": measured, "bar": limit, "kept": "yes" if kept else "NO"})
+    def add(what: str, measured: float, bar: float, *, at_least: bool) -> None:
+        kept = measured >= bar if at_least else measured <= bar
+        limit = f"{'at least' if at_least else 'at most'} {bar:g}"
+        rows.append({"what": what, "measured": measured, "bar": limit, "kept": "yes" if kept else "NO"})
 
     of = {row["who"]: row for row in speed}
     for who, bar in (("ours, eager", 1.1), ("ours, compiled", 1.7)):

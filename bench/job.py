@@ -23,14 +23,16 @@ ReadSecond = Callable[[int], NDArray[np.float32]]
 """The samples of a second by its number: `(2, RATE)`."""
 
 
-def write_song(path: Path, seconds: float, second: ReadSecond | None = None) -> Path:
-    """Encode a song (by default noise) as an mp3, second by second, so that it is never whole in memory."""
-    chance = np.random.default_rng(0)
+def write_song(path: Path, seconds: float, second: ReadSecond) -> None:
+    """Encode a song as an mp3, second by second, so that it is never whole in memory."""
     with StemEncoder(path, format="mp3", sample_rate=RATE, tags={}) as encoder:
         for number in range(int(seconds)):
-            noise = chance.standard_normal((2, RATE), np.float32) * np.float32(0.1)
-            encoder.write(noise if second is None else second(number))
-    return path
+            encoder.write(second(number))
+
+
+def noise(number: int) -> NDArray[np.float32]:
+    """A second of noise, another one for each number."""
+    return np.random.default_rng(number).standard_normal((2, RATE), np.float32) * np.float32(0.1)
 
 
 def worker_config(folder: Path) -> WorkerConfig:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.job import attempt_of, write_song
+from bench.job import attempt_of, noise, write_song
 from bench.networks import RATE, stock
 from engine.separation.batcher import Batcher
 from engine.separation.models import EMBEDDED, ModelLibrary
@@ -24,7 +24,7 @@ def main() -> None:
     if who == "ours":
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            write_song(folder / "song.mp3", seconds)
+            write_song(folder / "song.mp3", seconds, noise)
             batcher = Batcher()
             attempt_of(folder, ModelLibrary(None, folder / "cache", 1 << 30), batcher).run()
             batcher.close()

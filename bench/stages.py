@@ -91,12 +91,11 @@ def ready_s(rounds: int = 3) -> float:
         limits = PoolLimits(
             attempts_per_worker=1, heartbeat_timeout_s=30, stall_timeout_s=60, start_timeout_s=60, cancel_grace_s=5
         )
-        ready = asyncio.Event()
         pool = WorkerPool([worker_config(folder)], limits)
         began = time.perf_counter()
-        await pool.start(lambda: ready.set() if pool.slots else None)
+        await pool.start()
         try:
-            await ready.wait()
+            assert await pool.wait_ready(limits.start_timeout_s), "the worker did not start"
             return time.perf_counter() - began
         finally:
             await pool.stop()

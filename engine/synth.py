@@ -83,7 +83,7 @@ def samples(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE)
 
 
-def _hz(midi: float) -> float:
+def hz_of(midi: float) -> float:
     return float(440.0 * 2.0 ** ((midi - 69.0) / 12.0))
 
 
@@ -198,7 +198,7 @@ def render_notes(notes: Sequence[Note], timbre: Timbre, n: int, rng: np.random.G
         length = min(n - start, held + samples(timbre.release_s))
         if length < 32:
             continue
-        hz = _hz(note.midi)
+        hz = hz_of(note.midi)
         k = np.arange(1, max(2, int(16000 / hz)))
         weights = uneven[: len(k)] * np.where(k % 2 == 0, timbre.even, 1.0)
         bright = wave_table(weights * k**-timbre.tilt, phases)
@@ -208,7 +208,7 @@ def render_notes(notes: Sequence[Note], timbre: Timbre, n: int, rng: np.random.G
         wave = np.zeros(length)
         for i in range(timbre.unison):
             offset = timbre.detune * (i - (timbre.unison - 1) / 2)
-            cycles = _hz(note.midi + offset) * t + rng.uniform()
+            cycles = hz_of(note.midi + offset) * t + rng.uniform()
             wave += read_table(dark, cycles) + fade * (read_table(bright, cycles) - read_table(dark, cycles))
         wave *= _envelope(length, held, timbre) * note.velocity / np.sqrt(timbre.unison)
         ending = min(200, length)
@@ -249,7 +249,7 @@ def render_voice(notes: Sequence[Note], singer: Singer, n: int, rng: np.random.G
         length = min(n - start, samples(note.length_s))
         if length < 400:
             continue
-        hz = _hz(note.midi)
+        hz = hz_of(note.midi)
         harmonics = np.arange(1, max(2, int(12000 / hz))) * hz
         source = (harmonics / hz) ** -singer.tilt
         first, second = rng.choice(names, 2)

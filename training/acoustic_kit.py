@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.synth import SAMPLE_RATE, Audio, noise, samples
+from training.synths import log_uniform
 
 # An ideal circular membrane's frequencies over its lowest (Fletcher and Rossing, "The physics of musical instruments").
 MODES = (1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.16, 3.50)
@@ -18,7 +19,7 @@ def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
     """One kit drawn from `rng`: a mono one-shot for each piece, at a peak of 1."""
 
     def log(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        return log_uniform(rng, low, high)
 
     def times(seconds: float) -> NDArray[np.float64]:
         return np.arange(samples(seconds)) / SAMPLE_RATE

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE, Audio, Note, noise, read_table, samples, wave_table
+from engine.synth import SAMPLE_RATE, Audio, Note, hz_of, noise, read_table, samples, wave_table
 
 Array = NDArray[np.float64]
 Synth = Callable[[Sequence[Note], int, np.random.Generator, bool], Audio]
@@ -33,10 +33,10 @@ def _played(notes: Sequence[Note], n: int, release_s: float) -> Iterator[_Played
         start = samples(note.start_s)
         length = min(n - start, samples(note.length_s) + samples(release_s))
         if length >= 64:
-            yield _Played(start, np.arange(length) / SAMPLE_RATE, 440.0 * 2 ** ((note.midi - 69) / 12), note)
+            yield _Played(start, np.arange(length) / SAMPLE_RATE, hz_of(note.midi), note)
 
 
-def _log(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """Between two positive values, every octave as likely as any other."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -69,9 +69,9 @@ def play_fm(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass: bo
     ratio *= 1 + float(rng.choice([0, 0, 0.002, 0.006]))
     carrier, modulating = (WAVES[int(rng.choice(4, p=[0.55, 0.15, 0.15, 0.15]))] for _ in range(2))
     beside = rng.uniform() < 0.15
-    depth, rest, fall_s = rng.uniform(0.3, 7), rng.uniform(0.0, 0.9), _log(rng, 0.03, 1.5)
+    depth, rest, fall_s = rng.uniform(0.3, 7), rng.uniform(0.0, 0.9), log_uniform(rng, 0.03, 1.5)
     attack_s, sustain = rng.uniform(0.001, 0.015), 0.0 if rng.uniform() < 0.5 else rng.uniform(0.3, 1)
-    decay_s, release_s, feedback = _log(rng, 0.15, 2), rng.uniform(0.04, 0.25), rng.uniform(0, 1.5)
+    decay_s, release_s, feedback = log_uniform(rng, 0.15, 2), rng.uniform(0.04, 0.25), rng.uniform(0, 1.5)
     trembling, trembling_hz = (rng.uniform(0, 0.4) if rng.uniform() < 0.2 else 0.0), rng.uniform(3, 7)
     out = np.zeros(n)
     for played in _played(notes, n, release_s):
@@ -97,11 +97,13 @@ def play_string(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass
     slapped = rng.uniform() < 0.3
     place, pickup = rng.uniform(0.04, 0.45), rng.uniform(0.04, 0.45)
     tilt = rng.uniform(0.2, 0.9) if slapped else rng.uniform(0.6, 2.2)
-    stretch = _log(rng, 1e-5, 6e-4)
-    decay_s = _log(rng, 0.08, 0.5) if rng.uniform() < 0.25 else _log(rng, 0.5, 4)  # the first: muted by the palm
-    damping = _log(rng, 0.002, 0.12)
+    stretch = log_uniform(rng, 1e-5, 6e-4)
+    is_muted = rng.uniform() < 0.25  # by the palm
+    decay_s = log_uniform(rng, 0.08, 0.5) if is_muted else log_uniform(rng, 0.5, 4)
+    damping = log_uniform(rng, 0.002, 0.12)
     release_s, top_hz = rng.uniform(0.03, 0.15), rng.uniform(1500, 9000)
-    click, click_hz, click_s = rng.uniform(0, 0.5 if slapped else 0.15), _log(rng, 400, 6000), _log(rng, 0.002, 0.02)
+    click = rng.uniform(0, 0.5 if slapped else 0.15)
+    click_hz, click_s = log_uniform(rng, 400, 6000), log_uniform(rng, 0.002, 0.02)
     drive = rng.uniform(0.5, 4) if rng.uniform() < 0.25 else 0.0
     out = np.zeros(n)
     for played in _played(notes, n, release_s):
@@ -130,12 +132,12 @@ def play_analog(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass
     shape = str(rng.choice(["saw", "pulse", "square", "sine"], p=[0.4, 0.2, 0.2, 0.2]))
     width, steepness = rng.uniform(0.08, 0.45), float(rng.choice([2, 4]))
     open_octaves, closed_octaves = rng.uniform(1, 6), rng.uniform(0, 3)
-    resonance, fall_s = rng.uniform(0, 3) if rng.uniform() < 0.6 else 0.0, _log(rng, 0.04, 1)
+    resonance, fall_s = rng.uniform(0, 3) if rng.uniform() < 0.6 else 0.0, log_uniform(rng, 0.04, 1)
     sub = rng.uniform(0, 1) if rng.uniform() < 0.4 else 0.0
-    detune, glide_s = rng.uniform(0, 0.15), _log(rng, 0.003, 0.06)
+    detune, glide_s = rng.uniform(0, 0.15), log_uniform(rng, 0.003, 0.06)
     drop = rng.uniform(2, 14) if is_bass and rng.uniform() < 0.3 else 0.0  # semitones, as in a kick
     attack_s, sustain = rng.uniform(0.002, 0.02), float(rng.choice([0.0, rng.uniform(0.4, 1)]))
-    decay_s, release_s = _log(rng, 0.15, 1.5), rng.uniform(0.03, 0.3)
+    decay_s, release_s = log_uniform(rng, 0.15, 1.5), rng.uniform(0.03, 0.3)
     drive = rng.uniform(0.5, 4) if rng.uniform() < 0.3 else 0.0
     phases = rng.uniform(0, 2 * np.pi, 2048) if rng.uniform() < 0.3 else np.full(2048, -np.pi / 2)
     voices = int(rng.integers(1, 3 if is_bass else 4))
