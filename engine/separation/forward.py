@@ -18,6 +18,7 @@ from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding,
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from engine.separation import layers
 from engine.separation.kernels import Kernels, KernelSwitch
 from engine.separation.spectrum import Spectrum
 
@@ -90,8 +91,9 @@ class HybridForward:
             if self._window_samples is not None and samples < self._window_samples:
                 windows = F.pad(windows, (0, self._window_samples - samples))
             spectrum = self._spectrum(windows)
-            parts, waves = self._run_core(spectrum.analyse(windows), windows)
-            return (waves + spectrum.synthesise(parts))[..., :samples]
+            parts, mean, std = normed(spectrum.analyse(windows))
+            parts, waves = self._run_core(parts, windows)
+            return waves.add_(spectrum.synthesise(parts, std, mean))[..., :samples]
 
     def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         compiled = self._switch(self.core.constants()) if self._switch is not None else None
@@ -105,7 +107,7 @@ class HybridForward:
 
     def analyse(self, windows: Tensor) -> Tensor:
         """What the core is given beside the windows themselves."""
-        return self._spectrum(windows).analyse(windows)
+        return normed(self._spectrum(windows).analyse(windows))[0]
 
     def _spectrum(self, windows: Tensor) -> Spectrum:
         length = windows.shape[-1]
@@ -118,8 +120,19 @@ class HybridForward:
         return self._spectra[length]
 
 
+def normed(spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A spectrum (batch, …) as the network wants it, with the mean and deviation (batch,) that it had. Written to."""
+    std, mean = torch.std_mean(spectrum.flatten(1), dim=1)
+    shape = (-1, *(1 for _ in spectrum.shape[1:]))
+    return spectrum.sub_(mean.view(shape)).div_(1e-5 + std.view(shape)), mean, std
+
+
+def _called(layer: Any, *inputs: Any) -> Any:
+    return layer(*inputs)
+
+
 class HybridCore(nn.Module):
-    """HDemucs between its transforms."""
+    """HDemucs between its transforms and the norm of its spectrum."""
 
     def __init__(self, member: Any) -> None:
         super().__init__()
@@ -127,47 +140,46 @@ class HybridCore(nn.Module):
         self.stems = len(member.sources)
 
     def forward(self, spectrum: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 2 * channels, bins, frames), (batch, channels, samples) →
-        (batch, stems, 2 * channels, bins, frames), (batch, stems, channels, samples)."""
+        """A normed spectrum (batch, 2 * channels, bins, frames), and the mix (batch, channels, samples) →
+        (batch, stems, 2 * channels, bins, frames), still normed, and (batch, stems, channels, samples)."""
         member = self.member
         batch, _, bins, frames = spectrum.shape
-        mean = spectrum.mean(dim=(1, 2, 3), keepdim=True)
-        std = spectrum.std(dim=(1, 2, 3), keepdim=True)
-        x = (spectrum - mean) / (1e-5 + std)
+        x = spectrum
         mean_t = mix.mean(dim=(1, 2), keepdim=True)
         std_t = mix.std(dim=(1, 2), keepdim=True)
         xt = (mix - mean_t) / (1e-5 + std_t)
 
+        encode, decode = (layers.encode, layers.decode) if mix.device.type == "cpu" else (_called, _called)
         saved, saved_t, lengths, lengths_t = [], [], [], []
-        for index, encode in enumerate(member.encoder):
+        for index, layer in enumerate(member.encoder):
             lengths.append(x.shape[-1])
             inject = None
             if index < len(member.tencoder):
                 lengths_t.append(xt.shape[-1])
-                encode_t = member.tencoder[index]
-                xt = encode_t(xt)
-                if encode_t.empty:
+                layer_t = member.tencoder[index]
+                xt = encode(layer_t, xt)
+                if layer_t.empty:
                     inject = xt
                 else:
                     saved_t.append(xt)
-            x = encode(x, inject)
+            x = encode(layer, x, inject)
             if index == 0 and member.freq_emb is not None:
                 x = x + member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
             saved.append(x)
 
         x, xt = self.middle(x, xt)
 
-        for index, decode in enumerate(member.decoder):
-            x, before = decode(x, saved.pop(), lengths.pop())
+        for index, layer in enumerate(member.decoder):
+            x, before = decode(layer, x, saved.pop(), lengths.pop())
             offset = member.depth - len(member.tdecoder)
             if index >= offset:
-                decode_t = member.tdecoder[index - offset]
-                if decode_t.empty:
-                    xt, _ = decode_t(before[:, :, 0], None, lengths_t.pop())
+                layer_t = member.tdecoder[index - offset]
+                if layer_t.empty:
+                    xt, _ = decode(layer_t, before[:, :, 0], None, lengths_t.pop())
                 else:
-                    xt, _ = decode_t(xt, saved_t.pop(), lengths_t.pop())
+                    xt, _ = decode(layer_t, xt, saved_t.pop(), lengths_t.pop())
 
-        x = x.view(batch, self.stems, -1, bins, frames) * std[:, None] + mean[:, None]
+        x = x.view(batch, self.stems, -1, bins, frames)
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
         return x, xt
 

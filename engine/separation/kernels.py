@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # part of every key: a change of the core's code must not find the old kernels
+_FORMAT = 2  # part of every key: a change of the core's code must not find the old kernels
 _LOOK_AGAIN_S = 2.0
 _WORTH_BUILDING_S = 30.0  # of eager work: building takes some minutes of a core
 

@@ -29,6 +29,7 @@ class Spectrum:
         self._begin = begin - 2 * self.hop
         self._window = window.to(device)
         self._scale = (1 / envelope[begin : begin + length].clamp_min(1e-11)).to(device)
+        self._unit: Tensor | None = None  # the signal of a spectrum of ones
 
     def analyse(self, mix: Tensor) -> Tensor:
         """(batch, channels, length) → real (batch, channels * 2, bins, frames); real and imaginary parts take turns
@@ -40,19 +41,31 @@ class Spectrum:
         # (batch, channels, frames, bins, 2)
         return spectrum.permute(0, 1, 4, 3, 2).reshape(batch, channels * 2, -1, self.frames)
 
-    def synthesise(self, parts: Tensor) -> Tensor:
-        """(batch, stems, channels * 2, bins, frames), as `analyse` gives them, → (batch, stems, channels, length)."""
-        batch, stems, doubled, bins, frames = parts.shape
-        split = parts.view(batch * stems * doubled // 2, 2, bins, frames).permute(0, 3, 2, 1)
-        spectrum = torch.view_as_complex(F.pad(split, (0, 0, 0, 1)).contiguous())
-        pieces = torch.fft.irfft(spectrum, n=self.fft_samples, norm="ortho") * self._window
+    def synthesise(self, parts: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        """`parts * scale + offset` (batch, stems, channels * 2, bins, frames), as `analyse` gives them, →
+        (batch, stems, channels, length). `scale` and `offset`: (batch,); applied to the signal, which is a quarter of
+        the spectrum."""
+        batch, stems, doubled, _, _ = parts.shape
+        signal = self._signal(parts.flatten(0, 2)).view(batch, stems, doubled // 2, self.length)
+        if self._unit is None:
+            self._unit = self._signal(parts.new_ones(2, *parts.shape[3:]))[0]
+        return torch.addcmul(signal * scale.view(-1, 1, 1, 1), self._unit, offset.view(-1, 1, 1, 1))
+
+    def _signal(self, parts: Tensor) -> Tensor:
+        """(signals * 2, bins, frames) → (signals, length)."""
+        _, bins, frames = parts.shape
+        pairs = parts.view(-1, 2, bins, frames).transpose(2, 3)
+        spectrum = torch.empty(len(pairs), frames, bins + 1, 2, device=parts.device)
+        for part in (0, 1):
+            spectrum[..., :bins, part] = pairs[:, part]
+        spectrum[..., bins, :] = 0
+        pieces = torch.fft.irfft(torch.view_as_complex(spectrum), n=self.fft_samples, norm="ortho").mul_(self._window)
         pieces = pieces.view(-1, frames, 4, self.hop)
         summed = pieces.new_zeros(pieces.shape[0], frames + 4, self.hop)
         for quarter in range(4):
             summed[:, quarter : quarter + frames] += pieces[:, :, quarter]
-        signal: Tensor = summed.view(summed.shape[0], -1)[:, self._begin : self._begin + self.length]
-        signal = signal * self._scale
-        return signal.view(batch, stems, doubled // 2, self.length)
+        signal: Tensor = summed.flatten(1)[:, self._begin : self._begin + self.length]
+        return signal * self._scale
 
     def _padded(self, mix: Tensor, left: int, right: int) -> Tensor:
         if self._old:
