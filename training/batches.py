@@ -54,18 +54,28 @@ def _driven(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     return np.asarray(out * (rms / (float(np.sqrt((out**2).mean())) + 1e-6)), np.float32)
 
 
-def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, range_db: float) -> NDArray[np.float32]:
-    """`audio` with another balance of lows and highs, as another room, kit or amplifier would have."""
-    spectrum = np.fft.rfft(audio)
+def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, stem: int) -> NDArray[np.float32]:
+    """`audio` at the same loudness with another balance of lows and highs, as another room or instrument would have.
+
+    Drums and bass of unseen instruments differ most from those seen, so they are changed most: a bass may be carried by
+    its overtones, a bass drum may boom.
+    """
+    range_db = 14 if stem in (DRUMS, BASS) else 7
     octaves = np.log2(np.fft.rfftfreq(audio.shape[1], 1 / SAMPLE_RATE) + 20)
     points = np.linspace(octaves[0], octaves[-1], 7)
     gains_db = np.interp(octaves, points, rng.uniform(-range_db, range_db, len(points)))
-    return np.asarray(np.fft.irfft(spectrum * 10 ** (gains_db / 20), audio.shape[1]), np.float32)
+    if stem == BASS and rng.uniform() < 0.5:
+        gains_db += rng.uniform(0, 7) * np.clip(octaves - np.log2(80), 0, 3.5)
+    if stem == DRUMS and rng.uniform() < 0.5:
+        gains_db += rng.uniform(0, 12) * np.exp(-(((octaves - np.log2(rng.uniform(55, 100))) / 0.3) ** 2))
+    out = np.fft.irfft(np.fft.rfft(audio) * 10 ** (gains_db / 20), audio.shape[1])
+    loudness = np.sqrt((audio**2).mean() / ((out**2).mean() + 1e-12))
+    return np.asarray(out * loudness, np.float32)
 
 
 def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Four stems `(4, 2, length)` that make one training mix when they are added."""
-    together = rng.uniform() < 0.4
+    together = rng.uniform() < 0.5
     common_speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
     longest = int(np.ceil(length * 1.3))
     first = folder.songs[rng.integers(len(folder.songs))]
@@ -77,8 +87,9 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
         if songs and (not together or (stem == VOCALS and not song[stem].any())):
             song = songs[rng.integers(len(songs))]
             start = int(rng.integers(0, max(1, song.shape[2] - longest)))
-        # larger and smaller drums than were ever heard, also among the same instruments
-        speed = float(rng.uniform(0.75, 1.3)) if stem == DRUMS and rng.uniform() < 0.4 else common_speed
+        speed = common_speed
+        if rng.uniform() < 0.4 and (stem == DRUMS or (stem == BASS and not together)):
+            speed = float(rng.uniform(0.75, 1.3))  # larger and smaller ones than were ever heard
         needed = int(np.ceil(length * speed))
         audio = crop(song, stem, start, needed)
         if speed != 1.0:
@@ -87,9 +98,8 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             continue  # a stem that rests teaches the others not to leak into it
         if rng.uniform() < (0.35 if stem == BASS else 0.1):
             audio = _driven(audio, rng)
-        much = stem in (DRUMS, BASS)  # unseen ones differ most from those seen, so they are changed most
-        if rng.uniform() < (0.5 if much else 0.35) and audio.shape[1] == length:
-            audio = _equalized(audio, rng, 14 if much else 7)
+        if rng.uniform() < (0.5 if stem in (DRUMS, BASS) else 0.35) and audio.shape[1] == length:
+            audio = _equalized(audio, rng, stem)
         if rng.uniform() < 0.5:
             audio = audio[::-1]
         if rng.uniform() < 0.2:

@@ -16,6 +16,7 @@ from engine.synth import SAMPLE_RATE, Audio, Hit, drum_kit, render_drums
 from training.acoustic_kit import acoustic_kit
 from training.instruments import TRAINING_FONTS, play, play_patches
 from training.midi import DRUM_CHANNEL, Part, drum_notes
+from training.synths import log_uniform
 
 MIDI_KITS = (0, 0, 0, 8, 16, 24, 25, 32, 40)
 HYDROGEN, SONIC_PI = Path("/usr/share/hydrogen/data/drumkits"), Path("/usr/share/sonic-pi/samples")
@@ -26,7 +27,9 @@ SAMPLED_KITS: tuple[tuple[Path, dict[str, tuple[str, ...]]], ...] = (
         SONIC_PI,
         {
             "kick": ("bd_ada.flac", "bd_fat.flac", "bd_haus.flac", "bd_klub.flac", "bd_pure.flac", "bd_sone.flac",
-                     "bd_tek.flac", "bd_zome.flac", "bd_808.flac", "drum_heavy_kick.flac", "elec_soft_kick.flac"),
+                     "bd_tek.flac", "bd_zome.flac", "bd_808.flac", "bd_boom.flac", "bd_gas.flac", "bd_zum.flac",
+                     "drum_heavy_kick.flac", "drum_bass_hard.flac", "drum_bass_soft.flac", "elec_soft_kick.flac",
+                     "elec_hollow_kick.flac"),
             "snare": ("drum_snare_hard.flac", "drum_snare_soft.flac", "sn_dub.flac", "sn_generic.flac", "sn_zome.flac",
                       "elec_snare.flac", "elec_hi_snare.flac", "elec_lo_snare.flac"),
             "clap": ("perc_snap.flac", "perc_snap2.flac", "sn_dolf.flac"),
@@ -102,12 +105,16 @@ def shot(path: Path) -> Audio:
 
 
 def sampled_kit(rng: np.random.Generator) -> dict[str, Audio]:
-    """One of the sampled kits, its pieces drawn among alternatives and tuned a little."""
-    folder, pieces = SAMPLED_KITS[rng.integers(len(SAMPLED_KITS))]
+    """One of the sampled kits with pieces of the others, drawn among alternatives, tuned, and some of them damped."""
+    mine = int(rng.integers(len(SAMPLED_KITS)))
     kit = {}
-    for piece, names in pieces.items():
-        audio, speed = shot(folder / str(rng.choice(names))), rng.uniform(0.88, 1.15)
-        kit[piece] = np.interp(np.arange(0, len(audio) - 1, speed), np.arange(len(audio)), audio).astype(np.float32)
+    for piece in SAMPLED_KITS[mine][1]:
+        folder, pieces = SAMPLED_KITS[rng.integers(len(SAMPLED_KITS)) if rng.uniform() < 0.3 else mine]
+        audio, speed = shot(folder / str(rng.choice(pieces[piece]))), rng.uniform(0.85, 1.2)
+        audio = np.interp(np.arange(0, len(audio) - 1, speed), np.arange(len(audio)), audio)
+        if rng.uniform() < 0.3:
+            audio *= np.exp(-np.arange(len(audio)) / SAMPLE_RATE / log_uniform(rng, 0.06, 0.6))
+        kit[piece] = audio.astype(np.float32)
     return kit
 
 

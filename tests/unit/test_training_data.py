@@ -11,7 +11,7 @@ from training.acoustic_kit import acoustic_kit
 from training.batches import SongFolder, batch
 from training.instruments import TRAINING_FONTS
 from training.kits import SAMPLED_KITS
-from training.songs import HELD_OUT_SEEDS, make
+from training.songs import HELD_OUT_SEEDS, make, without_rumble
 from training.synths import SYNTHS, play_analog, play_string
 
 
@@ -65,6 +65,14 @@ def test_a_midi_file_holds_its_notes_in_order_of_time() -> None:
     track = file[22:]
     # program, A2 on, off after 240 ticks, E2 on 720 ticks later (0x85 0x50), off after 480 (0x83 0x60), end of track
     assert track == bytes.fromhex("00c321 00932d39 8170832d00 8550932873 8360832800 00ff2f00")
+
+
+def test_rumble_is_taken_out_and_the_lowest_string_of_a_bass_stays_where_it_was() -> None:
+    t = np.arange(4 * 44100) / 44100
+    string = np.sin(2 * np.pi * 41.2 * t) * np.hanning(len(t))
+    heard = without_rumble(np.stack([string + 0.5, string + 0.3 * np.sin(2 * np.pi * 4 * t)]).astype(np.float32))
+    middle = slice(44100, -44100)  # a constant begins and ends with a step
+    np.testing.assert_allclose(heard[:, middle], np.stack([string, string])[:, middle], atol=0.02)
 
 
 def test_a_song_is_made_once_and_a_batch_of_it_depends_only_on_the_seed(tmp_path: Path) -> None:

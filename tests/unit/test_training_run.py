@@ -86,6 +86,6 @@ def test_an_update_of_muon_is_nearly_orthogonal() -> None:
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     rates = [
-        learning_rate(1.0, done, step) for done, step in ((0.0, 0), (0.1, 50), (0.6, 500), (0.8, 800), (1.0, 1000))
+        learning_rate(1.0, done, step, 0.4) for done, step in ((0.0, 0), (0.1, 50), (0.6, 500), (0.8, 800), (1.0, 1000))
     ]
     np.testing.assert_allclose(rates, [0.02, 1.0, 1.0, 0.5, 0.01])
