@@ -13,7 +13,7 @@ from engine.synth import Audio
 from training.scores import EMBEDDED, Stems, load_embedded, mean_scores, separated
 from training.songs import HELD_OUT_SEEDS, numpy_song
 
-PUBLISHED_DB = 7.59  # mean over stems and the three songs below
+PUBLISHED_DB = 8.18  # mean over stems and the three songs below
 Separate = Callable[[Audio], Stems]
 
 
