@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from demucs.hdemucs import HDecLayer, HEncLayer
+from demucs import hdemucs
 from torch import Tensor, nn
 
 from engine.separation import layers
 from tests.tiny_models import awake
 
+HEncLayer: Any = hdemucs.HEncLayer
+HDecLayer: Any = hdemucs.HDecLayer
 PLAIN = {"depth": 2, "compress": 4, "init": 0.3}
 MEMORY = {"depth": 2, "compress": 4, "init": 0.3, "lstm": True, "attn": True}
 
