@@ -139,12 +139,11 @@ class HybridCore(nn.Module):
         self.member = member
         self.stems = len(member.sources)
 
-    def forward(self, spectrum: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
         """A normed spectrum (batch, 2 * channels, bins, frames), and the mix (batch, channels, samples) →
         (batch, stems, 2 * channels, bins, frames), still normed, and (batch, stems, channels, samples)."""
         member = self.member
-        batch, _, bins, frames = spectrum.shape
-        x = spectrum
+        batch, _, bins, frames = x.shape
         mean_t = mix.mean(dim=(1, 2), keepdim=True)
         std_t = mix.std(dim=(1, 2), keepdim=True)
         xt = (mix - mean_t) / (1e-5 + std_t)
