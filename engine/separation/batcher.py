@@ -43,7 +43,7 @@ class Batcher:
         compiled: bool = False,
     ) -> None:
         """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
-        (default: 1 on a CPU, where larger ones only cost memory; on a GPU what its memory takes, up to 16).
+        (default: on a CPU two, which its threads share; on a GPU what its memory takes, up to 16).
         `allow_cpu`: where a GPU's memory does not suffice for one segment, the CPU stands in for a while. `kernels`:
         compiled ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first
         batches."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+WINDOWS_AT_ONCE = 2
+"""On a CPU of two threads or more (`engine.separation.side_by_side`); more would cost the memory of more windows."""
+
 
 def device_name(device: str) -> str:
     """`cpu`, or the GPU's name."""

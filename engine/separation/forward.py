@@ -7,6 +7,7 @@ changed. A member of an uncommon build is called as it is.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ _create_line: Callable[..., Tensor] = create_sin_embedding
 
 
 class Forward(Protocol):
+    """May be called by several threads at once on a CPU."""
+
     def __call__(self, windows: Tensor) -> Tensor:
         """(batch, channels, samples) → (batch, stems, channels, samples)."""
 
@@ -102,7 +105,7 @@ class HybridForward:
         began = time.perf_counter()
         found: tuple[Tensor, Tensor] = self.core(spectrum, windows)
         if self._switch is not None:
-            self._switch.eager_s += time.perf_counter() - began
+            self._switch.worked(time.perf_counter() - began)
         return found
 
     def analyse(self, windows: Tensor) -> Tensor:
@@ -111,20 +114,24 @@ class HybridForward:
 
     def _spectrum(self, windows: Tensor) -> Spectrum:
         length = windows.shape[-1]
-        if length not in self._spectra:
+        spectrum = self._spectra.get(length)
+        if spectrum is None:
             if len(self._spectra) > 8:  # last segments come in any length
                 self._spectra.clear()
-            self._spectra[length] = Spectrum(
-                fft_samples=self._member.nfft, length=length, old=self._old, device=windows.device
-            )
-        return self._spectra[length]
+            spectrum = Spectrum(fft_samples=self._member.nfft, length=length, old=self._old, device=windows.device)
+            self._spectra[length] = spectrum
+        return spectrum
 
 
 def normed(spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A spectrum (batch, …) as the network wants it, with the mean and deviation (batch,) that it had. Written to."""
-    std, mean = torch.std_mean(spectrum.flatten(1), dim=1)
+    """A spectrum (batch, …, frames) as the network wants it, with the mean and deviation (batch,) that it had. Written
+    to. (`torch.std_mean` of so much into one value is a loop of one thread on a CPU.)"""
     shape = (-1, *(1 for _ in spectrum.shape[1:]))
-    return spectrum.sub_(mean.view(shape)).div_(1e-5 + std.view(shape)), mean, std
+    mean = spectrum.flatten(1).mean(1)
+    spectrum = spectrum.sub_(mean.view(shape))
+    rows = torch.linalg.vector_norm(spectrum, dim=-1)
+    std = torch.linalg.vector_norm(rows.flatten(1), dim=1) / math.sqrt(max(1, spectrum[0].numel() - 1))
+    return spectrum.mul_(1 / (1e-5 + std.view(shape))), mean, std
 
 
 def _called(layer: Any, *inputs: Any) -> Any:

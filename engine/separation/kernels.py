@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.separation.device import WINDOWS_AT_ONCE
+
 log = logging.getLogger(__name__)
 
 _FORMAT = 2  # part of every key: a change of the core's code must not find the old kernels
@@ -105,7 +107,7 @@ class CompiledCore:
 
     def __init__(self, package: Path, member: nn.Module, constants: dict[str, Tensor]) -> None:
         # torch._inductor.aoti_load_package does the same, and imports the whole compiler for it.
-        self._runner = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+        self._runner = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, WINDOWS_AT_ONCE, -1)
         have = {f"member.{name}": value for name, value in member.state_dict().items()} | constants
         self._weights = {name: have[name] for name in self._runner.get_constant_fqns()}  # used where they lie
         self._runner.load_constants(self._weights, False, True, True)
@@ -120,20 +122,33 @@ class CompiledCore:
 
 
 class KernelSwitch:
-    """Which core a network uses now: looks for a compiled one now and then, until it has it."""
+    """Which core a network uses now: looks for a compiled one now and then, until it has it. A compiled core is for one
+    number of threads."""
 
     def __init__(self, kernels: Kernels, member: nn.Module) -> None:
         self._kernels = kernels
         self._member = member
-        self._found: Core | None = None
-        self._look_at = 0.0
-        self.eager_s = 0.0  # seconds of work so far
+        self._lock = threading.Lock()
+        self._found: dict[int, Core] = {}  # by threads
+        self._look_at: dict[int, float] = {}
+        self._eager_s: dict[int, float] = {}
 
     def __call__(self, constants: dict[str, Tensor]) -> Core | None:
-        if self._found is None and constants and time.monotonic() >= self._look_at:
-            self._found = self._kernels.core_for(self._member, constants, self.eager_s)
-            self._look_at = time.monotonic() + _LOOK_AGAIN_S
-        return self._found
+        threads = torch.get_num_threads()
+        with self._lock:
+            found = self._found.get(threads)
+            if found is None and constants and time.monotonic() >= self._look_at.get(threads, 0.0):
+                found = self._kernels.core_for(self._member, constants, self._eager_s.get(threads, 0.0))
+                self._look_at[threads] = time.monotonic() + _LOOK_AGAIN_S
+                if found is not None:
+                    self._found[threads] = found
+        return found
+
+    def worked(self, seconds: float) -> None:
+        """Seconds of work in eager mode."""
+        threads = torch.get_num_threads()
+        with self._lock:
+            self._eager_s[threads] = self._eager_s.get(threads, 0.0) + seconds
 
 
 def recipe_of(member: Any) -> dict[str, Any] | None:

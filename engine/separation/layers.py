@@ -1,8 +1,8 @@
 """Demucs' encoder and decoder layers on a CPU: the same values with a fraction of the memory traffic.
 
 A convolution of width one is a product of matrices, and the narrow ones of the residual branches are products whose
-rows are shifted and added. What is wide is made in blocks that stay in the cache, from the product to the gate. A layer
-of an uncommon build runs as it is.
+rows are shifted and added; so is a transposed one of few channels over the bins. What is wide is made in blocks that
+stay in the cache, from the product to the gate. A layer of an uncommon build runs as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 _BLOCK = 1 << 18  # values of a product that are gated at once: a megabyte
+_FEW = 96  # channels
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 
@@ -50,6 +51,8 @@ def decode(layer: Any, x: Tensor, skip: Tensor | None, length: int) -> tuple[Ten
         y = _rewritten(layer.rewrite, layer.norm1, y)
     if layer.dconv is not None:
         y = _residual_branches(layer.dconv, y)
+    if _is_narrow_spread(layer):
+        return _spread(layer.conv_tr, y, last=layer.last), y
     z = layer.norm2(layer.conv_tr(y))
     z = z.narrow(2, layer.pad, z.shape[2] - 2 * layer.pad if layer.freq else length)
     return z if layer.last else F.gelu(z), y
@@ -67,6 +70,38 @@ def _rewritten(conv: Any, norm: nn.Module, x: Tensor) -> Tensor:
             product = torch.addmm(bias, weight, song[:, block])
             gated[:, block] = F.glu(product, dim=0)
     return out.view_as(x)
+
+
+def _is_narrow_spread(layer: Any) -> bool:
+    """Whether the transposed convolution is one for `_spread`; with many channels the library's own is as fast."""
+    conv = layer.conv_tr
+    shape = (layer.freq, layer.pad, conv.kernel_size, conv.stride)
+    is_common = shape == (True, 2, (8, 1), (4, 1)) and isinstance(layer.norm2, nn.Identity)
+    return is_common and conv.in_channels <= _FEW and not torch.compiler.is_compiling()
+
+
+def _spread(conv: Any, x: Tensor, *, last: bool) -> Tensor:
+    """The transposed convolution of a decoder layer without the two outer rows on either side, and its activation.
+
+    x: (batch, channels, bins, frames) → (batch, …, 4 * bins, frames). Each bin makes four rows: all from itself, the
+    first two from the bin before it too, the others from the bin after it.
+    """
+    batch, _, bins, frames = x.shape
+    taps = conv.weight[..., 0].permute(2, 1, 0)  # (8, out, in)
+    channels = taps.shape[1]
+    here, before, after = (taps[part].flatten(0, 1) for part in (slice(2, 6), slice(6, 8), slice(0, 2)))
+    bias = conv.bias.repeat(4)[:, None]
+    out = x.new_empty(batch, channels, bins, 4, frames)
+    at_once = max(1, _BLOCK // (4 * channels * frames))
+    for song, spread in zip(F.pad(x, (0, 0, 1, 1)).flatten(2), out, strict=True):
+        for start in range(0, bins, at_once):
+            end = min(bins, start + at_once)
+            rows = torch.addmm(bias, here, song[:, (start + 1) * frames : (end + 1) * frames])
+            rows[: 2 * channels].addmm_(before, song[:, start * frames : end * frames])
+            rows[2 * channels :].addmm_(after, song[:, (start + 2) * frames : (end + 2) * frames])
+            rows = rows if last else F.gelu(rows)
+            spread[:, start:end] = rows.view(4, channels, -1, frames).permute(1, 2, 0, 3)
+    return out.view(batch, channels, 4 * bins, frames)
 
 
 def _blocks(columns: int, rows: int) -> list[slice]:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from engine.errors import OutOfMemory
 from engine.separation import gpu
-from engine.separation.device import is_out_of_memory
+from engine.separation.device import WINDOWS_AT_ONCE, is_out_of_memory
 from engine.separation.forward import Forward, forward_of
 from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
+from engine.separation.side_by_side import SideBySide
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,13 @@ class Passes:
         """As `Batcher`. `clock`: seconds, for tests."""
         self.home = device
         self.device = device  # where it works now: `home`, or the CPU in its place
-        self._most = max_batch or (gpu.BATCH_SIZES[-1] if device.type == "cuda" else 1)
+        self._beside: SideBySide | None = None
+        if device.type == "cuda":
+            self._most = max_batch or gpu.BATCH_SIZES[-1]
+        elif max_batch is None and torch.get_num_threads() >= WINDOWS_AT_ONCE:
+            self._most, self._beside = WINDOWS_AT_ONCE, SideBySide()
+        else:
+            self._most = max_batch or 1
         self._clock = clock
         self._pause_s = FIRST_PAUSE_S
         self._look_again_at: float | None = None
@@ -126,6 +133,8 @@ class Passes:
 
     def _one_pass(self, model: LoadedModel, member: int, windows: list[Tensor]) -> list[Tensor]:
         forward = self._forward(model, member)
+        if self._beside is not None and len(windows) > 1:
+            return self._beside(forward, windows)
         together = self._on_device(windows)
         if isinstance(forward, gpu.GpuForward) and model not in self._limits:
             segment_bytes, free_bytes = gpu.measured_bytes(partial(forward.plain, together[:1]), self.device)

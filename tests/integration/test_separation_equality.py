@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.errors import BadOptions
 from engine.separation import Separator
+from tests.signals import noise, snr_db
 from tests.tiny_models import SOURCES, awake, tiny_hdemucs, tiny_htdemucs
 
 RATE = 44100
@@ -30,15 +30,6 @@ MODELS: dict[str, nn.Module] = {
     "bag": bag_of(*(awake(tiny_htdemucs(seed, **SHAPE)) for seed in (4, 5, 6)), weights=WEIGHTS),
     "hdemucs_bag": bag_of(awake(tiny_hdemucs(7)), awake(tiny_hdemucs(8, segment=1.2))),
 }
-
-
-def snr_db(expected: Tensor, found: Tensor) -> float:
-    error = (expected.double() - found.double()).square().sum()
-    return math.inf if error == 0 else 10 * math.log10(float(expected.double().square().sum() / error))
-
-
-def noise(samples: int, channels: int = 2) -> Tensor:
-    return torch.randn(channels, samples, generator=torch.Generator().manual_seed(samples))
 
 
 def stock(model: nn.Module, mix: Tensor, **how: float | None) -> Tensor:
@@ -68,29 +59,29 @@ def assert_equal(model: nn.Module, mix: Tensor, **how: float | None) -> None:
     ],
 )
 def test_it_equals_stock(name: str, shifts: int, overlap: float, samples: int) -> None:
-    assert_equal(MODELS[name], noise(samples), shifts=shifts, overlap=overlap)
+    assert_equal(MODELS[name], noise(2, samples), shifts=shifts, overlap=overlap)
 
 
 def test_a_minute_equals_stock() -> None:
-    assert_equal(MODELS["htdemucs"], noise(60 * RATE), shifts=0, overlap=0.1)
+    assert_equal(MODELS["htdemucs"], noise(2, 60 * RATE), shifts=0, overlap=0.1)
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs_bag"])
 @pytest.mark.parametrize("segment", [0.5, 1.0])
 def test_a_shorter_segment_equals_stock(name: str, segment: float) -> None:
-    assert_equal(MODELS[name], noise(3 * RATE), shifts=1, overlap=0.25, segment=segment)
+    assert_equal(MODELS[name], noise(2, 3 * RATE), shifts=1, overlap=0.25, segment=segment)
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.5])
 def test_unusual_overlaps_equal_stock(overlap: float) -> None:
-    assert_equal(MODELS["htdemucs"], noise(4 * RATE), shifts=0, overlap=overlap)
+    assert_equal(MODELS["htdemucs"], noise(2, 4 * RATE), shifts=0, overlap=overlap)
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs"])
 def test_mono_as_stereo_a_constant_and_clipping_equal_stock(name: str) -> None:
-    assert_equal(MODELS[name], noise(3 * RATE, 1).expand(2, -1), shifts=0, overlap=0.25)
+    assert_equal(MODELS[name], noise(1, 3 * RATE).expand(2, -1), shifts=0, overlap=0.25)
     assert_equal(MODELS[name], torch.full((2, 3 * RATE), 0.5), shifts=1, overlap=0.25)
-    assert_equal(MODELS[name], (noise(3 * RATE) * 9).clamp(-1, 1), shifts=0, overlap=0.25)
+    assert_equal(MODELS[name], (noise(2, 3 * RATE) * 9).clamp(-1, 1), shifts=0, overlap=0.25)
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs"])
@@ -100,7 +91,7 @@ def test_silence_equals_stock(name: str) -> None:
 
 def test_one_channel_is_taken_for_both() -> None:
     separator = Separator(MODELS["htdemucs"])
-    mix = noise(RATE, 1)
+    mix = noise(1, RATE)
     mono = separator.separate(mix, shifts=0, overlap=0.25)
     stereo = separator.separate(mix.expand(2, -1), shifts=0, overlap=0.25)
     assert all(torch.equal(mono[stem], stereo[stem]) for stem in SOURCES)
@@ -108,7 +99,7 @@ def test_one_channel_is_taken_for_both() -> None:
 
 def test_the_same_seed_gives_the_same_stems() -> None:
     separator = Separator(MODELS["htdemucs"])
-    mix = noise(3 * RATE)
+    mix = noise(2, 3 * RATE)
     first, second = (separator.separate(mix, shifts=2, overlap=0.25, seed=3) for _ in range(2))
     assert all(torch.equal(first[stem], second[stem]) for stem in SOURCES)
 
@@ -116,14 +107,14 @@ def test_the_same_seed_gives_the_same_stems() -> None:
 def test_the_global_random_numbers_are_left_alone() -> None:
     random.seed(1)
     before = random.getstate()
-    Separator(MODELS["htdemucs"]).separate(noise(1000), shifts=2, overlap=0.25)
+    Separator(MODELS["htdemucs"]).separate(noise(2, 1000), shifts=2, overlap=0.25)
     assert random.getstate() == before
 
 
 def test_the_module_is_left_as_it_was() -> None:
     model = awake(tiny_htdemucs(9))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Separator(model).separate(noise(1000), shifts=0, overlap=0.25)
+    Separator(model).separate(noise(2, 1000), shifts=0, overlap=0.25)
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
 from demucs import hdemucs
-from torch import Tensor, nn
+from torch import nn
 
 from engine.separation import layers
+from tests.signals import noise, snr_db
 from tests.tiny_models import awake
 
 HEncLayer: Any = hdemucs.HEncLayer
 HDecLayer: Any = hdemucs.HDecLayer
 PLAIN = {"depth": 2, "compress": 4, "init": 0.3}
 MEMORY = {"depth": 2, "compress": 4, "init": 0.3, "lstm": True, "attn": True}
-
-
-def snr_db(expected: Tensor, found: Tensor) -> float:
-    error = (expected.double() - found.double()).square().sum()
-    return math.inf if error == 0 else 10 * math.log10(float(expected.double().square().sum() / error))
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(math.prod(shape)))
 
 
 def trained(layer: nn.Module) -> Any:
@@ -53,13 +44,13 @@ def test_an_encoder_layer_gives_what_demucs_gives(
 
 @pytest.mark.parametrize("branches", [PLAIN, MEMORY, None])
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("shape", [(1, 16, 8, 40), (2, 16, 8, 3), (1, 16, 999)])
+@pytest.mark.parametrize("shape", [(1, 16, 8, 40), (2, 16, 8, 3), (1, 16, 60, 300), (1, 128, 3, 5), (1, 16, 999)])
 def test_a_decoder_layer_gives_what_demucs_gives(
     shape: tuple[int, ...], last: bool, branches: dict[str, Any] | None
 ) -> None:
     layer = trained(
         HDecLayer(
-            16, 6, freq=len(shape) == 4, last=last, norm=False, dconv=branches is not None, dconv_kw=branches or {}
+            shape[1], 6, freq=len(shape) == 4, last=last, norm=False, dconv=bool(branches), dconv_kw=branches or {}
         )
     )
     length = shape[-1] if len(shape) == 4 else 4 * shape[-1] - 3
