@@ -143,19 +143,19 @@ def built_kernels(network: torch.nn.Module) -> Kernels | None:
     folder = OUT / "kernels"
     recipe = recipe_of(network)
     assert recipe is not None
-    package = folder / f"{key_of(recipe)}.pt2"
-    if not package.is_file():
+    builder = Kernels(folder, build_after_s=0)
+    library = folder / f"{key_of(recipe, builder.threads)}.so"
+    if not library.is_file():
         if shutil.which("g++") is None:
             print("There is no C++ compiler here: the compiled core is left out.")
             return None
         print("Building the compiled core (some minutes) …", flush=True)
-        package.with_suffix(".failed").unlink(missing_ok=True)
-        builder = Kernels(folder, build_after_s=0)
-        builder._start_building(package.stem, recipe)
+        library.with_suffix(".failed").unlink(missing_ok=True)
+        builder._start_building(library.stem, recipe)
         assert builder._builder is not None
         builder._builder.wait()
-    if not package.is_file():
-        print(f"The compiled core could not be built: {package.with_suffix('.failed').read_text().strip()}")
+    if not library.is_file():
+        print(f"The compiled core could not be built: {library.with_suffix('.failed').read_text().strip()}")
         return None
     return Kernels(folder)
 

@@ -43,7 +43,7 @@ class Batcher:
         compiled: bool = False,
     ) -> None:
         """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
-        (default: on a CPU two, which its threads share; on a GPU what its memory takes, up to 16).
+        (default: on a CPU one, or two side by side that share its threads; on a GPU what its memory takes, up to 16).
         `allow_cpu`: where a GPU's memory does not suffice for one segment, the CPU stands in for a while. `kernels`:
         compiled ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first
         batches."""
@@ -205,6 +205,7 @@ class Batcher:
                     batch = self._next_batch()
                     while not batch and not launched:
                         if self._closed or not self._runs:
+                            self._passes.rest()
                             self._thread = None
                             return
                         self._changed.wait()
@@ -217,7 +218,7 @@ class Batcher:
     def _next_batch(self) -> list[Entry]:
         batch: list[Entry] = []
         key: tuple[int, int, int] | None = None
-        limit = 1
+        limit = 0 if self._passes.wants_pairs and self._a_second_is_coming() else 1
         while len(batch) < limit:
             choices = [(run.turn, i) for i, run in enumerate(self._runs) if run.next_with(key) is not None]
             if not choices or self._closed:
@@ -232,6 +233,11 @@ class Batcher:
             key = run.key(segment)
             batch.append((run, segment, window))
         return batch
+
+    def _a_second_is_coming(self) -> bool:
+        """Whether one window waits, and another one will soon."""
+        read = sum(len(run.waiting) for run in self._runs)
+        return read == 1 and any(run.taken + len(run.waiting) < run.total and not run.over for run in self._runs)
 
     def _launch(self, batch: list[Entry]) -> _Launched:
         """Start the work on a batch; on a GPU it may go on when this returns."""

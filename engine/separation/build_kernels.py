@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from demucs.htdemucs import HTDemucs
 from demucs.transformer import CrossTransformerEncoder
 from torch import Tensor
 
+from engine.separation.compiled import CompiledCore
 from engine.separation.forward import TransformerCore, forward_of
-from engine.separation.kernels import CompiledCore, decoded
+from engine.separation.kernels import decoded
 
 log = logging.getLogger(__name__)
 
 _FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
-_SETTINGS = {
+SETTINGS = {
     "aot_inductor.package_constants_in_so": False,  # weights are given at load, so architectures share a file
     "always_keep_tensor_constants": True,  # also the small ones, which would be compiled in
 }
@@ -56,24 +58,35 @@ def build(folder: Path, key: str, recipe: dict[str, Any]) -> None:
     for name, value in constants.items():
         core.register_buffer(name, value)
     spectrum = forward.analyse(windows)
-    package = folder / f"{key}.building.pt2"
+    library = folder / f"{key}.building.so"
     with torch.no_grad():
         exported = torch.export.export(core.eval(), (spectrum, windows))
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=_SETTINGS)
-        compiled = CompiledCore(package, member, constants)
+        package = torch._inductor.aoti_compile_and_package(
+            exported, package_path=str(library.with_suffix(".pt2")), inductor_configs=SETTINGS
+        )
+        take_library(Path(package), library)
+        compiled = CompiledCore(library, member, constants)
         for expected, found in zip(core(spectrum, windows), compiled(spectrum, windows), strict=True):
             error = float((expected.double() - found.double()).square().sum())
             snr_db = 10 * math.log10(float(expected.double().square().sum()) / max(error, 1e-300))
             if snr_db < _FAITHFUL_DB:
-                package.unlink()
+                library.unlink()
                 raise RuntimeError(f"the compiled core is only within {snr_db:.0f} dB of the eager one")
         eager_s = min(_cpu_s(core, spectrum, windows) for _ in range(3))
         compiled_s = min(_cpu_s(compiled, spectrum, windows) for _ in range(3))
     log.info("CPU seconds a segment: eager %.2f, compiled %.2f", eager_s, compiled_s)
     if compiled_s > eager_s:
-        package.unlink()
+        library.unlink()
         raise RuntimeError("the compiled core is not faster")
-    package.replace(folder / f"{key}.pt2")
+    library.replace(folder / f"{key}.so")
+
+
+def take_library(package: Path, library: Path) -> None:
+    """The one shared library of a package, in place of the package."""
+    with zipfile.ZipFile(package) as parts:
+        (name,) = (name for name in parts.namelist() if name.endswith(".so"))
+        library.write_bytes(parts.read(name))
+    package.unlink()
 
 
 def _cpu_s(core: Any, *inputs: Tensor) -> float:

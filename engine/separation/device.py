@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 
 WINDOWS_AT_ONCE = 2
-"""On a CPU of two threads or more (`engine.separation.side_by_side`); more would cost the memory of more windows."""
+"""On a CPU with a pair of threads (`engine.separation.side_by_side`); more would cost the memory of more windows."""
+
+
+def threads_of_a_window() -> int:
+    """How many of this thread's threads a window gets on a CPU: all of them where they cannot be shared evenly."""
+    threads = torch.get_num_threads()
+    return threads if threads % WINDOWS_AT_ONCE else threads // WINDOWS_AT_ONCE
 
 
 def device_name(device: str) -> str:

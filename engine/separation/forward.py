@@ -155,7 +155,9 @@ class HybridCore(nn.Module):
         std_t = mix.std(dim=(1, 2), keepdim=True)
         xt = (mix - mean_t) / (1e-5 + std_t)
 
-        encode, decode = (layers.encode, layers.decode) if mix.device.type == "cpu" else (_called, _called)
+        # the compiler does better with demucs' own layers
+        in_blocks = mix.device.type == "cpu" and not torch.compiler.is_compiling()
+        encode, decode = (layers.encode, layers.decode) if in_blocks else (_called, _called)
         saved, saved_t, lengths, lengths_t = [], [], [], []
         for index, layer in enumerate(member.encoder):
             lengths.append(x.shape[-1])
@@ -206,7 +208,8 @@ class TransformerCore(HybridCore):
         self._positions: dict[tuple[object, ...], Tensor] = {}
 
     def constants(self) -> dict[str, Tensor]:
-        return {str(key[0]): value for key, value in self._positions.items()}
+        kept = dict(self._positions)  # another thread may be in its first pass
+        return {str(key[0]): value for key, value in kept.items()} if len(kept) > 1 else {}
 
     def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         member = self.member

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.separation.device import WINDOWS_AT_ONCE
+from engine.separation.compiled import CompiledCore
+from engine.separation.device import threads_of_a_window
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # part of every key: a change of the core's code must not find the old kernels
+_FORMAT = 3  # part of every key: a change of the core's code must not find the old kernels
 _LOOK_AGAIN_S = 2.0
 _WORTH_BUILDING_S = 30.0  # of eager work: building takes some minutes of a core
 
@@ -35,15 +36,18 @@ Core = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Kernels:
-    """The compiled cores in one folder. Weights are not in them: networks of one architecture share a file."""
+    """The compiled cores in one folder, for as many threads as a window gets. Weights are not in them: networks of one
+    architecture share a file."""
 
     def __init__(self, folder: Path, *, build_after_s: float = _WORTH_BUILDING_S) -> None:
         """`build_after_s`: seconds of eager work on an architecture after which it is worth building (inf: only what
         is there is used)."""
         self._folder = folder
+        self.threads = threads_of_a_window()
         self._build_after_s = build_after_s
         self._lock = threading.Lock()
         self._builder: subprocess.Popen[bytes] | None = None
+        self._tried: set[str] = set()
         self._said: set[str] = set()
 
     def core_for(self, member: nn.Module, constants: dict[str, Tensor], spent_s: float) -> Core | None:
@@ -52,16 +56,16 @@ class Kernels:
         recipe = recipe_of(member)
         if recipe is None:
             return None
-        key = key_of(recipe)
-        package = self._folder / f"{key}.pt2"
-        if package.is_file():
+        key = key_of(recipe, self.threads)
+        library = self._folder / f"{key}.so"
+        if library.is_file():
             try:
-                return CompiledCore(package, member, constants)
-            except (RuntimeError, KeyError, OSError) as error:
-                self._say(f"The compiled kernels in {package} cannot be used ({error}); eager mode it is.")
-                package.unlink(missing_ok=True)
-                package.with_suffix(".failed").touch()
-        elif spent_s >= self._build_after_s and not package.with_suffix(".failed").exists():
+                return CompiledCore(library, member, constants)
+            except (RuntimeError, KeyError, OSError, AttributeError) as error:
+                self._say(f"The compiled kernels in {library} cannot be used ({error}); eager mode it is.")
+                library.unlink(missing_ok=True)
+                library.with_suffix(".failed").touch()
+        elif spent_s >= self._build_after_s and not library.with_suffix(".failed").exists():
             self._start_building(key, recipe)
         return None
 
@@ -78,8 +82,9 @@ class Kernels:
             self._say("There is no C++ compiler here, so networks run in eager mode.")
             return
         with self._lock:
-            if self._builder is not None and self._builder.poll() is None:
-                return  # one at a time
+            if key in self._tried or (self._builder is not None and self._builder.poll() is None):
+                return  # one at a time, and each once: a builder that was killed would be killed again
+            self._tried.add(key)
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / f"{key}.log").open("wb") as output:
                 self._builder = subprocess.Popen(
@@ -88,7 +93,7 @@ class Kernels:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},  # it is compiled in
+                    env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},  # it is compiled in
                 )
             assert self._builder.stdin is not None
             with contextlib.suppress(BrokenPipeError):
@@ -102,53 +107,30 @@ class Kernels:
             log.info(sentence)
 
 
-class CompiledCore:
-    """A core compiled ahead of time (AOTInductor), for one window at a time."""
-
-    def __init__(self, package: Path, member: nn.Module, constants: dict[str, Tensor]) -> None:
-        # torch._inductor.aoti_load_package does the same, and imports the whole compiler for it.
-        self._runner = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, WINDOWS_AT_ONCE, -1)
-        have = {f"member.{name}": value for name, value in member.state_dict().items()} | constants
-        self._weights = {name: have[name] for name in self._runner.get_constant_fqns()}  # used where they lie
-        self._runner.load_constants(self._weights, False, True, True)
-
-    def __call__(self, spectrum: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = [
-            self._runner.run([spectrum[i : i + 1].contiguous(), mix[i : i + 1].contiguous()]) for i in range(len(mix))
-        ]
-        if len(pairs) == 1:
-            return pairs[0][0], pairs[0][1]
-        return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
-
-
 class KernelSwitch:
-    """Which core a network uses now: looks for a compiled one now and then, until it has it. A compiled core is for one
-    number of threads."""
+    """Which core a network uses now: looks for a compiled one now and then, until it has it."""
 
     def __init__(self, kernels: Kernels, member: nn.Module) -> None:
         self._kernels = kernels
         self._member = member
         self._lock = threading.Lock()
-        self._found: dict[int, Core] = {}  # by threads
-        self._look_at: dict[int, float] = {}
-        self._eager_s: dict[int, float] = {}
+        self._found: Core | None = None
+        self._look_at = 0.0
+        self._eager_s = 0.0  # of work so far
 
     def __call__(self, constants: dict[str, Tensor]) -> Core | None:
-        threads = torch.get_num_threads()
+        if torch.get_num_threads() != self._kernels.threads:
+            return None  # a window without a second one
         with self._lock:
-            found = self._found.get(threads)
-            if found is None and constants and time.monotonic() >= self._look_at.get(threads, 0.0):
-                found = self._kernels.core_for(self._member, constants, self._eager_s.get(threads, 0.0))
-                self._look_at[threads] = time.monotonic() + _LOOK_AGAIN_S
-                if found is not None:
-                    self._found[threads] = found
-        return found
+            if self._found is None and constants and time.monotonic() >= self._look_at:
+                self._found = self._kernels.core_for(self._member, constants, self._eager_s)
+                self._look_at = time.monotonic() + _LOOK_AGAIN_S
+            return self._found
 
     def worked(self, seconds: float) -> None:
-        """Seconds of work in eager mode."""
-        threads = torch.get_num_threads()
+        """In eager mode."""
         with self._lock:
-            self._eager_s[threads] = self._eager_s.get(threads, 0.0) + seconds
+            self._eager_s += seconds
 
 
 def recipe_of(member: Any) -> dict[str, Any] | None:
@@ -180,14 +162,14 @@ def decoded(value: dict[str, Any]) -> object:
     return Fraction(value["numerator"], value["denominator"]) if value.get("_type") == "fraction" else value
 
 
-def key_of(recipe: dict[str, Any]) -> str:
+def key_of(recipe: dict[str, Any], threads: int) -> str:
     """Names the kernels of an architecture on this machine, this torch and this number of threads."""
     parts = {
         "recipe": recipe,
         "format": _FORMAT,
         "torch": torch.__version__,
         "cpu": [platform.machine(), torch.backends.cpu.get_cpu_capability(), _cpu_flags()],
-        "threads": torch.get_num_threads(),
+        "threads": threads,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -77,7 +77,7 @@ def _is_narrow_spread(layer: Any) -> bool:
     conv = layer.conv_tr
     shape = (layer.freq, layer.pad, conv.kernel_size, conv.stride)
     is_common = shape == (True, 2, (8, 1), (4, 1)) and isinstance(layer.norm2, nn.Identity)
-    return is_common and conv.in_channels <= _FEW and not torch.compiler.is_compiling()
+    return is_common and conv.in_channels <= _FEW
 
 
 def _spread(conv: Any, x: Tensor, *, last: bool) -> Tensor:
@@ -105,8 +105,8 @@ def _spread(conv: Any, x: Tensor, *, last: bool) -> Tensor:
 
 
 def _blocks(columns: int, rows: int) -> list[slice]:
-    """Slices of the columns of a product; one, when the compiler sees to the cache itself."""
-    size = columns if torch.compiler.is_compiling() else max(64, _BLOCK // rows)
+    """Slices of the columns of a product."""
+    size = max(64, _BLOCK // rows)
     return [slice(start, start + size) for start in range(0, columns, size)]
 
 

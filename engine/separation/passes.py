@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import OutOfMemory
 from engine.separation import gpu
-from engine.separation.device import WINDOWS_AT_ONCE, is_out_of_memory
+from engine.separation.device import WINDOWS_AT_ONCE, is_out_of_memory, threads_of_a_window
 from engine.separation.forward import Forward, forward_of
 from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
@@ -48,12 +48,10 @@ class Passes:
         self.home = device
         self.device = device  # where it works now: `home`, or the CPU in its place
         self._beside: SideBySide | None = None
-        if device.type == "cuda":
-            self._most = max_batch or gpu.BATCH_SIZES[-1]
-        elif max_batch is None and torch.get_num_threads() >= WINDOWS_AT_ONCE:
-            self._most, self._beside = WINDOWS_AT_ONCE, SideBySide()
-        else:
-            self._most = max_batch or 1
+        self._most = max_batch or (gpu.BATCH_SIZES[-1] if device.type == "cuda" else 1)
+        threads, share = torch.get_num_threads(), threads_of_a_window()
+        if max_batch is None and device.type == "cpu" and share < threads:
+            self._most, self._beside = WINDOWS_AT_ONCE, SideBySide(threads, share)
         self._clock = clock
         self._pause_s = FIRST_PAUSE_S
         self._look_again_at: float | None = None
@@ -74,6 +72,17 @@ class Passes:
     def stands_in(self) -> bool:
         """Whether the CPU works in place of a GPU."""
         return self.device != self.home
+
+    @property
+    def wants_pairs(self) -> bool:
+        """Whether a window had better wait for a second one: alone, with all threads, it takes more than half as long
+        as two do, and differs in the last bits."""
+        return self._beside is not None
+
+    def rest(self) -> None:
+        """Nothing will come for a while."""
+        if self._beside is not None:
+            self._beside.close()
 
     def limit(self, model: LoadedModel) -> int:
         """How many segments a batch may have."""

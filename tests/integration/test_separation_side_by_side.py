@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -26,15 +27,21 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_windows_at_once_give_what_they_give_one_after_the_other() -> None:
+@pytest.fixture
+def beside() -> Iterator[SideBySide]:
+    found = SideBySide(2, 1)
+    yield found
+    found.close()
+
+
+def test_windows_at_once_give_what_they_give_one_after_the_other(beside: SideBySide) -> None:
     forward = forward_of(awake(tiny_htdemucs()))
     windows = [noise(2, 20_000), noise(2, 20_001)[:, 1:]]
-    together = SideBySide()(forward, windows)
-    for window, found in zip(windows, together, strict=True):
+    for window, found in zip(windows, beside(forward, windows), strict=True):
         assert snr_db(forward(window[None])[0], found) > 100
 
 
-def test_the_threads_are_shared_while_two_windows_are_under_way_and_given_back_after() -> None:
+def test_the_threads_are_shared_by_two_windows_and_by_nobody_else(beside: SideBySide) -> None:
     meeting, threads = threading.Barrier(2, timeout=20), list[int]()
 
     def forward(windows: Tensor) -> Tensor:
@@ -42,69 +49,111 @@ def test_the_threads_are_shared_while_two_windows_are_under_way_and_given_back_a
         threads.append(torch.get_num_threads())
         return windows
 
-    SideBySide()(forward, [torch.zeros(2, 10), torch.zeros(2, 10)])
-    assert threads == [1, 1]
+    beside(forward, [torch.zeros(2, 10), torch.zeros(2, 10)])
+    later = threading.Thread(target=lambda: threads.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert threads == [1, 1, 2]
     assert torch.get_num_threads() == 2
 
 
-def test_a_song_goes_through_in_pairs_and_comes_back_whole() -> None:
-    network, mix, sink = Echo(), Mix(torch.randn(2, int(9.5 * SEGMENT_S * RATE))), Sink()
-    most, inside, lock = 0, 0, threading.Lock()
-    met = threading.Event()
+def test_a_window_that_fails_is_told_when_the_other_one_has_ended(beside: SideBySide) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def forward(windows: Tensor) -> Tensor:
+        if windows.any():
+            begun.wait(20)
+            raise MemoryError
+        begun.set()
+        threading.Event().wait(0.2)
+        over.set()
+        return windows
+
+    for windows in ([torch.ones(2, 10), torch.zeros(2, 10)], [torch.zeros(2, 10), torch.ones(2, 10)]):
+        begun.clear()
+        over.clear()
+        with pytest.raises(MemoryError):
+            beside(forward, windows)
+        assert over.is_set()
+
+
+def test_what_a_failed_window_held_is_let_go(beside: SideBySide) -> None:
+    held = list[weakref.ref[Tensor]]()
+
+    def forward(windows: Tensor) -> Tensor:
+        large = torch.zeros(1000)
+        held.append(weakref.ref(large))
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        beside(forward, [torch.zeros(2, 10), torch.zeros(2, 10)])
+    gone = [reference() is None for reference in held]
+    assert gone == [True, True]
+
+
+def together(network: Echo) -> tuple[Callable[[], object], list[int]]:
+    """A gate for `network`, and how many have been in there at a time."""
+    lock, inside, counts = threading.Lock(), [0], list[int]()
 
     def gate() -> None:
-        nonlocal most, inside
         with lock:
-            inside += 1
-            most = max(most, inside)
-            if inside == 2:
-                met.set()
-        if len(network.batches) < 3:  # the first may be alone, and the last
-            met.wait(0.5)
+            inside[0] += 1
+        threading.Event().wait(0.05)
         with lock:
-            inside -= 1
+            counts.append(inside[0])
+        threading.Event().wait(0.05)
+        with lock:
+            inside[0] -= 1
 
-    network.gate = gate
+    return gate, counts
+
+
+@pytest.mark.parametrize(("segments", "expected"), [(1, [1]), (6, [2] * 6), (7, [2] * 6 + [1])])
+def test_a_song_goes_through_in_pairs_and_comes_back_whole(segments: int, expected: list[int]) -> None:
+    network, mix, sink = Echo(), Mix(torch.randn(2, int(segments * SEGMENT_S * RATE))), Sink()
+    network.gate, counts = together(network)
     run(Batcher(), LoadedModel.of(network), mix, sink)
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
-    assert most == 2
+    assert counts == expected
     assert {len(batch) for batch in network.batches} == {1}
 
 
 def test_without_room_for_two_windows_they_go_one_after_the_other() -> None:
     class Cramped(Echo):
-        inside = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock, self.inside = threading.Lock(), 0
 
         def forward(self, windows: Tensor) -> Tensor:
-            self.inside += 1
+            with self.lock:
+                self.inside += 1
+            threading.Event().wait(0.05)
             try:
-                met.wait(0.2)
                 if self.inside > 1:
-                    met.set()
                     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
                 return super().forward(windows)
             finally:
-                self.inside -= 1
+                with self.lock:
+                    self.inside -= 1
 
-    met = threading.Event()
     mix, sink = Mix(torch.randn(2, int(6 * SEGMENT_S * RATE))), Sink()
     report = run(Batcher(), LoadedModel.of(Cramped()), mix, sink)
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
-    assert met.is_set()
     assert report.notes == ("The batch was halved for want of memory.",)
 
 
-def test_one_thread_takes_one_window_at_a_time() -> None:
-    torch.set_num_threads(1)
+def test_no_thread_is_left_when_nothing_is_under_way() -> None:
+    run(Batcher(), LoadedModel.of(Echo()), Mix(torch.randn(2, int(6 * SEGMENT_S * RATE))))
+    for thread in threading.enumerate():
+        if thread.name == "window":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_that_cannot_be_shared_evenly_take_one_window_at_a_time(threads: int) -> None:
+    torch.set_num_threads(threads)
     network = Echo()
-    most = [0, 0]
-
-    def gate() -> None:
-        most[0] += 1
-        most[1] = max(most)
-        threading.Event().wait(0.02)
-        most[0] -= 1
-
-    network.gate = gate
-    run(Batcher(), LoadedModel.of(network), Mix(torch.randn(2, int(6 * SEGMENT_S * RATE))))
-    assert most[1] == 1
+    network.gate, counts = together(network)
+    run(Batcher(), LoadedModel.of(network), Mix(torch.randn(2, int(4 * SEGMENT_S * RATE))))
+    assert counts == [1] * 4
