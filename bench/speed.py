@@ -1,0 +1,118 @@
+"""Separation alone on this machine's CPU: ours, stock's and unblend's, interleaved."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from demucs.htdemucs import HTDemucs
+from torch import Tensor
+
+from bench.networks import RATE, SOURCES, best_flops_per_s, flops_of, htdemucs, ours, snr_db, song, stock
+from bench.report import OUT, Row
+from bench.unblend import is_here, unblend_way
+from engine.separation.batcher import Batcher
+from engine.separation.kernels import Kernels, key_of, recipe_of
+from engine.separation.loaded import LoadedModel
+from engine.separation.models import ModelLibrary
+
+
+def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
+    """Of a network of htdemucs' size, beside a bound."""
+    network, mix = htdemucs(), song(seconds)
+    model, eager = LoadedModel.of(network, "htdemucs"), Batcher()
+    ways: dict[str, Callable[[], Tensor]] = {
+        "stock": lambda: stock(network, mix),
+        "ours, eager": lambda: ours(eager, model, mix),
+    }
+    if compiled and (kernels := built_kernels(network)) is not None:
+        fast = Batcher(kernels=kernels)
+        ours(fast, model, song(8))  # takes the kernels up
+        ways["ours, compiled"] = lambda: ours(fast, model, mix)
+    if is_here():
+        theirs = unblend_way(network.state_dict(), "cpu")
+        ways["unblend"] = lambda: theirs([mix])[0]
+    rows = compare(ways, seconds, rounds)
+    return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
+
+
+def speed_of_mini(seconds: float, rounds: int) -> list[Row]:
+    """Of the embedded model."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
+    mix = song(seconds)
+    ways = {"stock": lambda: stock(model.members[0], mix), "ours": lambda: ours(batcher, model, mix)}
+    return compare(ways, seconds, rounds)
+
+
+def compare(ways: dict[str, Callable[[], Tensor]], seconds: float, rounds: int) -> list[Row]:
+    """The medians of each way, the first of which is the one to compare with, in turns."""
+    figures: dict[str, list[tuple[float, float]]] = {who: [] for who in ways}
+    results: dict[str, Tensor] = {}
+    for _ in range(rounds):
+        for who, separate in ways.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            results[who] = separate()
+            figures[who].append((time.perf_counter() - wall, time.process_time() - cpu))
+    base = next(iter(ways))
+    rows: list[Row] = []
+    base_wall, base_cpu = (median(figure[i] for figure in figures[base]) for i in (0, 1))
+    for who, timings in figures.items():
+        wall_s, cpu_s = (median(timing[i] for timing in timings) for i in (0, 1))
+        rows.append(
+            {
+                "who": who,
+                "wall_s": wall_s,
+                "cpu_s": cpu_s,
+                "x_realtime": seconds / wall_s,
+                "ratio_wall": base_wall / wall_s,
+                "ratio_cpu": base_cpu / cpu_s,
+                "snr_db": None if who == base else snr_db(results[base], results[who]),
+            }
+        )
+    assert all(result.shape[0] == len(SOURCES) for result in results.values())
+    return rows
+
+
+def floor(network: HTDemucs, seconds: float, stock_cpu_s: float) -> Row:
+    """What the products, convolutions and attention alone would cost at the rate of this machine's best product."""
+    segment = int(network.segment * RATE)
+    passes = math.ceil(seconds * RATE / int(0.75 * segment))
+    cpu_s = passes * flops_of(network, segment) / best_flops_per_s()
+    return {
+        "who": "arithmetic alone",
+        "wall_s": None,
+        "cpu_s": cpu_s,
+        "x_realtime": None,
+        "ratio_wall": None,
+        "ratio_cpu": stock_cpu_s / cpu_s,
+        "snr_db": None,
+    }
+
+
+def built_kernels(network: torch.nn.Module) -> Kernels | None:
+    """The compiled core of `network`, built now unless it is there; None where that cannot be."""
+    folder = OUT / "kernels"
+    recipe = recipe_of(network)
+    assert recipe is not None
+    builder = Kernels(folder, build_after_s=0)
+    library = folder / f"{key_of(recipe, builder.threads)}.so"
+    if not library.is_file():
+        if shutil.which("g++") is None:
+            print("There is no C++ compiler here: the compiled core is left out.")
+            return None
+        print("Building the compiled core (some minutes) …", flush=True)
+        library.with_suffix(".failed").unlink(missing_ok=True)
+        builder._start_building(library.stem, recipe)
+        assert builder._builder is not None
+        builder._builder.wait()
+    if not library.is_file():
+        print(f"The compiled core could not be built: {library.with_suffix('.failed').read_text().strip()}")
+        return None
+    return Kernels(folder)
