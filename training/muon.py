@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -27,7 +28,7 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two axes or more."""
+    """For parameters of two axes or more. Where several processes train, each makes its share of the updates."""
 
     def __init__(
         self, params: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
@@ -37,13 +38,30 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                ahead = p.grad.lerp(state["momentum"], group["momentum"]).reshape(p.shape[0], -1)
-                update = orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p), alpha=-group["lr"])
+            parameters = [p for p in group["params"] if p.grad is not None]
+            for p, update in zip(parameters, self._updates(parameters, group["momentum"]), strict=True):
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+
+    def _updates(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        """What is to be taken off each parameter, before the rate. Every process keeps all of the momenta."""
+        processes, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+        dearest_first = sorted(range(len(parameters)), key=lambda index: -parameters[index].numel())
+        mine = set(dearest_first[rank::processes])
+        updates: list[Tensor] = []
+        for index, p in enumerate(parameters):
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            assert p.grad is not None
+            state["momentum"].lerp_(p.grad, 1 - momentum)
+            if index in mine:
+                ahead = p.grad.lerp(state["momentum"], momentum).reshape(p.shape[0], -1)
+                updates.append((orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)).view_as(p))
+            else:
+                updates.append(torch.zeros_like(p))
+        if processes == 1:
+            return updates
+        flat = torch.cat([update.flatten() for update in updates])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [p.numel() for p in parameters])
+        return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
