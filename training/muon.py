@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.processes import summed
+
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     """The nearest orthogonal matrix, roughly (singular values 0.7 to 1.2), by a quintic Newton-Schulz iteration."""
@@ -59,9 +61,4 @@ class Muon(torch.optim.Optimizer):
                 updates.append((orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)).view_as(p))
             else:
                 updates.append(torch.zeros_like(p))
-        if processes == 1:
-            return updates
-        flat = torch.cat([update.flatten() for update in updates])
-        dist.all_reduce(flat)
-        parts = torch.split(flat, [p.numel() for p in parameters])
-        return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+        return summed(updates) if processes > 1 else updates

@@ -29,6 +29,7 @@ from engine.synth import SAMPLE_RATE
 from training.batches import SongFolder, batch
 from training.model import new_model
 from training.muon import Muon
+from training.processes import summed
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -93,11 +94,9 @@ def optimizers_of(model: nn.Module, lr: float) -> Optimizers:
 
 
 def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
-    flat = torch.cat([p.grad.reshape(-1) if p.grad is not None else p.new_zeros(p.numel()) for p in parameters])
-    dist.all_reduce(flat)
-    flat /= processes
-    for p, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
-        p.grad = part.view_as(p)
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    for p, total in zip(parameters, summed(gradients), strict=True):
+        p.grad = total.div_(processes)
 
 
 def train(rank: int, plan: Plan) -> None:

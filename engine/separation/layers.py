@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 _BLOCK = 1 << 18  # values of a product that are gated at once: a megabyte
-_FEW = 96  # channels
+_FEW = 96  # input channels of a transposed convolution
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import count
 
 import pytest
 import torch
@@ -91,27 +93,36 @@ def test_what_a_failed_window_held_is_let_go(beside: SideBySide) -> None:
     assert gone == [True, True]
 
 
-def together(network: Echo) -> tuple[Callable[[], object], list[int]]:
-    """A gate for `network`, and how many have been in there at a time."""
-    lock, inside, counts = threading.Lock(), [0], list[int]()
+def together(network: Echo, paired: int) -> list[int]:
+    """How many were in `network` at a time, by pass; of the first `paired` each waits until it is not alone."""
+    lock, meeting, calls, inside, counts = threading.Lock(), threading.Barrier(2), count(), [0], list[int]()
 
     def gate() -> None:
+        is_paired = next(calls) < paired
         with lock:
             inside[0] += 1
-        threading.Event().wait(0.05)
+        _meet(meeting, is_paired)
         with lock:
             counts.append(inside[0])
-        threading.Event().wait(0.05)
+        _meet(meeting, is_paired)
         with lock:
             inside[0] -= 1
 
-    return gate, counts
+    network.gate = gate
+    return counts
+
+
+def _meet(meeting: threading.Barrier, is_paired: bool) -> None:
+    if is_paired:
+        meeting.wait(20)
+    else:
+        time.sleep(0.05)  # time for a second one to come, if there is one
 
 
 @pytest.mark.parametrize(("segments", "expected"), [(1, [1]), (6, [2] * 6), (7, [2] * 6 + [1])])
 def test_a_song_goes_through_in_pairs_and_comes_back_whole(segments: int, expected: list[int]) -> None:
     network, mix, sink = Echo(), Mix(torch.randn(2, int(segments * SEGMENT_S * RATE))), Sink()
-    network.gate, counts = together(network)
+    counts = together(network, expected.count(2))
     run(Batcher(), LoadedModel.of(network), mix, sink)
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert counts == expected
@@ -122,12 +133,12 @@ def test_without_room_for_two_windows_they_go_one_after_the_other() -> None:
     class Cramped(Echo):
         def __init__(self) -> None:
             super().__init__()
-            self.lock, self.inside = threading.Lock(), 0
+            self.lock, self.meeting, self.calls, self.inside = threading.Lock(), threading.Barrier(2), count(), 0
 
         def forward(self, windows: Tensor) -> Tensor:
             with self.lock:
                 self.inside += 1
-            threading.Event().wait(0.05)
+            _meet(self.meeting, next(self.calls) < 2)
             try:
                 if self.inside > 1:
                     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -154,6 +165,6 @@ def test_no_thread_is_left_when_nothing_is_under_way() -> None:
 def test_threads_that_cannot_be_shared_evenly_take_one_window_at_a_time(threads: int) -> None:
     torch.set_num_threads(threads)
     network = Echo()
-    network.gate, counts = together(network)
+    counts = together(network, 0)
     run(Batcher(), LoadedModel.of(network), Mix(torch.randn(2, int(4 * SEGMENT_S * RATE))))
     assert counts == [1] * 4
