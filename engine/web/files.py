@@ -13,6 +13,7 @@ from engine.errors import NotFound
 from engine.naming import content_disposition, content_type
 from engine.object_storage import ObjectStorage
 from engine.web.keys import LINKS, NOW, STORAGE
+from engine.web.opened import OpenedFile
 from engine.web.ranges import is_outside, refusal, wanted_range
 from engine.web.refusals import LinkExpired, LinkInvalid
 from engine.web.stored import send_stored
@@ -60,8 +61,8 @@ def check_link(request: web.Request, key: str) -> None:
         raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
 
 
-class _File(web.FileResponse):
-    """aiohttp's file response, which does the sending. It reads the request's headers itself, and takes an If-Range
+class _File(OpenedFile):
+    """aiohttp's file response does the sending. It reads the request's headers itself, and takes an If-Range
     with an ETag for none; so it is shown only those that were judged here."""
 
     def __init__(self, path: Path, byte_range: str | None, headers: dict[str, str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from email.message import Message
 from email.utils import formatdate
+from io import BufferedReader
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 from yarl import URL
 
 from engine.entity import new_job_id
@@ -155,6 +159,34 @@ async def test_wrong_expired_and_gone_are_told_apart(house: WebHouse) -> None:
     house.clock.move(days=-91)
     house.storage.local_path(key).unlink()
     assert await error_of(house, link) == (404, "not_found")
+
+
+async def test_whoever_leaves_while_a_file_is_opened_leaves_none_open(
+    house: WebHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[BufferedReader] = []
+    opening, go_on = threading.Event(), threading.Event()
+    open_slowly = web.FileResponse._make_response
+
+    def make_response(response: web.FileResponse, request: web.BaseRequest, encodings: str) -> object:
+        result = open_slowly(response, request, encodings)
+        assert result[1] is not None
+        opened.append(result[1])
+        opening.set()
+        go_on.wait(10)
+        return result
+
+    monkeypatch.setattr(web.FileResponse, "_make_response", make_response)
+    leaving = asyncio.ensure_future(house.client.get(house.file_link(put(house))))
+    await asyncio.to_thread(opening.wait, 10)
+    leaving.cancel()
+    assert house.runner.server is not None
+    async with asyncio.timeout(10):
+        while house.runner.server.connections:
+            await asyncio.sleep(0.01)
+        go_on.set()
+        while not opened[0].closed:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_page_link_opens_no_file(house: WebHouse) -> None:
