@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from engine.separation import layers
 from engine.separation.kernels import Kernels, KernelSwitch
 from engine.separation.spectrum import Spectrum
+from engine.separation.transformer import cross_attention_layer, in_blocks, self_attention_layer
 
 _create_grid: Callable[..., Tensor] = create_2d_sin_embedding
 _create_line: Callable[..., Tensor] = create_sin_embedding
@@ -156,8 +157,7 @@ class HybridCore(nn.Module):
         xt = (mix - mean_t) / (1e-5 + std_t)
 
         # the compiler does better with demucs' own layers
-        in_blocks = mix.device.type == "cpu" and not torch.compiler.is_compiling()
-        encode, decode = (layers.encode, layers.decode) if in_blocks else (_called, _called)
+        encode, decode = (layers.encode, layers.decode) if in_blocks(mix) else (_called, _called)
         saved, saved_t, lengths, lengths_t = [], [], [], []
         for index, layer in enumerate(member.encoder):
             lengths.append(x.shape[-1])
@@ -172,7 +172,7 @@ class HybridCore(nn.Module):
                     saved_t.append(xt)
             x = encode(layer, x, inject)
             if index == 0 and member.freq_emb is not None:
-                x = x + member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
+                x.add_(member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None])
             saved.append(x)
 
         x, xt = self.middle(x, xt)
@@ -256,50 +256,3 @@ class TransformerCore(HybridCore):
             line = _create_line(length, channels, max_period=transformer.max_period)
             self._positions[key] = (transformer.weight_pos_embed * line.transpose(0, 1)).to(like)
         return self._positions[key]
-
-
-def self_attention_layer(layer: Any, x: Tensor) -> Tensor:
-    """`demucs.transformer.MyTransformerEncoderLayer` in eval mode. x: (batch, length, channels)."""
-    if layer.norm_first:
-        normed = layer.norm1(x)
-        x = x + layer.gamma_1(attend(layer.self_attn, normed, normed))
-        x = x + layer.gamma_2(feed_forward(layer, layer.norm2(x)))
-        return _normed(layer, x)
-    x = layer.norm1(x + layer.gamma_1(attend(layer.self_attn, x, x)))
-    out: Tensor = layer.norm2(x + layer.gamma_2(feed_forward(layer, x)))
-    return out
-
-
-def cross_attention_layer(layer: Any, x: Tensor, other: Tensor) -> Tensor:
-    """`demucs.transformer.CrossTransformerEncoderLayer` in eval mode. x, other: (batch, length, channels)."""
-    if layer.norm_first:
-        x = x + layer.gamma_1(attend(layer.cross_attn, layer.norm1(x), layer.norm2(other)))
-        x = x + layer.gamma_2(feed_forward(layer, layer.norm3(x)))
-        return _normed(layer, x)
-    x = layer.norm1(x + layer.gamma_1(attend(layer.cross_attn, x, other)))
-    out: Tensor = layer.norm2(x + layer.gamma_2(feed_forward(layer, x)))
-    return out
-
-
-def _normed(layer: Any, x: Tensor) -> Tensor:
-    out: Tensor = layer.norm_out(x) if layer.norm_out else x
-    return out
-
-
-def feed_forward(layer: Any, x: Tensor) -> Tensor:
-    out: Tensor = layer.linear2(layer.activation(layer.linear1(x)))
-    return out
-
-
-def attend(attention: nn.MultiheadAttention, x: Tensor, other: Tensor) -> Tensor:
-    """`nn.MultiheadAttention` without its fast path, which writes all scores to memory."""
-    channels, heads = attention.embed_dim, attention.num_heads
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    if x is other:
-        query, key, value = F.linear(x, weight, bias).chunk(3, dim=-1)
-    else:
-        query = F.linear(x, weight[:channels], bias[:channels])
-        key, value = F.linear(other, weight[channels:], bias[channels:]).chunk(2, dim=-1)
-    query, key, value = (part.view(*part.shape[:2], heads, -1).transpose(1, 2) for part in (query, key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-    return F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias)

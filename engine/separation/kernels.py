@@ -28,7 +28,7 @@ from engine.separation.device import threads_of_a_window
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3  # part of every key: a change of the core's code must not find the old kernels
+_FORMAT = 4  # part of every key: a change of the core's code must not find the old kernels
 _LOOK_AGAIN_S = 2.0
 _WORTH_BUILDING_S = 30.0  # of eager work: building takes some minutes of a core
 

@@ -1,8 +1,10 @@
 """Demucs' encoder and decoder layers on a CPU: the same values with a fraction of the memory traffic.
 
-A convolution of width one is a product of matrices, and the narrow ones of the residual branches are products whose
-rows are shifted and added; so is a transposed one of few channels over the bins. What is wide is made in blocks that
-stay in the cache, from the product to the gate. A layer of an uncommon build runs as it is.
+The channels of a moment lie side by side here (batch, bins, frames, channels; time layers have one bin), although the
+tensors that go in and out keep Demucs' shapes: oneDNN's convolutions want it so, and otherwise turn their input and
+their output round each time. A convolution of width one is then a product of matrices; the narrow ones of the residual
+branches are products whose frames are shifted and added. What is wide is made in blocks that stay in the cache, from
+the product to the gate. A layer of an uncommon build runs as it is.
 """
 
 from __future__ import annotations
@@ -16,167 +18,167 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-_BLOCK = 1 << 18  # values of a product that are gated at once: a megabyte
-_FEW = 96  # input channels of a transposed convolution
+_BLOCK = 1 << 17  # values of a product that are gated at once: half a megabyte
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 
 def encode(layer: Any, x: Tensor, inject: Tensor | None = None) -> Tensor:
     """`demucs.hdemucs.HEncLayer.forward`. x: (batch, channels, bins, frames) or (batch, channels, samples)."""
-    if type(layer) is not HEncLayer or layer.empty:
+    if type(layer) is not HEncLayer or layer.empty or not _is_plain(layer):
         whole: Tensor = layer(x, inject)
         return whole
     if not layer.freq:
         x = x.flatten(1, -2) if x.dim() == 4 else x
         x = F.pad(x, (0, -x.shape[-1] % layer.stride))
-    y = layer.conv(x)
+    y = _convolved(layer.conv, _turned(x))
     if inject is not None:
-        y = y + (inject[:, :, None] if inject.dim() < y.dim() else inject)
-    y = F.gelu(layer.norm1(y))
+        y = y.add_(_turned(inject))
+    _activate(y)
     if layer.dconv is not None:
-        y = _residual_branches(layer.dconv, y)
-    return y if layer.rewrite is None else _rewritten(layer.rewrite, layer.norm2, y)
+        _add_branches(layer.dconv, y)
+    if layer.rewrite is not None:
+        y = _rewritten(layer.rewrite, y)
+    return _turned_back(y, x.dim())
 
 
 def decode(layer: Any, x: Tensor, skip: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
-    """`demucs.hdemucs.HDecLayer.forward`: what the layer gives, and what it has before its transposed convolution."""
-    if type(layer) is not HDecLayer or layer.empty:
+    """`demucs.hdemucs.HDecLayer.forward`: what the layer gives, and what it has before its transposed convolution.
+    `x` may be written to."""
+    if type(layer) is not HDecLayer or layer.empty or not _is_plain(layer):
         whole: tuple[Tensor, Tensor] = layer(x, skip, length)
         return whole
     if layer.freq and x.dim() == 3:
         x = x.view(x.shape[0], layer.chin, -1, x.shape[-1])
     assert skip is not None
-    y = x + skip
+    y = _turned(x).add_(_turned(skip))
     if layer.rewrite is not None:
-        y = _rewritten(layer.rewrite, layer.norm1, y)
+        y = _rewritten(layer.rewrite, y)
     if layer.dconv is not None:
-        y = _residual_branches(layer.dconv, y)
-    if _is_narrow_spread(layer):
-        return _spread(layer.conv_tr, y, last=layer.last), y
-    z = layer.norm2(layer.conv_tr(y))
-    z = z.narrow(2, layer.pad, z.shape[2] - 2 * layer.pad if layer.freq else length)
-    return z if layer.last else F.gelu(z), y
+        _add_branches(layer.dconv, y)
+    z = _spread(layer.conv_tr, y, layer.pad)
+    if not layer.freq:
+        z = z[:, :, :length]
+    if not layer.last:
+        _activate(z)
+    return _turned_back(z, x.dim()), _turned_back(y, x.dim())
 
 
-def _rewritten(conv: Any, norm: nn.Module, x: Tensor) -> Tensor:
-    """Convolution, norm and gate."""
-    if max(conv.kernel_size) > 1 or not isinstance(norm, nn.Identity):
-        return F.glu(norm(conv(x)), dim=1)
-    columns = x.flatten(2)
-    out = torch.empty_like(columns)
-    weight, bias = conv.weight.flatten(1), conv.bias[:, None]
-    for song, gated in zip(columns, out, strict=True):
-        for block in _blocks(song.shape[1], len(weight)):
-            product = torch.addmm(bias, weight, song[:, block])
-            gated[:, block] = F.glu(product, dim=0)
-    return out.view_as(x)
+def _is_plain(layer: Any) -> bool:
+    """No norms; no LSTM and no attention in the branches."""
+    norms = (layer.norm1, layer.norm2) if layer.rewrite is not None else (getattr(layer, "norm1", nn.Identity()),)
+    branches = layer.dconv.layers if isinstance(layer.dconv, DConv) else ()
+    return all(type(norm) is nn.Identity for norm in norms) and all(_is_common(branch) for branch in branches)
 
 
-def _is_narrow_spread(layer: Any) -> bool:
-    """Whether the transposed convolution is one for `_spread`; with many channels the library's own is as fast."""
-    conv = layer.conv_tr
-    shape = (layer.freq, layer.pad, conv.kernel_size, conv.stride)
-    is_common = shape == (True, 2, (8, 1), (4, 1)) and isinstance(layer.norm2, nn.Identity)
-    return is_common and conv.in_channels <= _FEW
-
-
-def _spread(conv: Any, x: Tensor, *, last: bool) -> Tensor:
-    """The transposed convolution of a decoder layer without the two outer rows on either side, and its activation.
-
-    x: (batch, channels, bins, frames) → (batch, …, 4 * bins, frames). Each bin makes four rows: all from itself, the
-    first two from the bin before it too, the others from the bin after it.
-    """
-    batch, _, bins, frames = x.shape
-    taps = conv.weight[..., 0].permute(2, 1, 0)  # (8, out, in)
-    channels = taps.shape[1]
-    here, before, after = (taps[part].flatten(0, 1) for part in (slice(2, 6), slice(6, 8), slice(0, 2)))
-    bias = conv.bias.repeat(4)[:, None]
-    out = x.new_empty(batch, channels, bins, 4, frames)
-    at_once = max(1, _BLOCK // (4 * channels * frames))
-    for song, spread in zip(F.pad(x, (0, 0, 1, 1)).flatten(2), out, strict=True):
-        for start in range(0, bins, at_once):
-            end = min(bins, start + at_once)
-            rows = torch.addmm(bias, here, song[:, (start + 1) * frames : (end + 1) * frames])
-            rows[: 2 * channels].addmm_(before, song[:, start * frames : end * frames])
-            rows[2 * channels :].addmm_(after, song[:, (start + 2) * frames : (end + 2) * frames])
-            rows = rows if last else F.gelu(rows)
-            spread[:, start:end] = rows.view(4, channels, -1, frames).permute(1, 2, 0, 3)
-    return out.view(batch, channels, 4 * bins, frames)
-
-
-def _blocks(columns: int, rows: int) -> list[slice]:
-    """Slices of the columns of a product."""
-    size = max(64, _BLOCK // rows)
-    return [slice(start, start + size) for start in range(0, columns, size)]
-
-
-def _residual_branches(dconv: DConv, x: Tensor) -> Tensor:
-    """`demucs.demucs.DConv.forward` over the frames of every bin, or over samples. `x` is written to."""
-    if not all(_is_plain(branch) for branch in dconv.layers):
-        if x.dim() == 3:
-            plain: Tensor = dconv(x)
-            return plain
-        y: Tensor = dconv(x.transpose(1, 2).flatten(0, 1))
-        return y.view(x.shape[0], x.shape[2], *y.shape[1:]).transpose(1, 2)
-    x = x.contiguous()
-    rows = x.view(x.shape[0], x.shape[1], -1, x.shape[-1])
-    for branch in dconv.layers:
-        for song in rows:
-            _add_branch(branch, song)
-    return x
-
-
-def _is_plain(branch: Any) -> bool:
-    """Neither LSTM nor attention within."""
+def _is_common(branch: Any) -> bool:
     kinds = tuple(type(layer) for layer in branch)
     return kinds == _BRANCH and branch[1].num_groups == branch[4].num_groups == 1
 
 
+def _turned(x: Tensor) -> Tensor:
+    """(batch, channels, bins, frames) or (batch, channels, samples) → (batch, bins or one, frames, channels)."""
+    return (x if x.dim() == 4 else x[:, :, None]).permute(0, 2, 3, 1).contiguous()
+
+
+def _turned_back(x: Tensor, dimensions: int) -> Tensor:
+    x = x.permute(0, 3, 1, 2)
+    return x if dimensions == 4 else x[:, :, 0]
+
+
+def _activate(x: Tensor) -> None:
+    torch.ops.aten.gelu_(x)
+
+
+def _in_two_dimensions(conv: Any) -> tuple[Tensor, list[int], list[int]]:
+    """Weight, stride and padding."""
+    if conv.weight.dim() == 4:
+        return conv.weight, list(conv.stride), list(conv.padding)
+    return conv.weight[:, :, None], [1, *conv.stride], [0, *conv.padding]
+
+
+def _convolved(conv: Any, x: Tensor) -> Tensor:
+    weight, stride, padding = _in_two_dimensions(conv)
+    return F.conv2d(x.permute(0, 3, 1, 2), weight, conv.bias, stride, padding).permute(0, 2, 3, 1).contiguous()
+
+
+def _spread(conv: Any, x: Tensor, pad: int) -> Tensor:
+    """The transposed convolution without `pad` bins, or frames, on either side."""
+    weight, stride, _ = _in_two_dimensions(conv)
+    padding = [pad, 0] if conv.weight.dim() == 4 else [0, pad]
+    y = F.conv_transpose2d(x.permute(0, 3, 1, 2), weight, conv.bias, stride, padding)
+    return y.permute(0, 2, 3, 1).contiguous()
+
+
+def _rewritten(conv: Any, x: Tensor) -> Tensor:
+    """Convolution and gate."""
+    if max(conv.kernel_size) > 1:
+        return F.glu(_convolved(conv, x), dim=-1)
+    channels = x.shape[-1]
+    out = torch.empty_like(x)
+    weight, bias = conv.weight.flatten(1).T, conv.bias
+    for part, gated in zip(_blocks(x), _blocks(out), strict=True):
+        gate = torch.addmm(bias[channels:], part, weight[:, channels:]).sigmoid_()
+        torch.mul(torch.addmm(bias[:channels], part, weight[:, :channels]), gate, out=gated)
+    return out
+
+
+def _blocks(x: Tensor, channels: int = 0) -> tuple[Tensor, ...]:
+    """Rows of (…, channels), as many at once as fit the cache; `channels`: of what is made of them, if other."""
+    size = max(64, _BLOCK // (channels or x.shape[-1]))
+    return torch.split(x.flatten(0, -2), size)
+
+
+def _add_branches(dconv: DConv, x: Tensor) -> None:
+    """`demucs.demucs.DConv.forward` over the frames of every bin of (batch, bins, frames, channels), which is written
+    to."""
+    for branch in dconv.layers:
+        _add_branch(branch, x.flatten(0, 1))
+
+
 def _add_branch(branch: Any, x: Tensor) -> None:
-    """Add to `x` (channels, rows, frames) what a residual branch makes of it. Each row is normed on its own.
+    """Add to `x` (rows, frames, channels) what a residual branch makes of it. Each row is normed on its own.
 
     The wide half is never normed after the fact: mean and variance of `W h + b` follow from those of `h`, which has an
     eighth of the channels or less, so that the norm and the scale of the branch become part of the product.
     """
     narrow, norm, act, wide, wide_norm, _, scale = branch
-    channels, rows, frames = x.shape
+    frames, channels = x.shape[1:]
     hidden: Tensor = act(_normed(_dilated(narrow, x), norm))
     weight, bias = wide.weight[:, :, 0], wide.bias
-    mean_h = hidden.mean(2)  # (hidden, rows)
-    centred = (hidden - mean_h[..., None]).transpose(0, 1)
-    covariance = centred @ centred.transpose(1, 2) / frames  # (rows, hidden, hidden)
-    means = torch.addmm(bias[:, None], weight, mean_h)  # of every channel in every row
-    variance = (covariance * (weight.T @ weight)).sum((1, 2)) / len(weight) + means.var(0, correction=0)
+    mean_h = hidden.mean(1)  # (rows, hidden)
+    centred = hidden - mean_h[:, None]
+    covariance = centred.transpose(1, 2) @ centred / frames  # (rows, hidden, hidden)
+    means = torch.addmm(bias, mean_h, weight.T)  # of every channel in every row
+    variance = (covariance * (weight.T @ weight)).sum((1, 2)) / len(weight) + means.var(1, correction=0)
     factor = (variance + wide_norm.eps).rsqrt()  # of a row
     gain, offset = wide_norm.weight, wide_norm.bias
     scales = torch.cat([scale.scale, torch.ones_like(scale.scale)])  # of what is let through, not of the gate
     gain, offset = gain * scales, offset * scales
-    rest = torch.stack([factor, means.mean(0) * factor, torch.ones_like(factor)])
-    columns = torch.cat([hidden * factor[:, None], rest[..., None].expand(-1, -1, frames)]).flatten(1)
+    rest = torch.stack([factor, means.mean(1) * factor, torch.ones_like(factor)], 1)
+    columns = torch.cat([hidden * factor[:, None, None], rest[:, None].expand(-1, frames, -1)], 2)
     matrix = torch.cat([weight * gain[:, None], torch.stack([bias * gain, -gain, offset], 1)], 1)
-    x = x.view(channels, -1)
-    for block in _blocks(rows * frames, len(matrix)):
-        product = matrix @ columns[:, block]
-        x[:, block].addcmul_(product[:channels], product[channels:].sigmoid_())
+    passed, gate = matrix[:channels].T.contiguous(), matrix[channels:].T.contiguous()
+    for part, into in zip(_blocks(columns, channels), _blocks(x), strict=True):
+        into.addcmul_(part @ passed, (part @ gate).sigmoid_())
 
 
 def _dilated(conv: Any, x: Tensor) -> Tensor:
-    """A convolution of few channels over the frames of (channels, rows, frames), as wide as its padding lets it be."""
+    """A convolution of few channels over the frames of (rows, frames, channels), as wide as its padding lets it be."""
     taps, dilation = conv.kernel_size[0], conv.dilation[0]
-    weight: Tensor = conv.weight.permute(2, 0, 1).flatten(0, 1)
-    products = (weight @ x.flatten(1)).view(taps, -1, *x.shape[1:])
+    hidden, frames = conv.out_channels, x.shape[1]
+    products = (x.flatten(0, 1) @ conv.weight.permute(1, 2, 0).flatten(1)).view(*x.shape[:2], taps, hidden)
     centre = taps // 2
-    out: Tensor = products[centre] + conv.bias[:, None, None]
+    out: Tensor = products[:, :, centre] + conv.bias
     for tap in range(centre):
         by = (centre - tap) * dilation
-        reached = max(0, x.shape[-1] - by)
-        out[..., by:] += products[tap, ..., :reached]
-        out[..., :reached] += products[taps - 1 - tap, ..., by:]
+        reached = max(0, frames - by)
+        out[:, by:] += products[:, :reached, tap]
+        out[:, :reached] += products[:, by:, taps - 1 - tap]
     return out
 
 
 def _normed(x: Tensor, norm: Any) -> Tensor:
-    """Group norm with one group of every row of (channels, rows, frames)."""
-    x = x - x.mean(2).mean(0)[:, None]
-    factor = ((x * x).mean(2).mean(0) + norm.eps).rsqrt()
-    return torch.addcmul(norm.bias[:, None, None], x * factor[:, None], norm.weight[:, None, None])
+    """Group norm with one group of every row of (rows, frames, channels)."""
+    x = x - x.mean((1, 2), keepdim=True)
+    factor = ((x * x).mean((1, 2), keepdim=True) + norm.eps).rsqrt()
+    return torch.addcmul(norm.bias, x * factor, norm.weight)

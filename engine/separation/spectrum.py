@@ -54,10 +54,13 @@ class Spectrum:
     def _signal(self, parts: Tensor) -> Tensor:
         """(signals * 2, bins, frames) → (signals, length)."""
         _, bins, frames = parts.shape
-        pairs = parts.view(-1, 2, bins, frames).transpose(2, 3)
+        pairs = parts.view(-1, 2, bins, frames).permute(0, 3, 2, 1)
         spectrum = torch.empty(len(pairs), frames, bins + 1, 2, device=parts.device)
-        for part in (0, 1):
-            spectrum[..., :bins, part] = pairs[:, part]
+        if pairs.stride(3) == 1:  # as `engine.separation.layers` leaves them
+            torch.view_as_complex(spectrum)[..., :bins] = torch.view_as_complex(pairs)
+        else:
+            for part in (0, 1):
+                spectrum[..., :bins, part] = pairs[..., part]
         spectrum[..., bins, :] = 0
         pieces = torch.fft.irfft(torch.view_as_complex(spectrum), n=self.fft_samples, norm="ortho").mul_(self._window)
         pieces = pieces.view(-1, frames, 4, self.hop)
