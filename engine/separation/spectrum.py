@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+_TILE = (16, 256)  # frames and bins
+
 
 class Spectrum:
     """Spectra of windows of one length on one device. `old`: the padding of the first MDX models (`hybrid_old`)."""
@@ -57,7 +59,7 @@ class Spectrum:
         pairs = parts.view(-1, 2, bins, frames).permute(0, 3, 2, 1)
         spectrum = torch.empty(len(pairs), frames, bins + 1, 2, device=parts.device)
         if pairs.stride(3) == 1:  # as `engine.separation.layers` leaves them
-            torch.view_as_complex(spectrum)[..., :bins] = torch.view_as_complex(pairs)
+            _copy_in_tiles(torch.view_as_complex(pairs), torch.view_as_complex(spectrum)[..., :bins])
         else:
             for part in (0, 1):
                 spectrum[..., :bins, part] = pairs[..., part]
@@ -81,3 +83,11 @@ class Spectrum:
             mix = F.pad(mix, (zeros_left, zeros_right))
             left, right = left - zeros_left, right - zeros_right
         return F.pad(mix, (left, right), mode="reflect")
+
+
+def _copy_in_tiles(source: Tensor, into: Tensor) -> None:
+    """(signals, frames, bins). The lines of `source` are across those of `into`: small tiles of both fit the cache."""
+    for frame in range(0, source.shape[1], _TILE[0]):
+        for bin_ in range(0, source.shape[2], _TILE[1]):
+            tile = (slice(None), slice(frame, frame + _TILE[0]), slice(bin_, bin_ + _TILE[1]))
+            into[tile] = source[tile]

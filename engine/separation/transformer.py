@@ -69,10 +69,10 @@ def in_blocks(x: Tensor) -> bool:
 
 
 def _added(x: Tensor, scale: Any, change: Tensor) -> Tensor:
-    """`x + scale(change)`, where scale is a `LayerScale` or nothing."""
+    """`x + scale(change)`, in place of `change`. `scale`: a `LayerScale` or nothing."""
     if isinstance(scale, nn.Identity):
-        return x + change
-    return torch.addcmul(x, scale.scale, change)
+        return change.add_(x)
+    return torch.addcmul(x, scale.scale, change, out=change)
 
 
 def _normed(layer: Any, x: Tensor) -> Tensor:
