@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from engine.separation import layers
 from engine.separation.kernels import Kernels, KernelSwitch
 from engine.separation.spectrum import Spectrum
-from engine.separation.transformer import cross_attention_layer, in_blocks, self_attention_layer
+from engine.separation.transformer import cross_attention_layer, is_eager_on_cpu, self_attention_layer
 
 _create_grid: Callable[..., Tensor] = create_2d_sin_embedding
 _create_line: Callable[..., Tensor] = create_sin_embedding
@@ -156,8 +156,7 @@ class HybridCore(nn.Module):
         std_t = mix.std(dim=(1, 2), keepdim=True)
         xt = (mix - mean_t) / (1e-5 + std_t)
 
-        # the compiler does better with demucs' own layers
-        encode, decode = (layers.encode, layers.decode) if in_blocks(mix) else (_called, _called)
+        encode, decode = (layers.encode, layers.decode) if is_eager_on_cpu(mix) else (_called, _called)
         saved, saved_t, lengths, lengths_t = [], [], [], []
         for index, layer in enumerate(member.encoder):
             lengths.append(x.shape[-1])
@@ -172,7 +171,7 @@ class HybridCore(nn.Module):
                     saved_t.append(xt)
             x = encode(layer, x, inject)
             if index == 0 and member.freq_emb is not None:
-                x.add_(member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None])
+                x = x + member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
             saved.append(x)
 
         x, xt = self.middle(x, xt)

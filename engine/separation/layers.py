@@ -27,12 +27,14 @@ def encode(layer: Any, x: Tensor, inject: Tensor | None = None) -> Tensor:
     if type(layer) is not HEncLayer or layer.empty or not _is_plain(layer):
         whole: Tensor = layer(x, inject)
         return whole
-    if not layer.freq:
-        x = x.flatten(1, -2) if x.dim() == 4 else x
-        x = F.pad(x, (0, -x.shape[-1] % layer.stride))
-    y = _convolved(layer.conv, _turned(x))
+    if not layer.freq and x.dim() == 4:
+        x = x.flatten(1, -2)
+    y = _turned(x)
+    if missing := 0 if layer.freq else -x.shape[-1] % layer.stride:
+        y = F.pad(y, (0, 0, 0, missing))
+    y = _convolved(layer.conv, y)
     if inject is not None:
-        y = y.add_(_turned(inject))
+        y.add_(_turned(inject))
     _activate(y)
     if layer.dconv is not None:
         _add_branches(layer.dconv, y)
@@ -43,7 +45,7 @@ def encode(layer: Any, x: Tensor, inject: Tensor | None = None) -> Tensor:
 
 def decode(layer: Any, x: Tensor, skip: Tensor | None, length: int) -> tuple[Tensor, Tensor]:
     """`demucs.hdemucs.HDecLayer.forward`: what the layer gives, and what it has before its transposed convolution.
-    `x` may be written to."""
+    `x`, which may be `skip` itself, may be written to."""
     if type(layer) is not HDecLayer or layer.empty or not _is_plain(layer):
         whole: tuple[Tensor, Tensor] = layer(x, skip, length)
         return whole
@@ -65,9 +67,9 @@ def decode(layer: Any, x: Tensor, skip: Tensor | None, length: int) -> tuple[Ten
 
 def _is_plain(layer: Any) -> bool:
     """No norms; no LSTM and no attention in the branches."""
-    norms = (layer.norm1, layer.norm2) if layer.rewrite is not None else (getattr(layer, "norm1", nn.Identity()),)
+    norms = (getattr(layer, name, None) for name in ("norm1", "norm2"))
     branches = layer.dconv.layers if isinstance(layer.dconv, DConv) else ()
-    return all(type(norm) is nn.Identity for norm in norms) and all(_is_common(branch) for branch in branches)
+    return all(norm is None or type(norm) is nn.Identity for norm in norms) and all(map(_is_common, branches))
 
 
 def _is_common(branch: Any) -> bool:

@@ -36,11 +36,11 @@ def cross_attention_layer(layer: Any, x: Tensor, other: Tensor) -> Tensor:
 
 
 def feed_forward(layer: Any, x: Tensor) -> Tensor:
-    if not in_blocks(x):
+    if not is_eager_on_cpu(x):
         at_once: Tensor = layer.linear2(layer.activation(layer.linear1(x)))
         return at_once
     first, second = layer.linear1, layer.linear2
-    out = torch.empty_like(x)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
     rows = max(64, _BLOCK // first.out_features)
     parts = (torch.split(whole.flatten(0, -2), rows) for whole in (x, out))
     for part, made in zip(*parts, strict=True):
@@ -63,15 +63,16 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, other: Tensor) -> Tensor
     return F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias)
 
 
-def in_blocks(x: Tensor) -> bool:
-    """Whether the work on `x` is to be cut up for a cache. The compiler does better with what is whole."""
+def is_eager_on_cpu(x: Tensor) -> bool:
+    """Whether to cut the work on `x` up for a cache: not on a GPU, and the compiler does better with the whole."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _added(x: Tensor, scale: Any, change: Tensor) -> Tensor:
-    """`x + scale(change)`, in place of `change`. `scale`: a `LayerScale` or nothing."""
-    if isinstance(scale, nn.Identity):
-        return change.add_(x)
+    """`x + scale(change)`, where scale is a `LayerScale` or nothing; in eager mode in place of `change`."""
+    if isinstance(scale, nn.Identity) or not is_eager_on_cpu(x):  # a GPU's change may be of half precision
+        added: Tensor = x + scale(change)
+        return added
     return torch.addcmul(x, scale.scale, change, out=change)
 
 

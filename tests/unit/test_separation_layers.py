@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 import torch
 from demucs import hdemucs
-from torch import nn
+from demucs import transformer as demucs_transformer
+from torch import Tensor, nn
 
 from engine.separation import layers
+from engine.separation.transformer import cross_attention_layer, self_attention_layer
 from tests.signals import noise, snr_db
 from tests.tiny_models import awake
 
 HEncLayer: Any = hdemucs.HEncLayer
 HDecLayer: Any = hdemucs.HDecLayer
+transformer: Any = demucs_transformer
 PLAIN = {"depth": 2, "compress": 4, "init": 0.3}
 MEMORY = {"depth": 2, "compress": 4, "init": 0.3, "lstm": True, "attn": True}
 
@@ -27,11 +30,20 @@ def trained(layer: nn.Module) -> Any:
     return awake(layer).eval()
 
 
+def laid(x: Tensor, layout: str) -> Tensor:
+    """`x` as Demucs has it, or with the channels of a moment side by side, as one layer gives it to the next."""
+    return x if layout == "apart" else x.transpose(1, -1).contiguous().transpose(1, -1)
+
+
+LAYOUTS = pytest.mark.parametrize("layout", ["apart", "side by side"])
+
+
+@LAYOUTS
 @pytest.mark.parametrize("branches", [PLAIN, PLAIN | {"depth": 3}, PLAIN | {"kernel": 5}, MEMORY, None])
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("shape", [(1, 6, 32, 40), (2, 6, 32, 40), (1, 6, 8, 1), (1, 6, 4001), (2, 6, 4)])
 def test_an_encoder_layer_gives_what_demucs_gives(
-    shape: tuple[int, ...], norm: bool, branches: dict[str, Any] | None
+    shape: tuple[int, ...], norm: bool, branches: dict[str, Any] | None, layout: str
 ) -> None:
     layer = trained(
         HEncLayer(
@@ -39,24 +51,27 @@ def test_an_encoder_layer_gives_what_demucs_gives(
         )
     )
     with torch.no_grad():
-        assert snr_db(layer(noise(*shape)), layers.encode(layer, noise(*shape))) > 110
+        assert snr_db(layer(noise(*shape)), layers.encode(layer, laid(noise(*shape), layout))) > 110
 
 
-@pytest.mark.parametrize("branches", [PLAIN, MEMORY, None])
-@pytest.mark.parametrize("last", [False, True])
+@LAYOUTS
+@pytest.mark.parametrize("branches", [PLAIN, PLAIN | {"kernel": 5}, MEMORY, None])
+@pytest.mark.parametrize(
+    "build",
+    [{}, {"last": True}, {"context": 1}, {"context": 1, "context_freq": False}, {"rewrite": False},
+     {"rewrite": False, "norm": True, "norm_groups": 2}],
+)  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 16, 8, 40), (2, 16, 8, 3), (1, 16, 60, 300), (1, 128, 3, 5), (1, 16, 999)])
 def test_a_decoder_layer_gives_what_demucs_gives(
-    shape: tuple[int, ...], last: bool, branches: dict[str, Any] | None
+    shape: tuple[int, ...], build: dict[str, Any], branches: dict[str, Any] | None, layout: str
 ) -> None:
-    layer = trained(
-        HDecLayer(
-            shape[1], 6, freq=len(shape) == 4, last=last, norm=False, dconv=bool(branches), dconv_kw=branches or {}
-        )
-    )
-    length = shape[-1] if len(shape) == 4 else 4 * shape[-1] - 3
+    is_freq = len(shape) == 4
+    build = {"norm": False} | build | ({} if is_freq else {"context_freq": True})
+    layer = trained(HDecLayer(shape[1], 6, freq=is_freq, dconv=bool(branches), dconv_kw=branches or {}, **build))
+    length = shape[-1] if is_freq else 4 * shape[-1] - 3
     with torch.no_grad():
         expected = layer(noise(*shape), 0.5 * noise(*shape), length)
-        found = layers.decode(layer, noise(*shape), 0.5 * noise(*shape), length)
+        found = layers.decode(layer, laid(noise(*shape), layout), laid(0.5 * noise(*shape), layout), length)
     for wanted, got in zip(expected, found, strict=True):
         assert wanted.shape == got.shape
         assert snr_db(wanted, got) > 110
@@ -69,12 +84,27 @@ def test_the_time_branch_is_taken_in_where_it_joins_the_bins() -> None:
         assert snr_db(layer(x, joining), layers.encode(layer, x, joining)) > 110
 
 
-def test_the_input_of_a_layer_is_left_as_it_was() -> None:
-    encoder, decoder = trained(HEncLayer(6, 16, dconv_kw=PLAIN)), trained(HDecLayer(16, 6, dconv_kw=PLAIN))
-    x, y, skip = noise(1, 6, 32, 40), noise(1, 16, 8, 40), noise(1, 16, 8, 40)
+@LAYOUTS
+def test_what_is_needed_once_more_is_left_as_it_was(layout: str) -> None:
+    encoder, decoder = (
+        trained(kind(*channels, norm=False, dconv_kw=PLAIN))
+        for kind, channels in ((HEncLayer, (6, 16)), (HDecLayer, (16, 6)))
+    )
+    x, skip = laid(noise(1, 6, 32, 40), layout), laid(noise(1, 16, 8, 40), layout)
     with torch.no_grad():
         layers.encode(encoder, x)
-        layers.decode(decoder, y, skip, 40)
+        layers.decode(decoder, laid(noise(1, 16, 8, 40), layout), skip, 40)
     assert torch.equal(x, noise(1, 6, 32, 40))
-    assert torch.equal(y, noise(1, 16, 8, 40))
     assert torch.equal(skip, noise(1, 16, 8, 40))
+
+
+@pytest.mark.parametrize("norms_all", [False, True])
+@pytest.mark.parametrize(("batch", "length"), [(1, 40), (2, 1300)])
+def test_a_layer_of_the_transformer_gives_what_demucs_gives(batch: int, length: int, norms_all: bool) -> None:
+    build = {"norm_first": True, "group_norm": norms_all, "norm_out": True, "layer_scale": True, "batch_first": True}
+    own = trained(transformer.MyTransformerEncoderLayer(32, 4, 1024, **build))
+    crossing = trained(transformer.CrossTransformerEncoderLayer(32, 4, 1024, **build))
+    x, other = noise(batch, length, 32), noise(batch, length // 2, 32)
+    with torch.no_grad():
+        assert snr_db(own(x), self_attention_layer(own, x)) > 110
+        assert snr_db(crossing(x, other), cross_attention_layer(crossing, x, other)) > 110

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from email.message import Message
@@ -162,7 +163,7 @@ async def test_wrong_expired_and_gone_are_told_apart(house: WebHouse) -> None:
 
 
 async def test_whoever_leaves_while_a_file_is_opened_leaves_none_open(
-    house: WebHouse, monkeypatch: pytest.MonkeyPatch
+    house: WebHouse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened: list[BufferedReader] = []
     opening, go_on = threading.Event(), threading.Event()
@@ -181,12 +182,16 @@ async def test_whoever_leaves_while_a_file_is_opened_leaves_none_open(
     await asyncio.to_thread(opening.wait, 10)
     leaving.cancel()
     assert house.runner.server is not None
-    async with asyncio.timeout(10):
-        while house.runner.server.connections:
-            await asyncio.sleep(0.01)
+    try:
+        async with asyncio.timeout(10):
+            while house.runner.server.connections:
+                await asyncio.sleep(0.01)
+            go_on.set()
+            while not opened[0].closed:
+                await asyncio.sleep(0.01)
+    finally:
         go_on.set()
-        while not opened[0].closed:
-            await asyncio.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_page_link_opens_no_file(house: WebHouse) -> None:
