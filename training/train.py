@@ -62,7 +62,7 @@ class Plan:
     save_every: int
     keep_every: int
     port: int
-    falling: float = 0.4
+    falling: float = 0.8
     start: Path | None = None
 
 
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("training/runs/mini"))
     parser.add_argument("--minutes", type=float, default=0.0, help="budget of training time; or give --steps")
     parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=32 if cuda else 4)
+    parser.add_argument("--batch", type=int, default=32 if cuda else 2)
     parser.add_argument("--segment-s", type=float, default=2.6)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=50)
     parser.add_argument("--keep-every", type=int, default=500, help="steps between averages that are kept; 0: none")
-    parser.add_argument("--falling", type=float, default=0.4, help="part of the run, the last, in which the rate falls")
+    parser.add_argument("--falling", type=float, default=0.8, help="part of the run, the last, in which the rate falls")
     parser.add_argument("--start", type=Path, help="weights (safetensors) to begin with instead of random ones")
     parser.add_argument("--port", type=int, default=29_517)
     args = parser.parse_args()
