@@ -97,7 +97,7 @@ class HybridForward:
             spectrum = self._spectrum(windows)
             parts, mean, std = normed(spectrum.analyse(windows))
             parts, waves = self._run_core(parts, windows)
-            return waves.add_(spectrum.synthesise(parts, std, mean))[..., :samples]
+            return spectrum.synthesise(parts, std, mean).add_(waves)[..., :samples]
 
     def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         compiled = self._switch(self.core.constants()) if self._switch is not None else None
