@@ -1,8 +1,9 @@
-"""What the operator wants to know about a device, and the threads of a CPU."""
+"""What the operator wants to know about a device, and how a CPU is to be used."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 WINDOWS_AT_ONCE = 2
 """On a CPU with a pair of threads (`engine.separation.side_by_side`); more would cost the memory of more windows."""
@@ -51,3 +52,8 @@ def use_threads(count: int) -> None:
     """Threads that one operation on the CPU may use; 0: all cores."""
     if count:
         torch.set_num_threads(count)
+
+
+def is_eager_on_cpu(x: Tensor) -> bool:
+    """Whether to cut the work on `x` up for a cache: not on a GPU, and the compiler does better with the whole."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

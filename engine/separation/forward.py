@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.separation import layers
+from engine.separation.device import is_eager_on_cpu
 from engine.separation.kernels import Kernels, KernelSwitch
 from engine.separation.spectrum import Spectrum
-from engine.separation.transformer import cross_attention_layer, is_eager_on_cpu, self_attention_layer
+from engine.separation.transformer import cross_attention_layer, self_attention_layer
 
 _create_grid: Callable[..., Tensor] = create_2d_sin_embedding
 _create_line: Callable[..., Tensor] = create_sin_embedding

@@ -88,6 +88,7 @@ def _turned_back(x: Tensor, dimensions: int) -> Tensor:
 
 
 def _activate(x: Tensor) -> None:
+    """`F.gelu`, in place."""
     torch.ops.aten.gelu_(x)
 
 
@@ -118,16 +119,15 @@ def _rewritten(conv: Any, x: Tensor) -> Tensor:
     channels = x.shape[-1]
     out = torch.empty_like(x)
     weight, bias = conv.weight.flatten(1).T, conv.bias
-    for part, gated in zip(_blocks(x), _blocks(out), strict=True):
+    for part, gated in zip(_blocks(x, channels), _blocks(out, channels), strict=True):
         gate = torch.addmm(bias[channels:], part, weight[:, channels:]).sigmoid_()
         torch.mul(torch.addmm(bias[:channels], part, weight[:, :channels]), gate, out=gated)
     return out
 
 
-def _blocks(x: Tensor, channels: int = 0) -> tuple[Tensor, ...]:
-    """Rows of (…, channels), as many at once as fit the cache; `channels`: of what is made of them, if other."""
-    size = max(64, _BLOCK // (channels or x.shape[-1]))
-    return torch.split(x.flatten(0, -2), size)
+def _blocks(x: Tensor, channels: int) -> tuple[Tensor, ...]:
+    """The rows of `x`, as many at once as fit the cache when `channels` values are made of each."""
+    return torch.split(x.flatten(0, -2), max(64, _BLOCK // channels))
 
 
 def _add_branches(dconv: DConv, x: Tensor) -> None:
@@ -160,7 +160,7 @@ def _add_branch(branch: Any, x: Tensor) -> None:
     columns = torch.cat([hidden * factor[:, None, None], rest[:, None].expand(-1, frames, -1)], 2)
     matrix = torch.cat([weight * gain[:, None], torch.stack([bias * gain, -gain, offset], 1)], 1)
     passed, gate = matrix[:channels].T.contiguous(), matrix[channels:].T.contiguous()
-    for part, into in zip(_blocks(columns, channels), _blocks(x), strict=True):
+    for part, into in zip(_blocks(columns, channels), _blocks(x, channels), strict=True):
         into.addcmul_(part @ passed, (part @ gate).sigmoid_())
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from engine.separation.device import is_eager_on_cpu
+
 _BLOCK = 1 << 20  # hidden values that are made at once on a CPU: four megabytes
 
 
@@ -16,22 +18,22 @@ def self_attention_layer(layer: Any, x: Tensor) -> Tensor:
     """`demucs.transformer.MyTransformerEncoderLayer`. x: (batch, length, channels)."""
     if layer.norm_first:
         normed = layer.norm1(x)
-        x = _added(x, layer.gamma_1, attend(layer.self_attn, normed, normed))
-        x = _added(x, layer.gamma_2, feed_forward(layer, layer.norm2(x)))
+        x = added(x, layer.gamma_1, attend(layer.self_attn, normed, normed))
+        x = added(x, layer.gamma_2, feed_forward(layer, layer.norm2(x)))
         return _normed(layer, x)
-    x = layer.norm1(_added(x, layer.gamma_1, attend(layer.self_attn, x, x)))
-    out: Tensor = layer.norm2(_added(x, layer.gamma_2, feed_forward(layer, x)))
+    x = layer.norm1(added(x, layer.gamma_1, attend(layer.self_attn, x, x)))
+    out: Tensor = layer.norm2(added(x, layer.gamma_2, feed_forward(layer, x)))
     return out
 
 
 def cross_attention_layer(layer: Any, x: Tensor, other: Tensor) -> Tensor:
     """`demucs.transformer.CrossTransformerEncoderLayer`. x, other: (batch, length, channels)."""
     if layer.norm_first:
-        x = _added(x, layer.gamma_1, attend(layer.cross_attn, layer.norm1(x), layer.norm2(other)))
-        x = _added(x, layer.gamma_2, feed_forward(layer, layer.norm3(x)))
+        x = added(x, layer.gamma_1, attend(layer.cross_attn, layer.norm1(x), layer.norm2(other)))
+        x = added(x, layer.gamma_2, feed_forward(layer, layer.norm3(x)))
         return _normed(layer, x)
-    x = layer.norm1(_added(x, layer.gamma_1, attend(layer.cross_attn, x, other)))
-    out: Tensor = layer.norm2(_added(x, layer.gamma_2, feed_forward(layer, x)))
+    x = layer.norm1(added(x, layer.gamma_1, attend(layer.cross_attn, x, other)))
+    out: Tensor = layer.norm2(added(x, layer.gamma_2, feed_forward(layer, x)))
     return out
 
 
@@ -63,12 +65,7 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, other: Tensor) -> Tensor
     return F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias)
 
 
-def is_eager_on_cpu(x: Tensor) -> bool:
-    """Whether to cut the work on `x` up for a cache: not on a GPU, and the compiler does better with the whole."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _added(x: Tensor, scale: Any, change: Tensor) -> Tensor:
+def added(x: Tensor, scale: Any, change: Tensor) -> Tensor:
     """`x + scale(change)`, where scale is a `LayerScale` or nothing; in eager mode in place of `change`."""
     if isinstance(scale, nn.Identity) or not is_eager_on_cpu(x):  # a GPU's change may be of half precision
         added: Tensor = x + scale(change)

@@ -11,7 +11,7 @@ from demucs import transformer as demucs_transformer
 from torch import Tensor, nn
 
 from engine.separation import layers
-from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.transformer import added, cross_attention_layer, self_attention_layer
 from tests.signals import noise, snr_db
 from tests.tiny_models import awake
 
@@ -108,3 +108,9 @@ def test_a_layer_of_the_transformer_gives_what_demucs_gives(batch: int, length: 
     with torch.no_grad():
         assert snr_db(own(x), self_attention_layer(own, x)) > 110
         assert snr_db(crossing(x, other), cross_attention_layer(crossing, x, other)) > 110
+
+
+@pytest.mark.parametrize("scale", [demucs_transformer.LayerScale(8, 0.1, channel_last=True), nn.Identity()])
+def test_sums_stay_single_where_a_gpu_changes_them_by_halves(scale: nn.Module) -> None:
+    x, change = torch.empty(1, 4, 8, device="meta"), torch.empty(1, 4, 8, device="meta", dtype=torch.half)
+    assert added(x, scale.to("meta"), change).dtype == torch.float32
