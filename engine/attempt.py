@@ -125,8 +125,8 @@ class Attempt:
             self._on_progress(Stage.MEASURING, 0)
             files.finish()
             self._on_progress(Stage.ENCODING, 0)
+            picture, peaks = files.write_pictures()  # beside the last block, which is being encoded
             infos = files.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
-            picture, peaks = files.write_pictures()
             self._stop_if_cancelled()
             estimate = self._estimate(files, report, decoded)
             trust = self._trust_card(files, plan, report, estimate)

@@ -63,26 +63,32 @@ class _Stem:
         self.encoder = encoder
         self._raw = raw_path.open("wb")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"stem-{name}")
-        self._last: Future[None] | None = None
+        self._measuring: Future[None] | None = None
+        self._encoding: Future[None] | None = None
 
     def write(self, block: Block) -> None:
         """Hand a block over; waits for the one before, so that at most two are in memory."""
         self.settle()
-        self._last = self._thread.submit(self._take, block)
+        self._measuring = self._thread.submit(self._measure, block)
+        self._encoding = self._thread.submit(self._encode, block)
 
-    def _take(self, block: Block) -> None:
+    def _measure(self, block: Block) -> None:
         self._raw.write(np.ascontiguousarray(block.T).tobytes())
         self.peaks.add(block)
+
+    def _encode(self, block: Block) -> None:
         if self.encoder is not None:
             self.encoder.write(block)
 
     def settle(self) -> None:
-        if self._last is not None:
-            self._last.result()
-            self._last = None
+        for step in (self._measuring, self._encoding):
+            if step is not None:
+                step.result()
 
     def finish_raw(self) -> None:
-        self.settle()
+        """All blocks have been handed over; the last one may still be being encoded."""
+        if self._measuring is not None:
+            self._measuring.result()
         self._raw.close()
 
     def close(self) -> None:
@@ -175,7 +181,7 @@ class StemFilesMaker:
             stem.write(blocks[name])
 
     def finish(self) -> None:
-        """All blocks are in: settle the facts and the common gain."""
+        """All blocks are in: settle the facts and the common gain. The last one may still be being encoded."""
         for stem in self._stems.values():
             stem.finish_raw()
         self.meter.finish()
@@ -209,6 +215,7 @@ class StemFilesMaker:
         return infos
 
     def _encode_one(self, stem: _Stem, redo: bool) -> Encoded:
+        stem.settle()
         if redo:
             if stem.encoder is not None:
                 stem.encoder.abort()
@@ -242,7 +249,7 @@ class StemFilesMaker:
         )
 
     def write_pictures(self) -> tuple[Path, Path]:
-        """The waveform picture and the player's peaks, in the out folder."""
+        """The waveform picture and the player's peaks, in the out folder; after `finish`."""
         peaks = {name: stem.peaks for name, stem in self._stems.items()}
         picture, data = self._out / "waveform.png", self._out / "peaks.json"
         draw(peaks, picture, gain=self.gain)

@@ -1,0 +1,56 @@
+"""A LAME that was compiled with optimisation in place of PyAV's own, which was not.
+
+The mp3 encoder in PyAV's wheels is LAME's code without the compiler's optimisation. lameenc, which demucs depends on,
+has it with: on x86-64 the same samples come back, bit for bit, for a third of the work. It shows its functions to the
+loader, and on Linux a library in the global scope is asked before FFmpeg's own. Where something is missing, PyAV's own
+is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from importlib.util import find_spec
+
+ASKED_FOR = (
+    "lame_close",
+    "lame_encode_buffer",
+    "lame_encode_buffer_float",
+    "lame_encode_buffer_int",
+    "lame_encode_flush",
+    "lame_get_encoder_delay",
+    "lame_get_framesize",
+    "lame_init",
+    "lame_init_params",
+    "lame_set_VBR",
+    "lame_set_VBR_mean_bitrate_kbps",
+    "lame_set_VBR_quality",
+    "lame_set_bWriteVbrTag",
+    "lame_set_brate",
+    "lame_set_copyright",
+    "lame_set_disable_reservoir",
+    "lame_set_in_samplerate",
+    "lame_set_lowpassfreq",
+    "lame_set_mode",
+    "lame_set_num_channels",
+    "lame_set_original",
+    "lame_set_out_samplerate",
+    "lame_set_quality",
+)
+"""All that FFmpeg calls. They must come from one library: each has its own idea of what lies behind a pointer."""
+
+
+def lend_to_ffmpeg() -> bool:
+    """To be called before PyAV is imported; afterwards functions of two libraries could come together, so that nothing
+    is done. Whether FFmpeg now finds the faster one."""
+    found = find_spec("lameenc") if sys.platform == "linux" and "av" not in sys.modules else None
+    if found is None or found.origin is None:
+        return False
+    try:
+        offered = ctypes.CDLL(found.origin)
+        if not all(hasattr(offered, name) for name in ASKED_FOR):
+            return False
+        ctypes.CDLL(found.origin, ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""FFmpeg is lent a faster LAME, whole or not at all, and nobody hears a difference."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from engine.media.decode import decode
+from engine.media.lame import ASKED_FOR
+from tests.songs import Samples
+
+SAMPLES = 60_000
+PROGRAM = """
+import numpy as np
+from engine.media.encode import StemEncoder
+
+mix = np.frombuffer(sys.stdin.buffer.read(), np.float32).reshape(2, -1)
+with StemEncoder(Path(sys.argv[1]), format="mp3", sample_rate=44100) as encoder:
+    encoder.write(mix)
+"""
+
+
+def error_db(mix: Samples, path: Path, beginning: str) -> float:
+    """Of what a process of its own encodes after `beginning`, against the mix."""
+    program = f"import sys\nfrom pathlib import Path\n{beginning}\n{PROGRAM}"
+    subprocess.run([sys.executable, "-c", program, str(path)], input=mix.tobytes(), check=True, timeout=60)
+    decode(path, path.with_suffix(".raw"), max_duration_s=60)
+    heard = np.fromfile(path.with_suffix(".raw"), "<f4").reshape(-1, 2).T
+    assert heard.shape == mix.shape
+    return 10 * math.log10(np.square(heard - mix).sum() / np.square(mix).sum())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="FFmpeg keeps its own LAME elsewhere")
+def test_the_lent_lame_is_as_true_as_the_own(tmp_path: Path) -> None:
+    mix = np.random.default_rng(0).standard_normal((2, SAMPLES), np.float32)
+    mix *= np.linspace(0, 0.2, SAMPLES, dtype=np.float32)
+    mix[1, : SAMPLES // 2] = mix[0, : SAMPLES // 2]
+    ask = "from engine.media.lame import lend_to_ffmpeg\nassert lend_to_ffmpeg() is"
+    lent = error_db(mix, tmp_path / "lent.mp3", f"{ask} True")
+    own = error_db(mix, tmp_path / "own.mp3", f"import av\n{ask} False")
+    assert lent == pytest.approx(own, abs=0.05)
+
+
+def test_all_that_ffmpeg_asks_for_is_in_the_list() -> None:
+    libraries = list(Path(av.__file__).parents[1].glob("av.libs/libavcodec-*.so*"))
+    if not libraries:
+        pytest.skip("PyAV came without libraries of its own")
+    names = re.findall(rb"(?<=\0)lame_\w+(?=\0)", libraries[0].read_bytes())
+    assert {name.decode() for name in names} == set(ASKED_FOR)
