@@ -15,6 +15,8 @@ RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir -c constraints.txt $extra ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.11-slim
+# The compiler is for the CPU's kernels, which are built on the machine that they are for.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 stemify && mkdir /data && chown stemify /data
 COPY --from=build /venv /venv
 USER stemify

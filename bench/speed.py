@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from bench.networks import RATE, SOURCES, best_flops_per_s, flops_of, htdemucs, 
 from bench.report import OUT, Row
 from bench.unblend import is_here, unblend_way
 from engine.separation.batcher import Batcher
-from engine.separation.kernels import Kernels, key_of, recipe_of
+from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
 from engine.separation.models import ModelLibrary
 
@@ -42,12 +41,15 @@ def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Ro
     return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
 
 
-def speed_of_mini(seconds: float, rounds: int) -> list[Row]:
+def speed_of_mini(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
     mix = song(seconds)
-    ways = {"stock": lambda: stock(model.members[0], mix), "ours": lambda: ours(batcher, model, mix)}
+    ways = {"stock": lambda: stock(model.members[0], mix), "ours, eager": lambda: ours(batcher, model, mix)}
+    if compiled and (kernels := built_kernels(model.members[0])) is not None:
+        fast = Batcher(kernels=kernels)
+        ways["ours, compiled"] = lambda: ours(fast, model, mix)
     return compare(ways, seconds, rounds)
 
 
@@ -97,22 +99,10 @@ def floor(network: HTDemucs, seconds: float, stock_cpu_s: float) -> Row:
 
 
 def built_kernels(network: torch.nn.Module) -> Kernels | None:
-    """The compiled core of `network`, built now unless it is there; None where that cannot be."""
-    folder = OUT / "kernels"
-    recipe = recipe_of(network)
-    assert recipe is not None
-    builder = Kernels(folder, build_after_s=0)
-    library = folder / f"{key_of(recipe, builder.threads)}.so"
-    if not library.is_file():
-        if shutil.which("g++") is None:
-            print("There is no C++ compiler here: the compiled core is left out.")
-            return None
-        print("Building the compiled core (some minutes) …", flush=True)
-        library.with_suffix(".failed").unlink(missing_ok=True)
-        builder._start_building(library.stem, recipe)
-        assert builder._builder is not None
-        builder._builder.wait()
-    if not library.is_file():
-        print(f"The compiled core could not be built: {library.with_suffix('.failed').read_text().strip()}")
+    """What is compiled for `network`, built now unless it is there; None where that cannot be."""
+    kernels = Kernels(OUT / "kernels", build_after_s=math.inf)
+    print("Building what can be compiled, unless it is there (seconds with AMX, else some minutes) …", flush=True)
+    if (reason := kernels.build_now(network)) is not None:
+        print(f"Without what is compiled: {reason}.")
         return None
-    return Kernels(folder)
+    return kernels

@@ -1,5 +1,5 @@
 """`python -m engine.separation.build_kernels FOLDER KEY`, the recipe as one line of JSON on stdin: compile a core,
-check it, and leave it in the folder. Started by `engine.separation.kernels`; ends when its stdin does."""
+check it, and leave it in the folder. Started by `engine.separation.builder`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import logging
 import math
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -21,6 +18,7 @@ from demucs.htdemucs import HTDemucs
 from demucs.transformer import CrossTransformerEncoder
 from torch import Tensor
 
+from engine.separation import builder
 from engine.separation.compiled import CompiledCore
 from engine.separation.forward import TransformerCore, forward_of
 from engine.separation.kernels import decoded
@@ -58,7 +56,7 @@ def build(folder: Path, key: str, recipe: dict[str, Any]) -> None:
     for name, value in constants.items():
         core.register_buffer(name, value)
     spectrum = forward.analyse(windows)
-    library = folder / f"{key}.building.so"
+    library = folder / f"{key}.{os.getpid()}.building.so"
     with torch.no_grad():
         exported = torch.export.export(core.eval(), (spectrum, windows))
         package = torch._inductor.aoti_compile_and_package(
@@ -95,28 +93,15 @@ def _cpu_s(core: Any, *inputs: Tensor) -> float:
     return time.process_time() - began
 
 
-def _end_with_stdin() -> None:
-    while os.read(0, 64):
-        pass
-    os.killpg(0, signal.SIGKILL)  # and the compilers that are at work
-
-
 def main() -> None:
-    folder, key = Path(sys.argv[1]), sys.argv[2]
-    logging.basicConfig(level=logging.INFO)
-    line = bytearray()
-    while not line.endswith(b"\n"):  # unbuffered: the thread below reads on from here
-        line += os.read(0, 1) or b"\n"
-    recipe = json.loads(line, object_hook=decoded)
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    os.nice(19)
+    builder.run(_build)
+
+
+def _build(folder: Path, key: str, line: str) -> None:
     scratch = folder / f"{key}.tmp"
     os.environ.update(TORCHINDUCTOR_CACHE_DIR=str(scratch), TORCHINDUCTOR_COMPILE_THREADS="1")
     try:
-        build(folder, key, recipe)
-    except Exception as error:
-        (folder / f"{key}.failed").write_text(f"{error}\n")
-        raise
+        build(folder, key, json.loads(line, object_hook=decoded))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +22,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from engine.separation import layers
 from engine.separation.device import is_eager_on_cpu
-from engine.separation.kernels import Kernels, KernelSwitch
+from engine.separation.kernels import Core, Kernels, Switch
+from engine.separation.products import TORCH, Products
 from engine.separation.spectrum import Spectrum
 from engine.separation.transformer import cross_attention_layer, self_attention_layer
 
@@ -41,11 +43,28 @@ def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
     member on the CPU."""
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
         window = int(member.segment * member.samplerate) if member.use_train_segment else None
-        switch = KernelSwitch(kernels, member) if kernels is not None and window is not None else None
-        return HybridForward(member, TransformerCore(member), window_samples=window, switch=switch)
+        core: HybridCore = TransformerCore(member)
+        return HybridForward(
+            member, core, window_samples=window, switch=_switch(core, kernels, fixed=window is not None)
+        )
     if isinstance(member, HDemucs) and member.hybrid and member.cac:
-        return HybridForward(member, HybridCore(member), old=member.hybrid_old)
+        core = HybridCore(member)
+        return HybridForward(member, core, old=member.hybrid_old, switch=_switch(core, kernels, fixed=False))
     return StockForward(member)
+
+
+def _switch(core: HybridCore, kernels: Kernels | None, *, fixed: bool) -> Switch | None:
+    """`fixed`: whether the network always works on windows of one length, which a compiled core needs."""
+    if kernels is None:
+        return None
+    if kernels.has_amx and all(weight.dtype is torch.float32 for weight in core.parameters()):
+        return Switch(partial(_on_amx, core, kernels))
+    return Switch(partial(kernels.core_for, core.member), kernels.threads) if fixed else None
+
+
+def _on_amx(core: HybridCore, kernels: Kernels, _: dict[str, Tensor], spent_s: float) -> Core | None:
+    products = kernels.products(spent_s)
+    return None if products is None else partial(core, products=products)
 
 
 def _is_common_transformer(member: Any) -> bool:
@@ -80,7 +99,7 @@ class HybridForward:
         *,
         window_samples: int | None = None,
         old: bool = False,
-        switch: KernelSwitch | None = None,
+        switch: Switch | None = None,
     ) -> None:
         """`window_samples`: the length that the network always works on (shorter windows get zeros at the end)."""
         self.core = core
@@ -136,8 +155,14 @@ def normed(spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return spectrum.mul_(1 / (1e-5 + std.view(shape))), mean, std
 
 
-def _called(layer: Any, *inputs: Any) -> Any:
-    return layer(*inputs)
+def _encoded(layer: Any, x: Tensor, inject: Tensor | None, _: Products) -> Tensor:
+    out: Tensor = layer(x, inject)
+    return out
+
+
+def _decoded(layer: Any, x: Tensor, skip: Tensor | None, length: int, _: Products) -> tuple[Tensor, Tensor]:
+    out: tuple[Tensor, Tensor] = layer(x, skip, length)
+    return out
 
 
 class HybridCore(nn.Module):
@@ -148,7 +173,7 @@ class HybridCore(nn.Module):
         self.member = member
         self.stems = len(member.sources)
 
-    def forward(self, x: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mix: Tensor, products: Products = TORCH) -> tuple[Tensor, Tensor]:
         """A normed spectrum (batch, 2 * channels, bins, frames), and the mix (batch, channels, samples) →
         (batch, stems, 2 * channels, bins, frames), still normed, and (batch, stems, channels, samples)."""
         member = self.member
@@ -157,7 +182,7 @@ class HybridCore(nn.Module):
         std_t = mix.std(dim=(1, 2), keepdim=True)
         xt = (mix - mean_t) / (1e-5 + std_t)
 
-        encode, decode = (layers.encode, layers.decode) if is_eager_on_cpu(mix) else (_called, _called)
+        encode, decode = (layers.encode, layers.decode) if is_eager_on_cpu(mix) else (_encoded, _decoded)
         saved, saved_t, lengths, lengths_t = [], [], [], []
         for index, layer in enumerate(member.encoder):
             lengths.append(x.shape[-1])
@@ -165,37 +190,38 @@ class HybridCore(nn.Module):
             if index < len(member.tencoder):
                 lengths_t.append(xt.shape[-1])
                 layer_t = member.tencoder[index]
-                xt = encode(layer_t, xt)
+                xt = encode(layer_t, xt, None, products)
                 if layer_t.empty:
                     inject = xt
                 else:
                     saved_t.append(xt)
-            x = encode(layer, x, inject)
+            x = encode(layer, x, inject, products)
             if index == 0 and member.freq_emb is not None:
-                x = x + member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
+                emb = member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
+                x = x.add_(emb) if is_eager_on_cpu(x) else x + emb
             saved.append(x)
 
-        x, xt = self.middle(x, xt)
+        x, xt = self.middle(x, xt, products)
 
         for index, layer in enumerate(member.decoder):
-            x, before = decode(layer, x, saved.pop(), lengths.pop())
+            x, before = decode(layer, x, saved.pop(), lengths.pop(), products)
             offset = member.depth - len(member.tdecoder)
             if index >= offset:
                 layer_t = member.tdecoder[index - offset]
                 if layer_t.empty:
-                    xt, _ = decode(layer_t, before[:, :, 0], None, lengths_t.pop())
+                    xt, _ = decode(layer_t, before[:, :, 0], None, lengths_t.pop(), products)
                 else:
-                    xt, _ = decode(layer_t, xt, saved_t.pop(), lengths_t.pop())
+                    xt, _ = decode(layer_t, xt, saved_t.pop(), lengths_t.pop(), products)
 
         x = x.view(batch, self.stems, -1, bins, frames)
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
         return x, xt
 
     def constants(self) -> dict[str, Tensor]:
-        """What is kept from one pass to the next beside the weights; empty before the first pass."""
+        """What is kept from one pass to the next beside the weights."""
         return {}
 
-    def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+    def middle(self, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
         """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
         return torch.zeros_like(x), torch.zeros_like(x)
 
@@ -211,22 +237,24 @@ class TransformerCore(HybridCore):
         kept = dict(self._positions)  # another thread may be in its first pass
         return {str(key[0]): value for key, value in kept.items()} if len(kept) > 1 else {}
 
-    def middle(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+    def middle(self, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
         member = self.member
         transformer = member.crosstransformer
         if transformer is None:
             return x, xt
-        batch, _, bins, frames = x.shape
+        bins, frames = x.shape[2:]
         if member.bottom_channels:
-            x = member.channel_upsampler(x.flatten(2)).view(batch, -1, bins, frames)
-            xt = member.channel_upsampler_t(xt)
-        x, xt = self._transform(transformer, x, xt)
+            x = products.mixed(member.channel_upsampler, x.flatten(2))
+            x = x.view(*x.shape[:2], bins, frames)
+            xt = products.mixed(member.channel_upsampler_t, xt)
+        x, xt = self._transform(transformer, x, xt, products)
         if member.bottom_channels:
-            x = member.channel_downsampler(x.flatten(2)).view(batch, -1, bins, frames)
-            xt = member.channel_downsampler_t(xt)
+            x = products.mixed(member.channel_downsampler, x.flatten(2))
+            x = x.view(*x.shape[:2], bins, frames)
+            xt = products.mixed(member.channel_downsampler_t, xt)
         return x, xt
 
-    def _transform(self, transformer: Any, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+    def _transform(self, transformer: Any, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
         channels, bins, frames = x.shape[1:]
         x = transformer.norm_in(x.permute(0, 3, 2, 1).flatten(1, 2))  # (batch, frames * bins, channels)
         x = x + self._grid_positions(transformer, channels, bins, frames, x)
@@ -234,9 +262,12 @@ class TransformerCore(HybridCore):
         xt = xt + self._line_positions(transformer, channels, xt.shape[1], xt)
         for index, (layer, layer_t) in enumerate(zip(transformer.layers, transformer.layers_t, strict=True)):
             if index % 2 == transformer.classic_parity:
-                x, xt = self_attention_layer(layer, x), self_attention_layer(layer_t, xt)
+                x, xt = self_attention_layer(layer, x, products), self_attention_layer(layer_t, xt, products)
             else:
-                x, xt = cross_attention_layer(layer, x, xt), cross_attention_layer(layer_t, xt, x)
+                x, xt = (
+                    cross_attention_layer(layer, x, xt, products),
+                    cross_attention_layer(layer_t, xt, x, products),
+                )
         x = x.view(-1, frames, bins, channels).permute(0, 3, 2, 1)
         return x, xt.transpose(1, 2)
 

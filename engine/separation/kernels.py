@@ -1,129 +1,128 @@
-"""Compiled cores for a CPU: built once per network architecture and machine, by a process of its own with the lowest
-priority, and taken up between two segments when they are there. Until then, and wherever there is no compiler, the
-eager core does the work."""
+"""What is compiled for a CPU: built once per machine, by a process of its own with the lowest priority, and taken up
+between two segments when it is there. Until then, and wherever there is no compiler, the eager core does the work."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
 import platform
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from engine.separation import amx
+from engine.separation.builder import Builder, Building, cpu_flags
 from engine.separation.compiled import CompiledCore
 from engine.separation.device import threads_of_a_window
+from engine.separation.products import Products
 
-log = logging.getLogger(__name__)
-
-_FORMAT = 4  # part of every key: a change of the core's code must not find the old kernels
+_FORMAT = 5  # part of every key: a change of the core's code must not find the old kernels
 _LOOK_AGAIN_S = 2.0
-_WORTH_BUILDING_S = 30.0  # of eager work: building takes some minutes of a core
+_CORE_S = 30.0  # of eager work are worth building a core, which takes some minutes
+_PRODUCTS_S = 5.0  # and the products, which take some seconds
 
+T = TypeVar("T")
 Core = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Kernels:
-    """The compiled cores in one folder, for as many threads as a window gets. Weights are not in them: networks of one
-    architecture share a file."""
+    """What is compiled in one folder, for as many threads as a window gets. Weights are not in it: networks of one
+    architecture share a file, and all of them the products on AMX, which take the place of cores where there is any."""
 
-    def __init__(self, folder: Path, *, build_after_s: float = _WORTH_BUILDING_S) -> None:
-        """`build_after_s`: seconds of eager work on an architecture after which it is worth building (inf: only what
-        is there is used)."""
+    def __init__(self, folder: Path, *, build_after_s: float | None = None) -> None:
+        """`build_after_s`: seconds of eager work (on an architecture, if it is a core) after which it is worth
+        building (inf: only what is there is used), if not the usual ones."""
         self._folder = folder
         self.threads = threads_of_a_window()
+        self._on_amx = Building("engine.separation.build_amx", amx.library_key())
+        self.has_amx = amx.is_supported() and not (folder / f"{self._on_amx.key}.failed").exists()
         self._build_after_s = build_after_s
         self._lock = threading.Lock()
-        self._builder: subprocess.Popen[bytes] | None = None
-        self._tried: set[str] = set()
-        self._said: set[str] = set()
+        self._builder = Builder(folder)
+        self._products: Products | None = None
 
     def core_for(self, member: nn.Module, constants: dict[str, Tensor], spent_s: float) -> Core | None:
         """The compiled core with the weights of `member`, if it is built. `constants`: what the eager core keeps
         beside the weights ("grid", "line"). `spent_s`: seconds of eager work on it so far."""
-        recipe = recipe_of(member)
-        if recipe is None:
+        building = self._core(member)
+        if building is None or not constants:  # there are none before the first pass
             return None
-        key = key_of(recipe, self.threads)
-        library = self._folder / f"{key}.so"
+        return self._found(building, lambda library: CompiledCore(library, member, constants), spent_s, _CORE_S)
+
+    def products(self, spent_s: float) -> Products | None:
+        """The products on AMX, if they are built. `spent_s`: seconds of eager work so far."""
+        with self._lock:
+            if self._products is None:
+                self._products = self._found(self._on_amx, amx.AmxProducts, spent_s, _PRODUCTS_S)
+            return self._products
+
+    def build_now(self, member: nn.Module) -> str | None:
+        """What `member` would use, without waiting until it is worth it; why it cannot be had, if so."""
+        building = self._on_amx if self.has_amx else self._core(member)
+        if building is None:
+            return "nothing is compiled for such a network"
+        library = self._folder / f"{building.key}.so"
         if library.is_file():
-            try:
-                return CompiledCore(library, member, constants)
-            except (RuntimeError, KeyError, OSError, AttributeError) as error:
-                self._say(f"The compiled kernels in {library} cannot be used ({error}); eager mode it is.")
-                library.unlink(missing_ok=True)
-                library.with_suffix(".failed").touch()
-        elif spent_s >= self._build_after_s and not library.with_suffix(".failed").exists():
-            self._start_building(key, recipe)
-        return None
+            return None
+        if not self._builder.has_compiler():
+            return "there is no C++ compiler here"
+        library.with_suffix(".failed").unlink(missing_ok=True)
+        self._builder.start(building)
+        self._builder.wait()
+        failed = library.with_suffix(".failed")
+        return None if library.is_file() else failed.read_text().strip() if failed.is_file() else "it was not built"
 
     def close(self) -> None:
         """End a build that is under way."""
-        with self._lock:
-            if self._builder is not None and self._builder.poll() is None:
-                assert self._builder.stdin is not None
-                self._builder.stdin.close()  # it ends itself, and the compilers that it started
-                self._builder.wait()
+        self._builder.close()
 
-    def _start_building(self, key: str, recipe: dict[str, Any]) -> None:
-        if shutil.which(os.environ.get("CXX", "g++")) is None:
-            self._say("There is no C++ compiler here, so networks run in eager mode.")
-            return
-        with self._lock:
-            if key in self._tried or (self._builder is not None and self._builder.poll() is None):
-                return  # one at a time, and each once: a builder that was killed would be killed again
-            self._tried.add(key)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / f"{key}.log").open("wb") as output:
-                self._builder = subprocess.Popen(
-                    [sys.executable, "-m", "engine.separation.build_kernels", str(self._folder), key],
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},  # it is compiled in
-                )
-            assert self._builder.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._builder.stdin.write(json.dumps(recipe).encode() + b"\n")
-                self._builder.stdin.flush()
-        log.info("building faster kernels in the background, %s/%s", self._folder, key)
+    def _core(self, member: nn.Module) -> Building | None:
+        recipe = recipe_of(member)
+        if recipe is None:
+            return None
+        threads = {"OMP_NUM_THREADS": str(self.threads)}  # it is compiled in
+        return Building("engine.separation.build_kernels", key_of(recipe, self.threads), json.dumps(recipe), threads)
 
-    def _say(self, sentence: str) -> None:
-        if sentence not in self._said:
-            self._said.add(sentence)
-            log.info(sentence)
+    def _found(self, building: Building, load: Callable[[Path], T], spent_s: float, usual_s: float) -> T | None:
+        library = self._folder / f"{building.key}.so"
+        if library.is_file():
+            try:
+                return load(library)
+            except (RuntimeError, KeyError, OSError, AttributeError) as error:
+                self._builder.say(f"The compiled kernels in {library} cannot be used ({error}); eager mode it is.")
+                library.unlink(missing_ok=True)
+                library.with_suffix(".failed").touch()
+            return None
+        is_worth_it = spent_s >= (usual_s if self._build_after_s is None else self._build_after_s)
+        if is_worth_it and not library.with_suffix(".failed").exists():
+            self._builder.start(building)
+        return None
 
 
-class KernelSwitch:
-    """Which core a network uses now: looks for a compiled one now and then, until it has it."""
+class Switch:
+    """Which core a network uses now: looks for a faster one now and then, until it has it."""
 
-    def __init__(self, kernels: Kernels, member: nn.Module) -> None:
-        self._kernels = kernels
-        self._member = member
+    def __init__(self, find: Callable[[dict[str, Tensor], float], Core | None], threads: int | None = None) -> None:
+        """`find(constants, seconds of eager work so far)`; `threads`: of a window that it is for, if not for any."""
+        self._find = find
+        self._threads = threads
         self._lock = threading.Lock()
         self._found: Core | None = None
         self._look_at = 0.0
         self._eager_s = 0.0  # of work so far
 
     def __call__(self, constants: dict[str, Tensor]) -> Core | None:
-        if torch.get_num_threads() != self._kernels.threads:
+        if self._threads not in (None, torch.get_num_threads()):
             return None  # a window without a second one
         with self._lock:
-            if self._found is None and constants and time.monotonic() >= self._look_at:
-                self._found = self._kernels.core_for(self._member, constants, self._eager_s)
+            if self._found is None and time.monotonic() >= self._look_at:
+                self._found = self._find(constants, self._eager_s)
                 self._look_at = time.monotonic() + _LOOK_AGAIN_S
             return self._found
 
@@ -168,15 +167,7 @@ def key_of(recipe: dict[str, Any], threads: int) -> str:
         "recipe": recipe,
         "format": _FORMAT,
         "torch": torch.__version__,
-        "cpu": [platform.machine(), torch.backends.cpu.get_cpu_capability(), _cpu_flags()],
+        "cpu": [platform.machine(), torch.backends.cpu.get_cpu_capability(), cpu_flags()],
         "threads": threads,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-
-
-def _cpu_flags() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "flags")):
-                return sha256(line.encode()).hexdigest()[:12]
-    return platform.processor()

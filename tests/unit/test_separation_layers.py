@@ -11,7 +11,8 @@ from demucs import transformer as demucs_transformer
 from torch import Tensor, nn
 
 from engine.separation import layers
-from engine.separation.transformer import added, cross_attention_layer, self_attention_layer
+from engine.separation.products import added
+from engine.separation.transformer import cross_attention_layer, self_attention_layer
 from tests.signals import noise, snr_db
 from tests.tiny_models import awake
 

@@ -1,0 +1,231 @@
+"""Products on the AMX units of an x86 processor (`native`), in a fraction of the time.
+
+Convolutions and the scores of attention are made of three halves of a number, as exact as single precision; the rest of
+the transformer of two, since its errors count for less: what it makes is added to something larger. Weights are packed
+once, and kept as long as their layer."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from engine.separation import native_tasks as tasks
+from engine.separation.builder import cpu_flags
+from engine.separation.packing import PANEL, TILE, Packed, PackedBranch, pack, pack_branch, spread_matrix
+from engine.separation.products import Products, in_two_dimensions
+
+SOURCES = sorted(path for path in Path(__file__).with_name("native").glob("*") if path.suffix in {".cpp", ".h"})
+FLAGS = ("-march=native", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
+T = TypeVar("T")
+_FAR_VALUES = 1 << 19  # of a result that a cache does not hold: it is written past it
+_MOST_OF_A_HEAD = 128  # channels
+_MOST_HIDDEN = 128  # channels of a residual branch
+
+
+def is_supported() -> bool:
+    """Whether this processor has the units, and torch sees them."""
+    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+def library_key() -> str:
+    """Names the compiled library on this machine, with this torch (whose threads it uses)."""
+    parts = [torch.__version__, cpu_flags(), *FLAGS, *(source.read_text() for source in SOURCES)]
+    return "amx-" + sha256("\n".join(parts).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """Of a convolution over bins, or over frames."""
+
+    taps: int = 1
+    stride: int = 1
+    padding: int = 0
+
+    def made_of(self, size: int) -> int:
+        return (size + 2 * self.padding - self.taps) // self.stride + 1
+
+
+_ONE_TAP = _Taps()
+_NEIGHBOURS = _Taps(2, 1, 1)
+
+
+class AmxProducts(Products):
+    """May be used by several threads at once. What it has no program for is left to torch."""
+
+    def __init__(self, library: Path) -> None:
+        """Raises `OSError` and `AttributeError` for a file that is no such library, and `RuntimeError` where the system
+        does not let us use the units."""
+        self._library = ctypes.CDLL(str(library))
+        if self._library.stemify_begin():
+            raise RuntimeError("this system does not let programs use AMX")
+        self._packs: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def convolved(self, conv: Any, x: Tensor, *, activate: bool = False) -> Tensor:
+        if not _is_common(conv):
+            return super().convolved(conv, x, activate=activate)
+        return self._convolved(conv, x, tasks.GELU if activate else tasks.PLAIN)
+
+    def gated(self, conv: Any, x: Tensor) -> Tensor:
+        return self._convolved(conv, x, tasks.GLU) if _is_common(conv) else super().gated(conv, x)
+
+    def mixed(self, conv: Any, x: Tensor) -> Tensor:
+        return self._convolved(conv, x.transpose(1, 2)[:, None], tasks.PLAIN)[:, 0].transpose(1, 2)
+
+    def spread(self, conv: Any, x: Tensor, pad: int, *, activate: bool) -> Tensor:
+        weight, strides, _ = in_two_dimensions(conv)
+        over_bins = conv.weight.dim() == 4
+        step, taps = max(strides), max(weight.shape[2:])
+        if taps != 2 * step or conv.bias is None or not _is_common(conv):
+            return super().spread(conv, x, pad, activate=activate)
+        batch, bins, frames, _ = x.shape
+        width = weight.shape[1]
+        packed = self._kept(
+            conv, "spread", lambda: pack(spread_matrix(weight.flatten(2), step), conv.bias.repeat(step), width)
+        )
+        ending = tasks.GELU if activate else tasks.PLAIN
+        # Between each two neighbours, and before the first and after the last, lie `step` places of the result.
+        if over_bins:
+            out = x.new_empty(batch, step * (bins + 1), frames, width)
+            where = tasks.Where((step * frames * width, width), apart=frames * width)
+            self._run_each(packed, x, out, ending, _NEIGHBOURS, _ONE_TAP, where)
+            return out[:, pad : out.shape[1] - pad]
+        out = x.new_empty(batch, 1, step * (frames + 1), width)
+        self._run_each(packed, x, out, ending, _ONE_TAP, _NEIGHBOURS, tasks.Where((0, step * width), apart=width))
+        return out[:, :, pad : out.shape[2] - pad]
+
+    def add_branch(self, branch: Any, x: Tensor) -> None:
+        narrow, norm, act, _, wide_norm, _, _ = branch
+        hidden = narrow.out_channels
+        if type(act) is not nn.GELU or act.approximate != "none" or hidden > _MOST_HIDDEN:
+            return super().add_branch(branch, x)
+        assert x.is_contiguous()  # it is written to
+        packed: PackedBranch = self._kept(branch, "branch", lambda: pack_branch(branch))
+        task = tasks.Branch(
+            x.data_ptr(), *x.shape, narrow.kernel_size[0], narrow.dilation[0], hidden, packed.narrow.weight.data_ptr(),
+            *(part.data_ptr() for part in packed.hidden), norm.eps, wide_norm.eps, packed.wide.weight.data_ptr(),
+            *(part.data_ptr() for part in packed.moments),
+        )  # fmt: skip
+        self._library.stemify_add_branch(ctypes.byref(task))
+        return None
+
+    def add_attention(
+        self, x: Tensor, scale: Any, attention: nn.MultiheadAttention, asks: Tensor, answers: Tensor
+    ) -> Tensor:
+        channels, heads = attention.embed_dim, attention.num_heads
+        of_head = channels // heads
+        if of_head % TILE or of_head > _MOST_OF_A_HEAD:
+            return super().add_attention(x, scale, attention, asks, answers)
+        weight, bias, last = attention.in_proj_weight, attention.in_proj_bias, attention.out_proj
+        query = self._kept(attention, "query", lambda: pack(weight[:channels].T, bias[:channels]))
+        rest = self._kept(attention, "rest", lambda: pack(weight[channels:].T, bias[channels:]))
+        queries, others = self._multiplied(query, asks), self._multiplied(rest, answers)
+        mixed = torch.empty_like(queries)
+        for one, other, into in zip(queries, others, mixed, strict=True):
+            task = tasks.Attention(
+                one.data_ptr(), other.data_ptr(), other[:, channels:].data_ptr(), len(one), len(other), heads, of_head,
+                channels, 2 * channels, into.data_ptr(), channels,
+            )  # fmt: skip
+            self._library.stemify_attend(ctypes.byref(task))
+        packed = self._kept(last, "plain", lambda: pack(last.weight.T, last.bias, halves=2))
+        return self._multiplied(packed, mixed, tasks.ADD, old=x.contiguous(), scale=_scale(scale, channels))
+
+    def add_feed_forward(self, x: Tensor, scale: Any, layer: Any, normed: Tensor) -> Tensor:
+        first, second = layer.linear1, layer.linear2
+        if layer.activation is not F.gelu:
+            return super().add_feed_forward(x, scale, layer, normed)
+        missing = -first.out_features % PANEL  # of the hidden numbers: the first product makes zeros of them
+        inner = self._kept(first, "plain", lambda: pack(first.weight.T, first.bias, halves=2))
+        outer = self._kept(
+            second, "plain", lambda: pack(F.pad(second.weight.T, (0, 0, 0, missing)), second.bias, halves=2)
+        )
+        normed, old, channels = normed.contiguous(), x.contiguous(), x.shape[-1]
+        out, scales = torch.empty_like(old), _scale(scale, channels)
+        task = tasks.FeedForward(
+            normed.data_ptr(), normed.numel() // channels, channels, PANEL * inner.panels, inner.weight.data_ptr(),
+            inner.bias.data_ptr(), outer.weight.data_ptr(), outer.bias.data_ptr(), out.data_ptr(), scales.data_ptr(),
+            old.data_ptr(),
+        )  # fmt: skip
+        self._library.stemify_feed_forward(ctypes.byref(task))
+        return out
+
+    def _convolved(self, conv: Any, x: Tensor, ending: int) -> Tensor:
+        weight, strides, paddings = in_two_dimensions(conv)
+        bins, frames = (_Taps(*sizes) for sizes in zip(weight.shape[2:], strides, paddings, strict=True))
+        is_gated = ending == tasks.GLU
+        packed = self._kept(
+            conv,
+            "gated" if is_gated else "plain",
+            lambda: pack(weight.permute(3, 2, 1, 0).flatten(0, 2), conv.bias, gated=is_gated),
+        )
+        made = (bins.made_of(x.shape[1]), frames.made_of(x.shape[2]))
+        out = x.new_empty(len(x), *made, packed.columns)
+        where = tasks.Where((made[1] * packed.columns, packed.columns))
+        self._run_each(packed, x, out, ending, bins, frames, where)
+        return out
+
+    def _multiplied(
+        self,
+        packed: Packed,
+        x: Tensor,
+        ending: int = tasks.PLAIN,
+        *,
+        old: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """(…, n) → (…, columns of the matrix); with `old` what is added to it."""
+        out = x.new_empty(*x.shape[:-1], packed.columns)
+        rows = x.flatten(0, -2).contiguous()
+        self._run(
+            packed, rows[None], out, ending, _ONE_TAP, _ONE_TAP, tasks.Where((0, packed.columns), old=old, scale=scale)
+        )
+        return out
+
+    def _run_each(
+        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: tasks.Where
+    ) -> None:
+        for one, into in zip(x.contiguous(), out, strict=True):
+            self._run(packed, one, into, ending, bins, frames, where)
+
+    def _run(
+        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: tasks.Where
+    ) -> None:
+        """x: (bins, frames, channels)."""
+        channels = x.shape[2]
+        offsets = packed.group * where.apart + packed.within
+        task = tasks.Convolution(
+            x.data_ptr(), *x.shape, x.shape[1] * channels, channels, bins.taps, bins.stride, bins.padding, frames.taps,
+            frames.stride, frames.padding, bins.made_of(x.shape[0]), frames.made_of(x.shape[1]),
+            packed.weight.data_ptr(), packed.bias.data_ptr(), packed.halves, packed.panels, ending,
+            out.numel() > _FAR_VALUES, out.data_ptr(), *where.pitches, offsets.data_ptr(), packed.widths.data_ptr(),
+            *(None if values is None else values.data_ptr() for values in (where.scale, where.old)),
+        )  # fmt: skip
+        self._library.stemify_convolve(ctypes.byref(task))
+
+    def _kept(self, layer: nn.Module, part: str, make: Callable[[], T]) -> T:
+        with self._lock:
+            packs = self._packs.setdefault(layer, {})
+            if part not in packs:
+                packs[part] = make()
+            found: T = packs[part]
+            return found
+
+
+def _is_common(conv: Any) -> bool:
+    return conv.groups == 1 and all(by == 1 for by in conv.dilation)
+
+
+def _scale(scale: Any, channels: int) -> Tensor:
+    """One for every column of every panel."""
+    values = torch.ones(channels) if isinstance(scale, nn.Identity) else scale.scale
+    return F.pad(values, (0, -channels % PANEL))

@@ -1,0 +1,19 @@
+// What a process has to do before it uses the tiles.
+
+#include "tiles.h"
+
+#if defined(__AMX_BF16__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+thread_local Scratch scratch;
+
+extern "C" int stemify_begin() {
+#if defined(__AMX_BF16__)
+  const int ask = 0x1023, tiles = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA: the kernel wants to be asked
+  return (int)syscall(SYS_arch_prctl, ask, tiles);
+#else
+  return 0;
+#endif
+}

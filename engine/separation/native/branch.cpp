@@ -1,0 +1,242 @@
+// What a residual branch of Demucs adds to every row of (rows, frames, channels): a narrow convolution over the frames,
+// norm, GELU, a convolution of width one, norm, gate and scale. The norms are of a row.
+//
+// The wide half is never normed after the fact: its mean and variance follow from those of the hidden numbers, which
+// are an eighth of the channels or less, so that the norm and the scale are part of the product (see `branches.py`).
+
+#include <cmath>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "tiles.h"
+
+struct Branch {
+  float* x;  // written to
+  int64_t rows, frames, channels, taps, dilation, hidden;
+  const Half* narrow;                        // packed: of every tap the channels, filled up to whole steps
+  const float *narrow_bias, *gain, *offset;  // of every hidden number, filled up with zeros to whole vectors
+  double narrow_eps, wide_eps;
+  const Half* wide;       // packed, gated: hidden numbers and three more, as `columns` says
+  const double* gram;     // of the wide weights: (hidden, hidden)
+  const double* centred;  // the same of weights and bias less their means: (hidden + 1, hidden + 1)
+  const double* means;    // of weights and bias over the channels: (hidden + 1)
+};
+
+namespace {
+
+const int64_t kBlock = 256;  // frames
+const int64_t kMostVectors = 8;
+const int64_t kChains = 8;  // sums that do not wait for one another
+
+thread_local Scratch hidden_scratch;
+
+struct Row {
+  const Branch& o;
+  float* x;
+  int64_t vectors, pitch, blocks;  // of hidden numbers; of their memory; of frames
+  float* hidden;
+
+  Row(const Branch& branch, int64_t row)
+      : o(branch),
+        x(branch.x + row * branch.frames * branch.channels),
+        vectors(ceiling(branch.hidden, 16)),
+        pitch(vectors * 16),
+        blocks(ceiling(branch.frames, kBlock)),
+        hidden((float*)hidden_scratch.bytes(branch.frames * pitch * sizeof(float))) {}
+
+  int64_t frames_of(int64_t block) const { return least(o.frames - block * kBlock, kBlock); }
+  float* hidden_of(int64_t block) const { return hidden + block * kBlock * pitch; }
+
+  // The narrow convolution; what its results sum up to.
+  double narrow(int64_t block) const {
+    Tiles tiles;
+    const int64_t reach = o.taps / 2 * o.dilation, frames = frames_of(block), steps = steps_of(o.channels),
+                  wide = pitch_of(o.channels);
+    const int64_t held = kBlock + 2 * reach + kRows;
+    float* c = (float*)scratch.bytes(kRows * kColumns * sizeof(float) + Halves<3>::bytes(held, wide));
+    const Halves<3> rows(c + kRows * kColumns, held, wide);
+    const int64_t begin = block * kBlock - reach, end = begin + frames + 2 * reach;  // zeros beyond the song
+    const int64_t first = begin < 0 ? 0 : begin, last = least(end, o.frames);
+    for (int64_t f = begin; f < first; f++) rows.from(f - begin, 0).clear(steps * kStep);
+    for (int64_t f = last; f < end; f++) rows.from(f - begin, 0).clear(steps * kStep);
+    split_rows(x + first * o.channels, o.channels, last - first, o.channels, rows.from(first - begin, 0));
+    float* to = hidden_of(block);
+    Vector sum{};
+    for (int64_t f = 0; f < frames; f += kRows)
+      for (int64_t p = 0; p < ceiling(o.hidden, kColumns); p++) {
+        for (int64_t t = 0; t < o.taps; t++)
+          multiply(rows.from(f + t * o.dilation, 0), o.narrow + (p * o.taps + t) * steps * 3 * kPlane, steps, c, t > 0,
+                   Ahead{}, [] {});
+        for (int64_t v = 2 * p; v < least(2 * p + 2, vectors); v++) {
+          const Vector bias = load(o.narrow_bias + 16 * v);
+          for (int64_t r = 0; r < least(frames - f, kRows); r++) {
+            const Vector made = load(c + r * kColumns + 16 * (v - 2 * p)) + bias;
+            store(to + (f + r) * pitch + 16 * v, made);
+            sum += made;
+          }
+        }
+      }
+    return sum_of(sum);
+  }
+
+  double deviation(int64_t block, double mean) const {
+    Vector sums[kChains]{};
+    for (int64_t v = 0; v < vectors; v++) {
+      const Vector less = within(v, (float)mean);
+      const float* from = hidden_of(block) + 16 * v;
+      const int64_t frames = frames_of(block), even = frames / kChains * kChains;
+      for (int64_t f = 0; f < even; f += kChains, from += kChains * pitch)
+        for (int64_t i = 0; i < kChains; i++) {
+          const Vector apart = load(from + i * pitch) - less;
+          sums[i] += apart * apart;
+        }
+      for (int64_t f = even; f < frames; f++, from += pitch) {
+        const Vector apart = load(from) - less;
+        sums[0] += apart * apart;
+      }
+    }
+    Vector sum{};
+    for (const Vector part : sums) sum += part;
+    return sum_of(sum);
+  }
+
+  // Norm and GELU; what the results sum up to, each for itself.
+  void activate(int64_t block, double mean, double factor, float* sums) const {
+    for (int64_t v = 0; v < vectors; v++) {
+      const Vector gain = load(o.gain + 16 * v) * (float)factor, offset = load(o.offset + 16 * v) - gain * (float)mean;
+      float* at = hidden_of(block) + 16 * v;
+      Vector sum{};
+      for (int64_t f = 0; f < frames_of(block); f++, at += pitch) {
+        const Vector made = gelu(load(at) * gain + offset);
+        store(at, made);
+        sum += made;
+      }
+      store(sums + 16 * v, sum);
+    }
+  }
+
+  // Sums of the products of each two of the numbers less their means: (hidden, hidden filled up).
+  void covary(int64_t block, const float* means, float* sums) const {
+    for (int64_t v = 0; v < vectors; v++)
+      for (int64_t i = 0; i < pitch; i += kChains) {
+        Vector sum[kChains]{};
+        const Vector less = load(means + 16 * v);
+        const float* from = hidden_of(block);
+        for (int64_t f = 0; f < frames_of(block); f++, from += pitch) {
+          const Vector apart = load(from + 16 * v) - less;
+          for (int64_t j = 0; j < kChains; j++) sum[j] += (from[i + j] - means[i + j]) * apart;
+        }
+        for (int64_t j = 0; j < kChains && i + j < o.hidden; j++) store(sums + (i + j) * pitch + 16 * v, sum[j]);
+      }
+  }
+
+  // The wide product, gated, onto the row.
+  void widen(int64_t block, double mean, double factor) const {
+    Tiles tiles;
+    const int64_t frames = frames_of(block), steps = steps_of(o.hidden + 3), wide = pitch_of(o.hidden + 3);
+    float* c = (float*)scratch.bytes(kBlock * kColumns * sizeof(float) + Halves<3>::bytes(kBlock, wide));
+    const Halves<3> rows(c + kBlock * kColumns, kBlock, wide);
+    alignas(64) float rest[16 * (kMostVectors + 2)] = {};
+    rest[o.hidden] = (float)factor;
+    rest[o.hidden + 1] = (float)(mean * factor);
+    rest[o.hidden + 2] = 1;
+    const float* from = hidden_of(block);
+    for (int64_t f = 0; f < frames; f++, from += pitch)
+      for (int64_t s = 0; s < steps; s++) {
+        Vector columns[2];
+        for (int64_t i = 0; i < 2; i++) {
+          const int64_t v = 2 * s + i;
+          columns[i] = load(rest + 16 * v);
+          if (v < vectors) columns[i] += load(from + 16 * v) * (float)factor;
+        }
+        split(columns[0], columns[1], rows.from(f, s * kStep));
+      }
+    for (int64_t p = 0; p < ceiling(o.channels, 16); p++) {
+      multiply_rows(rows, frames, o.wide + p * steps * 3 * kPlane, steps, c, [] {});
+      float* to = x + block * kBlock * o.channels + 16 * p;
+      const int64_t width = o.channels - 16 * p;
+      for (int64_t f = 0; f < frames; f++, to += o.channels) {
+        const Vector made = load(c + f * kColumns) * sigmoid(load(c + f * kColumns + 16));
+        store_some(to, load_some(to, width) + made, width);
+      }
+    }
+  }
+
+ private:
+  // A number for every hidden number, and zero for what they are filled up with.
+  Vector within(int64_t vector, float number) const {
+    Vector v{};
+    for (int i = 0; i < 16; i++)
+      if (16 * vector + i < o.hidden) v[i] = number;
+    return v;
+  }
+};
+
+int threads() {
+#if defined(_OPENMP)
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+// `together`: all threads work on the row.
+void add(const Branch& o, int64_t number, bool together) {
+  const Row row(o, number);
+  const int64_t blocks = row.blocks, pitch = row.pitch, hidden = o.hidden;
+  std::vector<double> parts(blocks);
+  const auto summed = [&] {
+    double sum = 0;  // always in the same order
+    for (const double part : parts) sum += part;
+    return sum;
+  };
+#pragma omp parallel for schedule(static) if (together)
+  for (int64_t b = 0; b < blocks; b++) parts[b] = row.narrow(b);
+  const double mean = summed() / (o.frames * hidden);
+#pragma omp parallel for schedule(static) if (together)
+  for (int64_t b = 0; b < blocks; b++) parts[b] = row.deviation(b, mean);
+  const double factor = 1 / std::sqrt(summed() / (o.frames * hidden) + o.narrow_eps);
+
+  std::vector<float> sums(blocks * pitch), means(pitch), products(blocks * hidden * pitch);
+  std::vector<double> given(hidden + 1, 1.0);
+#pragma omp parallel for schedule(static) if (together)
+  for (int64_t b = 0; b < blocks; b++) row.activate(b, mean, factor, &sums[b * pitch]);
+  for (int64_t i = 0; i < hidden; i++) {
+    double sum = 0;
+    for (int64_t b = 0; b < blocks; b++) sum += sums[b * pitch + i];
+    given[i] = sum / o.frames;
+    means[i] = (float)given[i];
+  }
+#pragma omp parallel for schedule(static) if (together)
+  for (int64_t b = 0; b < blocks; b++) row.covary(b, means.data(), &products[b * hidden * pitch]);
+
+  double within = 0, between = 0, wide_mean = 0;  // variance in the channels, and of their means
+  for (int64_t i = 0; i < hidden; i++)
+    for (int64_t j = 0; j < hidden; j++) {
+      double sum = 0;
+      for (int64_t b = 0; b < blocks; b++) sum += products[(b * hidden + i) * pitch + j];
+      within += sum * o.gram[i * hidden + j];
+    }
+  for (int64_t i = 0; i <= hidden; i++) {
+    wide_mean += o.means[i] * given[i];
+    for (int64_t j = 0; j <= hidden; j++) between += given[i] * given[j] * o.centred[i * (hidden + 1) + j];
+  }
+  const double variance = (within / o.frames + between) / (2 * o.channels),
+               wide_factor = 1 / std::sqrt(variance + o.wide_eps);
+#pragma omp parallel for schedule(static) if (together)
+  for (int64_t b = 0; b < blocks; b++) row.widen(b, wide_mean, wide_factor);
+}
+
+}  // namespace
+
+extern "C" void stemify_add_branch(const Branch* o) {
+  if (o->rows < threads()) {  // few long ones; a loop that is parallel within another would start its threads anew
+    for (int64_t row = 0; row < o->rows; row++) add(*o, row, true);
+    return;
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < o->rows; row++) add(*o, row, false);
+}

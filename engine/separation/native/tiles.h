@@ -1,0 +1,170 @@
+// Products of single-precision matrices from the AMX units of an x86 processor, which multiply bfloat16.
+//
+// Numbers are sums of two halves, and a product is three: high * high + high * low + low * high; or sums of three, and
+// a product is six. What is left out is smaller than 2^-16 of a factor, or 2^-24, as in single precision; sums are
+// single precision. Three take a fifth of the time that AVX-512 takes for the whole numbers. Without AMX the same
+// products are made one by one, which is slow, and good enough to test what is around them.
+//
+// A packed matrix lies in panels of 32 columns; a panel in steps of 32 rows; a step in a plane for each half of the
+// numbers; a plane in two tiles of 16 columns; a tile in 16 pairs of rows, the two of a pair side by side.
+
+#pragma once
+
+#include <cstdlib>
+
+#include "halves.h"
+
+#if defined(__AMX_BF16__)
+#include <immintrin.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+static const int64_t kRows = 32;          // that are multiplied at once: two tiles
+static const int64_t kColumns = 32;       // of a panel: two tiles
+static const int64_t kTile = 512;         // halves of a tile
+static const int64_t kPlane = 2 * kTile;  // of a step
+static const int64_t kDeep = 8;           // steps of a panel that fit the first cache
+
+struct Ahead {  // of what is needed next, a part with every step
+  const Half* at = nullptr;
+  int64_t lines = 0;  // of a step
+};
+
+// c (32 rows of 32), or what is in it already, = rows * some steps of a panel. After every step `meanwhile` is called:
+// the vector units have some time while the tiles are multiplied.
+#if defined(__AMX_BF16__)
+struct Tiles {  // as long as a thread uses them
+  Tiles() {
+    alignas(64) uint8_t shape[64] = {1};
+    for (int tile = 0; tile < 8; tile++) {
+      shape[16 + 2 * tile] = 64;
+      shape[48 + tile] = 16;
+    }
+    asm volatile("ldtilecfg %0" ::"m"(shape));  // GCC's own intrinsic says that it reads eight bytes
+  }
+  ~Tiles() { _tile_release(); }
+};
+
+template <int N, class Meanwhile>
+static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead ahead,
+                            Meanwhile meanwhile) {
+  const int64_t row = a.pitch * sizeof(Half), line = kColumns * sizeof(float);
+  const Half* rows = a.at;
+  const auto load_rows = [&](int plane) {
+    _tile_loadd(4, rows + plane * a.apart, row);
+    _tile_loadd(5, rows + plane * a.apart + 16 * a.pitch, row);
+  };
+  const auto load_columns = [&](int plane) {
+    _tile_loadd(6, b + plane * kPlane, 64);
+    _tile_loadd(7, b + plane * kPlane + kTile, 64);
+  };
+  const auto add_products = [] {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  };
+  asm volatile("" ::: "memory");  // nor do GCC's loads say that they read memory
+  if (more) {
+    _tile_loadd(0, c, line);
+    _tile_loadd(1, c + 16, line);
+    _tile_loadd(2, c + 16 * kColumns, line);
+    _tile_loadd(3, c + 16 * kColumns + 16, line);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t s = 0; s < steps; s++, b += N * kPlane, rows += kStep) {
+    for (int64_t i = 0; i < ahead.lines; i++)
+      _mm_prefetch((const char*)(ahead.at + s * N * kPlane + i * 32), _MM_HINT_T1);
+    load_rows(0);
+    if constexpr (N == 3) {
+      load_columns(2);
+      add_products();
+    }
+    load_columns(1);
+    add_products();
+    load_columns(0);
+    add_products();
+    load_rows(1);
+    add_products();
+    if constexpr (N == 3) {
+      load_columns(1);
+      add_products();
+      load_rows(2);
+      load_columns(0);
+      add_products();
+    }
+    meanwhile();
+  }
+  _tile_stored(0, c, line);
+  _tile_stored(1, c + 16, line);
+  _tile_stored(2, c + 16 * kColumns, line);
+  _tile_stored(3, c + 16 * kColumns + 16, line);
+}
+#else
+struct Tiles {
+  Tiles() {}
+};
+
+template <int N, class Meanwhile>
+static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead,
+                            Meanwhile meanwhile) {
+  if (!more) memset(c, 0, kRows * kColumns * sizeof(float));
+  for (int64_t s = 0; s < steps; s++, b += N * kPlane) {
+    for (int64_t r = 0; r < kRows; r++)
+      for (int64_t k = 0; k < kStep; k++)
+        for (int64_t n = 0; n < kColumns; n++)
+          for (int i = 0; i < N; i++)
+            for (int j = 0; i + j < N; j++) {
+              const Half left = a.at[i * a.apart + r * a.pitch + s * kStep + k];
+              const Half right = b[j * kPlane + n / 16 * kTile + k / 2 * 32 + n % 16 * 2 + k % 2];
+              c[r * kColumns + n] += widened(left) * widened(right);
+            }
+    meanwhile();
+  }
+}
+#endif
+
+// Rows * a whole panel; what follows the panel in memory is fetched ahead.
+template <int N, class Meanwhile>
+static inline void multiply_rows(const Halves<N>& a, int64_t rows, const Half* panel, int64_t steps, float* c,
+                                 Meanwhile meanwhile) {
+  const int64_t lines = ceiling(N * kPlane / 32, ceiling(rows, kRows));
+  for (int64_t s = 0; s < steps; s += kDeep) {
+    const int64_t some = least(steps - s, kDeep);
+    for (int64_t r = 0; r < rows; r += kRows) {
+      const Ahead ahead{panel + (s + some) * N * kPlane + r / kRows * lines * 32, lines};
+      multiply(a.from(r, s * kStep), panel + s * N * kPlane, some, c + r * kColumns, s > 0, ahead, meanwhile);
+    }
+  }
+}
+
+// Memory of a thread, kept from one call to the next.
+class Scratch {
+ public:
+  void* bytes(size_t want) {
+    if (want > held_) {
+      free(at_);
+      held_ = (want + kPage - 1) / kPage * kPage;
+      at_ = aligned_alloc(kPage, held_);
+      if (at_ == nullptr) abort();
+#if defined(MADV_HUGEPAGE)
+      madvise(at_, held_, MADV_HUGEPAGE);
+#endif
+    }
+    return at_;
+  }
+  ~Scratch() { free(at_); }
+
+ private:
+  static const size_t kPage = 1 << 21;
+  void* at_ = nullptr;
+  size_t held_ = 0;
+};
+
+extern thread_local Scratch scratch;

@@ -1,0 +1,237 @@
+"""The products on AMX against torch's: as they are where there is AMX, and everywhere with tiles that are worked out
+one by one."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+import sys
+import tomllib
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from demucs import hdemucs
+from demucs import transformer as demucs_transformer
+from demucs.demucs import DConv
+from torch import Tensor, nn
+
+from engine.separation import amx, layers
+from engine.separation import kernels as kernels_module
+from engine.separation.build_amx import check, compile_library
+from engine.separation.forward import forward_of
+from engine.separation.kernels import Kernels
+from engine.separation.products import TORCH
+from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from tests.signals import noise, snr_db
+from tests.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
+
+FAITHFUL_DB = 100
+HEncLayer: Any = hdemucs.HEncLayer
+HDecLayer: Any = hdemucs.HDecLayer
+transformer: Any = demucs_transformer
+BRANCHES = {"depth": 2, "compress": 4, "init": 0.3}
+
+
+@pytest.fixture(scope="module", params=["one by one", "AMX"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("no compiler here")
+    if request.param == "AMX" and not amx.is_supported():
+        pytest.skip("no AMX here")
+    library: Path = tmp_path_factory.mktemp("amx") / "amx.so"
+    compile_library(library, amx.FLAGS if request.param == "AMX" else ())
+    return library
+
+
+@pytest.fixture
+def products(library: Path) -> amx.AmxProducts:
+    return amx.AmxProducts(library)
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def trained(layer: nn.Module) -> Any:
+    """`layer` with norms and scales that are not those of the first step of a training."""
+    torch.manual_seed(5)
+    for parameter in layer.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return awake(layer).eval()
+
+
+def test_every_kind_of_product_is_faithful(products: amx.AmxProducts) -> None:
+    check(products)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 32, 40), (2, 6, 8, 1), (1, 48, 16, 300), (1, 6, 4001), (2, 6, 4)])
+def test_an_encoder_layer_gives_what_demucs_gives(products: amx.AmxProducts, shape: tuple[int, ...]) -> None:
+    layer = trained(HEncLayer(shape[1], 24, freq=len(shape) == 4, norm=False, dconv_kw=BRANCHES))
+    assert snr_db(layer(noise(*shape)), layers.encode(layer, noise(*shape), None, products)) > FAITHFUL_DB
+
+
+@pytest.mark.parametrize("build", [{}, {"last": True}, {"context": 0}, {"rewrite": False}])
+@pytest.mark.parametrize("shape", [(1, 16, 8, 40), (2, 24, 8, 3), (1, 96, 3, 270), (1, 16, 999), (2, 40, 2)])
+def test_a_decoder_layer_gives_what_demucs_gives(
+    products: amx.AmxProducts, shape: tuple[int, ...], build: dict[str, Any]
+) -> None:
+    is_freq = len(shape) == 4
+    layer = trained(HDecLayer(shape[1], 6, freq=is_freq, norm=False, context_freq=True, dconv_kw=BRANCHES, **build))
+    length = shape[-1] if is_freq else 4 * shape[-1] - 3
+    expected = layer(noise(*shape), 0.5 * noise(*shape), length)
+    found = layers.decode(layer, noise(*shape), 0.5 * noise(*shape), length, products)
+    for wanted, got in zip(expected, found, strict=True):
+        assert wanted.shape == got.shape
+        assert snr_db(wanted, got) > FAITHFUL_DB
+
+
+def test_the_time_branch_is_taken_in_where_it_joins_the_bins(products: amx.AmxProducts) -> None:
+    layer = trained(HEncLayer(6, 16, kernel_size=4, stride=4, pad=False, norm=False, dconv_kw=BRANCHES))
+    x, joining = noise(1, 6, 4, 40), noise(1, 16, 40)
+    assert snr_db(layer(x, joining), layers.encode(layer, x, joining, products)) > FAITHFUL_DB
+
+
+@pytest.mark.parametrize(
+    ("channels", "heads", "hidden"), [(128, 2, 512), (48, 3, 100), (80, 5, 64), (24, 2, 96), (512, 2, 64)]
+)
+@pytest.mark.parametrize(("batch", "length"), [(2, 41), (1, 700)])
+def test_a_layer_of_the_transformer_gives_what_demucs_gives(
+    products: amx.AmxProducts, channels: int, heads: int, hidden: int, batch: int, length: int
+) -> None:
+    build = {"norm_first": True, "group_norm": True, "norm_out": True, "layer_scale": True, "batch_first": True}
+    own = trained(transformer.MyTransformerEncoderLayer(channels, heads, hidden, **build))
+    crossing = trained(transformer.CrossTransformerEncoderLayer(channels, heads, hidden, **build))
+    x, other = noise(batch, length, channels), noise(batch, length // 2, channels)
+    assert snr_db(own(x), self_attention_layer(own, x, products)) > FAITHFUL_DB
+    assert snr_db(crossing(x, other), cross_attention_layer(crossing, x, other, products)) > FAITHFUL_DB
+    assert torch.equal(x, noise(batch, length, channels))
+    assert torch.equal(other, noise(batch, length // 2, channels))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sharp_attention_is_as_sharp_whatever_comes_first(products: amx.AmxProducts, order: int) -> None:
+    """Scores that rise by hundreds from the first keys to the last, or fall."""
+    attention = trained(nn.MultiheadAttention(64, 2, batch_first=True))
+    asks = 3 + noise(1, 70, 64)
+    answers = order * torch.linspace(-20, 20, 600)[None, :, None] + noise(1, 600, 64)
+    same = nn.Identity()
+    expected = TORCH.add_attention(asks, same, attention, asks, answers)
+    assert snr_db(expected, products.add_attention(asks, same, attention, asks, answers)) > FAITHFUL_DB
+
+
+def test_gates_and_activations_bear_any_number(products: amx.AmxProducts) -> None:
+    conv = nn.Conv1d(1, 2, 1)
+    conv.weight.fill_(1)
+    assert conv.bias is not None
+    conv.bias.zero_()
+    x = torch.tensor([-1e30, -1e4, -90.0, -1.0, 0.0, 1.0, 90.0, 1e4, 1e15])[None, None, :, None]
+    for found, expected in (
+        (products.gated(conv, x), TORCH.gated(conv, x)),
+        (products.convolved(conv, x, activate=True), TORCH.convolved(conv, x, activate=True)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_no_number_stays_in_its_own_pass(products: amx.AmxProducts) -> None:
+    conv, x = trained(nn.Conv1d(24, 8, 3, padding=1)), noise(1, 1, 500, 24)
+    expected = products.convolved(conv, x)
+    products.convolved(conv, torch.full_like(x, torch.nan))  # in the memory that is used again
+    products.convolved(conv, torch.full_like(x[:, :, :499], torch.inf))
+    assert torch.equal(products.convolved(conv, x), expected)
+
+
+def test_the_number_of_threads_changes_no_bit(products: amx.AmxProducts) -> None:
+    layer: Any = trained(nn.TransformerEncoderLayer(64, 2, 256, activation=nn.functional.gelu, batch_first=True))
+    conv, x, image = trained(nn.Conv2d(8, 16, 3, padding=1)), noise(1, 600, 64), noise(1, 5, 300, 8)
+    (branch,) = trained(DConv(48, depth=1)).layers
+    found: list[list[Tensor]] = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            attended = products.add_attention(x, nn.Identity(), layer.self_attn, x, x)
+            fed = products.add_feed_forward(x, nn.Identity(), layer, x)
+            spread_out, in_one = noise(3, 700, 48), noise(1, 2100, 48)
+            for rows in (spread_out, in_one):
+                products.add_branch(branch, rows)
+            found.append([attended, fed, products.gated(conv, image), spread_out, in_one])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *found))
+
+
+def test_what_is_packed_goes_with_its_layer(products: amx.AmxProducts) -> None:
+    conv = trained(nn.Conv1d(8, 8, 1))
+    products.convolved(conv, noise(1, 1, 10, 8))
+    packed = weakref.ref(next(iter(products._packs[conv].values())))
+    del conv
+    gc.collect()
+    assert packed() is None
+
+
+@pytest.mark.parametrize("network", [tiny_htdemucs(segment=1), tiny_hdemucs(segment=1)])
+def test_a_network_takes_them_up_between_two_passes(
+    network: nn.Module, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels_module, "_LOOK_AGAIN_S", 0.0)
+    kernels = Kernels(tmp_path, build_after_s=float("inf"))
+    kernels.has_amx = True
+    forward, windows = forward_of(awake(network), kernels), 0.1 * noise(1, 2, 44100)
+    before = forward(windows)
+    shutil.copy(library, tmp_path / f"{amx.library_key()}.so")
+    after = forward(windows)
+    assert not torch.equal(before, after)
+    assert snr_db(before, after) > FAITHFUL_DB
+
+
+def test_a_compiler_that_cannot_leaves_the_reason_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = tmp_path / "c++"
+    refusing.write_text("#!/bin/sh\necho 'what is -mamx-tile?' >&2; exit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("CXX", str(refusing))
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    command = [sys.executable, "-m", "engine.separation.build_amx", str(folder), "key"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as builder:
+        assert builder.stdin is not None
+        builder.stdin.write(b"\n")
+        builder.stdin.flush()
+        assert builder.wait(90) != 0
+    assert [path.name for path in folder.iterdir()] == ["key.failed"]
+    assert "what is -mamx-tile?" in (folder / "key.failed").read_text()
+
+
+def test_every_source_is_in_the_package() -> None:
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["engine.separation"]
+    folder = Path(amx.__file__).parent
+    packed = {path for pattern in patterns for path in folder.glob(pattern)}
+    assert amx.SOURCES
+    assert packed.issuperset(amx.SOURCES)
+
+
+def test_where_they_could_not_be_built_there_is_a_compiled_core_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amx, "is_supported", lambda: True)
+    assert Kernels(tmp_path).has_amx
+    (tmp_path / f"{amx.library_key()}.failed").touch()
+    assert not Kernels(tmp_path).has_amx
+
+
+def test_they_are_built_where_there_is_amx(tmp_path: Path) -> None:
+    kernels = Kernels(tmp_path)
+    if not kernels.has_amx or shutil.which("g++") is None:
+        pytest.skip("no AMX, or no compiler")
+    assert kernels.build_now(tiny_htdemucs()) is None
+    assert isinstance(kernels.products(0.0), amx.AmxProducts)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".log", ".so"]
