@@ -28,6 +28,7 @@ SOURCES = sorted(path for path in Path(__file__).with_name("native").glob("*") i
 FLAGS = ("-march=native", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
 T = TypeVar("T")
 _FAR_VALUES = 1 << 19  # of a result that a cache does not hold: it is written past it
+_LEAST_CHANNELS = 32  # of the first layer; with 16 (`mini`) torch is faster
 _MOST_OF_A_HEAD = 128  # channels
 _MOST_HIDDEN = 128  # channels of a residual branch
 
@@ -35,6 +36,12 @@ _MOST_HIDDEN = 128  # channels of a residual branch
 def is_supported() -> bool:
     """Whether this processor has the units, and torch sees them."""
     return bool(torch.cpu._is_amx_tile_supported() and torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+def suits(member: Any) -> bool:
+    """Whether a network has something of it: with fewer channels than this most of a tile is empty."""
+    wide = member.encoder[0].conv.out_channels >= _LEAST_CHANNELS
+    return wide and all(weight.dtype is torch.float32 for weight in member.parameters())
 
 
 def library_key() -> str:

@@ -20,7 +20,7 @@ from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding,
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation import layers
+from engine.separation import amx, layers
 from engine.separation.device import is_eager_on_cpu
 from engine.separation.kernels import Core, Kernels, Switch
 from engine.separation.products import TORCH, Products
@@ -57,7 +57,7 @@ def _switch(core: HybridCore, kernels: Kernels | None, *, fixed: bool) -> Switch
     """`fixed`: whether the network always works on windows of one length, which a compiled core needs."""
     if kernels is None:
         return None
-    if kernels.has_amx and all(weight.dtype is torch.float32 for weight in core.parameters()):
+    if kernels.has_amx and amx.suits(core.member):
         return Switch(partial(_on_amx, core, kernels))
     return Switch(partial(kernels.core_for, core.member), kernels.threads) if fixed else None
 

@@ -64,7 +64,7 @@ class Kernels:
 
     def build_now(self, member: nn.Module) -> str | None:
         """What `member` would use, without waiting until it is worth it; why it cannot be had, if so."""
-        building = self._on_amx if self.has_amx else self._core(member)
+        building = self._on_amx if self.has_amx and amx.suits(member) else self._core(member)
         if building is None:
             return "nothing is compiled for such a network"
         library = self._folder / f"{building.key}.so"

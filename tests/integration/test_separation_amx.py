@@ -176,7 +176,7 @@ def test_what_is_packed_goes_with_its_layer(products: amx.AmxProducts) -> None:
     assert packed() is None
 
 
-@pytest.mark.parametrize("network", [tiny_htdemucs(segment=1), tiny_hdemucs(segment=1)])
+@pytest.mark.parametrize("network", [tiny_htdemucs(segment=1, channels=32), tiny_hdemucs(segment=1, channels=32)])
 def test_a_network_takes_them_up_between_two_passes(
     network: nn.Module, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +189,14 @@ def test_a_network_takes_them_up_between_two_passes(
     after = forward(windows)
     assert not torch.equal(before, after)
     assert snr_db(before, after) > FAITHFUL_DB
+
+
+def test_a_network_whose_tiles_would_be_empty_does_without(library: Path, tmp_path: Path) -> None:
+    kernels = Kernels(tmp_path, build_after_s=float("inf"))
+    kernels.has_amx = True
+    shutil.copy(library, tmp_path / f"{amx.library_key()}.so")
+    network, windows = awake(tiny_htdemucs(segment=1)), 0.1 * noise(1, 2, 44100)
+    assert torch.equal(forward_of(network, kernels)(windows), forward_of(network)(windows))
 
 
 def test_a_compiler_that_cannot_leaves_the_reason_and_nothing_else(
@@ -232,6 +240,6 @@ def test_they_are_built_where_there_is_amx(tmp_path: Path) -> None:
     kernels = Kernels(tmp_path)
     if not kernels.has_amx or shutil.which("g++") is None:
         pytest.skip("no AMX, or no compiler")
-    assert kernels.build_now(tiny_htdemucs()) is None
+    assert kernels.build_now(tiny_htdemucs(channels=32)) is None
     assert isinstance(kernels.products(0.0), amx.AmxProducts)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".log", ".so"]
