@@ -26,7 +26,7 @@ def main() -> None:
     seconds, rounds = chosen.seconds, chosen.rounds
     speed = speed_of_htdemucs(seconds, rounds, compiled=not chosen.no_compile)
     print(table(f"Separation, htdemucs' size, {seconds:g} s of audio, shifts 0, overlap 0.25", speed), flush=True)
-    mini = speed_of_mini(seconds, rounds, compiled=not chosen.no_compile)
+    mini = speed_of_mini(seconds, rounds)
     print(table(f"Separation, embedded model, {seconds:g} s of audio, shifts 0, overlap 0.25", mini), flush=True)
     memory = measure_memory(chosen.memory)
     print(table("Peak resident memory of a job by length of the song (embedded model)", memory), flush=True)

@@ -41,15 +41,12 @@ def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Ro
     return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
 
 
-def speed_of_mini(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
+def speed_of_mini(seconds: float, rounds: int) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
     mix = song(seconds)
-    ways = {"stock": lambda: stock(model.members[0], mix), "ours, eager": lambda: ours(batcher, model, mix)}
-    if compiled and (kernels := built_kernels(model.members[0])) is not None:
-        fast = Batcher(kernels=kernels)
-        ways["ours, compiled"] = lambda: ours(fast, model, mix)
+    ways = {"stock": lambda: stock(model.members[0], mix), "ours": lambda: ours(batcher, model, mix)}
     return compare(ways, seconds, rounds)
 
 

@@ -51,6 +51,14 @@ def awake(model: Network) -> Network:
     return model
 
 
+def trained(layer: nn.Module, by: float) -> Any:
+    """`layer` with norms and scales that are not those of the first step of a training."""
+    torch.manual_seed(5)
+    for parameter in layer.parameters():
+        parameter.data.add_(by * torch.randn_like(parameter))
+    return awake(layer).eval()
+
+
 def _encoded(value: Any) -> Any:
     if isinstance(value, Fraction):
         return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}

@@ -1,9 +1,9 @@
 """A LAME that was compiled with optimisation in place of PyAV's own, which was not.
 
 The mp3 encoder in PyAV's wheels is LAME's code without the compiler's optimisation. lameenc, which demucs depends on,
-has it with: on x86-64 the same samples come back, bit for bit, for a third of the work. It shows its functions to the
-loader, and on Linux a library in the global scope is asked before FFmpeg's own. Where something is missing, PyAV's own
-is used.
+has it with: the same sound for a third of the work (17 songs had the same error; of the one whose samples were compared
+they were the same). It shows its functions to the loader, and on Linux a library in the global scope is asked before
+FFmpeg's own. Where something is missing, PyAV's own is used.
 """
 
 from __future__ import annotations

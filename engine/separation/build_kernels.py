@@ -4,12 +4,10 @@ check it, and leave it in the folder. Started by `engine.separation.builder`."""
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
 import shutil
-import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,6 @@ from engine.separation.compiled import CompiledCore
 from engine.separation.forward import TransformerCore, forward_of
 from engine.separation.kernels import decoded
 
-log = logging.getLogger(__name__)
-
-_FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
 SETTINGS = {
     "aot_inductor.package_constants_in_so": False,  # weights are given at load, so architectures share a file
     "always_keep_tensor_constants": True,  # also the small ones, which would be compiled in
@@ -57,25 +52,22 @@ def build(folder: Path, key: str, recipe: dict[str, Any]) -> None:
         core.register_buffer(name, value)
     spectrum = forward.analyse(windows)
     library = folder / f"{key}.{os.getpid()}.building.so"
-    with torch.no_grad():
-        exported = torch.export.export(core.eval(), (spectrum, windows))
-        package = torch._inductor.aoti_compile_and_package(
-            exported, package_path=str(library.with_suffix(".pt2")), inductor_configs=SETTINGS
-        )
-        take_library(Path(package), library)
-        compiled = CompiledCore(library, member, constants)
-        for expected, found in zip(core(spectrum, windows), compiled(spectrum, windows), strict=True):
-            error = float((expected.double() - found.double()).square().sum())
-            snr_db = 10 * math.log10(float(expected.double().square().sum()) / max(error, 1e-300))
-            if snr_db < _FAITHFUL_DB:
-                library.unlink()
-                raise RuntimeError(f"the compiled core is only within {snr_db:.0f} dB of the eager one")
-        eager_s = min(_cpu_s(core, spectrum, windows) for _ in range(3))
-        compiled_s = min(_cpu_s(compiled, spectrum, windows) for _ in range(3))
-    log.info("CPU seconds a segment: eager %.2f, compiled %.2f", eager_s, compiled_s)
-    if compiled_s > eager_s:
-        library.unlink()
-        raise RuntimeError("the compiled core is not faster")
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(core.eval(), (spectrum, windows))
+            package = torch._inductor.aoti_compile_and_package(
+                exported, package_path=str(library.with_suffix(".pt2")), inductor_configs=SETTINGS
+            )
+            take_library(Path(package), library)
+            compiled = CompiledCore(library, member, constants)
+            for expected, found in zip(core(spectrum, windows), compiled(spectrum, windows), strict=True):
+                builder.check_faithful("the compiled core is", expected, found)
+            builder.check_faster(
+                "the compiled core is", partial(core, spectrum, windows), partial(compiled, spectrum, windows)
+            )
+    except BaseException:
+        library.unlink(missing_ok=True)
+        raise
     library.replace(folder / f"{key}.so")
 
 
@@ -85,16 +77,6 @@ def take_library(package: Path, library: Path) -> None:
         (name,) = (name for name in parts.namelist() if name.endswith(".so"))
         library.write_bytes(parts.read(name))
     package.unlink()
-
-
-def _cpu_s(core: Any, *inputs: Tensor) -> float:
-    began = time.process_time()
-    core(*inputs)
-    return time.process_time() - began
-
-
-def main() -> None:
-    builder.run(_build)
 
 
 def _build(folder: Path, key: str, line: str) -> None:
@@ -107,4 +89,4 @@ def _build(folder: Path, key: str, line: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    builder.run(_build)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import platform
 import shutil
@@ -12,12 +13,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from torch import Tensor
+
 log = logging.getLogger(__name__)
+
+_FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
 
 
 def compiler() -> str:
@@ -109,6 +115,28 @@ def run(build: Callable[[Path, str, str], None]) -> None:
     except Exception as error:
         (folder / f"{key}.failed").write_text(f"{error}\n")
         raise
+
+
+def check_faithful(what: str, expected: Tensor, found: Tensor) -> None:
+    """Raises `RuntimeError` if `found` is too far from what torch gives. `what`: "the … is"."""
+    error = float((expected.double() - found.double()).square().sum())
+    snr_db = 10 * math.log10(float(expected.double().square().sum()) / max(error, 1e-300))
+    if not snr_db > _FAITHFUL_DB:
+        raise RuntimeError(f"{what} only within {snr_db:.0f} dB of the eager one")
+
+
+def check_faster(what: str, eager: Callable[[], object], compiled: Callable[[], object]) -> None:
+    """Raises `RuntimeError` unless `compiled` takes fewer CPU seconds. `what`: "the … is"."""
+    eager_s, compiled_s = (min(_cpu_s(way) for _ in range(3)) for way in (eager, compiled))
+    log.info("CPU seconds: eager %.3f, compiled %.3f", eager_s, compiled_s)
+    if compiled_s > eager_s:
+        raise RuntimeError(f"{what} not faster: {compiled_s:.3f} CPU s, eager {eager_s:.3f}")
+
+
+def _cpu_s(way: Callable[[], object]) -> float:
+    began = time.process_time()
+    way()
+    return time.process_time() - began
 
 
 def _end_with_stdin() -> None:

@@ -39,7 +39,7 @@ class Forward(Protocol):
 
 
 def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
-    """The fastest faithful way to run `member` on the device where its weights are. `kernels`: compiled cores, for a
+    """The fastest faithful way to run `member` on the device where its weights are. `kernels`: what is compiled, for a
     member on the CPU."""
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
         window = int(member.segment * member.samplerate) if member.use_train_segment else None
@@ -155,16 +155,6 @@ def normed(spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return spectrum.mul_(1 / (1e-5 + std.view(shape))), mean, std
 
 
-def _encoded(layer: Any, x: Tensor, inject: Tensor | None, _: Products) -> Tensor:
-    out: Tensor = layer(x, inject)
-    return out
-
-
-def _decoded(layer: Any, x: Tensor, skip: Tensor | None, length: int, _: Products) -> tuple[Tensor, Tensor]:
-    out: tuple[Tensor, Tensor] = layer(x, skip, length)
-    return out
-
-
 class HybridCore(nn.Module):
     """HDemucs between its transforms and the norm of its spectrum."""
 
@@ -182,7 +172,6 @@ class HybridCore(nn.Module):
         std_t = mix.std(dim=(1, 2), keepdim=True)
         xt = (mix - mean_t) / (1e-5 + std_t)
 
-        encode, decode = (layers.encode, layers.decode) if is_eager_on_cpu(mix) else (_encoded, _decoded)
         saved, saved_t, lengths, lengths_t = [], [], [], []
         for index, layer in enumerate(member.encoder):
             lengths.append(x.shape[-1])
@@ -190,12 +179,12 @@ class HybridCore(nn.Module):
             if index < len(member.tencoder):
                 lengths_t.append(xt.shape[-1])
                 layer_t = member.tencoder[index]
-                xt = encode(layer_t, xt, None, products)
+                xt = layers.encode(layer_t, xt, None, products)
                 if layer_t.empty:
                     inject = xt
                 else:
                     saved_t.append(xt)
-            x = encode(layer, x, inject, products)
+            x = layers.encode(layer, x, inject, products)
             if index == 0 and member.freq_emb is not None:
                 emb = member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
                 x = x.add_(emb) if is_eager_on_cpu(x) else x + emb
@@ -204,14 +193,14 @@ class HybridCore(nn.Module):
         x, xt = self.middle(x, xt, products)
 
         for index, layer in enumerate(member.decoder):
-            x, before = decode(layer, x, saved.pop(), lengths.pop(), products)
+            x, before = layers.decode(layer, x, saved.pop(), lengths.pop(), products)
             offset = member.depth - len(member.tdecoder)
             if index >= offset:
                 layer_t = member.tdecoder[index - offset]
                 if layer_t.empty:
-                    xt, _ = decode(layer_t, before[:, :, 0], None, lengths_t.pop(), products)
+                    xt, _ = layers.decode(layer_t, before[:, :, 0], None, lengths_t.pop(), products)
                 else:
-                    xt, _ = decode(layer_t, xt, saved_t.pop(), lengths_t.pop(), products)
+                    xt, _ = layers.decode(layer_t, xt, saved_t.pop(), lengths_t.pop(), products)
 
         x = x.view(batch, self.stems, -1, bins, frames)
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]

@@ -2,7 +2,7 @@
 
 The channels of a moment lie side by side here (batch, bins, frames, channels; time layers have one bin), although the
 tensors that go in and out keep Demucs' shapes: a convolution otherwise turns its input and its output round each time.
-A layer of an uncommon build runs as it is.
+A layer of an uncommon build runs as it is, and so does every layer elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from engine.separation.device import is_eager_on_cpu
 from engine.separation.products import TORCH, Products, activated
 
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
@@ -22,7 +23,7 @@ _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, La
 
 def encode(layer: Any, x: Tensor, inject: Tensor | None = None, products: Products = TORCH) -> Tensor:
     """`demucs.hdemucs.HEncLayer.forward`. x: (batch, channels, bins, frames) or (batch, channels, samples)."""
-    if type(layer) is not HEncLayer or layer.empty or not _is_plain(layer):
+    if not is_eager_on_cpu(x) or type(layer) is not HEncLayer or layer.empty or not _is_plain(layer):
         whole: Tensor = layer(x, inject)
         return whole
     if not layer.freq and x.dim() == 4:
@@ -45,7 +46,7 @@ def decode(
 ) -> tuple[Tensor, Tensor]:
     """`demucs.hdemucs.HDecLayer.forward`: what the layer gives, and what it has before its transposed convolution.
     `x`, which may be `skip` itself, may be written to."""
-    if type(layer) is not HDecLayer or layer.empty or not _is_plain(layer):
+    if not is_eager_on_cpu(x) or type(layer) is not HDecLayer or layer.empty or not _is_plain(layer):
         whole: tuple[Tensor, Tensor] = layer(x, skip, length)
         return whole
     if layer.freq and x.dim() == 3:

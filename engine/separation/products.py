@@ -20,6 +20,8 @@ _HIDDEN = 1 << 20  # values between the two products of a transformer's layer th
 
 
 class Products:
+    """By torch."""
+
     def convolved(self, conv: Any, x: Tensor, *, activate: bool = False) -> Tensor:
         """A convolution, and GELU if need be."""
         weight, stride, padding = in_two_dimensions(conv)

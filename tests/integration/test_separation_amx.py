@@ -10,6 +10,7 @@ import sys
 import tomllib
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from engine.separation.forward import forward_of
 from engine.separation.kernels import Kernels
 from engine.separation.products import TORCH
 from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from tests import tiny_models
 from tests.signals import noise, snr_db
 from tests.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
 
@@ -59,12 +61,7 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
-def trained(layer: nn.Module) -> Any:
-    """`layer` with norms and scales that are not those of the first step of a training."""
-    torch.manual_seed(5)
-    for parameter in layer.parameters():
-        parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return awake(layer).eval()
+trained = partial(tiny_models.trained, by=0.1)
 
 
 def test_every_kind_of_product_is_faithful(products: amx.AmxProducts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from engine.separation import layers
 from engine.separation.products import added
 from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from tests import tiny_models
 from tests.signals import noise, snr_db
-from tests.tiny_models import awake
 
 HEncLayer: Any = hdemucs.HEncLayer
 HDecLayer: Any = hdemucs.HDecLayer
@@ -23,12 +24,7 @@ PLAIN = {"depth": 2, "compress": 4, "init": 0.3}
 MEMORY = {"depth": 2, "compress": 4, "init": 0.3, "lstm": True, "attn": True}
 
 
-def trained(layer: nn.Module) -> Any:
-    """`layer` with norms and scales that are not those of the first step of a training."""
-    torch.manual_seed(5)
-    for parameter in layer.parameters():
-        parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return awake(layer).eval()
+trained = partial(tiny_models.trained, by=0.3)
 
 
 def laid(x: Tensor, layout: str) -> Tensor:

@@ -101,15 +101,13 @@ class Block {
     if (panel > 0) {
       const int64_t before = panel - kPanels, some = least(head.panels - before, kPanels);
       for (int64_t i = 0; i < steps_; i++)
-        for (int64_t r = 0; r < rows_; r += kRows)
-          multiply(shares_.from(r, 0), head.values + (i * head.panels + before) * 2 * kPlane, some,
-                   sums_ + (i * kQueries + r) * kColumns, before > 0, Ahead{}, meanwhile);
+        multiply_block(shares_, rows_, head.values + (i * head.panels + before) * 2 * kPlane, some,
+                       sums_ + i * kQueries * kColumns, before > 0, nullptr, meanwhile);
     }
     const int64_t some = least(head.panels - panel, kPanels);
     for (int64_t i = 0; i < some; i++)
-      for (int64_t r = 0; r < rows_; r += kRows)
-        multiply(queries_.from(r, 0), head.keys + (panel + i) * head.steps * 3 * kPlane, head.steps,
-                 scores_ + (i * kQueries + r) * kColumns, false, Ahead{}, meanwhile);
+      multiply_block(queries_, rows_, head.keys + (panel + i) * head.steps * 3 * kPlane, head.steps,
+                     scores_ + i * kQueries * kColumns, false, nullptr, meanwhile);
     if (some > 0) {
       softened_ = 0;
       valid_ = least(head.count - panel * kColumns, some * kColumns);

@@ -46,7 +46,7 @@ extern "C" void stemify_feed_forward(const FeedForward* given) {
     const Halves<2> x(sums + block * panels * kColumns, block, pitch), hidden(x.at + 2 * x.apart, block, inner);
 #pragma omp for schedule(static)
     for (int64_t first = 0; first < o.rows; first += block) {
-      const int64_t rows = least(o.rows - first, block), lines = ceiling(2 * kPlane / 32, ceiling(rows, kRows));
+      const int64_t rows = least(o.rows - first, block);
       split_rows(o.x + first * o.channels, o.channels, rows, o.channels, x);
       for (int64_t deep = 0; deep < inner_steps; deep += kDeep) {
         const int64_t some = least(inner_steps - deep, kDeep), with_a_step = ceiling(kRows, steps);
@@ -60,12 +60,11 @@ extern "C" void stemify_feed_forward(const FeedForward* given) {
           last = Hidden{products, rows, {load(bias), load(bias + 16)}, hidden.from(0, p * kStep)};
         }
         last(rows);
-        for (int64_t p = 0; p < panels; p++)
-          for (int64_t r = 0; r < rows; r += kRows) {
-            const Half* panel = o.second + (p * inner_steps + deep) * 2 * kPlane;
-            const Ahead ahead{panel + inner_steps * 2 * kPlane + r / kRows * lines * 32, lines};
-            multiply(hidden.from(r, 0), panel, some, sums + (p * block + r) * kColumns, deep > 0, ahead, [] {});
-          }
+        for (int64_t p = 0; p < panels; p++) {
+          const Half* panel = o.second + (p * inner_steps + deep) * 2 * kPlane;
+          multiply_block(hidden, rows, panel, some, sums + p * block * kColumns, deep > 0,
+                         panel + inner_steps * 2 * kPlane, [] {});
+        }
       }
       for (int64_t column = 0; column < o.channels; column += 16) {
         const float* c = sums + column / kColumns * block * kColumns + column % kColumns;

@@ -130,17 +130,23 @@ static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, fl
 }
 #endif
 
+// The same of any number of rows. `next`, if there is one, is fetched meanwhile: as many steps again.
+template <int N, class Meanwhile>
+static inline void multiply_block(const Halves<N>& a, int64_t rows, const Half* b, int64_t steps, float* c, bool more,
+                                  const Half* next, Meanwhile meanwhile) {
+  const int64_t lines = next ? ceiling(N * kPlane / 32, ceiling(rows, kRows)) : 0;
+  for (int64_t r = 0; r < rows; r += kRows)
+    multiply(a.from(r, 0), b, steps, c + r * kColumns, more, Ahead{next + r / kRows * lines * 32, lines}, meanwhile);
+}
+
 // Rows * a whole panel; what follows the panel in memory is fetched ahead.
 template <int N, class Meanwhile>
 static inline void multiply_rows(const Halves<N>& a, int64_t rows, const Half* panel, int64_t steps, float* c,
                                  Meanwhile meanwhile) {
-  const int64_t lines = ceiling(N * kPlane / 32, ceiling(rows, kRows));
   for (int64_t s = 0; s < steps; s += kDeep) {
     const int64_t some = least(steps - s, kDeep);
-    for (int64_t r = 0; r < rows; r += kRows) {
-      const Ahead ahead{panel + (s + some) * N * kPlane + r / kRows * lines * 32, lines};
-      multiply(a.from(r, s * kStep), panel + s * N * kPlane, some, c + r * kColumns, s > 0, ahead, meanwhile);
-    }
+    multiply_block(a.from(0, s * kStep), rows, panel + s * N * kPlane, some, c, s > 0, panel + (s + some) * N * kPlane,
+                   meanwhile);
   }
 }
 
