@@ -20,13 +20,13 @@ def main() -> None:
         "--memory", type=float, nargs="*", default=[60, 180, 600], help="song lengths in s (60 180 600)"
     )
     parser.add_argument("--long", type=float, default=600, help="song of the nearly free network, s (600)")
-    parser.add_argument("--no-compile", action="store_true", help="leave the compiled core out")
+    parser.add_argument("--no-compile", action="store_true", help="leave out what is compiled")
     chosen = parser.parse_args()
 
     seconds, rounds = chosen.seconds, chosen.rounds
     speed = speed_of_htdemucs(seconds, rounds, compiled=not chosen.no_compile)
     print(table(f"Separation, htdemucs' size, {seconds:g} s of audio, shifts 0, overlap 0.25", speed), flush=True)
-    mini = speed_of_mini(seconds, rounds)
+    mini = speed_of_mini(seconds, rounds, compiled=not chosen.no_compile)
     print(table(f"Separation, embedded model, {seconds:g} s of audio, shifts 0, overlap 0.25", mini), flush=True)
     memory = measure_memory(chosen.memory)
     print(table("Peak resident memory of a job by length of the song (embedded model)", memory), flush=True)

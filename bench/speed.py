@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-import torch
 from demucs.htdemucs import HTDemucs
 from torch import Tensor
 
@@ -30,7 +29,7 @@ def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Ro
         "stock": lambda: stock(network, mix),
         "ours, eager": lambda: ours(eager, model, mix),
     }
-    if compiled and (kernels := built_kernels(network)) is not None:
+    if compiled and (kernels := built_kernels()) is not None:
         fast = Batcher(kernels=kernels)
         ours(fast, model, song(8))  # takes the kernels up
         ways["ours, compiled"] = lambda: ours(fast, model, mix)
@@ -41,12 +40,19 @@ def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Ro
     return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
 
 
-def speed_of_mini(seconds: float, rounds: int) -> list[Row]:
+def speed_of_mini(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
     mix = song(seconds)
-    ways = {"stock": lambda: stock(model.members[0], mix), "ours": lambda: ours(batcher, model, mix)}
+    ways: dict[str, Callable[[], Tensor]] = {
+        "stock": lambda: stock(model.members[0], mix),
+        "ours, eager": lambda: ours(batcher, model, mix),
+    }
+    if compiled and (kernels := built_kernels()) is not None:
+        fast = Batcher(kernels=kernels)
+        ours(fast, model, song(8))
+        ways["ours, compiled"] = lambda: ours(fast, model, mix)
     return compare(ways, seconds, rounds)
 
 
@@ -95,11 +101,10 @@ def floor(network: HTDemucs, seconds: float, stock_cpu_s: float) -> Row:
     }
 
 
-def built_kernels(network: torch.nn.Module) -> Kernels | None:
-    """What is compiled for `network`, built now unless it is there; None where that cannot be."""
+def built_kernels() -> Kernels | None:
+    """What is compiled, built now unless it is there; None where that cannot be."""
     kernels = Kernels(OUT / "kernels", build_after_s=math.inf)
-    print("Building what can be compiled, unless it is there (seconds with AMX, else some minutes) …", flush=True)
-    if (reason := kernels.build_now(network)) is not None:
+    if (reason := kernels.build_now()) is not None:
         print(f"Without what is compiled: {reason}.")
         return None
     return kernels

@@ -20,9 +20,9 @@ from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding,
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation import amx, layers
+from engine.separation import layers, native_products
 from engine.separation.device import is_eager_on_cpu
-from engine.separation.kernels import Core, Kernels, Switch
+from engine.separation.kernels import Kernels, Switch
 from engine.separation.products import TORCH, Products
 from engine.separation.spectrum import Spectrum
 from engine.separation.transformer import cross_attention_layer, self_attention_layer
@@ -44,27 +44,17 @@ def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
         window = int(member.segment * member.samplerate) if member.use_train_segment else None
         core: HybridCore = TransformerCore(member)
-        return HybridForward(
-            member, core, window_samples=window, switch=_switch(core, kernels, fixed=window is not None)
-        )
+        return HybridForward(member, core, window_samples=window, switch=_switch(member, kernels))
     if isinstance(member, HDemucs) and member.hybrid and member.cac:
         core = HybridCore(member)
-        return HybridForward(member, core, old=member.hybrid_old, switch=_switch(core, kernels, fixed=False))
+        return HybridForward(member, core, old=member.hybrid_old, switch=_switch(member, kernels))
     return StockForward(member)
 
 
-def _switch(core: HybridCore, kernels: Kernels | None, *, fixed: bool) -> Switch | None:
-    """`fixed`: whether the network always works on windows of one length, which a compiled core needs."""
-    if kernels is None:
+def _switch(member: Any, kernels: Kernels | None) -> Switch | None:
+    if kernels is None or not native_products.suits(member):
         return None
-    if kernels.has_amx and amx.suits(core.member):
-        return Switch(partial(_on_amx, core, kernels))
-    return Switch(partial(kernels.core_for, core.member), kernels.threads) if fixed else None
-
-
-def _on_amx(core: HybridCore, kernels: Kernels, _: dict[str, Tensor], spent_s: float) -> Core | None:
-    products = kernels.products(spent_s)
-    return None if products is None else partial(core, products=products)
+    return Switch(partial(kernels.products_for, member))
 
 
 def _is_common_transformer(member: Any) -> bool:
@@ -120,18 +110,12 @@ class HybridForward:
             return spectrum.synthesise(parts, std, mean).add_(waves)[..., :samples]
 
     def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
-        compiled = self._switch(self.core.constants()) if self._switch is not None else None
-        if compiled is not None:
-            return compiled(spectrum, windows)
+        products = self._switch() if self._switch is not None else None
         began = time.perf_counter()
-        found: tuple[Tensor, Tensor] = self.core(spectrum, windows)
-        if self._switch is not None:
+        found: tuple[Tensor, Tensor] = self.core(spectrum, windows, products or TORCH)
+        if self._switch is not None and products is None:
             self._switch.worked(time.perf_counter() - began)
         return found
-
-    def analyse(self, windows: Tensor) -> Tensor:
-        """What the core is given beside the windows themselves."""
-        return normed(self._spectrum(windows).analyse(windows))[0]
 
     def _spectrum(self, windows: Tensor) -> Spectrum:
         length = windows.shape[-1]
@@ -206,10 +190,6 @@ class HybridCore(nn.Module):
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
         return x, xt
 
-    def constants(self) -> dict[str, Tensor]:
-        """What is kept from one pass to the next beside the weights."""
-        return {}
-
     def middle(self, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
         """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
         return torch.zeros_like(x), torch.zeros_like(x)
@@ -221,10 +201,6 @@ class TransformerCore(HybridCore):
     def __init__(self, member: Any) -> None:
         super().__init__(member)
         self._positions: dict[tuple[object, ...], Tensor] = {}
-
-    def constants(self) -> dict[str, Tensor]:
-        kept = dict(self._positions)  # another thread may be in its first pass
-        return {str(key[0]): value for key, value in kept.items()} if len(kept) > 1 else {}
 
     def middle(self, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
         member = self.member

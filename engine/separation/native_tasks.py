@@ -28,7 +28,7 @@ class Convolution(ctypes.Structure):
         ("x", _Address), ("bins", _Count), ("frames", _Count), ("channels", _Count), ("bin_pitch", _Count),
         ("frame_pitch", _Count), ("taps_b", _Count), ("stride_b", _Count), ("pad_b", _Count), ("taps_f", _Count),
         ("stride_f", _Count), ("pad_f", _Count), ("out_bins", _Count), ("out_frames", _Count), ("weight", _Address),
-        ("bias", _Address), ("halves", _Count), ("panels", _Count), ("ending", _Count), ("far", _Count),
+        ("bias", _Address), ("parts", _Count), ("panels", _Count), ("ending", _Count), ("far", _Count),
         ("out", _Address),
         ("out_bin_pitch", _Count), ("out_frame_pitch", _Count), ("offsets", _Address), ("widths", _Address),
         ("scale", _Address), ("old", _Address),
@@ -37,24 +37,24 @@ class Convolution(ctypes.Structure):
 
 class FeedForward(ctypes.Structure):
     _fields_ = (
-        ("x", _Address), ("rows", _Count), ("channels", _Count), ("hidden", _Count), ("first", _Address),
-        ("first_bias", _Address), ("second", _Address), ("second_bias", _Address), ("out", _Address),
-        ("scale", _Address), ("old", _Address),
+        ("x", _Address), ("rows", _Count), ("channels", _Count), ("hidden", _Count), ("parts", _Count),
+        ("first", _Address), ("first_bias", _Address), ("second", _Address), ("second_bias", _Address),
+        ("out", _Address), ("scale", _Address), ("old", _Address),
     )  # fmt: skip
 
 
 class Attention(ctypes.Structure):
     _fields_ = (
         ("query", _Address), ("key", _Address), ("value", _Address), ("queries", _Count), ("keys", _Count),
-        ("heads", _Count), ("channels", _Count), ("query_pitch", _Count), ("key_pitch", _Count), ("out", _Address),
-        ("out_pitch", _Count),
+        ("heads", _Count), ("channels", _Count), ("query_pitch", _Count), ("key_pitch", _Count), ("parts", _Count),
+        ("out", _Address), ("out_pitch", _Count),
     )  # fmt: skip
 
 
 class Branch(ctypes.Structure):
     _fields_ = (
         ("x", _Address), ("rows", _Count), ("frames", _Count), ("channels", _Count), ("taps", _Count),
-        ("dilation", _Count), ("hidden", _Count), ("narrow", _Address), ("narrow_bias", _Address), ("gain", _Address),
-        ("offset", _Address), ("narrow_eps", ctypes.c_double), ("wide_eps", ctypes.c_double), ("wide", _Address),
-        ("gram", _Address), ("centred", _Address), ("means", _Address),
+        ("dilation", _Count), ("hidden", _Count), ("parts", _Count), ("narrow", _Address), ("narrow_bias", _Address),
+        ("gain", _Address), ("offset", _Address), ("narrow_eps", ctypes.c_double), ("wide_eps", ctypes.c_double),
+        ("wide", _Address), ("gram", _Address), ("centred", _Address), ("means", _Address),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Weights as the programs in `native` want them: numbers as the sum of two or three halves, in tiles."""
+"""Weights as the programs in `native` want them: in panels, for AMX as sums of halves and in tiles."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from engine.separation.branches import wide_matrix
 VECTOR = 16  # numbers
 TILE = 16  # columns
 PANEL = 32  # columns: two tiles
-STEP = 32  # rows of a tile
+
+
+def step_of(parts: int) -> int:
+    """Rows that a step has (`native/numbers.h`), where a number has so many parts."""
+    return 8 if parts == 1 else 32
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A matrix. Its weight is (panels, steps, halves, tiles, pairs of rows, columns, rows of a pair); the rest is
-    of the tiles of a result: the group that each belongs to, where in it it begins, and how many columns count."""
+    """A matrix. Its weight is (panels, steps, rows, columns); of numbers of several parts, (panels, steps, parts,
+    tiles, pairs of rows, columns, rows of a pair). The rest is of the tiles of a result: the group that each belongs
+    to, where in it it begins, and how many columns count."""
 
     weight: Tensor
+    parts: int  # of a number
     bias: Tensor  # (panels * 32,)
     columns: int  # of the result
     group: Tensor
@@ -33,16 +39,11 @@ class Packed:
     def panels(self) -> int:
         return len(self.weight)
 
-    @property
-    def halves(self) -> int:
-        """Of a number."""
-        return self.weight.shape[2]
-
 
 def pack(
-    matrix: Tensor, bias: Tensor | None = None, width: int | None = None, *, halves: int = 3, gated: bool = False
+    matrix: Tensor, bias: Tensor | None = None, width: int | None = None, *, parts: int, gated: bool = False
 ) -> Packed:
-    """`matrix`: (rows, columns). `width`: of a group of columns, if not all of them are one. `halves`: of a number.
+    """`matrix`: (rows, columns). `width`: of a group of columns, if not all of them are one. `parts`: of a number.
     `gated`: the second half of the columns are the gates of the first, which the result consists of."""
     rows, columns = matrix.shape
     columns //= 2 if gated else 1
@@ -53,21 +54,26 @@ def pack(
     both = F.pad(both, (0, tiles * TILE - width)).view(rows + 1, -1, groups, tiles, TILE)
     both = both.permute(0, 2, 3, 1, 4).flatten(1, 3)  # a gate beside what it is the gate of
     both = F.pad(both, (0, 0, 0, both.shape[1] % 2))
-    whole = F.pad(both[:rows].flatten(1), (0, 0, 0, -rows % STEP))
-    planes = []
-    for _ in range(halves):
-        planes.append(whole.bfloat16())
-        whole = whole - planes[-1].float()
-    weight = (
-        torch.stack(planes)
-        .view(halves, -1, STEP // 2, 2, whole.shape[1] // PANEL, 2, TILE)
-        .permute(4, 1, 0, 5, 2, 6, 3)
-    )
+    whole = F.pad(both[:rows].flatten(1), (0, 0, 0, -rows % step_of(parts)))
     order = torch.arange(groups * tiles + groups * tiles % 2)
     within = order % tiles * TILE
     widths = (width - within).clamp(0, TILE)
     widths[groups * tiles :] = 0
-    return Packed(weight.contiguous(), both[rows].flatten().contiguous(), columns, order // tiles, within, widths)
+    return Packed(
+        _in_panels(whole, parts), parts, both[rows].flatten().contiguous(), columns, order // tiles, within, widths
+    )
+
+
+def _in_panels(matrix: Tensor, parts: int) -> Tensor:
+    rows, panels = step_of(parts), matrix.shape[1] // PANEL
+    if parts == 1:
+        return matrix.view(-1, rows, panels, PANEL).permute(2, 0, 1, 3).contiguous()
+    planes = []
+    for _ in range(parts):
+        planes.append(matrix.bfloat16())
+        matrix = matrix - planes[-1].float()
+    tiles = torch.stack(planes).view(parts, -1, rows // 2, 2, panels, 2, TILE)
+    return tiles.permute(4, 1, 0, 5, 2, 6, 3).contiguous()
 
 
 def spread_matrix(weight: Tensor, step: int) -> Tensor:
@@ -87,13 +93,14 @@ class PackedBranch:
     moments: tuple[Tensor, Tensor, Tensor]  # of the wide weights, as `native/branch.cpp` says
 
 
-def pack_branch(branch: Any) -> PackedBranch:
+def pack_branch(branch: Any, parts: int) -> PackedBranch:
     narrow, norm, _, wide, *_ = branch
     channels, hidden = narrow.in_channels, narrow.out_channels
-    taps = F.pad(narrow.weight.permute(2, 1, 0), (0, 0, 0, -channels % STEP)).flatten(0, 1)
+    taps = F.pad(narrow.weight.permute(2, 1, 0), (0, 0, 0, -channels % step_of(parts))).flatten(0, 1)
     bias, gain, offset = (F.pad(part, (0, -hidden % VECTOR)) for part in (narrow.bias, norm.weight, norm.bias))
     weight = wide.weight[:, :, 0].double()
     both = torch.cat([weight, wide.bias.double()[:, None]], 1)
     means = both.mean(0)
     moments = (weight.T @ weight, (both - means).T @ (both - means), means)
-    return PackedBranch(pack(taps), (bias, gain, offset), pack(wide_matrix(branch), gated=True), moments)
+    wide_part = pack(wide_matrix(branch), parts=parts, gated=True)
+    return PackedBranch(pack(taps, parts=parts), (bias, gain, offset), wide_part, moments)

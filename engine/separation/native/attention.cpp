@@ -5,28 +5,32 @@
 
 #include <cmath>
 
-#include "tiles.h"
+#include "products.h"
 
 struct Attention {  // rows of heads * channels, of pitches in numbers
   const float *query, *key, *value;
   int64_t queries, keys, heads, channels, query_pitch, key_pitch;
+  int64_t parts;  // of a number: 1 or 3
   float* out;
   int64_t out_pitch;
 };
 
 namespace {
 
-const int64_t kQueries = 64;  // of a block
-const int64_t kPanels = 8;    // of keys at once
+template <int N>
+const int64_t kQueries = N == 1 ? 48 : 64;  // of a block
+const int64_t kPanels = 8;                  // of keys at once
 const int64_t kMostChannels = 128;
 const float kLowest = -3e38f;
 const float kAllowed = 10;  // how far scores may lie above what counts as one
 
+thread_local Scratch packed_scratch;  // of every head, for all threads
+
 // Keys, which are rows, as the columns of a packed matrix.
 void pack_keys(const float* x, int64_t pitch, int64_t keys, int64_t channels, Half* to) {
-  const int64_t steps = steps_of(channels);
+  const int64_t steps = steps_of<3>(channels);
   alignas(64) uint32_t pairs[3][16][kMostChannels / 2];
-  const Halves<3> rows(pairs, 16, kMostChannels);
+  const Numbers<3> rows(pairs, 16, kMostChannels);
   for (int64_t first = 0; first < ceiling(keys, kColumns) * kColumns; first += 16) {
     const int64_t some = keys > first ? least(keys - first, 16) : 0;
     if (some < 16) memset(pairs, 0, sizeof pairs);
@@ -34,26 +38,36 @@ void pack_keys(const float* x, int64_t pitch, int64_t keys, int64_t channels, Ha
     for (int64_t s = 0; s < steps; s++)
       for (int plane = 0; plane < 3; plane++) {
         uint32_t* tile =
-            (uint32_t*)(to + (first / kColumns * steps + s) * 3 * kPlane + plane * kPlane + first / 16 % 2 * kTile);
+            (uint32_t*)(to + ((first / kColumns * steps + s) * 3 + plane) * kPlane<3> + first / 16 % 2 * kTile);
         for (int i = 0; i < 16; i++)
           for (int j = 0; j < 16; j++) tile[16 * i + j] = pairs[plane][j][16 * s + i];
       }
   }
 }
 
+void pack_keys(const float* x, int64_t pitch, int64_t keys, int64_t channels, float* to) {
+  const int64_t depth = steps_of<1>(channels) * kStep<1>;
+  for (int64_t first = 0; first < keys; first += kColumns, to += depth * kColumns) {
+    const int64_t some = least(keys - first, kColumns);
+    memset(to, 0, depth * kColumns * sizeof(float));
+    for (int64_t j = 0; j < some; j++)
+      for (int64_t i = 0; i < channels; i++) to[i * kColumns + j] = x[(first + j) * pitch + i];
+  }
+}
+
 // Values, which are rows, as the rows of a packed matrix.
 void pack_values(const float* x, int64_t pitch, int64_t keys, int64_t channels, Half* to) {
-  const int64_t panels = steps_of(channels), steps = steps_of(keys);
-  alignas(64) Half halves[2][kStep][kMostChannels];
-  const Halves<2> rows(halves, kStep, kMostChannels);
+  const int64_t panels = ceiling(channels, kColumns), steps = steps_of<2>(keys);
+  alignas(64) Half halves[2][kStep<2>][kMostChannels];
+  const Numbers<2> rows(halves, kStep<2>, kMostChannels);
   for (int64_t s = 0; s < steps; s++) {
-    const int64_t some = least(keys - kStep * s, kStep);
-    if (some < kStep) memset(halves, 0, sizeof halves);
-    split_rows(x + kStep * s * pitch, pitch, some, channels, rows);
+    const int64_t some = least(keys - kStep<2> * s, kStep<2>);
+    if (some < kStep<2>) memset(halves, 0, sizeof halves);
+    split_rows(x + kStep<2> * s * pitch, pitch, some, channels, rows);
     for (int64_t p = 0; p < panels; p++)
       for (int plane = 0; plane < 2; plane++)
         for (int t = 0; t < 2; t++) {
-          Half* tile = to + (p * steps + s) * 2 * kPlane + plane * kPlane + t * kTile;
+          Half* tile = to + ((p * steps + s) * 2 + plane) * kPlane<2> + t * kTile;
           for (int i = 0; i < 16; i++)
             for (int j = 0; j < 16; j++)
               for (int k = 0; k < 2; k++)
@@ -62,29 +76,49 @@ void pack_values(const float* x, int64_t pitch, int64_t keys, int64_t channels, 
   }
 }
 
+void pack_values(const float* x, int64_t pitch, int64_t keys, int64_t channels, float* to) {
+  const int64_t depth = ceiling(keys, kColumns) * kColumns;
+  for (int64_t first = 0; first < channels; first += kColumns, to += depth * kColumns)
+    for (int64_t k = 0; k < depth; k++) {
+      const int64_t some = k < keys ? least(channels - first, kColumns) : 0;
+      memcpy(to + k * kColumns, x + k * pitch + first, some * sizeof(float));
+      memset(to + k * kColumns + some, 0, (kColumns - some) * sizeof(float));
+    }
+}
+
+// The numbers of queries and keys have S parts, and those of shares and values V.
+template <int S, int V>
 struct Head {
-  const Half *keys, *values;  // packed
-  int64_t count, panels, steps;
+  const Part<S>* keys;  // packed
+  const Part<V>* values;
+  int64_t count, panels;
+
+  // What one panel takes in memory.
+  static int64_t of_keys(int64_t channels) { return steps_of<S>(channels) * S * kPlane<S>; }
+  static int64_t of_values() { return kColumns / kStep<V> * V * kPlane<V>; }
 };
 
 // A block of queries on its way through the keys. The scores are powers of two.
+template <int S, int V>
 class Block {
  public:
   static size_t bytes(int64_t channels) {
-    return kQueries * (kPanels + steps_of(channels)) * kColumns * sizeof(float) +
-           Halves<3>::bytes(kQueries, pitch_of(channels)) + Halves<2>::bytes(kQueries, kDeepPitch);
+    return kRowsAtOnce * (kPanels + ceiling(channels, kColumns)) * kColumns * sizeof(float) +
+           Numbers<S>::bytes(kRowsAtOnce, pitch_of<S>(channels)) +
+           Numbers<V>::bytes(kRowsAtOnce, pitch_of<V>(kPanels * kColumns));
   }
 
   Block(void* memory, int64_t channels)
-      : steps_(steps_of(channels)),
+      : channels_(channels),
+        panels_(ceiling(channels, kColumns)),
         scores_((float*)memory),
-        sums_(scores_ + kQueries * kPanels * kColumns),
-        queries_(sums_ + kQueries * steps_ * kColumns, kQueries, pitch_of(channels)),
-        shares_(queries_.at + 3 * queries_.apart, kQueries, kDeepPitch) {}
+        sums_(scores_ + kRowsAtOnce * kPanels * kColumns),
+        queries_(sums_ + kRowsAtOnce * panels_ * kColumns, kRowsAtOnce, pitch_of<S>(channels)),
+        shares_(queries_.end(), kRowsAtOnce, pitch_of<V>(kPanels * kColumns)) {}
 
   void begin(const Attention& o, int64_t head, int64_t first) {
     first_ = first;
-    rows_ = first < o.queries ? least(o.queries - first, kQueries) : 0;
+    rows_ = first < o.queries ? least(o.queries - first, kRowsAtOnce) : 0;
     const float scale = kLog2OfE / std::sqrt((float)o.channels);
     for (int64_t r = 0; r < rows_; r++) {
       const float* from = o.query + (first + r) * o.query_pitch + head * o.channels;
@@ -97,17 +131,17 @@ class Block {
 
   // What the last scores give, and the scores of the keys from panel `panel` on.
   template <class Meanwhile>
-  void advance(const Head& head, int64_t panel, Meanwhile meanwhile) {
+  void advance(const Head<S, V>& head, int64_t panel, Meanwhile meanwhile) {
     if (panel > 0) {
       const int64_t before = panel - kPanels, some = least(head.panels - before, kPanels);
-      for (int64_t i = 0; i < steps_; i++)
-        multiply_block(shares_, rows_, head.values + (i * head.panels + before) * 2 * kPlane, some,
-                       sums_ + i * kQueries * kColumns, before > 0, nullptr, meanwhile);
+      for (int64_t i = 0; i < panels_; i++)
+        multiply_block(shares_, rows_, head.values + (i * head.panels + before) * head.of_values(),
+                       some * kColumns / kStep<V>, sums_ + i * kRowsAtOnce * kColumns, before > 0, nullptr, meanwhile);
     }
     const int64_t some = least(head.panels - panel, kPanels);
     for (int64_t i = 0; i < some; i++)
-      multiply_block(queries_, rows_, head.keys + (panel + i) * head.steps * 3 * kPlane, head.steps,
-                     scores_ + i * kQueries * kColumns, false, nullptr, meanwhile);
+      multiply_block(queries_, rows_, head.keys + (panel + i) * head.of_keys(channels_), steps_of<S>(channels_),
+                     scores_ + i * kRowsAtOnce * kColumns, false, nullptr, meanwhile);
     if (some > 0) {
       softened_ = 0;
       valid_ = least(head.count - panel * kColumns, some * kColumns);
@@ -124,17 +158,17 @@ class Block {
     for (int64_t r = 0; r < rows_; r++) {
       const float part = 1 / sum_of(totals_[r]);
       for (int64_t c = 0; c < o.channels; c += 16) {
-        const Vector v = load(sums_ + (c / kColumns * kQueries + r) * kColumns + c % kColumns) * part;
+        const Vector v = load(sums_ + (c / kColumns * kRowsAtOnce + r) * kColumns + c % kColumns) * part;
         store_some(o.out + (first_ + r) * o.out_pitch + head * o.channels + c, v, o.channels - c);
       }
     }
   }
 
  private:
-  static const int64_t kDeepPitch = (kPanels | 1) * kStep;
+  static const int64_t kRowsAtOnce = kQueries<S>;
 
   void soften_row(int64_t r) {
-    const int64_t pitch = kQueries * kColumns, panels = ceiling(valid_, kColumns);
+    const int64_t pitch = kRowsAtOnce * kColumns, panels = ceiling(valid_, kColumns);
     float* scores = scores_ + r * kColumns;
     for (int64_t i = valid_; i < panels * kColumns; i++) scores[i / kColumns * pitch + i % kColumns] = kLowest;
     Vector most = larger(load(scores), load(scores + 16));
@@ -161,53 +195,65 @@ class Block {
   void rescale(int64_t r, float zero) {
     const float factor = exp2_of(all(zero_[r] - zero))[0];
     zero_[r] = zero;
-    totals_[r] *= factor;
-    for (int64_t i = 0; i < steps_; i++)
+    totals_[r] *= all(factor);
+    for (int64_t i = 0; i < panels_; i++)
       for (int64_t c = 0; c < kColumns; c += 16) {
-        float* sums = sums_ + (i * kQueries + r) * kColumns + c;
+        float* sums = sums_ + (i * kRowsAtOnce + r) * kColumns + c;
         store(sums, load(sums) * factor);
       }
   }
 
-  int64_t steps_, first_ = 0, rows_ = 0, softened_ = 0, valid_ = 0;
+  int64_t channels_, panels_, first_ = 0, rows_ = 0, softened_ = 0, valid_ = 0;
   bool is_first_ = true;
-  float *scores_, *sums_;  // panels of 64 rows
-  Halves<3> queries_;
-  Halves<2> shares_;
-  float zero_[kQueries];  // the score that counts as one, near the largest so far
-  Vector totals_[kQueries];
+  float *scores_, *sums_;  // in panels
+  Numbers<S> queries_;
+  Numbers<V> shares_;
+  float zero_[kRowsAtOnce];  // the score that counts as one, near the largest so far
+  Vector totals_[kRowsAtOnce];
 };
 
-}  // namespace
-
-extern "C" void stemify_attend(const Attention* given) {
-  const Attention& o = *given;
-  const int64_t steps = steps_of(o.channels), panels = ceiling(o.keys, kColumns), packed = panels * steps * kPlane;
-  const int64_t with_a_step = ceiling(kQueries, 2 * kPanels * steps);
+template <int S, int V>
+void attend(const Attention& o) {
+  const int64_t panels = ceiling(o.keys, kColumns), steps = steps_of<S>(o.channels), queries = kQueries<S>;
+  const int64_t keys = panels * Head<S, V>::of_keys(o.channels),
+                values = ceiling(o.channels, kColumns) * panels * Head<S, V>::of_values();
+  const int64_t with_a_step = ceiling(queries, 2 * kPanels * steps), pairs = ceiling(o.queries, 2 * queries);
+  Part<S>* all_keys = (Part<S>*)packed_scratch.bytes(o.heads * (keys * sizeof(Part<S>) + values * sizeof(Part<V>)));
+  Part<V>* all_values = (Part<V>*)(all_keys + o.heads * keys);
 #pragma omp parallel
   {
-    Tiles tiles;
-    char* memory = (char*)scratch.bytes((3 + 2) * packed * sizeof(Half) + 2 * Block::bytes(o.channels));
-    Half *keys = (Half*)memory, *values = keys + 3 * packed;
-    char* rest = (char*)(values + 2 * packed);
-    Block one(rest, o.channels), other(rest + Block::bytes(o.channels), o.channels);
-    const Head head{keys, values, o.keys, panels, steps};
-#pragma omp for schedule(static)
+    Units<S> units;
+    const size_t block = Block<S, V>::bytes(o.channels);
+    char* memory = (char*)scratch.bytes(2 * block);
+    Block<S, V> one(memory, o.channels), other(memory + block, o.channels);
+#pragma omp for schedule(dynamic)
     for (int64_t h = 0; h < o.heads; h++) {
-      pack_keys(o.key + h * o.channels, o.key_pitch, o.keys, o.channels, keys);
-      pack_values(o.value + h * o.channels, o.key_pitch, o.keys, o.channels, values);
-      for (int64_t first = 0; first < o.queries; first += 2 * kQueries) {
-        one.begin(o, h, first);
-        other.begin(o, h, first + kQueries);
+      pack_keys(o.key + h * o.channels, o.key_pitch, o.keys, o.channels, all_keys + h * keys);
+      pack_values(o.value + h * o.channels, o.key_pitch, o.keys, o.channels, all_values + h * values);
+    }
+#pragma omp for collapse(2) schedule(dynamic)
+    for (int64_t h = 0; h < o.heads; h++)
+      for (int64_t pair = 0; pair < pairs; pair++) {
+        const Head<S, V> head{all_keys + h * keys, all_values + h * values, o.keys, panels};
+        one.begin(o, h, 2 * pair * queries);
+        other.begin(o, h, (2 * pair + 1) * queries);
         for (int64_t panel = 0; panel < panels + kPanels; panel += kPanels) {
           one.advance(head, panel, [&] { other.soften(with_a_step); });
-          other.soften(kQueries);
+          other.soften(queries);
           other.advance(head, panel, [&] { one.soften(with_a_step); });
-          one.soften(kQueries);
+          one.soften(queries);
         }
         one.end(o, h);
         other.end(o, h);
       }
-    }
   }
+}
+
+}  // namespace
+
+extern "C" void stemify_attend(const Attention* o) {
+  if (o->parts == 1)
+    attend<1, 1>(*o);
+  else
+    attend<3, 2>(*o);
 }

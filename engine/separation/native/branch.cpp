@@ -11,15 +11,16 @@
 #include <omp.h>
 #endif
 
-#include "tiles.h"
+#include "products.h"
 
 struct Branch {
   float* x;  // written to
   int64_t rows, frames, channels, taps, dilation, hidden;
-  const Half* narrow;                        // packed: of every tap the channels, filled up to whole steps
+  int64_t parts;                             // of a number: 1 or 3
+  const void* narrow;                        // packed: of every tap the channels, filled up to whole steps
   const float *narrow_bias, *gain, *offset;  // of every hidden number, filled up with zeros to whole vectors
   double narrow_eps, wide_eps;
-  const Half* wide;       // packed, gated: hidden numbers and three more, as `columns` says
+  const void* wide;       // packed, gated: hidden numbers and three more, as `columns` says
   const double* gram;     // of the wide weights: (hidden, hidden)
   const double* centred;  // the same of weights and bias less their means: (hidden + 1, hidden + 1)
   const double* means;    // of weights and bias over the channels: (hidden + 1)
@@ -27,12 +28,14 @@ struct Branch {
 
 namespace {
 
-const int64_t kBlock = 256;  // frames
+template <int N>
+const int64_t kBlock = N == 1 ? 240 : 256;  // frames, so many that whole blocks of rows are multiplied
 const int64_t kMostVectors = 8;
 const int64_t kChains = 8;  // sums that do not wait for one another
 
 thread_local Scratch hidden_scratch;
 
+template <int N>
 struct Row {
   const Branch& o;
   float* x;
@@ -44,35 +47,41 @@ struct Row {
         x(branch.x + row * branch.frames * branch.channels),
         vectors(ceiling(branch.hidden, 16)),
         pitch(vectors * 16),
-        blocks(ceiling(branch.frames, kBlock)),
+        blocks(ceiling(branch.frames, kBlock<N>)),
         hidden((float*)hidden_scratch.bytes(branch.frames * pitch * sizeof(float))) {}
 
-  int64_t frames_of(int64_t block) const { return least(o.frames - block * kBlock, kBlock); }
-  float* hidden_of(int64_t block) const { return hidden + block * kBlock * pitch; }
+  int64_t frames_of(int64_t block) const { return least(o.frames - block * kBlock<N>, kBlock<N>); }
+  float* hidden_of(int64_t block) const { return hidden + block * kBlock<N> * pitch; }
 
   // The narrow convolution; what its results sum up to.
   double narrow(int64_t block) const {
-    Tiles tiles;
-    const int64_t reach = o.taps / 2 * o.dilation, frames = frames_of(block), steps = steps_of(o.channels),
-                  wide = pitch_of(o.channels);
-    const int64_t held = kBlock + 2 * reach + kRows;
-    float* c = (float*)scratch.bytes(kRows * kColumns * sizeof(float) + Halves<3>::bytes(held, wide));
-    const Halves<3> rows(c + kRows * kColumns, held, wide);
-    const int64_t begin = block * kBlock - reach, end = begin + frames + 2 * reach;  // zeros beyond the song
+    Units<N> units;
+    const int64_t reach = o.taps / 2 * o.dilation, frames = frames_of(block), steps = steps_of<N>(o.channels),
+                  wide = pitch_of<N>(o.channels);
+    const int64_t held = kBlock<N> + 2 * reach + kRows<N>;
+    const Part<N>* weight = (const Part<N>*)o.narrow;
+    float* c = (float*)scratch.bytes(kRows<N> * kColumns * sizeof(float) + Numbers<N>::bytes(held, wide));
+    const Numbers<N> rows(c + kRows<N> * kColumns, held, wide);
+    const int64_t begin = block * kBlock<N> - reach, end = begin + frames + 2 * reach;  // zeros beyond the song
     const int64_t first = begin < 0 ? 0 : begin, last = least(end, o.frames);
-    for (int64_t f = begin; f < first; f++) rows.from(f - begin, 0).clear(steps * kStep);
-    for (int64_t f = last; f < end; f++) rows.from(f - begin, 0).clear(steps * kStep);
+    for (int64_t f = begin; f < first; f++) rows.from(f - begin, 0).clear(steps * kStep<N>);
+    for (int64_t f = last; f < end; f++) rows.from(f - begin, 0).clear(steps * kStep<N>);
     split_rows(x + first * o.channels, o.channels, last - first, o.channels, rows.from(first - begin, 0));
     float* to = hidden_of(block);
     Vector sum{};
-    for (int64_t f = 0; f < frames; f += kRows)
+    for (int64_t f = 0; f < frames; f += kRows<N>)
       for (int64_t p = 0; p < ceiling(o.hidden, kColumns); p++) {
-        for (int64_t t = 0; t < o.taps; t++)
-          multiply(rows.from(f + t * o.dilation, 0), o.narrow + (p * o.taps + t) * steps * 3 * kPlane, steps, c, t > 0,
-                   Ahead{}, [] {});
+        for (int64_t t = 0; t < o.taps; t++) {
+          const Numbers<N> tapped = rows.from(f + t * o.dilation, 0);
+          const Part<N>* panel = weight + (p * o.taps + t) * steps * N * kPlane<N>;
+          if constexpr (N == 1)
+            multiply_floats(tapped, kRows<1>, panel, steps, c, t > 0, least(vectors - 2 * p, 2), panel);
+          else
+            multiply_tiles(tapped, panel, steps, c, t > 0, Ahead{}, [] {});
+        }
         for (int64_t v = 2 * p; v < least(2 * p + 2, vectors); v++) {
           const Vector bias = load(o.narrow_bias + 16 * v);
-          for (int64_t r = 0; r < least(frames - f, kRows); r++) {
+          for (int64_t r = 0; r < least(frames - f, kRows<N>); r++) {
             const Vector made = load(c + r * kColumns + 16 * (v - 2 * p)) + bias;
             store(to + (f + r) * pitch + 16 * v, made);
             sum += made;
@@ -135,28 +144,30 @@ struct Row {
 
   // The wide product, gated, onto the row.
   void widen(int64_t block, double mean, double factor) const {
-    Tiles tiles;
-    const int64_t frames = frames_of(block), steps = steps_of(o.hidden + 3), wide = pitch_of(o.hidden + 3);
-    float* c = (float*)scratch.bytes(kBlock * kColumns * sizeof(float) + Halves<3>::bytes(kBlock, wide));
-    const Halves<3> rows(c + kBlock * kColumns, kBlock, wide);
+    Units<N> units;
+    const int64_t frames = frames_of(block), steps = steps_of<N>(o.hidden + 3);
+    const int64_t pairs = ceiling(o.hidden + 3, 32), wide = pitch_of<N>(32 * pairs);  // of vectors
+    float* c = (float*)scratch.bytes(kBlock<N> * kColumns * sizeof(float) + Numbers<N>::bytes(kBlock<N>, wide));
+    const Numbers<N> rows(c + kBlock<N> * kColumns, kBlock<N>, wide);
+    const Part<N>* weight = (const Part<N>*)o.wide;
     alignas(64) float rest[16 * (kMostVectors + 2)] = {};
     rest[o.hidden] = (float)factor;
     rest[o.hidden + 1] = (float)(mean * factor);
     rest[o.hidden + 2] = 1;
     const float* from = hidden_of(block);
     for (int64_t f = 0; f < frames; f++, from += pitch)
-      for (int64_t s = 0; s < steps; s++) {
+      for (int64_t s = 0; s < pairs; s++) {
         Vector columns[2];
         for (int64_t i = 0; i < 2; i++) {
           const int64_t v = 2 * s + i;
           columns[i] = load(rest + 16 * v);
           if (v < vectors) columns[i] += load(from + 16 * v) * (float)factor;
         }
-        split(columns[0], columns[1], rows.from(f, s * kStep));
+        split(columns[0], columns[1], rows.from(f, 32 * s));
       }
     for (int64_t p = 0; p < ceiling(o.channels, 16); p++) {
-      multiply_rows(rows, frames, o.wide + p * steps * 3 * kPlane, steps, c, [] {});
-      float* to = x + block * kBlock * o.channels + 16 * p;
+      multiply_rows(rows, frames, weight + p * steps * N * kPlane<N>, steps, c, [] {});
+      float* to = x + block * kBlock<N> * o.channels + 16 * p;
       const int64_t width = o.channels - 16 * p;
       for (int64_t f = 0; f < frames; f++, to += o.channels) {
         const Vector made = load(c + f * kColumns) * sigmoid(load(c + f * kColumns + 16));
@@ -170,7 +181,7 @@ struct Row {
   Vector within(int64_t vector, float number) const {
     Vector v{};
     for (int i = 0; i < 16; i++)
-      if (16 * vector + i < o.hidden) v[i] = number;
+      if (16 * vector + i < o.hidden) v.set(i, number);
     return v;
   }
 };
@@ -184,8 +195,9 @@ int threads() {
 }
 
 // `together`: all threads work on the row.
+template <int N>
 void add(const Branch& o, int64_t number, bool together) {
-  const Row row(o, number);
+  const Row<N> row(o, number);
   const int64_t blocks = row.blocks, pitch = row.pitch, hidden = o.hidden;
   std::vector<double> parts(blocks);
   const auto summed = [&] {
@@ -193,16 +205,16 @@ void add(const Branch& o, int64_t number, bool together) {
     for (const double part : parts) sum += part;
     return sum;
   };
-#pragma omp parallel for schedule(static) if (together)
+#pragma omp parallel for schedule(dynamic) if (together)
   for (int64_t b = 0; b < blocks; b++) parts[b] = row.narrow(b);
   const double mean = summed() / (o.frames * hidden);
-#pragma omp parallel for schedule(static) if (together)
+#pragma omp parallel for schedule(dynamic) if (together)
   for (int64_t b = 0; b < blocks; b++) parts[b] = row.deviation(b, mean);
   const double factor = 1 / std::sqrt(summed() / (o.frames * hidden) + o.narrow_eps);
 
   std::vector<float> sums(blocks * pitch), means(pitch), products(blocks * hidden * pitch);
   std::vector<double> given(hidden + 1, 1.0);
-#pragma omp parallel for schedule(static) if (together)
+#pragma omp parallel for schedule(dynamic) if (together)
   for (int64_t b = 0; b < blocks; b++) row.activate(b, mean, factor, &sums[b * pitch]);
   for (int64_t i = 0; i < hidden; i++) {
     double sum = 0;
@@ -210,7 +222,7 @@ void add(const Branch& o, int64_t number, bool together) {
     given[i] = sum / o.frames;
     means[i] = (float)given[i];
   }
-#pragma omp parallel for schedule(static) if (together)
+#pragma omp parallel for schedule(dynamic) if (together)
   for (int64_t b = 0; b < blocks; b++) row.covary(b, means.data(), &products[b * hidden * pitch]);
 
   double within = 0, between = 0, wide_mean = 0;  // variance in the channels, and of their means
@@ -226,17 +238,25 @@ void add(const Branch& o, int64_t number, bool together) {
   }
   const double variance = (within / o.frames + between) / (2 * o.channels),
                wide_factor = 1 / std::sqrt(variance + o.wide_eps);
-#pragma omp parallel for schedule(static) if (together)
+#pragma omp parallel for schedule(dynamic) if (together)
   for (int64_t b = 0; b < blocks; b++) row.widen(b, wide_mean, wide_factor);
+}
+
+template <int N>
+void add_branch(const Branch& o) {
+  if (o.rows < threads()) {  // few long ones; a loop that is parallel within another would start its threads anew
+    for (int64_t row = 0; row < o.rows; row++) add<N>(o, row, true);
+    return;
+  }
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t row = 0; row < o.rows; row++) add<N>(o, row, false);
 }
 
 }  // namespace
 
 extern "C" void stemify_add_branch(const Branch* o) {
-  if (o->rows < threads()) {  // few long ones; a loop that is parallel within another would start its threads anew
-    for (int64_t row = 0; row < o->rows; row++) add(*o, row, true);
-    return;
-  }
-#pragma omp parallel for schedule(static)
-  for (int64_t row = 0; row < o->rows; row++) add(*o, row, false);
+  if (o->parts == 1)
+    add_branch<1>(*o);
+  else
+    add_branch<3>(*o);
 }

@@ -1,6 +1,6 @@
 // A convolution over (bins, frames, channels), channels side by side. A plain product of matrices has one tap.
 
-#include "tiles.h"
+#include "products.h"
 
 enum Ending { kPlain, kGelu, kGlu, kAdd };
 
@@ -8,9 +8,9 @@ struct Convolution {  // pitches, offsets and widths in numbers
   const float* x;
   int64_t bins, frames, channels, bin_pitch, frame_pitch;
   int64_t taps_b, stride_b, pad_b, taps_f, stride_f, pad_f, out_bins, out_frames;
-  const Half* weight;                   // packed: (taps over frames, taps over bins, channels) rows
-  const float* bias;                    // of every column of every panel
-  int64_t halves, panels, ending, far;  // of a number: 2 or 3; …; whether the result is larger than a cache
+  const void* weight;                  // packed: (taps over frames, taps over bins, channels) rows
+  const float* bias;                   // of every column of every panel
+  int64_t parts, panels, ending, far;  // of a number: 1, 2 or 3; …; whether the result is larger than a cache
   float* out;
   int64_t out_bin_pitch, out_frame_pitch;
   const int64_t *offsets, *widths;  // of every tile of the result: where it begins, and how many columns count
@@ -71,14 +71,14 @@ struct Rows {
 
 // The rows of `x` that a block of the result needs: of every frame the taps over bins, side by side.
 template <int N>
-void gather(const Convolution& o, int64_t bin, int64_t frame, int64_t count, const Halves<N>& to) {
+void gather(const Convolution& o, int64_t bin, int64_t frame, int64_t count, const Numbers<N>& to) {
   const int64_t width = o.taps_b * o.channels;
   for (int64_t t = 0; t < o.taps_b; t++) {
     const int64_t b = bin * o.stride_b - o.pad_b + t;
     const bool is_there = b >= 0 && b < o.bins;
     for (int64_t r = 0; r < count; r++) {
       const int64_t f = frame + r;
-      const Halves<N> place = to.from(r, t * o.channels);
+      const Numbers<N> place = to.from(r, t * o.channels);
       if (is_there && f >= 0 && f < o.frames)
         split(o.x + b * o.bin_pitch + f * o.frame_pitch, o.channels, place);
       else
@@ -87,35 +87,36 @@ void gather(const Convolution& o, int64_t bin, int64_t frame, int64_t count, con
   }
   if (to.pitch > width)
     for (int64_t r = 0; r < count; r++) to.from(r, width).clear(to.pitch - width);
-  to.from(count, 0).clear(kStep);
+  to.from(count, 0).clear(kStep<N>);
 }
 
 template <int ending, int N>
 void convolve(const Convolution& o) {
-  const int64_t width = o.taps_b * o.channels, steps = steps_of(o.taps_f * width);
-  const int64_t wide = o.taps_f == 1 ? pitch_of(width) : width;  // taps over frames are rows that follow one another
-  const int64_t fit = (1 << 20) / (N * sizeof(Half) * wide * o.stride_f) / kRows * kRows;  // the second cache
-  const int64_t block = fit < kRows ? kRows : least(fit, 256);
-  const int64_t held = block * o.stride_f + o.taps_f + ceiling(kStep, wide) + 1;
+  const int64_t width = o.taps_b * o.channels, steps = steps_of<N>(o.taps_f * width);
+  const int64_t wide = o.taps_f == 1 ? pitch_of<N>(width) : width;  // taps over frames are rows that follow one another
+  const int64_t fit = kHeld<N> / (N * sizeof(Part<N>) * wide * o.stride_f), most = least(fit, 256);
+  const int64_t block = most < kRows<N> ? kRows<N> : most / kRows<N> * kRows<N>;
+  const int64_t held = block * o.stride_f + o.taps_f + ceiling(kStep<N>, wide) + 1;
   const int64_t blocks = ceiling(o.out_frames, block);
+  const Part<N>* weight = (const Part<N>*)o.weight;
 #pragma omp parallel
   {
-    Tiles tiles;
-    float* c = (float*)scratch.bytes(2 * block * kColumns * sizeof(float) + Halves<N>::bytes(held, wide));
-    const Halves<N> gathered(c + 2 * block * kColumns, held, wide);
-    Halves<N> rows_of_taps = gathered;
+    Units<N> units;
+    float* c = (float*)scratch.bytes(2 * block * kColumns * sizeof(float) + Numbers<N>::bytes(held, wide));
+    const Numbers<N> gathered(c + 2 * block * kColumns, held, wide);
+    Numbers<N> rows_of_taps = gathered;
     rows_of_taps.pitch = wide * o.stride_f;
-#pragma omp for collapse(2) schedule(static)
+#pragma omp for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < o.out_bins; b++)
       for (int64_t f = 0; f < blocks; f++) {
         const int64_t first = f * block, rows = least(o.out_frames - first, block);
         gather(o, b, first * o.stride_f - o.pad_f, (rows - 1) * o.stride_f + o.taps_f, gathered);
         float* out = o.out + b * o.out_bin_pitch + first * o.out_frame_pitch;
-        const int64_t with_a_step = ceiling(kRows, steps);
+        const int64_t with_a_step = ceiling(kRows<N>, steps);
         Rows<ending> last;
         for (int64_t p = 0; p < o.panels; p++) {
           float* products = c + p % 2 * block * kColumns;
-          multiply_rows(rows_of_taps, rows, o.weight + p * steps * N * kPlane, steps, products,
+          multiply_rows(rows_of_taps, rows, weight + p * steps * N * kPlane<N>, steps, products,
                         [&] { last(with_a_step); });
           last(rows);
           last = Rows<ending>(o, p, products, rows, out);
@@ -143,8 +144,12 @@ void convolve(const Convolution& o) {
 }  // namespace
 
 extern "C" void stemify_convolve(const Convolution* o) {
-  if (o->halves == 2)
-    convolve<2>(*o);
-  else
-    convolve<3>(*o);
+  switch (o->parts) {
+    case 1:
+      return convolve<1>(*o);
+    case 2:
+      return convolve<2>(*o);
+    case 3:
+      return convolve<3>(*o);
+  }
 }

@@ -1,13 +1,14 @@
 // old + scale * (gelu(x * first) * second): the hidden numbers never leave the cache.
 
-#include "tiles.h"
+#include "products.h"
 
 struct FeedForward {
   const float* x;
   int64_t rows, channels, hidden;  // hidden: with the zeros up to a whole panel
-  const Half* first;
+  int64_t parts;                   // of a number: 1 or 2
+  const void* first;
   const float* first_bias;  // of every column of every panel, as the other two
-  const Half* second;
+  const void* second;
   const float* second_bias;
   float* out;
   const float *scale, *old;
@@ -15,13 +16,17 @@ struct FeedForward {
 
 namespace {
 
-const int64_t kBlock = 256;
+template <int N>
+const int64_t kBlock = N == 1 ? 120 : 256;  // rows
+template <int N>
+const int64_t kSteps = kColumns / kStep<N>;  // of the second product, from one panel of the first
 
-struct Hidden {  // from the products of one panel to the halves of the next matrix
+template <int N>
+struct Hidden {  // from the products of one panel to the rows of the next matrix
   const float* c;
   int64_t left;
   Vector bias[2];
-  Halves<2> to;
+  Numbers<N> to;
 
   void operator()(int64_t count) {
     for (; count && left; count--, left--, c += kColumns, to.at += to.pitch)
@@ -29,41 +34,42 @@ struct Hidden {  // from the products of one panel to the halves of the next mat
   }
 };
 
-}  // namespace
-
-extern "C" void stemify_feed_forward(const FeedForward* given) {
-  const FeedForward& o = *given;
-  const int64_t steps = steps_of(o.channels), panels = steps, inner_steps = o.hidden / kStep;
-  const int64_t pitch = pitch_of(o.channels), inner = pitch_of(kDeep * kStep);
+template <int N>
+void feed_forward(const FeedForward& o) {
+  const Part<N>*first_weight = (const Part<N>*)o.first, *second_weight = (const Part<N>*)o.second;
+  const int64_t steps = steps_of<N>(o.channels), panels = ceiling(o.channels, kColumns);
+  const int64_t inner_panels = o.hidden / kColumns, inner_steps = inner_panels * kSteps<N>;
+  const int64_t at_once = kDeep<N> / kSteps<N>;  // panels of the first product
+  const int64_t pitch = pitch_of<N>(o.channels), inner = pitch_of<N>(at_once * kColumns);
   if (o.rows == 0) return;
-  const int64_t block = ceiling(ceiling(o.rows, ceiling(o.rows, kBlock)), kRows) * kRows;
+  const int64_t block = ceiling(ceiling(o.rows, ceiling(o.rows, kBlock<N>)), kRows<N>) * kRows<N>;
 #pragma omp parallel
   {
-    Tiles tiles;
-    float* c =
-        (float*)scratch.bytes(block * (2 + panels) * kColumns * sizeof(float) + Halves<2>::bytes(block, pitch + inner));
+    Units<N> units;
+    float* c = (float*)scratch.bytes(block * (2 + panels) * kColumns * sizeof(float) +
+                                     Numbers<N>::bytes(block, pitch + inner));
     float* sums = c + 2 * block * kColumns;
-    const Halves<2> x(sums + block * panels * kColumns, block, pitch), hidden(x.at + 2 * x.apart, block, inner);
-#pragma omp for schedule(static)
+    const Numbers<N> x(sums + block * panels * kColumns, block, pitch), hidden(x.end(), block, inner);
+#pragma omp for schedule(dynamic)
     for (int64_t first = 0; first < o.rows; first += block) {
       const int64_t rows = least(o.rows - first, block);
       split_rows(o.x + first * o.channels, o.channels, rows, o.channels, x);
-      for (int64_t deep = 0; deep < inner_steps; deep += kDeep) {
-        const int64_t some = least(inner_steps - deep, kDeep), with_a_step = ceiling(kRows, steps);
-        Hidden last{nullptr, 0, {}, hidden};
+      for (int64_t deep = 0; deep < inner_panels; deep += at_once) {
+        const int64_t some = least(inner_panels - deep, at_once), with_a_step = ceiling(kRows<N>, steps);
+        Hidden<N> last{nullptr, 0, {}, hidden};
         for (int64_t p = 0; p < some; p++) {
           float* products = c + p % 2 * block * kColumns;
           const float* bias = o.first_bias + (deep + p) * kColumns;
-          multiply_rows(x, rows, o.first + (deep + p) * steps * 2 * kPlane, steps, products,
+          multiply_rows(x, rows, first_weight + (deep + p) * steps * N * kPlane<N>, steps, products,
                         [&] { last(with_a_step); });
           last(rows);
-          last = Hidden{products, rows, {load(bias), load(bias + 16)}, hidden.from(0, p * kStep)};
+          last = Hidden<N>{products, rows, {load(bias), load(bias + 16)}, hidden.from(0, p * kColumns)};
         }
         last(rows);
         for (int64_t p = 0; p < panels; p++) {
-          const Half* panel = o.second + (p * inner_steps + deep) * 2 * kPlane;
-          multiply_block(hidden, rows, panel, some, sums + p * block * kColumns, deep > 0,
-                         panel + inner_steps * 2 * kPlane, [] {});
+          const Part<N>* panel = second_weight + (p * inner_steps + deep * kSteps<N>)*N * kPlane<N>;
+          multiply_block(hidden, rows, panel, some * kSteps<N>, sums + p * block * kColumns, deep > 0,
+                         panel + inner_steps * N * kPlane<N>, [] {});
         }
       }
       for (int64_t column = 0; column < o.channels; column += 16) {
@@ -76,4 +82,13 @@ extern "C" void stemify_feed_forward(const FeedForward* given) {
       }
     }
   }
+}
+
+}  // namespace
+
+extern "C" void stemify_feed_forward(const FeedForward* o) {
+  if (o->parts == 1)
+    feed_forward<1>(*o);
+  else
+    feed_forward<2>(*o);
 }

@@ -1,49 +1,99 @@
 // Sixteen numbers at once, and the functions that a network needs of them.
 //
-// Written with the vectors of GCC and Clang, so that it compiles for any processor; with AVX-512 a few of the
-// operations have an instruction of their own.
+// Written with the vectors of GCC and Clang, in as many lanes as the processor's registers are wide, so that it
+// compiles for any; with AVX-512 a few of the operations have an instruction of their own.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
-typedef float Vector __attribute__((vector_size(64)));
-typedef int32_t Whole __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+static const int64_t kLane = 16;
+#elif defined(__AVX__)
+static const int64_t kLane = 8;
+#else
+static const int64_t kLane = 4;
+#endif
 
-static const float kLog2OfE = 1.44269504f;
+typedef float Lane __attribute__((vector_size(kLane * sizeof(float))));
+typedef int32_t WholeLane __attribute__((vector_size(kLane * sizeof(float))));
 
-static inline Vector load(const float* from) {
+static const int64_t kLanes = 16 / kLane;  // of a vector
+
+struct Vector {
+  Lane lanes[kLanes];
+
+  float operator[](int64_t i) const { return lanes[i / kLane][i % kLane]; }
+  void set(int64_t i, float value) { lanes[i / kLane][i % kLane] = value; }
+};
+
+template <class Function>
+static inline Vector each(Function of_lane) {
   Vector v;
-  memcpy(&v, from, sizeof v);
+  v.lanes[0] = of_lane(0);  // not in a loop, so that the compiler sees at once that these are registers
+  if constexpr (kLanes > 1) v.lanes[1] = of_lane(1);
+  if constexpr (kLanes > 2) v.lanes[2] = of_lane(2), v.lanes[3] = of_lane(3);
   return v;
 }
 
-static inline void store(float* to, Vector v) { memcpy(to, &v, sizeof v); }
+static inline Vector all(float value) {
+  return each([&](int64_t) { return value - Lane{}; });
+}
+
+#define STEMIFY_OPERATOR(sign)                                                           \
+  static inline Vector operator sign(const Vector& a, const Vector& b) {                 \
+    return each([&](int64_t i) { return a.lanes[i] sign b.lanes[i]; });                  \
+  }                                                                                      \
+  static inline Vector operator sign(const Vector& a, float b) { return a sign all(b); } \
+  static inline Vector operator sign(float a, const Vector& b) { return all(a) sign b; } \
+  static inline Vector& operator sign## = (Vector & a, const Vector& b) { return a = a sign b; }
+STEMIFY_OPERATOR(+)
+STEMIFY_OPERATOR(-)
+STEMIFY_OPERATOR(*)
+STEMIFY_OPERATOR(/)
+#undef STEMIFY_OPERATOR
+
+static const float kLog2OfE = 1.44269504f;
+
+typedef float LaneAt __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias));  // anywhere in memory
+
+static inline Lane load_lane(const float* from) { return *(const LaneAt*)from; }
+static inline void store_lane(float* to, Lane lane) { *(LaneAt*)to = lane; }
+
+static inline Vector load(const float* from) {
+  return each([&](int64_t i) { return load_lane(from + i * kLane); });
+}
+
+static inline void store(float* to, const Vector& v) {
+  for (int64_t i = 0; i < kLanes; i++) store_lane(to + i * kLane, v.lanes[i]);
+}
 
 // The first `count` of them, and zeros.
 static inline Vector load_some(const float* from, int64_t count) {
   if (count >= 16) return load(from);
-  Vector v{};
+  Vector v = all(0);
   for (int64_t i = 0; i < 16; i++)
-    if (i < count) v[i] = from[i];
+    if (i < count) v.set(i, from[i]);
   return v;
 }
 
-static inline void store_some(float* to, Vector v, int64_t count) {
+static inline void store_some(float* to, const Vector& v, int64_t count) {
   if (count >= 16) return store(to, v);
   for (int64_t i = 0; i < 16; i++)
     if (i < count) to[i] = v[i];
 }
 
 // To an address that is a multiple of 64, past the caches: for what is larger than they are.
-static inline void store_far(float* to, Vector v) {
+static inline void store_far(float* to, const Vector& v) {
 #if defined(__AVX512F__)
-  _mm512_stream_ps(to, (__m512)v);
+  _mm512_stream_ps(to, (__m512)v.lanes[0]);
+#elif defined(__AVX__)
+  for (int64_t i = 0; i < kLanes; i++) _mm256_stream_ps(to + i * kLane, (__m256)v.lanes[i]);
 #else
   store(to, v);
 #endif
@@ -51,93 +101,104 @@ static inline void store_far(float* to, Vector v) {
 
 // After the last `store_far` of a thread.
 static inline void arrive() {
-#if defined(__AVX512F__)
+#if defined(__AVX__)
   _mm_sfence();
 #endif
 }
 
-static inline void fetch(const void* at) {
+static inline void fetch(const void* at) { __builtin_prefetch(at); }
+
+// a where `less` is less than a number, else b.
+static inline Vector select(const Vector& a, const Vector& b, const Vector& less, float than) {
+  return each([&](int64_t i) { return less.lanes[i] < than ? a.lanes[i] : b.lanes[i]; });
+}
+
+static inline Vector larger(const Vector& a, const Vector& b) {
+  return each([&](int64_t i) { return a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
+}
+
+static inline float largest(const Vector& v) {
 #if defined(__AVX512F__)
-  _mm_prefetch((const char*)at, _MM_HINT_T0);
+  return _mm512_reduce_max_ps((__m512)v.lanes[0]);
 #else
-  (void)at;
+  Lane most = v.lanes[0];
+  for (int64_t i = 1; i < kLanes; i++) most = v.lanes[i] > most ? v.lanes[i] : most;
+  float found = most[0];
+  for (int64_t i = 1; i < kLane; i++) found = most[i] > found ? most[i] : found;
+  return found;
 #endif
 }
 
-static inline Vector all(float value) { return Vector{} + value; }
-
-static inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
-
-static inline float largest(Vector v) {
+static inline bool any_above(const Vector& v, float limit) {
 #if defined(__AVX512F__)
-  return _mm512_reduce_max_ps((__m512)v);
-#else
-  float most = v[0];
-  for (int i = 1; i < 16; i++) most = v[i] > most ? v[i] : most;
-  return most;
-#endif
-}
-
-static inline bool any_above(Vector v, float limit) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask((__m512)v, (__m512)all(limit), _CMP_GT_OQ) != 0;
+  return _mm512_cmp_ps_mask((__m512)v.lanes[0], (__m512)all(limit).lanes[0], _CMP_GT_OQ) != 0;
 #else
   return largest(v) > limit;
 #endif
 }
 
-static inline float sum_of(Vector v) {
+static inline float sum_of(const Vector& v) {
   float sum = 0;
   for (int i = 0; i < 16; i++) sum += v[i];
   return sum;
 }
 
 // 1 / x, for x that is finite.
-static inline Vector inverse(Vector x) {
+static inline Vector inverse(const Vector& x) {
 #if defined(__AVX512F__)
-  const Vector near = (Vector)_mm512_rcp14_ps((__m512)x);
+  const Vector near{(Lane)_mm512_rcp14_ps((__m512)x.lanes[0])};
   return near * (2.f - x * near);
 #else
   return 1.f / x;
 #endif
 }
 
+static inline Vector nearest_whole(const Vector& x) {
+#if defined(__AVX512F__)
+  return {(Lane)_mm512_roundscale_ps((__m512)x.lanes[0], 8)};
+#else
+  return (x + 12582912.f) - 12582912.f;
+#endif
+}
+
+// p * 2 to the power of a whole number of at least -126.
+static inline Vector scaled(const Vector& p, const Vector& power) {
+#if defined(__AVX512F__)
+  return {(Lane)_mm512_scalef_ps((__m512)p.lanes[0], (__m512)power.lanes[0])};
+#else
+  return each([&](int64_t i) {
+    const WholeLane bits = (__builtin_convertvector(power.lanes[i], WholeLane) + 127) << 23;
+    return p.lanes[i] * (Lane)bits;
+  });
+#endif
+}
+
 // 2 to the power of x, for x below 127; within 2.5e-7 of it.
 static inline Vector exp2_of(Vector x) {
-#if defined(__AVX512F__)
-  const Vector whole = (Vector)_mm512_roundscale_ps((__m512)x, 8);
-#else
+#if !defined(__AVX512F__)
   x = larger(x, all(-126.f));
-  const Vector whole = (x + 12582912.f) - 12582912.f;
 #endif
-  const Vector r = x - whole;
+  const Vector whole = nearest_whole(x), r = x - whole;
   Vector p = 0.00132765f * r + 0.00967554f;
   p = p * r + 0.05550713f;
   p = p * r + 0.2402212f;
   p = p * r + 0.69314697f;
   p = p * r + 1.00000007f;
-#if defined(__AVX512F__)
-  return (Vector)_mm512_scalef_ps((__m512)p, (__m512)whole);
-#else
-  const Whole bits = (__builtin_convertvector(whole, Whole) + 127) << 23;
-  Vector power;
-  memcpy(&power, &bits, sizeof power);
-  return p * power;
-#endif
+  return scaled(p, whole);
 }
 
-static inline Vector sigmoid(Vector x) {
+static inline Vector sigmoid(const Vector& x) {
   const Vector power = x * -kLog2OfE;
-  return inverse(1.f + exp2_of(power > 126.f ? all(126.f) : power));
+  return inverse(1.f + exp2_of(select(power, all(126.f), power, 126.f)));
 }
 
 // Half of x (1 + erf(x / sqrt(2))), erf as in Abramowitz and Stegun, 7.1.26, within 1.5e-7.
-static inline Vector gelu(Vector x) {
-  const Vector z = x * 0.70710678f, a = z < 0.f ? -z : z, t = inverse(1.f + 0.3275911f * a);
+static inline Vector gelu(const Vector& x) {
+  const Vector z = x * 0.70710678f, a = larger(z, 0.f - z), t = inverse(1.f + 0.3275911f * a);
   Vector p = 1.061405429f * t - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
   const Vector rest = p * t * exp2_of(a * a * -kLog2OfE);
-  return 0.5f * x * (z < 0.f ? rest : 2.f - rest);
+  return 0.5f * x * select(rest, 2.f - rest, z, 0.f);
 }

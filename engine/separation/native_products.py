@@ -1,12 +1,14 @@
-"""Products on the AMX units of an x86 processor (`native`), in a fraction of the time.
+"""Products by programs of our own (`native`), which are compiled for the processor that they run on.
 
-Convolutions and the scores of attention are made of three halves of a number, as exact as single precision; the rest of
-the transformer of two, since its errors count for less: what it makes is added to something larger. Weights are packed
-once, and kept as long as their layer."""
+They use its vectors, or its AMX units, if it has some. For those convolutions and the scores of attention are made of
+three halves of a number, as exact as single precision; the rest of the transformer of two, since its errors count for
+less: what it makes is added to something larger. Weights are packed once, and kept as long as their layer."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import platform
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,34 +22,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.separation import native_tasks as tasks
-from engine.separation.builder import cpu_flags
 from engine.separation.packing import PANEL, TILE, Packed, PackedBranch, pack, pack_branch, spread_matrix
 from engine.separation.products import Products, in_two_dimensions
 
 SOURCES = sorted(path for path in Path(__file__).with_name("native").glob("*") if path.suffix in {".cpp", ".h"})
-FLAGS = ("-march=native", "-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
+_OF_TILES = ("-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
 T = TypeVar("T")
 _FAR_VALUES = 1 << 19  # of a result that a cache does not hold: it is written past it
-_LEAST_CHANNELS = 32  # of the first layer; with 16 (`mini`) torch is faster
+_LEAST_CHANNELS = 32  # of the first layer; with 16 (`mini`) most of a tile is empty
 _MOST_OF_A_HEAD = 128  # channels
 _MOST_HIDDEN = 128  # channels of a residual branch
 
 
-def is_supported() -> bool:
-    """Whether this processor has the units, and torch sees them."""
+def has_tiles() -> bool:
+    """Whether this processor has AMX, and torch sees it."""
     return bool(torch.cpu._is_amx_tile_supported() and torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def suits(member: Any) -> bool:
-    """Whether a network has something of it: with fewer channels than this most of a tile is empty."""
-    wide = member.encoder[0].conv.out_channels >= _LEAST_CHANNELS
-    return wide and all(weight.dtype is torch.float32 for weight in member.parameters())
+    """Whether a network can be multiplied so."""
+    return all(weight.dtype is torch.float32 for weight in member.parameters())
+
+
+def fills_tiles(member: Any) -> bool:
+    """Whether a network has something of AMX."""
+    return bool(member.encoder[0].conv.out_channels >= _LEAST_CHANNELS)
+
+
+def flags() -> tuple[str, ...]:
+    """The compiler's, for this processor."""
+    return ("-march=native", *_OF_TILES) if has_tiles() else ("-march=native",)
 
 
 def library_key() -> str:
     """Names the compiled library on this machine, with this torch (whose threads it uses)."""
-    parts = [torch.__version__, cpu_flags(), *FLAGS, *(source.read_text() for source in SOURCES)]
-    return "amx-" + sha256("\n".join(parts).encode()).hexdigest()[:20]
+    parts = [torch.__version__, _cpu_flags(), *flags(), *(source.read_text() for source in SOURCES)]
+    return "native-" + sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
@@ -66,14 +76,16 @@ _ONE_TAP = _Taps()
 _NEIGHBOURS = _Taps(2, 1, 1)
 
 
-class AmxProducts(Products):
+class NativeProducts(Products):
     """May be used by several threads at once. What it has no program for is left to torch."""
 
-    def __init__(self, library: Path) -> None:
-        """Raises `OSError` and `AttributeError` for a file that is no such library, and `RuntimeError` where the system
-        does not let us use the units."""
+    def __init__(self, library: Path, *, tiles: bool = False) -> None:
+        """`tiles`: on AMX. Raises `OSError` and `AttributeError` for a file that is no such library, and
+        `RuntimeError` where the system does not let us use the units."""
         self._library = ctypes.CDLL(str(library))
-        if self._library.stemify_begin():
+        self._exact, self._rough = (3, 2) if tiles else (1, 1)  # parts of a number
+        is_refused = self._library.stemify_begin()
+        if tiles and is_refused:
             raise RuntimeError("this system does not let programs use AMX")
         self._packs: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
         self._lock = threading.Lock()
@@ -98,7 +110,9 @@ class AmxProducts(Products):
         batch, bins, frames, _ = x.shape
         width = weight.shape[1]
         packed = self._kept(
-            conv, "spread", lambda: pack(spread_matrix(weight.flatten(2), step), conv.bias.repeat(step), width)
+            conv,
+            "spread",
+            lambda: pack(spread_matrix(weight.flatten(2), step), conv.bias.repeat(step), width, parts=self._exact),
         )
         ending = tasks.GELU if activate else tasks.PLAIN
         # Between each two neighbours, and before the first and after the last, lie `step` places of the result.
@@ -117,11 +131,11 @@ class AmxProducts(Products):
         if type(act) is not nn.GELU or act.approximate != "none" or hidden > _MOST_HIDDEN:
             return super().add_branch(branch, x)
         assert x.is_contiguous()  # it is written to
-        packed: PackedBranch = self._kept(branch, "branch", lambda: pack_branch(branch))
+        packed: PackedBranch = self._kept(branch, "branch", lambda: pack_branch(branch, self._exact))
         task = tasks.Branch(
-            x.data_ptr(), *x.shape, narrow.kernel_size[0], narrow.dilation[0], hidden, packed.narrow.weight.data_ptr(),
-            *(part.data_ptr() for part in packed.hidden), norm.eps, wide_norm.eps, packed.wide.weight.data_ptr(),
-            *(part.data_ptr() for part in packed.moments),
+            x.data_ptr(), *x.shape, narrow.kernel_size[0], narrow.dilation[0], hidden, self._exact,
+            packed.narrow.weight.data_ptr(), *(part.data_ptr() for part in packed.hidden), norm.eps, wide_norm.eps,
+            packed.wide.weight.data_ptr(), *(part.data_ptr() for part in packed.moments),
         )  # fmt: skip
         self._library.stemify_add_branch(ctypes.byref(task))
         return None
@@ -134,17 +148,17 @@ class AmxProducts(Products):
         if of_head % TILE or of_head > _MOST_OF_A_HEAD:
             return super().add_attention(x, scale, attention, asks, answers)
         weight, bias, last = attention.in_proj_weight, attention.in_proj_bias, attention.out_proj
-        query = self._kept(attention, "query", lambda: pack(weight[:channels].T, bias[:channels]))
-        rest = self._kept(attention, "rest", lambda: pack(weight[channels:].T, bias[channels:]))
+        query = self._kept(attention, "query", lambda: pack(weight[:channels].T, bias[:channels], parts=self._exact))
+        rest = self._kept(attention, "rest", lambda: pack(weight[channels:].T, bias[channels:], parts=self._exact))
         queries, others = self._multiplied(query, asks), self._multiplied(rest, answers)
         mixed = torch.empty_like(queries)
         for one, other, into in zip(queries, others, mixed, strict=True):
             task = tasks.Attention(
                 one.data_ptr(), other.data_ptr(), other[:, channels:].data_ptr(), len(one), len(other), heads, of_head,
-                channels, 2 * channels, into.data_ptr(), channels,
+                channels, 2 * channels, query.parts, into.data_ptr(), channels,
             )  # fmt: skip
             self._library.stemify_attend(ctypes.byref(task))
-        packed = self._kept(last, "plain", lambda: pack(last.weight.T, last.bias, halves=2))
+        packed = self._kept(last, "plain", lambda: pack(last.weight.T, last.bias, parts=self._rough))
         return self._multiplied(packed, mixed, tasks.ADD, old=x.contiguous(), scale=_scale(scale, channels))
 
     def add_feed_forward(self, x: Tensor, scale: Any, layer: Any, normed: Tensor) -> Tensor:
@@ -152,16 +166,15 @@ class AmxProducts(Products):
         if layer.activation is not F.gelu:
             return super().add_feed_forward(x, scale, layer, normed)
         missing = -first.out_features % PANEL  # of the hidden numbers: the first product makes zeros of them
-        inner = self._kept(first, "plain", lambda: pack(first.weight.T, first.bias, halves=2))
+        inner = self._kept(first, "plain", lambda: pack(first.weight.T, first.bias, parts=self._rough))
         outer = self._kept(
-            second, "plain", lambda: pack(F.pad(second.weight.T, (0, 0, 0, missing)), second.bias, halves=2)
+            second, "plain", lambda: pack(F.pad(second.weight.T, (0, 0, 0, missing)), second.bias, parts=self._rough)
         )
         normed, old, channels = normed.contiguous(), x.contiguous(), x.shape[-1]
         out, scales = torch.empty_like(old), _scale(scale, channels)
         task = tasks.FeedForward(
-            normed.data_ptr(), normed.numel() // channels, channels, PANEL * inner.panels, inner.weight.data_ptr(),
-            inner.bias.data_ptr(), outer.weight.data_ptr(), outer.bias.data_ptr(), out.data_ptr(), scales.data_ptr(),
-            old.data_ptr(),
+            normed.data_ptr(), normed.numel() // channels, channels, PANEL * inner.panels, inner.parts,
+            *(part.data_ptr() for part in (inner.weight, inner.bias, outer.weight, outer.bias, out, scales, old)),
         )  # fmt: skip
         self._library.stemify_feed_forward(ctypes.byref(task))
         return out
@@ -173,7 +186,7 @@ class AmxProducts(Products):
         packed = self._kept(
             conv,
             "gated" if is_gated else "plain",
-            lambda: pack(weight.permute(3, 2, 1, 0).flatten(0, 2), conv.bias, gated=is_gated),
+            lambda: pack(weight.permute(3, 2, 1, 0).flatten(0, 2), conv.bias, parts=self._exact, gated=is_gated),
         )
         made = (bins.made_of(x.shape[1]), frames.made_of(x.shape[2]))
         out = x.new_empty(len(x), *made, packed.columns)
@@ -213,7 +226,7 @@ class AmxProducts(Products):
         task = tasks.Convolution(
             x.data_ptr(), *x.shape, x.shape[1] * channels, channels, bins.taps, bins.stride, bins.padding, frames.taps,
             frames.stride, frames.padding, bins.made_of(x.shape[0]), frames.made_of(x.shape[1]),
-            packed.weight.data_ptr(), packed.bias.data_ptr(), packed.halves, packed.panels, ending,
+            packed.weight.data_ptr(), packed.bias.data_ptr(), packed.parts, packed.panels, ending,
             out.numel() > _FAR_VALUES, out.data_ptr(), *where.pitches, offsets.data_ptr(), packed.widths.data_ptr(),
             *(None if values is None else values.data_ptr() for values in (where.scale, where.old)),
         )  # fmt: skip
@@ -236,3 +249,12 @@ def _scale(scale: Any, channels: int) -> Tensor:
     """One for every column of every panel."""
     values = torch.ones(channels) if isinstance(scale, nn.Identity) else scale.scale
     return F.pad(values, (0, -channels % PANEL))
+
+
+def _cpu_flags() -> str:
+    """Tells processors apart by what they can do."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        telling = {line for line in lines if line.startswith(("model name", "flags", "Features"))}  # of every core
+        return sha256("\n".join(sorted(telling)).encode()).hexdigest()[:12]
+    return platform.processor()

@@ -1,46 +1,57 @@
-"""`python -m engine.separation.build_amx FOLDER KEY`: compile the products on AMX, check them, and leave their library
-in the folder. Started by `engine.separation.builder`."""
+"""`python -m engine.separation.build_native FOLDER KEY`: compile the products (`native`), check them, and leave their
+library in the folder. Started by `engine.separation.builder`."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import subprocess
+import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from demucs.demucs import DConv
+from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation import amx, builder
+from engine.separation import builder, native_products
+from engine.separation.forward import TransformerCore
+from engine.separation.native_products import NativeProducts
 from engine.separation.products import TORCH, Products
 
+log = logging.getLogger(__name__)
+
+_FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
 _Try = Callable[[Products], Tensor]
 
 
-def build(folder: Path, key: str, _: str = "") -> None:
+def build(folder: Path, key: str) -> None:
     """Raises `RuntimeError` when the result is not faithful, or not faster."""
     library = folder / f"{key}.{os.getpid()}.building.so"
     compile_library(library)
     try:
-        products = amx.AmxProducts(library)
-        check(products)
-        (wide, *_rest) = tries()
-        builder.check_faster("the widest product on AMX is", partial(wide, TORCH), partial(wide, products))
+        best = NativeProducts(library)
+        check_faithful(best)
+        if native_products.has_tiles():
+            best = NativeProducts(library, tiles=True)
+            check_faithful(best)
+        check_faster(best)
     except BaseException:
         library.unlink()
         raise
     library.replace(folder / f"{key}.so")
 
 
-def compile_library(library: Path, flags: Sequence[str] = amx.FLAGS) -> None:
-    """Raises `RuntimeError` with what the compiler says."""
-    sources = [str(source) for source in amx.SOURCES if source.suffix == ".cpp"]
+def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
+    """`flags`: if not those for this processor. Raises `RuntimeError` with what the compiler says."""
+    sources = [str(source) for source in native_products.SOURCES if source.suffix == ".cpp"]
     objects = [library.with_name(f"{library.stem}.{Path(source).stem}.o") for source in sources]
     common = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC", "-w"]
+    flags = native_products.flags() if flags is None else flags
     try:
         for source, compiled in zip(sources, objects, strict=True):
             _run(*common, *flags, "-c", source, "-o", str(compiled))
@@ -57,14 +68,39 @@ def _run(*arguments: str) -> None:
         raise RuntimeError(done.stderr[-2000:])
 
 
-def check(products: Products) -> None:
-    """Raises `RuntimeError` if any kind of product differs from torch's."""
+def check_faithful(products: Products) -> None:
+    """Raises `RuntimeError` if any kind of product is too far from torch's."""
     for attempt in tries():
-        builder.check_faithful("a product on AMX is", attempt(TORCH), attempt(products))
+        expected, found = attempt(TORCH).double(), attempt(products).double()
+        error = float((expected - found).square().sum())
+        snr_db = 10 * math.log10(float(expected.square().sum()) / max(error, 1e-300))
+        if not snr_db > _FAITHFUL_DB:
+            raise RuntimeError(f"a product is only within {snr_db:.0f} dB of torch's")
+
+
+def check_faster(products: Products) -> None:
+    """Raises `RuntimeError` unless a second of a network with layers like htdemucs' takes fewer CPU seconds."""
+    network: Any = HTDemucs(["one"], channels=48, bottom_channels=512, t_layers=2, dconv_mode=3, segment=1).eval()
+    core, samples = TransformerCore(network), network.samplerate
+    spectrum = torch.randn(1, 4, network.nfft // 2, -(-samples // network.hop_length))
+    windows = torch.randn(1, 2, samples)
+
+    def cpu_s(by: Products) -> float:
+        began = time.process_time()
+        with torch.no_grad():
+            core(spectrum.clone(), windows, by)
+        return time.process_time() - began
+
+    for by in (TORCH, products):
+        cpu_s(by)  # packs the weights
+    eager_s, native_s = (min(cpu_s(by) for _ in range(3)) for by in (TORCH, products))
+    log.info("CPU seconds: torch %.3f, ours %.3f", eager_s, native_s)
+    if native_s > eager_s:
+        raise RuntimeError(f"a network is not faster: {native_s:.3f} CPU s, torch {eager_s:.3f}")
 
 
 def tries() -> list[_Try]:
-    """One product of every kind, the widest first."""
+    """One product of every kind."""
     torch.manual_seed(0)
     layer: Any = nn.TransformerEncoderLayer(256, 4, 1024, activation=F.gelu, batch_first=True)
     conv, strided = nn.Conv2d(48, 96, 3, padding=1), nn.Conv1d(20, 40, 8, 4, padding=2)

@@ -10,24 +10,15 @@
 
 #pragma once
 
-#include <cstdlib>
-
-#include "halves.h"
+#include "numbers.h"
 
 #if defined(__AMX_BF16__)
 #include <immintrin.h>
 #endif
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
-static const int64_t kRows = 32;          // that are multiplied at once: two tiles
-static const int64_t kColumns = 32;       // of a panel: two tiles
-static const int64_t kTile = 512;         // halves of a tile
-static const int64_t kPlane = 2 * kTile;  // of a step
-static const int64_t kDeep = 8;           // steps of a panel that fit the first cache
+static const int64_t kTile = 512;  // halves of a tile
 
-struct Ahead {  // of what is needed next, a part with every step
+struct Ahead {  // of what is needed next, some with every step
   const Half* at = nullptr;
   int64_t lines = 0;  // of a step
 };
@@ -48,8 +39,8 @@ struct Tiles {  // as long as a thread uses them
 };
 
 template <int N, class Meanwhile>
-static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead ahead,
-                            Meanwhile meanwhile) {
+static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead ahead,
+                                  Meanwhile meanwhile) {
   const int64_t row = a.pitch * sizeof(Half), line = kColumns * sizeof(float);
   const Half* rows = a.at;
   const auto load_rows = [&](int plane) {
@@ -57,8 +48,8 @@ static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, fl
     _tile_loadd(5, rows + plane * a.apart + 16 * a.pitch, row);
   };
   const auto load_columns = [&](int plane) {
-    _tile_loadd(6, b + plane * kPlane, 64);
-    _tile_loadd(7, b + plane * kPlane + kTile, 64);
+    _tile_loadd(6, b + plane * kPlane<N>, 64);
+    _tile_loadd(7, b + plane * kPlane<N> + kTile, 64);
   };
   const auto add_products = [] {
     _tile_dpbf16ps(0, 4, 6);
@@ -78,9 +69,9 @@ static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, fl
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int64_t s = 0; s < steps; s++, b += N * kPlane, rows += kStep) {
+  for (int64_t s = 0; s < steps; s++, b += N * kPlane<N>, rows += kStep<N>) {
     for (int64_t i = 0; i < ahead.lines; i++)
-      _mm_prefetch((const char*)(ahead.at + s * N * kPlane + i * 32), _MM_HINT_T1);
+      _mm_prefetch((const char*)(ahead.at + s * N * kPlane<N> + i * 32), _MM_HINT_T1);
     load_rows(0);
     if constexpr (N == 3) {
       load_columns(2);
@@ -112,65 +103,20 @@ struct Tiles {
 };
 
 template <int N, class Meanwhile>
-static inline void multiply(const Halves<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead,
-                            Meanwhile meanwhile) {
-  if (!more) memset(c, 0, kRows * kColumns * sizeof(float));
-  for (int64_t s = 0; s < steps; s++, b += N * kPlane) {
-    for (int64_t r = 0; r < kRows; r++)
-      for (int64_t k = 0; k < kStep; k++)
+static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead,
+                                  Meanwhile meanwhile) {
+  if (!more) memset(c, 0, kRows<N> * kColumns * sizeof(float));
+  for (int64_t s = 0; s < steps; s++, b += N * kPlane<N>) {
+    for (int64_t r = 0; r < kRows<N>; r++)
+      for (int64_t k = 0; k < kStep<N>; k++)
         for (int64_t n = 0; n < kColumns; n++)
           for (int i = 0; i < N; i++)
             for (int j = 0; i + j < N; j++) {
-              const Half left = a.at[i * a.apart + r * a.pitch + s * kStep + k];
-              const Half right = b[j * kPlane + n / 16 * kTile + k / 2 * 32 + n % 16 * 2 + k % 2];
+              const Half left = a.at[i * a.apart + r * a.pitch + s * kStep<N> + k];
+              const Half right = b[j * kPlane<N> + n / 16 * kTile + k / 2 * 32 + n % 16 * 2 + k % 2];
               c[r * kColumns + n] += widened(left) * widened(right);
             }
     meanwhile();
   }
 }
 #endif
-
-// The same of any number of rows. `next`, if there is one, is fetched meanwhile: as many steps again.
-template <int N, class Meanwhile>
-static inline void multiply_block(const Halves<N>& a, int64_t rows, const Half* b, int64_t steps, float* c, bool more,
-                                  const Half* next, Meanwhile meanwhile) {
-  const int64_t lines = next ? ceiling(N * kPlane / 32, ceiling(rows, kRows)) : 0;
-  for (int64_t r = 0; r < rows; r += kRows)
-    multiply(a.from(r, 0), b, steps, c + r * kColumns, more, Ahead{next + r / kRows * lines * 32, lines}, meanwhile);
-}
-
-// Rows * a whole panel; what follows the panel in memory is fetched ahead.
-template <int N, class Meanwhile>
-static inline void multiply_rows(const Halves<N>& a, int64_t rows, const Half* panel, int64_t steps, float* c,
-                                 Meanwhile meanwhile) {
-  for (int64_t s = 0; s < steps; s += kDeep) {
-    const int64_t some = least(steps - s, kDeep);
-    multiply_block(a.from(0, s * kStep), rows, panel + s * N * kPlane, some, c, s > 0, panel + (s + some) * N * kPlane,
-                   meanwhile);
-  }
-}
-
-// Memory of a thread, kept from one call to the next.
-class Scratch {
- public:
-  void* bytes(size_t want) {
-    if (want > held_) {
-      free(at_);
-      held_ = (want + kPage - 1) / kPage * kPage;
-      at_ = aligned_alloc(kPage, held_);
-      if (at_ == nullptr) abort();
-#if defined(MADV_HUGEPAGE)
-      madvise(at_, held_, MADV_HUGEPAGE);
-#endif
-    }
-    return at_;
-  }
-  ~Scratch() { free(at_); }
-
- private:
-  static const size_t kPage = 1 << 21;
-  void* at_ = nullptr;
-  size_t held_ = 0;
-};
-
-extern thread_local Scratch scratch;
