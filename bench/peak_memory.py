@@ -13,6 +13,7 @@ import torch
 
 from bench.job import attempt_of, noise, write_song
 from bench.networks import RATE, stock
+from engine.memory import keep_freed_memory
 from engine.separation.batcher import Batcher
 from engine.separation.models import EMBEDDED, ModelLibrary
 from engine.separation.shelves import FolderShelf
@@ -22,6 +23,7 @@ from engine.separation.weights import load_bag
 def main() -> None:
     who, seconds = sys.argv[1], float(sys.argv[2])
     if who == "ours":
+        keep_freed_memory()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_song(folder / "song.mp3", seconds, noise)

@@ -20,6 +20,7 @@ from bench.networks import RATE, Memory, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
 from engine.media.decode import run_decode_child
 from engine.media.limits import MediaLimits
+from engine.memory import keep_freed_memory
 from engine.pool import WorkerPool
 from engine.separation.batcher import Batcher
 from engine.separation.mix import PcmMix
@@ -32,6 +33,7 @@ Row = dict[str, Any]
 def one_job(seconds: float, rounds: int) -> list[Row]:
     """Wall seconds of each stage alone, then of the job, in which they overlap; of htdemucs' size."""
     figures: dict[str, list[float]] = {}
+    keep_freed_memory()  # as a worker does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mix = (song(seconds).numpy() * 0.1).clip(-1, 1)
@@ -61,6 +63,7 @@ def one_job(seconds: float, rounds: int) -> list[Row]:
 
 def nearly_free(seconds: float) -> list[Row]:
     """A long job whose network costs almost nothing: what is left is reading, writing and waiting."""
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_tiny(folder / "models", "htdemucs")

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from engine.jobs import Stage
 from engine.logs import configure
+from engine.memory import give_freed_memory_back, keep_freed_memory
 from engine.object_storage import open_storage
 from engine.protocol import (
     SECRET_VARIABLE,
@@ -192,7 +193,10 @@ class Worker:
                 shutil.rmtree(self._storage.local_path(spec.scratch_key), ignore_errors=True)
             with self._lock:
                 del self._running[spec.job_id, spec.attempt]
+                is_idle = not self._running
         self._wire.send(answer)
+        if is_idle:
+            give_freed_memory_back()
 
     def _beat(self) -> None:
         while True:
@@ -228,6 +232,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     configure("INFO", json_lines=config.json_lines)
+    keep_freed_memory()
     if config.threads and config.device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
     try:
