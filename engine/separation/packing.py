@@ -76,6 +76,15 @@ def _in_panels(matrix: Tensor, parts: int) -> Tensor:
     return tiles.permute(4, 1, 0, 5, 2, 6, 3).contiguous()
 
 
+def pairs_matrix(weight: Tensor, parts: int) -> Tensor:
+    """Of a convolution of three taps over frames, (columns, channels, taps over bins, 3): the four matrices that
+    `native/pairs.cpp` says, one below the other, each (taps over bins * channels, columns) and filled up."""
+    first, middle, last = weight.permute(3, 2, 1, 0).flatten(1, 2)
+    sides = (first + last) / 2
+    matrices = (first, sides + middle / 2, sides - middle / 2, last)
+    return torch.cat([F.pad(matrix, (0, 0, 0, -len(matrix) % step_of(parts))) for matrix in matrices])
+
+
 def spread_matrix(weight: Tensor, step: int) -> Tensor:
     """Of a transposed convolution of twice as many taps as it steps, (channels, channels of the result, taps): what two
     neighbours, the earlier one first, give to the places between them: (2 * channels, step * channels of it)."""
