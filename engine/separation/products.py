@@ -1,8 +1,8 @@
 """The products that a pass through Demucs consists of: convolutions, attention, and what is gated or added to them.
 
-By torch here, wherever the tensors are; `engine.separation.native_products` has the same for CPUs, compiled. On a CPU the channels
-of a moment lie side by side, (batch, bins, frames, channels), which is what oneDNN's convolutions want; time layers
-have one bin. What is wide is made in blocks that stay in the cache, from the product to the gate.
+By torch here, wherever the tensors are; `engine.separation.native_products` has the same for a CPU, compiled. On a CPU
+the channels of a moment lie side by side, (batch, bins, frames, channels), which is what oneDNN's convolutions want;
+time layers have one bin. What is wide is made in blocks that stay in the cache, from the product to the gate.
 """
 
 from __future__ import annotations
