@@ -1,7 +1,9 @@
-"""A song in a file, and one job of it as a worker runs it: from the encoded file to published stems."""
+"""A song in a file, and one job of it as a worker runs it: from the encoded file to published stems, with what a worker
+has compiled."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.networks import RATE
+from bench.report import OUT
 from engine.attempt import Attempt
 from engine.entity import new_job_id
 from engine.media.encode import StemEncoder
 from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.protocol import AttemptSpec, WorkerConfig
 from engine.separation.batcher import Batcher
+from engine.separation.kernels import Kernels
 from engine.separation.models import ModelLibrary
 from engine.storage import Storage
 
@@ -72,3 +76,17 @@ def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str
         lambda *_: None,
         lambda: None,
     )
+
+
+def built_kernels() -> Kernels | None:
+    """What is compiled, built now unless it is there; None where that cannot be."""
+    kernels = found_kernels()
+    if (reason := kernels.build_now()) is not None:
+        print(f"Without what is compiled: {reason}.")
+        return None
+    return kernels
+
+
+def found_kernels() -> Kernels:
+    """What has been compiled here, if anything."""
+    return Kernels(OUT / "kernels", build_after_s=math.inf)

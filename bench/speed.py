@@ -13,7 +13,7 @@ from demucs.htdemucs import HTDemucs
 from torch import Tensor
 
 from bench.networks import RATE, SOURCES, best_flops_per_s, flops_of, htdemucs, ours, snr_db, song, stock
-from bench.report import OUT, Row
+from bench.report import Row
 from bench.unblend import is_here, unblend_way
 from engine.separation.batcher import Batcher
 from engine.separation.kernels import Kernels
@@ -21,7 +21,7 @@ from engine.separation.loaded import LoadedModel
 from engine.separation.models import ModelLibrary
 
 
-def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
+def speed_of_htdemucs(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
     """Of a network of htdemucs' size, beside a bound."""
     network, mix = htdemucs(), song(seconds)
     model, eager = LoadedModel.of(network, "htdemucs"), Batcher()
@@ -29,7 +29,7 @@ def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Ro
         "stock": lambda: stock(network, mix),
         "ours, eager": lambda: ours(eager, model, mix),
     }
-    if compiled and (kernels := built_kernels()) is not None:
+    if kernels is not None:
         fast = Batcher(kernels=kernels)
         ours(fast, model, song(8))  # takes the kernels up
         ways["ours, compiled"] = lambda: ours(fast, model, mix)
@@ -40,7 +40,7 @@ def speed_of_htdemucs(seconds: float, rounds: int, *, compiled: bool) -> list[Ro
     return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
 
 
-def speed_of_mini(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
+def speed_of_mini(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
@@ -49,7 +49,7 @@ def speed_of_mini(seconds: float, rounds: int, *, compiled: bool) -> list[Row]:
         "stock": lambda: stock(model.members[0], mix),
         "ours, eager": lambda: ours(batcher, model, mix),
     }
-    if compiled and (kernels := built_kernels()) is not None:
+    if kernels is not None:
         fast = Batcher(kernels=kernels)
         ours(fast, model, song(8))
         ways["ours, compiled"] = lambda: ours(fast, model, mix)
@@ -99,12 +99,3 @@ def floor(network: HTDemucs, seconds: float, stock_cpu_s: float) -> Row:
         "ratio_cpu": stock_cpu_s / cpu_s,
         "snr_db": None,
     }
-
-
-def built_kernels() -> Kernels | None:
-    """What is compiled, built now unless it is there; None where that cannot be."""
-    kernels = Kernels(OUT / "kernels", build_after_s=math.inf)
-    if (reason := kernels.build_now()) is not None:
-        print(f"Without what is compiled: {reason}.")
-        return None
-    return kernels

@@ -23,6 +23,7 @@ from engine.media.limits import MediaLimits
 from engine.memory import keep_freed_memory
 from engine.pool import WorkerPool
 from engine.separation.batcher import Batcher
+from engine.separation.kernels import Kernels
 from engine.separation.mix import PcmMix
 from engine.separation.models import ModelLibrary
 from engine.worker_talk import PoolLimits
@@ -30,7 +31,7 @@ from engine.worker_talk import PoolLimits
 Row = dict[str, Any]
 
 
-def one_job(seconds: float, rounds: int) -> list[Row]:
+def one_job(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
     """Wall seconds of each stage alone, then of the job, in which they overlap; of htdemucs' size."""
     figures: dict[str, list[float]] = {}
     keep_freed_memory()  # as a worker does
@@ -40,7 +41,7 @@ def one_job(seconds: float, rounds: int) -> list[Row]:
         encoding_s = _encode(folder, mix)
         write_htdemucs(folder / "models", "htdemucs")
         library = ModelLibrary(folder / "models", folder / "cache", 1 << 30)
-        model, batcher = library.load("htdemucs"), Batcher()
+        model, batcher = library.load("htdemucs"), Batcher(kernels=kernels)
         for number in range(rounds + 1):
             began = time.perf_counter()
             decoded = run_decode_child(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=120))
@@ -61,7 +62,7 @@ def one_job(seconds: float, rounds: int) -> list[Row]:
     return rows
 
 
-def nearly_free(seconds: float) -> list[Row]:
+def nearly_free(seconds: float, kernels: Kernels | None) -> list[Row]:
     """A long job whose network costs almost nothing: what is left is reading, writing and waiting."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
@@ -72,7 +73,8 @@ def nearly_free(seconds: float) -> list[Row]:
         began = time.perf_counter()
         run_decode_child(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=600))
         decoding_s = time.perf_counter() - began
-        library, batcher = ModelLibrary(folder / "models", folder / "cache", 1 << 30), Batcher()
+        library = ModelLibrary(folder / "models", folder / "cache", 1 << 30)
+        batcher = Batcher(kernels=kernels)
         began, cpu = time.perf_counter(), time.process_time()
         done = attempt_of(folder, library, batcher, "htdemucs").run()
         job_s, job_cpu_s = time.perf_counter() - began, time.process_time() - cpu
