@@ -141,8 +141,13 @@ def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
         contents = restore(chosen.folder, settings.data_dir)
         told = f"Restored into {settings.data_dir} as of {contents.made_at:%Y-%m-%d %H:%M} UTC"
     size_mb = (sum(contents.databases.values()) + contents.file_bytes) / 1e6
-    print(f"{told}: {len(contents.databases)} databases, {contents.files} files, {size_mb:,.1f} MB")
+    counted = f"{_counted(len(contents.databases), 'database')}, {_counted(contents.files, 'file')}"
+    print(f"{told}: {counted}, {size_mb:,.1f} MB")
     return DONE
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
