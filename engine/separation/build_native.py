@@ -3,10 +3,14 @@ library in the folder. Started by `engine.separation.builder`."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,19 +35,29 @@ _Try = Callable[[Products], Tensor]
 
 def build(folder: Path, key: str) -> None:
     """Raises `RuntimeError` when the result is not faithful, or not faster."""
+    remove_what_was_left(folder)
     library = folder / f"{key}.{os.getpid()}.building.so"
     compile_library(library)
     try:
-        best = NativeProducts(library)
-        check_faithful(best)
+        ways = [NativeProducts(library)]
         if native_products.has_tiles():
-            best = NativeProducts(library, tiles=True)
-            check_faithful(best)
-        check_faster(best)
+            with contextlib.suppress(RuntimeError):  # the system may refuse them
+                ways.append(NativeProducts(library, tiles=True))
+        for products in ways:
+            check_faithful(products)
+        check_faster(ways[-1])
     except BaseException:
         library.unlink()
         raise
     library.replace(folder / f"{key}.so")
+
+
+def remove_what_was_left(folder: Path) -> None:
+    """By builders that were ended."""
+    for path in folder.glob("*.building.*"):
+        process = path.name.split(".")[1]
+        if not Path("/proc", process).exists():
+            path.unlink(missing_ok=True)
 
 
 def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
@@ -137,5 +151,24 @@ def _without_gradients(attempt: _Try) -> _Try:
     return tried
 
 
+def main() -> None:
+    """Until the build is over or its stdin ends; a failure is written down."""
+    folder, key = Path(sys.argv[1]), sys.argv[2]
+    logging.basicConfig(level=logging.INFO)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    os.nice(19)
+    try:
+        build(folder, key)
+    except Exception as error:
+        (folder / f"{key}.failed").write_text(f"{error}\n")
+        raise
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 64):
+        pass
+    os.killpg(0, signal.SIGKILL)  # and the compilers that are at work
+
+
 if __name__ == "__main__":
-    builder.run(build)
+    main()

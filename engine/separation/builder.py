@@ -6,11 +6,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -71,22 +69,3 @@ class Builder:
         if sentence not in self._said:
             self._said.add(sentence)
             log.info(sentence)
-
-
-def run(build: Callable[[Path, str], None]) -> None:
-    """The other side of `Builder.start`: `build(folder, key)`, whose failure is written down."""
-    folder, key = Path(sys.argv[1]), sys.argv[2]
-    logging.basicConfig(level=logging.INFO)
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    os.nice(19)
-    try:
-        build(folder, key)
-    except Exception as error:
-        (folder / f"{key}.failed").write_text(f"{error}\n")
-        raise
-
-
-def _end_with_stdin() -> None:
-    while os.read(0, 64):
-        pass
-    os.killpg(0, signal.SIGKILL)  # and the compilers that are at work

@@ -46,7 +46,7 @@ def suits(member: Any) -> bool:
 
 def fills_tiles(member: Any) -> bool:
     """Whether a network has something of AMX."""
-    return bool(member.encoder[0].conv.out_channels >= _LEAST_CHANNELS)
+    return bool(member.channels >= _LEAST_CHANNELS)
 
 
 def flags() -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class NativeProducts(Products):
         weight, strides, _ = in_two_dimensions(conv)
         over_bins = conv.weight.dim() == 4
         step, taps = max(strides), max(weight.shape[2:])
-        if taps != 2 * step or conv.bias is None or not _is_common(conv):
+        if taps != 2 * step or min(weight.shape[2:]) > 1 or conv.bias is None or not _is_common(conv):
             return super().spread(conv, x, pad, activate=activate)
         batch, bins, frames, _ = x.shape
         width = weight.shape[1]
@@ -146,7 +146,7 @@ class NativeProducts(Products):
     ) -> Tensor:
         channels, heads = attention.embed_dim, attention.num_heads
         of_head = channels // heads
-        if of_head % TILE or of_head > _MOST_OF_A_HEAD:
+        if of_head > _MOST_OF_A_HEAD or (self._exact > 1 and of_head % TILE):
             return super().add_attention(x, scale, attention, asks, answers)
         weight, bias, last = attention.in_proj_weight, attention.in_proj_bias, attention.out_proj
         query = self._kept(attention, "query", lambda: pack(weight[:channels].T, bias[:channels], parts=self._exact))

@@ -60,7 +60,7 @@ def pack(
     widths = (width - within).clamp(0, TILE)
     widths[groups * tiles :] = 0
     return Packed(
-        _in_panels(whole, parts), parts, both[rows].flatten().contiguous(), columns, order // tiles, within, widths
+        _in_panels(whole, parts), parts, both[rows].flatten().clone(), columns, order // tiles, within, widths
     )
 
 

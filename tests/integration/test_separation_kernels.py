@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from demucs.hdemucs import HDemucs
 
+from engine.separation import build_native, native_products
 from engine.separation import kernels as kernels_module
-from engine.separation import native_products
 from engine.separation.forward import forward_of
 from engine.separation.kernels import Kernels
 from tests.tiny_models import awake, tiny_htdemucs
@@ -56,6 +58,22 @@ def test_a_network_of_half_precision_is_left_to_torch(tmp_path: Path) -> None:
     kernels = Kernels(tmp_path, build_after_s=0)
     network = awake(tiny_htdemucs(segment=1)).half()
     assert forward_of(network, kernels)._switch is None  # type: ignore[attr-defined]
+
+
+def test_a_network_with_layers_of_several_bands_runs(tmp_path: Path) -> None:
+    build = {"hybrid": True, "cac": True, "multi_freqs": [0.5], "multi_freqs_depth": 1, "channels": 4, "depth": 4}
+    network: Any = awake(HDemucs(["one"], nfft=1024, **build))
+    windows = torch.randn(1, 2, 44100)
+    kernels = Kernels(tmp_path, build_after_s=float("inf"))
+    torch.testing.assert_close(forward_of(network, kernels)(windows), network(windows))
+
+
+def test_what_an_ended_builder_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "key.999999999.building.attention.o").touch()
+    mine = tmp_path / f"key.{os.getpid()}.building.attention.o"
+    mine.touch()
+    build_native.remove_what_was_left(tmp_path)
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_the_builder_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:

@@ -158,6 +158,18 @@ def test_gates_and_activations_bear_any_number(products: NativeProducts) -> None
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_no_number_does_not_become_one(products: NativeProducts) -> None:
+    """Or a broken network would pass for a quiet one."""
+    attention: Any = trained(nn.MultiheadAttention(32, 1, batch_first=True))
+    x, lost = noise(1, 40, 32), torch.full((1, 1, 32), torch.nan)
+    asked = products.add_attention(torch.zeros_like(x), nn.Identity(), attention, torch.cat([x[:, 1:], lost], 1), x)
+    assert asked[:, -1].isnan().all()
+    assert not asked[:, :-1].isnan().any()
+    gate = trained(nn.Conv1d(8, 16, 1))
+    assert products.gated(gate, torch.full((1, 1, 3, 8), torch.nan)).isnan().all()
+    assert products.convolved(gate, torch.full((1, 1, 3, 8), torch.nan), activate=True).isnan().all()
+
+
 def test_what_is_no_number_stays_in_its_own_pass(products: NativeProducts) -> None:
     conv, x = trained(nn.Conv1d(24, 8, 3, padding=1)), noise(1, 1, 500, 24)
     expected = products.convolved(conv, x)
@@ -254,7 +266,8 @@ def test_they_are_built_here(tmp_path: Path) -> None:
         pytest.skip("no compiler")
     kernels = Kernels(tmp_path)
     reason = kernels.build_now()
-    if reason is not None:
-        pytest.skip(reason)  # slower than torch on this machine
+    if reason is not None and reason.startswith("a network is not faster"):
+        pytest.skip(reason)
+    assert reason is None
     assert isinstance(kernels.products_for(tiny_htdemucs(channels=32), 0.0), NativeProducts)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".log", ".so"]

@@ -86,15 +86,20 @@ static inline Half nearest(float number) {
 static inline Vector widened(__m256i halves) { return {(Lane)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)}; }
 #endif
 
+static inline void split(Vector x, const Numbers<1>& to) { store(to.at, x); }
+
+static inline void split(Vector left, Vector right, const Numbers<1>& to) {
+  store(to.at, left);
+  store(to.at + 16, right);
+}
+
+static inline void split(const float* x, int64_t count, Numbers<1> to) { memcpy(to.at, x, count * sizeof(float)); }
+
 // 16 numbers.
 template <int N>
 static inline void split(Vector x, const Numbers<N>& to) {
-  if constexpr (N == 1) {
-    store(to.at, x);
-    return;
-  }
   for (int n = 0; n < N; n++) {
-    Part<N>* plane = to.at + n * to.apart;
+    Half* plane = to.at + n * to.apart;
 #if defined(STEMIFY_HALVES)
     const __m256i halves = (__m256i)_mm512_cvtneps_pbh((__m512)x.lanes[0]);
     memcpy(plane, &halves, sizeof halves);
@@ -113,33 +118,27 @@ static inline void split(Vector x, const Numbers<N>& to) {
 template <int N>
 static inline void split(Vector left, Vector right, const Numbers<N>& to) {
 #if defined(STEMIFY_HALVES)
-  if constexpr (N > 1) {
-    for (int n = 0; n < N; n++) {
-      const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)right.lanes[0], (__m512)left.lanes[0]);
-      memcpy(to.at + n * to.apart, &halves, sizeof halves);
-      left -= widened(_mm512_castsi512_si256(halves));
-      right -= widened(_mm512_extracti64x4_epi64(halves, 1));
-    }
-    return;
+  for (int n = 0; n < N; n++) {
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)right.lanes[0], (__m512)left.lanes[0]);
+    memcpy(to.at + n * to.apart, &halves, sizeof halves);
+    left -= widened(_mm512_castsi512_si256(halves));
+    right -= widened(_mm512_extracti64x4_epi64(halves, 1));
   }
-#endif
+#else
   split(left, to);
   split(right, to.from(0, 16));
+#endif
 }
 
 template <int N>
 static inline void split(const float* x, int64_t count, Numbers<N> to) {
-  if constexpr (N == 1) {
-    memcpy(to.at, x, count * sizeof(float));
-    return;
-  }
   for (; count >= 32; count -= 32, x += 32, to.at += 32) split(load(x), load(x + 16), to);
   for (; count >= 16; count -= 16, x += 16, to.at += 16) split(load(x), to);
   if (count <= 0) return;
-  alignas(64) Part<N> some[16 * N];
+  alignas(64) Half some[16 * N];
   const Numbers<N> part(some, 1, 16);
   split(load_some(x, count), part);
-  for (int n = 0; n < N; n++) memcpy(to.at + n * to.apart, some + n * part.apart, count * sizeof(Part<N>));
+  for (int n = 0; n < N; n++) memcpy(to.at + n * to.apart, some + n * part.apart, count * sizeof(Half));
 }
 
 // Rows of `count` numbers, with zeros up to a whole step.

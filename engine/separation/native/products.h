@@ -19,8 +19,8 @@ struct Units<1> {
 };
 
 // c (rows of 32), or what is in it already, = rows * some steps of a panel. c is written up to a multiple of `kRows`.
-// `next`, if there is one, is fetched: as many steps again. Meanwhile `meanwhile` is called, as often as there are
-// steps for each `kRows`.
+// `next`, if there is one, is fetched: as many steps again. `meanwhile` is called as often as there are steps for each
+// `kRows`: between those of tiles; after what vectors multiply, which have no time for more.
 template <int N, class Meanwhile>
 static inline void multiply_block(const Numbers<N>& a, int64_t rows, const Part<N>* b, int64_t steps, float* c,
                                   bool more, const Part<N>* next, Meanwhile meanwhile) {

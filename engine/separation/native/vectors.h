@@ -58,8 +58,6 @@ STEMIFY_OPERATOR(*)
 STEMIFY_OPERATOR(/)
 #undef STEMIFY_OPERATOR
 
-static const float kLog2OfE = 1.44269504f;
-
 typedef float LaneAt __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias));  // anywhere in memory
 
 static inline Lane load_lane(const float* from) { return *(const LaneAt*)from; }
@@ -176,7 +174,7 @@ static inline Vector scaled(const Vector& p, const Vector& power) {
 // 2 to the power of x, for x below 127; within 2.5e-7 of it.
 static inline Vector exp2_of(Vector x) {
 #if !defined(__AVX512F__)
-  x = larger(x, all(-126.f));
+  x = larger(all(-126.f), x);  // in this order what is no number stays so
 #endif
   const Vector whole = nearest_whole(x), r = x - whole;
   Vector p = 0.00132765f * r + 0.00967554f;
@@ -187,9 +185,11 @@ static inline Vector exp2_of(Vector x) {
   return scaled(p, whole);
 }
 
+static const float kLog2OfE = 1.44269504f;
+
 static inline Vector sigmoid(const Vector& x) {
   const Vector power = x * -kLog2OfE;
-  return inverse(1.f + exp2_of(select(power, all(126.f), power, 126.f)));
+  return inverse(1.f + exp2_of(select(all(126.f), power, 126.f - power, 0.f)));
 }
 
 // Half of x (1 + erf(x / sqrt(2))), erf as in Abramowitz and Stegun, 7.1.26, within 1.5e-7.
