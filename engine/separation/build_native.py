@@ -55,9 +55,12 @@ def build(folder: Path, key: str) -> None:
 def remove_what_was_left(folder: Path) -> None:
     """By builders that were ended."""
     for path in folder.glob("*.building.*"):
-        process = path.name.split(".")[1]
-        if not Path("/proc", process).exists():
+        try:
+            os.kill(int(path.name.split(".")[1]), 0)
+        except ProcessLookupError:
             path.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # another user's, at work
 
 
 def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:

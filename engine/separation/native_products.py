@@ -22,7 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.separation import native_tasks as tasks
-from engine.separation.packing import PANEL, TILE, Packed, PackedBranch, pack, pack_branch, pairs_matrix, spread_matrix
+from engine.separation.packing import (
+    PANEL,
+    TILE,
+    Packed,
+    PackedBranch,
+    pack,
+    pack_branch,
+    pack_convolution,
+    spread_matrix,
+)
 from engine.separation.products import Products, in_two_dimensions
 
 SOURCES = sorted(path for path in Path(__file__).with_name("native").glob("*") if path.suffix in {".cpp", ".h"})
@@ -185,19 +194,15 @@ class NativeProducts(Products):
         bins, frames = (_Taps(*sizes) for sizes in zip(weight.shape[2:], strides, paddings, strict=True))
         is_gated = ending == tasks.GLU
         in_pairs = self._exact == 1 and frames == _NEIGHBOURS_AND_ITSELF
-
-        def matrix() -> Tensor:
-            return pairs_matrix(weight, self._exact) if in_pairs else weight.permute(3, 2, 1, 0).flatten(0, 2)
-
         packed = self._kept(
             conv,
             "gated" if is_gated else "plain",
-            lambda: pack(matrix(), conv.bias, parts=self._exact, gated=is_gated),
+            lambda: pack_convolution(weight, conv.bias, parts=self._exact, gated=is_gated, in_pairs=in_pairs),
         )
         made = (bins.made_of(x.shape[1]), frames.made_of(x.shape[2]))
         out = x.new_empty(len(x), *made, packed.columns)
         where = tasks.Where((made[1] * packed.columns, packed.columns))
-        self._run_each(packed, x, out, ending, bins, frames, where, in_pairs=in_pairs)
+        self._run_each(packed, x, out, ending, bins, frames, where)
         return out
 
     def _multiplied(
@@ -218,31 +223,13 @@ class NativeProducts(Products):
         return out
 
     def _run_each(
-        self,
-        packed: Packed,
-        x: Tensor,
-        out: Tensor,
-        ending: int,
-        bins: _Taps,
-        frames: _Taps,
-        where: tasks.Where,
-        *,
-        in_pairs: bool = False,
+        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: tasks.Where
     ) -> None:
         for one, into in zip(x.contiguous(), out, strict=True):
-            self._run(packed, one, into, ending, bins, frames, where, in_pairs=in_pairs)
+            self._run(packed, one, into, ending, bins, frames, where)
 
     def _run(
-        self,
-        packed: Packed,
-        x: Tensor,
-        out: Tensor,
-        ending: int,
-        bins: _Taps,
-        frames: _Taps,
-        where: tasks.Where,
-        *,
-        in_pairs: bool = False,
+        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: tasks.Where
     ) -> None:
         """x: (bins, frames, channels)."""
         channels = x.shape[2]
@@ -254,8 +241,8 @@ class NativeProducts(Products):
             out.numel() > _FAR_VALUES, out.data_ptr(), *where.pitches, offsets.data_ptr(), packed.widths.data_ptr(),
             *(None if values is None else values.data_ptr() for values in (where.scale, where.old)),
         )  # fmt: skip
-        convolve = self._library.stemify_convolve_pairs if in_pairs else self._library.stemify_convolve
-        convolve(ctypes.byref(task))
+        library = self._library
+        (library.stemify_convolve_pairs if packed.in_pairs else library.stemify_convolve)(ctypes.byref(task))
 
     def _kept(self, layer: nn.Module, part: str, make: Callable[[], T]) -> T:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Packed:
     group: Tensor
     within: Tensor
     widths: Tensor
+    in_pairs: bool = False  # of frames: for `native/pairs.cpp`
 
     @property
     def panels(self) -> int:
@@ -76,9 +77,17 @@ def _in_panels(matrix: Tensor, parts: int) -> Tensor:
     return tiles.permute(4, 1, 0, 5, 2, 6, 3).contiguous()
 
 
-def pairs_matrix(weight: Tensor, parts: int) -> Tensor:
-    """Of a convolution of three taps over frames, (columns, channels, taps over bins, 3): the four matrices that
-    `native/pairs.cpp` says, one below the other, each (taps over bins * channels, columns) and filled up."""
+def pack_convolution(
+    weight: Tensor, bias: Tensor | None, *, parts: int, gated: bool = False, in_pairs: bool = False
+) -> Packed:
+    """`weight`: (columns, channels, taps over bins, taps over frames). `in_pairs`: of frames, if it has three taps."""
+    matrix = _pairs_matrix(weight, parts) if in_pairs else weight.permute(3, 2, 1, 0).flatten(0, 2)
+    return replace(pack(matrix, bias, parts=parts, gated=gated), in_pairs=in_pairs)
+
+
+def _pairs_matrix(weight: Tensor, parts: int) -> Tensor:
+    """The four matrices that `native/pairs.cpp` says, one below the other, each (taps over bins * channels, columns)
+    and filled up to whole steps."""
     first, middle, last = weight.permute(3, 2, 1, 0).flatten(1, 2)
     sides = (first + last) / 2
     matrices = (first, sides + middle / 2, sides - middle / 2, last)

@@ -39,7 +39,6 @@ HDecLayer: Any = hdemucs.HDecLayer
 transformer: Any = demucs_transformer
 BRANCHES = {"depth": 2, "compress": 4, "init": 0.3}
 
-
 AVX2 = ("-mavx2", "-mfma")
 ANY: tuple[str, ...] = ()
 WAYS = {  # the compiler's flags if they are not those for this processor, and whether tiles are used
