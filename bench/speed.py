@@ -20,19 +20,14 @@ from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
 from engine.separation.models import ModelLibrary
 
+Way = Callable[[], Tensor]
+"""Of separating the mix that it was made for."""
+
 
 def speed_of_htdemucs(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
     """Of a network of htdemucs' size, beside a bound."""
     network, mix = htdemucs(), song(seconds)
-    model, eager = LoadedModel.of(network, "htdemucs"), Batcher()
-    ways: dict[str, Callable[[], Tensor]] = {
-        "stock": lambda: stock(network, mix),
-        "ours, eager": lambda: ours(eager, model, mix),
-    }
-    if kernels is not None:
-        fast = Batcher(kernels=kernels)
-        ours(fast, model, song(8))  # takes the kernels up
-        ways["ours, compiled"] = lambda: ours(fast, model, mix)
+    ways = ways_of(LoadedModel.of(network, "htdemucs"), mix, kernels)
     if is_here():
         theirs = unblend_way(network.state_dict(), "cpu")
         ways["unblend"] = lambda: theirs([mix])[0]
@@ -43,20 +38,25 @@ def speed_of_htdemucs(seconds: float, rounds: int, kernels: Kernels | None) -> l
 def speed_of_mini(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
-        model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
-    mix = song(seconds)
-    ways: dict[str, Callable[[], Tensor]] = {
+        model = ModelLibrary(None, Path(folder), 1 << 30).load("mini")
+    return compare(ways_of(model, song(seconds), kernels), seconds, rounds)
+
+
+def ways_of(model: LoadedModel, mix: Tensor, kernels: Kernels | None) -> dict[str, Way]:
+    """Stock's and ours, of a model of one network."""
+    eager = Batcher()
+    ways: dict[str, Way] = {
         "stock": lambda: stock(model.members[0], mix),
-        "ours, eager": lambda: ours(batcher, model, mix),
+        "ours, eager": lambda: ours(eager, model, mix),
     }
     if kernels is not None:
         fast = Batcher(kernels=kernels)
-        ours(fast, model, song(8))
+        ours(fast, model, song(8))  # takes the kernels up
         ways["ours, compiled"] = lambda: ours(fast, model, mix)
-    return compare(ways, seconds, rounds)
+    return ways
 
 
-def compare(ways: dict[str, Callable[[], Tensor]], seconds: float, rounds: int) -> list[Row]:
+def compare(ways: dict[str, Way], seconds: float, rounds: int) -> list[Row]:
     """The medians of each way, the first of which is the one to compare with, in turns."""
     figures: dict[str, list[tuple[float, float]]] = {who: [] for who in ways}
     results: dict[str, Tensor] = {}

@@ -3,7 +3,6 @@ library in the folder. Started by `engine.separation.builder`."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -39,13 +38,11 @@ def build(folder: Path, key: str) -> None:
     library = folder / f"{key}.{os.getpid()}.building.so"
     compile_library(library)
     try:
-        ways = [NativeProducts(library)]
-        if native_products.has_tiles():
-            with contextlib.suppress(RuntimeError):  # the system may refuse them
-                ways.append(NativeProducts(library, tiles=True))
-        for products in ways:
-            check_faithful(products)
-        check_faster(ways[-1])
+        vectors, tiles = NativeProducts(library), native_products.on_tiles(library)
+        check_faithful(vectors)
+        if tiles is not None:
+            check_faithful(tiles)
+        check_faster(tiles or vectors)
     except BaseException:
         library.unlink()
         raise

@@ -3,7 +3,6 @@ between two segments when it is there. Until then, and wherever there is no comp
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -62,7 +61,7 @@ class Kernels:
         if self._library.is_file():
             try:
                 vectors = NativeProducts(self._library)
-                self._with_tiles = _on_tiles(self._library) or vectors
+                self._with_tiles = native_products.on_tiles(self._library) or vectors
                 self._with_vectors = vectors
             except (OSError, AttributeError) as error:
                 self._builder.say(f"The kernels in {self._library} cannot be used ({error}); eager mode it is.")
@@ -70,13 +69,6 @@ class Kernels:
                 failed.write_text(f"{error}\n")
         elif spent_s >= self._build_after_s and not failed.exists():
             self._builder.start(self._key)
-
-
-def _on_tiles(library: Path) -> Products | None:
-    if native_products.has_tiles():
-        with contextlib.suppress(RuntimeError):
-            return NativeProducts(library, tiles=True)
-    return None
 
 
 class Switch:

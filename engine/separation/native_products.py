@@ -253,6 +253,14 @@ class NativeProducts(Products):
             return found
 
 
+def on_tiles(library: Path) -> NativeProducts | None:
+    """Those of a library on AMX, where there is any and the system lets us use it."""
+    if has_tiles():
+        with contextlib.suppress(RuntimeError):
+            return NativeProducts(library, tiles=True)
+    return None
+
+
 def _is_common(conv: Any) -> bool:
     return conv.groups == 1 and all(by == 1 for by in conv.dilation)
 

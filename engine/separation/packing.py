@@ -55,7 +55,7 @@ def pack(
     both = F.pad(both, (0, tiles * TILE - width)).view(rows + 1, -1, groups, tiles, TILE)
     both = both.permute(0, 2, 3, 1, 4).flatten(1, 3)  # a gate beside what it is the gate of
     both = F.pad(both, (0, 0, 0, both.shape[1] % 2))
-    whole = F.pad(both[:rows].flatten(1), (0, 0, 0, -rows % step_of(parts)))
+    whole = _in_steps(both[:rows].flatten(1), parts)
     order = torch.arange(groups * tiles + groups * tiles % 2)
     within = order % tiles * TILE
     widths = (width - within).clamp(0, TILE)
@@ -63,6 +63,11 @@ def pack(
     return Packed(
         _in_panels(whole, parts), parts, both[rows].flatten().clone(), columns, order // tiles, within, widths
     )
+
+
+def _in_steps(matrices: Tensor, parts: int) -> Tensor:
+    """(…, rows, columns), filled up with rows of zeros."""
+    return F.pad(matrices, (0, 0, 0, -matrices.shape[-2] % step_of(parts)))
 
 
 def _in_panels(matrix: Tensor, parts: int) -> Tensor:
@@ -90,8 +95,8 @@ def _pairs_matrix(weight: Tensor, parts: int) -> Tensor:
     and filled up to whole steps."""
     first, middle, last = weight.permute(3, 2, 1, 0).flatten(1, 2)
     sides = (first + last) / 2
-    matrices = (first, sides + middle / 2, sides - middle / 2, last)
-    return torch.cat([F.pad(matrix, (0, 0, 0, -len(matrix) % step_of(parts))) for matrix in matrices])
+    matrices = torch.stack([first, sides + middle / 2, sides - middle / 2, last])
+    return _in_steps(matrices, parts).flatten(0, 1)
 
 
 def spread_matrix(weight: Tensor, step: int) -> Tensor:
@@ -113,9 +118,8 @@ class PackedBranch:
 
 def pack_branch(branch: Any, parts: int) -> PackedBranch:
     narrow, norm, _, wide, *_ = branch
-    channels, hidden = narrow.in_channels, narrow.out_channels
-    taps = F.pad(narrow.weight.permute(2, 1, 0), (0, 0, 0, -channels % step_of(parts))).flatten(0, 1)
-    bias, gain, offset = (F.pad(part, (0, -hidden % VECTOR)) for part in (narrow.bias, norm.weight, norm.bias))
+    taps = _in_steps(narrow.weight.permute(2, 1, 0), parts).flatten(0, 1)
+    bias, gain, offset = (F.pad(part, (0, -len(part) % VECTOR)) for part in (narrow.bias, norm.weight, norm.bias))
     weight = wide.weight[:, :, 0].double()
     both = torch.cat([weight, wide.bias.double()[:, None]], 1)
     means = both.mean(0)

@@ -9,10 +9,11 @@ namespace {
 
 const int64_t kProducts = 4;
 
-// Rows of `x` for each pair of frames, of which the taps over bins lie side by side: what each product needs.
-void gather_pairs(const Convolution& o, int64_t bin, int64_t frame, int64_t pairs, const Numbers<1> (&to)[kProducts],
+// Rows of `x` for each pair of frames, of which the taps over bins lie side by side: what each product needs, `block`
+// rows after what the one before it needs.
+void gather_pairs(const Convolution& o, int64_t bin, int64_t frame, int64_t pairs, const Numbers<1>& to, int64_t block,
                   const float* zeros) {
-  const int64_t width = o.taps_b * o.channels, padding = to[0].pitch - width;
+  const int64_t width = o.taps_b * o.channels, padding = to.pitch - width;
   for (int64_t t = 0; t < o.taps_b; t++) {
     const int64_t b = bin * o.stride_b - o.pad_b + t;
     for (int64_t p = 0; p < pairs; p++) {
@@ -23,7 +24,7 @@ void gather_pairs(const Convolution& o, int64_t bin, int64_t frame, int64_t pair
         taken[i] = is_there ? o.x + b * o.bin_pitch + f * o.frame_pitch : zeros;
       }
       float* made[kProducts];
-      for (int64_t i = 0; i < kProducts; i++) made[i] = to[i].from(p, t * o.channels).at;
+      for (int64_t i = 0; i < kProducts; i++) made[i] = to.from(i * block + p, t * o.channels).at;
       for (int64_t c = 0; c < o.channels; c += 16) {
         const int64_t some = o.channels - c;
         const Vector first = load_some(taken[0] + c, some), second = load_some(taken[1] + c, some),
@@ -36,7 +37,7 @@ void gather_pairs(const Convolution& o, int64_t bin, int64_t frame, int64_t pair
     }
   }
   for (int64_t i = 0; i < kProducts; i++)
-    for (int64_t p = 0; p < pairs; p++) to[i].from(p, width).clear(padding);
+    for (int64_t p = 0; p < pairs; p++) to.from(i * block + p, width).clear(padding);
 }
 
 // The frames of `pairs` from their products, which lie `apart`.
@@ -60,22 +61,20 @@ void convolve(const Convolution& o) {
   {
     const int64_t apart = block * kColumns;  // of products
     float* c = (float*)scratch.bytes((kProducts + 2) * apart * sizeof(float) +
-                                     kProducts * Numbers<1>::bytes(block, wide) + o.channels * sizeof(float));
-    float *frames = c + kProducts * apart, *rows_at = frames + 2 * apart, *zeros = rows_at + kProducts * block * wide;
+                                     Numbers<1>::bytes(kProducts * block, wide) + o.channels * sizeof(float));
+    float* frames = c + kProducts * apart;
+    const Numbers<1> rows(frames + 2 * apart, kProducts * block, wide);
+    float* zeros = (float*)rows.end();
     memset(zeros, 0, o.channels * sizeof(float));
-    const Numbers<1> rows[kProducts] = {{rows_at, block, wide},
-                                        {rows_at + block * wide, block, wide},
-                                        {rows_at + 2 * block * wide, block, wide},
-                                        {rows_at + 3 * block * wide, block, wide}};
 #pragma omp for collapse(2) schedule(dynamic)
     for (int64_t b = 0; b < o.out_bins; b++)
       for (int64_t f = 0; f < blocks; f++) {
         const int64_t first = f * 2 * block, count = least(o.out_frames - first, 2 * block), pairs = ceiling(count, 2);
-        gather_pairs(o, b, first, pairs, rows, zeros);
+        gather_pairs(o, b, first, pairs, rows, block, zeros);
         for (int64_t p = 0; p < o.panels; p++) {
           for (int64_t i = 0; i < kProducts; i++)
-            multiply_rows(rows[i], pairs, weight + (p * kProducts + i) * steps * kPlane<1>, steps, c + i * apart,
-                          [] {});
+            multiply_rows(rows.from(i * block, 0), pairs, weight + (p * kProducts + i) * steps * kPlane<1>, steps,
+                          c + i * apart, [] {});
           add_up(c, apart, pairs, frames);
           Rows<ending>(o, p, frames, count, o.out + b * o.out_bin_pitch + first * o.out_frame_pitch)(count);
         }
