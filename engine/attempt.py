@@ -19,7 +19,8 @@ import numpy as np
 from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed
 from engine.estimates import overlap_of
 from engine.jobs import Stage
-from engine.media.decode import Decoded, run_decode_child
+from engine.media.decode import Decoded
+from engine.media.in_child import run_decode_child
 from engine.media.limits import MediaLimits
 from engine.naming import safe_title
 from engine.options import Quality, StemSeparationOptions

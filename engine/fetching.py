@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from engine.attempts import FetchedInput
 from engine.jobs import Job
+from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
-from engine.media.probe import probe
 from engine.naming import safe_title
 from engine.sources.link import parse_link
 from engine.sources.youtube import Youtube

@@ -25,8 +25,9 @@ from engine.errors import (
 )
 from engine.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs import InputType, Job, JobStatus
+from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
-from engine.media.probe import Probe, probe
+from engine.media.probe import Probe
 from engine.naming import safe_title
 from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool

@@ -13,7 +13,7 @@ from engine.backend import media_limits, pool_limits, worker_config
 from engine.entity import new_job_id
 from engine.errors import InputRefused, WorkerDied
 from engine.jobs import Stage, overall_progress
-from engine.media.probe import probe
+from engine.media.in_child import probe
 from engine.naming import safe_title
 from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool, find_devices

@@ -73,7 +73,7 @@ class _Stem:
         self._encoding = self._thread.submit(self._encode, block)
 
     def _measure(self, block: Block) -> None:
-        self._raw.write(np.ascontiguousarray(block.T).tobytes())
+        self._raw.write(np.ascontiguousarray(block.T).data)
         self.peaks.add(block)
 
     def _encode(self, block: Block) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from engine.media.child import run_child
-from engine.media.limits import MediaLimits
 from engine.media.reading import read_sound
 from engine.media.samples import Samples
 
@@ -57,18 +53,3 @@ def decode(
         tags=sound.tags,
         cover=sound.cover,
     )
-
-
-def run_decode_child(
-    path: Path,
-    out: Path,
-    *,
-    limits: MediaLimits,
-    cancelled: threading.Event | None = None,
-    on_progress: Callable[[float], None] | None = None,
-) -> Decoded:
-    """`decode` in a bounded child process; blocks. Raises as `probe` does, `DiskFull`, and `Cancelled` within 100 ms
-    of the event."""
-    wire = run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress)
-    cover = wire.pop("cover")
-    return Decoded(**wire, cover=base64.b64decode(cover) if cover else None)

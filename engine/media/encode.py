@@ -196,11 +196,11 @@ class StemEncoder:
         if self._format == "mp3":
             return np.ascontiguousarray(block, dtype=np.float32)
         full_scale = 1 << (self._bits - 1)
-        whole = np.rint(block.T.astype(np.float64) * full_scale)
-        np.clip(whole, -full_scale, full_scale - 1, out=whole)
-        if self._bits == 16:
-            return whole.astype(np.int16).reshape(1, -1)
-        return (whole.astype(np.int32) << 8).reshape(1, -1)
+        whole = block * np.float32(full_scale)  # exact, as is all that follows: 24 bits are what a float32 has
+        np.minimum(np.rint(whole, out=whole), np.float32(full_scale - 1), out=whole)
+        if self._bits == 24:
+            whole *= np.float32(1 << 8)
+        return whole.T.astype(np.int32 if self._bits == 24 else np.int16, order="C").reshape(1, -1)
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:

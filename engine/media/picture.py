@@ -46,7 +46,7 @@ def draw(stems: Mapping[str, Peaks], path: Path, *, gain: float = 1.0) -> None:
     loudest = max((stem.peak for stem in stems.values()), default=0.0)
     for index, (name, peaks) in enumerate(stems.items()):
         _draw_row(pen, name, peaks, (_MARGIN + index * (_ROW + _GAP)) * _SCALE, loudest, gain)
-    image.resize((_WIDTH, height), Image.Resampling.LANCZOS).save(path, "PNG", optimize=True)
+    image.reduce(_SCALE).save(path, "PNG")
 
 
 def _draw_row(pen: ImageDraw.ImageDraw, name: str, peaks: Peaks, top: int, loudest: float, gain: float) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.errors import EmptyInput, TooLarge
-from engine.media.child import probe_call
 from engine.media.limits import MediaLimits
 from engine.media.reading import read_sound
 
@@ -31,22 +29,8 @@ class Probe:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-async def probe(path: Path, limits: MediaLimits) -> Probe:
-    """Examine the file at `path` in a child process.
-
-    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `TooHeavy` (or a kind of
-    these): all are `InputRefused`, with the sentence for the user.
-    """
-    size = path.stat().st_size
-    if not size:
-        raise EmptyInput
-    if size > limits.max_bytes:
-        raise TooLarge.over(limits.max_bytes, size)
-    return Probe(**await probe_call(path, limits))
-
-
 def count(path: Path, limits: MediaLimits) -> Probe:
-    """What `probe` does, in this process: for the child."""
+    """In this process (of trusted files only; else use the child). Raises as `engine.media.in_child.probe` does."""
     sound = read_sound(path, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=lambda block: None)
     duration_s = sound.samples / sound.out_sample_rate
     return Probe(

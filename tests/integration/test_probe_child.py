@@ -32,10 +32,8 @@ from engine.errors import (
     TooLong,
     TruncatedAudio,
 )
-from engine.media.child import _environment, run_child
-from engine.media.decode import run_decode_child
+from engine.media.in_child import _environment, probe, run_child, run_decode_child
 from engine.media.limits import MediaLimits
-from engine.media.probe import probe
 from tests.songs import cover_jpeg, make_song, silence
 
 LIMITS = MediaLimits(max_duration_s=10)
@@ -303,7 +301,7 @@ def test_a_decoder_that_crashes_takes_nobody_with_it(heavy: Path, tmp_path: Path
 def test_the_child_goes_when_its_parent_is_killed(heavy: Path, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; import sys\n"
-        "from engine.media.decode import run_decode_child\n"
+        "from engine.media.in_child import run_decode_child\n"
         "from engine.media.limits import MediaLimits\n"
         "limits = MediaLimits(max_duration_s=36_000)\n"
         "def tell(at): print(flush=True)\n"

@@ -1,0 +1,207 @@
+"""Untrusted files, read in a process of their own.
+
+The child (`engine.media.child`) is isolated (`-I`, an empty environment), leads its own process group, bounds itself,
+and is killed with its group at the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from engine.errors import Cancelled, EmptyInput, InternalError, StemifyError, TooHeavy, TooLarge, from_wire
+from engine.media.child import OUT_OF_MEMORY
+from engine.media.decode import Decoded
+from engine.media.limits import BUSY_FACTOR, MediaLimits
+from engine.media.probe import Probe
+
+Progress = Callable[[float], None]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from engine.media.child import main; main(sys.argv[2:])"
+_POLL_S = 0.05
+_LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+async def probe(path: Path, limits: MediaLimits) -> Probe:
+    """Examine the file at `path` in a child process.
+
+    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `TooHeavy` (or a kind of
+    these): all are `InputRefused`, with the sentence for the user.
+    """
+    size = path.stat().st_size
+    if not size:
+        raise EmptyInput
+    if size > limits.max_bytes:
+        raise TooLarge.over(limits.max_bytes, size)
+    return Probe(**await probe_call(path, limits))
+
+
+def run_decode_child(
+    path: Path,
+    out: Path,
+    *,
+    limits: MediaLimits,
+    cancelled: threading.Event | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Decoded:
+    """`decode` in a bounded child process; blocks. Raises as `probe` does, `DiskFull`, and `Cancelled` within 100 ms
+    of the event."""
+    wire = run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress)
+    cover = wire.pop("cover")
+    return Decoded(**wire, cover=base64.b64decode(cover) if cover else None)
+
+
+def run_child(
+    mode: str,
+    path: Path,
+    out: Path | None,
+    limits: MediaLimits,
+    *,
+    cancelled: threading.Event | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run the child and return its result; blocks. `mode`: "probe" or "decode" (into `out`).
+
+    Raises what the child found wrong with the file, `TooHeavy` past a limit of time or memory, `Cancelled` within
+    100 ms of the event, `DiskFull`.
+    """
+    order = {"mode": mode, "path": str(path), "out": str(out) if out else None, "limits": asdict(limits)}
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), json.dumps(order)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        start_new_session=True,
+    )
+    answer = _Answer(on_progress)
+    try:
+        _listen(child, answer, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
+    finally:
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        status = child.wait()
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
+    return answer.value(status)
+
+
+async def probe_call(path: Path, limits: MediaLimits) -> dict[str, Any]:
+    """A probing `run_child` for an event loop. As many children run at once as there are cores, the others wait their
+    turn (the deadline counts from a child's start). Cancelling kills the child."""
+    loop = asyncio.get_running_loop()
+    cancelled = threading.Event()
+
+    def call() -> dict[str, Any]:
+        if cancelled.is_set():
+            raise Cancelled
+        return run_child("probe", path, None, limits, cancelled=cancelled)
+
+    work = loop.run_in_executor(_starters(), call)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancelled.set()
+        with contextlib.suppress(StemifyError, asyncio.CancelledError):
+            await work
+        raise
+
+
+@cache
+def _starters() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="media")
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours: no token, no proxy, no settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return kept | {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+class _Answer:
+    """Puts the child's lines together."""
+
+    def __init__(self, on_progress: Progress | None) -> None:
+        self.stderr = b""
+        self.too_late = False
+        self._on_progress = on_progress
+        self._rest = b""
+        self._last: dict[str, Any] | None = None
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST_ANSWER_BYTES:
+            self._rest = b""
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if not isinstance(said, dict):
+                    continue
+                if "progress" in said:
+                    if self._on_progress is not None:
+                        self._on_progress(float(said["progress"]))
+                else:
+                    self._last = said
+
+    def value(self, status: int) -> dict[str, Any]:
+        last = self._last or {}
+        if isinstance(last.get("result"), dict):
+            result: dict[str, Any] = last["result"]
+            return result
+        if isinstance(last.get("error"), dict):
+            told = last["error"]
+            error = from_wire(str(told.get("code")), str(told.get("message")))
+            error.detail = error.detail or told.get("detail")
+            raise error
+        how = f"child ended with {status}: {self.stderr[-500:].decode(errors='replace').strip()}"
+        if self.too_late or status in (OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
+            raise TooHeavy(detail="deadline" if self.too_late else how)
+        if status == -signal.SIGXFSZ:
+            raise TooHeavy(detail=how)
+        if status < 0:  # a decoder crashed on it
+            raise from_wire("broken_audio", "That file makes the decoder crash. Please export it again.")
+        raise InternalError(detail=how)
+
+
+def _listen(
+    child: subprocess.Popen[bytes], answer: _Answer, deadline: float, cancelled: threading.Event | None
+) -> None:
+    """Read both pipes to their end. Raises `Cancelled`; past the deadline it only notes so (the caller kills)."""
+    assert child.stdout is not None and child.stderr is not None
+    with selectors.DefaultSelector() as pipes:
+        pipes.register(child.stdout, selectors.EVENT_READ)
+        pipes.register(child.stderr, selectors.EVENT_READ)
+        while pipes.get_map():
+            if cancelled is not None and cancelled.is_set():
+                raise Cancelled
+            if time.monotonic() > deadline:
+                answer.too_late = True
+                return
+            for key, _ in pipes.select(_POLL_S):
+                data = os.read(key.fd, 65536)
+                if not data:
+                    pipes.unregister(key.fileobj)
+                elif key.fileobj is child.stdout:
+                    answer.feed(data)
+                else:
+                    answer.stderr = (answer.stderr + data)[-4096:]
+    while child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
