@@ -48,10 +48,12 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def save(name: str, measured: Mapping[str, Any], bars: Sequence[tuple[str, float]], unit: str) -> list[Path]:
-    """`name`.json with everything and `name`.png with the bars, in bench/out."""
-    OUT.mkdir(exist_ok=True)
-    data, picture = OUT / f"{name}.json", OUT / f"{name}.png"
+def save(
+    name: str, measured: Mapping[str, Any], bars: Sequence[tuple[str, float]], unit: str, out: Path = OUT
+) -> list[Path]:
+    """`name`.json with everything and `name`.png with the bars."""
+    out.mkdir(parents=True, exist_ok=True)
+    data, picture = out / f"{name}.json", out / f"{name}.png"
     data.write_text(json.dumps(measured, indent=2, default=str) + "\n")
     return [data, draw_bars(bars, unit, picture)]
 

@@ -1,7 +1,8 @@
 """One owner of a device: it takes the segments of all runs, batches those that fit together, and gives back stems.
 
-Each run has a thread of its own (the caller's), which reads ahead and writes away; one thread, alive as long as there
-are runs, does all the work on the device. Who is served next is decided segment by segment.
+Each run has a thread of its own (the caller's), which reads ahead and writes away; one thread, which ends when there
+are no runs (on a GPU with `close`: cuDNN keeps its plans by thread), does all the work on the device. Who is served
+next is decided segment by segment.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import Cancelled
+from engine.separation.gpu import NO_EFFORT, Effort
 from engine.separation.kernels import Kernels
 from engine.separation.loaded import LoadedModel
 from engine.separation.passes import Passes
@@ -40,20 +42,19 @@ class Batcher:
         max_batch: int | None = None,
         allow_cpu: bool = True,
         kernels: Kernels | None = None,
-        compiled: bool = False,
+        effort: Effort = NO_EFFORT,
     ) -> None:
         """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
         (default: on a CPU one, or two side by side that share its threads; on a GPU what its memory takes, up to 16).
         `allow_cpu`: where a GPU's memory does not suffice for one segment, the CPU stands in for a while. `kernels`:
-        compiled ones for the CPU. `compiled`: a GPU's networks go through torch.compile, minutes at the first
-        batches."""
+        compiled ones for the CPU. `effort`: at a GPU's first batches."""
         self._passes = Passes(
             torch.device(device),
             precision=precision,
             max_batch=max_batch,
             allow_cpu=allow_cpu,
             kernels=kernels,
-            compiled=compiled,
+            effort=effort,
         )
         self._kernels = kernels
         self._depth = 1 if self.device.type == "cuda" else 0  # batches left to the device while the next is prepared
@@ -204,7 +205,7 @@ class Batcher:
                 with self._changed:
                     batch = self._next_batch()
                     while not batch and not launched:
-                        if self._closed or not self._runs:
+                        if self._closed or not (self._runs or home.type == "cuda"):
                             self._passes.rest()
                             self._thread = None
                             return

@@ -42,7 +42,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         "can't allocate memory",
         "not enough memory",
         "ALLOC_FAILED",
+        "CUBLAS_STATUS_NOT_INITIALIZED",
         "CUDA error: out of memory",
+        "unable to find an engine",  # cuDNN, when there is no memory for any of them
         "can't start new thread",
     )
     return isinstance(error, RuntimeError) and any(text in str(error) for text in told)

@@ -7,6 +7,7 @@ changed. A member of an uncommon build is called as it is.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -108,6 +109,18 @@ class HybridForward:
             parts, mean, std = normed(spectrum.analyse(windows))
             parts, waves = self._run_core(parts, windows)
             return spectrum.synthesise(parts, std, mean).add_(waves)[..., :samples]
+
+    def constants(self) -> tuple[object, ...]:
+        """What it keeps for the next passes, and may let go of after some."""
+        return tuple(self._spectra.values())
+
+    def compiled(self) -> HybridForward:
+        """The same with its core through torch.compile, for one shape. It has run before: what it makes at the first
+        time is not to be compiled."""
+        core: Any = torch.compile(self.core, dynamic=False)
+        compiled = copy.copy(self)
+        compiled.core = core
+        return compiled
 
     def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         products = self._switch() if self._switch is not None else None

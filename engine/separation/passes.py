@@ -41,7 +41,7 @@ class Passes:
         max_batch: int | None,
         allow_cpu: bool,
         kernels: Kernels | None,
-        compiled: bool,
+        effort: gpu.Effort,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Batcher`. `clock`: seconds, for tests."""
@@ -59,7 +59,7 @@ class Passes:
         self._precision = gpu.precision_of(precision, device)
         self._allow_cpu = allow_cpu
         self._kernels = kernels
-        self._compiled = compiled
+        self._effort = effort
         self._graphs = gpu.GraphPool()
         self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
 
@@ -145,10 +145,16 @@ class Passes:
         if self._beside is not None and len(windows) > 1:
             return self._beside(forward, windows)
         together = self._on_device(windows)
-        if isinstance(forward, gpu.GpuForward) and model not in self._limits:
-            segment_bytes, free_bytes = gpu.measured_bytes(partial(forward.plain, together[:1]), self.device)
-            self._limits[model] = gpu.fitting_batch(self.max_batch, free_bytes, segment_bytes)
+        if isinstance(forward, gpu.GpuForward):
+            self._prepare(forward, model, together)
         return list(forward(together))
+
+    def _prepare(self, forward: gpu.GpuForward, model: LoadedModel, like: Tensor) -> None:
+        if model not in self._limits:
+            full = like.new_zeros(1, like.shape[1], max(like.shape[-1], forward.usual_samples))
+            segment_bytes, free_bytes = gpu.measured_bytes(partial(forward.plain, full), self.device)
+            self._limits[model] = gpu.fitting_batch(self.max_batch, free_bytes, segment_bytes)
+        self._limits[model] = forward.prepare(like, self._limits[model])
 
     def _on_device(self, windows: list[Tensor]) -> Tensor:
         if self.device.type == "cpu":
@@ -160,11 +166,13 @@ class Passes:
 
     def _forward(self, model: LoadedModel, member: int) -> Forward:
         if self.device.type == "cuda":
-            return model.placed(
-                member,
-                self.device,
-                partial(gpu.GpuForward, precision=self._precision, compiled=self._compiled, pool=self._graphs),
-                kind=(self._precision, self._compiled),
-                own=True,
+            shape = model.shapes(None)[member]
+            build = partial(
+                gpu.GpuForward,
+                precision=self._precision,
+                usual_samples=shape.window_samples(shape.segment_samples),
+                effort=self._effort,
+                pool=self._graphs,
             )
+            return model.placed(member, self.device, build, kind=(self._precision, self._effort), own=True)
         return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +15,7 @@ from engine.errors import OutOfMemory
 from engine.separation import gpu
 from engine.separation.batcher import Batcher, Entry
 from engine.separation.device import device_is_lost, is_out_of_memory
+from engine.separation.forward import HybridForward
 from engine.separation.loaded import LoadedModel
 from engine.separation.passes import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
 from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
@@ -73,44 +77,93 @@ def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
 class Recording:
     """Stands in for a CUDA graph: replaying runs the same work on the same tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, forward: gpu.GpuForward, given: torch.Tensor) -> None:
         self.replayed = 0
-        self.work: list[tuple[gpu.GpuForward, torch.Tensor, torch.Tensor]] = []
+        self.forward, self.given = forward, given
+        self.stems = forward._recorded_forward(given)
 
     def replay(self) -> None:
         self.replayed += 1
-        for forward, given, stems in self.work:
-            stems.copy_(forward._forward(given))
+        self.stems.copy_(self.forward._recorded_forward(self.given))
 
 
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     made: list[Recording] = []
 
-    def record(self: gpu.GpuForward, key: tuple[int, int], windows: torch.Tensor) -> object:
-        given = windows.new_zeros(key[0], *windows.shape[1:])
-        recording, stems = Recording(), self._forward(given)
-        recording.work.append((self, given, stems))
+    def capture(self: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> object:
+        recording = Recording(self, like.new_zeros(key[0], like.shape[1], key[1]))
         made.append(recording)
-        return recording, given, stems
+        return recording, recording.given, recording.stems
 
-    monkeypatch.setattr(gpu.GpuForward, "_recorded", record)
+    monkeypatch.setattr(gpu.GpuForward, "_captured", capture)
     return made
 
 
-def test_a_shape_that_comes_again_is_recorded_and_padded_batches_give_the_same(recordings: list[Recording]) -> None:
+def fails_above(room: int, error: Exception) -> Callable[[gpu.GpuForward, tuple[int, int], torch.Tensor], object]:
+    def capture(self: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> object:
+        if key[0] > room:
+            raise error
+        recording = Recording(self, like.new_zeros(key[0], like.shape[1], key[1]))
+        return recording, recording.given, recording.stems
+
+    return capture
+
+
+def echoing(network: Echo | None = None) -> gpu.GpuForward:
+    return gpu.GpuForward(network or Echo(), precision="fp32", usual_samples=100)
+
+
+def test_full_windows_are_recorded_beforehand_so_that_no_song_waits_for_it(recordings: list[Recording]) -> None:
     network = Echo()
-    forward = gpu.GpuForward(network, precision="fp32")
-    for _ in range(3):
-        windows = torch.randn(3, 2, 100)
-        with torch.no_grad():
+    forward = echoing(network)
+    with torch.no_grad():
+        assert forward.prepare(torch.zeros(1, 2, 60), 5) == 5, "a short first window too"
+        assert [recording.given.shape for recording in recordings] == [(4, 2, 100), (2, 2, 100), (1, 2, 100)]
+        for count in (3, 1, 2, 4):
+            windows = torch.randn(count, 2, 100)
             torch.testing.assert_close(forward(windows), torch.stack([windows, 2 * windows], dim=1))
-    assert [recording.replayed for recording in recordings] == [2]
-    assert len(network.batches[-1]) == 4
+        assert forward.prepare(torch.zeros(1, 2, 100), 4) == 4
+    assert [recording.replayed for recording in recordings] == [2, 1, 1]
+    assert len(network.batches[-1]) == 4, "three are a batch of four"
 
 
-def test_lengths_that_come_once_are_not_recorded(recordings: list[Recording]) -> None:
-    forward = gpu.GpuForward(Echo(), precision="fp32")
+@pytest.mark.parametrize("how", ["at once", "when the recording is ended"])
+def test_batches_too_large_to_be_recorded_are_not_made(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory")
+    if how != "at once":
+        ended = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        ended.__context__, error = error, ended
+    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(2, error))
+    forward = echoing()
+    with torch.no_grad():
+        assert forward.prepare(torch.zeros(1, 2, 100), 16) == 2
+    assert forward.recordings == 2
+    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(0, error))
+    with pytest.raises(torch.OutOfMemoryError):
+        echoing().prepare(torch.zeros(1, 2, 100), 16)
+
+
+def test_a_model_whose_recordings_do_not_fit_gets_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(4, torch.OutOfMemoryError("CUDA out of memory")))
+    measured: list[torch.Size] = []
+
+    def measure(run: Callable[[], torch.Tensor], device: torch.device) -> tuple[int, int]:
+        measured.append(run().shape)
+        return 1, 100
+
+    monkeypatch.setattr(gpu, "measured_bytes", measure)
+    passes, model = crowded_gpu(allow_cpu=True, max_batch=16), LoadedModel.of(Echo())
+    with torch.no_grad():
+        passes._prepare(echoing(), model, torch.zeros(1, 2, 60))
+        assert measured == [(1, 2, 2, 100)], "of a full window, though the song is shorter"
+        assert passes.limit(model) == 4
+        passes._prepare(echoing(), model, torch.zeros(1, 2, 60))  # the next member of a bag
+    assert passes.limit(model) == 4
+
+
+def test_other_lengths_are_recorded_when_they_come_again_and_only_a_few(recordings: list[Recording]) -> None:
+    forward = echoing()
     with torch.no_grad():
         for length in (100, 60, 41, 17):
             for _ in range(2):
@@ -118,18 +171,72 @@ def test_lengths_that_come_once_are_not_recorded(recordings: list[Recording]) ->
     assert len(recordings) == 2
 
 
+def test_what_a_recording_reads_lives_as_long_as_it_does(recordings: list[Recording]) -> None:
+    network = awake(tiny_hdemucs(1))
+    forward = gpu.GpuForward(network, precision="fp32", usual_samples=22050)
+    with torch.no_grad():
+        forward.prepare(torch.zeros(1, 2, 22050), 1)
+        inner = forward._forward
+        assert isinstance(inner, HybridForward)
+        read = weakref.ref(inner._spectra[22050])
+        for length in range(20000, 20012):  # the ends of songs
+            forward(torch.zeros(1, 2, length))
+        assert 22050 not in inner._spectra
+    gc.collect()
+    assert read() is not None, "a graph has its address"
+    del forward, inner, recordings[:]
+    gc.collect()
+    assert read() is None
+
+
 def test_a_network_that_cannot_be_recorded_runs_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(self: gpu.GpuForward, key: tuple[int, int], windows: torch.Tensor) -> object:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(gpu.GpuForward, "_recorded", refuse)
-    forward = gpu.GpuForward(Echo(), precision="fp32")
+    error = RuntimeError("operation not permitted when stream is capturing")
+    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(0, error))
+    forward = echoing()
     with torch.no_grad():
+        assert forward.prepare(torch.zeros(1, 2, 100), 1) == 1
         for _ in range(4):
             assert forward(torch.ones(1, 2, 100)).shape == (1, 2, 2, 100)
     assert sum("without a CUDA graph" in record.message for record in caplog.records) == 1
+    assert forward.recordings == 0
+
+
+def test_each_tier_has_its_own_products_and_leaves_torch_as_it_was() -> None:
+    products = torch.backends.cuda.matmul
+    seen: list[bool] = []
+
+    class Noting(Echo):
+        def forward(self, windows: torch.Tensor) -> torch.Tensor:
+            seen.extend((products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark))
+            return super().forward(windows)
+
+    before = (products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark)
+    for precision in ("fp32", "tf32"):
+        with torch.no_grad():
+            gpu.GpuForward(Noting(), precision=precision, usual_samples=9).plain(torch.ones(1, 2, 9))
+    assert seen == [False, False, False, True, True, False]
+    assert (products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
+
+
+def test_a_pool_is_given_up_with_its_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = iter(range(9))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+
+    class Graph:
+        pass
+
+    pool, graph = gpu.GraphPool(), Graph()
+    first = pool.handle()
+    pool.hold(graph)  # type: ignore[arg-type]
+    assert pool.handle() == first
+    del graph
+    gc.collect()
+    second = pool.handle()
+    assert second != first
+    pool.leave(torch.device("cuda"))
+    assert pool.handle() != second, "one that a broken recording was in"
 
 
 class CrowdedGpu(Passes):
@@ -141,9 +248,14 @@ class CrowdedGpu(Passes):
         return super()._one_pass(model, member, windows)
 
 
-def crowded_gpu(*, allow_cpu: bool) -> CrowdedGpu:
+def crowded_gpu(*, allow_cpu: bool, max_batch: int = 4) -> CrowdedGpu:
     return CrowdedGpu(
-        torch.device("cuda"), precision="auto", max_batch=4, allow_cpu=allow_cpu, kernels=None, compiled=False
+        torch.device("cuda"),
+        precision="auto",
+        max_batch=max_batch,
+        allow_cpu=allow_cpu,
+        kernels=None,
+        effort=gpu.NO_EFFORT,
     )
 
 
@@ -171,7 +283,8 @@ class SharedGpu(Passes):
         self.tried: list[tuple[str, int]] = []
         super().__init__(
             torch.device("meta"),  # any device that is not the CPU
-            precision="fp32", max_batch=max_batch, allow_cpu=True, kernels=None, compiled=False, clock=lambda: self.now,
+            precision="fp32", max_batch=max_batch, allow_cpu=True, kernels=None, effort=gpu.NO_EFFORT,
+            clock=lambda: self.now,
         )  # fmt: skip
 
     def _one_pass(self, model: LoadedModel, member: int, windows: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -263,6 +376,8 @@ def test_a_halved_batch_grows_again() -> None:
             True,
             False,
         ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), True, False),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True, False),
         (RuntimeError("can't start new thread"), True, False),
         (MemoryError(), True, False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
