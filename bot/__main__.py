@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
+from typing import Protocol
 
 from bot.app import run_bot
 from bot.memory import Memory
 from config import settings as configuration
 from engine import logs
 from engine.backend import House, backend
+from engine.ending import Ending
 from engine.errors import StemifyError
 
-OpenBackend = Callable[[configuration.Settings], AbstractAsyncContextManager[House]]
+
+class OpenBackend(Protocol):
+    def __call__(
+        self, settings: configuration.Settings, *, hurried: asyncio.Event
+    ) -> AbstractAsyncContextManager[House]: ...
 
 
 def say(text: str) -> None:
@@ -25,19 +30,16 @@ def say(text: str) -> None:
 
 async def main(settings: configuration.Settings, open_backend: OpenBackend = backend) -> None:
     """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with open_backend(settings) as house:
+    ending = Ending()
+    async with open_backend(settings, hurried=ending.hurried) as house:
         say(f"Stemify's page is at {house.web_url}")
         if settings.discord.token is None:
             say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
-            await stop.wait()
+            await ending.asked.wait()
             return
         memory = await Memory.open(settings.data_dir / "bot.sqlite3")
         try:
-            await _until(stop, run_bot(settings, house, memory))
+            await _until(ending.asked, run_bot(settings, house, memory))
         finally:
             await memory.close()
 

@@ -99,9 +99,14 @@ def pool_limits(workers: Workers) -> PoolLimits:
 
 @asynccontextmanager
 async def backend(
-    settings: Settings, *, with_web: bool = True, now: Callable[[], datetime] = utc_now
+    settings: Settings,
+    *,
+    with_web: bool = True,
+    now: Callable[[], datetime] = utc_now,
+    hurried: asyncio.Event | None = None,
 ) -> AsyncIterator[House]:
-    """Open everything, yield the running house, close it in the reverse order. Raises `StorageFailed` or a store's
+    """Open everything, yield the running house, close it in the reverse order. Once `hurried` is set, closing waits for
+    no song. Raises `StorageFailed` or a store's
     error with a sentence when the data folder cannot be used."""
     root = _prepare_folder(settings.data_dir)
     media = media_limits(settings)
@@ -128,7 +133,7 @@ async def backend(
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
         await dispatcher.start()
-        stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s)
+        stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s, hurried)
         steady = SteadyClock(root / "clock.json", now)
         sweeping = asyncio.create_task(Sweeper(store, storage, steady, settings.retention).run(), name="sweeper")
         stack.push_async_callback(_end, sweeping)
@@ -137,8 +142,8 @@ async def backend(
         yield House(service, links.base_url if with_web else None, steady)
         if dispatcher.running:
             log.warning(
-                "closing: %d running job(s) have %.0f s to end; what is not done goes on at the next start",
-                dispatcher.running,
+                "closing: %s %.0f s to end, or until Ctrl-C comes again; what is not done begins again next time",
+                "a song has" if dispatcher.running == 1 else f"{dispatcher.running} songs have",
                 settings.workers.shutdown_grace_s,
             )
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,14 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _serve(settings: Settings) -> int:
     from engine.backend import backend
+    from engine.ending import Ending
 
-    stop = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with backend(settings) as house:
+    ending = Ending()
+    async with backend(settings, hurried=ending.hurried) as house:
         print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
-        await stop.wait()
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second Ctrl-C does not wait
+        await ending.asked.wait()
     return DONE
 
 

@@ -61,8 +61,9 @@ class Dispatcher:
         self._loop = asyncio.create_task(self._claim_forever(), name="dispatcher")
         self._saver = asyncio.create_task(self._attempts.save_progress(), name="saver")
 
-    async def stop(self, grace_s: float) -> None:
-        """Claim nothing more; give running attempts `grace_s` to end; what is left is taken up at the next start."""
+    async def stop(self, grace_s: float, hurried: asyncio.Event | None = None) -> None:
+        """Claim nothing more; give running attempts `grace_s` to end, or until `hurried` is set; what is left is taken
+        up at the next start."""
         self._attempts.draining = True
         if self._loop is not None:
             self._wake.set()
@@ -71,13 +72,20 @@ class Dispatcher:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         if self._tasks and grace_s > 0:
-            await asyncio.wait(list(self._tasks.values()), timeout=grace_s)
+            await self._until_done(grace_s, hurried or asyncio.Event())
         tasks = [*self._tasks.values(), *self._rescues, *([self._saver] if self._saver is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         waiting = {job.id: job.attempt for job in self._recovered if job.id not in self._lost}
         await asyncio.to_thread(_leave_handover, self._handover, {**waiting, **self._attempts.handed_back})
+
+    async def _until_done(self, grace_s: float, hurried: asyncio.Event) -> None:
+        done = asyncio.create_task(asyncio.wait(list(self._tasks.values())))
+        hurry = asyncio.create_task(hurried.wait())
+        await asyncio.wait([done, hurry], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (done, hurry):
+            waiting.cancel()
 
     def wake(self) -> None:
         """There may be something to claim, or a slot to run it in."""

@@ -206,7 +206,7 @@ class ScriptedService(StemService):
 
 
 @asynccontextmanager
-async def backend(settings: Settings) -> AsyncIterator[House]:
+async def backend(settings: Settings, *, hurried: asyncio.Event) -> AsyncIterator[House]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     service = ScriptedService(settings.data_dir)
     driving = asyncio.create_task(service.drive())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,33 @@ async def test_sigterm_hands_a_running_job_back_and_the_next_start_goes_on_with_
     (life,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
     assert life == ["accepted", "begins", "is handed back", "begins", "completed"]
     assert len(fake.mentions_of(ann.user)) == 1
+
+
+def has_begun(bot: RunningBot, times: int) -> bool:
+    return bot.log_path.read_text().count(' begins"') == times
+
+
+async def test_a_second_ctrl_c_waits_for_no_song_and_costs_none_an_attempt(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=30)
+    settings = variables(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60")
+    async with FakeDiscord() as fake:
+        fake.guild()
+        ann = Person(fake, "ann")
+        async with RunningBot(fake, tmp_path / "data", variables=settings) as bot:
+            message = await asked(fake, ann, tmp_path / "song.mp3")
+            for life in (1, 2, 3):
+                await fake.until(partial(has_begun, bot, life), "the job to begin")
+                assert bot.process is not None
+                bot.process.send_signal(signal.SIGINT)
+                await asyncio.sleep(0.5)
+                assert "or until Ctrl-C comes again" in bot.log()
+                bot.process.send_signal(signal.SIGINT)
+                await asyncio.wait_for(bot.process.wait(), 15)
+                assert await bot.stop() == 0
+                assert rows(bot.folder) == [("processing", 1)]
+                await bot.start()
+            await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
+            assert rows(bot.folder) == [("completed", 1)]
 
 
 async def test_sigterm_lets_a_song_that_is_nearly_done_end(tmp_path: Path) -> None:
