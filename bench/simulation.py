@@ -267,7 +267,7 @@ class SimulatedDevice(WorkerTalk):
 
     def _finish(self, spec: AttemptSpec) -> None:
         result = self._result(spec)
-        self._say(Done(job_id=spec.job_id, attempt=spec.attempt, result=result, separating_s=1, input_duration_s=210))
+        self._say(Done(job_id=spec.job_id, attempt=spec.attempt, result=result, separating_s=6, input_duration_s=210))
 
     def _result(self, spec: AttemptSpec) -> JobResult:
         folder = self._data / spec.output_key

@@ -292,9 +292,8 @@ class Attempts:
         log.info("job %s attempt %s completed in %.1f s", job.id, job.attempt, elapsed_s)
         self.audio_seconds += done.input_duration_s
         self.processing_seconds += done.result.processing_time
-        load_s = done.result.processing.model_load_time if done.result.processing is not None else 0
         with contextlib.suppress(StemifyError):
-            await self._learn(job, done.result.processing_time - load_s, done.input_duration_s)
+            await self._learn(job, done.separating_s, done.input_duration_s)
         await self.clear(job.id, keep_attempt=job.attempt)
 
     async def _until_stored(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
@@ -313,10 +312,10 @@ class Attempts:
         return await write()
 
     async def _learn(self, job: Job, processing_s: float, audio_s: float) -> None:
-        """Only jobs of the usual plan on the usual device teach: karaoke, odd segments, and a CPU that stands in for
-        a GPU cost something else."""
+        """Only songs of the usual plan on the usual device teach: clips, karaoke, odd segments, and a CPU that stands
+        in for a GPU cost something else."""
         live = self._live.get(job.id)
-        if is_typical(job.options) and not (live is not None and live.on_cpu):
+        if is_typical(job.options, audio_s) and not (live is not None and live.on_cpu):
             await self._store.learn_speed(
                 job.model, job.options.quality, self._pool.device, processing_s=processing_s, audio_s=audio_s
             )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.protocol import Message, Shutdown
+from engine.standstill import standstill_s
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,10 @@ class Child:
 
     async def _watch_silence(self) -> None:
         while True:
-            allowed_s = self._events.allowed_silence_s()
-            await asyncio.sleep(min(_LOOK_EVERY_S, allowed_s / 4))
+            allowed_s, began = self._events.allowed_silence_s(), time.monotonic()
+            pause_s = min(_LOOK_EVERY_S, allowed_s / 4)
+            await asyncio.sleep(pause_s)
+            self._heard_at += standstill_s(time.monotonic() - began, pause_s)
             if time.monotonic() - self._heard_at > allowed_s:
                 log.error("%s is silent for %.0f s: killing it", self.name, allowed_s)
                 self.kill()

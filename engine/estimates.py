@@ -30,6 +30,7 @@ def first_guess(model: str, quality: Quality, device: str) -> float:
 
 _USUAL_OVERLAP = 0.25
 _USUAL_SEGMENT_S = 7.8
+_TELLING_S = 30.0
 MAX_OVERLAP = 0.75
 """More than this multiplies the work without being heard."""
 
@@ -47,9 +48,11 @@ def plan_cost(options: StemSeparationOptions) -> float:
     return 1.0 if overlap is None else max(1.0, (1 - _USUAL_OVERLAP) / (1 - overlap))
 
 
-def is_typical(options: StemSeparationOptions) -> bool:
-    """Whether a job with these options costs what others of its model and quality cost."""
-    return not options.remove_vocals and options.segment_duration is None and options.overlap_duration is None
+def is_typical(options: StemSeparationOptions, audio_s: float) -> bool:
+    """Whether what such a job costs tells what others of its model and quality will. A clip costs what its last segment
+    does, which is filled up with silence."""
+    usual = not options.remove_vocals and options.segment_duration is None and options.overlap_duration is None
+    return usual and audio_s >= _TELLING_S
 
 
 def estimate_s(seconds_per_second: float, audio_s: float) -> int:
@@ -64,7 +67,8 @@ def timeout_s(audio_s: float, expected_s: float, *, short_track_s: float, short_
 
 
 def remaining_s(job: Job, progress: int, elapsed_s: float) -> float:
-    """Seconds until a running job is done: by its own pace once that can be seen, by the estimate before."""
+    """Seconds until a running job is done: by its own pace once that can be seen, by the estimate before. `progress`:
+    of this attempt, in percent, after `elapsed_s`."""
     if progress >= 20 and elapsed_s > 0:
         return max(1.0, elapsed_s * (100 - progress) / progress)
     return max(1.0, job.estimated_duration * (100 - progress) / 100)

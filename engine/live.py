@@ -19,7 +19,8 @@ Mark = tuple[int, Stage | None, bool]
 
 @dataclass
 class Live:
-    """Where one running job is. Times are of the monotonic clock."""
+    """Where one running job is. Times are of the monotonic clock. `progress` is what people see, which never goes
+    back; `reached` is how far this attempt is, which began at 0."""
 
     job: Job  # as it was when it was begun with
     attempt: int
@@ -27,6 +28,8 @@ class Live:
     progress: int
     started_at: float
     stage_since: float
+    attempt_since: float
+    reached: int = 0
     on_cpu: bool = False  # in place of a GPU without memory
 
 
@@ -49,7 +52,7 @@ class LiveJobs:
 
     def begin(self, job: Job) -> None:
         now = time.monotonic()
-        self._jobs[job.id] = Live(job, job.attempt, job.stage, job.progress, now, now)
+        self._jobs[job.id] = Live(job, job.attempt, job.stage, job.progress, now, now, now)
         self.tell(job.id)
 
     def end(self, job_id: str) -> None:
@@ -63,7 +66,10 @@ class LiveJobs:
         live = self._jobs.get(job.id)
         if live is None:
             return
-        progress = max(live.progress, overall_progress(stage, fraction))
+        if live.attempt != job.attempt:
+            live.attempt_since = time.monotonic()
+        live.reached = overall_progress(stage, fraction)
+        progress = max(live.progress, live.reached)
         if (live.attempt, live.stage, live.progress) == (job.attempt, stage, progress):
             return
         if stage is not live.stage:
@@ -110,9 +116,14 @@ class LiveJobs:
         own = self._jobs.get(but)
         return max(0.0, self._sum_s - (self._one_remaining_s(own, now) if own else 0.0))
 
+    def own_remaining_s(self, job: Job) -> float:
+        """Seconds until this job, which runs, is done."""
+        live = self._jobs.get(job.id)
+        return self._one_remaining_s(live, time.monotonic()) if live else remaining_s(job, 0, 0.0)
+
     @staticmethod
     def _one_remaining_s(live: Live, now: float) -> float:
-        return remaining_s(live.job, max(live.job.progress, live.progress), now - live.started_at)
+        return remaining_s(live.job, live.reached, now - live.attempt_since)
 
     def shown(self, job: Job) -> Job:
         """The job with the progress that is not on disk yet."""

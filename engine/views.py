@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from engine.estimates import eta_s, remaining_s
+from engine.estimates import eta_s
 from engine.jobs import FileLink, Job, JobStatus, JobView
 from engine.links import Links
 from engine.live import LiveJobs
@@ -44,7 +44,7 @@ class Views:
             job, live = self._live.shown(job), self._live.get(job.id)
             return JobView(
                 job=job,
-                eta_s=remaining_s(job, job.progress, self._live.elapsed_s(job.id)),
+                eta_s=self._live.own_remaining_s(job),
                 on_cpu=live is not None and live.on_cpu,
                 page_url=page_url,
             )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, from_wire
 from engine.jobs import Stage
 from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, Progress, Ready, Start, from_worker
+from engine.standstill import standstill_s
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +128,13 @@ class WorkerTalk(ABC):
                 if wait_s <= 0:
                     await self._take_away(run)
                     raise AttemptTimedOut if run.deadline < stalled_at else WorkerStalled
+                pause_s, began = min(wait_s, 5.0), time.monotonic()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(wait_s, 5.0)):
+                    async with asyncio.timeout(pause_s):
                         return await asyncio.shield(run.outcome)
+                stood_still_s = standstill_s(time.monotonic() - began, pause_s)
+                run.deadline += stood_still_s
+                run.moved_at += stood_still_s
         except asyncio.CancelledError:
             await _to_its_end(self._take_away(run))
             raise

@@ -29,6 +29,7 @@ from engine.media.child import OUT_OF_MEMORY
 from engine.media.decode import Decoded
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.probe import Probe
+from engine.standstill import standstill_s
 
 Progress = Callable[[float], None]
 
@@ -186,13 +187,17 @@ def _listen(
 ) -> None:
     """Read both pipes to their end. Raises `Cancelled`; past the deadline it only notes so (the caller kills)."""
     assert child.stdout is not None and child.stderr is not None
+    looked_at = time.monotonic()
     with selectors.DefaultSelector() as pipes:
         pipes.register(child.stdout, selectors.EVENT_READ)
         pipes.register(child.stderr, selectors.EVENT_READ)
         while pipes.get_map():
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            deadline += standstill_s(now - looked_at, _POLL_S)
+            looked_at = now
+            if now > deadline:
                 answer.too_late = True
                 return
             for key, _ in pipes.select(_POLL_S):

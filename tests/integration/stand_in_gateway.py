@@ -55,7 +55,7 @@ def done(worker: str, me: dict[str, Any], spec: dict[str, Any]) -> None:
         "job_id": spec["job_id"], "output_dir": spec["output_key"], "stems": {}, "processing_time": 1,
         "model_used": "mini", "file_size": 0,
     }  # fmt: skip
-    worker_says(worker, type="done", **me, result=result, separating_s=0.1, input_duration_s=1.0)
+    worker_says(worker, type="done", **me, result=result, separating_s=0.1, input_duration_s=60.0)
 
 
 def start(worker: str, spec: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def attempt(spec: dict[str, Any]) -> None:
         for step in range(1, 6):
             say(type="progress", **me, stage="separating", fraction=step / 5)
             time.sleep(0.02)
-    say(type="done", **me, result=publish(spec), separating_s=0.1, input_duration_s=1.0)
+    say(type="done", **me, result=publish(spec), separating_s=0.1, input_duration_s=60.0)
 
 
 def attempt_or_say_why(spec: dict[str, Any]) -> None:

@@ -298,6 +298,13 @@ def test_a_decoder_that_crashes_takes_nobody_with_it(heavy: Path, tmp_path: Path
     killer.join()
 
 
+def test_a_machine_that_stood_still_is_not_blamed_on_the_song(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_song(tmp_path / "song.wav", seconds=1)
+    clock, looks = time.monotonic, iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + (1000 if next(looks) > 3 else 0))
+    assert run_decode_child(tmp_path / "song.wav", tmp_path / "raw", limits=LIMITS).samples == 44100
+
+
 def test_the_child_goes_when_its_parent_is_killed(heavy: Path, tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; import sys\n"

@@ -49,3 +49,24 @@ def test_what_runs_is_ahead_of_whoever_waits_and_nobody_waits_for_himself(count:
         live.begin(job)
     assert live.remaining_s(but="") == pytest.approx(30 * count, rel=0.01)
     assert live.remaining_s(but=jobs[0].id) == pytest.approx(30 * (count - 1), rel=0.01)
+
+
+def test_a_job_that_began_anew_is_timed_by_what_it_has_done_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("engine.live.time.monotonic", lambda: now)
+    live = LiveJobs()
+    interrupted = running_job().model_copy(update={"progress": 80, "stage": Stage.SEPARATING})
+    live.begin(interrupted)
+    now += 2
+    live.report(interrupted, Stage.SEPARATING, 0.0)
+    assert live.shown(interrupted).progress == 80, "what people see does not go back"
+    assert live.own_remaining_s(interrupted) > 0.8 * interrupted.estimated_duration
+    now += 28
+    live.report(interrupted, Stage.SEPARATING, 0.5)
+    assert live.own_remaining_s(interrupted) == pytest.approx(30)
+    again = interrupted.model_copy(update={"attempt": 2})
+    now += 100
+    live.report(again, Stage.DECODING, 0.0)
+    now += 30
+    live.report(again, Stage.SEPARATING, 0.5)
+    assert live.own_remaining_s(again) == pytest.approx(30), "an earlier attempt's time is not this one's pace"
