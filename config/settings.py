@@ -6,6 +6,8 @@ Order, later wins: `config/default.toml`, the file that `STEMIFY_CONFIG` names, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -27,8 +29,13 @@ DEFAULTS = Path(__file__).with_name("default.toml")
 
 
 def _split(value: object) -> object:
-    """Lists may be given as "a, b" in a variable."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """Lists may be given as "a, b" in a variable, or as in a file: ["a", "b"]."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _blank_is_none(value: object) -> object:

@@ -21,6 +21,7 @@ from config.settings import Settings, Workers
 from engine.attempts import AttemptLimits, Attempts
 from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
+from engine.counted import counted
 from engine.dispatcher import Dispatcher
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
@@ -143,7 +144,7 @@ async def backend(
         if dispatcher.running:
             log.warning(
                 "closing: %s %.0f s to end, or until Ctrl-C comes again; what is not done begins again next time",
-                "a song has" if dispatcher.running == 1 else f"{dispatcher.running} songs have",
+                f"{counted(dispatcher.running, 'song')} {'has' if dispatcher.running == 1 else 'have'}",
                 settings.workers.shutdown_grace_s,
             )
 

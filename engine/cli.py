@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from config.settings import Settings, load
+from engine.counted import counted
 from engine.errors import ComeBackLater, InputRefused, StemifyError
 from engine.logs import configure
 from engine.options import MODELS, OutputFormat, Quality, StemSeparationOptions
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="make a sample song and separate it with the embedded model")
     demo.add_argument("--out", type=Path, default=Path("demo-out"), help="where the files go (default: demo-out)")
     one = commands.add_parser("separate", help="separate one file")
-    one.add_argument("song", type=Path)
+    one.add_argument("song", type=_file)
     one.add_argument("--out", type=Path, default=Path("stems"), help="folder for the stems (default: stems)")
     one.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
     one.add_argument("--quality", choices=[each.value for each in Quality], help="default: balanced")
@@ -57,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _file(text: str) -> Path:
+    if text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError("links are for Discord, the web page and the API; give a file here")
+    return Path(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) > 20:
         raise argparse.ArgumentTypeError("must be a whole number, 0 to 20")
@@ -75,7 +83,16 @@ def _fraction(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0 done, 1 failed, 2 refused input."""
-    chosen = parser().parse_args(arguments)
+    try:
+        code = _run(parser().parse_args(arguments))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `… | head`: nobody reads on, which is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _run(chosen: argparse.Namespace) -> int:
     settings = load()
     configure(settings.log.level if chosen.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
     try:
@@ -95,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from engine.forget import forget_owner
 
             count = asyncio.run(forget_owner(settings, chosen.owner))
-            print(f"{count} job{'s'[: count != 1]} deleted")
+            print(f"{counted(count, 'job')} deleted")
             return DONE
         from engine.model_commands import run_model_command
 
@@ -138,13 +155,9 @@ def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
         contents = restore(chosen.folder, settings.data_dir)
         told = f"Restored into {settings.data_dir} as of {contents.made_at:%Y-%m-%d %H:%M} UTC"
     size_mb = (sum(contents.databases.values()) + contents.file_bytes) / 1e6
-    counted = f"{_counted(len(contents.databases), 'database')}, {_counted(contents.files, 'file')}"
-    print(f"{told}: {counted}, {size_mb:,.1f} MB")
+    what = f"{counted(len(contents.databases), 'database')}, {counted(contents.files, 'file')}"
+    print(f"{told}: {what}, {size_mb:,.1f} MB")
     return DONE
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:

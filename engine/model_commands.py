@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import Settings
+from engine.counted import counted
 from engine.errors import StemifyError, UnknownModel
 from engine.options import MODELS
 from engine.separation.models import ModelLibrary
@@ -46,7 +47,7 @@ def _pull(library: ModelLibrary, names: list[str]) -> int:
         if name not in MODELS:
             raise UnknownModel(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
         columns = (TextColumn("{task.description:<14}"), BarColumn(40), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=console) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(name, total=None)
             try:
                 library.pull(name, lambda done, total, task=task: progress.update(task, completed=done, total=total))  # type: ignore[misc]
@@ -72,7 +73,7 @@ def _check(library: ModelLibrary) -> int:
                 broken += 1
                 table.add_row(state.name, "broken", Text(error.message))
             else:
-                detail = f"{len(model.members)} network(s), {', '.join(model.sources)}, {model.sample_rate} Hz"
+                detail = f"{counted(len(model.members), 'network')}, {', '.join(model.sources)}, {model.sample_rate} Hz"
                 table.add_row(state.name, "loads", detail)
         else:
             table.add_row(state.name, _SHOWN[state.state], Text(state.reason or ""))

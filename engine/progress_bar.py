@@ -21,5 +21,9 @@ def bar() -> Iterator[Callable[[Stage | None, int], None]]:
         def show(stage: Stage | None, per_cent: int) -> None:
             progress.update(task, completed=per_cent, description=stage.value if stage else "waiting")
 
-        yield show
+        try:
+            yield show
+        except BaseException:
+            progress.update(task, visible=False)  # the reason is all that is to be read
+            raise
         progress.update(task, completed=100, description="done")

@@ -33,8 +33,9 @@ async def separate_file(
     device: str,
     on_progress: Callable[[Stage, int], None],
 ) -> JobResult:
-    """Separate `song` into the folder `out` (made if need be; files of the same name are replaced). Paths in the
-    result are those of the files. Raises `InputRefused`, `NoSuchDevice` and `AttemptError` (and below)."""
+    """Separate `song` into the folder `out` (made if need be). The stems are named after the file, since two files may
+    have the same tags; what it left there before is replaced. Paths in the result are those of the files. Raises
+    `InputRefused`, `NoSuchDevice` and `AttemptError` (and below)."""
     if not song.is_file():
         raise InputRefused(f"{song} is a folder, not a song." if song.is_dir() else f"There is no file {song}.")
     try:
@@ -76,22 +77,25 @@ async def separate_file(
         finally:
             await pool.stop()
         for file in (Path(work) / "done").iterdir():
-            await asyncio.to_thread(shutil.move, file, out / _own_name(file.name, spec.title))
-    return _placed(done.result, out, spec.title)
+            await asyncio.to_thread(shutil.move, file, out / _own_name(file.name, spec.title, song))
+    return _placed(done.result, out, spec.title, song)
 
 
-def _own_name(name: str, title: str) -> str:
+def _own_name(name: str, title: str, song: Path) -> str:
     """The pictures have one name in all jobs, but here several songs may go into one folder."""
-    return f"{title} - {name}" if name in ("waveform.png", "peaks.json") else name
+    return f"{safe_title(song.stem)} - {name.removeprefix(f'{title} - ')}"
 
 
-def _placed(result: JobResult, out: Path, title: str) -> JobResult:
-    stems = {name: {**info.model_dump(), "path": str(out / info.filename)} for name, info in result.stems}
+def _placed(result: JobResult, out: Path, title: str, song: Path) -> JobResult:
+    stems = {}
+    for name, info in result.stems:
+        filename = _own_name(info.filename, title, song)
+        stems[name] = {**info.model_dump(), "filename": filename, "path": str(out / filename)}
     return result.model_copy(
         update={
             "output_dir": str(out),
             "stems": StemFiles.model_validate(stems),
-            "waveform_path": str(out / _own_name("waveform.png", title)),
-            "peaks_path": str(out / _own_name("peaks.json", title)),
+            "waveform_path": str(out / _own_name("waveform.png", title, song)),
+            "peaks_path": str(out / _own_name("peaks.json", title, song)),
         }
     )

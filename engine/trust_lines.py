@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textwrap import wrap
 
+from engine.counted import counted
 from engine.results import JobResult, QualityMetrics, StemInfo, TrustCard
 
 _WIDTH = 76  # with the callers' indent less than a terminal's 80
@@ -53,6 +54,6 @@ def _stem_facts(info: StemInfo) -> str:
 
 def _plan(trust: TrustCard) -> str:
     return (
-        f"{trust.segments} segments of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
+        f"{counted(trust.segments, 'segment')} of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
         f"shifts {trust.shifts}, seed {trust.seed}"
     )

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import av
 import pytest
 
 from engine.jobs import Job
@@ -108,6 +109,42 @@ def test_forget_deletes_everything_of_one_person_and_nothing_of_others(tmp_path:
     assert [path.name for path in (data / "jobs").iterdir()] == [jobs[2].id]
     with closing(sqlite3.connect(data / "stemify.sqlite3")) as store:
         assert store.execute("SELECT owner FROM jobs UNION SELECT owner FROM owners").fetchall() == [("discord:2",)]
+
+
+def test_two_recordings_with_the_same_tags_do_not_take_each_others_names(tmp_path: Path, models_dir: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("Größe & Ärger – live.flac", "Größe & Ärger.flac"):
+        make_song(tmp_path / name, seconds=1, container="flac", codec="flac", tags={"title": "Sunny"})
+        done = run(tmp_path / "data", models_dir, "separate", tmp_path / name, "--out", out, "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+    stems = sorted(path.name for path in out.glob("*vocals*"))
+    assert stems == ["Größe & Ärger - vocals - htdemucs.mp3", "Größe & Ärger – live - vocals - htdemucs.mp3"]
+    with av.open(out / stems[0]) as stem:
+        assert stem.metadata["title"] == "Sunny (vocals)"
+
+
+def test_a_link_on_the_command_line_is_told_where_it_belongs(tmp_path: Path, models_dir: Path) -> None:
+    refused = run(tmp_path / "data", models_dir, "separate", "https://youtu.be/dQw4w9WgXcQ")
+    assert refused.returncode == 2
+    assert "links are for Discord, the web page and the API; give a file here" in refused.stderr
+
+
+def test_what_goes_wrong_is_all_that_is_said(tmp_path: Path, models_dir: Path) -> None:
+    (tmp_path / "song.mp3").write_text("no song")
+    refused = run(tmp_path / "data", models_dir, "separate", tmp_path / "song.mp3", "--out", tmp_path)
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, models_dir: Path) -> None:
+    make_song(tmp_path / "song.wav", seconds=1)
+    command = f"{sys.executable} -m engine separate {tmp_path}/song.wav --out {tmp_path} --device cpu"
+    command += " | true; echo ${PIPESTATUS[0]}"
+    environment = {**os.environ, "STEMIFY_DATA_DIR": str(tmp_path), "STEMIFY_MODELS_DIR": str(models_dir)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "0" and "Broken" not in done.stderr
 
 
 def test_models_list_names_every_model_and_check_loads_those_that_are_here(tmp_path: Path, models_dir: Path) -> None:

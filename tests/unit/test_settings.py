@@ -38,6 +38,11 @@ def test_variables_win_over_the_own_file_which_wins_over_the_defaults(
     assert (settings.web.port, settings.web.link_lifetime_days, settings.web.host) == (9001, 7, "127.0.0.1")
 
 
+def test_lists_may_be_given_as_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_WORKERS__DEVICES", '["cuda:0", "cpu"]')
+    assert load().workers.devices == ["cuda:0", "cpu"]
+
+
 def test_lists_may_be_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__CDN_HOSTS", "127.0.0.1:8000, localhost:9")
     monkeypatch.setenv("STEMIFY_WEB__API_TOKENS", "one-long-secret,two-long-secrets")
