@@ -84,8 +84,8 @@ errors, which flatters them a little.
 
 ## What it is not good at
 
-- **Other models than {", ".join(made["models"])}, and recorded music**: never tried, since no recording with its stems
-  was at hand. The method says so.
+- **Other models than {", ".join(made["models"])}, and recorded music**: never tried: of one recording
+  alone the stems were at hand. The method says so.
 - **Faults of a kind it has not met**: the tables above show how the order of outputs suffers.
 - **A bass drum and a bass that play together** look like each other's error.
 """

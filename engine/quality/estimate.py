@@ -109,9 +109,9 @@ def _method(made: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], mode
         worth = row["worth"]
         experimental = "" if worth["claimed"] and known_model else "experimental, "
         words.append(f"{name}: {experimental}rank correlation {worth['spearman']:.2f}, error {worth['mae_db']:.1f} dB")
-    unknown = "" if known_model else f" and never tried on {model}"
-    made_of = f"calibration {made['hash']}, made with {', '.join(made['models'])} on {made['made_on']}{unknown}"
-    return f"estimate v{VERSION} ({made_of}; {'; '.join(words)})"
+    untried = "recorded music" if known_model else f"recorded music or on {model}"
+    made_of = f"calibration {made['hash']}, made with {', '.join(made['models'])} on {made['made_on']}"
+    return f"estimate v{VERSION} ({made_of}, never tried on {untried}; {'; '.join(words)})"
 
 
 def _advice(overall: float, model: str, quality: Quality) -> str | None:
