@@ -44,7 +44,7 @@ class StoreTooNew(StoreFailed):
 
 
 class AlreadyRunning(StemifyError):
-    """Another bot works with this data folder already. Stop it first, or give this one a folder of its own
+    """Stemify works with this data folder already. Stop it there, or give this one a folder of its own
     (STEMIFY_DATA_DIR)."""
 
     code = "already_running"
