@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser
 from tests.browser.conftest import Site
+from tests.browser.line import Line
 from tests.songs import make_song
 
 # Notes everything that the line about the stage has said, over the change of pages.
@@ -83,6 +85,29 @@ def test_a_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: 
     browser.until("return document.getElementById('failure').checkVisibility()")
     assert browser.find_element(By.ID, "failure-title").text == "Cancelled"
     assert not browser.find_element(By.ID, "retry").is_displayed()  # its file is gone
+
+
+def test_a_page_that_hears_nothing_of_its_job_says_so_and_goes_on_by_itself(
+    browser: Browser, site: Site, tmp_path: Path
+) -> None:
+    song = tmp_path / "long.flac"
+    make_song(song, seconds=150)
+    with Line(site.url) as line:
+        submit(browser, replace(site, url=line.url), song)
+        browser.until("return document.getElementById('stage')?.textContent === 'Taking the song apart'", timeout_s=60)
+        line.cut()
+        browser.until("return document.getElementById('stage').textContent.includes('connection is lost')")
+        shown = browser.find_element(By.ID, "progress").text
+        assert "to go" not in shown and "%" not in shown and "Cancel" not in shown
+        assert browser.title.startswith("No connection")
+        moving = "return getComputedStyle(document.querySelector('.bars i')).animationPlayState"
+        assert browser.execute_script(moving) == "paused"
+        line.mend()
+        browser.until("return document.getElementById('stage').textContent === 'Taking the song apart'")
+        assert "%" in browser.find_element(By.ID, "share").text
+        assert browser.execute_script(moving) == "running"
+        browser.find_element(By.ID, "cancel").click()
+        browser.until("return document.getElementById('failure').checkVisibility()")
 
 
 def test_hostile_names_are_shown_and_do_nothing(browser: Browser, site: Site, tmp_path: Path) -> None:

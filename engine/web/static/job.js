@@ -3,7 +3,7 @@
 import { ask, here } from "./api.js";
 import { byId, confirmed, el, icon, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
-import { follow, isOver, showProgress } from "./progress.js";
+import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
 import { showTrust } from "./trust.js";
 import { bytes, clock, day, STEM_NAMES } from "./words.js";
@@ -50,16 +50,17 @@ function badges() {
 }
 
 function watch() {
-  follow(
-    `/api/jobs/${id}/events?${job.pageQuery}`,
-    (event) => {
+  follow(`/api/jobs/${id}/events?${job.pageQuery}`, {
+    onChange: (event) => {
       Object.assign(job, event);
-      if (isOver(event)) load().catch(notice);
+      if (isLost()) show(byId("notice"), false);
+      if (isOver(event)) askAgain();
       else showProgress(job);
     },
-    gone,
-    () => setTimeout(askAgain, ASK_AGAIN_MS),
-  );
+    onGone: gone,
+    onBroken: () => showLost(job),
+    onRefused: () => setTimeout(askAgain, ASK_AGAIN_MS),
+  });
 }
 
 function askAgain() {
@@ -67,7 +68,8 @@ function askAgain() {
     () => isOver(job) || watch(),
     (error) => {
       if (error.status === 404) return gone();
-      notice(error);
+      if (error.status === 0 || error.status >= 500) showLost(job); // 502: so says a proxy before a server that is away
+      else notice(error);
       setTimeout(askAgain, ASK_AGAIN_MS);
     },
   );

@@ -29,9 +29,25 @@ export function showProgress(job) {
     }),
   );
   byId("progress").classList.toggle("waiting", isWaiting);
+  byId("progress").classList.remove("lost");
   document.title = `${isWaiting ? "Waiting" : `${job.progress} %`}: ${job.title}`;
   show(byId("cancel"), job.mayChange);
   show(byId("progress"), true);
+}
+
+/** Nothing is heard of the job: what was shown may be old, and nothing that is pressed would arrive. */
+export function showLost(job) {
+  if (isLost()) return;
+  byId("stage").textContent = "The connection is lost. Trying again…";
+  byId("eta").textContent = "This page goes on by itself as soon as the server answers.";
+  byId("share").textContent = "";
+  byId("progress").classList.add("lost");
+  document.title = `No connection: ${job.title}`;
+  show(byId("cancel"), false);
+}
+
+export function isLost() {
+  return byId("progress").classList.contains("lost");
 }
 
 function waitingWords(place) {
@@ -39,9 +55,9 @@ function waitingWords(place) {
   return `Number ${place} in line`;
 }
 
-/** Call `onChange` with each state of the job until it is over, `onGone` when it was deleted, `onLost` when the server
- * refuses to say more. A connection that breaks is made again by the browser itself. */
-export function follow(url, onChange, onGone, onLost) {
+/** Call `onChange` with each state of the job until it is over, `onGone` when it was deleted, `onRefused` when the server
+ * refuses to say more. A connection that breaks (`onBroken`) is made again by the browser itself. */
+export function follow(url, { onChange, onGone, onBroken, onRefused }) {
   const events = new EventSource(url);
   events.onmessage = ({ data }) => {
     const job = JSON.parse(data);
@@ -52,7 +68,7 @@ export function follow(url, onChange, onGone, onLost) {
     events.close();
     onGone();
   });
-  events.onerror = () => events.readyState === EventSource.CLOSED && onLost();
+  events.onerror = () => (events.readyState === EventSource.CLOSED ? onRefused() : onBroken());
 }
 
 export function isOver(job) {
