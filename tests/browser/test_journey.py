@@ -11,8 +11,9 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from engine.entity import new_job_id
 from tests.browser.chromium import Browser
-from tests.browser.conftest import Site
+from tests.browser.conftest import TOKEN, Site
 from tests.browser.line import Line
 from tests.songs import make_song
 
@@ -136,6 +137,43 @@ def test_a_refusal_is_shown_in_the_words_of_the_api(browser: Browser, site: Site
     browser.find_element(By.ID, "unchoose").click()
     browser.find_element(By.ID, "link").send_keys("https://example.com/song" + Keys.ENTER)
     browser.until("return document.getElementById('error').textContent.includes('YouTube')")
+
+
+def test_a_page_that_wants_a_token_asks_for_it_in_words_for_people(
+    browser: Browser, closed_site: Site, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.mp3"
+    make_song(song, seconds=2)
+    submit(browser, closed_site, song)
+    error, token, go = (browser.find_element(By.ID, name) for name in ("error", "token", "go"))
+    assert error.text == "Enter the access token. Whoever runs this server has it."
+    assert browser.switch_to.active_element == token
+    token.send_keys("not the right one")
+    go.click()
+    browser.until("return document.getElementById('error').textContent.startsWith('That access token is not right.')")
+    browser.get(f"{closed_site.url}/jobs/{new_job_id()}")
+    notice = browser.until("return document.getElementById('notice').textContent")
+    assert notice.startswith("Open the whole link")
+
+    submit(browser, closed_site, song)
+    token = browser.find_element(By.ID, "token")
+    token.clear()
+    token.send_keys(TOKEN + Keys.ENTER)
+    browser.until("return location.pathname.startsWith('/jobs/')")
+
+
+def test_a_file_that_is_too_large_is_not_sent(browser: Browser, site: Site, tmp_path: Path) -> None:
+    with (tmp_path / "huge.wav").open("wb") as file:
+        file.truncate(60 * 2**20)
+    browser.get(f"{site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+    browser.execute_script("XMLHttpRequest.prototype.send = () => (window.wasSent = true)")
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "huge.wav"))
+    error = browser.find_element(By.ID, "error")
+    assert error.text == "That file is larger than 50 MB. Send a smaller one."
+    browser.find_element(By.ID, "go").click()
+    assert error.text == "That file is larger than 50 MB. Send a smaller one."
+    assert browser.execute_script("return window.wasSent") is None
 
 
 def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:

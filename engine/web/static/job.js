@@ -181,9 +181,8 @@ try {
   });
   if (!isOver(job)) watch();
 } catch (error) {
-  byId("title").textContent = error.status === 401
-    ? "This page is not open to everybody"
-    : "There is nothing to hear here";
-  notice(error);
+  const isClosed = error.code === "no_token";
+  byId("title").textContent = isClosed ? "This page is not open to everybody" : "There is nothing to hear here";
+  notice(isClosed ? new Error("Open the whole link that you were given. One that has expired opens it no more.") : error);
   if (error.status === 404) forget(id);
 }
