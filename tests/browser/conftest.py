@@ -13,8 +13,9 @@ import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
+from engine.errors import DiskFull, ModelUnavailable
 from tests.browser.chromium import Browser, check_present, open_browser
-from tests.browser.planted import RATE, plant, plant_long
+from tests.browser.planted import RATE, plant, plant_failed, plant_long
 from tests.songs import Samples, tune
 from tests.tiny_models import write_model
 
@@ -78,6 +79,8 @@ async def _plant(data: Path, known: Samples) -> dict[str, str]:
     }
     planted["gone"] = await plant(data, dict.fromkeys(names, known[:, :RATE]), title="Soon gone")
     planted["long"] = await plant_long(data, seconds=LONG_S, clicks_at_s=CLICKS_S)
+    planted["no weights"] = await plant_failed(data, ModelUnavailable, title="Without weights")
+    planted["no room"] = await plant_failed(data, DiskFull, title="Without room")
     return planted
 
 

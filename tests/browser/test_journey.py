@@ -111,6 +111,19 @@ def test_a_page_that_hears_nothing_of_its_job_says_so_and_goes_on_by_itself(
         browser.until("return document.getElementById('failure').checkVisibility()")
 
 
+def test_where_a_model_cannot_be_had_the_same_song_can_be_tried_with_mini(browser: Browser, site: Site) -> None:
+    for name, is_of_the_model in (("no room", False), ("no weights", True)):
+        browser.get(site.page(name))
+        browser.until("return document.getElementById('failure').checkVisibility()")
+        assert browser.find_element(By.ID, "retry").is_displayed()
+        assert browser.find_element(By.ID, "retry-mini").is_displayed() is is_of_the_model
+    browser.find_element(By.ID, "retry-mini").click()
+    browser.until("return !arguments[0].includes(location.pathname)", site.page("no weights"))
+    is_open(browser)
+    assert browser.find_element(By.ID, "title").text == "Without weights"
+    assert browser.find_element(By.ID, "badges").text.startswith("mini")
+
+
 def test_hostile_names_are_shown_and_do_nothing(browser: Browser, site: Site, tmp_path: Path) -> None:
     hostile = '<img src=x onerror="hacked=1">'
     song = tmp_path / f"{hostile}.wav"

@@ -9,6 +9,7 @@ import { showTrust } from "./trust.js";
 import { bytes, clock, day, STEM_NAMES } from "./words.js";
 
 const ASK_AGAIN_MS = 5000;
+const MODEL_FAILED = ["model_unavailable", "model_corrupt", "soundless_model"];
 const id = location.pathname.split("/")[2];
 export let job = null;
 export let mixer = null; // what the browser tests listen to
@@ -87,6 +88,9 @@ function showFailure() {
   byId("failure-title").textContent = job.cancelled ? "Cancelled" : "That did not work";
   byId("failure-words").textContent = job.cancelled ? "Nothing was kept." : job.error;
   show(byId("retry"), job.mayChange && (!job.cancelled || Boolean(job.sourceUrl))); // what was sent is gone after that
+  const mayTryMini = job.mayChange && MODEL_FAILED.includes(job.errorCode) && job.options.model !== "mini";
+  show(byId("retry-mini"), mayTryMini);
+  show(byId("mini-hint"), mayTryMini);
   show(byId("failure"), true);
 }
 
@@ -167,10 +171,12 @@ onPress("delete", async () => {
   await ask(`/api/jobs/${id}`, { method: "DELETE" });
   gone();
 });
-onPress("retry", async () => {
-  const again = await ask(`/jobs/${id}/retry`, { method: "POST" });
+async function retry(query = "") {
+  const again = await ask(`/jobs/${id}/retry${query}`, { method: "POST" });
   location.assign(`/jobs/${again.jobId}?${again.pageQuery}`);
-});
+}
+onPress("retry", () => retry());
+onPress("retry-mini", () => retry("?model=mini"));
 
 try {
   await load();
