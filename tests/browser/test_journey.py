@@ -268,3 +268,24 @@ def test_pages_fit_on_a_phone_and_a_desk(browser: Browser, site: Site, tmp_path:
         name = "index" if page == "/" else "job"
         browser.shoot(tmp_path / f"{name}-{'dark' if dark else 'light'}-{width}.png")
     assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [360, 420])
+def test_on_a_phone_the_steps_stand_in_one_line_and_nobody_is_asked_to_drop(
+    browser: Browser, site: Site, width: int
+) -> None:
+    browser.show_as(width, 844, mobile=True)
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    tops = browser.awaited(
+        """
+        const { showProgress } = await import("/static/progress.js");
+        const { job } = await import("/static/job.js");
+        showProgress({ ...job, status: "processing", stage: "separating", progress: 41, etaS: 170, sourceUrl: "…" });
+        return [...document.querySelectorAll("#steps li")].map((step) => step.getBoundingClientRect().top);
+        """
+    )
+    assert len(tops) == 6 and len(set(tops)) == 1
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.get(f"{site.url}/")
+    assert browser.find_element(By.CLASS_NAME, "drop-words").text == "Choose a song"
