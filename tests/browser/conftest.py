@@ -77,6 +77,8 @@ async def _plant(data: Path, known: Samples) -> dict[str, str]:
         kind: await plant(data, dict.fromkeys(names, known), title=f"Known {kind}", artist="The Testers", kind=kind)
         for kind in ("mp3", "flac", "wav")
     }
+    drawn = ("drums", "bass", "other", "vocals")
+    planted["as drawn"] = await plant(data, dict.fromkeys(drawn, known[:, :RATE]), title="As drawn")
     planted["gone"] = await plant(data, dict.fromkeys(names, known[:, :RATE]), title="Soon gone")
     planted["long"] = await plant_long(data, seconds=LONG_S, clicks_at_s=CLICKS_S)
     planted["no weights"] = await plant_failed(data, ModelUnavailable, title="Without weights")

@@ -113,6 +113,7 @@ def _info(path: Path, data_dir: Path, kind: str, duration: float, peaks: Peaks |
         format=OutputFormat(kind),
         sample_rate=RATE,
         bitrate=bitrate,
+        level_db=-18.3 if peaks else None,
         peak_db=20 * float(np.log10(peaks.peak)) if peaks else -3.0,
         silence_share=peaks.silence_share if peaks else 0.0,
     )
@@ -142,7 +143,7 @@ async def _complete(data_dir: Path, job: Job, infos: dict[str, StemInfo]) -> Non
             shifts=1,
             overlap=0.25,
             segment_s=7.8,
-            segments=26,
+            segments=1,
             device="cpu",
         ),
         peaks_path=f"jobs/{job.id}/a1/peaks.json",

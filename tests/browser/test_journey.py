@@ -12,6 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from engine.entity import new_job_id
+from engine.media.picture import COLOURS
 from tests.browser.chromium import Browser
 from tests.browser.conftest import TOKEN, Site
 from tests.browser.line import Line
@@ -231,6 +232,42 @@ def pressed(browser: Browser) -> list[str]:
             (chip) => chip.closest(".lane").dataset.stem + (chip.matches(".mute") ? " mute" : " solo"))"""
     )
     return found
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_stems_have_the_colours_and_the_order_of_the_picture(browser: Browser, site: Site, dark: bool) -> None:
+    browser.show_as(1280, 900, dark=dark)
+    browser.get(site.page("as drawn"))
+    is_open(browser)
+    for rows in (".lane", "#files li"):
+        names = "return [...document.querySelectorAll(arguments[0])].map((row) => row.dataset.stem)"
+        assert browser.execute_script(names, rows) == ["drums", "bass", "other", "vocals"]
+    colours = browser.execute_script(
+        """
+        const lane = document.querySelector(".lane");
+        return Object.fromEntries(arguments[0].map((name) => {
+            lane.dataset.stem = name;
+            return [name, getComputedStyle(lane).getPropertyValue("--stem")];
+        }));
+        """,
+        list(COLOURS),
+    )
+    assert colours == COLOURS
+
+
+def test_a_results_numbers_are_said_once_and_stay_with_their_units(browser: Browser, site: Site) -> None:
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    text = browser.execute_script("return document.getElementById('player').textContent")
+    assert re.findall(r".*\d (?:%|dB|kB|MB|s\b).*", text) == []
+    numbers = dict(
+        browser.execute_script(
+            "return [...document.querySelectorAll('dt')].map((dt) => [dt.textContent, dt.nextSibling.textContent])"
+        )
+    )
+    assert re.fullmatch(r"−18\.3\sdBFS, peak [−+]?\d+\.\d\sdBFS", numbers["Vocals"]), "it is nowhere silent"
+    assert numbers["Took"] == "8 seconds"
+    assert numbers["Separated in"] == "1 segment of 7.8\xa0s, 25\xa0% overlap"
 
 
 def test_deleting_asks_first_and_keeping_lasts(browser: Browser, site: Site) -> None:

@@ -1,7 +1,7 @@
 // A job that is not over yet: where it is, how long it will take.
 
 import { byId, el, show } from "./dom.js";
-import { about } from "./words.js";
+import { about, percent } from "./words.js";
 
 const STAGES = [
   ["fetching", "Fetch", "Fetching the sound"],
@@ -19,7 +19,7 @@ export function showProgress(job) {
   const at = STAGES.findIndex(([stage]) => stage === job.stage);
   byId("stage").textContent = job.noWorker ? NO_WORKER : isWaiting ? waitingWords(job.queuePlace) : (STAGES[at]?.[2] ?? "Starting");
   byId("bar").value = job.progress;
-  byId("share").textContent = isWaiting ? "" : `${job.progress} %`;
+  byId("share").textContent = isWaiting ? "" : percent(job.progress / 100);
   byId("eta").textContent = job.etaS ? `${about(job.etaS)} to go` : "";
   const stages = STAGES.filter(([stage]) => stage !== "fetching" || job.sourceUrl || job.stage === "fetching");
   byId("steps").replaceChildren(
@@ -30,7 +30,7 @@ export function showProgress(job) {
   );
   byId("progress").classList.toggle("waiting", isWaiting);
   byId("progress").classList.remove("lost");
-  document.title = `${isWaiting ? "Waiting" : `${job.progress} %`}: ${job.title}`;
+  document.title = `${isWaiting ? "Waiting" : percent(job.progress / 100)}: ${job.title}`;
   show(byId("cancel"), job.mayChange);
   show(byId("progress"), true);
 }

@@ -3,7 +3,7 @@
 import { ask, authorization, here, refusalOf, Refused, storedToken, storeToken, tokenWords } from "./api.js";
 import { byId, el, show } from "./dom.js";
 import { recent } from "./recent.js";
-import { bytes } from "./words.js";
+import { bytes, unit } from "./words.js";
 
 const AUTO = "";
 let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
@@ -33,7 +33,7 @@ function choose(chosen) {
 
 const isTooLarge = () => file?.size > choices.maxBytes;
 const tooLarge = () =>
-  new Error(`That file is larger than ${Math.round(choices.maxBytes / 2 ** 20)}\u00a0MB. Send a smaller one.`);
+  new Error(`That file is larger than ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}. Send a smaller one.`);
 
 function options() {
   const value = (name) => document.querySelector(`input[name=${name}]:checked`).value;
@@ -175,4 +175,4 @@ show(byId("token-part"), choices.wantsToken);
 byId("token").value = storedToken();
 byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${
   Math.round(choices.maxDurationS / 60)
-} minutes and ${Math.round(choices.maxBytes / 2 ** 20)} MB`;
+} minutes and ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}`;
