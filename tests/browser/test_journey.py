@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,21 @@ def test_a_file_that_is_too_large_is_not_sent(browser: Browser, site: Site, tmp_
     browser.find_element(By.ID, "go").click()
     assert error.text == "That file is larger than 50 MB. Send a smaller one."
     assert browser.execute_script("return window.wasSent") is None
+
+
+def test_the_songs_of_this_browser_say_by_which_model_and_when(browser: Browser, site: Site) -> None:
+    old = '{"id": "old", "title": "An old one", "href": "/jobs/0-0?e=1"}'
+    browser.get(f"{site.url}/")
+    browser.execute_script("localStorage.setItem('stemify-songs', arguments[0])", f"[{old}]")
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    browser.get(f"{site.url}/")
+    songs = [song.text.split("\n") for song in browser.find_elements(By.CSS_SELECTOR, "#recent a")]
+    today = datetime.now().astimezone()
+    assert songs == [
+        ["The Testers – Known mp3", f"htdemucs · {today:%B} {today.day}, {today.year}"],
+        ["An old one"],
+    ]
 
 
 def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:

@@ -186,6 +186,8 @@ try {
     id,
     title: job.artist ? `${job.artist} – ${job.title}` : job.title,
     href: `/jobs/${id}?${job.pageQuery}`,
+    model: job.options.model,
+    made: job.createdAt,
   });
   if (!isOver(job)) watch();
 } catch (error) {

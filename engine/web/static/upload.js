@@ -3,7 +3,7 @@
 import { ask, authorization, here, refusalOf, Refused, storedToken, storeToken, tokenWords } from "./api.js";
 import { byId, el, show } from "./dom.js";
 import { recent } from "./recent.js";
-import { bytes, unit } from "./words.js";
+import { bytes, day, unit } from "./words.js";
 
 const AUTO = "";
 let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
@@ -161,7 +161,12 @@ addEventListener("pageshow", () => {
 });
 
 const songs = recent();
-byId("recent").replaceChildren(...songs.map(({ title, href }) => el("li", {}, el("a", { href }, title))));
+byId("recent").replaceChildren(
+  ...songs.map(({ title, href, model, made }) => {
+    const which = model && made ? el("small", {}, `${model} · ${day(made)}`) : null; // once they were not remembered
+    return el("li", {}, el("a", { href }, el("span", {}, title), which));
+  }),
+);
 show(byId("recent-part"), songs.length > 0);
 
 try {
