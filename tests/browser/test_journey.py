@@ -341,4 +341,7 @@ def test_on_a_phone_the_steps_stand_in_one_line_and_nobody_is_asked_to_drop(
     assert len(tops) == 6 and len(set(tops)) == 1
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     browser.get(f"{site.url}/")
-    assert browser.find_element(By.CLASS_NAME, "drop-words").text == "Choose a song"
+    words = browser.find_element(By.CSS_SELECTOR, ".drop-words span")
+    assert not words.is_displayed()
+    browser.show_as(1280, 900)
+    assert words.is_displayed()
