@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ class Line:
     def __init__(self, site_url: str) -> None:
         self._site_port = urlsplit(site_url).port
         self._port = 0
+        self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="line")
@@ -32,21 +33,26 @@ class Line:
         self._thread.join(30)
         self._loop.close()
 
-    def cut(self) -> None:
+    def cut(self, *, behind_a_proxy: bool = False) -> None:
+        """Behind a proxy the line is cut beyond it, and the proxy says so."""
         self._do(self._cut())
+        if behind_a_proxy:
+            self._do(self._listen(_bad_gateway))
 
     def mend(self) -> None:
-        self._do(self._mend())
+        self._do(self._cut())
+        self._do(self._listen(self._connect))
 
     def _do(self, step: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(step, self._loop).result(30)
 
-    async def _mend(self) -> None:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._port)
+    async def _listen(self, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> None:
+        self._server = await asyncio.start_server(answer, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self) -> None:
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         for writer in self._open:
             writer.transport.abort()
 
@@ -65,3 +71,10 @@ class Line:
         finally:
             self._open.discard(writer)
             writer.close()
+
+
+async def _bad_gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    await writer.drain()
+    writer.close()

@@ -90,23 +90,32 @@ def test_a_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: 
     assert not browser.find_element(By.ID, "retry").is_displayed()  # its file is gone
 
 
+@pytest.mark.parametrize("behind_a_proxy", [False, True], ids=["alone", "behind a proxy"])
 def test_a_page_that_hears_nothing_of_its_job_says_so_and_goes_on_by_itself(
-    browser: Browser, site: Site, tmp_path: Path
+    browser: Browser, site: Site, tmp_path: Path, behind_a_proxy: bool
 ) -> None:
     song = tmp_path / "long.flac"
-    make_song(song, seconds=150)
+    make_song(song, seconds=300 if behind_a_proxy else 150)
     with Line(site.url) as line:
         submit(browser, replace(site, url=line.url), song)
         browser.until("return document.getElementById('stage')?.textContent === 'Taking the song apart'", timeout_s=60)
-        line.cut()
+        line.cut(behind_a_proxy=behind_a_proxy)
         browser.until("return document.getElementById('stage').textContent.includes('connection is lost')")
         shown = browser.find_element(By.ID, "progress").text
         assert "to go" not in shown and "%" not in shown and "Cancel" not in shown
         assert browser.title.startswith("No connection")
+        asked = (
+            "return performance.getEntriesByType('resource').filter((each) => each.name.includes(arguments[0])).length"
+        )
+        browser.until(f"{asked} > 1", "player.json" if behind_a_proxy else "events")
+        assert not browser.find_element(By.ID, "notice").is_displayed()
         moving = "return getComputedStyle(document.querySelector('.bars i')).animationPlayState"
         assert browser.execute_script(moving) == "paused"
         line.mend()
-        browser.until("return document.getElementById('stage').textContent === 'Taking the song apart'")
+        browser.until("return !document.querySelector('.lost')?.checkVisibility()")
+        if browser.execute_script("return document.getElementById('player').checkVisibility()"):
+            return  # on a fast machine it is done by now
+        assert browser.find_element(By.ID, "stage").text == "Taking the song apart"
         assert "%" in browser.find_element(By.ID, "share").text
         assert browser.execute_script(moving) == "running"
         browser.find_element(By.ID, "cancel").click()
