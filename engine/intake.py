@@ -143,12 +143,16 @@ class Intake:
             raise
         return job
 
-    async def again(self, old: Job, fresh_id: str | None) -> Job:
-        """A new pending job with the input and options of one that failed, at no cost to the quota (one that was
-        cancelled costs as any other). Raises `NotPossibleNow`, `QueueFull`, `QuotaExceeded`."""
+    async def again(self, old: Job, fresh_id: str | None, model: str | None = None) -> Job:
+        """A new pending job with the input and options of one that failed, by another `model` where one is named, at
+        no cost to the quota (one that was cancelled costs as any other). Raises `NotPossibleNow`, `QueueFull`,
+        `QuotaExceeded`, `UnknownModel`, `ModelUnavailable`."""
         if old.status is not JobStatus.FAILED:
             raise NotPossibleNow("Only a job that failed can be tried again.")
-        self._check_model(old.model)
+        options = old.options
+        if model is not None:
+            options = StemSeparationOptions.chosen(**old.options.model_dump(exclude={"model"}), model=model)
+        self._check_model(options.model)
         await asyncio.to_thread(self._check_room)
         job_id, now = fresh_id or new_job_id(self._now()), self._now()
         source = old.input_source
@@ -160,7 +164,9 @@ class Intake:
             exclude={"status", "progress", "error", "error_code", "actual_duration", "attempt", "stage"}
         )
         fresh = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
-        job = Job.model_validate({**kept, **fresh, "input_source": source, "retry_of": old.id})
+        chosen = {"model": options.model, "options": options}
+        duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
+        job = Job.model_validate({**kept, **fresh, **chosen, **duration, "input_source": source, "retry_of": old.id})
         adding = asyncio.ensure_future(self._store.add(job, self._limits.caps, also=self._once(old)))
         try:
             await asyncio.shield(adding)
@@ -252,9 +258,7 @@ class Intake:
         input_size: int = 0,
         duration_s: float | None = None,
     ) -> Job:
-        options, now, device = submission.options, self._now(), self._pool.device
-        speed = await self._store.speed(options.model, options.quality, device)
-        speed = (speed or first_guess(options.model, options.quality, device)) * plan_cost(options)
+        options, now = submission.options, self._now()
         return Job(
             id=job_id,
             status=JobStatus.PENDING,
@@ -264,7 +268,7 @@ class Intake:
             input_source=input_source,
             model=options.model,
             options=options,
-            estimated_duration=estimate_s(speed, duration_s or _GUESSED_LINK_S),
+            estimated_duration=await self._estimated_s(options, duration_s),
             owner=submission.owner,
             scope=submission.scope,
             place=submission.place,
@@ -273,3 +277,9 @@ class Intake:
             input_size=input_size,
             input_duration=duration_s,
         )
+
+    async def _estimated_s(self, options: StemSeparationOptions, duration_s: float | None) -> int:
+        device = self._pool.device
+        speed = await self._store.speed(options.model, options.quality, device)
+        speed = (speed or first_guess(options.model, options.quality, device)) * plan_cost(options)
+        return estimate_s(speed, duration_s or _GUESSED_LINK_S)

@@ -122,10 +122,11 @@ class StemService:
         job = await self._intake.accept(submission)
         return await self._accepted(job)
 
-    async def retry(self, job_id: str, *, by: str, new_id: str | None = None) -> JobView:
-        """A new job with the input and options of a failed one, at no cost to the quota. Raises `NotFound`,
-        `NotAllowed`, `NotPossibleNow`, `QueueFull`."""
-        job = await self._intake.again(await self._owned(job_id, by), new_id)
+    async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
+        """A new job with the input and options of a failed one, by another `model` where one is named, at no cost to
+        the quota. Raises `NotFound`, `NotAllowed`, `NotPossibleNow`, `QueueFull`, `UnknownModel`,
+        `ModelUnavailable`."""
+        job = await self._intake.again(await self._owned(job_id, by), new_id, model)
         return await self._accepted(job)
 
     async def _accepted(self, job: Job) -> JobView:

@@ -40,7 +40,7 @@ def create_app(
 ) -> web.Application:
     """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
     access = Access(settings.web)
-    app = web.Application(middlewares=[count_requests, errors_as_json, refuse_strangers])
+    app = web.Application(middlewares=[count_requests, errors_as_json, refuse_strangers, pages.nothing_here])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
     app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s

@@ -27,6 +27,7 @@ class PlayerJob(JobEvent):
     source_url: str | None = None  # the video, where it was one
     keep: bool
     cancelled: bool
+    error_code: str | None = None
     may_change: bool  # cancel, keep, delete, retry
     page_query: str  # "e=…&s=…": opens this job's page, state and events to whoever has it
     files: dict[str, str]  # stem or "zip" → address
@@ -89,9 +90,10 @@ async def keep(request: web.Request) -> web.Response:
 
 
 async def retry(request: web.Request) -> web.Response:
-    """A new job with the song and options of a failed one."""
+    """A new job with the song and options of a failed one; `?model=`: by another model."""
     view = await _changeable(request)
-    return _shown(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner))
+    model = request.query.get("model")
+    return _shown(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner, model=model))
 
 
 async def _changeable(request: web.Request) -> JobView:
@@ -113,6 +115,7 @@ def _shown(request: web.Request, view: JobView) -> web.Response:
         source_url=job.input_source if job.input_type is InputType.YOUTUBE_URL else None,
         keep=job.keep,
         cancelled=job.status is JobStatus.FAILED and job.was_cancelled,
+        error_code=job.error_code,
         may_change=request.app[ACCESS].may_change(request, job),
         page_query=urlsplit(view.page_url or "").query,
         files={link.name: _here(link.url) for link in view.links},

@@ -177,7 +177,7 @@ class ScriptedService(StemService):
             await self.delete(view.job.id, by=owner)
         return len(mine)
 
-    async def retry(self, job_id: str, *, by: str, new_id: str | None = None) -> JobView:
+    async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
         old = self._mine(job_id, by)
         job = old.model_copy(update={
             "id": new_id or new_job_id(), "status": JobStatus.PENDING, "error": None, "error_code": None,

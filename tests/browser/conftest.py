@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,13 @@ import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
+from engine.errors import DiskFull, ModelUnavailable
 from tests.browser.chromium import Browser, check_present, open_browser
-from tests.browser.planted import RATE, plant, plant_long
+from tests.browser.planted import RATE, plant, plant_failed, plant_long
 from tests.songs import Samples, tune
 from tests.tiny_models import write_model
 
+TOKEN = "a-token-of-the-tests"
 LONG_S = 600
 CLICKS_S = (301.5, 597.25)
 
@@ -55,8 +57,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     planted = asyncio.run(_plant(data, known))
     workers = {"devices": ["cpu"], "threads": 1, "compile": False}
     settings = load(data_dir=data, models_dir=models, web={"port": 0}, workers=workers, limits={"jobs_per_hour": 100})
-    with _Running(settings) as url:
+    with Running(settings) as url:
         yield Site(url, data, root / "downloads", known, planted)
+
+
+@pytest.fixture
+def closed_site(site: Site, tmp_path: Path) -> Iterator[Site]:
+    """Another one, for those who have the token."""
+    workers = {"devices": ["cpu"], "threads": 1, "compile": False}
+    web = {"port": 0, "api_tokens": [TOKEN]}
+    data = tmp_path / "closed"
+    with Running(load(data_dir=data, models_dir=site.data.parent / "models", web=web, workers=workers)) as url:
+        yield replace(site, url=url, data=data, planted={})
 
 
 async def _plant(data: Path, known: Samples) -> dict[str, str]:
@@ -65,12 +77,16 @@ async def _plant(data: Path, known: Samples) -> dict[str, str]:
         kind: await plant(data, dict.fromkeys(names, known), title=f"Known {kind}", artist="The Testers", kind=kind)
         for kind in ("mp3", "flac", "wav")
     }
+    drawn = ("drums", "bass", "other", "vocals")
+    planted["as drawn"] = await plant(data, dict.fromkeys(drawn, known[:, :RATE]), title="As drawn")
     planted["gone"] = await plant(data, dict.fromkeys(names, known[:, :RATE]), title="Soon gone")
     planted["long"] = await plant_long(data, seconds=LONG_S, clicks_at_s=CLICKS_S)
+    planted["no weights"] = await plant_failed(data, ModelUnavailable, title="Without weights")
+    planted["no room"] = await plant_failed(data, DiskFull, title="Without room")
     return planted
 
 
-class _Running:
+class Running:
     """The backend on a loop and thread of its own; its address."""
 
     def __init__(self, settings: Settings) -> None:

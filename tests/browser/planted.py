@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.entity import new_job_id
+from engine.errors import StemifyError
 from engine.jobs import InputType, Job, JobStatus
 from engine.media.encode import StemEncoder
 from engine.media.samples import Samples
@@ -17,6 +18,7 @@ from engine.media.waveform import Peaks
 from engine.options import OutputFormat, StemSeparationOptions
 from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.store.store import Caps, Store
+from tests.songs import make_song
 
 RATE = 44100
 OWNER = "ip:127.0.0.1"
@@ -45,6 +47,21 @@ async def plant(
         json.dumps({"duration_s": 0, "stems": {name: peaks.as_json() for name, peaks in shapes.items()}})
     )
     await _complete(data_dir, job, infos)
+    return job.id
+
+
+async def plant_failed(data_dir: Path, error: type[StemifyError], *, title: str) -> str:
+    """A job that failed, with its song still there; its id."""
+    job = _job(title, None, StemSeparationOptions())
+    (data_dir / "jobs" / job.id).mkdir(parents=True)
+    make_song(data_dir / "jobs" / job.id / "input", seconds=2)
+    store = await Store.open(data_dir / "stemify.sqlite3")
+    try:
+        await store.add(job, _NO_CAPS)
+        await store.claim()
+        await store.fail(job.id, attempt=1, code=error.code, message=error().message, actual_duration=1)
+    finally:
+        await store.close()
     return job.id
 
 
@@ -96,6 +113,7 @@ def _info(path: Path, data_dir: Path, kind: str, duration: float, peaks: Peaks |
         format=OutputFormat(kind),
         sample_rate=RATE,
         bitrate=bitrate,
+        level_db=-18.3 if peaks else None,
         peak_db=20 * float(np.log10(peaks.peak)) if peaks else -3.0,
         silence_share=peaks.silence_share if peaks else 0.0,
     )
@@ -125,7 +143,7 @@ async def _complete(data_dir: Path, job: Job, infos: dict[str, StemInfo]) -> Non
             shifts=1,
             overlap=0.25,
             segment_s=7.8,
-            segments=26,
+            segments=1,
             device="cpu",
         ),
         peaks_path=f"jobs/{job.id}/a1/peaks.json",

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from engine.entity import new_job_id
+from engine.media.picture import COLOURS
 from tests.browser.chromium import Browser
-from tests.browser.conftest import Site
+from tests.browser.conftest import TOKEN, Site
+from tests.browser.line import Line
 from tests.songs import make_song
 
 # Notes everything that the line about the stage has said, over the change of pages.
@@ -85,6 +90,51 @@ def test_a_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: 
     assert not browser.find_element(By.ID, "retry").is_displayed()  # its file is gone
 
 
+@pytest.mark.parametrize("behind_a_proxy", [False, True], ids=["alone", "behind a proxy"])
+def test_a_page_that_hears_nothing_of_its_job_says_so_and_goes_on_by_itself(
+    browser: Browser, site: Site, tmp_path: Path, behind_a_proxy: bool
+) -> None:
+    song = tmp_path / "long.flac"
+    make_song(song, seconds=300 if behind_a_proxy else 150)
+    with Line(site.url) as line:
+        submit(browser, replace(site, url=line.url), song)
+        browser.until("return document.getElementById('stage')?.textContent === 'Taking the song apart'", timeout_s=60)
+        line.cut(behind_a_proxy=behind_a_proxy)
+        browser.until("return document.getElementById('stage').textContent.includes('connection is lost')")
+        shown = browser.find_element(By.ID, "progress").text
+        assert "to go" not in shown and "%" not in shown and "Cancel" not in shown
+        assert browser.title.startswith("No connection")
+        asked = (
+            "return performance.getEntriesByType('resource').filter((each) => each.name.includes(arguments[0])).length"
+        )
+        browser.until(f"{asked} > 1", "player.json" if behind_a_proxy else "events")
+        assert not browser.find_element(By.ID, "notice").is_displayed()
+        moving = "return getComputedStyle(document.querySelector('.bars i')).animationPlayState"
+        assert browser.execute_script(moving) == "paused"
+        line.mend()
+        browser.until("return !document.querySelector('.lost')?.checkVisibility()")
+        if browser.execute_script("return document.getElementById('player').checkVisibility()"):
+            return  # on a fast machine it is done by now
+        assert browser.find_element(By.ID, "stage").text == "Taking the song apart"
+        assert "%" in browser.find_element(By.ID, "share").text
+        assert browser.execute_script(moving) == "running"
+        browser.find_element(By.ID, "cancel").click()
+        browser.until("return document.getElementById('failure').checkVisibility()")
+
+
+def test_where_a_model_cannot_be_had_the_same_song_can_be_tried_with_mini(browser: Browser, site: Site) -> None:
+    for name, is_of_the_model in (("no room", False), ("no weights", True)):
+        browser.get(site.page(name))
+        browser.until("return document.getElementById('failure').checkVisibility()")
+        assert browser.find_element(By.ID, "retry").is_displayed()
+        assert browser.find_element(By.ID, "retry-mini").is_displayed() is is_of_the_model
+    browser.find_element(By.ID, "retry-mini").click()
+    browser.until("return !arguments[0].includes(location.pathname)", site.page("no weights"))
+    is_open(browser)
+    assert browser.find_element(By.ID, "title").text == "Without weights"
+    assert browser.find_element(By.ID, "badges").text.startswith("mini")
+
+
 def test_hostile_names_are_shown_and_do_nothing(browser: Browser, site: Site, tmp_path: Path) -> None:
     hostile = '<img src=x onerror="hacked=1">'
     song = tmp_path / f"{hostile}.wav"
@@ -111,6 +161,58 @@ def test_a_refusal_is_shown_in_the_words_of_the_api(browser: Browser, site: Site
     browser.find_element(By.ID, "unchoose").click()
     browser.find_element(By.ID, "link").send_keys("https://example.com/song" + Keys.ENTER)
     browser.until("return document.getElementById('error').textContent.includes('YouTube')")
+
+
+def test_a_page_that_wants_a_token_asks_for_it_in_words_for_people(
+    browser: Browser, closed_site: Site, tmp_path: Path
+) -> None:
+    song = tmp_path / "song.mp3"
+    make_song(song, seconds=2)
+    submit(browser, closed_site, song)
+    error, token, go = (browser.find_element(By.ID, name) for name in ("error", "token", "go"))
+    assert error.text == "Enter the access token. Whoever runs this server has it."
+    assert browser.switch_to.active_element == token
+    token.send_keys("not the right one")
+    go.click()
+    browser.until("return document.getElementById('error').textContent.startsWith('That access token is not right.')")
+    browser.get(f"{closed_site.url}/jobs/{new_job_id()}")
+    notice = browser.until("return document.getElementById('notice').textContent")
+    assert notice.startswith("Open the whole link")
+
+    submit(browser, closed_site, song)
+    token = browser.find_element(By.ID, "token")
+    token.clear()
+    token.send_keys(TOKEN + Keys.ENTER)
+    browser.until("return location.pathname.startsWith('/jobs/')")
+
+
+def test_a_file_that_is_too_large_is_not_sent(browser: Browser, site: Site, tmp_path: Path) -> None:
+    with (tmp_path / "huge.wav").open("wb") as file:
+        file.truncate(60 * 2**20)
+    browser.get(f"{site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+    browser.execute_script("XMLHttpRequest.prototype.send = () => (window.wasSent = true)")
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "huge.wav"))
+    error = browser.find_element(By.ID, "error")
+    assert error.text == "That file is larger than 50 MB. Send a smaller one."
+    browser.find_element(By.ID, "go").click()
+    assert error.text == "That file is larger than 50 MB. Send a smaller one."
+    assert browser.execute_script("return window.wasSent") is None
+
+
+def test_the_songs_of_this_browser_say_by_which_model_and_when(browser: Browser, site: Site) -> None:
+    old = '{"id": "old", "title": "An old one", "href": "/jobs/0-0?e=1"}'
+    browser.get(f"{site.url}/")
+    browser.execute_script("localStorage.setItem('stemify-songs', arguments[0])", f"[{old}]")
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    browser.get(f"{site.url}/")
+    songs = [song.text.split("\n") for song in browser.find_elements(By.CSS_SELECTOR, "#recent a")]
+    today = datetime.now().astimezone()
+    assert songs == [
+        ["The Testers – Known mp3", f"htdemucs · {today:%B} {today.day}, {today.year}"],
+        ["An old one"],
+    ]
 
 
 def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:
@@ -157,6 +259,42 @@ def pressed(browser: Browser) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_stems_have_the_colours_and_the_order_of_the_picture(browser: Browser, site: Site, dark: bool) -> None:
+    browser.show_as(1280, 900, dark=dark)
+    browser.get(site.page("as drawn"))
+    is_open(browser)
+    for rows in (".lane", "#files li"):
+        names = "return [...document.querySelectorAll(arguments[0])].map((row) => row.dataset.stem)"
+        assert browser.execute_script(names, rows) == ["drums", "bass", "other", "vocals"]
+    colours = browser.execute_script(
+        """
+        const lane = document.querySelector(".lane");
+        return Object.fromEntries(arguments[0].map((name) => {
+            lane.dataset.stem = name;
+            return [name, getComputedStyle(lane).getPropertyValue("--stem")];
+        }));
+        """,
+        list(COLOURS),
+    )
+    assert colours == COLOURS
+
+
+def test_a_results_numbers_are_said_once_and_stay_with_their_units(browser: Browser, site: Site) -> None:
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    text = browser.execute_script("return document.getElementById('player').textContent")
+    assert re.findall(r".*\d (?:%|dB|kB|MB|s\b).*", text) == []
+    numbers = dict(
+        browser.execute_script(
+            "return [...document.querySelectorAll('dt')].map((dt) => [dt.textContent, dt.nextSibling.textContent])"
+        )
+    )
+    assert re.fullmatch(r"−18\.3\sdBFS, peak [−+]?\d+\.\d\sdBFS", numbers["Vocals"]), "it is nowhere silent"
+    assert numbers["Took"] == "8 seconds"
+    assert numbers["Separated in"] == "1 segment of 7.8\xa0s, 25\xa0% overlap"
+
+
 def test_deleting_asks_first_and_keeping_lasts(browser: Browser, site: Site) -> None:
     browser.get(site.page("gone"))
     is_open(browser)
@@ -192,3 +330,27 @@ def test_pages_fit_on_a_phone_and_a_desk(browser: Browser, site: Site, tmp_path:
         name = "index" if page == "/" else "job"
         browser.shoot(tmp_path / f"{name}-{'dark' if dark else 'light'}-{width}.png")
     assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [360, 420])
+def test_on_a_phone_the_steps_stand_in_one_line_and_nobody_is_asked_to_drop(
+    browser: Browser, site: Site, width: int
+) -> None:
+    browser.show_as(width, 844, mobile=True)
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    tops = browser.awaited(
+        """
+        const { showProgress } = await import("/static/progress.js");
+        const { job } = await import("/static/job.js");
+        showProgress({ ...job, status: "processing", stage: "separating", progress: 41, etaS: 170, sourceUrl: "…" });
+        return [...document.querySelectorAll("#steps li")].map((step) => step.getBoundingClientRect().top);
+        """
+    )
+    assert len(tops) == 6 and len(set(tops)) == 1
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.get(f"{site.url}/")
+    words = browser.find_element(By.CSS_SELECTOR, ".drop-words span")
+    assert not words.is_displayed()
+    browser.show_as(1280, 900)
+    assert words.is_displayed()

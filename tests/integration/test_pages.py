@@ -99,6 +99,25 @@ async def test_the_page_of_a_job_that_is_not_there_says_so_with_its_status(
             assert response.headers["Cache-Control"] == "no-store"
 
 
+async def test_a_mistyped_address_is_a_page_to_people_and_json_to_programs(
+    open_site: tuple[aiohttp.ClientSession, str],
+) -> None:
+    client, _ = open_site
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path in ("/nothing", "/static/nothing.css", "/jobs/1/2/3"):
+        async with client.get(path, headers=browser) as response:
+            assert (response.status, response.content_type) == (404, "text/html")
+            assert 'href="/"' in await response.text()
+    for method, path, headers in (
+        ("GET", "/nothing", {}),
+        ("POST", "/nothing", browser),
+        ("GET", "/api/nothing", browser),
+        ("GET", f"/jobs/{new_job_id()}/player.json", browser),
+    ):
+        async with client.request(method, path, headers=headers) as response:
+            assert (response.status, response.content_type) == (404, "application/json")
+
+
 async def test_a_job_comes_with_everything_its_page_shows(open_site: tuple[aiohttp.ClientSession, str]) -> None:
     client, job_id = open_site
     async with client.get(f"/jobs/{job_id}/player.json") as response:

@@ -28,6 +28,7 @@ from engine.errors import (
     ShortOfRoom,
     TooLarge,
     TooLong,
+    UnknownModel,
 )
 from engine.jobs import JobStatus, JobView
 from engine.media.decode import decode
@@ -319,6 +320,29 @@ async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_
         for done in (again.job.id, view.job.id):  # neither a completed job, nor a failed one a second time
             with pytest.raises(NotPossibleNow):
                 await service.retry(done, by=ann)
+
+
+async def test_a_song_whose_model_failed_can_be_tried_with_another_one_at_no_cost(
+    ann: str, settings: Settings, tmp_path: Path
+) -> None:
+    song, models = tmp_path / "song.wav", tmp_path / "own models"
+    make_song(song, seconds=1)
+    write_model(models)
+    next(models.glob("*.safetensors")).write_bytes(b"no weights at all")
+    one_an_hour = settings.limits.model_copy(update={"jobs_per_hour": 1})
+    changed = settings.model_copy(update={"limits": one_an_hour, "models_dir": models, "data_dir": tmp_path / "data"})
+    async with backend(changed, with_web=False) as house:
+        service = house.service
+        failed = await finished(service, (await service.submit(submission(song, ann))).job.id)
+        assert (failed.job.status, failed.job.error_code) == (JobStatus.FAILED, "model_corrupt")
+        with pytest.raises(UnknownModel):
+            await service.retry(failed.job.id, by=ann, model="none of ours")
+        with pytest.raises(NotAllowed):
+            await service.retry(failed.job.id, by="somebody else", model="mini")
+        again = await finished(service, (await service.retry(failed.job.id, by=ann, model="mini")).job.id)
+        assert again.job.result is not None and again.job.result.model_used == "mini"
+        assert again.job.options == failed.job.options.model_copy(update={"model": "mini"})
+        assert again.job.estimated_duration <= failed.job.estimated_duration
 
 
 async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemService, tmp_path: Path) -> None:

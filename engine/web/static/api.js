@@ -40,6 +40,7 @@ export function unreachable() {
 export function refusalOf(status, text) {
   try {
     const { code, message } = JSON.parse(text).error;
+    if (code === "no_token") return new Refused(tokenWords(), code, status); // the server's own words are for programs
     return new Refused(String(message), String(code), status);
   } catch {
     return new Refused(
@@ -48,6 +49,12 @@ export function refusalOf(status, text) {
       status,
     );
   }
+}
+
+export function tokenWords() {
+  return storedToken()
+    ? "That access token is not right. Whoever runs this server has the right one."
+    : "Enter the access token. Whoever runs this server has it.";
 }
 
 export async function refusal(response) {

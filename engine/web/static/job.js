@@ -3,12 +3,13 @@
 import { ask, here } from "./api.js";
 import { byId, confirmed, el, icon, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
-import { follow, isOver, showProgress } from "./progress.js";
+import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
 import { showTrust } from "./trust.js";
 import { bytes, clock, day, STEM_NAMES } from "./words.js";
 
 const ASK_AGAIN_MS = 5000;
+const MODEL_FAILED = ["model_unavailable", "model_corrupt", "soundless_model"];
 const id = location.pathname.split("/")[2];
 export let job = null;
 export let mixer = null; // what the browser tests listen to
@@ -50,16 +51,17 @@ function badges() {
 }
 
 function watch() {
-  follow(
-    `/api/jobs/${id}/events?${job.pageQuery}`,
-    (event) => {
+  follow(`/api/jobs/${id}/events?${job.pageQuery}`, {
+    onChange: (event) => {
       Object.assign(job, event);
-      if (isOver(event)) load().catch(notice);
+      if (isLost()) show(byId("notice"), false);
+      if (isOver(event)) askAgain();
       else showProgress(job);
     },
-    gone,
-    () => setTimeout(askAgain, ASK_AGAIN_MS),
-  );
+    onGone: gone,
+    onBroken: () => showLost(job),
+    onRefused: () => setTimeout(askAgain, ASK_AGAIN_MS),
+  });
 }
 
 function askAgain() {
@@ -67,7 +69,8 @@ function askAgain() {
     () => isOver(job) || watch(),
     (error) => {
       if (error.status === 404) return gone();
-      notice(error);
+      if (error.status === 0 || error.status >= 500) showLost(job); // 502: so says a proxy before a server that is away
+      else notice(error);
       setTimeout(askAgain, ASK_AGAIN_MS);
     },
   );
@@ -85,6 +88,9 @@ function showFailure() {
   byId("failure-title").textContent = job.cancelled ? "Cancelled" : "That did not work";
   byId("failure-words").textContent = job.cancelled ? "Nothing was kept." : job.error;
   show(byId("retry"), job.mayChange && (!job.cancelled || Boolean(job.sourceUrl))); // what was sent is gone after that
+  const mayTryMini = job.mayChange && MODEL_FAILED.includes(job.errorCode) && job.options.model !== "mini";
+  show(byId("retry-mini"), mayTryMini);
+  show(byId("mini-hint"), mayTryMini);
   show(byId("failure"), true);
 }
 
@@ -100,10 +106,12 @@ async function showResult() {
       format: info.format,
       filename: info.filename,
     }));
+  const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
+  const order = Object.keys(shapes.stems); // the picture on the card has it, too
+  stems.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
   showTrust(job, stems);
   showFiles(stems);
   show(byId("player"), true);
-  const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
   mixer?.close();
   // Stems that were turned up together are turned down together, so that their sum does not clip.
   const level = 10 ** (-Math.max(0, job.result.trust?.gainDb ?? 0) / 20);
@@ -165,10 +173,12 @@ onPress("delete", async () => {
   await ask(`/api/jobs/${id}`, { method: "DELETE" });
   gone();
 });
-onPress("retry", async () => {
-  const again = await ask(`/jobs/${id}/retry`, { method: "POST" });
+async function retry(query = "") {
+  const again = await ask(`/jobs/${id}/retry${query}`, { method: "POST" });
   location.assign(`/jobs/${again.jobId}?${again.pageQuery}`);
-});
+}
+onPress("retry", () => retry());
+onPress("retry-mini", () => retry("?model=mini"));
 
 try {
   await load();
@@ -176,12 +186,13 @@ try {
     id,
     title: job.artist ? `${job.artist} – ${job.title}` : job.title,
     href: `/jobs/${id}?${job.pageQuery}`,
+    model: job.options.model,
+    made: job.createdAt,
   });
   if (!isOver(job)) watch();
 } catch (error) {
-  byId("title").textContent = error.status === 401
-    ? "This page is not open to everybody"
-    : "There is nothing to hear here";
-  notice(error);
+  const isClosed = error.code === "no_token";
+  byId("title").textContent = isClosed ? "This page is not open to everybody" : "There is nothing to hear here";
+  notice(isClosed ? new Error("Open the whole link that you were given. One that has expired opens it no more.") : error);
   if (error.status === 404) forget(id);
 }

@@ -1,7 +1,7 @@
 // A job that is not over yet: where it is, how long it will take.
 
 import { byId, el, show } from "./dom.js";
-import { about } from "./words.js";
+import { about, percent } from "./words.js";
 
 const STAGES = [
   ["fetching", "Fetch", "Fetching the sound"],
@@ -19,7 +19,7 @@ export function showProgress(job) {
   const at = STAGES.findIndex(([stage]) => stage === job.stage);
   byId("stage").textContent = job.noWorker ? NO_WORKER : isWaiting ? waitingWords(job.queuePlace) : (STAGES[at]?.[2] ?? "Starting");
   byId("bar").value = job.progress;
-  byId("share").textContent = isWaiting ? "" : `${job.progress} %`;
+  byId("share").textContent = isWaiting ? "" : percent(job.progress / 100);
   byId("eta").textContent = job.etaS ? `${about(job.etaS)} to go` : "";
   const stages = STAGES.filter(([stage]) => stage !== "fetching" || job.sourceUrl || job.stage === "fetching");
   byId("steps").replaceChildren(
@@ -29,9 +29,25 @@ export function showProgress(job) {
     }),
   );
   byId("progress").classList.toggle("waiting", isWaiting);
-  document.title = `${isWaiting ? "Waiting" : `${job.progress} %`}: ${job.title}`;
+  byId("progress").classList.remove("lost");
+  document.title = `${isWaiting ? "Waiting" : percent(job.progress / 100)}: ${job.title}`;
   show(byId("cancel"), job.mayChange);
   show(byId("progress"), true);
+}
+
+/** Nothing is heard of the job: what was shown may be old, and nothing that is pressed would arrive. */
+export function showLost(job) {
+  if (isLost()) return;
+  byId("stage").textContent = "The connection is lost. Trying again…";
+  byId("eta").textContent = "This page goes on by itself as soon as the server answers.";
+  byId("share").textContent = "";
+  byId("progress").classList.add("lost");
+  document.title = `No connection: ${job.title}`;
+  show(byId("cancel"), false);
+}
+
+export function isLost() {
+  return byId("progress").classList.contains("lost");
 }
 
 function waitingWords(place) {
@@ -39,9 +55,9 @@ function waitingWords(place) {
   return `Number ${place} in line`;
 }
 
-/** Call `onChange` with each state of the job until it is over, `onGone` when it was deleted, `onLost` when the server
- * refuses to say more. A connection that breaks is made again by the browser itself. */
-export function follow(url, onChange, onGone, onLost) {
+/** Call `onChange` with each state of the job until it is over, `onGone` when it was deleted, `onRefused` when the server
+ * refuses to say more. A connection that breaks (`onBroken`) is made again by the browser itself. */
+export function follow(url, { onChange, onGone, onBroken, onRefused }) {
   const events = new EventSource(url);
   events.onmessage = ({ data }) => {
     const job = JSON.parse(data);
@@ -52,7 +68,7 @@ export function follow(url, onChange, onGone, onLost) {
     events.close();
     onGone();
   });
-  events.onerror = () => events.readyState === EventSource.CLOSED && onLost();
+  events.onerror = () => (events.readyState === EventSource.CLOSED ? onRefused() : onBroken());
 }
 
 export function isOver(job) {

@@ -1,7 +1,7 @@
 // What was measured about a result, in plain words and in numbers.
 
 import { byId, el, icon, show } from "./dom.js";
-import { clock, counted, day, decibels, percent, STEM_NAMES } from "./words.js";
+import { counted, day, decibels, percent, spokenTime, STEM_NAMES, unit } from "./words.js";
 
 const SCORES = [
   ["vocalIsolation", "Vocals"],
@@ -36,7 +36,7 @@ export function showTrust(job, stems) {
 
 function score(label, value) {
   const filled = el("i");
-  filled.style.width = percent(value).replace(" ", "");
+  filled.style.width = `${100 * value}%`;
   const meter = {
     class: "score-bar",
     role: "meter",
@@ -89,7 +89,7 @@ function sumFact(residualDb, isKaraoke) {
   const together = isKaraoke ? "Vocals and instrumental" : "Together the stems";
   if (residualDb === null || residualDb <= -80) return ["good", `${together} are the song again, exactly.`];
   const share = 100 * 10 ** (residualDb / 20);
-  const rest = `what differs is ${share < 1 ? share.toFixed(share < 0.1 ? 3 : 1) : Math.round(share)} % of its level (${
+  const rest = `what differs is ${unit(share < 1 ? share.toFixed(share < 0.1 ? 3 : 1) : Math.round(share), "%")} of its level (${
     decibels(residualDb)
   })`;
   return residualDb <= -20
@@ -98,10 +98,10 @@ function sumFact(residualDb, isKaraoke) {
 }
 
 function levels(stems) {
-  return stems.filter(({ info }) => typeof info.levelDb === "number").map(({ name, info }) => [
-    STEM_NAMES[name] ?? name,
-    `${decibels(info.levelDb)}FS, peak ${decibels(info.peakDb)}FS, silent for ${percent(info.silenceShare ?? 0)}`,
-  ]);
+  return stems.filter(({ info }) => typeof info.levelDb === "number").map(({ name, info }) => {
+    const silent = info.silenceShare >= 0.005 ? `, silent for ${percent(info.silenceShare)}` : "";
+    return [STEM_NAMES[name] ?? name, `${decibels(info.levelDb)}FS, peak ${decibels(info.peakDb)}FS${silent}`];
+  });
 }
 
 function inNumbers(job, trust, processing) {
@@ -111,19 +111,16 @@ function inNumbers(job, trust, processing) {
     ...(job.result.qualityMetrics ? [["Quality estimate", job.result.qualityMetrics.method]] : []),
     ["Model", job.result.modelUsed],
     [
-      "Segments",
-      `${trust.segments} × the model over ${trust.segmentS.toFixed(1)} s, ${percent(trust.overlap)} overlap`,
+      "Separated in",
+      `${counted(trust.segments, "segment")} of ${unit(trust.segmentS.toFixed(1), "s")}, ${percent(trust.overlap)} overlap`,
     ],
     ["Shifts", trust.shifts ? String(trust.shifts) : "none"],
     ["Seed", String(trust.seed)],
     ["Device", trust.device],
-    [
-      "Took",
-      clock(job.result.processingTime) + (job.result.processingTime < 60 ? ` (${job.result.processingTime} s)` : ""),
-    ],
+    ["Took", spokenTime(job.result.processingTime)],
     ["Separated on", day(job.updatedAt)],
   ];
-  if (processing) rows.push(["Memory, peak", `${processing.memoryUsage.toLocaleString("en")} MB`]);
-  if (typeof processing?.gpuUsage === "number") rows.push(["GPU at work", `${Math.round(processing.gpuUsage)} %`]);
+  if (processing) rows.push(["Memory, peak", unit(processing.memoryUsage.toLocaleString("en"), "MB")]);
+  if (typeof processing?.gpuUsage === "number") rows.push(["GPU at work", percent(processing.gpuUsage / 100)]);
   return rows;
 }

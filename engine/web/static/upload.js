@@ -1,9 +1,9 @@
 // The first page: a file or a link, some choices, off it goes.
 
-import { ask, authorization, here, refusalOf, Refused, storedToken, storeToken } from "./api.js";
+import { ask, authorization, here, refusalOf, Refused, storedToken, storeToken, tokenWords } from "./api.js";
 import { byId, el, show } from "./dom.js";
 import { recent } from "./recent.js";
-import { bytes } from "./words.js";
+import { bytes, day, unit } from "./words.js";
 
 const AUTO = "";
 let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
@@ -27,11 +27,13 @@ function choose(chosen) {
   }
   byId("chosen-name").textContent = file.name;
   byId("chosen-size").textContent = bytes(file.size);
-  if (file.size > choices.maxBytes) {
-    tell(new Error(`That file is larger than ${Math.round(choices.maxBytes / 2 ** 20)} MB. Send a smaller one.`));
-  }
-  byId("go").focus();
+  if (isTooLarge()) tell(tooLarge());
+  byId(isTooLarge() ? "unchoose" : "go").focus();
 }
+
+const isTooLarge = () => file?.size > choices.maxBytes;
+const tooLarge = () =>
+  new Error(`That file is larger than ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}. Send a smaller one.`);
 
 function options() {
   const value = (name) => document.querySelector(`input[name=${name}]:checked`).value;
@@ -102,12 +104,22 @@ function sent(loaded, total) {
     : "Sent. The server is listening to it…";
 }
 
+function askForToken(error) {
+  tell(error);
+  show(byId("token-part"), true);
+  byId("token").focus();
+}
+
 byId("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (sending) return;
   tell(null);
   if (!file && !byId("link").value.trim()) return tell(new Error("Choose a song, or paste a link."));
-  if (choices.wantsToken) storeToken(byId("token").value.trim());
+  if (isTooLarge()) return tell(tooLarge());
+  if (choices.wantsToken) {
+    storeToken(byId("token").value.trim());
+    if (!storedToken()) return askForToken(new Error(tokenWords()));
+  }
   byId("go").disabled = true;
   byId("sent").removeAttribute("value");
   byId("sent-words").textContent = file ? "Sending…" : "Asking…";
@@ -115,9 +127,10 @@ byId("form").addEventListener("submit", async (event) => {
   try {
     location.assign(await send());
   } catch (error) {
-    tell(error);
     byId("go").disabled = false;
     show(byId("sending"), false);
+    if (error?.code === "no_token") askForToken(error);
+    else tell(error);
   } finally {
     sending = null;
   }
@@ -148,7 +161,12 @@ addEventListener("pageshow", () => {
 });
 
 const songs = recent();
-byId("recent").replaceChildren(...songs.map(({ title, href }) => el("li", {}, el("a", { href }, title))));
+byId("recent").replaceChildren(
+  ...songs.map(({ title, href, model, made }) => {
+    const which = model && made ? el("small", {}, `${model} · ${day(made)}`) : null; // once they were not remembered
+    return el("li", {}, el("a", { href }, el("span", {}, title), which));
+  }),
+);
 show(byId("recent-part"), songs.length > 0);
 
 try {
@@ -162,4 +180,4 @@ show(byId("token-part"), choices.wantsToken);
 byId("token").value = storedToken();
 byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${
   Math.round(choices.maxDurationS / 60)
-} minutes and ${Math.round(choices.maxBytes / 2 ** 20)} MB`;
+} minutes and ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}`;

@@ -16,7 +16,7 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** For a screen reader: "3 minutes 7 seconds". */
+/** "3 minutes 7 seconds" */
 export function spokenTime(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const minutes = Math.floor(whole / 60);
@@ -36,18 +36,23 @@ export function about(seconds) {
   return `about ${Math.round(seconds / 3600)} hours`;
 }
 
+/** A number and its unit, which stay on one line. */
+export function unit(number, name) {
+  return `${number}\u00a0${name}`;
+}
+
 export function bytes(count) {
   return count < 1e6
-    ? `${Math.max(1, Math.round(count / 1e3))} kB`
-    : `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)} MB`;
+    ? unit(Math.max(1, Math.round(count / 1e3)), "kB")
+    : unit((count / 1e6).toFixed(count < 1e7 ? 1 : 0), "MB");
 }
 
 export function decibels(value, digits = 1) {
-  return `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)} dB`;
+  return unit(`${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)}`, "dB");
 }
 
 export function percent(share) {
-  return `${Math.round(share * 100)} %`;
+  return unit(Math.round(share * 100), "%");
 }
 
 export function day(date) {
