@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 import zipfile
 from dataclasses import replace
@@ -277,7 +278,32 @@ def test_the_stems_have_the_colours_and_the_order_of_the_picture(browser: Browse
         """,
         list(COLOURS),
     )
-    assert colours == COLOURS
+    if dark:
+        assert colours == COLOURS
+        return
+    ground = browser.execute_script("return getComputedStyle(document.documentElement).getPropertyValue('--well')")
+    for name, colour in colours.items():
+        assert abs(hue(colour) - hue(COLOURS[name])) < 0.02, name
+        assert contrast(colour, ground) > 3, f"{name} is to be seen on a light ground"
+
+
+def hue(colour: str) -> float:
+    return colorsys.rgb_to_hsv(*channels(colour))[0]
+
+
+def contrast(colour: str, ground: str) -> float:
+    """As WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        red, green, blue = (x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in channels(colour))
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    return (luminance(ground) + 0.05) / (luminance(colour) + 0.05)
+
+
+def channels(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour.strip()[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return red, green, blue
 
 
 def test_a_results_numbers_are_said_once_and_stay_with_their_units(browser: Browser, site: Site) -> None:
