@@ -1,0 +1,120 @@
+"""What the pages look like: colours, words, sizes."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.by import By
+
+from engine.media.picture import COLOURS
+from tests.browser.chromium import Browser
+from tests.browser.conftest import Site
+from tests.browser.test_journey import is_open
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_stems_have_the_colours_and_the_order_of_the_picture(browser: Browser, site: Site, dark: bool) -> None:
+    browser.show_as(1280, 900, dark=dark)
+    browser.get(site.page("as drawn"))
+    is_open(browser)
+    for rows in (".lane", "#files li"):
+        names = "return [...document.querySelectorAll(arguments[0])].map((row) => row.dataset.stem)"
+        assert browser.execute_script(names, rows) == ["drums", "bass", "other", "vocals"]
+    colours = browser.execute_script(
+        """
+        const lane = document.querySelector(".lane");
+        return Object.fromEntries(arguments[0].map((name) => {
+            lane.dataset.stem = name;
+            return [name, getComputedStyle(lane).getPropertyValue("--stem")];
+        }));
+        """,
+        list(COLOURS),
+    )
+    if dark:
+        assert colours == COLOURS
+        return
+    ground = browser.execute_script("return getComputedStyle(document.documentElement).getPropertyValue('--well')")
+    for name, colour in colours.items():
+        assert abs(hue(colour) - hue(COLOURS[name])) < 0.02, name
+        assert contrast(colour, ground) > 3, f"{name} is to be seen on a light ground"
+
+
+def hue(colour: str) -> float:
+    return colorsys.rgb_to_hsv(*channels(colour))[0]
+
+
+def contrast(colour: str, ground: str) -> float:
+    """As WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        red, green, blue = (x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in channels(colour))
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    return (luminance(ground) + 0.05) / (luminance(colour) + 0.05)
+
+
+def channels(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour.strip()[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return red, green, blue
+
+
+def test_a_results_numbers_are_said_once_and_stay_with_their_units(browser: Browser, site: Site) -> None:
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    text = browser.execute_script("return document.getElementById('player').textContent")
+    assert re.findall(r".*\d (?:%|dB|kB|MB|s\b).*", text) == []
+    numbers = dict(
+        browser.execute_script(
+            "return [...document.querySelectorAll('dt')].map((dt) => [dt.textContent, dt.nextSibling.textContent])"
+        )
+    )
+    assert re.fullmatch(r"−18\.3\sdBFS, peak [−+]?\d+\.\d\sdBFS", numbers["Vocals"]), "it is nowhere silent"
+    assert numbers["Took"] == "8 seconds"
+    assert numbers["Separated in"] == "1 segment of 7.8\xa0s, 25\xa0% overlap"
+
+
+@pytest.mark.parametrize("page", ["/", "mp3"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_pages_fit_on_a_phone_and_a_desk(browser: Browser, site: Site, tmp_path: Path, page: str, dark: bool) -> None:
+    """The pictures are for people to look at."""
+    for width, height, mobile in ((390, 844, True), (1280, 900, False)):
+        browser.show_as(width, height, dark=dark, scale=2 if mobile else 1, mobile=mobile)
+        browser.get(f"{site.url}/" if page == "/" else site.page(page))
+        if page == "/":
+            browser.until("return document.getElementById('model').options.length > 0")
+        else:
+            is_open(browser)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        lightness = sum(int(each) for each in re.findall(r"\d+", background)[:3]) / 3
+        assert (lightness < 128) is dark
+        name = "index" if page == "/" else "job"
+        browser.shoot(tmp_path / f"{name}-{'dark' if dark else 'light'}-{width}.png")
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [360, 420])
+def test_on_a_phone_the_steps_stand_in_one_line_and_nobody_is_asked_to_drop(
+    browser: Browser, site: Site, width: int
+) -> None:
+    browser.show_as(width, 844, mobile=True)
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    tops = browser.awaited(
+        """
+        const { showProgress } = await import("/static/progress.js");
+        const { job } = await import("/static/job.js");
+        showProgress({ ...job, status: "processing", stage: "separating", progress: 41, etaS: 170, sourceUrl: "…" });
+        return [...document.querySelectorAll("#steps li")].map((step) => step.getBoundingClientRect().top);
+        """
+    )
+    assert len(tops) == 6 and len(set(tops)) == 1
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.get(f"{site.url}/")
+    words = browser.find_element(By.CSS_SELECTOR, ".drop-words span")
+    assert not words.is_displayed()
+    browser.show_as(1280, 900)
+    assert words.is_displayed()
