@@ -101,7 +101,7 @@ def test_forget_deletes_everything_of_one_person_and_nothing_of_others(tmp_path:
     jobs = asyncio.run(prepare())
     with only_one(data / "stemify.lock"):
         refused = run(data, models_dir, "forget", "discord:1")
-    assert refused.returncode == 1 and "Stop it first" in refused.stderr
+    assert refused.returncode == 1 and "Stop it there" in refused.stderr
     typo = run(data, models_dir, "forget", "1")
     assert typo.returncode == 2 and "say discord:<user id>" in typo.stderr
     done = run(data, models_dir, "forget", "discord:1")
