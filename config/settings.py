@@ -7,8 +7,8 @@ Order, later wins: `config/default.toml`, the file that `STEMIFY_CONFIG` names, 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import tomllib
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
@@ -34,7 +34,7 @@ def _split(value: object) -> object:
         return value
     if value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
-            return json.loads(value)
+            return tomllib.loads(f"value = {value}")["value"]
     return [part.strip() for part in value.split(",") if part.strip()]
 
 

@@ -21,7 +21,7 @@ from engine.errors import (
     WorkerLost,
     retold,
 )
-from engine.estimates import estimate_s, first_guess, is_typical, plan_cost, timeout_s
+from engine.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
 from engine.jobs import InputType, Job, JobStatus, Stage
 from engine.live import LiveJobs
 from engine.pool import WorkerPool
@@ -240,8 +240,8 @@ class Attempts:
         except AttemptTimedOut:
             # Only completions teach the speed, so a device that is too slow would never be given more time.
             live = self._live.get(job.id)
-            if live is not None and live.progress > 0:
-                await self._learn(job, deadline_s * 100 / live.progress, audio_s)
+            if live is not None and live.reached > 0:
+                await self._learn(job, deadline_s * 100 / live.reached, audio_s)
             raise
         finally:
             self.waiting_alone.discard(job.id)
@@ -292,8 +292,9 @@ class Attempts:
         log.info("job %s attempt %s completed in %.1f s", job.id, job.attempt, elapsed_s)
         self.audio_seconds += done.input_duration_s
         self.processing_seconds += done.result.processing_time
-        with contextlib.suppress(StemifyError):
-            await self._learn(job, done.separating_s, done.input_duration_s)
+        if tells_of_songs(done.input_duration_s):
+            with contextlib.suppress(StemifyError):
+                await self._learn(job, done.separating_s, done.input_duration_s)
         await self.clear(job.id, keep_attempt=job.attempt)
 
     async def _until_stored(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
@@ -312,10 +313,10 @@ class Attempts:
         return await write()
 
     async def _learn(self, job: Job, processing_s: float, audio_s: float) -> None:
-        """Only songs of the usual plan on the usual device teach: clips, karaoke, odd segments, and a CPU that stands
-        in for a GPU cost something else."""
+        """Only jobs of the usual plan on the usual device teach: karaoke, odd segments, and a CPU that stands in for
+        a GPU cost something else."""
         live = self._live.get(job.id)
-        if is_typical(job.options, audio_s) and not (live is not None and live.on_cpu):
+        if is_typical(job.options) and not (live is not None and live.on_cpu):
             await self._store.learn_speed(
                 job.model, job.options.quality, self._pool.device, processing_s=processing_s, audio_s=audio_s
             )

@@ -83,11 +83,14 @@ def _fraction(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0 done, 1 failed, 2 refused input."""
+    chosen = parser().parse_args(arguments)
     try:
-        code = _run(parser().parse_args(arguments))
+        code = _run(chosen)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `… | head`: nobody reads on, which is no error
+        if chosen.command == "serve":
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 

@@ -41,7 +41,7 @@ from engine.store.store import Caps, Store
 log = logging.getLogger(__name__)
 
 _PROBES_AT_ONCE = 2
-_LIVING_RETRIES = "SELECT count(*) FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed'"
+_LIVING_RETRIES = "SELECT status FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed'"
 _LOOK_FOR_ROOM_S = 600.0
 _GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
 
@@ -191,8 +191,11 @@ class Intake:
         """Part of storing a retry: one at a time, and free only where the failure was not the user's own wish."""
 
         async def check(writer: aiosqlite.Connection) -> None:
-            ((living,),) = await writer.execute_fetchall(_LIVING_RETRIES, {"owner": old.owner, "old": old.id})
-            if living > 1:  # the one that is being stored counts
+            rows = await writer.execute_fetchall(_LIVING_RETRIES, {"owner": old.owner, "old": old.id})
+            living = [row[0] for row in rows]
+            if len(living) > 1:  # the one that is being stored counts
+                if "completed" in living:
+                    raise NotPossibleNow("This song was tried again, and that went well. For more of it, send it anew.")
                 raise NotPossibleNow("This job is already being tried again.")
             if old.was_cancelled:
                 await self._quota.spending(old.owner)(writer)

@@ -82,7 +82,7 @@ async def separate_file(
 
 
 def _own_name(name: str, title: str, song: Path) -> str:
-    """The pictures have one name in all jobs, but here several songs may go into one folder."""
+    """After the file: several songs may go into one folder, with the same tags or none."""
     return f"{safe_title(song.stem)} - {name.removeprefix(f'{title} - ')}"
 
 

@@ -1,5 +1,5 @@
-"""Waits across which the machine stood still: a paused virtual machine, a laptop that slept, a host without a core to
-spare. Whoever was to answer meanwhile could not."""
+"""Waits across which the machine stood still: a paused virtual machine or container, a host without a core to spare.
+Whoever was to answer meanwhile could not."""
 
 from __future__ import annotations
 

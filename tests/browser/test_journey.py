@@ -233,10 +233,10 @@ def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:
     body.send_keys(Keys.ARROW_LEFT)
     assert position() == pytest.approx(5, abs=0.01)
     body.send_keys("2")
-    assert pressed(browser) == ["drums mute"]
+    assert pressed(browser) == ["bass mute"]
     body.send_keys("2")
     body.send_keys(Keys.SHIFT + "3")
-    assert pressed(browser) == ["bass solo"]
+    assert pressed(browser) == ["other solo"]
     body.send_keys("0")
     assert pressed(browser) == []
     # A click on a wave is a place in the song.

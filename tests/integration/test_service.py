@@ -343,6 +343,8 @@ async def test_a_song_whose_model_failed_can_be_tried_with_another_one_at_no_cos
         assert again.job.result is not None and again.job.result.model_used == "mini"
         assert again.job.options == failed.job.options.model_copy(update={"model": "mini"})
         assert again.job.estimated_duration <= failed.job.estimated_duration
+        with pytest.raises(NotPossibleNow, match="tried again, and that went well"):
+            await service.retry(failed.job.id, by=ann)
 
 
 async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemService, tmp_path: Path) -> None:

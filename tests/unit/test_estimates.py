@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from engine.entity import new_job_id
-from engine.estimates import estimate_s, eta_s, first_guess, is_typical, remaining_s, timeout_s
+from engine.estimates import estimate_s, eta_s, first_guess, remaining_s, tells_of_songs, timeout_s
 from engine.jobs import InputType, Job, JobStatus
 from engine.options import MODELS, Quality, StemSeparationOptions
 
@@ -61,7 +61,5 @@ def test_a_waiting_job_waits_for_all_that_is_before_it_over_the_devices_there_ar
 
 def test_a_clip_teaches_nothing_about_songs() -> None:
     """A second of sound costs as much as a segment of eight."""
-    usual = StemSeparationOptions(model="mini")
-    assert not is_typical(usual, 1.0)
-    assert is_typical(usual, 61.0)
-    assert not is_typical(usual.model_copy(update={"remove_vocals": True}), 61.0)
+    assert not tells_of_songs(1.0)
+    assert tells_of_songs(61.0)

@@ -39,8 +39,9 @@ def test_variables_win_over_the_own_file_which_wins_over_the_defaults(
 
 
 def test_lists_may_be_given_as_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STEMIFY_WORKERS__DEVICES", '["cuda:0", "cpu"]')
-    assert load().workers.devices == ["cuda:0", "cpu"]
+    for written in ('["cuda:0", "cpu"]', "['cuda:0', 'cpu',]"):
+        monkeypatch.setenv("STEMIFY_WORKERS__DEVICES", written)
+        assert load().workers.devices == ["cuda:0", "cpu"]
 
 
 def test_lists_may_be_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:

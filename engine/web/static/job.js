@@ -106,12 +106,12 @@ async function showResult() {
       format: info.format,
       filename: info.filename,
     }));
-  const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
-  const order = Object.keys(shapes.stems); // the picture on the card has it, too
+  const order = Object.keys(STEM_NAMES);
   stems.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
   showTrust(job, stems);
   showFiles(stems);
   show(byId("player"), true);
+  const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
   mixer?.close();
   // Stems that were turned up together are turned down together, so that their sum does not clip.
   const level = 10 ** (-Math.max(0, job.result.trust?.gainDb ?? 0) / 20);

@@ -106,6 +106,7 @@ function sent(loaded, total) {
 
 function askForToken(error) {
   tell(error);
+  choices.wantsToken = true;
   show(byId("token-part"), true);
   byId("token").focus();
 }

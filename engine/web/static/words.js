@@ -1,10 +1,11 @@
 // Numbers and names as people say them.
 
+/** In the order of the models, which the picture on the card has, too. */
 export const STEM_NAMES = {
-  vocals: "Vocals",
   drums: "Drums",
   bass: "Bass",
   other: "Other",
+  vocals: "Vocals",
   guitar: "Guitar",
   piano: "Piano",
   instrumental: "Instrumental",
