@@ -107,8 +107,7 @@ async def backend(
     hurried: asyncio.Event | None = None,
 ) -> AsyncIterator[House]:
     """Open everything, yield the running house, close it in the reverse order. Once `hurried` is set, closing waits for
-    no song. Raises `StorageFailed` or a store's
-    error with a sentence when the data folder cannot be used."""
+    no song. Raises `StorageFailed` or a store's error with a sentence when the data folder cannot be used."""
     root = _prepare_folder(settings.data_dir)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:

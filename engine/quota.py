@@ -15,6 +15,7 @@ from limits import RateLimitItemPerHour
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from engine.counted import counted
 from engine.errors import QuotaExceeded
 from engine.store.database import Database
 from engine.store.errors import StoreFailed
@@ -160,9 +161,8 @@ class Quota:
         wait_s = max(0.0, (free_at - now).total_seconds()) if free_at else 0.0
         clock = now + timedelta(seconds=wait_s) + timedelta(seconds=59)  # never named too early
         minutes = max(1, ceil(wait_s / 60))
-        count = self._item.amount
         return QuotaExceeded(
-            f"You have used your {count} job{'s'[: count > 1]} for this hour. The next one is free at "
-            f"{clock:%H:%M} UTC (in {minutes} minute{'s'[: minutes > 1]}).",
+            f"You have used your {counted(self._item.amount, 'job')} for this hour. The next one is free at "
+            f"{clock:%H:%M} UTC (in {counted(minutes, 'minute')}).",
             retry_after_s=wait_s,
         )

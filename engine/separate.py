@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from config.settings import Settings
@@ -76,26 +77,27 @@ async def separate_file(
             )
         finally:
             await pool.stop()
+        named = partial(_named, title=spec.title, after=safe_title(song.stem))
         for file in (Path(work) / "done").iterdir():
-            await asyncio.to_thread(shutil.move, file, out / _own_name(file.name, spec.title, song))
-    return _placed(done.result, out, spec.title, song)
+            await asyncio.to_thread(shutil.move, file, out / named(file.name))
+    return _placed(done.result, out, named)
 
 
-def _own_name(name: str, title: str, song: Path) -> str:
-    """After the file: several songs may go into one folder, with the same tags or none."""
-    return f"{safe_title(song.stem)} - {name.removeprefix(f'{title} - ')}"
+def _named(name: str, *, title: str, after: str) -> str:
+    """A file of the job `title`: several songs may go into one folder, with the same tags or none."""
+    return f"{after} - {name.removeprefix(f'{title} - ')}"
 
 
-def _placed(result: JobResult, out: Path, title: str, song: Path) -> JobResult:
+def _placed(result: JobResult, out: Path, named: Callable[[str], str]) -> JobResult:
     stems = {}
     for name, info in result.stems:
-        filename = _own_name(info.filename, title, song)
+        filename = named(info.filename)
         stems[name] = {**info.model_dump(), "filename": filename, "path": str(out / filename)}
     return result.model_copy(
         update={
             "output_dir": str(out),
             "stems": StemFiles.model_validate(stems),
-            "waveform_path": str(out / _own_name("waveform.png", title, song)),
-            "peaks_path": str(out / _own_name("peaks.json", title, song)),
+            "waveform_path": str(out / named("waveform.png")),
+            "peaks_path": str(out / named("peaks.json")),
         }
     )

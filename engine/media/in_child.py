@@ -39,27 +39,13 @@ _POLL_S = 0.05
 _LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
 
 
-async def probe(path: Path, limits: MediaLimits) -> Probe:
-    """Examine the file at `path` in a child process.
-
-    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `TooHeavy` (or a kind of
-    these): all are `InputRefused`, with the sentence for the user.
-    """
-    size = path.stat().st_size
-    if not size:
-        raise EmptyInput
-    if size > limits.max_bytes:
-        raise TooLarge.over(limits.max_bytes, size)
-    return Probe(**await probe_call(path, limits))
-
-
 def run_decode_child(
     path: Path,
     out: Path,
     *,
     limits: MediaLimits,
     cancelled: threading.Event | None = None,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Decoded:
     """`decode` in a bounded child process; blocks. Raises as `probe` does, `DiskFull`, and `Cancelled` within 100 ms
     of the event."""
@@ -105,10 +91,18 @@ def run_child(
     return answer.value(status)
 
 
-async def probe_call(path: Path, limits: MediaLimits) -> dict[str, Any]:
-    """A probing `run_child` for an event loop. As many children run at once as there are cores, the others wait their
-    turn (the deadline counts from a child's start). Cancelling kills the child."""
-    loop = asyncio.get_running_loop()
+async def probe(path: Path, limits: MediaLimits) -> Probe:
+    """Examine the file at `path`. As many children run at once as there are cores, the others wait their turn (the
+    deadline counts from a child's start). Cancelling kills the child.
+
+    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `TooHeavy` (or a kind of
+    these): all are `InputRefused`, with the sentence for the user.
+    """
+    size = path.stat().st_size
+    if not size:
+        raise EmptyInput
+    if size > limits.max_bytes:
+        raise TooLarge.over(limits.max_bytes, size)
     cancelled = threading.Event()
 
     def call() -> dict[str, Any]:
@@ -116,9 +110,9 @@ async def probe_call(path: Path, limits: MediaLimits) -> dict[str, Any]:
             raise Cancelled
         return run_child("probe", path, None, limits, cancelled=cancelled)
 
-    work = loop.run_in_executor(_starters(), call)
+    work = asyncio.get_running_loop().run_in_executor(_starters(), call)
     try:
-        return await asyncio.shield(work)
+        return Probe(**await asyncio.shield(work))
     except asyncio.CancelledError:
         cancelled.set()
         with contextlib.suppress(StemifyError, asyncio.CancelledError):

@@ -95,8 +95,8 @@ class _Recording:
 
 
 class GpuForward:
-    """Windows in, stems out, without waiting for the device. The result is overwritten by the next call of any
-    that shares its pool.
+    """Windows in, stems out, without waiting for the device. The result is overwritten by the next call of any that
+    shares its pool.
 
     `fp16`: convolutions, products and attention in half precision; transforms, norms and `LocalState` in single.
     `tf32`: single, with the tensor cores' short mantissa. `fp32`: single throughout.

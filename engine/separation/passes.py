@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import OutOfMemory
 from engine.separation import gpu
@@ -166,13 +166,16 @@ class Passes:
 
     def _forward(self, model: LoadedModel, member: int) -> Forward:
         if self.device.type == "cuda":
-            shape = model.shapes(None)[member]
-            build = partial(
-                gpu.GpuForward,
-                precision=self._precision,
-                usual_samples=shape.window_samples(shape.segment_samples),
-                effort=self._effort,
-                pool=self._graphs,
-            )
+            build = partial(self._on_gpu, model, member)
             return model.placed(member, self.device, build, kind=(self._precision, self._effort), own=True)
         return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
+
+    def _on_gpu(self, model: LoadedModel, member: int, module: nn.Module) -> gpu.GpuForward:
+        shape = model.shapes(None)[member]
+        return gpu.GpuForward(
+            module,
+            precision=self._precision,
+            usual_samples=shape.window_samples(shape.segment_samples),
+            effort=self._effort,
+            pool=self._graphs,
+        )

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import aiosqlite
 
+from engine.counted import counted
 from engine.errors import IllegalTransition, QueueFull
 from engine.jobs import Job, JobStatus, Stage
 from engine.results import JobResult
@@ -138,7 +139,7 @@ class Store:
         wait_s = min(high, max(low, float(shortest["seconds"] or 0)))
         minutes = max(1, round(wait_s / 60))
         raise QueueFull(
-            f"{text} Wait until one of them is done and try again in about {minutes} minute{'s'[: minutes > 1]}.",
+            f"{text} Wait until one of them is done and try again in about {counted(minutes, 'minute')}.",
             retry_after_s=wait_s,
         )
 

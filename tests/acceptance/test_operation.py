@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,16 @@ pytestmark = pytest.mark.timeout(400)
 def variables(folder: Path, **more: str) -> dict[str, str]:
     write_model(folder / "models")
     return {"STEMIFY_MODELS_DIR": str(folder / "models"), "STEMIFY_LOG__JSON_LINES": "true", **more}
+
+
+@asynccontextmanager
+async def ann_at_a_bot(folder: Path, **more: str) -> AsyncIterator[tuple[FakeDiscord, Person, RunningBot]]:
+    """`more`: of its variables."""
+    async with FakeDiscord() as fake:
+        fake.guild()
+        ann = Person(fake, "ann")
+        async with RunningBot(fake, folder / "data", variables=variables(folder, **more)) as bot:
+            yield fake, ann, bot
 
 
 async def engine(bot: RunningBot, *arguments: object) -> str:
@@ -61,22 +72,18 @@ def rows(data: Path) -> list[tuple[str, int]]:
 
 async def test_sigterm_hands_a_running_job_back_and_the_next_start_goes_on_with_it(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
-    settings = variables(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5")
-    async with FakeDiscord() as fake:
-        fake.guild()
-        ann = Person(fake, "ann")
-        async with RunningBot(fake, tmp_path / "data", variables=settings) as bot:
-            message = await asked(fake, ann, tmp_path / "song.mp3")
-            began = time.monotonic()
-            assert await bot.stop() == 0
-            stopped_s = time.monotonic() - began
-            assert "Split into" not in message.text, "too fast to be interrupted"
-            assert rows(bot.folder) == [("processing", 1)]
-            assert list((bot.folder / "scratch").iterdir()) == []
-            await bot.start()
-            await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
-            await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
-            assert rows(bot.folder) == [("completed", 1)], "an orderly stop costs the job no attempt"
+    async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5") as (fake, ann, bot):
+        message = await asked(fake, ann, tmp_path / "song.mp3")
+        began = time.monotonic()
+        assert await bot.stop() == 0
+        stopped_s = time.monotonic() - began
+        assert "Split into" not in message.text, "too fast to be interrupted"
+        assert rows(bot.folder) == [("processing", 1)]
+        assert list((bot.folder / "scratch").iterdir()) == []
+        await bot.start()
+        await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
+        await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
+        assert rows(bot.folder) == [("completed", 1)], "an orderly stop costs the job no attempt"
     assert stopped_s < 10, "the grace, and what it takes to close"
     (life,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
     assert life == ["accepted", "begins", "is handed back", "begins", "completed"]
@@ -89,38 +96,31 @@ def has_said(bot: RunningBot, words: str, times: int) -> bool:
 
 async def test_a_second_ctrl_c_waits_for_no_song_and_costs_none_an_attempt(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
-    settings = variables(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60")
-    async with FakeDiscord() as fake:
-        fake.guild()
-        ann = Person(fake, "ann")
-        async with RunningBot(fake, tmp_path / "data", variables=settings) as bot:
-            message = await asked(fake, ann, tmp_path / "song.mp3")
-            for life in (1, 2, 3):
-                await fake.until(partial(has_said, bot, ' begins"', life), "the job to begin")
-                assert bot.process is not None
-                bot.process.send_signal(signal.SIGINT)
-                await fake.until(partial(has_said, bot, "or until Ctrl-C comes again", life), "the word about waiting")
-                bot.process.send_signal(signal.SIGINT)
-                await asyncio.wait_for(bot.process.wait(), 15)
-                assert await bot.stop() == 0
-                assert rows(bot.folder) == [("processing", 1)]
-                await bot.start()
-            await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
-            assert rows(bot.folder) == [("completed", 1)]
+    async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60") as (fake, ann, bot):
+        message = await asked(fake, ann, tmp_path / "song.mp3")
+        for life in (1, 2, 3):
+            await fake.until(partial(has_said, bot, ' begins"', life), "the job to begin")
+            assert bot.process is not None
+            bot.process.send_signal(signal.SIGINT)
+            await fake.until(partial(has_said, bot, "or until Ctrl-C comes again", life), "the word about waiting")
+            bot.process.send_signal(signal.SIGINT)
+            await asyncio.wait_for(bot.process.wait(), 15)
+            assert await bot.stop() == 0
+            assert rows(bot.folder) == [("processing", 1)]
+            await bot.start()
+        await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
+        assert rows(bot.folder) == [("completed", 1)]
 
 
 async def test_sigterm_lets_a_song_that_is_nearly_done_end(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=4)
-    async with FakeDiscord() as fake:
-        fake.guild()
-        ann = Person(fake, "ann")
-        async with RunningBot(fake, tmp_path / "data", variables=variables(tmp_path)) as bot:
-            await asked(fake, ann, tmp_path / "song.mp3")
-            assert await bot.stop() == 0
-            assert rows(bot.folder) == [("completed", 1)]
-            await bot.start()  # it may have had no time to tell
-            await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
-            await asyncio.sleep(0.5)
+    async with ann_at_a_bot(tmp_path) as (fake, ann, bot):
+        await asked(fake, ann, tmp_path / "song.mp3")
+        assert await bot.stop() == 0
+        assert rows(bot.folder) == [("completed", 1)]
+        await bot.start()  # it may have had no time to tell
+        await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
+        await asyncio.sleep(0.5)
     assert len(fake.mentions_of(ann.user)) == 1
 
 

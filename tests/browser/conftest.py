@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from config.settings import Settings, load
-from engine.backend import backend
+from config.settings import load
 from engine.errors import DiskFull, ModelUnavailable
 from tests.browser.chromium import Browser, check_present, open_browser
 from tests.browser.planted import RATE, plant, plant_failed, plant_long
+from tests.served import served
 from tests.songs import Samples, tune
 from tests.tiny_models import write_model
 
@@ -57,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     planted = asyncio.run(_plant(data, known))
     workers = {"devices": ["cpu"], "threads": 1, "compile": False}
     settings = load(data_dir=data, models_dir=models, web={"port": 0}, workers=workers, limits={"jobs_per_hour": 100})
-    with Running(settings) as url:
+    with served(settings) as url:
         yield Site(url, data, root / "downloads", known, planted)
 
 
@@ -67,7 +66,7 @@ def closed_site(site: Site, tmp_path: Path) -> Iterator[Site]:
     workers = {"devices": ["cpu"], "threads": 1, "compile": False}
     web = {"port": 0, "api_tokens": [TOKEN]}
     data = tmp_path / "closed"
-    with Running(load(data_dir=data, models_dir=site.data.parent / "models", web=web, workers=workers)) as url:
+    with served(load(data_dir=data, models_dir=site.data.parent / "models", web=web, workers=workers)) as url:
         yield replace(site, url=url, data=data, planted={})
 
 
@@ -84,46 +83,6 @@ async def _plant(data: Path, known: Samples) -> dict[str, str]:
     planted["no weights"] = await plant_failed(data, ModelUnavailable, title="Without weights")
     planted["no room"] = await plant_failed(data, DiskFull, title="Without room")
     return planted
-
-
-class Running:
-    """The backend on a loop and thread of its own; its address."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="backend")
-        self._stop = asyncio.Event()
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        return asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(60)
-
-    async def _start(self) -> str:
-        ready: asyncio.Future[str] = self._loop.create_future()
-
-        async def serve() -> None:
-            try:
-                async with backend(self._settings) as house:
-                    ready.set_result(house.web_url or "")
-                    await self._stop.wait()
-            except BaseException as error:
-                if not ready.done():
-                    ready.set_exception(error)
-                raise
-
-        self._serving = self._loop.create_task(serve())
-        return await ready
-
-    def __exit__(self, *error: object) -> None:
-        async def end() -> None:
-            self._stop.set()
-            await self._serving
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(60)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-        self._loop.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,12 @@ from engine.media.samples import Samples
 from engine.media.waveform import Peaks
 from engine.options import OutputFormat, StemSeparationOptions
 from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
-from engine.store.store import Caps, Store
+from engine.store.store import Store
+from tests.jobs import NO_CAPS
 from tests.songs import make_song
 
 RATE = 44100
 OWNER = "ip:127.0.0.1"
-_NO_CAPS = Caps(per_owner=10**6, per_scope=10**6, total=10**6)
 
 
 async def plant(
@@ -57,7 +57,7 @@ async def plant_failed(data_dir: Path, error: type[StemifyError], *, title: str)
     make_song(data_dir / "jobs" / job.id / "input", seconds=2)
     store = await Store.open(data_dir / "stemify.sqlite3")
     try:
-        await store.add(job, _NO_CAPS)
+        await store.add(job, NO_CAPS)
         await store.claim()
         await store.fail(job.id, attempt=1, code=error.code, message=error().message, actual_duration=1)
     finally:
@@ -150,7 +150,7 @@ async def _complete(data_dir: Path, job: Job, infos: dict[str, StemInfo]) -> Non
     )
     store = await Store.open(data_dir / "stemify.sqlite3")
     try:
-        await store.add(job, _NO_CAPS)
+        await store.add(job, NO_CAPS)
         claimed = await store.claim()
         assert claimed is not None and claimed.status is JobStatus.PROCESSING and claimed.id == job.id
         assert await store.complete(job.id, claimed.attempt, result, 8) is not None

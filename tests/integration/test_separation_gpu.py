@@ -77,10 +77,10 @@ def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
 class Recording:
     """Stands in for a CUDA graph: replaying runs the same work on the same tensors."""
 
-    def __init__(self, forward: gpu.GpuForward, given: torch.Tensor) -> None:
+    def __init__(self, forward: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> None:
         self.replayed = 0
-        self.forward, self.given = forward, given
-        self.stems = forward._recorded_forward(given)
+        self.forward, self.given = forward, like.new_zeros(key[0], like.shape[1], key[1])
+        self.stems = forward._recorded_forward(self.given)
 
     def replay(self) -> None:
         self.replayed += 1
@@ -92,7 +92,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     made: list[Recording] = []
 
     def capture(self: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> object:
-        recording = Recording(self, like.new_zeros(key[0], like.shape[1], key[1]))
+        recording = Recording(self, key, like)
         made.append(recording)
         return recording, recording.given, recording.stems
 
@@ -104,7 +104,7 @@ def fails_above(room: int, error: Exception) -> Callable[[gpu.GpuForward, tuple[
     def capture(self: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> object:
         if key[0] > room:
             raise error
-        recording = Recording(self, like.new_zeros(key[0], like.shape[1], key[1]))
+        recording = Recording(self, key, like)
         return recording, recording.given, recording.stems
 
     return capture

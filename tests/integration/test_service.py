@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -299,22 +300,29 @@ async def test_deleting_removes_row_and_files_also_while_it_runs(
     assert [path for path in everything_in(settings) if job_id in path] == []
 
 
-async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_cannot(
+@asynccontextmanager
+async def failed_for_its_model(
     ann: str, settings: Settings, tmp_path: Path
-) -> None:
+) -> AsyncIterator[tuple[StemService, JobView]]:
+    """The only job that the quota of an hour allows; its model's file, in `own models`, is damaged."""
     song, models = tmp_path / "song.wav", tmp_path / "own models"
     make_song(song, seconds=1)
     write_model(models)
     weights = next(models.glob("*.safetensors"))
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     one_an_hour = settings.limits.model_copy(update={"jobs_per_hour": 1})
     changed = settings.model_copy(update={"limits": one_an_hour, "models_dir": models, "data_dir": tmp_path / "data"})
     async with backend(changed, with_web=False) as house:
-        service = house.service
-        view = await finished(service, (await service.submit(submission(song, ann))).job.id)
-        assert (view.job.status, view.job.error_code) == (JobStatus.FAILED, "model_corrupt")
-        weights.write_bytes(whole)
+        failed = await finished(house.service, (await house.service.submit(submission(song, ann))).job.id)
+        assert (failed.job.status, failed.job.error_code) == (JobStatus.FAILED, "model_corrupt")
+        yield house.service, failed
+
+
+async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_cannot(
+    ann: str, settings: Settings, tmp_path: Path
+) -> None:
+    async with failed_for_its_model(ann, settings, tmp_path) as (service, view):
+        write_model(tmp_path / "own models")
         again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
         assert again.job.status is JobStatus.COMPLETED and again.job.retry_of == view.job.id
         for done in (again.job.id, view.job.id):  # neither a completed job, nor a failed one a second time
@@ -325,16 +333,7 @@ async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_
 async def test_a_song_whose_model_failed_can_be_tried_with_another_one_at_no_cost(
     ann: str, settings: Settings, tmp_path: Path
 ) -> None:
-    song, models = tmp_path / "song.wav", tmp_path / "own models"
-    make_song(song, seconds=1)
-    write_model(models)
-    next(models.glob("*.safetensors")).write_bytes(b"no weights at all")
-    one_an_hour = settings.limits.model_copy(update={"jobs_per_hour": 1})
-    changed = settings.model_copy(update={"limits": one_an_hour, "models_dir": models, "data_dir": tmp_path / "data"})
-    async with backend(changed, with_web=False) as house:
-        service = house.service
-        failed = await finished(service, (await service.submit(submission(song, ann))).job.id)
-        assert (failed.job.status, failed.job.error_code) == (JobStatus.FAILED, "model_corrupt")
+    async with failed_for_its_model(ann, settings, tmp_path) as (service, failed):
         with pytest.raises(UnknownModel):
             await service.retry(failed.job.id, by=ann, model="none of ours")
         with pytest.raises(NotAllowed):
