@@ -27,13 +27,13 @@ from engine.errors import (
     TruncatedAudio,
     UnreadableCodec,
 )
+from engine.file_types import DEMUXERS
 from engine.media.declared import breaks_off, declared_seconds, wav_lies
 from engine.media.gapless import Padding, mov_length
 from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound
 from engine.media.sniff import looks_like_audio
 from engine.media.tags import read_tags, usable_cover
 
-CONTAINERS = ("mp3", "wav", "w64", "flac", "ogg", "mov", "matroska", "aac", "aiff", "caf")
 CODECS = (
     "mp3float,mp3,mp2float,mp2,aac,aac_latm,alac,flac,vorbis,opus,libopus,ac3,eac3,wavpack,"
     "pcm_alaw,pcm_mulaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_s64le,pcm_s64be,"
@@ -92,7 +92,7 @@ def _read(
     sink: Sink,
     on_progress: Callable[[float], None] | None,
 ) -> Sound:
-    options = {"format_whitelist": ",".join(CONTAINERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
+    options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
     if wav_lies(file.file):
         options["ignore_length"] = "1"
     with av.open(file, "r", options=options, metadata_errors="replace", io_open=_refuse_to_open) as container:

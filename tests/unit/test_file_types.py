@@ -1,0 +1,48 @@
+"""Every file type that is offered to users can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.file_types import EXTENSIONS
+from engine.media.limits import MediaLimits
+from engine.media.probe import count
+from tests.songs import make_song
+
+MUXERS = {
+    ".mp3": ("mp3", "libmp3lame"),
+    ".mp2": ("mp2", "mp2"),
+    ".wav": ("wav", "pcm_s16le"),
+    ".w64": ("w64", "pcm_s16le"),
+    ".flac": ("flac", "flac"),
+    ".ogg": ("ogg", "vorbis"),
+    ".oga": ("ogg", "flac"),
+    ".opus": ("opus", "libopus"),
+    ".m4a": ("ipod", "aac"),
+    ".m4b": ("ipod", "aac"),
+    ".m4r": ("ipod", "alac"),
+    ".mp4": ("mp4", "aac"),
+    ".m4v": ("mp4", "aac"),
+    ".mov": ("mov", "pcm_s16le"),
+    ".3gp": ("3gp", "aac"),
+    ".3g2": ("3g2", "aac"),
+    ".webm": ("webm", "libopus"),
+    ".weba": ("webm", "libopus"),
+    ".mka": ("matroska", "flac"),
+    ".mkv": ("matroska", "aac"),
+    ".aac": ("adts", "aac"),
+    ".aiff": ("aiff", "pcm_s16be"),
+    ".aif": ("aiff", "pcm_s24be"),
+    ".aifc": ("aiff", "pcm_s16le"),
+    ".caf": ("caf", "pcm_s16be"),
+}
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_every_offered_file_type_is_decoded(tmp_path: Path, extension: str) -> None:
+    container, codec = MUXERS[extension]
+    path = tmp_path / f"song{extension}"
+    make_song(path, seconds=1, sample_rate=48000, container=container, codec=codec)
+    assert count(path, MediaLimits()).duration_s == pytest.approx(1, abs=0.1)
