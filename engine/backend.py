@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -198,21 +199,25 @@ def _prepare_folder(data_dir: Path) -> Path:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """The web server's socket. With port 0 the system chooses one. Raises `SystemExit` with a sentence."""
+    """Open the web server's socket. Port 0 selects a free port. Raises `SystemExit` with a sentence."""
     host, port = settings.web.host, settings.web.port
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise SystemExit(
-            f"The web server cannot listen at {host}:{port}: {error.strerror}. Set STEMIFY_WEB__PORT."
-        ) from error
+        reason = str(error.strerror).partition(" (while")[0]  # create_server appends the address
+        setting = "STEMIFY_WEB__PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "STEMIFY_WEB__HOST"
+        raise SystemExit(f"The web server cannot listen at {_at(host)}:{port}: {reason}. Change {setting}.") from error
 
 
 def _base_url(settings: Settings, listening: socket.socket | None) -> str:
     if settings.web.public_url:
         return settings.web.public_url
-    host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
-    return f"http://{host}:{listening.getsockname()[1] if listening else settings.web.port}"
+    return f"http://{_at(settings.web.host)}:{listening.getsockname()[1] if listening else settings.web.port}"
+
+
+def _at(host: str) -> str:
+    """Format a host for use before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 async def _serve_web(app: web.Application, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:

@@ -189,7 +189,7 @@ async def test_an_endless_upload_is_cut_off_and_the_line_closed(house: WebHouse,
     pushing = asyncio.create_task(push())
     try:
         async with asyncio.timeout(20):
-            assert await reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+            assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")  # the phrase depends on Python's version
             rest = b""
             with contextlib.suppress(ConnectionResetError):  # its end of the line is closed with our bytes unread
                 while block_read := await reader.read(1):
