@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -43,6 +44,30 @@ def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _without_default_port(url: str | None) -> str | None:
+    """Normalize an `http` or `https` address: lower-case host, no default port, no slash at the end."""
+    if url is None:
+        return None
+    example = "give a full address such as https://stems.example.org"
+    parts = urlsplit(url.strip())
+    port = parts.port
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(example)
+    if "@" in parts.netloc or parts.query or parts.fragment or not url.isascii():
+        raise ValueError(f"{example}, without a user name, a query or letters outside ASCII")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if port is not None and port != {"http": 80, "https": 443}[parts.scheme]:
+        host += f":{port}"
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+
+def _without_path(url: str | None) -> str | None:
+    """Refuse an address below which the pages would not find their own files."""
+    if url is not None and urlsplit(url).path:
+        raise ValueError("it must not have a path; use a separate host name such as https://stems.example.org")
+    return url
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,12 +89,15 @@ class Web(Section):
     public_url: str | None = None  # what people reach us at; default: http://host:port
     trusted_proxies: Annotated[list[str], NoDecode]
     api_tokens: Annotated[list[SecretStr], NoDecode]
+    open: bool  # serve the API beyond loopback without tokens
     link_lifetime_days: int = Field(gt=0)
     cdn_url: str | None = None  # what links to files start with; a CDN that pulls from public_url
     event_streams: int = Field(gt=0)
     event_streams_per_address: int = Field(gt=0)
 
     _no_url = field_validator("public_url", "cdn_url", mode="before")(_blank_is_none)
+    _full_url = field_validator("public_url", "cdn_url")(_without_default_port)
+    _no_path = field_validator("public_url")(_without_path)
     _split_proxies = field_validator("trusted_proxies", "api_tokens", mode="before")(_split)
 
 

@@ -1,7 +1,8 @@
 """Who is asking, and may they: addresses behind proxies, API tokens, signed links, other web sites.
 
-- Anybody who can reach a server without tokens may use it; therefore such a server listens on loopback only, answers
-  to its own names only (DNS rebinding) and refuses what other web sites make a browser send.
+- Anyone who can reach a server without tokens may use it; therefore such a server listens on loopback only and has no
+  public address (unless `web.open` allows it), answers to its own names only (DNS rebinding) and refuses what other web
+  sites make a browser send.
 - With tokens, the API wants one. What a signed page link opens (one job's state, events and stems) it opens without a
   token, too: that is what the link is for.
 - A job is read by whoever knows its id (74 random bits) and is admitted to the API. It is cancelled and deleted by the
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -24,6 +26,8 @@ from engine.errors import NotAllowed
 from engine.jobs import Job
 from engine.web.refusals import CrossSite, NoToken, WrongHost
 
+log = logging.getLogger(__name__)
+
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -32,28 +36,46 @@ _MIN_TOKEN_LENGTH = 16
 _FORWARDED = re.compile(r"\[(?P<six>[^\]]+)\](?::\d+)?|(?P<four>[\d.]+)(?::\d+)?|(?P<bare>[0-9A-Fa-f:.]+)")
 
 
+_FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP")
+_MAKE_TOKEN = "python -c 'import secrets; print(secrets.token_urlsafe())'"  # noqa: S105
+
+
 def is_loopback(host: str) -> bool:
-    if host == "localhost":
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
 
 
 def check_listening(settings: Web) -> None:
-    """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
+    """Check that strangers cannot use the API unless the operator allows it. Raises `SystemExit` with a sentence."""
     if any(len(token.get_secret_value()) < _MIN_TOKEN_LENGTH for token in settings.api_tokens):
         raise SystemExit(
             f"An API token (STEMIFY_WEB__API_TOKENS) is shorter than {_MIN_TOKEN_LENGTH} characters. "
-            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+            f"Make one with: {_MAKE_TOKEN}"
         )
-    if not is_loopback(settings.host) and not settings.api_tokens:
+    if settings.api_tokens or (place := _public_place(settings)) is None:
+        return
+    if not settings.open:
         raise SystemExit(
-            f"The web server would listen at {settings.host}, where others can reach it, and has no API token. "
-            "Set STEMIFY_WEB__API_TOKENS (make one with: python -c 'import secrets; print(secrets.token_urlsafe())'), "
-            "or STEMIFY_WEB__HOST=127.0.0.1."
+            f"The web server can be reached from other machines ({place}), but it has no API token. "
+            f"Set STEMIFY_WEB__API_TOKENS (make one with: {_MAKE_TOKEN}). "
+            "If anyone who reaches the server may use it, set STEMIFY_WEB__OPEN=true instead."
         )
+    log.warning("the API is open: anyone who reaches the server may use it (%s, web.open is set)", place)
+
+
+def _public_place(settings: Web) -> str | None:
+    """The setting by which other machines reach this server, with its value."""
+    if not is_loopback(settings.host):
+        return f'STEMIFY_WEB__HOST is "{settings.host}"'
+    for variable, url in (("PUBLIC_URL", settings.public_url), ("CDN_URL", settings.cdn_url)):
+        if url and not is_loopback(urlsplit(url).hostname or ""):
+            return f"STEMIFY_WEB__{variable} is {url}"
+    return None
 
 
 def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -94,7 +116,9 @@ class Access:
         self._proxies = _networks(settings.trusted_proxies)
         self._tokens = [_digest(token.get_secret_value()) for token in settings.api_tokens]
         self._public = _netloc(settings.public_url or "")
+        self._warned = False
         self._hosts: set[str | None] | None = None
+        self._answers_addresses = settings.open and not is_loopback(settings.host)
         if not self._tokens:
             self._hosts = {"localhost", "127.0.0.1", "::1", settings.host}
             # A CDN may ask by its own name or by ours.
@@ -110,6 +134,7 @@ class Access:
         read from the right, and only as far as each hop is trusted."""
         peername = request.transport.get_extra_info("peername") if request.transport else None
         address = _address(peername[0]) if peername else None
+        self._warn_of_unknown_proxy(request, address)
         hops = [hop for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
         while hops and address is not None and any(address in network for network in self._proxies):
             further = _forwarded(hops.pop())
@@ -117,6 +142,23 @@ class Access:
                 break
             address = further
         return address
+
+    def _warn_of_unknown_proxy(self, request: web.Request, peer: IpAddress | None) -> None:
+        """Log once that a proxy hides its clients: without their addresses they share one quota."""
+        if self._warned or not any(name in request.headers for name in _FORWARDING_HEADERS):
+            return
+        if any(peer in network for network in self._proxies if peer is not None):
+            if "X-Forwarded-For" in request.headers:
+                return
+            problem = "sends no X-Forwarded-For; configure it to"
+        else:
+            problem = "is not trusted; if it is your proxy, add it to STEMIFY_WEB__TRUSTED_PROXIES"
+        self._warned = True
+        log.warning(
+            "a request from %s was forwarded for another client, but %s %s. "
+            "Until then all clients of this proxy count as one.",
+            peer, peer, problem,
+        )  # fmt: skip
 
     def owner(self, request: web.Request) -> str:
         """Whom a job made by this request belongs to: quota and caps count by it."""
@@ -146,7 +188,10 @@ class Access:
 
     def check_host(self, request: web.Request) -> None:
         """Raises `WrongHost` for a name that is not ours (without tokens only, where reaching us is enough)."""
-        if self._hosts is not None and _hostname(request.host) not in self._hosts:
+        if self._hosts is None:
+            return
+        name = _hostname(request.host)
+        if name not in self._hosts and not (self._answers_addresses and _address(name or "") is not None):
             raise WrongHost
 
     def check_origin(self, request: web.Request) -> None:

@@ -214,7 +214,7 @@ async def test_what_a_link_to_a_stored_file_answers(server: S3Server, tmp_path: 
 
 
 async def test_links_to_files_lead_through_the_cdn_where_there_is_one(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, cdn_url="https://cdn.example.org/") as house:
+    async with open_web_house(tmp_path, cdn_url="https://cdn.example.org/", open=True) as house:
         job_id = await house.job(done=True)
         async with house.client.get(f"/api/jobs/{job_id}") as response:
             result = (await response.json())["result"]

@@ -140,3 +140,33 @@ def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", " ")
     settings = load()
     assert settings.discord.token is None and settings.web.public_url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("stems.example.org", "full address"),
+        ("stems.example.org:8443", "full address"),
+        ("//stems.example.org", "full address"),
+        ("ftp://stems.example.org", "full address"),
+        ("https://", "full address"),
+        ("https://stems.example.org/stemify/", "must not have a path"),
+        ("https://stems.example.org/?a=b", "without a user name, a query"),
+        ("https://me:secret@stems.example.org", "without a user name, a query"),
+        ("https://stéms.example.org", "letters outside ASCII"),
+        ("https://stems.example.org:99999", "web.public_url"),
+        ("https://[::1", "web.public_url"),
+    ],
+)
+def test_unusable_public_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, complaint: str) -> None:
+    monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", url)
+    with pytest.raises(SystemExit, match=complaint) as refusal:
+        load()
+    assert "STEMIFY_WEB__PUBLIC_URL" in str(refusal.value) and "secret" not in str(refusal.value)
+
+
+def test_public_url_is_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", "HTTPS://Stems.Example.org:443/")
+    monkeypatch.setenv("STEMIFY_WEB__CDN_URL", "https://cdn.example.org/stems/")
+    assert load().web.public_url == "https://stems.example.org"
+    assert load().web.cdn_url == "https://cdn.example.org/stems", "a CDN may map a path to this server"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,62 @@ async def test_beyond_loopback_it_does_not_start_without_a_token(tmp_path: Path,
             pass
     async with open_web_house(tmp_path, host=host, api_tokens=[TOKEN]):
         pass
+
+
+@pytest.mark.parametrize("setting", ["public_url", "cdn_url"])
+async def test_public_address_without_token_is_refused(tmp_path: Path, setting: str) -> None:
+    for url in (
+        "https://stems.example.org",
+        "http://10.0.0.1:8080",
+        "https://127.0.0.1.nip.io",
+        "http://[2001:db8::1]",
+    ):
+        with pytest.raises(SystemExit, match=f"STEMIFY_WEB__{setting.upper()} is .*STEMIFY_WEB__API_TOKENS"):
+            async with open_web_house(tmp_path, **address):
+                pass
+        async with open_web_house(tmp_path, api_tokens=[TOKEN], **address) as house:
+            assert await submit(house) == 401
+            assert await submit(house, **BEARER) == 202
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000", "http://localhost", "http://[::1]:8080", "http://a.localhost"]
+)
+async def test_loopback_public_address_needs_no_token(tmp_path: Path, url: str) -> None:
+    async with open_web_house(tmp_path, public_url=url) as house:
+        assert await submit(house) == 202
+
+
+async def test_open_setting_serves_public_address_without_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_web_house(tmp_path, public_url="https://stems.example.org", open=True) as house:
+        assert await submit(house, Host="stems.example.org") == 202
+        assert await submit(house, Host="evil.example") == 421
+        assert await submit(house, Host="10.1.2.3") == 421, "it listens on loopback only"
+    assert caplog.text.count("the API is open") == 1
+    async with open_web_house(tmp_path, host="0.0.0.0", open=True) as house:
+        assert await submit(house, Host="10.1.2.3:8080") == 202
+        assert await submit(house, Host="evil.example") == 421, "a rebound name"
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "CF-Connecting-IP"])
+async def test_untrusted_proxy_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str) -> None:
+    async with open_web_house(tmp_path) as house:
+        assert await submit(house) == 202
+        assert "STEMIFY_WEB__TRUSTED_PROXIES" not in caplog.text
+        for _ in range(2):
+            assert await submit(house, **{header.replace("-", "_"): "for=203.0.113.9"}) == 202
+    assert caplog.text.count("STEMIFY_WEB__TRUSTED_PROXIES") == 1
+    assert "127.0.0.1" in caplog.text and "203.0.113.9" not in caplog.text
+
+
+async def test_trusted_proxy_without_client_address_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_web_house(tmp_path, trusted_proxies=["127.0.0.1"]) as house:
+        assert await submit(house, X_Forwarded_For="203.0.113.9") == 202
+        assert "X-Forwarded-For" not in caplog.text
+        assert await submit(house, Forwarded="for=203.0.113.9") == 202
+    assert caplog.text.count("sends no X-Forwarded-For") == 1
 
 
 async def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
@@ -140,14 +197,14 @@ async def test_a_rebound_name_gets_nothing(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost:1234", "127.0.0.1", "[::1]:80", "stems.example.org", "LOCALHOST"])
 async def test_our_own_names_are_answered(tmp_path: Path, host: str) -> None:
     async with (
-        open_web_house(tmp_path, public_url="https://stems.example.org/") as house,
+        open_web_house(tmp_path, public_url="https://stems.example.org/", open=True) as house,
         house.client.get("/healthz", headers={"Host": host}) as response,
     ):
         assert response.status == 200
 
 
 async def test_another_site_cannot_make_a_browser_submit_or_delete(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, public_url="https://stems.example.org") as house:
+    async with open_web_house(tmp_path, public_url="https://stems.example.org", open=True) as house:
         job_id = await house.job()
         for origin in ("https://evil.example", "null", "http://127.0.0.1:1", "http://[bad", ""):
             assert await submit(house, Origin=origin) == 403, origin
