@@ -31,6 +31,7 @@ Entry = tuple[Run, Segment, Tensor]
 
 _AHEAD_BYTES = 1 << 28
 _POLL_S = 0.05  # how soon a waiting run sees that it was cancelled
+_PAIR_WAIT_S = 0.1  # the longest that a run's last window waits for a window of another run
 
 
 class Batcher:
@@ -61,6 +62,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._runs: list[Run] = []
         self._clock = 0.0  # virtual time: the turn of the run served last
+        self._pair_wait_ends_at: float | None = None  # None: no window waits for one of another run
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -164,6 +166,9 @@ class Batcher:
                 blocks = list(run.blocks)
                 run.blocks.clear()
                 done = run.done
+                run.is_reading = not blocks and done == reported
+                if not run.is_reading:
+                    self._changed.notify_all()
                 stood_in = any(device != str(self._passes.home) for device in run.devices)
             if stood_in and on_cpu is not None:
                 on_cpu()
@@ -176,6 +181,8 @@ class Batcher:
                     on_progress(done, run.total)
             if reported == run.total:
                 return
+            with self._changed:
+                run.is_reading = True
 
     def _windows_ahead(self, run: Run, window_bytes: int) -> int:
         """How many windows may be read and not yet computed: two batches of every member, if they are not too long.
@@ -209,7 +216,7 @@ class Batcher:
                             self._passes.rest()
                             self._thread = None
                             return
-                        self._changed.wait()
+                        self._changed.wait(None if self._pair_wait_ends_at is None else _PAIR_WAIT_S)
                         batch = self._next_batch()
                 if batch:
                     launched.append(self._launch(batch))
@@ -219,7 +226,7 @@ class Batcher:
     def _next_batch(self) -> list[Entry]:
         batch: list[Entry] = []
         key: tuple[int, int, int] | None = None
-        limit = 0 if self._passes.wants_pairs and self._a_second_is_coming() else 1
+        limit = 0 if self._passes.wants_pairs and self._waits_for_a_pair() else 1
         while len(batch) < limit:
             choices = [(run.turn, i) for i, run in enumerate(self._runs) if run.next_with(key) is not None]
             if not choices or self._closed:
@@ -235,10 +242,25 @@ class Batcher:
             batch.append((run, segment, window))
         return batch
 
-    def _a_second_is_coming(self) -> bool:
-        """Whether one window waits, and another one will soon."""
-        read = sum(len(run.waiting) for run in self._runs)
-        return read == 1 and any(run.taken + len(run.waiting) < run.total and not run.over for run in self._runs)
+    def _waits_for_a_pair(self) -> bool:
+        """Whether the only window that was read should wait for a second one.
+
+        It waits for the next window of its own run. It waits for another run only while that run reads its mix, and
+        at most `_PAIR_WAIT_S`, so that a slow mix or sink does not delay its neighbours.
+        """
+        owners = [run for run in self._runs for _ in run.waiting]
+        if len(owners) == 1:
+            (owner,) = owners
+            if owner.taken + 1 < owner.total:
+                return True
+            if any(run.is_reading and run.taken < run.total for run in self._runs if run is not owner):
+                now = time.monotonic()
+                if self._pair_wait_ends_at is None:
+                    self._pair_wait_ends_at = now + _PAIR_WAIT_S
+                if now < self._pair_wait_ends_at:
+                    return True
+        self._pair_wait_ends_at = None
+        return False
 
     def _launch(self, batch: list[Entry]) -> _Launched:
         """Start the work on a batch; on a GPU it may go on when this returns."""

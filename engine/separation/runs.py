@@ -91,6 +91,7 @@ class Run:
         self.blocks: deque[tuple[int, Tensor]] = deque()  # final, not yet written
         self.buffer: StemBuffer | None = None
         self._row_index: Tensor | None = None
+        self.is_reading = True  # its thread reads the mix, or waits; it is not in the sink or in a callback
         self.taken = 0  # segments given to the device
         self.done = 0
         self.turn = 0.0  # when it is served next, in the batcher's virtual time

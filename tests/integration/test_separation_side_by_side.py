@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
@@ -151,6 +152,59 @@ def test_without_room_for_two_windows_they_go_one_after_the_other() -> None:
     report = run(Batcher(), LoadedModel.of(Cramped()), mix, sink)
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert report.notes == ("The batch was halved for want of memory.",)
+
+
+def test_stuck_sink_does_not_hold_neighbours_last_window() -> None:
+    is_stuck, release = threading.Event(), threading.Event()
+
+    class Stuck(Sink):
+        def write(self, start: int, stems: dict[str, Tensor]) -> None:
+            is_stuck.set()
+            release.wait(60)
+
+    _neighbour_ends_while_stuck(is_stuck, release, Mix(torch.randn(2, 4000)), Stuck())
+
+
+def test_stuck_mix_does_not_hold_neighbours_last_window() -> None:
+    is_stuck, release = threading.Event(), threading.Event()
+
+    class Stuck(Mix):
+        def read(self, start: int, stop: int) -> Tensor:
+            if start > 0:
+                is_stuck.set()
+                release.wait(60)
+            return super().read(start, stop)
+
+    _neighbour_ends_while_stuck(is_stuck, release, Stuck(torch.randn(2, 4000)), Sink())
+
+
+def test_stuck_callback_does_not_hold_neighbours_last_window() -> None:
+    is_stuck, release = threading.Event(), threading.Event()
+
+    def wait(done: int, total: int) -> None:
+        is_stuck.set()
+        release.wait(60)
+
+    _neighbour_ends_while_stuck(is_stuck, release, Mix(torch.randn(2, 4000)), Sink(), on_progress=wait)
+
+
+def _neighbour_ends_while_stuck(
+    is_stuck: threading.Event, release: threading.Event, mix: Mix, sink: Sink, **how: object
+) -> None:
+    batcher, model = Batcher(), LoadedModel.of(Echo())
+    neighbour = Mix(torch.randn(2, int(3 * SEGMENT_S * RATE)))
+    with ThreadPoolExecutor(2) as pool:
+        stuck = pool.submit(run, batcher, model, mix, sink, **how)
+        try:
+            assert is_stuck.wait(20)
+            for _ in range(3):  # the first ones may pair with windows that the stuck run has read
+                found = Sink()
+                assert pool.submit(run, batcher, model, neighbour, found).result(20).segments == 3
+                torch.testing.assert_close(found.stem("voice"), neighbour.signal)
+            assert not stuck.done()
+        finally:
+            release.set()
+        assert stuck.result(20).segments == 40
 
 
 def test_no_thread_is_left_when_nothing_is_under_way() -> None:
