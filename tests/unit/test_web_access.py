@@ -42,6 +42,7 @@ async def test_public_address_without_token_is_refused(tmp_path: Path, setting: 
         "https://127.0.0.1.nip.io",
         "http://[2001:db8::1]",
     ):
+        address: dict[str, Any] = {setting: url}
         with pytest.raises(SystemExit, match=f"STEMIFY_WEB__{setting.upper()} is .*STEMIFY_WEB__API_TOKENS"):
             async with open_web_house(tmp_path, **address):
                 pass
