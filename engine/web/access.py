@@ -24,7 +24,7 @@ from aiohttp import web
 from config.settings import Web
 from engine.errors import NotAllowed
 from engine.jobs import Job
-from engine.web.refusals import CrossSite, NoToken, WrongHost
+from engine.web.refusals import CrossSite, NoToken, PublicUrlMissing, WrongHost
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _MIN_TOKEN_LENGTH = 16
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _FORWARDED = re.compile(r"\[(?P<six>[^\]]+)\](?::\d+)?|(?P<four>[\d.]+)(?::\d+)?|(?P<bare>[0-9A-Fa-f:.]+)")
 
 
@@ -115,8 +116,10 @@ class Access:
         check_listening(settings)
         self._proxies = _networks(settings.trusted_proxies)
         self._tokens = [_digest(token.get_secret_value()) for token in settings.api_tokens]
+        self._public_url = settings.public_url
         self._public = _netloc(settings.public_url or "")
         self._warned = False
+        self._has_hinted = False
         self._hosts: set[str | None] | None = None
         self._answers_addresses = settings.open and not is_loopback(settings.host)
         if not self._tokens:
@@ -187,22 +190,40 @@ class Access:
             raise NotAllowed
 
     def check_host(self, request: web.Request) -> None:
-        """Raises `WrongHost` for a name that is not ours (without tokens only, where reaching us is enough)."""
+        """Raises `WrongHost` for an unknown host name (without tokens only, where reaching the server is enough)."""
         if self._hosts is None:
             return
         name = _hostname(request.host)
         if name not in self._hosts and not (self._answers_addresses and _address(name or "") is not None):
+            self._hint_at_public_url("host", request.host)
             raise WrongHost
 
     def check_origin(self, request: web.Request) -> None:
-        """Raises `CrossSite` when a browser says that another site wants this changed. What is not a browser says
-        nothing, and is not what this is about."""
+        """Raises `CrossSite` if a browser says that another site requests a change. Programs send no origin."""
         origin = request.headers.get("Origin")
         if origin is None:
             if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
                 raise CrossSite
         elif _netloc(origin) not in {request.host.lower(), self._public} - {""}:
-            raise CrossSite
+            if not _netloc(origin):
+                raise CrossSite
+            self._hint_at_public_url("origin", origin)
+            if self._public_url is None:
+                raise PublicUrlMissing
+            raise CrossSite(
+                "Another web site sent this request, so nothing was done. "
+                f"Open Stemify at its own address, {self._public_url}"
+            )
+
+    def _hint_at_public_url(self, header: str, value: str) -> None:
+        """Log once which setting admits the address that a request named."""
+        if self._has_hinted:
+            return
+        self._has_hinted = True
+        log.warning(
+            "request refused for its %s %r: if people open that address, set STEMIFY_WEB__PUBLIC_URL to it (now %s)",
+            header, value[:200], self._public_url or "not set",
+        )  # fmt: skip
 
 
 def _digest(token: str) -> bytes:
@@ -210,11 +231,12 @@ def _digest(token: str) -> bytes:
 
 
 def _netloc(url: str) -> str:
-    """Host and port of an address; "" where there is none ("null")."""
+    """Return host and port of an address without the scheme's default port; "" if there is none ("null")."""
     try:
-        return urlsplit(url).netloc.lower()
+        parts = urlsplit(url)
     except ValueError:
         return ""
+    return parts.netloc.lower().removesuffix(_DEFAULT_PORTS.get(parts.scheme, ""))
 
 
 def _hostname(host: str) -> str | None:

@@ -17,7 +17,7 @@ from engine.storage import Storage
 from engine.web import api, events, files, health, openapi, pages
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
-from engine.web.errors import Handler, errors_as_json
+from engine.web.errors import Handler, answer_errors
 from engine.web.headers import security_headers
 from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SERVICE, SETTINGS, STORAGE
 from engine.web.metrics import Metrics
@@ -40,7 +40,7 @@ def create_app(
 ) -> web.Application:
     """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
     access = Access(settings.web)
-    app = web.Application(middlewares=[count_requests, errors_as_json, refuse_strangers, pages.nothing_here])
+    app = web.Application(middlewares=[count_requests, answer_errors, refuse_strangers])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
     app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
@@ -62,7 +62,8 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
 @web.middleware
 async def refuse_strangers(request: web.Request, handler: Handler) -> web.StreamResponse:
     access = request.app[ACCESS]
-    access.check_host(request)
+    if not request.path.startswith("/static/"):  # the error page needs its style under every name
+        access.check_host(request)
     if request.method not in SAFE_METHODS:
         access.check_origin(request)
     return await handler(request)

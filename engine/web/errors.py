@@ -1,4 +1,4 @@
-"""Errors on the wire: one table from error class to HTTP status, one shape, `{"error": {"code", "message"}}`."""
+"""Errors on the wire: a status by error class, `{"error": {"code", "message"}}` for programs, a page for browsers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engine.entity import Entity
 from engine.errors import InternalError, StemifyError
 from engine.store.errors import StoreFailed
 from engine.web import refusals
+from engine.web.error_page import error_page, is_navigation
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ STATUS: dict[type[StemifyError], int] = {
 """The nearest class up the tree counts."""
 
 _OF_HTTP: dict[int, tuple[str, str]] = {
-    404: ("no_such_page", "There is nothing at this address. The API's description is at /api/openapi.json."),
+    404: (
+        "no_such_page",
+        "Nothing is at this address. If it was a link, copy all of it. The API is described in /api/openapi.json.",
+    ),
     405: ("method_not_allowed", "That cannot be done here. The header Allow says what can."),
     413: ("too_large", "That is too large."),
     417: ("expectation_failed", "Only 'Expect: 100-continue' is understood."),
@@ -70,10 +74,10 @@ def status_of(error: StemifyError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def error_response(error: StemifyError) -> web.Response:
-    """The error as a response, with the headers that its status asks for."""
+def error_response(error: StemifyError, request: web.Request | None = None) -> web.Response:
+    """Make a response with the headers that the status requires: a page for navigation, otherwise JSON."""
     status = status_of(error)
-    response = _json(status, error.code, error.message)
+    response = _response(request, status, error.code, error.message)
     retry_after_s = getattr(error, "retry_after_s", None)
     if isinstance(error, errors.ComeBackLater) or (status in (429, 503) and retry_after_s):
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 0)))
@@ -82,38 +86,39 @@ def error_response(error: StemifyError) -> web.Response:
     return response
 
 
-def _json(status: int, code: str, message: str) -> web.Response:
+def _response(request: web.Request | None, status: int, code: str, message: str) -> web.Response:
+    if request is not None and is_navigation(request):
+        return error_page(status, message)
     body = ErrorResponse(error=ErrorBody(code=code, message=message))
     return web.Response(status=status, text=body.model_dump_json(), content_type="application/json")
 
 
-def _of_http(error: web.HTTPException) -> web.Response:
+def _of_http(error: web.HTTPException, request: web.Request) -> web.Response:
     code, message = _OF_HTTP.get(error.status, ("refused", f"{error.reason}."))
-    response = _json(error.status, code, message)
+    response = _response(request, error.status, code, message)
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
     return response
 
 
 @web.middleware
-async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whatever goes wrong below becomes a sentence; a defect goes to the log with its traceback and out as
-    `internal`."""
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with a sentence; log a defect with its traceback and answer it as `internal`."""
     try:
         return await handler(request)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = _of_http(error)
+        response = _of_http(error, request)
     except StemifyError as error:
         if error.detail or status_of(error) >= 500:
             log.warning("%s %s: %s: %s", request.method, request.path, error.code, error.detail or error.message)
-        response = error_response(error)
+        response = error_response(error, request)
     except Exception as error:
         if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
             raise  # the client has gone, there is nobody to tell
         log.exception("%s %s", request.method, request.path)
-        response = error_response(InternalError())
+        response = error_response(InternalError(), request)
     if request.writer.output_size > 0:
         raise ConnectionResetError("the response had begun")  # a cut connection is the only honest ending
     if not request.content.at_eof():

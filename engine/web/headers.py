@@ -32,7 +32,7 @@ def security_headers(base_url: str) -> Callable[[web.Request, web.StreamResponse
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
-        is_file = request.path.startswith("/files/")
+        is_file = request.path.startswith("/files/") and response.status < 400
         page = of_pages if response.content_type == "text/html" else _OF_DATA
         headers.setdefault("Content-Security-Policy", _OF_FILES if is_file else page)
         headers.setdefault("X-Content-Type-Options", "nosniff")

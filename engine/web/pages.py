@@ -13,7 +13,7 @@ from aiohttp import web
 from engine.errors import StemifyError
 from engine.web import player
 from engine.web.api import readable_job
-from engine.web.errors import Handler, status_of
+from engine.web.errors import status_of
 from engine.web.opened import OpenedFile
 
 STATIC = Path(__file__).with_name("static")
@@ -39,18 +39,6 @@ async def job(request: web.Request) -> web.StreamResponse:
     except StemifyError as error:
         return _page("job.html", status_of(error))
     return _page("job.html")
-
-
-@web.middleware
-async def nothing_here(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Who mistyped an address in a browser gets a page with a way back; programs get the error as JSON."""
-    try:
-        return await handler(request)
-    except web.HTTPNotFound:
-        is_person = request.method == "GET" and "text/html" in request.headers.get("Accept", "")
-        if not is_person or request.path.startswith("/api/"):
-            raise
-        return _page("nothing.html", 404)
 
 
 async def static(request: web.Request) -> web.StreamResponse:

@@ -36,15 +36,23 @@ class NoToken(StemifyError):
 
 
 class WrongHost(StemifyError):
-    """This server is not known by that name. Open it at the address that it prints when it starts."""
+    """This server is not set up for this address. Open it at the address that it prints when it starts. If you run it
+    behind a proxy, set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
 
     code = "wrong_host"
 
 
 class CrossSite(StemifyError):
-    """Another web site asked for this, so nothing was done. Use Stemify's own page."""
+    """Another web site sent this request, so nothing was done. Use Stemify's own page."""
 
     code = "cross_site"
+
+
+class PublicUrlMissing(CrossSite):
+    """This page was opened at an address that the server is not set up for, so nothing was done. Whoever runs it must
+    set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
+
+    code = "public_url_missing"
 
 
 class LinkInvalid(StemifyError):

@@ -118,6 +118,20 @@ async def test_a_mistyped_address_is_a_page_to_people_and_json_to_programs(
             assert (response.status, response.content_type) == (404, "application/json")
 
 
+async def test_dead_link_is_a_page_in_a_browser_and_json_elsewhere(
+    open_site: tuple[aiohttp.ClientSession, str],
+) -> None:
+    client, _ = open_site
+    for path, status in (("/files/jobs/x/a1/x.mp3", 403), (f"/api/jobs/{new_job_id()}/stems.zip", 404)):
+        async with client.get(path, headers={"Accept": "text/html,*/*;q=0.8"}) as response:
+            assert (response.status, response.content_type) == (status, "text/html"), path
+            assert "style-src 'self'" in response.headers["Content-Security-Policy"]
+            assert "{" not in await response.text()
+        async with client.get(path) as response:
+            assert (response.status, response.content_type) == (status, "application/json"), path
+            assert (await response.json())["error"]["message"]
+
+
 async def test_a_job_comes_with_everything_its_page_shows(open_site: tuple[aiohttp.ClientSession, str]) -> None:
     client, job_id = open_site
     async with client.get(f"/jobs/{job_id}/player.json") as response:

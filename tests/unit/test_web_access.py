@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.web_house import TOKEN, WebHouse, open_web_house
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -216,6 +218,67 @@ async def test_another_site_cannot_make_a_browser_submit_or_delete(tmp_path: Pat
         assert job_id in house.service.jobs
         assert await submit(house, Origin=house.url) == 202
         assert await submit(house, Origin="https://stems.example.org", Sec_Fetch_Site="same-origin") == 202
+
+
+async def test_origin_without_public_url_names_the_setting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_web_house(tmp_path) as house:
+        for origin in ("https://stems.example.org", "http://127.0.0.1:1", "https://stems.example.org"):
+            async with house.client.post("/api/stemify", headers={"Origin": origin}) as response:
+                error = (await response.json())["error"]
+            assert (response.status, error["code"]) == (403, "public_url_missing"), origin
+            assert "STEMIFY_WEB__PUBLIC_URL" in error["message"] and "Another" not in error["message"]
+        async with house.client.post("/api/stemify", headers={"Origin": "null"}) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (403, "cross_site")
+    hints = [record.getMessage() for record in caplog.records if "STEMIFY_WEB__PUBLIC_URL" in record.getMessage()]
+    assert len(hints) == 1 and "https://stems.example.org" in hints[0]
+
+
+async def test_other_origin_with_public_url_names_that_address(tmp_path: Path) -> None:
+    async with (
+        open_web_house(tmp_path, public_url="https://stems.example.org", open=True) as house,
+        house.client.post("/api/stemify", headers={"Origin": "https://evil.example"}) as response,
+    ):
+        assert "Open Stemify at its own address, https://stems.example.org" in await response.text()
+
+
+@pytest.mark.parametrize("public_url", ["https://stems.example.org:443", "https://Stems.Example.org"])
+async def test_public_url_with_default_port_matches_origin(tmp_path: Path, public_url: str) -> None:
+    async with open_web_house(tmp_path, public_url=public_url, open=True) as house:
+        assert await submit(house, Origin="https://stems.example.org") == 202
+        assert await submit(house, Origin="https://stems.example.org:8443") == 403
+
+
+async def test_unknown_host_is_a_page_in_a_browser_and_json_elsewhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosts = {"Host": "stems.example.org"}
+    async with open_web_house(tmp_path) as house:
+        for path in ("/", "/jobs/1", "/nothing"):
+            async with house.client.get(path, headers=hosts | BROWSER) as response:
+                assert (response.status, response.content_type) == (421, "text/html"), path
+                assert "STEMIFY_WEB__PUBLIC_URL" in await response.text()
+            async with house.client.get(path, headers=hosts) as response:
+                assert (response.status, response.content_type) == (421, "application/json"), path
+                error = (await response.json())["error"]
+                assert error["code"] == "wrong_host" and "STEMIFY_WEB__PUBLIC_URL" in error["message"]
+        async with house.client.get("/static/style.css", headers=hosts) as response:
+            assert response.status == 200, "the page's style"
+    assert sum("STEMIFY_WEB__PUBLIC_URL" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_hostile_host_is_escaped_in_log_and_page(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    host = "<script>\x9b31m" + "a" * 1000
+    head = f"GET / HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+    async with open_web_house(tmp_path) as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(house.url.rpartition(":")[2]))
+        writer.write(head.encode("utf-8"))
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 421") and b"<script>" not in answer
+    said = [record.getMessage() for record in caplog.records]
+    assert any("<script>" in line for line in said)
+    assert all(len(line) < 500 and "\x9b" not in line for line in said)
 
 
 async def test_no_other_site_may_read(tmp_path: Path) -> None:
