@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
-from bot.app import run_bot
+from bot.connection import run_bot
 from bot.memory import Memory
 from config import settings as configuration
 from engine import logs

@@ -23,6 +23,14 @@ class TooLate(Exception):
     """Discord has given up on this interaction: there is nobody to answer."""
 
 
+class InteractionFailed(app_commands.AppCommandError):
+    """Raised for an error outside a command's code, as when discord.py cannot parse the interaction."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__(str(original))
+        self.original = original
+
+
 async def acknowledge(interaction: discord.Interaction[Any], *, thinking: bool = False, ephemeral: bool = False) -> int:
     """Tell Discord that the answer will come; first thing in every command. Returns the id of the message that
     will be the answer (of the button's message, for a button without `thinking`)."""
@@ -50,8 +58,11 @@ async def guarded(interaction: discord.Interaction[Any], work: Awaitable[None]) 
 
 async def refuse(interaction: discord.Interaction[Any], error: BaseException) -> None:
     """Say what went wrong as a sentence; where it was not foreseen, write it to the log."""
-    if isinstance(error, app_commands.CommandInvokeError):
+    if isinstance(error, (app_commands.CommandInvokeError, InteractionFailed)):
         error = error.original
+    if interaction.type is discord.InteractionType.autocomplete:  # accepts no message as an answer
+        log.error("autocomplete %s failed", interaction.id, exc_info=error)
+        return
     if isinstance(error, TooLate):
         log.warning("interaction %s could not be acknowledged in time", interaction.id)
         return

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import logging
+from collections.abc import Callable
+from typing import Any
 
-import aiohttp
 import discord
 import yarl
 from discord import app_commands
-from discord.gateway import DiscordWebSocket
-from discord.http import Route
 
 from bot import listen
-from bot.answers import guarded, refuse
+from bot.answers import InteractionFailed, guarded, refuse
 from bot.buttons import EverythingButton, JobButton
 from bot.jobs import JobCommands, delete_everything, press
 from bot.listen import SplitButton, listen_command
@@ -23,28 +19,36 @@ from bot.memory import Memory, Posting, PostingState
 from bot.progress import Progress
 from bot.removal import Removal
 from bot.stemify import stemify_command, stemify_menu
+from bot.sync import CommandSync
 from bot.wire import Wire
 from config.settings import Settings
 from engine.backend import House
-from engine.errors import StemifyError
 
 log = logging.getLogger(__name__)
 
-RECONNECT_PAUSES_S = (2.0, 5.0, 15.0, 60.0)
+VITAL_EVENTS = ("READY", "RESUMED")  # without these there is no session
 
 
-class TokenRefused(StemifyError):
-    """Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN."""
-
-    code = "token_refused"
+class ShardNotConnected(Exception):
+    """Raised when a shard did not connect at the first attempt."""
 
 
 class Tree(app_commands.CommandTree["Stemify"]):
     async def on_error(self, interaction: discord.Interaction[Stemify], error: app_commands.AppCommandError, /) -> None:
         await refuse(interaction, error)
 
+    async def _call(self, interaction: discord.Interaction[Stemify]) -> None:
+        """Send every error to `on_error`. discord.py sends only its own there and leaves the user without an answer
+        after others, as when the payload cannot be parsed."""
+        try:
+            await super()._call(interaction)
+        except app_commands.AppCommandError:
+            raise
+        except Exception as error:
+            raise InteractionFailed(error) from error
 
-class Stemify(discord.Client):
+
+class Stemify(discord.AutoShardedClient):
     """The bot. Everything behind it is the service; everything it must remember is in the memory."""
 
     def __init__(self, settings: Settings, house: House, memory: Memory, *, message_content: bool) -> None:
@@ -65,6 +69,7 @@ class Stemify(discord.Client):
         self.wire = Wire(self)
         self.progress = Progress(self)
         self.removal = Removal(self)
+        self.commands_sync = CommandSync(self)
         self.tree = Tree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
@@ -75,6 +80,11 @@ class Stemify(discord.Client):
         self.tree.add_command(listen_command)
         self.tree.add_command(JobCommands())
         self._left_over: list[Posting] = []
+        self._launched: set[int] = set()
+        parsers = self._connection.parsers
+        parsers.update(
+            {event: _skip_unreadable(event, parse) for event, parse in parsers.items() if event not in VITAL_EVENTS}
+        )
 
     @property
     def own_id(self) -> int:
@@ -85,21 +95,16 @@ class Stemify(discord.Client):
         self.add_dynamic_items(JobButton, EverythingButton, SplitButton)
         self.listening = await self.memory.listening()
         self._left_over = await self.memory.unfinished()  # before any interaction can add to them
-        await self._sync()
+        await self.commands_sync.start()
         self.removal.forget_old_ones()
 
-    async def _sync(self) -> None:
-        """Tell Discord about the commands when they are not the ones it was told last."""
-        payload = sorted(
-            (command.to_dict(self.tree) for command in self.tree.get_commands()),
-            key=lambda command: (str(command["type"]), str(command["name"])),
-        )
-        digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
-        now = f"{self.application_id}:{digest}"
-        if await self.memory.note("commands") != now:
-            await self.tree.sync()
-            await self.memory.write_note("commands", now)
-            log.info("commands synced")
+    async def launch_shard(self, gateway: yarl.URL, shard_id: int, *, initial: bool = False) -> None:
+        """Connect one shard. Raises `ShardNotConnected`, where discord.py would retry by calling this again, without
+        end and every 5 s."""
+        if shard_id in self._launched:
+            raise ShardNotConnected
+        self._launched.add(shard_id)
+        await super().launch_shard(gateway, shard_id, initial=initial)
 
     async def on_connect(self) -> None:
         left_over, self._left_over = self._left_over, []
@@ -132,42 +137,19 @@ class Stemify(discord.Client):
         await guarded(interaction, press(interaction, action, job_id))
 
     async def close(self) -> None:
+        await self.commands_sync.close()
         await self.removal.close()
         await self.progress.close()
         await super().close()
 
 
-async def use_api(url: str) -> None:
-    """Talk to another REST root than Discord's, and to the gateway that it names (tests do)."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/gateway") as answer:
-        gateway = (await answer.json())["url"]
-    Route.BASE = url
-    DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway)
+def _skip_unreadable(event: str, parse: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Log and skip an event that cannot be parsed; discord.py would end the connection."""
 
-
-async def run_bot(settings: Settings, house: House, memory: Memory) -> None:
-    """Stay connected until cancelled. Raises `TokenRefused`."""
-    token = settings.discord.token
-    assert token is not None
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # no voice here, so none is missed
-    if settings.discord.api_url is not None:
-        await use_api(settings.discord.api_url)
-    message_content = settings.discord.message_content
-    failures = 0
-    while True:
-        bot = Stemify(settings, house, memory, message_content=message_content)
+    def parse_or_skip(data: Any) -> None:
         try:
-            await bot.start(token.get_secret_value())
-            return
-        except discord.LoginFailure:
-            raise TokenRefused from None
-        except discord.PrivilegedIntentsRequired:
-            log.warning("the message content intent is switched off for this bot; /listen will say so")
-            message_content = False
-        except (aiohttp.ClientError, OSError, discord.DiscordServerError, discord.GatewayNotFound) as error:
-            pause_s = RECONNECT_PAUSES_S[min(failures, len(RECONNECT_PAUSES_S) - 1)]
-            failures += 1
-            log.warning("discord cannot be reached (%s), trying again in %s s", type(error).__name__, pause_s)
-            await asyncio.sleep(pause_s)
-        finally:
-            await bot.close()
+            parse(data)
+        except Exception as error:
+            log.warning("skipped an event that cannot be parsed: %s (%s: %s)", event, type(error).__name__, error)
+
+    return parse_or_skip

@@ -37,7 +37,8 @@ class RunningBot:
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
-    async def start(self) -> None:
+    async def start(self, *, connects: bool = True) -> None:
+        """Start the process and, with `connects`, wait until it is connected."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STEMIFY_")} | {
             "STEMIFY_DATA_DIR": str(self.folder),
             "STEMIFY_DISCORD__TOKEN": self.fake.bot_token,
@@ -57,6 +58,8 @@ class RunningBot:
                 sys.executable, *arguments, cwd=ROOT, env=environment | self.variables, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+        if not connects:
+            return
         ready = asyncio.create_task(self.fake.gateway.ready.wait())
         gone = asyncio.create_task(self.process.wait())
         await asyncio.wait({ready, gone}, timeout=120, return_when=asyncio.FIRST_COMPLETED)
@@ -64,6 +67,17 @@ class RunningBot:
         ready.cancel()
         gone.cancel()
         assert connected, f"the bot did not connect:\n{self.log()}"
+
+    async def logs(self, text: str, timeout_s: float = 60) -> None:
+        """Wait until the log holds `text`."""
+        async with asyncio.timeout(timeout_s):
+            while text not in self.log_path.read_text():
+                assert self.is_running, f"the bot ended:\n{self.log()}"
+                await asyncio.sleep(0.05)
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
 
     async def kill(self) -> None:
         """SIGKILL to the main process alone, as the kernel would."""

@@ -331,12 +331,3 @@ async def test_without_the_message_content_intent_the_bot_runs_and_says_so(tmp_p
             assert await bot.stop() == 0, "SIGTERM ends it cleanly"
         assert fake.bot_token not in bot.log() and "interaction-token-" not in bot.log()
         assert "Traceback" not in bot.log()
-
-
-async def test_a_token_that_discord_refuses_ends_the_bot_with_a_sentence(tmp_path: Path) -> None:
-    async with FakeDiscord() as fake:
-        bot = RunningBot(fake, tmp_path / "data", scripted=True, variables={"STEMIFY_DISCORD__TOKEN": "wrong"})
-        with pytest.raises(AssertionError, match="did not connect"):
-            await bot.start()
-        assert await bot.stop() == 1
-        assert bot.log().splitlines()[-1] == "Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN."

@@ -22,6 +22,7 @@ GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
 @dataclass(eq=False)
 class Session:
     intents: int
+    shard: int = 0
     id: str = field(default_factory=lambda: f"session-{snowflake()}")
     sent: list[Json] = field(default_factory=list)
     socket: web.WebSocketResponse | None = None
@@ -41,11 +42,18 @@ class Session:
 class Gateway:
     def __init__(self, fake: FakeDiscord) -> None:
         self.fake = fake
-        self.session: Session | None = None
+        self.sessions: dict[int, Session] = {}  # by shard
+        self.shards = 1  # how many Discord requires
         self.allowed_intents = ~0
+        self.resume_url: str | None = None  # None: the usual one
         self.identifies = 0
         self.resumes = 0
         self.ready = asyncio.Event()  # a bot is connected
+
+    @property
+    def session(self) -> Session | None:
+        """The first shard's session, which also gets direct messages."""
+        return self.sessions.get(0)
 
     async def connect(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(max_msg_size=0)
@@ -80,27 +88,35 @@ class Gateway:
         if data["intents"] & ~self.allowed_intents:
             await socket.close(code=4014, message=b"Disallowed intent(s).")
             return None
+        shard, count = data.get("shard", [0, 1])
+        if count < self.shards:
+            await socket.close(code=4011, message=b"Sharding required.")
+            return None
         self.identifies += 1
-        session = self.session = Session(intents=data["intents"], socket=socket)
-        guilds = [guild for guild in self.fake.guilds if guild.bot_is_member]
+        session = self.sessions[shard] = Session(intents=data["intents"], shard=shard, socket=socket)
+        guilds = [guild for guild in self.fake.guilds if guild.bot_is_member and self.shard_of(guild.id) == shard]
         await session.dispatch(
             "READY",
             {
                 "v": 10, "user": self.fake.bot.json(), "session_id": session.id,
                 "guilds": [{"id": str(guild.id), "unavailable": True} for guild in guilds],
-                "resume_gateway_url": self.fake.gateway_url, "shard": [0, 1],
+                "resume_gateway_url": self.resume_url or self.fake.gateway_url, "shard": [shard, count],
                 "application": {"id": str(self.fake.application_id), "flags": 0}, "private_channels": [],
             },
         )  # fmt: skip
         for guild in guilds:
             await session.dispatch("GUILD_CREATE", guild.json())
-        self.ready.set()
+        if len(self.sessions) >= self.shards:
+            self.ready.set()
         await self.fake.changed()
         return session
 
+    def shard_of(self, guild_id: int) -> int:
+        return (guild_id >> 22) % self.shards
+
     async def _resume(self, socket: web.WebSocketResponse, data: Json) -> Session | None:
-        session = self.session
-        if session is None or session.id != data["session_id"]:
+        session = next((known for known in self.sessions.values() if known.id == data["session_id"]), None)
+        if session is None:
             await socket.send_json({"op": INVALID_SESSION, "d": False})
             return None
         self.resumes += 1
@@ -114,14 +130,16 @@ class Gateway:
 
     async def dispatch(self, event: str, data: Json) -> None:
         """Send, or keep for the resume of a session that is cut off just now."""
-        assert self.session is not None, "no bot has identified"
+        guild_id = data["id"] if event.startswith("GUILD_") else data.get("guild_id")
+        session = self.sessions.get(0 if guild_id is None else self.shard_of(int(guild_id)))
+        assert session is not None, "no bot has identified"
         if event == "MESSAGE_CREATE":
             needed = GUILD_MESSAGES if "guild_id" in data else DIRECT_MESSAGES
-            if not self.session.intents & needed:
+            if not session.intents & needed:
                 return
-            if not self.session.intents & MESSAGE_CONTENT and "guild_id" in data:
+            if not session.intents & MESSAGE_CONTENT and "guild_id" in data:
                 data = data | {"content": "", "attachments": [], "embeds": [], "components": []}
-        await self.session.dispatch(event, data)
+        await session.dispatch(event, data)
 
     async def ask_to_reconnect(self) -> None:
         """Op 7, then the socket goes: the bot resumes."""
@@ -139,7 +157,21 @@ class Gateway:
 
     async def invalidate(self) -> None:
         """Op 9: the bot has to identify anew."""
-        assert self.session is not None
-        session, self.session = self.session, None
+        session = self.sessions.pop(0)
         self.ready.clear()
         await session.push({"op": INVALID_SESSION, "d": False})
+
+    async def close(self, code: int) -> None:
+        """Close the connection with a code, and forget the session."""
+        session = self.sessions.pop(0)
+        self.ready.clear()
+        if session.socket is not None:
+            await session.socket.close(code=code)
+
+    async def send_garbage(self, data: bytes | str) -> None:
+        """Send a frame that is not a packet."""
+        assert self.session is not None and self.session.socket is not None
+        if isinstance(data, bytes):
+            await self.session.socket.send_bytes(data)
+        else:
+            await self.session.socket.send_str(data)

@@ -71,7 +71,9 @@ class Rest:
 
     async def gateway(self, request: web.Request) -> web.Response:
         limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
-        return web.json_response({"url": self.fake.gateway_url, "shards": 1, "session_start_limit": limit})
+        return web.json_response(
+            {"url": self.fake.gateway_url, "shards": self.fake.gateway.shards, "session_start_limit": limit}
+        )
 
     async def sync(self, request: web.Request) -> web.Response:
         self.fake.commands = [

@@ -114,13 +114,15 @@ class Attachment:
     data: bytes
     content_type: str
     url: str = ""
+    waveform: str | None = None  # of a voice message
     id: int = field(default_factory=snowflake)
 
     def json(self) -> Json:
+        voice = {} if self.waveform is None else {"waveform": self.waveform, "duration_secs": 1.0}
         return {
             "id": str(self.id), "filename": self.filename, "size": len(self.data), "url": self.url,
             "proxy_url": self.url, "content_type": self.content_type,
-        }  # fmt: skip
+        } | voice  # fmt: skip
 
 
 @dataclass(eq=False)

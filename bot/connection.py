@@ -1,0 +1,139 @@
+"""Keep the bot connected to Discord, whatever Discord answers or discord.py raises.
+
+Nothing that happens here ends the process: the web page and running jobs do not need Discord.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+import aiohttp
+import discord
+import yarl
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from bot.app import ShardNotConnected, Stemify
+from bot.memory import Memory
+from config.settings import Settings
+from engine.backend import House
+
+log = logging.getLogger(__name__)
+
+PAUSES_S: tuple[float, ...] = (
+    2.0,
+    5.0,
+    15.0,
+    60.0,
+    300.0,
+)  # Discord allows 1000 identifies a day
+REFUSED_PAUSE_S = 900.0  # only an operator can help, or Discord was wrong
+STABLE_S = 600.0  # a connection that lasted this long starts the pauses from the first again
+
+REFUSED_BY_DISCORD = (
+    "Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN (or reset the token in the developer portal) and"
+    " restart. The web page keeps running without Discord."
+)
+_BY_CLOSE_CODE = {
+    4004: REFUSED_BY_DISCORD,
+    4010: "Discord rejected the shard number (4010). The number of shards is asked for again.",
+    4011: "Discord requires more shards (4011). The number of shards is asked for again.",
+    4012: "Discord no longer supports the gateway version that this release uses (4012). Update Stemify.",
+    4013: "Discord rejected the gateway intents as invalid (4013). Update Stemify.",
+    4014: "Discord does not allow the gateway intents (4014). Check Bot → Privileged Gateway Intents in the developer"
+    " portal.",
+}
+_ONLY_AN_OPERATOR_HELPS = (4004, 4012, 4013, 4014)
+
+
+@dataclass(frozen=True)
+class Setback:
+    """Why there is no connection, for the log, and whether only the operator can change that."""
+
+    text: str
+    needs_operator: bool = False
+    is_defect: bool = False
+
+
+def setback(error: Exception | None) -> Setback:
+    """Explain what ended a connection; None stands for a close without an error."""
+    if error is None:
+        return Setback("Discord closed the connection")
+    if isinstance(error, discord.LoginFailure):
+        return Setback(REFUSED_BY_DISCORD, needs_operator=True)
+    if isinstance(error, discord.PrivilegedIntentsRequired):
+        return Setback(_BY_CLOSE_CODE[4014], needs_operator=True)
+    if isinstance(error, discord.ConnectionClosed) and error.code in _BY_CLOSE_CODE:
+        return Setback(_BY_CLOSE_CODE[error.code], needs_operator=error.code in _ONLY_AN_OPERATOR_HELPS)
+    if isinstance(error, discord.ConnectionClosed):
+        return Setback(f"Discord closed the connection ({error.code})")
+    if isinstance(error, discord.HTTPException):
+        return Setback(f"Discord answered {error.status} ({error.text[:200]})")
+    if isinstance(error, (aiohttp.ClientError, OSError, discord.GatewayNotFound, ShardNotConnected)):
+        return Setback(f"Discord cannot be reached ({type(error).__name__})")
+    return Setback(f"the Discord connection failed ({type(error).__name__})", is_defect=True)
+
+
+async def run_bot(settings: Settings, house: House, memory: Memory) -> None:
+    """Stay connected until cancelled."""
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
+    message_content = settings.discord.message_content
+    failures = 0
+    while True:
+        since = time.monotonic()
+        error = await _connect_once(settings, house, memory, message_content=message_content)
+        if time.monotonic() - since > STABLE_S:
+            failures = 0
+        if message_content and isinstance(error, discord.PrivilegedIntentsRequired):
+            log.warning("the message content intent is switched off for this bot; /listen will say so")
+            message_content = False
+            continue
+        pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
+        failures += 1
+        reason = setback(error)
+        if reason.needs_operator:
+            pause_s = REFUSED_PAUSE_S
+        log.log(
+            logging.ERROR if reason.needs_operator or reason.is_defect else logging.WARNING,
+            "%s; next attempt in %.0f s",
+            reason.text.rstrip("."),
+            pause_s,
+            exc_info=error if reason.is_defect else None,
+        )
+        await asyncio.sleep(pause_s)
+
+
+async def _connect_once(settings: Settings, house: House, memory: Memory, *, message_content: bool) -> Exception | None:
+    """Run one client until its connection is over for good. Returns what ended it."""
+    token = settings.discord.token
+    assert token is not None
+    bot: Stemify | None = None
+    try:
+        if settings.discord.api_url is not None:
+            await use_api(settings.discord.api_url)
+        bot = Stemify(settings, house, memory, message_content=message_content)
+        await bot.start(token.get_secret_value())
+    except Exception as error:
+        return error
+    finally:
+        if bot is not None:
+            await _close(bot)
+    return None
+
+
+async def _close(bot: Stemify) -> None:
+    try:
+        await bot.close()
+    except Exception:
+        log.exception("the Discord client could not be closed")
+
+
+async def use_api(url: str) -> None:
+    """Talk to another REST root than Discord's, and to the gateway that it names (tests do)."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/gateway") as answer:
+        gateway = (await answer.json())["url"]
+    Route.BASE = url
+    DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway)

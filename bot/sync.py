@@ -1,0 +1,75 @@
+"""Synchronize the application commands with Discord when they changed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import discord
+
+if TYPE_CHECKING:
+    from bot.app import Stemify
+
+log = logging.getLogger(__name__)
+
+FIRST_WAIT_S = 5.0  # how long a start waits for the commands
+RETRY_PAUSES_S: tuple[float, ...] = (60.0, 300.0, 1800.0, 3600.0)
+
+
+class CommandSync:
+    """Sends the commands until Discord accepts them. A failure delays only the commands."""
+
+    def __init__(self, bot: Stemify) -> None:
+        self._bot = bot
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin, and wait a few seconds, so that the commands are usually current when the bot connects."""
+        self._task = asyncio.create_task(self._run(), name="command sync")
+        await asyncio.wait({self._task}, timeout=FIRST_WAIT_S)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        for attempt in itertools.count():
+            pause_s = RETRY_PAUSES_S[min(attempt, len(RETRY_PAUSES_S) - 1)]
+            try:
+                await self._sync()
+            except Exception as error:
+                log.warning(
+                    "the commands could not be synced, next attempt in %.0f s; until then Discord shows the earlier"
+                    " ones: %s",
+                    pause_s,
+                    _reason(error),
+                )
+                await asyncio.sleep(pause_s)
+            else:
+                return
+
+    async def _sync(self) -> None:
+        """Send the commands unless they are the ones sent last. Raises what Discord answers."""
+        bot = self._bot
+        payload = sorted(
+            (command.to_dict(bot.tree) for command in bot.tree.get_commands()),
+            key=lambda command: (str(command["type"]), str(command["name"])),
+        )
+        digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+        now = f"{bot.application_id}:{digest}"
+        if await bot.memory.note("commands") == now:
+            return
+        await bot.tree.sync()
+        await bot.memory.write_note("commands", now)
+        log.info("commands synced")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, discord.HTTPException):
+        return f"Discord answered {error.status} (code {error.code}: {error.text[:200]})"
+    return f"{type(error).__name__}: {error}"[:300]
