@@ -1,21 +1,22 @@
-"""How long a file itself says it is, where that can be trusted: to notice that its end is missing."""
+"""Where a file itself says that its sound ends, to notice that its end is missing."""
 
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
 
 import av
 from av.audio.stream import AudioStream
 
 from engine.media.gapless import MOV
+from engine.media.view import Seekable
+from engine.media.wav import read_wav_header
 
-_LONGEST_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
-_UNKNOWN_SIZE = 0xFFFFFF00  # stands (or 0) where the writer of a wav could not go back
+OGG, MATROSKA = "ogg", "matroska,webm"
+_LARGEST_SIZE_BYTES = 0x7EF00000  # about 2 GiB, as programs that write into a pipe state it
 
 
-def declared_seconds(container: av.container.InputContainer, stream: AudioStream, file: BinaryIO) -> float | None:
-    """The length that the file itself states, seconds; None where there is only a guess from size and bit rate.
+def declared_end_s(container: av.container.InputContainer, stream: AudioStream, file: Seekable) -> float | None:
+    """Where the file itself says that the track ends, by its timestamps; None where there is only a guess.
 
     mp3: the frame count of its Xing, Info or VBRI header. wav: the size of its data chunk. ogg: its last granule.
     """
@@ -23,64 +24,46 @@ def declared_seconds(container: av.container.InputContainer, stream: AudioStream
     if name == "mp3":
         return _mp3_seconds(file)
     if name == "wav":
-        return _wav_seconds(file)
-    if name in ("w64", "aiff", "caf", "flac", MOV):
-        return _stream_seconds(stream)
-    if name == "ogg":  # what was cut out of a longer stream does not begin at 0
-        begins_s = float((stream.start_time or 0) * (stream.time_base or 0))
-        return _stream_seconds(stream) if abs(begins_s) < 1 else None
-    if name == "matroska,webm":
-        return _matroska_seconds(container, stream)
+        header = read_wav_header(file)
+        return header.declared_s if header is not None else None
+    if name in ("w64", "aiff", "caf", "flac"):
+        return _stored_seconds(stream)
+    if name == MOV:  # the duration leaves out the time before the track starts
+        length_s = _stream_seconds(stream)
+        return None if length_s is None else length_s + _seconds(stream, stream.start_time)
+    if name == OGG:
+        length_s = _stream_seconds(stream)
+        return None if length_s is None else length_s - _pre_skip_s(stream)
+    if name == MATROSKA:
+        end_s = _matroska_end_s(container, stream)
+        return None if end_s is None else end_s - _pre_skip_s(stream)
     return None
 
 
-def breaks_off(container_name: str, file: BinaryIO) -> bool:
-    """Whether an ogg file ends in the middle of a page."""
-    if container_name != "ogg":
-        return False
-    place = file.tell()
-    try:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _LONGEST_OGG_PAGE_BYTES))
-        tail = file.read()
-    finally:
-        file.seek(place)
-    page = tail.rfind(b"OggS")
-    if page < 0:
-        return False
-    table = tail[page + 27 : page + 27 + tail[page + 26]] if page + 26 < len(tail) else b""
-    whole = page + 26 < len(tail) and len(table) == tail[page + 26]
-    return not whole or page + 27 + len(table) + sum(table) > len(tail)
-
-
-def wav_lies(file: BinaryIO) -> bool:
-    """Whether a wav's data chunk ends long before the file does and something else than another chunk follows: the
-    recorder died before it could write the length, or someone made it up. Then all of the file is sound."""
-    chunk = _wav_data(file)
-    if chunk is None:
-        return False
-    begin, size, bytes_a_second = chunk
-    place = file.tell()
-    try:
-        end = file.seek(0, 2)
-        file.seek(begin + size + (size & 1))
-        following = file.read(8)
-    finally:
-        file.seek(place)
-    if not 0 < size < _UNKNOWN_SIZE or end - begin - size < max(bytes_a_second, 8):
-        return False
-    is_chunk = following[:4].isascii() and following[:4].decode("ascii", "replace").isprintable()
-    return not is_chunk or int.from_bytes(following[4:], "little") > end - begin - size
+def _seconds(stream: AudioStream, ticks: int | None) -> float:
+    return float((ticks or 0) * (stream.time_base or 0))
 
 
 def _stream_seconds(stream: AudioStream) -> float | None:
-    if not stream.duration or stream.time_base is None:
+    return _seconds(stream, stream.duration) or None
+
+
+def _stored_seconds(stream: AudioStream) -> float | None:
+    """The length of uncompressed or lossless sound; None if its size stands for an unknown one."""
+    length_s = _stream_seconds(stream)
+    if length_s is None or length_s * (stream.bit_rate or 0) / 8 > _LARGEST_SIZE_BYTES:
         return None
-    return float(stream.duration * stream.time_base)
+    return length_s
 
 
-def _matroska_seconds(container: av.container.InputContainer, stream: AudioStream) -> float | None:
-    """A track's own statement, else the whole file's if nothing but sound is in it (a picture may go on for longer)."""
+def _pre_skip_s(stream: AudioStream) -> float:
+    """How much of the start of an Opus track is dropped."""
+    head = stream.codec_context.extradata or b""
+    return int.from_bytes(head[10:12], "little") / 48000 if head[:8] == b"OpusHead" else 0.0
+
+
+def _matroska_end_s(container: av.container.InputContainer, stream: AudioStream) -> float | None:
+    """The track's own statement, else the whole file's if there is no video, which may go on for longer."""
     parts = stream.metadata.get("DURATION", "").split(":")
     if len(parts) == 3:
         try:
@@ -91,37 +74,7 @@ def _matroska_seconds(container: av.container.InputContainer, stream: AudioStrea
     return container.duration / 1_000_000 if container.duration and alone else None
 
 
-def _wav_seconds(file: BinaryIO) -> float | None:
-    chunk = _wav_data(file)
-    if chunk is None:
-        return None
-    _, size, bytes_a_second = chunk
-    return size / bytes_a_second if bytes_a_second and size < _UNKNOWN_SIZE else None
-
-
-def _wav_data(file: BinaryIO) -> tuple[int, int, int] | None:
-    """Where a wav's data begins, how long its header says it is, and how many bytes make a second."""
-    place = file.tell()
-    try:
-        file.seek(0)
-        head = file.read(1 << 20)
-    finally:
-        file.seek(place)
-    if head[:4] != b"RIFF":
-        return None
-    at = 12
-    bytes_a_second = 0
-    while at + 8 <= len(head):
-        kind, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
-        if kind == b"fmt " and at + 20 <= len(head):
-            bytes_a_second = int.from_bytes(head[at + 16 : at + 20], "little")
-        if kind == b"data":
-            return at + 8, size, bytes_a_second
-        at += 8 + size + (size & 1)
-    return None
-
-
-def _mp3_seconds(file: BinaryIO) -> float | None:
+def _mp3_seconds(file: Seekable) -> float | None:
     """From the frame count in a Xing, Info or VBRI header."""
     place = file.tell()
     try:

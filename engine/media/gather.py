@@ -14,6 +14,7 @@ from engine.errors import BrokenAudio, NotAudio, TooLong, TruncatedAudio
 from engine.media.gapless import Padding
 from engine.media.limits import LEEWAY_S, clock
 from engine.media.samples import Fold, Samples, to_float
+from engine.media.timeline import Timeline
 
 USUAL_RATES = frozenset(
     {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000, 176400, 192000}
@@ -47,25 +48,31 @@ class Sound:
     cover: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Track:
+    """A stream to read. `declared_end_s` is by the timestamps that `timeline` follows, or the length without one."""
+
+    stream: AudioStream
+    padding: Padding
+    timeline: Timeline | None
+    declared_end_s: float | None
+
+    @property
+    def declared_s(self) -> float | None:
+        """The stated length of the sound."""
+        if self.declared_end_s is None or self.timeline is None:
+            return self.declared_end_s
+        return self.declared_end_s - self.timeline.start_s - self.timeline.skipped_s
+
+
 class Gatherer:
     """From packets to the sink: gather, bring to one rate and one channel count, cut the padding, count."""
 
-    def __init__(
-        self,
-        stream: AudioStream,
-        sound: Sound,
-        padding: Padding,
-        max_duration_s: float,
-        declared_s: float | None,
-        sink: Sink,
-    ) -> None:
-        self._stream = stream
+    def __init__(self, sound: Sound, max_duration_s: float, sink: Sink) -> None:
         self.sound = sound
         self.lost_packets = 0
         self._packets = 0
-        self._padding = padding
         self._max_duration_s = max_duration_s
-        self._declared_s = declared_s
         self._sink = sink
         self._fold = Fold()
         self._rate = sound.sample_rate if sound.sample_rate in USUAL_RATES else RATE_FOR_UNUSUAL
@@ -75,9 +82,15 @@ class Gatherer:
         self._gathered: list[Samples] = []
         self._gathered_samples = 0
 
+    def begin(self, track: Track) -> None:
+        """Start a track, which continues the one before it."""
+        self._track = track
+        self._track_start_samples = self.sound.samples
+        self._packets = self.lost_packets = 0
+
     def take(self, packet: av.Packet[Any]) -> None:
         try:
-            frames = self._stream.decode(packet)
+            frames = self._track.stream.decode(packet)
         except (av.InvalidDataError, av.PatchWelcomeError, av.ArgumentError, av.UndefinedError):
             self.lost_packets += 1
             return
@@ -85,24 +98,22 @@ class Gatherer:
         for frame in frames:
             self._frame(frame)
 
-    def finish(self) -> None:
-        if self._resampler is not None:
-            self._resampled(self._resampler.resample(None))
+    def end(self, known: bool) -> None:
+        """Finish the track. Raises if too much of it could not be read."""
+        self._drain()
         self._flush()
         self.sound.out_sample_rate = self._rate
         self.sound.out_channels = self._fold.channels
-
-    def judge(self, known: bool) -> None:
-        """Raise if too much of the file could not be read."""
-        length_s = self.sound.samples / self._rate
+        length_s = (self.sound.samples - self._track_start_samples) / self._rate
         if self.lost_packets > self._packets:
             raise BrokenAudio if known else NotAudio
         lost_s = self.lost_packets * length_s / max(1, self._packets)
         if lost_s > _MISSING_END_S:
             raise BrokenAudio
         slack_s = max(_MISSING_END_S, _LONGEST_PADDING_SAMPLES / self._rate)
-        if self._declared_s is not None and length_s < self._declared_s - slack_s:
-            here, said = clock(length_s), clock(self._declared_s)
+        declared_s = self._track.declared_s
+        if length_s and declared_s is not None and length_s < declared_s - slack_s:
+            here, said = clock(length_s), clock(declared_s)
             raise TruncatedAudio(
                 f"That file stops after {here}, but says itself that it is {said} long: its end is missing. "
                 "Please export or upload it again."
@@ -118,18 +129,34 @@ class Gatherer:
         if not self._started:  # the decoder knows better than the header (HE-AAC doubles the rate)
             self._started = True
             self._rate = frame.sample_rate if frame.sample_rate in USUAL_RATES else RATE_FOR_UNUSUAL
+        if self._track.timeline is not None:
+            self._silence(self._track.timeline.gap_before(frame))
         if frame.sample_rate == self._rate and self._resampler is None:
             self._gather(self._fold(frame))
             return
         block = self._fold(frame)
         if self._resampler is None or self._resampled_rate != frame.sample_rate:
-            if self._resampler is not None:
-                self._resampled(self._resampler.resample(None))
+            self._drain()
             self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
             self._resampled_rate = frame.sample_rate
         again = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
         again.sample_rate = frame.sample_rate
         self._resampled(self._resampler.resample(again))
+
+    def _silence(self, seconds: float) -> None:
+        left = round(seconds * self._rate)
+        if left:
+            self._drain()
+        while left > 0:
+            count = min(left, _BLOCK_SAMPLES)
+            self._gather(np.zeros((self._fold.channels, count), dtype=np.float32))
+            left -= count
+
+    def _drain(self) -> None:
+        """Take the rest out of the resampler, and do without one until the next frame."""
+        if self._resampler is not None:
+            self._resampled(self._resampler.resample(None))
+            self._resampler = None
 
     @property
     def _layout(self) -> str:
@@ -150,7 +177,7 @@ class Gatherer:
             return
         whole = np.concatenate(self._gathered, axis=1)
         self._gathered, self._gathered_samples = [], 0
-        for block in self._padding(whole):
+        for block in self._track.padding(whole):
             if not block.shape[1]:
                 continue
             self.sound.samples += block.shape[1]
@@ -161,6 +188,6 @@ class Gatherer:
 
     def _too_long(self) -> TooLong:
         limit = clock(self._max_duration_s)
-        said = self._declared_s
+        said = self._track.declared_s
         length = f"{clock(said)} long" if said and said > self._max_duration_s else f"longer than {limit}"
         return TooLong(f"That track is {length}. The limit is {limit}: cut it, and send the part that you want.")

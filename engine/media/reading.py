@@ -28,16 +28,20 @@ from engine.errors import (
     UnreadableCodec,
 )
 from engine.file_types import DEMUXERS
-from engine.media.declared import breaks_off, declared_seconds, wav_lies
-from engine.media.gapless import Padding, mov_length
-from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound
+from engine.media.declared import MATROSKA, OGG, declared_end_s
+from engine.media.gapless import MOV, Padding, mov_length
+from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound, Track
+from engine.media.ogg import chain_links, ends_within_page, first_granule
 from engine.media.sniff import looks_like_audio
 from engine.media.tags import read_tags, usable_cover
+from engine.media.timeline import Timeline
+from engine.media.view import FileView
+from engine.media.wav import read_wav_header, states_less_than_it_holds
 
 CODECS = (
     "mp3float,mp3,mp2float,mp2,aac,aac_latm,alac,flac,vorbis,opus,libopus,ac3,eac3,wavpack,"
     "pcm_alaw,pcm_mulaw,pcm_u8,pcm_s8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_s64le,pcm_s64be,"
-    "pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt"
+    "pcm_f24le,pcm_f32le,pcm_f32be,pcm_f64le,pcm_f64be,adpcm_ms,adpcm_ima_wav,adpcm_ima_qt"
 )
 
 
@@ -62,7 +66,7 @@ def read_sound(
     with path.open("rb") as file:
         known = looks_like_audio(file)
         try:
-            return _read(_Nameless(file, size), size, known, max_duration_s, sink, on_progress)
+            return _read(file, size, known, max_duration_s, sink, on_progress)
         except MemoryError as error:
             raise TooHeavy(detail="out of memory") from error
         except (av.FFmpegError, ValueError, OverflowError) as error:
@@ -70,22 +74,8 @@ def read_sound(
             raise kind(detail=f"{type(error).__name__}: {error}"[:300]) from error
 
 
-class _Nameless:
-    """A readable file without a name, so that FFmpeg judges by content and can open nothing beside it."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.read, self.tell = file.read, file.tell
-        self.file, self.size = file, size
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return self.file.seek(offset, whence)
-        except (OSError, ValueError, OverflowError):  # a header points outside; FFmpeg takes it as a failed seek
-            return -1
-
-
 def _read(
-    file: _Nameless,
+    file: BinaryIO,
     size: int,
     known: bool,
     max_duration_s: float,
@@ -93,31 +83,57 @@ def _read(
     on_progress: Callable[[float], None] | None,
 ) -> Sound:
     options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
-    if wav_lies(file.file):
+    if is_cut_short := states_less_than_it_holds(file):
         options["ignore_length"] = "1"
-    with av.open(file, "r", options=options, metadata_errors="replace", io_open=_refuse_to_open) as container:
-        stream = _choose(container, known)
-        sound = _describe(container, stream)
-        lies = "ignore_length" in options
-        declared_s = None if lies else declared_seconds(container, stream, file.file)
-        gatherer = Gatherer(stream, sound, Padding(mov_length(container, stream)), max_duration_s, declared_s, sink)
-        pictures = [other for other in container.streams.video if other.disposition & Disposition.attached_pic]
-        for packet in container.demux(stream, *pictures):
-            if packet.stream.index != stream.index:
-                sound.cover = sound.cover or usable_cover(bytes(packet))
-                continue
-            gatherer.take(packet)
-            if on_progress is not None:
-                on_progress(min(1.0, (packet.pos or file.tell()) / size))
-        gatherer.finish()
+    header = read_wav_header(file)
+    patches = header.patches(file) if header is not None else {}
+    gatherer: Gatherer | None = None
+    for start, stop in chain_links(file):
+        view = FileView(file, start, stop, patches)
+        with av.open(view, "r", options=options, metadata_errors="replace", io_open=_refuse_to_open) as container:
+            stream = _choose(container, known)
+            sound = _describe(container, stream)
+            gatherer = gatherer or Gatherer(sound, max_duration_s, sink)
+            gatherer.begin(_track(container, stream, view, max_duration_s, has_true_length=not is_cut_short))
+            pictures = [other for other in container.streams.video if other.disposition & Disposition.attached_pic]
+            for packet in container.demux(stream, *pictures):
+                if packet.stream.index != stream.index:
+                    gatherer.sound.cover = gatherer.sound.cover or usable_cover(bytes(packet))
+                    continue
+                gatherer.take(packet)
+                if on_progress is not None:
+                    on_progress(min(1.0, (start + (packet.pos or view.tell())) / size))
+            gatherer.end(known)
+    assert gatherer is not None
+    sound = gatherer.sound
     if not sound.samples:
         if gatherer.lost_packets:
             raise BrokenAudio if known else NotAudio
         raise EmptyAudio
-    gatherer.judge(known)
-    if breaks_off(sound.container, file.file):
+    if (header is not None and header.is_cut) or (sound.container == OGG and ends_within_page(file)):
         raise TruncatedAudio
     return sound
+
+
+def _track(
+    container: av.container.InputContainer,
+    stream: AudioStream,
+    view: FileView,
+    max_duration_s: float,
+    *,
+    has_true_length: bool,
+) -> Track:
+    timeline = None
+    if container.format.name in (OGG, MATROSKA, MOV):
+        # FFmpeg takes the first page of FLAC in Ogg for the start, also where the stream starts later
+        granule = first_granule(view) if container.format.name == OGG and stream.codec_context.name == "flac" else None
+        timeline = Timeline(max_duration_s, None if granule is None else granule / stream.sample_rate)
+    return Track(
+        stream,
+        Padding(mov_length(container, stream)),
+        timeline,
+        declared_end_s(container, stream, view) if has_true_length else None,
+    )
 
 
 def _refuse_to_open(url: str, flags: int, options: object) -> object:
