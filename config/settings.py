@@ -92,6 +92,8 @@ class Web(Section):
     open: bool  # serve the API beyond loopback without tokens
     link_lifetime_days: int = Field(gt=0)
     cdn_url: str | None = None  # what links to files start with; a CDN that pulls from public_url
+    connections: int = Field(gt=0)
+    connections_per_address: int = Field(gt=0)
     event_streams: int = Field(gt=0)
     event_streams_per_address: int = Field(gt=0)
 

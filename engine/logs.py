@@ -1,4 +1,4 @@
-"""Log lines: one event a line, plain or JSON, with nothing in them that opens a door."""
+"""Log lines: one event a line, plain or JSON, with secrets redacted and control characters escaped."""
 
 from __future__ import annotations
 
@@ -22,9 +22,25 @@ def redact(text: str) -> str:
     return _SECRETS.sub(lambda hit: (hit["keep"] or hit["head"] or hit["webhook"] or "") + "…", text)
 
 
+# C0 and C1 controls, DEL, line and paragraph separators, direction marks, lone surrogates.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """`text` on one line: control characters become escapes such as \\n, \\x1b and \\u2028."""
+    return _CONTROLS.sub(lambda hit: hit[0].encode("unicode_escape").decode(), text)
+
+
 class _Plain(logging.Formatter):
+    """One line an event. A traceback follows, each line behind a bar, so that none of it reads like an event."""
+
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        record.message, record.asctime = record.getMessage(), self.formatTime(record)
+        lines = [escaped(redact(self.formatMessage(record)))]
+        if record.exc_info:
+            trace = redact(self.formatException(record.exc_info))
+            lines += [f"  | {escaped(line)}" for line in trace.split("\n")]
+        return "\n".join(lines)
 
 
 # Our lines name what they are about in these words; one place that reads them is simpler than two ways of writing.
@@ -49,7 +65,8 @@ class _JsonLines(logging.Formatter):
                 event["attempt"] = int(attempt[1])
         if record.exc_info:
             event["error"] = redact(self.formatException(record.exc_info))
-        return json.dumps(event, ensure_ascii=False)
+        text = json.dumps(event, ensure_ascii=False)
+        return _CONTROLS.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
 
 
 def configure(level: str, *, json_lines: bool) -> None:

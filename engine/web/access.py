@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -100,6 +101,12 @@ def _forwarded(entry: str) -> IpAddress | None:
     return _address(found["six"] or found["four"] or found["bare"]) if found else None
 
 
+def peer_address(transport: asyncio.BaseTransport | None) -> IpAddress | None:
+    """The address at the other end of a connection."""
+    peername = transport.get_extra_info("peername") if transport else None
+    return _address(peername[0]) if peername else None
+
+
 def owner_of(address: IpAddress | None) -> str:
     """Whom an address's jobs belong to. One person has a whole /64 of IPv6, so that counts as one."""
     if address is None:
@@ -135,11 +142,12 @@ class Access:
     def address(self, request: web.Request) -> IpAddress | None:
         """Where the request really comes from: the nearest hop that is not one of our proxies. `X-Forwarded-For` is
         read from the right, and only as far as each hop is trusted."""
-        peername = request.transport.get_extra_info("peername") if request.transport else None
-        address = _address(peername[0]) if peername else None
+        address = peer_address(request.transport)
         self._warn_of_unknown_proxy(request, address)
+        if not self.is_proxy(address):
+            return address
         hops = [hop for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
-        while hops and address is not None and any(address in network for network in self._proxies):
+        while hops and self.is_proxy(address):
             further = _forwarded(hops.pop())
             if further is None:
                 break
@@ -150,7 +158,7 @@ class Access:
         """Log once that a proxy hides its clients: without their addresses they share one quota."""
         if self._warned or not any(name in request.headers for name in _FORWARDING_HEADERS):
             return
-        if any(peer in network for network in self._proxies if peer is not None):
+        if self.is_proxy(peer):
             if "X-Forwarded-For" in request.headers:
                 return
             problem = "sends no X-Forwarded-For; configure it to"
@@ -162,6 +170,10 @@ class Access:
             "Until then all clients of this proxy count as one.",
             peer, peer, problem,
         )  # fmt: skip
+
+    def is_proxy(self, address: IpAddress | None) -> bool:
+        """Whether the address is one of our trusted proxies."""
+        return address is not None and any(address in network for network in self._proxies)
 
     def owner(self, request: web.Request) -> str:
         """Whom a job made by this request belongs to: quota and caps count by it."""

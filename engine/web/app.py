@@ -17,11 +17,16 @@ from engine.storage import Storage
 from engine.web import api, events, files, health, openapi, pages
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
+from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
 from engine.web.errors import Handler, answer_errors
 from engine.web.headers import security_headers
 from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SERVICE, SETTINGS, STORAGE
 from engine.web.metrics import Metrics
+from engine.web.refusals import UnsupportedEncoding
 
+HEAD_S = 15.0
+IDLE_S = 60.0
+_READ_BYTES = 16 * 1024  # buffered of a body, and 16 times as many chunks
 _LINGER_S = 1.0  # how long the rest of a refused upload is still thrown away, so that the refusal can be read
 
 
@@ -61,6 +66,9 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
 
 @web.middleware
 async def refuse_strangers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    encodings = ",".join(request.headers.getall("Content-Encoding", [])).lower()
+    if {encoding.strip() for encoding in encodings.split(",")} - {"", "identity"}:
+        raise UnsupportedEncoding
     access = request.app[ACCESS]
     if not request.path.startswith("/static/"):  # the error page needs its style under every name
         access.check_host(request)
@@ -73,14 +81,20 @@ async def _end_streams(app: web.Application) -> None:
     app[CLOSING].set()
 
 
-def make_runner(app: web.Application) -> web.AppRunner:
+def make_runner(app: web.Application, *, head_s: float = HEAD_S, idle_s: float = IDLE_S) -> LimitedRunner:
     """How the application is to be run: a handler whose client has gone is cancelled, a refused upload is not read
-    to its end, and no log line has a query string in it."""
-    return web.AppRunner(
+    to its end, bodies are not decompressed, and no log line has a query string in it."""
+    settings = app[SETTINGS].web
+    limits = ConnectionLimits(settings.connections, settings.connections_per_address, head_s=head_s, idle_s=idle_s)
+    return LimitedRunner(
         app,
+        Connections(limits, app[ACCESS]),
         handler_cancellation=True,
+        keepalive_timeout=idle_s,
         shutdown_timeout=2.0,
         lingering_time=_LINGER_S,
+        auto_decompress=False,
+        read_bufsize=_READ_BYTES,
         access_log_class=_AccessLog,
         access_log=logging.getLogger("engine.web.access"),
         access_log_format="",
@@ -91,13 +105,15 @@ class _AccessLog(AbstractAccessLogger):
     """One line a request. The query string stays out of it: it may open a file."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        if LOGGED in request:
+            return
         address = request.remote
         if isinstance(request, web.Request) and ACCESS in request.app:
             address = str(request.app[ACCESS].address(request) or "-")
         asked_by_machines = request.path in ("/healthz", "/readyz", "/metrics")
         self.logger.log(
             logging.DEBUG if asked_by_machines and response.status < 400 else logging.INFO,
-            "%s %s %s %d %d B %.0f ms", address, request.method, request.path, response.status,
+            "%s %s %.200s %d %d B %.0f ms", address, request.method, request.path, response.status,
             response.body_length, time * 1000,
         )  # fmt: skip
 

@@ -17,11 +17,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from engine.errors import BadOptions, StemifyError, TooLarge
 from engine.options import StemSeparationOptions
 from engine.service import Upload
-from engine.web.refusals import BadRequest, UploadTooSlow
+from engine.web.refusals import BadRequest, UnsupportedEncoding, UploadTooSlow
 
 JSON_BYTES = 64 * 1024
 _FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file
-_BLOCK_BYTES = 256 * 1024
+_BLOCK_BYTES = 16 * 1024  # as many chunks of a byte each are parsed at once, in some 30 ms
+_FRAME_LINES = 100  # boundaries, part headers and lines outside the parts
+_LINE_BYTES = 8190
+_PART_HEADERS = 16
+_PLAIN_PARTS = ("", "7bit", "8bit", "binary")  # values of Content-Transfer-Encoding that leave the bytes as they are
 _IDLE_S = 30.0  # without a byte
 _WHOLE_S = 900.0  # for all of them
 _SHOWN_OPTIONS = [field.alias or name for name, field in StemSeparationOptions.model_fields.items()]
@@ -29,21 +33,28 @@ _OPTION_NAMES = {*StemSeparationOptions.model_fields, *_SHOWN_OPTIONS}
 
 
 class CappedBody:
-    """A request's body that raises `TooLarge` at the first byte too many, and `UploadTooSlow` when nothing comes for
-    half a minute or the end not within a quarter of an hour. Stands in for the `StreamReader` that a `MultipartReader`
-    reads from."""
+    """A request body with limits, in place of the `StreamReader` that a `MultipartReader` reads from.
+
+    Raises `TooLarge` beyond `max_bytes`, `BadRequest` beyond the limits of a form's lines, and `UploadTooSlow` after
+    30 s without a byte or 15 minutes in all.
+    """
 
     def __init__(self, content: StreamReader, max_bytes: int, refusal: TooLarge) -> None:
         self._content = content
-        self._left = max_bytes
+        self._left_bytes = max_bytes
+        self._left_lines = _FRAME_LINES
         self._refusal = refusal
         self._until = asyncio.get_running_loop().time() + _WHOLE_S
 
-    async def read(self, n: int = -1) -> bytes:
+    async def read(self, n: int) -> bytes:
+        """Read at most `n` bytes. Reading all of the body at once is not offered."""
         return await self._counted(self._content.read(n))
 
-    async def readline(self, **limits: int) -> bytes:
-        return await self._counted(self._content.readline(**limits))
+    async def readline(self, *, max_line_length: int = _LINE_BYTES) -> bytes:
+        self._left_lines -= 1
+        if self._left_lines < 0:
+            raise BadRequest("That form has too many lines outside its fields. Send file and options, once each.")
+        return await self._counted(self._content.readline(max_line_length=min(max_line_length, _LINE_BYTES)))
 
     async def _counted(self, reading: Awaitable[bytes]) -> bytes:
         now = asyncio.get_running_loop().time()
@@ -52,8 +63,8 @@ class CappedBody:
                 block = await reading
         except TimeoutError:
             raise UploadTooSlow from None
-        self._left -= len(block)
-        if self._left < 0:
+        self._left_bytes -= len(block)
+        if self._left_bytes < 0:
             raise self._refusal
         return block
 
@@ -63,13 +74,13 @@ class CappedBody:
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
-    """What aiohttp raises about a body that is not as it should be, in our words."""
+    """Translate what aiohttp raises for a damaged body. Its texts quote the body, so the log gets only the class."""
     try:
         yield
     except StemifyError:
         raise
     except (ValueError, AssertionError, RuntimeError, LookupError, OSError, HttpProcessingError) as error:
-        raise BadRequest("The body of that request is damaged or incomplete.", detail=repr(error)[:200]) from error
+        raise BadRequest("The body of that request is damaged or incomplete.", detail=type(error).__name__) from error
 
 
 async def continue_reading(request: web.Request) -> None:
@@ -96,8 +107,11 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     if (request.content_length or 0) > JSON_BYTES:
         raise refusal
     body = CappedBody(request.content, JSON_BYTES, refusal)
+    text = bytearray()
     with _readable():
-        return _json_object(await body.read(), "The body")
+        while block := await body.read(_BLOCK_BYTES):
+            text += block
+    return _json_object(bytes(text), "The body")
 
 
 def _json_object(text: bytes, what: str) -> dict[str, Any]:
@@ -130,7 +144,7 @@ async def uploaded(
     file for the options. Raises `BadRequest`, `TooLarge`, `BadOptions`."""
     body = CappedBody(request.content, max_file_bytes + _FRAME_BYTES, TooLarge.over(max_file_bytes))
     with _readable():
-        parts = MultipartReader(request.headers, cast(StreamReader, body))
+        parts = MultipartReader(request.headers, cast(StreamReader, body), max_headers=_PART_HEADERS)
     options: StemSeparationOptions | None = None
     filename: str | None = None
     with contextlib.ExitStack() as stack:
@@ -156,6 +170,8 @@ async def _next(parts: MultipartReader) -> BodyPartReader | None:
         part = await parts.next()
     if isinstance(part, MultipartReader):
         raise BadRequest("A multipart body inside a multipart body is not read.")
+    if part is not None and part.headers.get("Content-Transfer-Encoding", "").strip().lower() not in _PLAIN_PARTS:
+        raise UnsupportedEncoding
     return part
 
 

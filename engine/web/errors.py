@@ -14,6 +14,7 @@ from engine.errors import InternalError, StemifyError
 from engine.store.errors import StoreFailed
 from engine.web import refusals
 from engine.web.error_page import error_page, is_navigation
+from engine.web.headers import set_security_headers
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ STATUS: dict[type[StemifyError], int] = {
     refusals.LinkInvalid: 403,
     errors.NotFound: 404,
     refusals.UploadTooSlow: 408,
+    refusals.HeadTooSlow: 408,
     errors.NotPossibleNow: 409,
     errors.IllegalTransition: 409,
     errors.AlreadyAccepted: 409,
@@ -36,6 +38,7 @@ STATUS: dict[type[StemifyError], int] = {
     refusals.UnsupportedBody: 415,
     refusals.RangeOutside: 416,
     refusals.WrongHost: 421,
+    refusals.HeadTooLarge: 431,
     errors.InputRefused: 422,
     errors.SourceFailed: 422,
     source_errors.YoutubePaused: 429,
@@ -86,6 +89,18 @@ def error_response(error: StemifyError, request: web.Request | None = None) -> w
     return response
 
 
+def response_bytes(error: StemifyError) -> bytes:
+    """The error as a whole response, for a connection that has not sent a whole request."""
+    response = error_response(error)
+    set_security_headers(response.headers)
+    body = response.body
+    assert isinstance(body, bytes)
+    response.headers["Content-Length"] = str(len(body))
+    response.headers["Connection"] = "close"
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{k}: {v}" for k, v in response.headers.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
 def _response(request: web.Request | None, status: int, code: str, message: str) -> web.Response:
     if request is not None and is_navigation(request):
         return error_page(status, message)
@@ -112,12 +127,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = _of_http(error, request)
     except StemifyError as error:
         if error.detail or status_of(error) >= 500:
-            log.warning("%s %s: %s: %s", request.method, request.path, error.code, error.detail or error.message)
+            log.warning("%s %.200s: %s: %s", request.method, request.path, error.code, error.detail or error.message)
         response = error_response(error, request)
     except Exception as error:
         if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
             raise  # the client has gone, there is nobody to tell
-        log.exception("%s %s", request.method, request.path)
+        log.exception("%s %.200s", request.method, request.path)
         response = error_response(InternalError(), request)
     if request.writer.output_size > 0:
         raise ConnectionResetError("the response had begun")  # a cut connection is the only honest ending

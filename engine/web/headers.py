@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -26,19 +26,28 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
+def set_security_headers(
+    headers: MutableMapping[str, str], *, content_policy: str = _OF_DATA, resource_policy: str = "same-origin"
+) -> None:
+    """Add the headers that are not set yet."""
+    headers.setdefault("Content-Security-Policy", content_policy)
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "no-referrer")  # addresses here open things
+    headers.setdefault("Cross-Origin-Resource-Policy", resource_policy)
+    headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+    headers["Server"] = "Stemify"
+
+
 def security_headers(base_url: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """An `on_response_prepare` signal. What a handler has set itself stays."""
     of_pages = _of_pages(base_url)
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:
-        headers = response.headers
-        is_file = request.path.startswith("/files/") and response.status < 400
-        page = of_pages if response.content_type == "text/html" else _OF_DATA
-        headers.setdefault("Content-Security-Policy", _OF_FILES if is_file else page)
-        headers.setdefault("X-Content-Type-Options", "nosniff")
-        headers.setdefault("Referrer-Policy", "no-referrer")  # addresses here open things
-        headers.setdefault("Cross-Origin-Resource-Policy", "cross-origin" if is_file else "same-origin")
-        headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
-        headers["Server"] = "Stemify"
+        if request.path.startswith("/files/") and response.status < 400:
+            set_security_headers(response.headers, content_policy=_OF_FILES, resource_policy="cross-origin")
+        elif response.content_type == "text/html":
+            set_security_headers(response.headers, content_policy=of_pages)
+        else:
+            set_security_headers(response.headers)
 
     return add

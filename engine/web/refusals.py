@@ -17,10 +17,28 @@ class UnsupportedBody(BadRequest):
     code = "unsupported_body"
 
 
+class UnsupportedEncoding(UnsupportedBody):
+    """Encoded request bodies are not accepted. Send the body without Content-Encoding or Content-Transfer-Encoding."""
+
+    code = "unsupported_encoding"
+
+
 class UploadTooSlow(BadRequest):
     """The upload stood still for too long and was given up. Please send the file again."""
 
     code = "upload_too_slow"
+
+
+class HeadTooSlow(BadRequest):
+    """The request did not arrive in time. Please send it again."""
+
+    code = "request_too_slow"
+
+
+class HeadTooLarge(BadRequest):
+    """The request's address and headers are too large. Send fewer or shorter headers."""
+
+    code = "head_too_large"
 
 
 class TooManyStreams(ComeBackLater):

@@ -47,3 +47,29 @@ def test_the_job_and_the_attempt_that_a_line_names_are_fields_of_their_own(capsy
     logging.getLogger("engine.test").info("job %s accepted", job)
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(event["job"], event.get("attempt")) for event in events] == [(job, 2), (job, None)]
+
+
+FORGED = "/x\n2026-11-30 12:00:00,000 ERROR   engine: deleted\r\x1b[31mRED\x85\u2028\u202e\udcff\x00"
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_control_characters_are_escaped(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+    configure("INFO", json_lines=json_lines)
+    logging.getLogger("engine.test").info("GET %s", FORGED)
+    line = capsys.readouterr().err
+    assert line.endswith("\n") and line[:-1].isprintable()
+    if json_lines:
+        assert json.loads(line)["event"] == f"GET {FORGED}"
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_exception_text_cannot_forge_a_line(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+    configure("INFO", json_lines=json_lines)
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("engine.test").exception("it broke")
+    first, *others = capsys.readouterr().err.removesuffix("\n").split("\n")
+    assert "it broke" in first and first.isprintable()
+    assert all(line.startswith("  | ") and line.isprintable() for line in others)
+    assert len(others) == 0 if json_lines else len(others) > 2

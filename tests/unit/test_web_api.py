@@ -169,8 +169,12 @@ HEAD = b"POST /api/stemify HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipar
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\n'
 
 
-@pytest.mark.parametrize("start", [PART, b"no boundary at all\r\n"])
-async def test_an_endless_upload_is_cut_off_and_the_line_closed(house: WebHouse, start: bytes) -> None:
+@pytest.mark.parametrize(
+    ("start", "status", "code"), [(PART, b"413", b"too_large"), (b"x\r\n", b"400", b"bad_request")]
+)
+async def test_an_endless_upload_is_cut_off_and_the_line_closed(
+    house: WebHouse, start: bytes, status: bytes, code: bytes
+) -> None:
     reader, writer = await raw(house)
     block = b"x" * 65536 + b"\r\n"
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -189,12 +193,12 @@ async def test_an_endless_upload_is_cut_off_and_the_line_closed(house: WebHouse,
     pushing = asyncio.create_task(push())
     try:
         async with asyncio.timeout(20):
-            assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")  # the phrase depends on Python's version
+            assert (await reader.readline()).split()[1] == status  # the phrase depends on Python's version
             rest = b""
             with contextlib.suppress(ConnectionResetError):  # its end of the line is closed with our bytes unread
                 while block_read := await reader.read(1):
                     rest += block_read
-        assert b"Connection: close" in rest and b'"too_large"' in rest
+        assert b"Connection: close" in rest and b'"%s"' % code in rest
     finally:
         pushing.cancel()
         await asyncio.gather(pushing, return_exceptions=True)

@@ -1,0 +1,173 @@
+"""Bodies made to cost memory or time: each is refused early, and little of it is read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web_house import TOKEN, WebHouse, open_web_house
+
+MB = 2**20
+POST = b"POST /api/stemify HTTP/1.1\r\nHost: localhost\r\n"
+JSON = POST + b"Content-Type: application/json\r\n"
+FORM = POST + b"Content-Type: multipart/form-data; boundary=b\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n'
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
+    async with open_web_house(tmp_path) as house:
+        yield house
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+
+
+async def answer_to(house: WebHouse, head: bytes, pieces: Iterable[bytes]) -> tuple[int, dict[str, str], int]:
+    """Send a request piece by piece until the answer comes: status, error, and the bytes that were sent by then."""
+    reader, writer = await asyncio.open_connection(*house.runner.addresses[0][:2])
+    sent_bytes = 0
+
+    async def push() -> None:
+        nonlocal sent_bytes
+        writer.write(head + b"\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            sent_bytes += len(piece)
+            await asyncio.sleep(0)
+
+    pushing = asyncio.create_task(push())
+    try:
+        async with asyncio.timeout(60):
+            start = await reader.readuntil(b"\r\n\r\n")
+            pushing.cancel()
+            body: dict[str, Any] = json.loads(await reader.readuntil(b"}}"))
+    finally:
+        pushing.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+            await pushing
+        writer.close()
+    assert not house.service.jobs
+    return int(start.split()[1]), body["error"], sent_bytes
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "identity, gzip", "compress"])
+@pytest.mark.parametrize("path", ["/api/stemify", "/nothing", "/healthz"])
+async def test_encoded_body_is_refused_with_415(house: WebHouse, path: str, encoding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    body = gzip.compress(b'{"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"}')
+    async with house.client.post(path, data=body, headers=headers) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (415, "unsupported_encoding")
+
+
+async def test_second_encoding_header_is_refused_with_415(house: WebHouse) -> None:
+    head = JSON + b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n"
+    status, error, _ = await answer_to(house, head, [b"{}"])
+    assert (status, error["code"]) in ((415, "unsupported_encoding"), (400, "bad_request"))
+
+
+async def test_encoded_body_without_token_is_refused_with_415(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
+        async with house.client.post("/api/stemify", data=b"x", headers={"Content-Encoding": "br"}) as response:
+            assert response.status == 415
+        async with house.client.post("/api/stemify", data=b"x") as response:
+            assert response.status == 401
+
+
+async def test_refused_body_is_not_decompressed(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
+    head = JSON + b"Content-Encoding: gzip\r\nContent-Length: 2000\r\n"
+    status, _, _ = await answer_to(house, head, [b"not gzip" * 100])  # decompression would fail, and be logged
+    await asyncio.sleep(0.1)
+    assert status == 415
+    assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
+
+
+async def test_identity_encoding_is_accepted(house: WebHouse) -> None:
+    link, headers = {"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"}, {"Content-Encoding": "Identity"}
+    async with house.client.post("/api/stemify", json=link, headers=headers) as response:
+        assert response.status == 202
+
+
+async def test_endless_json_is_cut_off_at_its_limit(house: WebHouse) -> None:
+    block = chunked(b" " * 65536)
+    status, error, sent_bytes = await answer_to(house, JSON + CHUNKED, itertools.repeat(block))
+    assert (status, error["code"]) == (413, "too_large")
+    assert sent_bytes < 16 * MB
+
+
+async def test_json_in_many_pieces_is_read_whole(house: WebHouse) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for byte in b'{"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"' + b" " * 20_000 + b"}":
+            yield bytes([byte])
+            if byte != 32:
+                await asyncio.sleep(0)
+
+    headers = {"Content-Type": "application/json"}
+    async with house.client.post("/api/stemify", data=pieces(), headers=headers) as response:
+        assert response.status == 202
+
+
+LINES = {
+    "blank lines before the first boundary": b"\n" * 65536,
+    "lines before the first boundary": b"x\r\n" * 20000,
+    "one line without an end": b"x" * 65536,
+    "part headers": b"--b\r\n" + b"X: y\r\n" * 10000,
+    "a part header without an end": b"--b\r\nX: " + b"y" * 65536,
+    "parts": b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n' * 1000,
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+async def test_form_of_endless_lines_is_refused(house: WebHouse, name: str) -> None:
+    start, further = LINES[name], LINES[name].removeprefix(b"--b\r\n")
+    pieces = itertools.chain([chunked(start)], itertools.repeat(chunked(further)))
+    status, error, sent_bytes = await answer_to(house, FORM + CHUNKED, pieces)
+    assert (status, error["code"]) == (400, "bad_request")
+    assert sent_bytes < 8 * MB
+
+
+async def test_epilogue_is_not_read_to_its_end(house: WebHouse) -> None:
+    body = b"--b--\r\n" + b"\n" * 65536
+    status, error, sent_bytes = await answer_to(house, FORM + CHUNKED, itertools.repeat(chunked(body)))
+    assert (status, error["code"]) == (400, "bad_request")
+    assert sent_bytes < 8 * MB
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "x-gzip"])
+async def test_encoded_part_is_refused_with_415(house: WebHouse, encoding: str) -> None:
+    part = FILE + b"Content-Transfer-Encoding: " + encoding.encode() + b"\r\n\r\nc29uZw==\r\n--b--\r\n"
+    status, error, _ = await answer_to(house, FORM + b"Content-Length: %d\r\n" % len(part), [part])
+    assert (status, error["code"]) == (415, "unsupported_encoding")
+
+
+FRAMING = {
+    "chunks of one byte": chunked(*[b"x"] * 20000),
+    "chunk extensions": b"1;" + b"a" * 65536 + b"\r\nx\r\n",
+    "zeros before the chunk size": b"0" * 65536 + b"1\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("name", FRAMING)
+async def test_body_of_mostly_framing_is_refused(house: WebHouse, name: str) -> None:
+    pieces = itertools.chain([chunked(FILE + b"\r\n")], itertools.repeat(FRAMING[name]))
+    status, error, sent_bytes = await answer_to(house, FORM + CHUNKED, pieces)
+    assert (status, error["code"]) == (400, "bad_request")
+    assert sent_bytes < 16 * MB
+
+
+async def test_trailers_without_end_are_refused(house: WebHouse) -> None:
+    pieces = itertools.chain([chunked(b"{}") + b"0\r\n"], itertools.repeat(b"X: y\r\n" * 1000))
+    status, error, sent_bytes = await answer_to(house, JSON + CHUNKED, pieces)
+    assert (status, error["code"]) == (400, "bad_request")
+    assert sent_bytes < 8 * MB
