@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
@@ -57,6 +58,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None
 
 
 def run(open_backend: OpenBackend = backend) -> None:
+    os.umask(0o077)
     settings = configuration.load()
     logs.configure(settings.log.level, json_lines=settings.log.json_lines)
     try:

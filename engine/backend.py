@@ -31,6 +31,7 @@ from engine.links import Links, load_key
 from engine.live import LiveJobs
 from engine.media.limits import MediaLimits
 from engine.object_storage import open_storage
+from engine.ownership import private_folder
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import WorkerConfig
 from engine.quota import Quota
@@ -186,10 +187,10 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 def _prepare_folder(data_dir: Path) -> Path:
-    """Make the data folder. Raises `StorageFailed` when it cannot be written."""
+    """Make the data folder. Raises `StorageFailed` when it cannot be written or others can write to it."""
     root = data_dir.expanduser().absolute()
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         trial = root / f".writable-{os.getpid()}"
         trial.touch()
         trial.unlink()

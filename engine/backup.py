@@ -32,6 +32,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.errors import StemifyError
+from engine.ownership import private_folder
 from engine.store.lock import only_one
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def restore(source: Path, data: Path) -> Contents:
     for name in contents.databases:
         _check_database(source / name)
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        private_folder(data)
         with only_one(data / LOCK):
             if found := sorted(entry.name for entry in data.iterdir() if entry.name not in _MAY_BE_THERE):
                 raise BackupFailed(

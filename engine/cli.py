@@ -17,6 +17,7 @@ from engine.counted import counted
 from engine.errors import ComeBackLater, InputRefused, StemifyError
 from engine.logs import configure
 from engine.options import MODELS, OutputFormat, Quality, StemSeparationOptions
+from engine.ownership import private_files
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -85,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code: 0 done, 1 failed, 2 refused input."""
     chosen = parser().parse_args(arguments)
     try:
-        code = _run(chosen)
+        # Files that a user asks for get the mode that their own umask says.
+        private = chosen.command not in ("separate", "demo", "evaluate")
+        with private_files() if private else contextlib.nullcontext():
+            code = _run(chosen)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `… | head`: nobody reads on, which is no error

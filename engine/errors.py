@@ -308,6 +308,13 @@ class StorageRefused(StorageFailed):
     transient = False
 
 
+class FolderNotPrivate(StorageFailed):
+    """Other users of this machine can change the bot's files. Ask the bot's operator to look at the log."""
+
+    code = "folder_not_private"
+    transient = False
+
+
 class SourceFailed(AttemptError):
     """The audio could not be fetched. Please attach the file instead."""
 

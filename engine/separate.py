@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -79,8 +81,16 @@ async def separate_file(
             await pool.stop()
         named = partial(_named, title=spec.title, after=safe_title(song.stem))
         for file in (Path(work) / "done").iterdir():
-            await asyncio.to_thread(shutil.move, file, out / named(file.name))
+            await asyncio.to_thread(_move, file, out / named(file.name))
     return _placed(done.result, out, named)
+
+
+def _move(file: Path, target: Path) -> None:
+    """Move a file that the worker made for itself alone; its mode becomes that of any new file of the user."""
+    target.touch()
+    with contextlib.suppress(OSError):  # a file system that ignores modes
+        file.chmod(stat.S_IMODE(target.stat().st_mode))
+    shutil.move(file, target)
 
 
 def _named(name: str, *, title: str, after: str) -> str:

@@ -226,6 +226,7 @@ def storage_of(config: WorkerConfig) -> Storage:
 
 def main() -> None:
     die_with_parent()
+    os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent decides
     config = WorkerConfig.model_validate_json(sys.argv[1])
     # The protocol keeps the true stdout; whatever prints by mistake goes to stderr, which is the log.

@@ -68,9 +68,12 @@ class WorkerActor:
         self._in: queue.Queue[bytes] = queue.Queue()
         # Before an attempt publishes it says so: one that was given up meanwhile gets no further than that.
         self._out = Outbox(self._end_with_lease)
+        os.umask(0o077)
         parsed = WorkerConfig.model_validate_json(config)
+        cache_dir = Path(parsed.cache_dir).expanduser()  # a "~" is the home folder on this machine
+        parsed = parsed.model_copy(update={"cache_dir": str(cache_dir)})
         if parsed.clears_scratch:
-            parsed = parsed.model_copy(update={"data_dir": str(own_folder(Path(parsed.data_dir)))})
+            parsed = parsed.model_copy(update={"data_dir": str(own_folder(Path(parsed.data_dir).expanduser()))})
         if secret is not None:
             os.environ[SECRET_VARIABLE] = secret
         os.environ["TORCH_HOME"] = str(Path(parsed.cache_dir) / "torch")

@@ -139,6 +139,7 @@ async def _run(gateway: Gateway) -> None:
 
 def main() -> None:
     die_with_parent()
+    os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = GatewayConfig.model_validate_json(sys.argv[1])
     secret = os.environ.pop(SECRET_VARIABLE, None)  # not for our children

@@ -9,10 +9,15 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
+from engine.ownership import private_folder
+
 
 def own_folder(root: Path) -> Path:
-    """A new folder under `root`, for as long as this process lives. Those of processes that died are removed."""
-    root.mkdir(parents=True, exist_ok=True)
+    """Make a folder under `root` for as long as this process lives, and remove those of processes that died.
+
+    Raises `FolderNotPrivate` when another user could change what is in it.
+    """
+    root = private_folder(root)
     for old in root.glob("*.lock"):
         with contextlib.suppress(OSError):
             handle = os.open(old, os.O_RDWR)

@@ -31,6 +31,7 @@ _HIGHEST_OUT_RATE = 192_000
 
 
 def main(arguments: list[str]) -> None:
+    os.umask(0o077)
     order = json.loads(arguments[0])
     limits = MediaLimits(**order["limits"])
     if order["mode"] == "probe":

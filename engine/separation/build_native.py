@@ -157,6 +157,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     os.nice(19)
+    os.umask(0o077)
     try:
         build(folder, key)
     except Exception as error:

@@ -11,6 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
+from engine.ownership import private_folder
+
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +41,7 @@ class Builder:
         with self._lock:
             if self._process is not None:
                 return
-            self._folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self._folder)
             with (self._folder / f"{key}.log").open("wb") as output:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "engine.separation.build_native", str(self._folder), key],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from engine.errors import FolderNotPrivate
 from engine.separation import native_products
 from engine.separation.builder import Builder
 from engine.separation.native_products import NativeProducts
@@ -63,12 +64,17 @@ class Kernels:
                 vectors = NativeProducts(self._library)
                 self._with_tiles = native_products.on_tiles(self._library) or vectors
                 self._with_vectors = vectors
+            except FolderNotPrivate as error:
+                self._builder.say(f"{error} Networks run in eager mode.")
             except (OSError, AttributeError) as error:
                 self._builder.say(f"The kernels in {self._library} cannot be used ({error}); eager mode it is.")
                 self._library.unlink(missing_ok=True)
                 failed.write_text(f"{error}\n")
         elif spent_s >= self._build_after_s and not failed.exists():
-            self._builder.start(self._key)
+            try:
+                self._builder.start(self._key)
+            except (FolderNotPrivate, OSError) as error:
+                self._builder.say(f"No faster kernels are built: {error} Networks run in eager mode.")
 
 
 class Switch:

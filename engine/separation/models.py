@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
+from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.options import MODELS
+from engine.ownership import private_folder
 from engine.separation.loaded import LoadedModel
 from engine.separation.shelves import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf
 from engine.separation.weights import load_bag, load_torchaudio_network, missing_for
@@ -53,6 +54,7 @@ class ModelLibrary:
                 LegacyShelf(cache_dir / "legacy"),
             ]
         )
+        self._cache_dir = cache_dir if shelves is None else None
         self._budget_bytes = memory_budget_bytes
         self._resident: OrderedDict[str, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
@@ -135,12 +137,17 @@ class ModelLibrary:
     def _open(self, name: str, found: Found) -> LoadedModel:
         if name == "hdemucs_high" and found.files[0].suffix == ".pt":
             return LoadedModel.of(load_torchaudio_network(found.files[0]), name)
-        return LoadedModel.of(load_bag(found.bag, found.files), name)
+        return LoadedModel.of(load_bag(found.bag, found.files, may_run_code=found.may_run_code), name)
 
     def _find(self, name: str) -> Found | None:
         return next((found for shelf in self._shelves if (found := shelf.find(name)) is not None), None)
 
     def _fetch(self, name: str, progress: Progress) -> Found:
+        if self._cache_dir is not None:
+            try:
+                private_folder(self._cache_dir)
+            except FolderNotPrivate as error:
+                raise ModelUnavailable(detail=error.message) from error
         problems: list[ModelUnavailable] = []
         for shelf in self._shelves:
             try:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from engine.ownership import check_code
 from engine.separation import native_tasks as tasks
 from engine.separation.packing import (
     PANEL,
@@ -90,8 +91,9 @@ class NativeProducts(Products):
     """May be used by several threads at once. What it has no program for is left to torch."""
 
     def __init__(self, library: Path, *, tiles: bool = False) -> None:
-        """`tiles`: on AMX. Raises `OSError` and `AttributeError` for a file that is no such library, and
-        `RuntimeError` where the system does not let us use the units."""
+        """`tiles`: on AMX. Raises `FolderNotPrivate` for a file that another user can change, `OSError` and
+        `AttributeError` for a file that is not this library, and `RuntimeError` where the system forbids AMX."""
+        check_code(library)
         self._library = ctypes.CDLL(str(library))
         self._exact, self._rough = (3, 2) if tiles else (1, 1)  # parts of a number
         is_refused = self._library.stemify_begin()

@@ -102,6 +102,7 @@ def _first_line() -> bytes:
 def _run(request: dict[str, Any]) -> NoReturn:
     """The inner process."""
     os.setpgid(0, 0)
+    os.umask(0o077)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     limit_bytes = int(request["max_bytes"]) + (1 << 20)  # the last line of defence, behind the hook

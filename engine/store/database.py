@@ -52,7 +52,8 @@ class Database:
         Raises `StoreDamaged`, `StoreTooNew`, `StoreReadOnly`, `StoreFull`, `StoreBusy` or `StoreFailed`."""
         connections: list[aiosqlite.Connection] = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # SQLite gives its other files the same mode
             await asyncio.to_thread(_prepare, path, migrations, busy_limit_s)
             for number in range(readers + 1):
                 connection = aiosqlite.connect(path, isolation_level=None, timeout=min(5.0, busy_limit_s))

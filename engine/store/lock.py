@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +16,29 @@ from engine.store.errors import AlreadyRunning
 
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`. The system lets go of it when this process ends, however it ends; children that are
-    started meanwhile do not hold it. Raises `AlreadyRunning`, `StorageFailed`."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageFailed(f"The lock file {path} cannot be made: {error.strerror}.") from error
-    try:
+    """Hold a lock on the folder of `path` and on the lock file `path` itself.
+
+    A file can be deleted while it is locked, a folder in use cannot; some network drives lock files only. The system
+    releases both locks when this process ends; child processes do not hold them. Raises `AlreadyRunning`,
+    `StorageFailed`.
+    """
+    with contextlib.ExitStack() as descriptors:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(detail=str(path)) from None
+            for place, flags in ((path.parent, os.O_RDONLY | os.O_DIRECTORY), (path, os.O_RDWR | os.O_CREAT)):
+                descriptor = os.open(place, flags, 0o600)
+                descriptors.callback(os.close, descriptor)
+                _lock(descriptor, path)
+        except OSError as error:
+            raise StorageFailed(f"The lock file {path} cannot be made: {error.strerror}.") from error
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock what is open; a folder on a drive that cannot lock folders is left unlocked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AlreadyRunning(detail=str(path)) from None
+    except OSError:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise

@@ -112,6 +112,23 @@ async def test_a_second_ctrl_c_waits_for_no_song_and_costs_none_an_attempt(tmp_p
         assert rows(bot.folder) == [("completed", 1)]
 
 
+async def test_files_of_bot_and_backup_are_private(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=3)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "stemify.lock").touch()
+    (tmp_path / "data").chmod(0o755)
+    async with ann_at_a_bot(tmp_path) as (fake, ann, bot):
+        await asked(fake, ann, tmp_path / "song.mp3")
+        await fake.until(lambda: fake.mentions_of(ann.user), "the mention", 100)
+        await engine(bot, "backup", tmp_path / "backup")
+        written = [bot.folder, *bot.folder.rglob("*"), tmp_path / "backup", *(tmp_path / "backup").rglob("*")]
+    assert {"stemify.sqlite3", "stemify.sqlite3-wal", "bot.sqlite3", "backup.json"} <= {path.name for path in written}
+    assert any(path.suffix == ".mp3" for path in written)
+    still_there = [path for path in written if path.exists() and path.name != "stemify.lock"]
+    assert [str(path) for path in still_there if path.stat().st_mode & 0o077] == []
+    assert "was open to other users" in bot.log_path.read_text()
+
+
 async def test_sigterm_lets_a_song_that_is_nearly_done_end(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=4)
     async with ann_at_a_bot(tmp_path) as (fake, ann, bot):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -41,6 +42,22 @@ def run(data: Path, models_dir: Path, *arguments: object) -> subprocess.Complete
         [sys.executable, "-m", "engine", *map(str, arguments)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600)])
+def test_separated_files_have_the_modes_of_the_user(
+    tmp_path: Path, models_dir: Path, umask: int, expected: int
+) -> None:
+    song, out = tmp_path / "song.wav", tmp_path / "out"
+    make_song(song, seconds=2)
+    before = os.umask(umask)
+    try:
+        done = run(tmp_path / "data", models_dir, "separate", song, "--out", out, "--shifts", 0, "--device", "cpu")
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()}
+    assert modes == {expected} and stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask
 
 
 def test_separate_prints_the_result_as_json_and_the_progress_on_stderr(tmp_path: Path, models_dir: Path) -> None:

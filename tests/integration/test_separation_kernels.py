@@ -54,6 +54,25 @@ def test_a_library_that_cannot_be_loaded_is_not_tried_again_and_says_why(tmp_pat
     assert "too short" in left.read_text()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_library_of_another_user_is_not_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    planted = tmp_path / f"{native_products.library_key()}.so"
+    planted.write_bytes(b"not a library")
+    os.chown(planted, 65534, 65534)
+    with caplog.at_level("INFO"):
+        passes(Kernels(tmp_path, build_after_s=0), 4)
+    assert sum("belongs to another user" in record.message for record in caplog.records) == 1
+    assert list(tmp_path.iterdir()) == [planted], "it was neither loaded nor replaced"
+
+
+def test_kernels_are_not_built_where_others_can_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path.chmod(0o777)
+    with caplog.at_level("INFO"):
+        passes(Kernels(tmp_path / "kernels", build_after_s=0), 4)
+    assert sum("Other users can change" in record.message for record in caplog.records) <= 1
+    assert not list((tmp_path / "kernels").glob("*"))
+
+
 def test_a_network_of_half_precision_is_left_to_torch(tmp_path: Path) -> None:
     kernels = Kernels(tmp_path, build_after_s=0)
     network = awake(tiny_htdemucs(segment=1)).half()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +51,28 @@ def test_a_killed_one_holds_nothing_even_when_its_children_live_on(tmp_path: Pat
                 pass
         finally:
             subprocess.run(["kill", "-9", str(grandchild)], check=True)
+
+
+def test_deleting_the_lock_file_lets_no_second_one_in(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with only_one(path):
+        path.unlink()
+        with pytest.raises(AlreadyRunning), only_one(path):
+            raise AssertionError("both hold it")
+
+
+def test_drive_that_cannot_lock_folders_uses_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system_call = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "as NFS does")
+        system_call(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = tmp_path / "lock"
+    with only_one(path), pytest.raises(AlreadyRunning), only_one(path):
+        raise AssertionError("both hold it")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
