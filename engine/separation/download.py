@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import DiskFull, ModelUnavailable
-from engine.separation.weights import file_sha256
+from engine.separation.pickles import has_checksum
 
 _BLOCK_BYTES = 1 << 18
 _TRIES = 3
@@ -23,7 +23,7 @@ def download(
     progress: Callable[[int, int | None], None],
     timeout_s: float = 20.0,
 ) -> None:
-    """Fetch `url` to `path` unless it is there. `checksum`: how its SHA-256 must begin. What was fetched before a
+    """Fetch `url` to `path` unless it is there. `checksum`: the first digits of its SHA-256. What was fetched before a
     break stays beside it as `.part`, and the next call goes on from there. Raises `ModelUnavailable`."""
     if path.is_file():
         return
@@ -49,7 +49,7 @@ def download(
             raise DiskFull(detail=repr(error)) from error
     else:
         raise _unavailable(url, problem)
-    if checksum is not None and not file_sha256(part).startswith(checksum):
+    if checksum is not None and not has_checksum(part, checksum):
         part.unlink()
         raise ModelUnavailable(f"{path.name} arrived damaged from {url.split('/')[2]}. Try again.")
     part.replace(path)

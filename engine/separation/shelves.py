@@ -16,7 +16,8 @@ from demucs.pretrained import REMOTE_ROOT, ROOT_URL
 
 from engine.errors import ModelCorrupt, ModelUnavailable
 from engine.separation.download import download
-from engine.separation.weights import Bag, file_sha256
+from engine.separation.pickles import file_sha256
+from engine.separation.weights import Bag
 
 Progress = Callable[[int, int | None], None]
 """(bytes so far, bytes in all where that is known), of the file that is being fetched."""
@@ -24,11 +25,15 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Found:
-    """A model whose files are all on this machine. `volatile`: we fetched them, so we may fetch them again."""
+    """A model whose files are all on this machine.
+
+    `volatile`: we fetched them, so we may fetch them again. `may_run_code`: the operator put them there.
+    """
 
     bag: Bag
     files: list[Path]
     volatile: bool = False
+    may_run_code: bool = False
 
 
 class Shelf(Protocol):
@@ -54,11 +59,11 @@ class FolderShelf:
         description = self._folder / f"{model}.yaml"
         if not description.is_file():
             file = self._file(model)
-            return None if file is None else Found(Bag((model,)), [file])
+            return None if file is None else Found(Bag((model,)), [file], may_run_code=self._pickles)
         bag = Bag.read(description)
         files = [self._file(member) for member in bag.members]
         present = [file for file in files if file is not None]
-        return Found(bag, present) if len(present) == len(files) else None
+        return Found(bag, present, may_run_code=self._pickles) if len(present) == len(files) else None
 
     def fetch(self, model: str, progress: Progress) -> Found | None:
         return None

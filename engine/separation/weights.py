@@ -1,5 +1,5 @@
 """Files of weights become demucs networks. What is in a file is not believed: only demucs' own classes are built from
-it, and pickles are opened only where someone vouches for them."""
+it, also from pickles, unless the operator put them into their own folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,7 @@ from safetensors import safe_open
 from torch import nn
 
 from engine.errors import ModelCorrupt, ModelUnavailable
-
-_NETWORKS = frozenset({"demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"})
-_QUANTIZERS = frozenset({"diffq.diffq.DiffQuantizer", "diffq.uniform.UniformQuantizer"})
+from engine.separation.pickles import NETWORKS, QUANTIZERS, has_checksum, read_package
 
 NEEDS_DIFFQ = "It needs the package diffq (Stemify's extra “quantized”)."
 
@@ -53,30 +50,34 @@ class Bag:
             raise _corrupt(path, error) from error
 
 
-def load_bag(bag: Bag, files: list[Path]) -> nn.Module:
-    """The network, or bag of networks, whose members lie in `files`. Pickled ones must have been vouched for before.
+def load_bag(bag: Bag, files: list[Path], *, may_run_code: bool = False) -> nn.Module:
+    """Load the network, or bag of networks, whose members are `files`.
 
-    Raises `ModelCorrupt`, `ModelUnavailable`.
+    `may_run_code`: they are from the operator's own folder. Raises `ModelCorrupt`, `ModelUnavailable`.
     """
     loaded: dict[Path, Any] = {}
     for file in files:
         if file not in loaded:
-            loaded[file] = load_network(file)
+            loaded[file] = load_network(file, may_run_code=may_run_code)
     try:
         return BagOfModels([loaded[file] for file in files], bag.weights, bag.segment_s)
     except (AssertionError, AttributeError) as error:
         raise _corrupt(files[0], error) from error
 
 
-def load_network(path: Path) -> nn.Module:
-    """One network from `.safetensors` (checked before anything named in it is imported) or `.th` (a pickle, which can
-    run code: the caller vouches for it). Raises `ModelCorrupt`, `ModelUnavailable`."""
+def load_network(path: Path, *, may_run_code: bool = False) -> nn.Module:
+    """Load one network from `.safetensors` or `.th` (a pickle).
+
+    Only demucs' classes are imported and made, except with `may_run_code` from a pickle that needs others. Raises
+    `ModelCorrupt`, `ModelUnavailable`.
+    """
     try:
         if path.suffix == ".safetensors":
             _check_names(path)
             return _quietly(load_safetensors_model, path)
         check_name(path)
-        return _quietly(load_model, path)
+        package = read_package(path, may_run_code=may_run_code)
+        return _quietly(load_model, package)
     except ModelUnavailable:
         raise
     except (SystemExit, ImportError) as error:  # demucs' way to say that diffq is missing
@@ -85,10 +86,10 @@ def load_network(path: Path) -> nn.Module:
         raise _corrupt(path, error) from error
 
 
-def _quietly(load: Callable[[Path], Any], path: Path) -> nn.Module:
+def _quietly(load: Callable[[Any], Any], source: Path | dict[str, Any]) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network: nn.Module = load(path)
+        network: nn.Module = load(source)
     return network
 
 
@@ -125,28 +126,20 @@ def missing_for(model: str) -> str | None:
     return None
 
 
-def file_sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def check_name(path: Path) -> None:
     """A name like `signature-checksum.th` promises what is in it. Raises `ModelCorrupt`."""
     _, dash, checksum = path.stem.rpartition("-")
-    if dash and not file_sha256(path).startswith(checksum):
+    if dash and not has_checksum(path, checksum):
         raise _corrupt(path, ValueError("the checksum in its name is not its own"))
 
 
 def _check_names(path: Path) -> None:
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata() or {}
-    if metadata.get("klass") not in _NETWORKS:
+    if metadata.get("klass") not in NETWORKS:
         raise ValueError(f"it names {metadata.get('klass')!r}, which is no network of demucs")
     for name in _named_classes(json.loads(metadata.get("structure", "null"))):
-        if name not in _QUANTIZERS:
+        if name not in QUANTIZERS:
             raise ValueError(f"it names {name!r}, which is no quantizer of diffq")
 
 
