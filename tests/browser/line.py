@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
+
+BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Line:
@@ -37,7 +41,12 @@ class Line:
         """Behind a proxy the line is cut beyond it, and the proxy says so."""
         self._do(self._cut())
         if behind_a_proxy:
-            self._do(self._listen(_bad_gateway))
+            self._do(self._listen(_answering(BAD_GATEWAY)))
+
+    def answer(self, answer: bytes) -> None:
+        """Answer every request from now on with these bytes, as a proxy that does not forward it."""
+        self._do(self._cut())
+        self._do(self._listen(_answering(answer)))
 
     def mend(self) -> None:
         self._do(self._cut())
@@ -73,8 +82,14 @@ class Line:
             writer.close()
 
 
-async def _bad_gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-    await writer.drain()
-    writer.close()
+def _answering(answer: bytes) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):  # browsers open connections in advance
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: *(\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    return respond

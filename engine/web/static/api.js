@@ -1,6 +1,9 @@
 // The server's answers, and its refusals as sentences.
 
+import { isRedirected, proxySentence } from "./proxy.js";
+
 const TOKEN = "stemify-token";
+const PROXY = "proxy"; // the code of an answer that is not Stemify's own
 
 export function storedToken() {
   try {
@@ -33,22 +36,30 @@ export class Refused extends Error {
   }
 }
 
-export function unreachable() {
-  return new Refused("The server cannot be reached. Look at your connection and try again.", "unreachable", 0);
+export function unreachable(message = "The server cannot be reached. Check your connection and try again.") {
+  return new Refused(message, "unreachable", 0);
 }
 
-export function refusalOf(status, text) {
+/** Why a request got no answer: no connection, or a redirect to a login page that the browser did not follow. */
+export async function failure(message) {
+  if (await isRedirected()) return new Refused(proxySentence(302), PROXY, 302);
+  return unreachable(message);
+}
+
+export function refusalOf(status, text, maxBytes) {
   try {
     const { code, message } = JSON.parse(text).error;
     if (code === "no_token") return new Refused(tokenWords(), code, status); // the server's own words are for programs
-    return new Refused(String(message), String(code), status);
+    if (typeof code === "string" && typeof message === "string") return new Refused(message, code, status);
   } catch {
-    return new Refused(
-      `The server answered ${status}, and not in a way that this page understands.`,
-      "unknown",
-      status,
-    );
+    // not JSON, or other JSON than ours
   }
+  return new Refused(proxySentence(status, maxBytes), PROXY, status);
+}
+
+/** Whether Stemify itself answered that there is no such job. */
+export function isGone(error) {
+  return error.status === 404 && error.code !== PROXY;
 }
 
 export function tokenWords() {
@@ -67,10 +78,15 @@ export async function ask(path, options = {}) {
   try {
     response = await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
   } catch {
-    throw unreachable();
+    throw await failure();
   }
   if (!response.ok) throw await refusal(response);
-  return response.status === 204 ? null : response.json();
+  if (response.status === 204) return null;
+  try {
+    return await response.json();
+  } catch (error) {
+    throw error instanceof SyntaxError ? new Refused(proxySentence(response.status), PROXY, response.status) : unreachable();
+  }
 }
 
 /** An address of ours, as it is to be asked here: the page may have been opened under another name. */

@@ -1,6 +1,6 @@
 // A job's page: progress while it runs, then the mixer.
 
-import { ask, here } from "./api.js";
+import { ask, here, isGone } from "./api.js";
 import { byId, confirmed, el, icon, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
 import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
@@ -68,7 +68,7 @@ function askAgain() {
   load().then(
     () => isOver(job) || watch(),
     (error) => {
-      if (error.status === 404) return gone();
+      if (isGone(error)) return gone();
       if (error.status === 0 || error.status >= 500) showLost(job); // 502: so says a proxy before a server that is away
       else notice(error);
       setTimeout(askAgain, ASK_AGAIN_MS);
@@ -192,7 +192,8 @@ try {
   if (!isOver(job)) watch();
 } catch (error) {
   const isClosed = error.code === "no_token";
-  byId("title").textContent = isClosed ? "This page is not open to everybody" : "There is nothing to hear here";
+  const title = isGone(error) ? "There is nothing to hear here" : "This page could not be loaded";
+  byId("title").textContent = isClosed ? "This page is not open to everybody" : title;
   notice(isClosed ? new Error("Open the whole link that you were given. One that has expired opens it no more.") : error);
-  if (error.status === 404) forget(id);
+  if (isGone(error)) forget(id);
 }

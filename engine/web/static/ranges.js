@@ -1,6 +1,6 @@
 // A file that is read in parts, by Range requests.
 
-import { refusal, unreachable } from "./api.js";
+import { failure, refusal, unreachable } from "./api.js";
 
 const HEAD_BYTES = 16384; // headers are read in small pieces, all of which lie here
 
@@ -42,7 +42,7 @@ export class RangedFile {
 async function reached(promise) {
   try {
     return await promise;
-  } catch {
-    throw unreachable();
+  } catch (error) {
+    throw error?.name === "AbortError" ? unreachable() : await failure();
   }
 }

@@ -1,6 +1,6 @@
 // The first page: a file or a link, some choices, off it goes.
 
-import { ask, authorization, here, refusalOf, Refused, storedToken, storeToken, tokenWords } from "./api.js";
+import { ask, authorization, failure, here, refusalOf, storedToken, storeToken, tokenWords } from "./api.js";
 import { byId, el, show } from "./dom.js";
 import { recent } from "./recent.js";
 import { bytes, day, unit } from "./words.js";
@@ -85,12 +85,12 @@ function send() {
       body = JSON.stringify({ youtubeUrl: byId("link").value.trim(), options: options() });
     }
     request.onload = () => {
-      if (request.status !== 202) return reject(refusalOf(request.status, request.responseText));
+      if (request.status !== 202) return reject(refusalOf(request.status, request.responseText, choices.maxBytes));
       const page = /<([^>]+)>;\s*rel="alternate"/.exec(request.getResponseHeader("Link") ?? "")?.[1];
       resolve(page ? here(page) : `/jobs/${encodeURIComponent(JSON.parse(request.responseText).jobId)}`);
     };
-    request.onerror = () =>
-      reject(new Refused("The upload broke off. Look at your connection and try again.", "unreachable", 0));
+    request.onerror = async () =>
+      reject(await failure("The connection broke during the upload. Check your connection and try again."));
     request.onabort = () => reject(null);
     sending = request;
     request.send(body);
