@@ -33,7 +33,8 @@ from engine.live import LiveJobs
 from engine.options import StemSeparationOptions
 from engine.service import StemService
 from engine.storage import Storage
-from engine.store.store import Caps, Store
+from engine.store.caps import Caps
+from engine.store.store import Store
 from engine.views import Views
 from engine.worker_talk import PoolLimits
 

@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from config.settings import Settings, Workers
+from engine.admission import Admission
 from engine.attempts import AttemptLimits, Attempts
 from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
@@ -36,12 +37,14 @@ from engine.pool import WorkerPool, find_devices
 from engine.protocol import WorkerConfig
 from engine.quota import Quota
 from engine.retention import Sweeper
+from engine.room import Room
 from engine.service import StemService
 from engine.sources.youtube import Youtube
 from engine.steady_clock import SteadyClock
+from engine.store.caps import Caps
 from engine.store.lock import only_one
 from engine.store.rows import utc_now
-from engine.store.store import Caps, Store
+from engine.store.store import Store
 from engine.views import Views
 from engine.web.app import create_app, make_runner
 from engine.worker_talk import PoolLimits
@@ -124,12 +127,15 @@ async def backend(
         http = await stack.enter_async_context(aiohttp.ClientSession())
         pool = await _pool(settings)
         youtube = _youtube(settings)
-        fetch_link = LinkFetcher(youtube, storage, media)
+        room = Room(root, settings.limits.free_disk_bytes)
+        fetch_link = LinkFetcher(youtube, storage, room, media)
         attempts = Attempts(store, storage, pool, fetch_link, _attempt_limits(settings), live)
         dispatcher = Dispatcher(
             store, pool, attempts, live, root / "handover.json", max_attempts=settings.workers.max_attempts
         )
-        intake = Intake(store, quota, storage, pool, youtube, _intake_limits(settings), http, now)
+        limits = _intake_limits(settings)
+        admission = Admission(store, quota, room, limits.caps)
+        intake = Intake(store, quota, admission, storage, pool, youtube, limits, http, now)
         views = Views(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
         service = StemService(store, storage, pool, dispatcher, attempts, intake, views, live)
         await pool.start(on_change=dispatcher.wake)
@@ -246,7 +252,6 @@ def _intake_limits(settings: Settings) -> IntakeLimits:
         caps=Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total),
         cdn_hosts=tuple(settings.discord.cdn_hosts),
         links_enabled=settings.youtube.enabled,
-        free_disk_bytes=limits.free_disk_bytes,
     )
 
 

@@ -165,6 +165,18 @@ class QueueFull(ComeBackLater):
     code = "queue_full"
 
 
+class TooManyUploads(ComeBackLater):
+    """Too many of your songs are being uploaded or checked. Try again when one of them has been accepted."""
+
+    code = "too_many_uploads"
+
+
+class TooManyRefusals(ComeBackLater):
+    """Too many of your files took very long to check and were refused."""
+
+    code = "too_many_refusals"
+
+
 class ShortOfRoom(ComeBackLater):
     """This machine is short of disk space and takes no new songs until there is room again. Ask whoever runs this bot
     to make some, then try again."""

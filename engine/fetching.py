@@ -11,15 +11,17 @@ from engine.jobs import Job
 from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
 from engine.naming import safe_title
+from engine.room import Room
 from engine.sources.link import parse_link
 from engine.sources.youtube import Youtube
 from engine.storage import Storage
 
 
 class LinkFetcher:
-    def __init__(self, youtube: Youtube, storage: Storage, limits: MediaLimits) -> None:
+    def __init__(self, youtube: Youtube, storage: Storage, room: Room, limits: MediaLimits) -> None:
         self._youtube = youtube
         self._storage = storage
+        self._room = room
         self._limits = limits
 
     async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput:
@@ -27,7 +29,8 @@ class LinkFetcher:
         folder = self._storage.local_path(f"scratch/{job.id}-a{job.attempt}")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
-            fetched = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
+            with self._room.granted(self._limits.max_bytes):
+                fetched = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
             found = await probe(fetched.path, self._limits)
             size_bytes = fetched.path.stat().st_size
             await self._storage.publish(fetched.path, f"jobs/{job.id}/input")

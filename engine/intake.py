@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import aiohttp
 import aiosqlite
 
+from engine.admission import Admission, Ticket
 from engine.entity import new_job_id
 from engine.errors import (
     AlreadyAccepted,
     LinksNotYet,
     ModelUnavailable,
     NotPossibleNow,
-    ShortOfRoom,
+    StemifyError,
     StorageFailed,
     TooLarge,
 )
@@ -36,53 +37,14 @@ from engine.sources.link import parse_link
 from engine.sources.upload import fetch_attachment
 from engine.sources.youtube import Youtube
 from engine.storage import Storage
-from engine.store.store import Caps, Store
+from engine.store.caps import Caps
+from engine.store.store import Store
+from engine.submission import Attachment, Link, Submission, Upload
 
 log = logging.getLogger(__name__)
 
-_PROBES_AT_ONCE = 2
-_LIVING_RETRIES = "SELECT status FROM jobs WHERE owner = :owner AND retry_of = :old AND status <> 'failed'"
-_LOOK_FOR_ROOM_S = 600.0
+_LIVING_RETRIES = "SELECT status FROM jobs WHERE owner = :owner AND retry_of = :root AND status <> 'failed'"
 _GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file whose bytes arrive as a stream; it is cut off at the byte cap."""
-
-    filename: str
-    stream: AsyncIterator[bytes]
-    declared_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A file that lies at one of the allowed hosts (`settings.discord.cdn_hosts`) and is fetched from there."""
-
-    filename: str
-    url: str
-    declared_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Link:
-    """Text with one YouTube link in it."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One request. `owner` is who asks ("discord:<user>", "ip:<address>", "local"), `scope` what they ask in (a
-    Discord server), `place` the channel whose members may see the job; `job_id` lets a front end write down first
-    what it is about to submit."""
-
-    source: Upload | Attachment | Link
-    options: StemSeparationOptions
-    owner: str
-    scope: str | None = None
-    place: str | None = None
-    job_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +55,6 @@ class IntakeLimits:
     caps: Caps
     cdn_hosts: tuple[str, ...]
     links_enabled: bool
-    free_disk_bytes: int = 0  # with less room than this nothing is accepted
 
 
 class Intake:
@@ -101,6 +62,7 @@ class Intake:
         self,
         store: Store,
         quota: Quota,
+        admission: Admission,
         storage: Storage,
         pool: WorkerPool,
         youtube: Youtube,
@@ -110,20 +72,43 @@ class Intake:
     ) -> None:
         self._store = store
         self._quota = quota
+        self._admission = admission
         self._storage = storage
         self._pool = pool
         self._youtube = youtube
         self._limits = limits
         self._http = http
         self._now = now
-        self._probing = asyncio.Semaphore(_PROBES_AT_ONCE)
 
-    async def accept(self, submission: Submission) -> Job:
-        """The stored job. Raises `InputRefused`, `ComeBackLater` (and below) or `ModelUnavailable`; then nothing is
-        left of the request and no quota is spent."""
+    def upload(
+        self, owner: str, scope: str | None = None, size_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Ticket]:
+        """Admit an upload before its first byte is read. Raises `ComeBackLater` (and below)."""
+        return self._admission.upload(owner, scope, min(size_bytes or self._max_bytes, self._max_bytes))
+
+    @property
+    def _max_bytes(self) -> int:
+        return self._limits.media.max_bytes
+
+    async def accept(self, submission: Submission, ticket: Ticket | None = None) -> Job:
+        """The stored job. `ticket`: of an upload that was admitted already.
+
+        Raises `InputRefused`, `ComeBackLater` (and below) or `ModelUnavailable`; then nothing is left of the request
+        and no quota is spent."""
         self._check_model(submission.options.model)
-        await asyncio.to_thread(self._check_room)
-        await self._quota.check(submission.owner)
+        source, owner, scope = submission.source, submission.owner, submission.scope
+        if isinstance(source, Link):
+            await self._admission.check(owner, scope)
+            return await self._accept(submission, None)
+        if source.declared_bytes is not None and source.declared_bytes > self._max_bytes:
+            raise TooLarge.over(self._max_bytes, source.declared_bytes)
+        async with AsyncExitStack() as stack:
+            if ticket is None:
+                admit = self._admission.upload if isinstance(source, Upload) else self._admission.attachment
+                ticket = await stack.enter_async_context(admit(owner, scope, source.declared_bytes or self._max_bytes))
+            return await self._accept(submission, ticket)
+
+    async def _accept(self, submission: Submission, ticket: Ticket | None) -> Job:
         job_id = submission.job_id or new_job_id(self._now())
         if submission.job_id and await self._store.get(job_id) is not None:
             raise AlreadyAccepted
@@ -132,28 +117,39 @@ class Intake:
             if isinstance(submission.source, Link):
                 job = await self._job_of_link(job_id, submission, submission.source)
             else:
-                job = await self._job_of_file(job_id, submission, submission.source)
+                assert ticket is not None
+                job = await self._job_of_file(job_id, submission, submission.source, ticket)
             # Caps, quota and job in one transaction: all of it, or a refusal that costs nothing.
             adding = asyncio.ensure_future(
                 self._store.add(job, self._limits.caps, also=self._quota.spending(job.owner))
             )
             await asyncio.shield(adding)
-        except BaseException:
+        except BaseException as error:
+            if ticket is not None:
+                await asyncio.shield(self._count_refusal(ticket, error))
             await self._undo(job_id, adding)
             raise
         return job
 
+    async def _count_refusal(self, ticket: Ticket, error: BaseException) -> None:
+        try:
+            await self._admission.refused(ticket, error)
+        except StemifyError as problem:  # the user needs the reason of the refusal
+            log.warning("a refusal of %s could not be counted: %s", ticket.owner, problem.detail or problem.message)
+
     async def again(self, old: Job, fresh_id: str | None, model: str | None = None) -> Job:
-        """A new pending job with the input and options of one that failed, by another `model` where one is named, at
-        no cost to the quota (one that was cancelled costs as any other). Raises `NotPossibleNow`, `QueueFull`,
-        `QuotaExceeded`, `UnknownModel`, `ModelUnavailable`."""
+        """A new pending job with the input and options of one that failed, by another `model` where one is named.
+        Three retries a day of one root job are free; further ones, and those of a cancelled job, cost as any other.
+
+        Raises `NotPossibleNow`, `QueueFull`, `QuotaExceeded`, `ShortOfRoom`, `UnknownModel`, `ModelUnavailable`."""
         if old.status is not JobStatus.FAILED:
             raise NotPossibleNow("Only a job that failed can be tried again.")
         options = old.options
         if model is not None:
             options = StemSeparationOptions.chosen(**old.options.model_dump(exclude={"model"}), model=model)
         self._check_model(options.model)
-        await asyncio.to_thread(self._check_room)
+        await self._admission.check(old.owner, old.scope, retry=True)
+        root_id = await self._root_of(old)
         job_id, now = fresh_id or new_job_id(self._now()), self._now()
         source = old.input_source
         if old.input_type is InputType.FILE_UPLOAD:
@@ -166,8 +162,8 @@ class Intake:
         fresh = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
         chosen = {"model": options.model, "options": options}
         duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
-        job = Job.model_validate({**kept, **fresh, **chosen, **duration, "input_source": source, "retry_of": old.id})
-        adding = asyncio.ensure_future(self._store.add(job, self._limits.caps, also=self._once(old)))
+        job = Job.model_validate({**kept, **fresh, **chosen, **duration, "input_source": source, "retry_of": root_id})
+        adding = asyncio.ensure_future(self._store.add(job, self._limits.caps, also=self._once(old, root_id)))
         try:
             await asyncio.shield(adding)
         except BaseException:
@@ -187,18 +183,28 @@ class Intake:
         except StorageFailed as error:  # the asker hears why he was refused; the sweeper comes by later
             log.warning("job %s: a refused request could not be removed: %s", job_id, error.detail or error.message)
 
-    def _once(self, old: Job) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
-        """Part of storing a retry: one at a time, and free only where the failure was not the user's own wish."""
+    async def _root_of(self, old: Job) -> str:
+        """The id of the job that `old` and its earlier retries go back to, whether or not that job still exists."""
+        root_id, parent = old.id, old.retry_of
+        seen = {root_id}
+        while parent is not None and parent not in seen:
+            seen.add(root_id := parent)
+            job = await self._store.get(root_id)
+            parent = job.retry_of if job is not None else None
+        return root_id
+
+    def _once(self, old: Job, root_id: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
+        """Part of storing a retry: one at a time for each root, and free only where the user did not cancel."""
 
         async def check(writer: aiosqlite.Connection) -> None:
-            rows = await writer.execute_fetchall(_LIVING_RETRIES, {"owner": old.owner, "old": old.id})
+            rows = await writer.execute_fetchall(_LIVING_RETRIES, {"owner": old.owner, "root": root_id})
             living = [row[0] for row in rows]
             if len(living) > 1:  # the one that is being stored counts
                 if "completed" in living:
-                    raise NotPossibleNow("This song was tried again, and that went well. For more of it, send it anew.")
+                    raise NotPossibleNow("This job was already retried successfully. Submit the song again.")
                 raise NotPossibleNow("This job is already being tried again.")
-            if old.was_cancelled:
-                await self._quota.spending(old.owner)(writer)
+            spending = self._quota.spending(old.owner)
+            await (spending if old.was_cancelled else self._quota.retrying(old.owner, root_id))(writer)
 
         return check
 
@@ -206,13 +212,6 @@ class Intake:
         state = self._pool.models.get(name)
         if state is not None and state.state == "unavailable":
             raise ModelUnavailable(f"The model {name} cannot be used here: {state.reason}")
-
-    def _check_room(self) -> None:
-        """A disk that is nearly full is for the jobs that were accepted, and for the database."""
-        free_bytes = shutil.disk_usage(self._storage.root).free
-        if free_bytes < self._limits.free_disk_bytes:
-            log.error("a song was refused: %d MiB are free in %s", free_bytes >> 20, self._storage.root)
-            raise ShortOfRoom(retry_after_s=_LOOK_FOR_ROOM_S)
 
     async def _job_of_link(self, job_id: str, submission: Submission, link: Link) -> Job:
         video = parse_link(link.text)
@@ -223,24 +222,28 @@ class Intake:
             job_id, submission, InputType.YOUTUBE_URL, video.url, title=f"YouTube {video.video_id}"
         )
 
-    async def _job_of_file(self, job_id: str, submission: Submission, source: Upload | Attachment) -> Job:
+    async def _job_of_file(
+        self, job_id: str, submission: Submission, source: Upload | Attachment, ticket: Ticket
+    ) -> Job:
         key = f"jobs/{job_id}/input"
-        media = self._limits.media
-        if (source.declared_bytes or 0) > media.max_bytes:
-            raise TooLarge.over(media.max_bytes, source.declared_bytes)
+        media, options = self._limits.media, submission.options
         if isinstance(source, Upload):
             stream = source.stream
         else:
             stream = fetch_attachment(
                 self._http, source.url, allowed_hosts=self._limits.cdn_hosts, max_bytes=media.max_bytes
             )
-        size_bytes = await self._storage.receive(stream, key, media.max_bytes)
-        async with self._probing:
+        size_bytes = await self._storage.receive(stream, key, media.max_bytes, ticket.spend)
+        if isinstance(source, Upload) and source.late_options is not None:
+            options = await source.late_options()
+            self._check_model(options.model)
+        await ticket.received()
+        async with self._admission.probing(ticket):
             found: Probe = await probe(self._storage.local_path(key), media)
         await self._storage.upload(key)
         return await self._new_job(
             job_id,
-            submission,
+            replace(submission, options=options),
             InputType.FILE_UPLOAD,
             key,
             title=safe_title(found.title or Path(source.filename).stem),

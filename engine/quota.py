@@ -1,5 +1,6 @@
-"""How many jobs an owner may start in an hour: the moving window of `limits`, kept in SQLite, so that a restart
-forgives nothing and several processes share it.
+"""How many jobs an owner may start in an hour, and the windows beside it: expensive refusals and free retries.
+
+The moving window of `limits`, kept in SQLite, so that a restart forgives nothing and several processes share it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
-from limits import RateLimitItemPerHour
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from engine.counted import counted
-from engine.errors import QuotaExceeded
+from engine.errors import QuotaExceeded, TooManyRefusals
 from engine.store.database import Database
 from engine.store.errors import StoreFailed
 from engine.store.rows import from_us, to_us, utc_now
+
+REFUSALS_PER_HOUR = 20
+FREE_RETRIES_PER_DAY = 3
 
 _US = 1_000_000
 # A hit further in the future than a window was made under a wrong clock, and counts no more.
@@ -114,6 +118,8 @@ class Quota:
         self._database = database
         self._now = now
         self._item = RateLimitItemPerHour(per_hour, namespace="jobs")
+        self._refusals = RateLimitItemPerHour(REFUSALS_PER_HOUR, namespace="refusals")
+        self._retries = RateLimitItemPerDay(FREE_RETRIES_PER_DAY, namespace="retries")
         self._window = SqliteWindow(database=database, now=now)
         self._limiter = MovingWindowRateLimiter(self._window)
 
@@ -136,30 +142,64 @@ class Quota:
             raise await self._exceeded(owner)
         await self._window.forget_old()
 
+    async def check_refusals(self, owner: str) -> None:
+        """Raises `TooManyRefusals` after too many songs of the owner that were refused at great expense."""
+        if not await self._limiter.test(self._refusals, owner):
+            wait_s = await self._wait_s(self._refusals, owner)
+            raise TooManyRefusals(
+                f"{counted(self._refusals.amount, 'file')} of yours took very long to check and could not be used. "
+                f"Try again in {counted(max(1, ceil(wait_s / 60)), 'minute')}.",
+                retry_after_s=wait_s,
+            )
+
+    async def note_refusal(self, owner: str) -> None:
+        """Count a song of the owner that was refused at great expense."""
+        await self._limiter.hit(self._refusals, owner)
+
     def spending(self, owner: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
         """`spend` as a part of `Store.add(job, caps, also=…)` of a store that shares this database: the job is stored
         and paid for in one transaction, or neither."""
 
         async def spend(writer: aiosqlite.Connection) -> None:
-            params = self._window.params(
-                self._item.key_for(owner), self._item.get_expiry(), limit=self._item.amount, amount=1
-            )
-            if not list(await writer.execute_fetchall(_HIT, params)):
+            if not await self._hit(writer, self._item, owner):
                 raise await self._exceeded(owner)
-            await writer.execute_fetchall(_FORGET, {"now": params["now"]})
 
         return spend
+
+    def retrying(self, owner: str, root_id: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
+        """As `spending`, for a retry: free a few times a day for each root job, then a job like any other."""
+
+        async def retry(writer: aiosqlite.Connection) -> None:
+            if await self._hit(writer, self._retries, root_id) or await self._hit(writer, self._item, owner):
+                return
+            problem = await self._exceeded(owner)
+            raise QuotaExceeded(
+                f"This song had its {self._retries.amount} free retries for today, and your jobs for this hour "
+                f"are used up. {problem.message.partition('. ')[2]}",
+                retry_after_s=problem.retry_after_s,
+            )
+
+        return retry
+
+    async def _hit(self, writer: aiosqlite.Connection, item: RateLimitItem, key: str) -> bool:
+        params = self._window.params(item.key_for(key), item.get_expiry(), limit=item.amount, amount=1)
+        hit = bool(list(await writer.execute_fetchall(_HIT, params)))
+        if hit:
+            await writer.execute_fetchall(_FORGET, {"now": params["now"]})
+        return hit
 
     async def remaining(self, owner: str) -> int:
         """How many jobs the owner may start now."""
         stats = await self._limiter.get_window_stats(self._item, owner)
         return max(0, stats.remaining)
 
+    async def _wait_s(self, item: RateLimitItem, owner: str) -> float:
+        free_at = await self._window.free_at(item.key_for(owner), item.amount, item.get_expiry())
+        return max(0.0, (free_at - self._now()).total_seconds()) if free_at else 0.0
+
     async def _exceeded(self, owner: str) -> QuotaExceeded:
-        now = self._now()
-        free_at = await self._window.free_at(self._item.key_for(owner), self._item.amount, self._item.get_expiry())
-        wait_s = max(0.0, (free_at - now).total_seconds()) if free_at else 0.0
-        clock = now + timedelta(seconds=wait_s) + timedelta(seconds=59)  # never named too early
+        wait_s = await self._wait_s(self._item, owner)
+        clock = self._now() + timedelta(seconds=wait_s) + timedelta(seconds=59)  # never named too early
         minutes = max(1, ceil(wait_s / 60))
         return QuotaExceeded(
             f"You have used your {counted(self._item.amount, 'job')} for this hour. The next one is free at "

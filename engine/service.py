@@ -10,20 +10,22 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.admission import Ticket
 from engine.attempts import Attempts
 from engine.dispatcher import Dispatcher
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
-from engine.intake import Attachment, Intake, Link, Submission, Upload
+from engine.intake import Intake
 from engine.jobs import Job, JobStatus, JobView, Stage
 from engine.live import LiveJobs, Mark
 from engine.options import MODELS
 from engine.pool import WorkerPool
 from engine.storage import Storage
 from engine.store.store import Store
+from engine.submission import Attachment, Link, Submission, Upload
 from engine.views import Views
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "ServiceSnapshot",
     "StemService",
     "Submission",
+    "Ticket",
     "Upload",
     "WorkerSnapshot",
 ]
@@ -115,17 +118,22 @@ class StemService:
             if watcher.mark is None or self._live.mark(job_id) != watcher.mark:
                 watcher.news.set()
 
-    async def submit(self, submission: Submission) -> JobView:
+    def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
+        """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared. Pass the ticket to
+        `submit` inside the context. Raises `ComeBackLater` (and below)."""
+        return self._intake.upload(owner, size_bytes=size_bytes)
+
+    async def submit(self, submission: Submission, ticket: Ticket | None = None) -> JobView:
         """Accept a job, or raise: `InputRefused` (and below), `ComeBackLater` (and below), `ModelUnavailable`. A
-        refusal costs no quota and leaves nothing behind. When this returns the job is on disk and survives any
-        crash."""
-        job = await self._intake.accept(submission)
+        refusal costs no quota (a file that was very expensive to check counts as such) and leaves nothing behind. When
+        this returns the job is on disk and survives any crash."""
+        job = await self._intake.accept(submission, ticket)
         return await self._accepted(job)
 
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
-        """A new job with the input and options of a failed one, by another `model` where one is named, at no cost to
-        the quota. Raises `NotFound`, `NotAllowed`, `NotPossibleNow`, `QueueFull`, `UnknownModel`,
-        `ModelUnavailable`."""
+        """A new job with the input and options of a failed one, by another `model` where one is named. Three retries a
+        day of one song are free. Raises `NotFound`, `NotAllowed`, `NotPossibleNow`, `QueueFull`, `QuotaExceeded`,
+        `UnknownModel`, `ModelUnavailable`."""
         job = await self._intake.again(await self._owned(job_id, by), new_id, model)
         return await self._accepted(job)
 

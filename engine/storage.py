@@ -36,6 +36,10 @@ INPUT = re.compile(r"input(?:\.[A-Za-z0-9]{1,10})?|\.input.*\.part")
 BLOCK_BYTES = 2**20
 
 
+def unlimited(_count_bytes: int) -> None:
+    """Accept every block."""
+
+
 def nothing(_fraction: float) -> None:
     """Nobody wants to hear how far it is."""
 
@@ -94,10 +98,18 @@ class Storage:
             raise NotFound("That file is not here.", detail=f"refused key {key!r}")
         return path
 
-    async def receive(self, stream: AsyncIterator[bytes], key: str, max_bytes: int) -> int:
+    async def receive(
+        self,
+        stream: AsyncIterator[bytes],
+        key: str,
+        max_bytes: int,
+        before_write: Callable[[int], None] = unlimited,
+    ) -> int:
         """Write a stream to `key`; its size in bytes. The file appears whole, synced to disk; on any failure or
-        cancellation nothing is left. Raises `TooLarge` as soon as `max_bytes` are exceeded, `DiskFull`,
-        `StorageFailed`, and what the stream raises."""
+        cancellation nothing is left. `before_write` is called in a thread with the size of each block.
+
+        Raises `TooLarge` as soon as `max_bytes` are exceeded, `DiskFull`, `StorageFailed`, and what the stream and
+        `before_write` raise."""
         path = self.local_path(key)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         size = 0
@@ -105,6 +117,12 @@ class Storage:
             made = await asyncio.to_thread(disk.make_folder, path.parent)
             try:
                 with part.open("xb") as file:
+
+                    def write(block: bytearray) -> None:
+                        before_write(len(block))
+                        file.write(block)
+                        file.flush()
+
                     waiting = bytearray()
                     async for block in stream:
                         size += len(block)
@@ -112,9 +130,9 @@ class Storage:
                             raise TooLarge.over(max_bytes)
                         waiting += block
                         if len(waiting) >= BLOCK_BYTES:
-                            await asyncio.to_thread(file.write, waiting)
+                            await asyncio.to_thread(write, waiting)
                             waiting = bytearray()
-                    file.write(waiting)
+                    await asyncio.to_thread(write, waiting)
                     await asyncio.to_thread(disk.sync, file.fileno())
                 part.replace(path)
                 await asyncio.to_thread(disk.sync_folder, path.parent)

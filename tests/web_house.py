@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import aiohttp
 from aiohttp import web
 
 from config.settings import Settings, load
+from engine.admission import Ticket
 from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, QuotaExceeded
 from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.links import Links
 from engine.options import OutputFormat
 from engine.results import JobResult, StemFiles, StemInfo
+from engine.room import Room
 from engine.service import ModelChoice, ServiceSnapshot, StemService, Submission, Upload, WorkerSnapshot
 from engine.storage import Storage
 from engine.web.app import create_app, make_runner
@@ -40,16 +42,31 @@ class MemoryService(StemService):
         self._per_hour, self._max_bytes = per_hour, max_bytes
         self._news = asyncio.Condition()
 
-    async def submit(self, submission: Submission) -> JobView:
+    @asynccontextmanager
+    async def admit_upload(self, owner: str, size_bytes: int | None = None) -> AsyncIterator[Ticket]:
+        self._check_quota(owner)
+        size_bytes = size_bytes or self._max_bytes
+        yield Ticket(owner, Room(self._files.root, 0).reserve(size_bytes), AsyncExitStack())
+
+    def _check_quota(self, owner: str) -> None:
+        if sum(job.owner == owner for job in self.jobs.values()) >= self._per_hour:
+            raise QuotaExceeded(retry_after_s=1234.5)
+
+    async def submit(self, submission: Submission, ticket: Ticket | None = None) -> JobView:
         if self.raises:
             raise self.raises
-        if sum(job.owner == submission.owner for job in self.jobs.values()) >= self._per_hour:
-            raise QuotaExceeded(retry_after_s=1234.5)
+        self._check_quota(submission.owner)
         job_id, source = new_job_id(), submission.source
         title, size, where = "link", 0, "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
         if isinstance(source, Upload):
             title, where = Path(source.filename).stem, f"jobs/{job_id}/input"
             size = await self._files.receive(source.stream, where, self._max_bytes)
+            if source.late_options is not None:
+                try:
+                    submission = replace(submission, options=await source.late_options())
+                except BaseException:
+                    await self._files.delete_job(job_id)
+                    raise
         self.submissions.append(submission)
         self.jobs[job_id] = Job(
             id=job_id,

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 import aiosqlite
 
-from engine.counted import counted
-from engine.errors import IllegalTransition, QueueFull
+from engine.errors import IllegalTransition
 from engine.jobs import Job, JobStatus, Stage
 from engine.results import JobResult
 from engine.store.archive import Archive
+from engine.store.caps import Caps, check_caps
 from engine.store.database import Database
 from engine.store.errors import StoreDamaged
 from engine.store.migrations import MIGRATIONS
@@ -32,16 +32,6 @@ from engine.store.sql import load_queries
 log = logging.getLogger(__name__)
 
 ARCHIVE_BATCH = 500
-_RETRY_AFTER_S = (10.0, 600.0)  # what a full queue asks people to wait, at least and at most
-
-
-@dataclass(frozen=True)
-class Caps:
-    """How many jobs may wait or run: of one owner, of one scope, of all."""
-
-    per_owner: int
-    per_scope: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class Store:
         row = to_row(job)
 
         async def work(writer: aiosqlite.Connection) -> None:
-            await self._check_caps(writer, job, caps)
+            await check_caps(writer.execute_fetchall, self._sql, job.owner, job.scope, caps)
             await writer.execute_fetchall(self._sql.add_job, row)
             if also is not None:
                 await also(writer)
@@ -119,29 +109,9 @@ class Store:
         await self.database.write(work)
         self._queue.changed()
 
-    async def _check_caps(self, writer: aiosqlite.Connection, job: Job, caps: Caps) -> None:
-        whose = {"owner": job.owner, "scope": job.scope}
-        (active,) = await writer.execute_fetchall(self._sql.active_counts, whose)
-        circle: dict[str, str | None]
-        if active["of_owner"] >= caps.per_owner:
-            text, circle = f"You already have {active['of_owner']} jobs in the queue.", {**whose, "scope": None}
-        elif active["of_scope"] >= caps.per_scope:
-            text, circle = (
-                f"There are already {active['of_scope']} jobs in the queue from here.",
-                {**whose, "owner": None},
-            )
-        elif active["in_all"] >= caps.total:
-            text, circle = f"The queue is full, with {active['in_all']} jobs.", {"owner": None, "scope": None}
-        else:
-            return
-        (shortest,) = await writer.execute_fetchall(self._sql.shortest_active, circle)
-        low, high = _RETRY_AFTER_S
-        wait_s = min(high, max(low, float(shortest["seconds"] or 0)))
-        minutes = max(1, round(wait_s / 60))
-        raise QueueFull(
-            f"{text} Wait until one of them is done and try again in about {counted(minutes, 'minute')}.",
-            retry_after_s=wait_s,
-        )
+    async def check_caps(self, owner: str, scope: str | None, caps: Caps) -> None:
+        """Raises `QueueFull` unless a job of `owner` in `scope` could be added now."""
+        await check_caps(self.database.read, self._sql, owner, scope, caps)
 
     async def get(self, job_id: str) -> Job | None:
         """The job, from the archives too. Raises `StoreDamaged` when that month's archive cannot be read."""

@@ -10,9 +10,9 @@ from engine.errors import NotFound
 from engine.jobs import JobView
 from engine.links import Kind
 from engine.options import StemSeparationOptions
-from engine.service import Link, Submission, Upload
+from engine.service import Link, Submission, Ticket, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
-from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS, STORAGE
+from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
 from engine.web.refusals import BadRequest, UnsupportedBody
 from engine.web.responses import StemifyResponse, about, job_status, json_response
 
@@ -34,10 +34,11 @@ async def stemify(request: web.Request) -> web.Response:
         link, options = _link_request(body)
         view = await _submit(request, link, options)
     elif request.content_type == "multipart/form-data":
-        await continue_reading(request)
-        spool_dir = request.app[STORAGE].root
-        async with uploaded(request, max_file_bytes=max_file_bytes, spool_dir=spool_dir) as (upload, options):
-            view = await _submit(request, upload, options)
+        owner = request.app[ACCESS].owner(request)
+        async with request.app[SERVICE].admit_upload(owner, request.content_length) as ticket:
+            await continue_reading(request)
+            upload, options = await uploaded(request, max_file_bytes=max_file_bytes)
+            view = await _submit(request, upload, options, ticket)
     else:
         raise UnsupportedBody
     return _accepted(view)
@@ -54,9 +55,11 @@ def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]
     return Link(text), chosen_options(options)
 
 
-async def _submit(request: web.Request, source: Link | Upload, options: StemSeparationOptions) -> JobView:
+async def _submit(
+    request: web.Request, source: Link | Upload, options: StemSeparationOptions, ticket: Ticket | None = None
+) -> JobView:
     owner = request.app[ACCESS].owner(request)
-    return await request.app[SERVICE].submit(Submission(source=source, options=options, owner=owner))
+    return await request.app[SERVICE].submit(Submission(source=source, options=options, owner=owner), ticket)
 
 
 def _accepted(view: JobView) -> web.Response:

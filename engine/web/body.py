@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -135,34 +132,41 @@ def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
     return StemSeparationOptions.chosen(**given)
 
 
-@asynccontextmanager
-async def uploaded(
-    request: web.Request, *, max_file_bytes: int, spool_dir: Path
-) -> AsyncIterator[tuple[Upload, StemSeparationOptions]]:
-    """The file and the options of a multipart request, in whatever order they come. With the options first the file
-    is passed on as it arrives (and nothing after it is read); with the file first it waits in a nameless temporary
-    file for the options. Raises `BadRequest`, `TooLarge`, `BadOptions`."""
+async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload, StemSeparationOptions]:
+    """The file and the options of a multipart request, in either order. The file is passed on as it arrives; options
+    that follow it are read when the file has been read. Raises `BadRequest`, `TooLarge`, `BadOptions`."""
     body = CappedBody(request.content, max_file_bytes + _FRAME_BYTES, TooLarge.over(max_file_bytes))
     with _readable():
         parts = MultipartReader(request.headers, cast(StreamReader, body), max_headers=_PART_HEADERS)
     options: StemSeparationOptions | None = None
-    filename: str | None = None
-    with contextlib.ExitStack() as stack:
-        while (part := await _next(parts)) is not None:
-            if part.name == "options" and options is None:
-                options = chosen_options(_json_object(await _small(part), "The field options"))
-            elif part.name == "file" and filename is None:
-                filename = _last_component(part.filename)
-                if options is not None:
-                    yield Upload(filename, _blocks(part, max_file_bytes)), options
-                    return
-                spool = stack.enter_context(tempfile.TemporaryFile(dir=spool_dir))
-                size = await _spool(_blocks(part, max_file_bytes), spool)
-            else:
-                raise BadRequest(f"There is one field too many: {part.name!r:.40}. Send file and options, once each.")
-        if filename is None:
-            raise BadRequest('There is no file in that request. Send it as the multipart field "file".')
-        yield Upload(filename, _unspooled(spool), size), options or StemSeparationOptions()
+    while (part := await _next(parts)) is not None:
+        if part.name == "options" and options is None:
+            options = await _options(part)
+        elif part.name == "file":
+            filename, blocks = _last_component(part.filename), _blocks(part, max_file_bytes)
+            if options is not None:
+                return Upload(filename, blocks), options
+            return Upload(filename, blocks, late_options=lambda: _options_after_file(parts)), StemSeparationOptions()
+        else:
+            raise _one_too_many(part)
+    raise BadRequest('There is no file in that request. Send it as the multipart field "file".')
+
+
+async def _options_after_file(parts: MultipartReader) -> StemSeparationOptions:
+    options: StemSeparationOptions | None = None
+    while (part := await _next(parts)) is not None:
+        if part.name != "options" or options is not None:
+            raise _one_too_many(part)
+        options = await _options(part)
+    return options or StemSeparationOptions()
+
+
+async def _options(part: BodyPartReader) -> StemSeparationOptions:
+    return chosen_options(_json_object(await _small(part), "The field options"))
+
+
+def _one_too_many(part: BodyPartReader) -> BadRequest:
+    return BadRequest(f"There is one field too many: {part.name!r:.40}. Send file and options, once each.")
 
 
 async def _next(parts: MultipartReader) -> BodyPartReader | None:
@@ -192,20 +196,6 @@ async def _blocks(part: BodyPartReader, max_bytes: int) -> AsyncIterator[bytes]:
             raise TooLarge.over(max_bytes)
         if block:
             yield block
-
-
-async def _spool(blocks: AsyncIterator[bytes], spool: IO[bytes]) -> int:
-    size = 0
-    async for block in blocks:
-        await asyncio.to_thread(spool.write, block)
-        size += len(block)
-    spool.seek(0)
-    return size
-
-
-async def _unspooled(spool: IO[bytes]) -> AsyncIterator[bytes]:
-    while block := await asyncio.to_thread(spool.read, _BLOCK_BYTES):
-        yield block
 
 
 def _last_component(filename: str | None) -> str:

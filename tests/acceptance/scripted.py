@@ -19,7 +19,7 @@ from engine.errors import InputRefused, NotAllowed, NotFound
 from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.options import OutputFormat
 from engine.results import JobResult, StemFiles, StemInfo, TrustCard
-from engine.service import Link, ModelChoice, StemService, Submission
+from engine.service import Link, ModelChoice, StemService, Submission, Ticket
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000000100000001080600000"
@@ -84,7 +84,7 @@ class ScriptedService(StemService):
 
     # The door.
 
-    async def submit(self, submission: Submission) -> JobView:
+    async def submit(self, submission: Submission, ticket: Ticket | None = None) -> JobView:
         await self._until_let("accept")
         source = submission.source
         if isinstance(source, Link):

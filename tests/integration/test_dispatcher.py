@@ -21,7 +21,8 @@ from engine.live import LiveJobs
 from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.storage import Storage
-from engine.store.store import Caps, Store
+from engine.store.caps import Caps
+from engine.store.store import Store
 from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 

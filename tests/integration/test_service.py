@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,8 +258,7 @@ async def test_a_disk_that_is_nearly_full_is_left_to_the_jobs_that_were_accepted
 ) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)
-    more_than_there_is = replace(service._intake._limits, free_disk_bytes=2**62)
-    monkeypatch.setattr(service._intake, "_limits", more_than_there_is)
+    monkeypatch.setattr(service._intake._admission._room, "reserve_bytes", 2**62)
     job_id = new_job_id()
     for asked in (submission(song, ann, job_id=job_id), Submission(Link("https://youtu.be/dQw4w9WgXcQ"), OPTIONS, ann)):
         with pytest.raises(ShortOfRoom, match="short of disk space"):
@@ -342,7 +340,7 @@ async def test_a_song_whose_model_failed_can_be_tried_with_another_one_at_no_cos
         assert again.job.result is not None and again.job.result.model_used == "mini"
         assert again.job.options == failed.job.options.model_copy(update={"model": "mini"})
         assert again.job.estimated_duration <= failed.job.estimated_duration
-        with pytest.raises(NotPossibleNow, match="tried again, and that went well"):
+        with pytest.raises(NotPossibleNow, match="already retried successfully"):
             await service.retry(failed.job.id, by=ann)
 
 

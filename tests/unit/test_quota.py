@@ -17,7 +17,8 @@ from limits.storage import storage_from_string
 
 from engine.errors import QueueFull, QuotaExceeded
 from engine.quota import Quota, SqliteWindow
-from engine.store.store import Caps, Store
+from engine.store.caps import Caps
+from engine.store.store import Store
 from tests.jobs import NO_CAPS, Clock, pending_job
 
 

@@ -1,0 +1,89 @@
+"""Free space on the disk of the data folder, shared out among the uploads under way."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.errors import ShortOfRoom
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 600.0
+
+
+class Reservation:
+    """The bytes that one upload may still write."""
+
+    def __init__(self, room: Room, left_bytes: int) -> None:
+        self._room = room
+        self.left_bytes = left_bytes
+
+    def spend(self, count_bytes: int) -> None:
+        """Call before writing `count_bytes`, from any thread. Raises `ShortOfRoom` if they no longer fit."""
+        self._room.spend(self, count_bytes)
+
+    def close(self) -> None:
+        """Give back what was not written."""
+        self._room.close(self)
+
+
+class Room:
+    """Uploads may use what is free above `reserve_bytes`; the reserve is for accepted jobs and the database."""
+
+    def __init__(self, root: Path, reserve_bytes: int) -> None:
+        self._root = root
+        self.reserve_bytes = reserve_bytes
+        self._open: set[Reservation] = set()
+        self._lock = threading.Lock()
+
+    def check(self, size_bytes: int = 0) -> None:
+        """Raises `ShortOfRoom` unless `size_bytes` fit beside everything that running uploads may still write."""
+        with self._lock:
+            self._check(size_bytes)
+
+    def reserve(self, size_bytes: int) -> Reservation:
+        """Set `size_bytes` aside for one upload; close the reservation. Raises `ShortOfRoom`."""
+        with self._lock:
+            self._check(size_bytes)
+            return self._open_one(size_bytes)
+
+    @contextmanager
+    def granted(self, size_bytes: int) -> Iterator[None]:
+        """Set `size_bytes` aside for an accepted job, which may use the reserve."""
+        with self._lock:
+            reservation = self._open_one(size_bytes)
+        try:
+            yield
+        finally:
+            self.close(reservation)
+
+    def _open_one(self, size_bytes: int) -> Reservation:
+        reservation = Reservation(self, size_bytes)
+        self._open.add(reservation)
+        return reservation
+
+    def spend(self, reservation: Reservation, count_bytes: int) -> None:
+        with self._lock:
+            self._check(count_bytes, spender=reservation)
+            reservation.left_bytes = max(0, reservation.left_bytes - count_bytes)
+
+    def close(self, reservation: Reservation) -> None:
+        with self._lock:
+            self._open.discard(reservation)
+
+    def _check(self, size_bytes: int, spender: Reservation | None = None) -> None:
+        free_bytes = shutil.disk_usage(self._root).free
+        set_aside_bytes = sum(each.left_bytes for each in self._open if each is not spender)
+        if free_bytes - set_aside_bytes - size_bytes < self.reserve_bytes:
+            log.error(
+                "upload refused for lack of disk space: %d MiB free in %s, %d MiB promised to other uploads",
+                free_bytes >> 20,
+                self._root,
+                set_aside_bytes >> 20,
+            )
+            raise ShortOfRoom(retry_after_s=_RETRY_AFTER_S)
