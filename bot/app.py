@@ -9,6 +9,7 @@ from typing import Any
 import discord
 import yarl
 from discord import app_commands
+from discord.http import Route
 
 from bot import listen
 from bot.answers import InteractionFailed, guarded, refuse
@@ -21,6 +22,7 @@ from bot.removal import Removal
 from bot.stemify import stemify_command, stemify_menu
 from bot.sync import CommandSync
 from bot.wire import Wire
+from config.proxies import proxy_for
 from config.settings import Settings
 from engine.backend import House
 
@@ -59,6 +61,7 @@ class Stemify(discord.AutoShardedClient):
             max_messages=None,
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
+            proxy=proxy_for(Route.BASE, settings.discord.proxy_url),
         )
         self.settings = settings
         self.house = house

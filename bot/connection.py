@@ -18,6 +18,7 @@ from discord.http import Route
 
 from bot.app import ShardNotConnected, Stemify
 from bot.memory import Memory
+from config.proxies import proxy_for
 from config.settings import Settings
 from engine.backend import House
 
@@ -113,7 +114,7 @@ async def _connect_once(settings: Settings, house: House, memory: Memory, *, mes
     bot: Stemify | None = None
     try:
         if settings.discord.api_url is not None:
-            await use_api(settings.discord.api_url)
+            await use_api(settings.discord.api_url, settings.discord.proxy_url)
         bot = Stemify(settings, house, memory, message_content=message_content)
         await bot.start(token.get_secret_value())
     except Exception as error:
@@ -131,9 +132,12 @@ async def _close(bot: Stemify) -> None:
         log.exception("the Discord client could not be closed")
 
 
-async def use_api(url: str) -> None:
+async def use_api(url: str, proxy: str | None) -> None:
     """Talk to another REST root than Discord's, and to the gateway that it names (tests do)."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/gateway") as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/gateway", proxy=proxy_for(url, proxy)) as answer,
+    ):
         gateway = (await answer.json())["url"]
     Route.BASE = url
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway)

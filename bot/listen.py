@@ -13,7 +13,8 @@ from discord import app_commands
 from bot.answers import acknowledge, guarded
 from bot.cards import error_text
 from bot.memory import Posting
-from bot.stemify import audio_in, posting_of, source_of, submit
+from bot.songs import audio_in, source_of
+from bot.stemify import posting_of, submit
 from bot.wire import Trouble, persist, reply, trouble
 from bot.words import clean
 from engine.entity import new_job_id
@@ -76,7 +77,7 @@ async def heard(bot: Stemify, message: discord.Message) -> None:
         return
     parent = message.channel.parent_id if isinstance(message.channel, discord.Thread) else None
     mode = bot.listening.get(message.channel.id) or bot.listening.get(parent or 0)
-    audio = audio_in(message.attachments) if mode else []
+    audio = audio_in(message) if mode else []
     if not audio:
         return
     try:
@@ -155,7 +156,7 @@ class SplitButton(
         channel = bot.get_partial_messageable(self.channel_id, guild_id=interaction.guild_id)
         try:
             message = await persist(lambda: channel.fetch_message(self.message_id))
-            attachment = audio_in(message.attachments)[self.index]
+            attachment = audio_in(message)[self.index]
         except (discord.NotFound, discord.Forbidden, IndexError):
             raise NotFound("The message with the audio is gone. Post it again, or use `/stemify`.") from None
         posting = posting_of(interaction, answer_id, new_job_id())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from bot.answers import acknowledge
 from bot.buttons import layout
 from bot.cards import accepted_card, job_card, refused_card
 from bot.memory import Posting, PostingState
+from bot.songs import Source, audio_in, link_in, source_of
 from bot.wire import persist
 from bot.words import clean
 from engine.entity import new_job_id
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from bot.app import Stemify
 
 log = logging.getLogger(__name__)
-
-AUDIO_ENDINGS = (".mp3", ".wav", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".webm", ".mp4", ".mov", ".mkv")
-LINK = re.compile(r"(?:https?://)?(?:[\w-]+\.)?(?:youtube(?:-nocookie)?\.com|youtu\.be)/[^\s<>]+", re.IGNORECASE)
-TRACKS_A_MESSAGE = 5
-
-Source = Attachment | Link
 
 
 def owner_of(user: discord.abc.User) -> str:
@@ -70,20 +63,6 @@ def posting_of(
         reachable=reachable(interaction),
         limit_bytes=interaction.filesize_limit,
     )
-
-
-def source_of(attachment: discord.Attachment) -> Attachment:
-    return Attachment(filename=attachment.filename, url=attachment.url, declared_bytes=attachment.size)
-
-
-def audio_in(attachments: Iterable[discord.Attachment]) -> list[discord.Attachment]:
-    """Those that look like audio; the service judges by content."""
-    found = []
-    for attachment in attachments:
-        kind = attachment.content_type or ""
-        if kind.startswith(("audio/", "video/")) or attachment.filename.casefold().endswith(AUDIO_ENDINGS):
-            found.append(attachment)
-    return found[:TRACKS_A_MESSAGE]
 
 
 async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSeparationOptions) -> JobView:
@@ -185,9 +164,9 @@ async def _models(interaction: discord.Interaction[Stemify], current: str) -> li
 
 @app_commands.context_menu(name="Stemify")
 async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    sources: list[Source] = [source_of(attachment) for attachment in audio_in(message.attachments)]
-    if not sources and (link := LINK.search(message.content)):
-        sources = [Link(link.group())]
+    sources: list[Source] = [source_of(attachment) for attachment in audio_in(message)]
+    if not sources and (link := link_in(message)):
+        sources = [link]
     if not sources:
         raise InputRefused(
             "There is no audio in that message. Use this on a message with an audio file or a YouTube link in it."

@@ -106,7 +106,9 @@ class Wire:
         assert posting.token is not None
         application = self._client.application_id
         assert application is not None
-        return discord.Webhook.partial(application, posting.token, client=self._client)
+        hook = discord.Webhook.partial(application, posting.token, client=self._client)
+        hook.proxy = self._client.http.proxy  # discord.py takes the client's session without its proxy
+        return hook
 
     async def turn(self, posting: Posting) -> None:
         """Wait until this posting may be edited, if its channel's other messages leave no room just now."""

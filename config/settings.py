@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tomllib
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -77,10 +78,23 @@ class Discord(Section):
     cdn_hosts: Annotated[list[str], NoDecode]
     message_content: bool
     edit_interval_s: float = Field(gt=0)
+    proxy: SecretStr | None = None  # http:// or https://; default: HTTPS_PROXY, ALL_PROXY, NO_PROXY
     api_url: str | None = None  # tests: another REST root, "http://127.0.0.1:1234/api/v10"
 
     _split_hosts = field_validator("cdn_hosts", mode="before")(_split)
-    _no_token = field_validator("token", mode="before")(_blank_is_none)
+    _no_token = field_validator("token", "proxy", mode="before")(_blank_is_none)
+
+    @field_validator("proxy")
+    @classmethod
+    def _http_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy is not None and not re.match(r"https?://[^/\s]", proxy.get_secret_value()):
+            raise ValueError("give http://proxy.example:3128 (SOCKS proxies cannot be used for Discord)")
+        return proxy
+
+    @property
+    def proxy_url(self) -> str | None:
+        """The configured proxy with its password; never log it."""
+        return self.proxy.get_secret_value() if self.proxy is not None else None
 
 
 class Web(Section):

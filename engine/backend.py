@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.admission import Admission
 from engine.attempts import AttemptLimits, Attempts
@@ -252,6 +253,7 @@ def _intake_limits(settings: Settings) -> IntakeLimits:
         caps=Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total),
         cdn_hosts=tuple(settings.discord.cdn_hosts),
         links_enabled=settings.youtube.enabled,
+        cdn_proxy=lambda url: proxy_for(url, settings.discord.proxy_url),
     )
 
 

@@ -55,6 +55,7 @@ class IntakeLimits:
     caps: Caps
     cdn_hosts: tuple[str, ...]
     links_enabled: bool
+    cdn_proxy: Callable[[str], str | None] = lambda url: None  # for the address of an attachment
 
 
 class Intake:
@@ -231,7 +232,11 @@ class Intake:
             stream = source.stream
         else:
             stream = fetch_attachment(
-                self._http, source.url, allowed_hosts=self._limits.cdn_hosts, max_bytes=media.max_bytes
+                self._http,
+                source.url,
+                allowed_hosts=self._limits.cdn_hosts,
+                max_bytes=media.max_bytes,
+                proxy_for=self._limits.cdn_proxy,
             )
         size_bytes = await self._storage.receive(stream, key, media.max_bytes, ticket.spend)
         if isinstance(source, Upload) and source.late_options is not None:

@@ -23,6 +23,7 @@ from engine.jobs import Job, JobStatus, JobView, Stage
 from engine.live import LiveJobs, Mark
 from engine.options import MODELS
 from engine.pool import WorkerPool
+from engine.sources.link import video_ids_in
 from engine.storage import Storage
 from engine.store.store import Store
 from engine.submission import Attachment, Link, Submission, Upload
@@ -38,6 +39,7 @@ __all__ = [
     "Ticket",
     "Upload",
     "WorkerSnapshot",
+    "video_ids_in",
 ]
 
 log = logging.getLogger(__name__)

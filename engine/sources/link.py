@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from engine.errors import BadLink
 
@@ -18,22 +19,29 @@ MAX_WORD_CHARACTERS = 2_000
 MAX_MARKS_AFTER = 16
 
 _ID = r"[A-Za-z0-9_-]{11}"
-# Of a query or a fragment: the printable ASCII that a URL may have, but no "#".
-_REST = r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]]*"
+# Of a query or a fragment: the printable ASCII that a URL may have except "#", and the other scripts.
+_REST = r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]\u00a1-\U0010ffff]*"
 _ADDRESS = re.compile(
     rf"""
     (?: (?P<scheme> https? ) :// )?
     (?:
         (?: (?: www | m | music ) \. )? youtube \. com  (?P<port> :[0-9]+ )?
-        / (?: watch \? (?P<query> {_REST} ) | shorts / (?P<short> {_ID} ) (?: \? {_REST} )? )
+        / (?: watch /? \? (?P<query> {_REST} )
+            | attribution_link \? (?P<attribution> {_REST} )
+            | (?: shorts | live | embed | v ) / (?P<path_id> {_ID} ) /? (?: [?&] {_REST} )? )
       |
-        youtu \. be  (?P<port_be> :[0-9]+ )?  / (?P<shared> {_ID} ) (?: \? {_REST} )?
+        (?: www \. )? youtube-nocookie \. com  (?P<port_embed> :[0-9]+ )?
+        / (?: embed | v ) / (?P<embedded> {_ID} ) /? (?: [?&] {_REST} )?
+      |
+        youtu \. be  (?P<port_be> :[0-9]+ )?  / (?P<shared> {_ID} ) /? (?: \? {_REST} )?
     )
     (?: \# {_REST} )?
     """,
-    re.ASCII | re.VERBOSE,
+    re.VERBOSE,
 )
-_HOST_PART = re.compile(r"(?:https?://)?[a-z.:0-9]+", re.IGNORECASE | re.ASCII)
+_WATCH = re.compile(rf"/watch/?\?(?P<query>{_REST})")  # what an attribution link leads on to
+_NOT_IDS = {"videoseries", "live_stream"}  # of embedded playlists and channels
+_HOST_PART = re.compile(r"(?:https?://)?[a-z.:0-9-]+", re.IGNORECASE | re.ASCII)
 _FULL_ID = re.compile(_ID, re.ASCII)
 _DEFAULT_PORT = {"https": ":443", "http": ":80", None: ":443"}
 # Around a link in a message: brackets, quotes, Markdown and Discord's marks, the end of a sentence.
@@ -59,13 +67,18 @@ class VideoLink:
         return cls(video_id, f"https://www.youtube.com/watch?v={video_id}")
 
 
+def video_ids_in(text: str) -> set[str]:
+    """The ids of all videos that are linked in `text`."""
+    if len(text) > MAX_TEXT_CHARACTERS or _CONTROL.search(text):
+        return set()
+    words = (word for word in text.split() if len(word) <= MAX_WORD_CHARACTERS)
+    return {video_id for word in words if (video_id := _video_id_in(word))}
+
+
 def parse_link(text: str) -> VideoLink:
     """The one video that is linked in `text`, a bare address or a whole message. A playlist in the address is
     ignored, so are times and the like. Raises `BadLink` when there is none, or more than one different video."""
-    if len(text) > MAX_TEXT_CHARACTERS or _CONTROL.search(text):
-        raise BadLink
-    words = (word for word in text.split() if len(word) <= MAX_WORD_CHARACTERS)
-    ids = {video_id for word in words if (video_id := _video_id_in(word))}
+    ids = video_ids_in(text)
     if len(ids) > 1:
         raise BadLink(
             "There is more than one video in that message. Paste the address of one, or attach the file instead."
@@ -107,11 +120,31 @@ def _video_id_of(address: str) -> str | None:
     found = _ADDRESS.fullmatch(address[: host.end()].lower() + address[host.end() :])
     if found is None:
         return None
-    port = found["port"] or found["port_be"]
+    port = found["port"] or found["port_be"] or found["port_embed"]
     if port is not None and port != _DEFAULT_PORT[found["scheme"]]:
         return None
-    if found["query"] is None:
-        return found["short"] or found["shared"]
-    values = {value for name, _, value in (part.partition("=") for part in found["query"].split("&")) if name == "v"}
-    video_id = values.pop() if len(values) == 1 else ""
+    if found["query"] is not None:
+        return _id_of_query(found["query"])
+    if found["attribution"] is not None:
+        return _id_of_attribution(found["attribution"])
+    video_id = found["path_id"] or found["embedded"] or found["shared"]
+    return None if video_id in _NOT_IDS else video_id
+
+
+def _value(query: str, name: str) -> str:
+    """The value of a parameter as it is written; "" unless there is exactly one."""
+    parts = (part.partition("=") for part in query.replace("&amp;", "&").split("&"))
+    values = {value for key, _, value in parts if key == name}
+    return values.pop() if len(values) == 1 else ""
+
+
+def _id_of_query(query: str) -> str | None:
+    video_id = _value(query, "v").removesuffix("/")
     return video_id if _FULL_ID.fullmatch(video_id) else None
+
+
+def _id_of_attribution(query: str) -> str | None:
+    """The id in the address on YouTube that an attribution link leads on to."""
+    found = _WATCH.fullmatch(unquote(_value(query, "u")))
+    video_id = _id_of_query(found["query"]) if found is not None else None
+    return video_id if video_id is not None and video_id in query else None

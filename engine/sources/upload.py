@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 
 import aiohttp
 from yarl import URL
@@ -17,17 +17,23 @@ _NO_ANSWER = "The server where that attachment lies does not answer just now. Pl
 
 
 async def fetch_attachment(
-    session: aiohttp.ClientSession, url: str, *, allowed_hosts: Collection[str], max_bytes: int
+    session: aiohttp.ClientSession,
+    url: str,
+    *,
+    allowed_hosts: Collection[str],
+    max_bytes: int,
+    proxy_for: Callable[[str], str | None] = lambda url: None,
 ) -> AsyncIterator[bytes]:
     """The bytes at `url`, at most `max_bytes`.
 
     `allowed_hosts` holds "host" (https at its usual port) or "host:port" (exactly that port; a loopback address may
-    then be spoken to without TLS). Redirects are followed within that list. Raises `BadAttachment`, `AttachmentGone`,
-    `TooLarge`, or `SourceUnreachable` (transient). No error and no log line holds the signed address.
+    then be spoken to without TLS). Redirects are followed within that list. `proxy_for` names the proxy for an
+    address, if any. Raises `BadAttachment`, `AttachmentGone`, `TooLarge`, or `SourceUnreachable` (transient). No error
+    and no log line holds the signed address.
     """
     target = _allowed(url, allowed_hosts)
     for _ in range(_MOST_REDIRECTS + 1):
-        response = await _get(session, target)
+        response = await _get(session, target, proxy_for(str(target)))
         async with response:
             if response.status in (301, 302, 303, 307, 308):
                 target = _allowed(_next_address(target, response), allowed_hosts)
@@ -52,10 +58,10 @@ async def fetch_attachment(
     raise BadAttachment(detail="too many redirects")
 
 
-async def _get(session: aiohttp.ClientSession, target: URL) -> aiohttp.ClientResponse:
+async def _get(session: aiohttp.ClientSession, target: URL, proxy: str | None) -> aiohttp.ClientResponse:
     try:
         return await session.get(
-            target, allow_redirects=False, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}
+            target, proxy=proxy, allow_redirects=False, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         # their texts can hold the address

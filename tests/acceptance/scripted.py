@@ -20,6 +20,7 @@ from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.options import OutputFormat
 from engine.results import JobResult, StemFiles, StemInfo, TrustCard
 from engine.service import Link, ModelChoice, StemService, Submission, Ticket
+from engine.sources.link import parse_link
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000000100000001080600000"
@@ -88,6 +89,7 @@ class ScriptedService(StemService):
         await self._until_let("accept")
         source = submission.source
         if isinstance(source, Link):
+            parse_link(source.text)
             raise InputRefused("Links are not scripted.")
         if (refusal := self._script().get("refuse")) is not None:
             raise InputRefused(refusal)

@@ -107,16 +107,19 @@ LOCAL_FILES = ["file:///etc/passwd", f"file:///tmp/{ID}.webm", f"/{ID}", f"../{I
 PATHS = [
     f"https://www.youtube.com/{path}"
     for path in (
-        "", "watch", "watch?", "watch?v=", f"watch/{ID}", f"watch/?v={ID}", f"/watch?v={ID}", f"watch//?v={ID}",
+        "", "watch", "watch?", "watch?v=", f"watch/{ID}", f"watch//?v={ID}", f"/watch?v={ID}", f"live/{ID}x",
         f"./watch?v={ID}", f"a/../watch?v={ID}", f"%77atch?v={ID}", f"watch%3Fv={ID}", f"watch;x=1?v={ID}",
         f"WATCH?v={ID}", f"watch.php?v={ID}", f"watch?x=/watch?v={ID}", f"watch#v={ID}", f"watch?V={ID}",
         f"watch?w={ID}", f"watch?vv={ID}", f"watch?v[]={ID}", f"watch?v%5B%5D={ID}", f"watch?%76={ID}",
-        f"watch?v={ID}x", f"watch?v={ID[:-1]}", f"watch?v={ID}/", f"watch?v={ID}%00", f"watch?v=%20{ID}",
+        f"watch?v={ID}x", f"watch?v={ID[:-1]}", f"watch?v={ID}é", f"watch?v=é{ID}",
+        f"watch?v={ID}%00", f"watch?v=%20{ID}", f"watch?v={ID}//",
         "watch?v=%64Qw4w9WgXcQ", f"watch?v={ID}%26v=aaaaaaaaaaa", f"watch?v={ID}&v=aaaaaaaaaaa", f"watch?v={ID};a=b",
         f"watch?v=../../{ID}", "watch?v=dQw4w9WgXc$", "watch?v=hello world", "watch?v=http://127", "watch?list=PLabc",
         "watch_videos?video_ids=a,b", f"watch?u=https://youtu.be/{ID}", f"shorts/{ID}/x", f"shorts/{ID}x",
         "shorts/", f"shorts?v={ID}", f"Shorts/{ID}", f"shorts//{ID}", f"embed?v={ID}", f"v?v={ID}", f"e/{ID}",
-        f"embed/{ID}", f"v/{ID}", f"live/{ID}", f"clip/{ID}", f"playlist?list={ID}", f"channel/{ID}", f"@{ID}",
+        f"embed//{ID}", f"v/{ID}/x", f"live/{ID}/x", f"LIVE/{ID}", f"live?v={ID}", f"embed/{ID}x", f"clip/{ID}",
+        "embed/videoseries?list=PLabc", "embed/live_stream?channel=UCabc", f"embed/..%2f{ID}",
+        f"playlist?list={ID}", f"channel/{ID}", f"@{ID}",
         f"user/{ID}", f"c/{ID}", f"results?search_query={ID}", f"feeds/videos.xml?v={ID}", f"attribution_link?v={ID}",
         f"oembed?url=https://youtu.be/{ID}", f"iframe_api?v={ID}", f"get_video_info?video_id={ID}", ID,
     )
@@ -126,7 +129,20 @@ REDIRECTS = [
     f"https://www.youtube.com/redirect?q=https%3A%2F%2Fevil.example&v={ID}",
     f"https://www.youtube.com/redirect?v={ID}",
     f"https://www.youtube.com/signin?next=/watch?v={ID}",
-    f"https://www.youtube.com/attribution_link?u=%2Fwatch%3Fv%3D{ID}",
+    f"https://www.youtube.com/attribution_link?u=https%3A%2F%2Fevil.example%2Fwatch%3Fv%3D{ID}",
+    f"https://www.youtube.com/attribution_link?u=%2F%2Fevil.example%2Fwatch%3Fv%3D{ID}",
+    f"https://www.youtube.com/attribution_link?u=%2Fredirect%3Fq%3Dhttps%3A%2F%2Fevil.example%26v%3D{ID}",
+    f"https://www.youtube.com/attribution_link?u=%252Fwatch%253Fv%253D{ID}",
+    "https://www.youtube.com/attribution_link?u=%2Fwatch%3Fv%3D%64Qw4w9WgXcQ",
+    f"https://evil.example/attribution_link?u=%2Fwatch%3Fv%3D{ID}",
+    f"https://www.youtube-nocookie.com/embed/{ID}@evil.example",
+    f"https://youtube-nocookie.com.evil.example/embed/{ID}",
+    f"https://m.youtube-nocookie.com/embed/{ID}",
+    f"https://www.youtube-nocookie.com/live/{ID}",
+    f"https://evil.youtube-nocookie.com/embed/{ID}",
+    f"https://user@www.youtube-nocookie.com/embed/{ID}",
+    f"https://www.youtube-nocookie.com:8080/embed/{ID}",
+    f"https://www.youtube-nocookie.com/embed/videoseries?list={ID}",
     f"https://accounts.google.com/ServiceLogin?continue=https://www.youtube.com/watch?v={ID}",
     f"https://consent.youtube.com/m?continue=https://www.youtube.com/watch?v={ID}",
     f"https://www.google.com/url?q=https://www.youtube.com/watch?v={ID}",
@@ -148,7 +164,7 @@ REDIRECTS = [
 SHORT_PATHS = [
     f"https://youtu.be/{path}"
     for path in (
-        "", ID[:-1], f"{ID}x", f"{ID}/", f"{ID}/x", f"/{ID}", f"./{ID}", f"../{ID}", f"watch?v={ID}", f"?v={ID}",
+        "", ID[:-1], f"{ID}x", f"{ID}//", f"{ID}/x", f"/{ID}", f"./{ID}", f"../{ID}", f"watch?v={ID}", f"?v={ID}",
         f"shorts/{ID}", f"{ID}%00", f"{ID}%0a", f"%64{ID[1:]}", f"{ID}\\evil", f"{ID}@evil.example", f"{ID};x",
         f"{ID}&t=1",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from engine.file_types import EXTENSIONS
 from engine.media.limits import MediaLimits
 from engine.media.probe import count
+from engine.web.pages import STATIC
 from tests.songs import make_song
 
 MUXERS = {
@@ -46,3 +48,9 @@ def test_every_offered_file_type_is_decoded(tmp_path: Path, extension: str) -> N
     path = tmp_path / f"song{extension}"
     make_song(path, seconds=1, sample_rate=48000, container=container, codec=codec)
     assert count(path, MediaLimits()).duration_s == pytest.approx(1, abs=0.1)
+
+
+def test_file_dialogue_offers_every_readable_type() -> None:
+    accept = re.search(r'id="file"[^>]*accept="([^"]*)"', (STATIC / "index.html").read_text())
+    assert accept is not None
+    assert accept[1].split(",") == ["audio/*", *EXTENSIONS]

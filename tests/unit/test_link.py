@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import BadLink
-from engine.sources.link import VideoLink, parse_link
+from engine.sources.link import VideoLink, parse_link, video_ids_in
 from tests.unit.hostile_links import HOSTILE, ID
 
-ids = st.text(string.ascii_letters + string.digits + "_-", min_size=11, max_size=11)
+ids = st.text(string.ascii_letters + string.digits + "_-", min_size=11, max_size=11).filter(
+    lambda text: text not in ("videoseries", "live_stream")  # YouTube uses these for embedded lists
+)
 addresses = st.sampled_from(
     [
         "https://www.youtube.com/watch?v={}",
@@ -28,12 +30,37 @@ addresses = st.sampled_from(
         "https://www.youtube.com/watch?v={}&t=1m3s#comments",
         "www.youtube.com/watch?v={}",
         "youtu.be/{}",
+        "https://www.youtube.com/live/{}",
+        "https://youtube.com/live/{}?si=AbC-dEf_123&feature=shared",
+        "https://m.youtube.com/live/{}/",
+        "https://www.youtube.com/embed/{}",
+        "https://www.youtube.com/embed/{}?start=30&autoplay=1",
+        "https://www.youtube-nocookie.com/embed/{}",
+        "youtube-nocookie.com/embed/{}?rel=0",
+        "https://www.youtube.com/v/{}",
+        "https://www.youtube.com/v/{}?version=3&hl=en",
+        "https://www.youtube.com/v/{}&hl=en&fs=1",
+        "https://www.youtube.com/watch/?v={}",
+        "https://www.youtube.com/shorts/{}/",
+        "https://youtu.be/{}/",
+        "https://youtu.be/{}/?t=5",
+        "https://www.youtube.com/watch?v={}/",
+        "https://www.youtube.com/watch?v={}&ab_channel=Beyoncé",
+        "https://www.youtube.com/watch?ab_channel=椎名林檎&v={}",
+        "https://youtu.be/{}?si=x&pp=ygUFw7bDpMO8ö",
+        "https://www.youtube.com/watch?v={}#Refrain-für-alle",
+        "https://www.youtube.com/watch?app=desktop&amp;v={}",
+        "https://www.youtube.com/watch?v={}&amp;feature=share",
+        "https://www.youtube.com/attribution_link?a=8g8kPrPIi-ecwIsS&u=/watch%3Fv%3D{}%26feature%3Dem-uploademail",
+        "http://www.youtube.com/attribution_link?u=%2Fwatch%3Fv%3D{}&a=1",
+        "YOUTU.BE/{}",
+        "HTTP://M.YOUTUBE.COM/live/{}",
     ]
 )
 
 
 @given(ids, addresses)
-def test_every_form_of_a_videos_address_gives_its_id_and_one_canonical_address(video_id: str, address: str) -> None:
+def test_every_form_of_address_gives_the_canonical_one(video_id: str, address: str) -> None:
     assert parse_link(address.format(video_id)) == VideoLink(video_id, f"https://www.youtube.com/watch?v={video_id}")
 
 
@@ -101,6 +128,7 @@ def test_whatever_the_text_only_bad_link_is_raised_and_only_a_whole_id_comes_out
         link = parse_link(text)
     except BadLink:
         return
+    assert video_ids_in(text) == {link.video_id}
     assert link.video_id in text
     assert VideoLink.of(link.video_id) == link
 

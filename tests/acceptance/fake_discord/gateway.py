@@ -139,6 +139,7 @@ class Gateway:
                 return
             if not session.intents & MESSAGE_CONTENT and "guild_id" in data:
                 data = data | {"content": "", "attachments": [], "embeds": [], "components": []}
+                data.pop("message_snapshots", None)
         await session.dispatch(event, data)
 
     async def ask_to_reconnect(self) -> None:

@@ -77,7 +77,14 @@ class Person:
         attachments = [Attachment(upload.filename, upload.data, upload.content_type) for upload in uploads]
         for attachment in attachments:
             self.fake.host_file(attachment)
-        message = Message(channel, self.user, content=content, attachments=attachments, reference=reference)
+        return await self._post(Message(channel, self.user, content, attachments=attachments, reference=reference))
+
+    async def forward(self, message: Message, channel: Channel) -> Message:
+        """Forward somebody's message, as the app's menu does."""
+        return await self._post(Message(channel, self.user, forwarded=message))
+
+    async def _post(self, message: Message) -> Message:
+        channel = message.channel
         channel.messages[message.id] = message
         data = message.json()
         if channel.guild is not None:

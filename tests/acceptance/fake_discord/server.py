@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -48,7 +49,10 @@ class FakeDiscord:
 
     bot_token = "a-token-of-the-fake-discord"
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        """`name`: the host in all addresses. The server listens on loopback whatever it is."""
+        self.name = name
+        self.tls = tls
         self.bot = User("Stemify", bot=True)
         self.application_id = self.bot.id
         self.users: dict[int, User] = {}
@@ -74,10 +78,10 @@ class FakeDiscord:
         app.add_routes([web.get("/gateway", self.gateway.connect), web.get("/attachments/{path:.*}", self._cdn)])
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         port = self._runner.addresses[0][1]
-        self.host = f"127.0.0.1:{port}"
+        self.host = f"{self.name}:{port}"
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -87,11 +91,15 @@ class FakeDiscord:
 
     @property
     def api_url(self) -> str:
-        return f"http://{self.host}{ROOT}"
+        return f"http{self._s}://{self.host}{ROOT}"
 
     @property
     def gateway_url(self) -> str:
-        return f"ws://{self.host}/gateway"
+        return f"ws{self._s}://{self.host}/gateway"
+
+    @property
+    def _s(self) -> str:
+        return "" if self.tls is None else "s"
 
     # The world.
 
@@ -125,7 +133,7 @@ class FakeDiscord:
     def host_file(self, attachment: Attachment) -> None:
         if not attachment.url:
             path = f"attachments/1/{attachment.id}/{quote(attachment.filename, safe='')}"
-            attachment.url = f"http://{self.host}/{path}?ex=1&is=1&hm=1"
+            attachment.url = f"http{self._s}://{self.host}/{path}?ex=1&is=1&hm=1"
         self.files[str(attachment.id)] = attachment
 
     # Waiting.

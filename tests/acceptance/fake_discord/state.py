@@ -136,6 +136,7 @@ class Message:
     flags: int = 0
     nonce: str | None = None
     reference: int | None = None
+    forwarded: Message | None = None
     allowed_mentions: Json = field(default_factory=dict)
     deleted: bool = False
     edits: int = 0
@@ -199,6 +200,14 @@ class Message:
         if self.reference is not None:
             out["type"] = 19
             out["message_reference"] = {"message_id": str(self.reference), "channel_id": str(self.channel.id)}
+        if self.forwarded is not None:
+            source = self.forwarded
+            kept = ("type", "content", "embeds", "attachments", "timestamp", "edited_timestamp", "flags", "components")
+            whole = source.json()
+            out["message_reference"] = {
+                "type": 1, "message_id": str(source.id), "channel_id": str(source.channel.id),
+            }  # fmt: skip
+            out["message_snapshots"] = [{"message": {name: whole[name] for name in kept}}]
         return out
 
 
