@@ -16,6 +16,7 @@ from engine import logs
 from engine.backend import House, backend
 from engine.ending import Ending
 from engine.errors import StemifyError
+from engine.sandbox import forbid_inspection
 
 
 class OpenBackend(Protocol):
@@ -59,6 +60,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None
 
 def run(open_backend: OpenBackend = backend) -> None:
     os.umask(0o077)
+    forbid_inspection()
     settings = configuration.load()
     logs.configure(settings.log.level, json_lines=settings.log.json_lines)
     try:

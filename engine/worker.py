@@ -6,7 +6,6 @@ It takes several attempts at once (one decodes, one is separated, one is encoded
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shutil
@@ -44,18 +43,12 @@ from engine.protocol import (
 if TYPE_CHECKING:  # imported late, with torch
     from engine.attempt import Attempt
 
+from engine.sandbox import die_with_parent, forbid_inspection
 from engine.storage import Storage
 
 log = logging.getLogger("engine.worker")
 
 _PROGRESS_INTERVAL_S = 0.5
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(how: signal.Signals = signal.SIGKILL) -> None:
-    """Ask the kernel for a signal when the parent ends, however it ends (Linux; elsewhere the end of stdin does)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, how)
 
 
 class Out(Protocol):
@@ -227,6 +220,7 @@ def storage_of(config: WorkerConfig) -> Storage:
 def main() -> None:
     die_with_parent()
     os.umask(0o077)
+    forbid_inspection()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent decides
     config = WorkerConfig.model_validate_json(sys.argv[1])
     # The protocol keeps the true stdout; whatever prints by mistake goes to stderr, which is the log.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.child import Child, ChildEvents
+from engine.environment import computing_environment, network_environment, storage_environment
 from engine.errors import WorkerDied, WorkerKilled
 from engine.protocol import SECRET_VARIABLE, Message, WorkerConfig
 from engine.worker_talk import PoolLimits, WorkerTalk
@@ -56,12 +56,13 @@ class WorkerProcess(WorkerTalk):
 
 
 def worker_environment(config: WorkerConfig) -> dict[str, str]:
-    """The child's environment: ours without secrets but the one it needs, with the caches inside the data folder."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STEMIFY_")}
+    """What a worker needs, with the caches inside the data folder."""
+    kept = computing_environment() | network_environment()
     if config.threads and config.device == "cpu":
         kept["OMP_NUM_THREADS"] = str(config.threads)
-    secret = config.storage.secret_access_key if config.storage else None
-    if secret is not None:
-        kept[SECRET_VARIABLE] = secret.get_secret_value()
+    if config.storage is not None:
+        kept |= storage_environment(secrets=config.storage.access_key_id is None)
+        if config.storage.secret_access_key is not None:
+            kept[SECRET_VARIABLE] = config.storage.secret_access_key.get_secret_value()
     kept["TORCH_HOME"] = str(Path(config.cache_dir) / "torch")
     return kept

@@ -22,6 +22,7 @@ from engine.cluster.words import (
     Trouble,
     from_gateway,
 )
+from engine.environment import ray_environment
 from engine.errors import WorkerDied, WorkerLost
 from engine.protocol import Message
 from engine.worker_process import worker_environment
@@ -81,7 +82,10 @@ class Cluster:
             line=self._hear, end=self._gateway_ended, allowed_silence_s=lambda: limits.heartbeat_timeout_s
         )
         self._child = Child(
-            "the cluster's gateway", [*command, config.model_dump_json()], worker_environment(config.worker), events
+            "the cluster's gateway",
+            [*command, config.model_dump_json()],
+            worker_environment(config.worker) | ray_environment(),
+            events,
         )
 
     @property

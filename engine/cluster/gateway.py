@@ -19,7 +19,8 @@ from engine.cluster.head import NotYet, OwnNode, compare_versions, connect, knoc
 from engine.cluster.machines import Machines, Node, read_nodes
 from engine.cluster.words import Drop, GatewayConfig, Tell, Trouble, to_gateway
 from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
-from engine.worker import Wire, die_with_parent, resident_bytes
+from engine.sandbox import die_with_parent, forbid_inspection
+from engine.worker import Wire, resident_bytes
 
 log = logging.getLogger("engine.cluster.gateway")
 
@@ -140,6 +141,7 @@ async def _run(gateway: Gateway) -> None:
 def main() -> None:
     die_with_parent()
     os.umask(0o077)
+    forbid_inspection()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = GatewayConfig.model_validate_json(sys.argv[1])
     secret = os.environ.pop(SECRET_VARIABLE, None)  # not for our children

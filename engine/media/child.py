@@ -1,8 +1,9 @@
-"""The program of the short-lived process that touches untrusted bytes (`engine.media.in_child` starts it).
+"""The short-lived process that reads untrusted bytes (`engine.media.in_child` starts it).
 
-It bounds itself before it opens the file: address space, CPU time, size of what it writes, open files, no core. It
-prints JSON lines, `{"progress": 0.5}` and at last `{"result": {…}}` or `{"error": {…}}`. Whoever waits for a song waits
-for what is imported here.
+It bounds and confines itself before it reads the song: address space, CPU time, size of its output, no paths, no
+network, no new processes (`engine.sandbox`). The song is its standard input; a decoder's output is a descriptor that
+it inherits. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at last `{"result": {…}}` or
+`{"error": {…}}`. Every probe waits for the imports of this module.
 """
 
 from __future__ import annotations
@@ -14,25 +15,31 @@ import json
 import math
 import os
 import resource
+import struct
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from traceback import format_exc
 from typing import Any
 
 from engine.errors import BrokenAudio, DiskFull, StemifyError, TooHeavy
 from engine.media.limits import LEEWAY_S, MediaLimits
+from engine.sandbox import confine, die_with_parent
 
 OUT_OF_MEMORY = 3
 """The status it ends with."""
 
 _HIGHEST_OUT_RATE = 192_000
+_SONG = 0  # standard input
+_TINY_SONG = struct.pack(
+    "<4sI4s4sIHHIIHH4sI4s", b"RIFF", 40, b"WAVE", b"fmt ", 16, 1, 2, 44100, 176_400, 4, 16, b"data", 4, bytes(4)
+)
 
 
 def main(arguments: list[str]) -> None:
     os.umask(0o077)
     order = json.loads(arguments[0])
+    die_with_parent(parent_pid=order["parent_pid"])
     limits = MediaLimits(**order["limits"])
     if order["mode"] == "probe":
         os.nice(5)  # whoever waits for a reply to something else comes first
@@ -49,6 +56,8 @@ def main(arguments: list[str]) -> None:
             raise
         full = TooHeavy() if error.errno == errno.EFBIG else DiskFull()
         answer = {"error": {"code": full.code, "message": full.message}}
+    except ImportError:  # a defect of ours: all imports must precede `confine`
+        raise
     except Exception:  # whatever a damaged file made a library do: the file is refused, the log tells where
         answer = {"error": {"code": BrokenAudio.code, "message": BrokenAudio().message, "detail": format_exc()[-800:]}}
     _say(answer)
@@ -66,10 +75,12 @@ def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
     from engine.media.decode import decode
     from engine.media.probe import count
 
-    _bound(order, limits)
     av.logging.set_level(None)
+    _import_the_rest(limits)
+    _bound(order, limits)
+    _say({"sandbox": confine()})
     if order["mode"] == "probe":
-        return asdict(count(Path(order["path"]), limits))
+        return asdict(count(_SONG, limits))
     told_at = 0.0
 
     def on_progress(fraction: float) -> None:
@@ -81,8 +92,8 @@ def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
             sys.stdout.flush()
 
     decoded = decode(
-        Path(order["path"]),
-        Path(order["out"]),
+        _SONG,
+        order["out"],
         max_duration_s=limits.max_duration_s,
         max_bytes=limits.max_bytes,
         on_progress=on_progress,
@@ -90,6 +101,15 @@ def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
     wire = asdict(decoded)
     wire["cover"] = base64.b64encode(decoded.cover).decode() if decoded.cover else None
     return wire
+
+
+def _import_the_rest(limits: MediaLimits) -> None:
+    """Read a tiny song, which makes PyAV import what it imports late."""
+    from engine.media.probe import count
+
+    song = os.memfd_create("tiny song")
+    os.write(song, _TINY_SONG)
+    count(song, limits)
 
 
 def _bound(order: dict[str, Any], limits: MediaLimits) -> None:

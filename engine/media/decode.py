@@ -30,21 +30,24 @@ class Decoded:
 
 
 def decode(
-    path: Path,
-    out: Path,
+    song: Path | int,
+    out: Path | int,
     *,
     max_duration_s: float,
     max_bytes: int = sys.maxsize,
     on_progress: Callable[[float], None] | None = None,
 ) -> Decoded:
-    """Decode `path` into `out`, in this process (of trusted files only; else use the child). `on_progress` gets the
-    fraction of the file that has been read. Raises as `probe` does."""
-    with out.open("wb") as raw:
+    """Decode `song` into `out`, in this process: for trusted files only, use the child for others.
+
+    Both are paths or open descriptors. `on_progress` gets the fraction of the file that has been read. Raises as
+    `probe` does.
+    """
+    with open(out, "wb") as raw:  # noqa: PTH123  # a descriptor has no path
 
         def keep(block: Samples) -> None:
             raw.write(np.ascontiguousarray(block.T, dtype="<f4").data)
 
-        sound = read_sound(path, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=keep, on_progress=on_progress)
+        sound = read_sound(song, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=keep, on_progress=on_progress)
     return Decoded(
         sample_rate=sound.out_sample_rate,
         channels=sound.out_channels,

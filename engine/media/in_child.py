@@ -1,7 +1,7 @@
 """Untrusted files, read in a process of their own.
 
-The child (`engine.media.child`) is isolated (`-I`, an empty environment), leads its own process group, bounds itself,
-and is killed with its group at the deadline.
+The child (`engine.media.child`) starts isolated (`-I`, an empty environment, a process group of its own), gets open
+descriptors in place of paths, confines itself, and is killed with its group at the deadline or when its parent ends.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -30,6 +31,8 @@ from engine.media.decode import Decoded
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.probe import Probe
 from engine.standstill import standstill_s
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 
@@ -68,15 +71,19 @@ def run_child(
     Raises what the child found wrong with the file, `TooHeavy` past a limit of time or memory, `Cancelled` within
     100 ms of the event, `DiskFull`.
     """
-    order = {"mode": mode, "path": str(path), "out": str(out) if out else None, "limits": asdict(limits)}
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), json.dumps(order)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(),
-        start_new_session=True,
-    )
+    with contextlib.ExitStack() as files:
+        song = files.enter_context(path.open("rb"))
+        raw = files.enter_context(out.open("wb")).fileno() if out else None
+        order = {"mode": mode, "out": raw, "limits": asdict(limits), "parent_pid": os.getpid()}
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), json.dumps(order)],
+            stdin=song,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=() if raw is None else (raw,),
+            env=_environment(),
+            start_new_session=True,
+        )
     answer = _Answer(on_progress)
     try:
         _listen(child, answer, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
@@ -131,6 +138,12 @@ def _environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+@cache
+def _log_sandbox(in_force: str) -> None:
+    """Log it once for each value."""
+    log.info("sandbox of the media child: %s", in_force or "not available here")
+
+
 class _Answer:
     """Puts the child's lines together."""
 
@@ -150,7 +163,9 @@ class _Answer:
                 said = json.loads(line)
                 if not isinstance(said, dict):
                     continue
-                if "progress" in said:
+                if "sandbox" in said:
+                    _log_sandbox(", ".join(said["sandbox"]))
+                elif "progress" in said:
                     if self._on_progress is not None:
                         self._on_progress(float(said["progress"]))
                 else:

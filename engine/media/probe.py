@@ -29,9 +29,12 @@ class Probe:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def count(path: Path, limits: MediaLimits) -> Probe:
-    """In this process (of trusted files only; else use the child). Raises as `engine.media.in_child.probe` does."""
-    sound = read_sound(path, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=lambda block: None)
+def count(song: Path | int, limits: MediaLimits) -> Probe:
+    """Examine a path or an open descriptor in this process: for trusted files only, use the child for others.
+
+    Raises as `engine.media.in_child.probe` does.
+    """
+    sound = read_sound(song, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=lambda block: None)
     duration_s = sound.samples / sound.out_sample_rate
     return Probe(
         container=sound.container,

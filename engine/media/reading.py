@@ -6,6 +6,7 @@ playlists, no references out of the file). Which it is, the bytes decide; the na
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -46,24 +47,25 @@ CODECS = (
 
 
 def read_sound(
-    path: Path,
+    song: Path | int,
     *,
     max_bytes: int,
     max_duration_s: float,
     sink: Sink,
     on_progress: Callable[[float], None] | None = None,
 ) -> Sound:
-    """Decode the sound of `path` block by block into `sink`: float32 (1 or 2, samples), at most `max_duration_s`.
+    """Decode `song`, a path or an open descriptor, block by block into `sink`: float32 (1 or 2, samples), at most
+    `max_duration_s`.
 
     Raises what is to be told about the file: `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`,
     `BrokenAudio` and their kinds, `TooHeavy` where memory is limited.
     """
-    size = path.stat().st_size
-    if not size:
-        raise EmptyInput
-    if size > max_bytes:
-        raise TooLarge.over(max_bytes, size)
-    with path.open("rb") as file:
+    with open(song, "rb") as file:  # noqa: PTH123  # a descriptor has no path
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise EmptyInput
+        if size > max_bytes:
+            raise TooLarge.over(max_bytes, size)
         known = looks_like_audio(file)
         try:
             return _read(file, size, known, max_duration_s, sink, on_progress)

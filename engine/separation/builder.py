@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+from engine.environment import computing_environment
 from engine.ownership import private_folder
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Builder:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    env=computing_environment(),
                 )
         log.info("building faster kernels in the background, %s/%s", self._folder, key)
 

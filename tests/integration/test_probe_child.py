@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -12,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,7 +224,7 @@ def test_progress_and_samples_come_out_of_the_child(tmp_path: Path) -> None:
     assert seen
 
 
-@contextmanager
+@contextlib.contextmanager
 def no_child_left() -> Iterator[None]:
     def children() -> set[str]:
         return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
@@ -248,24 +248,28 @@ def test_cancelling_ends_the_child_at_once(tmp_path: Path, heavy: Path) -> None:
 
 async def test_cancelling_the_task_ends_the_child(heavy: Path) -> None:
     work = asyncio.create_task(probe(heavy, HOURS))
-    while not child_pids(heavy):
+    while not media_children(os.getpid()):
         await asyncio.sleep(0.01)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
-    assert not child_pids(heavy)
+    assert not media_children(os.getpid())
 
 
-def child_pids(path: Path) -> list[int]:
+def media_children(parent_pid: int) -> list[int]:
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and entry.name != str(os.getpid()):
-            try:
-                if str(path).encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
+    for children in Path(f"/proc/{parent_pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(pid) for pid in children.read_text().split() if _is_media_child(int(pid))]
     return found
+
+
+def _is_media_child(pid: int) -> bool:
+    """Whether the process runs: a zombie has no command line."""
+    try:
+        return b"engine.media.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def test_a_child_past_its_deadline_is_killed(heavy: Path) -> None:
@@ -284,7 +288,7 @@ def test_a_child_out_of_memory_is_a_refusal(tmp_path: Path) -> None:
 def test_a_decoder_that_crashes_takes_nobody_with_it(heavy: Path, tmp_path: Path) -> None:
     def crash() -> None:
         for _ in range(1000):
-            pids = child_pids(heavy)
+            pids = media_children(os.getpid())
             if pids:
                 time.sleep(0.3)  # the interpreter is up
                 os.kill(pids[0], signal.SIGSEGV)
@@ -305,12 +309,13 @@ def test_a_machine_that_stood_still_is_not_blamed_on_the_song(tmp_path: Path, mo
     assert run_decode_child(tmp_path / "song.wav", tmp_path / "raw", limits=LIMITS).samples == 44100
 
 
-def test_the_child_goes_when_its_parent_is_killed(heavy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_child_dies_when_its_parent_is_killed(heavy: Path, tmp_path: Path, stopped: bool) -> None:
     program = (
         "from pathlib import Path; import sys\n"
         "from engine.media.in_child import run_decode_child\n"
         "from engine.media.limits import MediaLimits\n"
-        "limits = MediaLimits(max_duration_s=36_000)\n"
+        "limits = MediaLimits(max_duration_s=36_000, timeout_s=600)\n"
         "def tell(at): print(flush=True)\n"
         "run_decode_child(Path(sys.argv[1]), Path(sys.argv[2]), limits=limits, on_progress=tell)"
     )
@@ -319,13 +324,17 @@ def test_the_child_goes_when_its_parent_is_killed(heavy: Path, tmp_path: Path) -
     )
     assert parent.stdout is not None
     parent.stdout.readline()  # it decodes
+    (child,) = media_children(parent.pid)
+    if stopped:
+        os.kill(child, signal.SIGSTOP)
     parent.kill()
     parent.wait()
     parent.stdout.close()
     for _ in range(100):
-        if not child_pids(heavy):
+        if not _is_media_child(child):
             return
         time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
     pytest.fail("the child goes on alone")
 
 
