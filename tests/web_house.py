@@ -24,7 +24,7 @@ from engine.results import JobResult, StemFiles, StemInfo
 from engine.room import Room
 from engine.service import ModelChoice, ServiceSnapshot, StemService, Submission, Upload, WorkerSnapshot
 from engine.storage import Storage
-from engine.web.app import create_app, make_runner
+from engine.web.app import HEAD_S, IDLE_S, create_app, make_runner
 from tests.jobs import Clock
 
 TOKEN = "a-token-of-good-length"
@@ -232,6 +232,8 @@ async def open_web_house(
     max_bytes: int = 50 * 2**20,
     keep_alive_s: float = 15.0,
     storage: Storage | None = None,
+    head_s: float = HEAD_S,
+    idle_s: float = IDLE_S,
     **web_settings: Any,
 ) -> AsyncIterator[WebHouse]:
     """`web_settings` override those of [web]."""
@@ -246,7 +248,7 @@ async def open_web_house(
     links = Links(b"k" * 32, "http://127.0.0.1:8080", settings.web.cdn_url)
     service = MemoryService(storage, links, clock, per_hour=per_hour, max_bytes=max_bytes)
     app = create_app(service, settings, links, storage, now=clock, keep_alive_s=keep_alive_s)
-    runner = make_runner(app)
+    runner = make_runner(app, head_s=head_s, idle_s=idle_s)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

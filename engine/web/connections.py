@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import resource
 import socket
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +18,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.errors import InternalError, StemifyError
 from engine.web.access import Access, owner_of, peer_address
-from engine.web.errors import error_response, response_bytes
+from engine.web.errors import error_response, http_error_response, response_bytes
 from engine.web.headers import set_security_headers
 from engine.web.refusals import BadRequest, HeadTooLarge, HeadTooSlow
 
 log = logging.getLogger(__name__)
+
+_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 LOGGED = web.RequestKey("logged", bool)
 """Set on a request whose log line was written here."""
@@ -28,6 +32,7 @@ _HEAD_BYTES = 64 * 1024
 _FRAMING_BYTES = 384 * 1024  # more than one read of the socket, of which the parser may have seen only a part
 _FRAMING_RATIO = 1.25
 _OPEN_FILES = 65536
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _WARNING_INTERVAL_S = 60.0
 
 
@@ -182,10 +187,12 @@ class Connection(web.RequestHandler):
 
     def _refuse(self, error: StemifyError) -> None:
         """Answer a request whose head is not complete, and close."""
-        if self.is_waiting and self.transport is not None:
+        if self.is_waiting and self.transport is not None and not self._discards_input:
             log.info("%s %s", self._address(), error.code)
             self.transport.write(response_bytes(error))
-            self.force_close()
+            self.transport.write_eof()
+            self._discards_input = True  # closed with input unread, the client might lose the answer
+            self._loop.call_later(self._lingering_time, self.abort)
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -229,11 +236,23 @@ class Connection(web.RequestHandler):
         return response
 
 
+def _with_expectations(handle: _Handle) -> _Handle:
+    """Answer an unknown `Expect` header like other errors: aiohttp refuses it before any middleware."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPExpectationFailed as error:
+            return http_error_response(error)
+
+    return handler
+
+
 class LimitedServer(web.Server):
     """Makes a `Connection` for each connection."""
 
     def __init__(self, server: web.Server, connections: Connections, **options: Any) -> None:
-        super().__init__(server.request_handler, request_factory=server.request_factory, **options)
+        super().__init__(_with_expectations(server.request_handler), request_factory=server.request_factory, **options)
         self._open = connections
 
     def __call__(self) -> web.RequestHandler:
@@ -248,4 +267,22 @@ class LimitedRunner(web.AppRunner):
         self._open = connections
 
     async def _make_server(self) -> web.Server:
+        log_failed_accepts(asyncio.get_running_loop())
         return LimitedServer(await super()._make_server(), self._open, **self._kwargs)
+
+
+def log_failed_accepts(loop: asyncio.AbstractEventLoop) -> None:
+    """Log at most one line a minute while connections cannot be accepted, in place of 128 tracebacks a second."""
+    further = loop.get_exception_handler() or type(loop).default_exception_handler
+    warned_at = -_WARNING_INTERVAL_S
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal warned_at
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES and "accept" in context["message"]):
+            further(loop, context)
+        elif loop.time() - warned_at >= _WARNING_INTERVAL_S:
+            warned_at = loop.time()
+            log.error("cannot accept connections: %s; allow this process more open files (ulimit -n)", error.strerror)
+
+    loop.set_exception_handler(handle)

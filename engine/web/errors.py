@@ -108,7 +108,7 @@ def _response(request: web.Request | None, status: int, code: str, message: str)
     return web.Response(status=status, text=body.model_dump_json(), content_type="application/json")
 
 
-def _of_http(error: web.HTTPException, request: web.Request) -> web.Response:
+def http_error_response(error: web.HTTPException, request: web.Request | None = None) -> web.Response:
     code, message = _OF_HTTP.get(error.status, ("refused", f"{error.reason}."))
     response = _response(request, error.status, code, message)
     if isinstance(error, web.HTTPMethodNotAllowed):
@@ -124,7 +124,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = _of_http(error, request)
+        response = http_error_response(error, request)
     except StemifyError as error:
         if error.detail or status_of(error) >= 500:
             log.warning("%s %.200s: %s: %s", request.method, request.path, error.code, error.detail or error.message)

@@ -28,7 +28,7 @@ class Readiness(Entity):
     checks: dict[str, Check]
     """store, worker, model; cluster while something is wrong with it"""
     versions: dict[str, str]
-    """stemify, yt-dlp"""
+    """stemify, yt-dlp; empty without a token where one is needed"""
 
 
 def add_routes(app: web.Application) -> None:
@@ -42,12 +42,18 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
+    """Numbers, names, addresses and versions are only for those who may use the API."""
+    access = request.app[ACCESS]
+    in_detail = access.has_token(request) or not access.wants_token
     try:
         checks = _checks(await request.app[SERVICE].snapshot())
     except StemifyError as error:
         checks = {"store": Check(ok=False, detail=error.message)}
+    if not in_detail:
+        checks = {name: Check(ok=check.ok, detail="ok" if check.ok else "not ready") for name, check in checks.items()}
     ready = all(check.ok for check in checks.values())
-    body = Readiness(ready=ready, checks=checks, versions={name: _version(name) for name in ("stemify", "yt-dlp")})
+    versions = {name: _version(name) for name in ("stemify", "yt-dlp")} if in_detail else {}
+    body = Readiness(ready=ready, checks=checks, versions=versions)
     return json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -37,7 +39,7 @@ _SENTENCES: dict[int, str] = {
     410: "The link has expired",
     412: "The file is not the version that was asked for",
     413: "Larger than accepted; the connection is closed without reading the rest",
-    415: "Neither a song as multipart/form-data nor a link as application/json, or not an audio file",
+    415: "Neither a song as multipart/form-data nor a link as application/json, not an audio file, or an encoded body",
     416: "The file is shorter than that",
     421: "Not a name of this server",
     422: "Understood, and refused: the options, a model that cannot be used here, the link or the audio",
@@ -57,7 +59,12 @@ def add_routes(app: web.Application) -> None:
 
 
 async def openapi_json(request: web.Request) -> web.Response:
-    return web.json_response(openapi(wants_token=request.app[ACCESS].wants_token))
+    return web.Response(body=_document(request.app[ACCESS].wants_token), content_type="application/json")
+
+
+@cache
+def _document(wants_token: bool) -> bytes:
+    return json.dumps(openapi(wants_token=wants_token)).encode()
 
 
 def openapi(*, wants_token: bool) -> Schema:
@@ -115,7 +122,7 @@ def _errors(*statuses: int) -> Schema:
             "content": _json("ErrorResponse"),
             **({"headers": _WITH_HEADERS[status]} if status in _WITH_HEADERS else {}),
         }
-        for status in sorted({*statuses, 421, 500, 503})
+        for status in sorted({*statuses, 415, 421, 500, 503})
     }
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from io import BufferedReader
 from typing import Any
 
 from aiohttp import web
+
+_UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 class OpenedFile(web.FileResponse):
@@ -30,4 +33,8 @@ class OpenedFile(web.FileResponse):
             self._is_left = True  # before looking: the thread looks after it has opened
             if self._opened is not None:
                 self._opened.close()
+            raise
+        except OSError as error:
+            if error.errno in _UNREACHABLE:  # from sendfile
+                raise ConnectionResetError("the client stopped reading") from error
             raise

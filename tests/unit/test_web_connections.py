@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import resource
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,11 +39,16 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byt
 
 
 async def is_alive(house: WebHouse, source: str = "127.0.0.1") -> bool:
+    """Whether a new connection is accepted and answered."""
     reader, writer = await connected(house, source)
-    writer.write(HEAD + b"\r\n")
-    status, _, _ = await answer(reader)
-    writer.close()
-    return status == 200
+    try:
+        async with asyncio.timeout(10):
+            writer.write(HEAD + b"\r\n")
+            return (await answer(reader))[0] == 200
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return False
+    finally:
+        writer.close()
 
 
 MALFORMED = {
@@ -73,3 +82,190 @@ async def test_malformed_request_is_one_line_and_json(
     (record,) = [record for record in caplog.records if record.name != "asyncio"]
     line = logging.Formatter().format(record)
     assert "malformed request" in line and "SECRET" not in line and len(line) < 100
+
+
+async def test_client_that_leaves_is_not_logged_as_a_failure(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = await house.job(done=True, vocals=b"x" * 20_000_000)
+    link = (await house.service.get(job_id)).links[0].url.removeprefix(house.links.base_url)
+    for path in (link, f"/api/jobs/{job_id}/stems.zip", f"/api/jobs/{job_id}/events"):
+        reader, writer = await connected(house)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        assert await is_alive(house)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
+
+
+async def test_unknown_expectation_is_refused_as_json(house: WebHouse) -> None:
+    reader, writer = await connected(house)
+    writer.write(HEAD + b"Expect: SECRET\r\n\r\n")
+    status, headers, body = await answer(reader)
+    writer.close()
+    assert (status, json.loads(body)["error"]["code"]) == (417, "expectation_failed")
+    assert headers["X-Content-Type-Options"] == "nosniff" and b"SECRET" not in body
+
+
+@pytest.fixture
+async def hurried(tmp_path: Path) -> AsyncIterator[WebHouse]:
+    """A server with short limits."""
+    async with open_web_house(tmp_path, head_s=0.3, idle_s=1.0) as house:
+        yield house
+
+
+@pytest.mark.parametrize("start", [b"G", HEAD + b"X: ", b"\r\n\r\n", HEAD + b"\r\n" + HEAD])
+async def test_slow_head_is_refused_with_408(hurried: WebHouse, start: bytes) -> None:
+    reader, writer = await connected(hurried)
+
+    async def trickle() -> None:
+        writer.write(start)
+        while True:
+            await asyncio.sleep(0.1)
+            writer.write(b"\r\n" if start.startswith(b"\r\n") else b"x" if start.startswith(HEAD) else b"")
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(10):
+        if start.count(HEAD) == 2:
+            assert (await answer(reader))[0] == 200
+        status, _, body = await answer(reader)
+        assert (status, json.loads(body)["error"]["code"]) == (408, "request_too_slow")
+        assert await reader.read() == b""
+    trickling.cancel()
+    writer.close()
+
+
+async def test_endless_head_is_refused_with_431(house: WebHouse) -> None:
+    reader, writer = await connected(house)
+    async with asyncio.timeout(10):
+        writer.write(HEAD)
+        for _ in range(70):
+            writer.write(b"\r\nX: ".strip() + b"y" * 1000 + b"\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        status, _, body = await answer(reader)
+    writer.close()
+    assert (status, json.loads(body)["error"]["code"]) == (431, "head_too_large")
+
+
+@pytest.mark.parametrize("first", [b"", HEAD + b"\r\n"])
+async def test_idle_connection_is_closed(hurried: WebHouse, first: bytes) -> None:
+    reader, writer = await connected(hurried)
+    writer.write(first)
+    async with asyncio.timeout(10):
+        if first:
+            assert (await answer(reader))[0] == 200
+        assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "zip", "page"])
+async def test_unread_response_is_given_up(hurried: WebHouse, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    job_id = await hurried.job(done=True, vocals=b"x" * 30_000_000)
+    link = (await hurried.service.get(job_id)).links[0].url.removeprefix(hurried.links.base_url)
+    path = {"file": link, "zip": f"/api/jobs/{job_id}/stems.zip", "page": "/static/app.css"}[kind]
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, hurried.runner.addresses[0][:2])
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    await asyncio.get_running_loop().sock_sendall(sock, request * (200 if kind == "page" else 1))
+    await hurried.client.close()
+    await asyncio.sleep(0.3)
+    server = hurried.runner.server
+    assert server is not None and len(server.connections) == 1
+    async with asyncio.timeout(20):
+        while server.connections:
+            await asyncio.sleep(0.05)
+    sock.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
+
+
+async def streams(house: WebHouse, count: int) -> list[asyncio.StreamWriter]:
+    """That many connections from 127.0.0.1, each with an event stream."""
+    job_id = await house.job()
+    await house.client.close()
+    opened = []
+    for _ in range(count):
+        reader, writer = await connected(house)
+        writer.write(f"GET /api/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await reader.readuntil(b"data: ")
+        opened.append(writer)
+    return opened
+
+
+async def nobody_left(house: WebHouse, opened: list[asyncio.StreamWriter]) -> None:
+    for writer in opened:
+        writer.transport.abort()
+    async with asyncio.timeout(10):
+        while house.service.watching:
+            await asyncio.sleep(0.01)
+
+
+async def test_address_with_too_many_connections_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_web_house(tmp_path, connections_per_address=3) as house:
+        opened = await streams(house, 3)
+        for _ in range(5):
+            assert not await is_alive(house)
+        assert await is_alive(house, "127.0.0.2")
+        await nobody_left(house, opened)
+        assert await is_alive(house)
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "engine.web.connections"
+    ], "one line a minute"
+
+
+async def test_connections_in_all_are_limited(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, connections=3) as house:
+        opened = await streams(house, 3)
+        assert not await is_alive(house, "127.0.0.2")
+        await nobody_left(house, opened)
+        assert await is_alive(house, "127.0.0.2")
+
+
+@pytest.mark.parametrize("limit", ["connections", "connections_per_address"])
+@pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"\r\n"])
+async def test_waiting_connections_make_room_for_new_ones(tmp_path: Path, limit: str, start: bytes) -> None:
+    limits: dict[str, Any] = {limit: 5}
+    async with open_web_house(tmp_path, **limits) as house:
+        opened = []
+        for _ in range(20):
+            reader, writer = await connected(house)
+            writer.write(start)
+            if start.endswith(b"\r\n\r\n"):
+                assert (await answer(reader))[0] == 200
+            opened.append(writer)
+        for _ in range(5):
+            assert await is_alive(house)
+        assert house.runner.server is not None and len(house.runner.server.connections) <= 5
+        for writer in opened:
+            writer.close()
+
+
+async def test_trusted_proxy_is_not_limited_by_address(tmp_path: Path) -> None:
+    async with open_web_house(tmp_path, connections_per_address=3, trusted_proxies=["127.0.0.1"]) as house:
+        opened = await streams(house, 6)
+        assert await is_alive(house)
+        await nobody_left(house, opened)
+
+
+async def test_failed_accept_is_one_log_line(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
+    reader, writer = await connected(house)  # its descriptor is above the limit
+    waiting = socket.socket()
+    waiting.setblocking(False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        await asyncio.get_running_loop().sock_connect(waiting, house.runner.addresses[0][:2])
+        await asyncio.sleep(2.2)
+        writer.write(HEAD + b"\r\n")
+        assert (await answer(reader))[0] == 200, "open connections are served"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await asyncio.get_running_loop().sock_sendall(waiting, HEAD + b"\r\n")
+    async with asyncio.timeout(10):
+        assert (await asyncio.get_running_loop().sock_recv(waiting, 100)).startswith(b"HTTP/1.1 200")
+    waiting.close()
+    writer.close()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "cannot accept connections" in record.getMessage() and record.exc_info is None

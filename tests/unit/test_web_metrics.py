@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.service import ServiceSnapshot
 from engine.store.errors import StoreBusy
-from tests.web_house import WebHouse, open_web_house
+from tests.web_house import TOKEN, WebHouse, open_web_house
 
 
 @pytest.fixture
@@ -56,6 +56,32 @@ async def test_it_is_not_ready_without_store_worker_or_model(house: WebHouse, mo
     status, body = await readiness(house)
     assert (status, body["checks"]["store"]["ok"]) == (503, False)
     assert "database" not in str(body)
+
+
+async def test_api_description_is_made_once(house: WebHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house.client.get("/api/openapi.json") as response:
+        first = await response.json()
+    monkeypatch.delattr("engine.web.openapi.openapi")
+    async with house.client.get("/api/openapi.json") as response:
+        assert (response.status, await response.json()) == (200, first)
+
+
+async def test_readiness_without_token_has_no_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
+        trouble = "The Ray head at 10.0.0.1:6379 does not answer."
+        snapshot = replace(await house.service.snapshot(), trouble=trouble)
+
+        async def snapshot_now() -> ServiceSnapshot:
+            return snapshot
+
+        monkeypatch.setattr(house.service, "snapshot", snapshot_now)
+        status, body = await readiness(house)
+        assert (status, body["ready"], body["versions"]) == (200, True, {})
+        assert set(body["checks"]) == {"store", "worker", "model", "cluster"}
+        assert {check["detail"] for check in body["checks"].values()} == {"ok"}
+        async with house.client.get("/readyz", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
+            body = await response.json()
+        assert trouble in str(body) and body["versions"] and body["checks"]["model"]["detail"] == "mini"
 
 
 async def test_the_numbers_are_prometheus(house: WebHouse) -> None:
