@@ -40,7 +40,8 @@ def _sum_line(trust: TrustCard) -> str:
     )
     gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{signed(trust.gain_db)} dB on all"
     clipped = "nothing clipped" if not trust.clipped_samples else f"{trust.clipped_samples} samples clipped"
-    return f"{adds_up} · level {gain} · {clipped}"
+    offset = f" · constant offset (DC) of {trust.offset:.2%} removed" if trust.offset else ""
+    return f"{adds_up} · level {gain} · {clipped}{offset}"
 
 
 def _plan_line(trust: TrustCard) -> str:

@@ -130,7 +130,7 @@ class Attempt:
             infos = files.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
             self._stop_if_cancelled()
             estimate = self._estimate(files, report, decoded)
-            trust = self._trust_card(files, plan, report, estimate)
+            trust = self._trust_card(files, plan, report, estimate, mix)
         self._step(Stage.PUBLISHING, 0)
         self._storage.publish_folder(out, self.spec.output_key, lambda fraction: self._step(Stage.PUBLISHING, fraction))
         wall_s = time.monotonic() - started
@@ -192,7 +192,7 @@ class Attempt:
             self._scratch,
             out,
             stems=model.sources,
-            read_mix=lambda start, stop: mix.plain(start, stop).numpy(),
+            read_mix=lambda start, stop: mix.without_offset(start, stop).numpy(),
             samples=mix.samples,
             sample_rate=model.sample_rate,
             output_format=options.output_format,
@@ -200,7 +200,6 @@ class Attempt:
             karaoke=options.remove_vocals,
             labels=Labels(safe_title(self.spec.title), options.model, tags, decoded.cover),
             scale=mix.std,
-            offset=mix.mean,
             cancelled=self.cancelled,
         )
 
@@ -234,9 +233,12 @@ class Attempt:
             karaoke=options.remove_vocals,
         )
 
-    def _trust_card(self, files: StemFilesMaker, plan: Plan, report: RunReport, estimate: Estimate) -> TrustCard:
+    def _trust_card(
+        self, files: StemFilesMaker, plan: Plan, report: RunReport, estimate: Estimate, mix: PcmMix
+    ) -> TrustCard:
         return TrustCard(
             residual_db=files.residual_db,
+            offset=mix.offset,
             gain_db=round(20 * float(np.log10(files.gain)), 3),
             clipped_samples=files.clipped_samples,
             seed=self.spec.seed,

@@ -79,7 +79,10 @@ class ProcessingMetrics(Entity):
 class TrustCard(Entity):
     """Facts about a result, all measured on the float stems before they were encoded."""
 
-    residual_db: float | None  # level of mix minus sum of stems, against the mix; None: exactly zero or silent
+    residual_db: (
+        float | None
+    )  # level of mix minus sum of stems, against the mix, without its offset; None: exactly zero or silent
+    offset: float = Field(default=0.0, ge=0)  # constant offset (DC) that no stem has, full scale 1; 0: hardly any
     gain_db: float  # the one common gain on all stems
     clipped_samples: int = Field(ge=0)
     seed: int

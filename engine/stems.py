@@ -116,10 +116,9 @@ class StemFilesMaker:
         karaoke: bool,
         labels: Labels,
         scale: float,
-        offset: float,
         cancelled: Event,
     ) -> None:
-        """`read_mix(start, stop)` gives the mix as it was; a separated sample x becomes `x * scale + offset`.
+        """`read_mix(start, stop)` gives the mix that the stems add up to; a separated sample is multiplied by `scale`.
         With `karaoke` only `vocals` comes in, and `instrumental` = mix minus vocals is made here."""
         self.samples = samples
         self._out = out
@@ -129,7 +128,7 @@ class StemFilesMaker:
         self._normalize = normalize
         self._karaoke = karaoke
         self._labels = labels
-        self._scale, self._offset = np.float32(scale), np.float32(offset)
+        self._scale = np.float32(scale)
         self._cancelled = cancelled
         self._mix_energy = 0.0
         self._residual_energy = 0.0
@@ -164,7 +163,7 @@ class StemFilesMaker:
 
     def write(self, start: int, stems: Mapping[str, AsArray]) -> None:
         """The next final block of every stem, (2, n), still at the model's level."""
-        blocks = {name: block.numpy() * self._scale + self._offset for name, block in stems.items()}
+        blocks = {name: block.numpy() * self._scale for name, block in stems.items()}
         length = next(iter(blocks.values())).shape[1]
         mix = self._read_mix(start, start + length)
         self.meter.add(mix, blocks)

@@ -15,8 +15,10 @@ def trust_lines(result: JobResult) -> list[str]:
     rows = [(name, _stem_facts(info)) for name, info in result.stems]
     if (trust := result.trust) is not None:
         residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
+        rows.append(("in no stem", residual))
+        if trust.offset:
+            rows.append(("offset", f"{trust.offset:.2%} of full scale, constant (DC), removed from all stems"))
         rows += [
-            ("in no stem", residual),
             ("common gain", f"{trust.gain_db:+.2f} dB, {trust.clipped_samples} clipped samples"),
             ("plan", _plan(trust)),
         ]

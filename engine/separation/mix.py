@@ -16,14 +16,16 @@ from engine.separation.resample import Resampler
 
 _FRAME_BYTES = 4  # float32
 _BLOCK_SAMPLES = 1 << 19
+_SMALL_OFFSET = 0.001  # full scale is 1
+_SMALL_SHARE = 0.01  # of the deviation: 40 dB below the song
 
 
 class PcmMix:
     """A raw file of interleaved little-endian float32. Whatever the length of the song, only blocks of it are in
     memory. It may be read from several threads.
 
-    Normalised as stock Demucs does it (`demucs.api.Separator`): minus the mean and divided by the deviation of the
-    mean of its channels; `denormalise` takes a stem back.
+    Normalised as stock Demucs does it (`demucs.api.Separator`), by the deviation of the mean of its channels, but
+    without the mean of each channel: stock gives every stem all of it, so that their sum has it several times.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class PcmMix:
             raise EmptyInput
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            self.mean, self.std = self._level()
+            self.means, self.std = self._level()
         except BaseException:
             self.close()
             raise
@@ -61,7 +63,12 @@ class PcmMix:
 
     def read(self, start: int, stop: int) -> Tensor:
         """(channels, stop - start), normalised."""
-        return (self.plain(start, stop) - self.mean) / self.std
+        return (self.plain(start, stop) - self.means[:, None]) / self.std
+
+    def without_offset(self, start: int, stop: int) -> Tensor:
+        """What the stems add up to: the mix, without the means of its channels where they matter."""
+        mix = self.plain(start, stop)
+        return mix - self.means[:, None] if self.offset else mix
 
     def plain(self, start: int, stop: int) -> Tensor:
         """(channels, stop - start), resampled and in the model's channels, at the song's own level."""
@@ -72,9 +79,11 @@ class PcmMix:
             return mix.mean(0, keepdim=True)
         return mix.expand(self.channels, -1) if mix.shape[0] == 1 else mix[: self.channels]
 
-    def denormalise(self, stem: Tensor) -> Tensor:
-        """A stem of the normalised mix, back at the song's level."""
-        return stem * self.std + self.mean
+    @property
+    def offset(self) -> float:
+        """The largest mean of a channel; 0.0 where it is too small to matter."""
+        largest = float(self.means.abs().max())
+        return round(largest, 6) if largest > _SMALL_OFFSET or largest > _SMALL_SHARE * self.std else 0.0
 
     def _file_read(self, start: int, stop: int) -> Tensor:
         frame = _FRAME_BYTES * self._file_channels
@@ -82,16 +91,18 @@ class PcmMix:
         samples = np.frombuffer(data, dtype="<f4").reshape(-1, self._file_channels)
         return torch.from_numpy(np.ascontiguousarray(samples.T, dtype=np.float32))
 
-    def _level(self) -> tuple[float, float]:
-        # Around the first block's mean, so that a large offset does not drown the deviation.
-        total, squares, around = 0.0, 0.0, None
+    def _level(self) -> tuple[Tensor, float]:
+        """The mean of each channel, and the deviation of the mean of the channels."""
+        # Around the first block's means, so that a large offset does not drown the deviation.
+        around: Tensor | None = None
+        totals, squares = torch.zeros(self.channels, dtype=torch.float64), 0.0
         for start in range(0, self.samples, _BLOCK_SAMPLES):
-            reference = self.plain(start, min(start + _BLOCK_SAMPLES, self.samples)).mean(0).double()
+            block = self.plain(start, min(start + _BLOCK_SAMPLES, self.samples)).double()
             if around is None:
-                around = float(reference.mean())
-            reference -= around
-            total += float(reference.sum())
-            squares += float(reference.square().sum())
+                around = block.mean(1)
+            block -= around[:, None]
+            totals += block.sum(1)
+            squares += float(block.mean(0).square().sum())
         assert around is not None
-        variance = max(0.0, squares - total**2 / self.samples) / max(1, self.samples - 1)
-        return around + total / self.samples, variance**0.5 + 1e-8
+        variance = max(0.0, squares - float(totals.mean()) ** 2 / self.samples) / max(1, self.samples - 1)
+        return (around + totals / self.samples).float(), variance**0.5 + 1e-8

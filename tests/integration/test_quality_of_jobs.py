@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from bot.measured import measured_lines
 from config.settings import load
 from engine.backend import backend
 from engine.options import StemSeparationOptions
 from engine.results import JobResult
 from engine.service import StemService, Submission, Upload
+from engine.trust_lines import trust_lines
 from tests.songs import Samples, make_song, silence, tune
 from tests.tiny_models import write_model
 
@@ -83,3 +85,45 @@ async def test_odd_songs_have_finite_numbers_or_a_reason(service: StemService, t
             assert any("quality was not estimated" in note for note in result.trust.notes), name
         else:
             assert result.quality_metrics.low_confidence and 0 <= result.quality_metrics.overall_score <= 1
+
+
+OFFSETS = {  # by channel
+    "1 %": (0.01, 0.01),
+    "3 %": (0.03, 0.03),
+    "40 %": (0.4, 0.4),
+    "negative": (-0.1, -0.1),
+    "another in each channel": (0.05, -0.02),
+}
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+async def test_constant_offset_is_in_no_stem_and_is_reported(service: StemService, tmp_path: Path, name: str) -> None:
+    song = tune(4) * np.float32(0.8)
+    song -= song.mean(1, keepdims=True)
+    shifted = song + np.array(OFFSETS[name], dtype=np.float32)[:, None]
+    plain = (await result_of(service, tmp_path, song, model="mini")).trust
+    result = await result_of(service, tmp_path, shifted, model="mini")
+    trust = result.trust
+    assert plain is not None and plain.residual_db is not None and plain.offset == 0
+    assert trust is not None and trust.residual_db == pytest.approx(plain.residual_db, abs=0.3)
+    assert trust.offset == pytest.approx(max(map(abs, OFFSETS[name])), abs=1e-3)
+    assert any(line.startswith("offset ") for line in trust_lines(result))
+    assert "constant offset" in "\n".join(measured_lines(result))
+
+
+@pytest.mark.parametrize("options", [{"remove_vocals": True}, {"normalize": True}])
+async def test_offset_does_not_change_levels_of_stems(
+    service: StemService, tmp_path: Path, options: dict[str, bool]
+) -> None:
+    song = tune(4, channels=1)
+    plain = await result_of(service, tmp_path, song, **options)
+    shifted = await result_of(service, tmp_path, song + np.float32(0.3), **options)
+    for stem, info in plain.stems:
+        level_db = getattr(shifted.stems, stem).level_db
+        assert level_db == pytest.approx(info.level_db, abs=0.1), stem
+
+
+async def test_constant_alone_gives_silent_stems(service: StemService, tmp_path: Path) -> None:
+    result = await result_of(service, tmp_path, silence(3) + np.float32(0.3))
+    assert result.trust is not None and result.trust.offset == pytest.approx(0.3, abs=1e-4)
+    assert all(info.level_db is None or info.level_db < -90 for _, info in result.stems)

@@ -44,15 +44,26 @@ def test_rates_that_share_no_divisor_are_resampled_without_a_giant_kernel(tmp_pa
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.7])
-def test_it_is_normalised_as_stock_does_it(tmp_path: Path, offset: float) -> None:
+def test_mix_is_scaled_as_in_stock_demucs(tmp_path: Path, offset: float) -> None:
     signal = noise(2, 700_000, offset)
     stock = torch.from_numpy(signal)
     reference = stock.mean(0)
-    expected = (stock - reference.mean()) / (reference.std() + 1e-8)
+    expected = (stock - stock.mean(1, keepdim=True)) / (reference.std() + 1e-8)
     with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=44100) as mix:
-        read = mix.read(0, mix.samples)
-        torch.testing.assert_close(read, expected, atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(mix.denormalise(read), stock, atol=1e-6, rtol=0)
+        torch.testing.assert_close(mix.read(0, mix.samples), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_each_channel_loses_an_offset_that_is_reported(tmp_path: Path) -> None:
+    signal = noise(2, 700_000)
+    signal -= signal.mean(1, keepdims=True)
+    shifted = signal + np.array([[0.4], [-0.05]], dtype=np.float32)
+    with PcmMix(write_pcm(tmp_path / "mix", shifted), channels=2, sample_rate=44100) as mix:
+        np.testing.assert_allclose(mix.without_offset(0, mix.samples).numpy(), signal, atol=1e-6)
+        assert mix.offset == pytest.approx(0.4, abs=1e-5)
+    with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=44100) as mix:
+        assert mix.offset == 0
+    with PcmMix(write_pcm(tmp_path / "mix", signal * 1e-3 + 1e-4), channels=2, sample_rate=44100) as mix:
+        assert mix.offset == pytest.approx(1e-4, rel=0.01)  # small, and yet as loud as the song
 
 
 def test_mono_becomes_stereo(tmp_path: Path) -> None:

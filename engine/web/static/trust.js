@@ -60,6 +60,12 @@ function facts(job, stems) {
   const list = [];
   if (trust) {
     list.push(sumFact(trust.residualDb, job.options.removeVocals));
+    if (trust.offset) {
+      list.push([
+        "good",
+        `The song has a constant offset (DC) of ${offsetShare(trust)} of full scale. You cannot hear it, and the stems are without it.`,
+      ]);
+    }
     if (Math.abs(trust.gainDb) < 0.005) list.push(["good", "The volume was left as it was."]);
     else {list.push([
         "good",
@@ -97,6 +103,10 @@ function sumFact(residualDb, isKaraoke) {
     : ["warn", `${together} are not quite the song: ${rest}.`];
 }
 
+function offsetShare(trust) {
+  return unit((100 * trust.offset).toFixed(2), "%");
+}
+
 function levels(stems) {
   return stems.filter(({ info }) => typeof info.levelDb === "number").map(({ name, info }) => {
     const silent = info.silenceShare >= 0.005 ? `, silent for ${percent(info.silenceShare)}` : "";
@@ -107,6 +117,7 @@ function levels(stems) {
 function inNumbers(job, trust, processing) {
   const rows = [
     ["In no stem", trust.residualDb === null ? "nothing" : `${decibels(trust.residualDb)} of the mix`],
+    ...(trust.offset ? [["Constant offset removed", offsetShare(trust)]] : []),
     ["Common gain", `${decibels(trust.gainDb, 2)}, ${counted(trust.clippedSamples, "clipped sample")}`],
     ...(job.result.qualityMetrics ? [["Quality estimate", job.result.qualityMetrics.method]] : []),
     ["Model", job.result.modelUsed],
