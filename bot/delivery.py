@@ -22,7 +22,7 @@ import discord
 
 from bot.cards import announcement, more_stems
 from bot.memory import Delivery, Posting
-from bot.wire import Trouble, persist, reply, trouble
+from bot.wire import Trouble, persist, send, trouble
 from engine.errors import NotFound
 from engine.jobs import JobStatus, JobView
 from engine.results import StemInfo
@@ -168,8 +168,7 @@ class _Dispatch:
             try:
                 return await self._to_channel(self._bot.wire.channel(posting), attached, mentions, posting.message_id)
             except discord.HTTPException as error:
-                if trouble(error) is not Trouble.NO_ACCESS:
-                    raise
+                self._check_other_route(error)
         if self._bot.wire.by_token(posting):
             try:
                 hook = self._bot.wire.hook(posting)
@@ -178,8 +177,7 @@ class _Dispatch:
                     repeatable=False,
                 )
             except discord.HTTPException as error:
-                if trouble(error) not in (Trouble.TOKEN_OVER, Trouble.NO_ACCESS):
-                    raise
+                self._check_other_route(error)
         try:
             user = await self._bot.create_dm(discord.Object(posting.user_id))
             return await self._to_channel(user, attached, mentions, None)
@@ -188,6 +186,12 @@ class _Dispatch:
                 raise
             log.info("job %s: its owner cannot be reached (%s)", posting.job_id, error.code)
             return None
+
+    def _check_other_route(self, error: discord.HTTPException) -> None:
+        """Raise what another route would not help with."""
+        if trouble(error) in (Trouble.TRANSIENT, Trouble.TOO_LARGE):
+            raise error
+        log.info("job %s: trying another route (%s %s)", self._posting.job_id, error.status, error.code)
 
     async def _to_channel(
         self,
@@ -198,13 +202,13 @@ class _Dispatch:
     ) -> discord.Message:
         key = nonce(self._posting.job_id, self._part)
         async with self._bot.wire.door(channel.id, "send"):
-            if answer_to is None:
-                return await persist(
-                    lambda: channel.send(self._text, files=attached(), allowed_mentions=mentions, nonce=key)
-                )
-            reference = reply(answer_to, self._posting.channel_id)
-            return await persist(
-                lambda: channel.send(
-                    self._text, files=attached(), allowed_mentions=mentions, nonce=key, reference=reference
-                )
+            return await send(
+                channel,
+                answer_to,
+                lambda: {
+                    "content": self._text,
+                    "files": attached(),
+                    "allowed_mentions": mentions,
+                    "nonce": key,
+                },
             )

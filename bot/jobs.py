@@ -16,7 +16,7 @@ from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
 from bot.cards import choice_name, job_card, job_line, job_list, read_only
 from bot.memory import PostingState
 from bot.progress import show_over
-from bot.stemify import owner_of, posting_of
+from bot.stemify import owner_of, posting_of, token_until
 from bot.wire import persist
 from bot.words import plain
 from engine.entity import new_job_id
@@ -115,7 +115,7 @@ async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> No
     view = await bot.service.get(job_id)
     posting = await bot.memory.posting(job_id)
     if posting is not None and interaction.message is not None and posting.message_id == interaction.message.id:
-        until = interaction.expires_at.timestamp()
+        until = token_until()
         await bot.memory.renew(job_id, interaction.token, until)
         if bot.progress.take_hold(job_id, interaction.token, until):
             return

@@ -15,7 +15,7 @@ from bot.cards import error_text
 from bot.memory import Posting
 from bot.songs import audio_in, source_of
 from bot.stemify import posting_of, submit
-from bot.wire import Trouble, persist, reply, trouble
+from bot.wire import Trouble, persist, send, trouble
 from bot.words import clean
 from engine.entity import new_job_id
 from engine.errors import NotFound, StemifyError
@@ -82,7 +82,7 @@ async def heard(bot: Stemify, message: discord.Message) -> None:
         return
     try:
         if mode == "button":
-            await _offer(message, audio)
+            await _offer(bot, message, audio)
         else:
             for attachment in audio:
                 await _start(bot, message, attachment)
@@ -92,22 +92,15 @@ async def heard(bot: Stemify, message: discord.Message) -> None:
         log.info("cannot answer in channel %s: %s", message.channel.id, error.text)
 
 
-async def _offer(message: discord.Message, audio: list[discord.Attachment]) -> None:
+async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Attachment]) -> None:
     view = discord.ui.View(timeout=None)
     for index, attachment in enumerate(audio):
         label = "Split into stems" if len(audio) == 1 else clean(f"Split {attachment.filename}", 80)
         view.add_item(SplitButton(message.channel.id, message.id, index, label))
     what = "this" if len(audio) == 1 else "these"
-    reference = reply(message.id, message.channel.id)
-    await persist(
-        lambda: message.channel.send(
-            f"I can split {what} into stems.",
-            view=view,
-            reference=reference,
-            mention_author=False,
-            nonce=f"o{message.id}",
-        )
-    )
+    content = f"I can split {what} into stems."
+    channel = bot.get_partial_messageable(message.channel.id)
+    await send(channel, message.id, lambda: {"content": content, "view": view, "nonce": f"o{message.id}"})
 
 
 async def _start(bot: Stemify, message: discord.Message, attachment: discord.Attachment) -> None:
@@ -124,8 +117,7 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
         await submit(bot, posting, source_of(attachment), StemSeparationOptions.chosen())
     except StemifyError as error:
         text = error_text(error, datetime.now(UTC))
-        reference = reply(message.id, message.channel.id)
-        await persist(lambda: message.channel.send(text, reference=reference, mention_author=False))
+        await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": text})
 
 
 class SplitButton(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TOKEN_LIFE_S = 15 * 60.0
+
 
 def owner_of(user: discord.abc.User) -> str:
     return f"discord:{user.id}"
@@ -47,6 +50,11 @@ def reachable(interaction: discord.Interaction[Stemify]) -> bool:
     )
 
 
+def token_until() -> float:
+    """When the token of an interaction that just arrived expires, by this machine's clock (Discord's may differ)."""
+    return time.time() + TOKEN_LIFE_S
+
+
 def posting_of(
     interaction: discord.Interaction[Stemify], message_id: int, job_id: str, *, original: bool = True
 ) -> Posting:
@@ -59,7 +67,7 @@ def posting_of(
         message_id=message_id,
         original=original,
         token=interaction.token,
-        token_until=interaction.expires_at.timestamp(),
+        token_until=token_until(),
         reachable=reachable(interaction),
         limit_bytes=interaction.filesize_limit,
     )

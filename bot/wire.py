@@ -25,6 +25,7 @@ from bot.memory import Posting
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+CANNOT_REPLY = 160002  # without the permission to read the history
 CHANNEL_PACE_S = 1.3  # between edits by the channel route: Discord takes 5 in 5 s, 3 in 6 s of old messages
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
@@ -49,6 +50,8 @@ _BY_CODE = {
     50007: Trouble.NO_ACCESS,
     50013: Trouble.NO_ACCESS,
     50083: Trouble.NO_ACCESS,  # archived thread
+    160005: Trouble.NO_ACCESS,  # locked thread
+    40094: Trouble.TOKEN_OVER,  # a user's app may send 5 follow-ups where the bot is not a member
     40005: Trouble.TOO_LARGE,
 }
 _BY_STATUS = {400: Trouble.MALFORMED, 403: Trouble.NO_ACCESS, 413: Trouble.TOO_LARGE}
@@ -166,13 +169,21 @@ class Wire:
         """Send the job's message where none is there yet, as an answer to `posting.reply_to`."""
         channel, view = self.channel(posting), layout(card, posting.job_id)
         async with self.door(posting.channel_id, "send"):
-            if posting.reply_to is None:
-                return await persist(lambda: channel.send(view=view, nonce=nonce))
-            reference = reply(posting.reply_to, posting.channel_id)
-            return await persist(
-                lambda: channel.send(view=view, nonce=nonce, reference=reference, mention_author=False)
-            )
+            return await send(channel, posting.reply_to, lambda: {"view": view, "nonce": nonce})
 
 
-def reply(message_id: int, channel_id: int) -> discord.MessageReference:
-    return discord.MessageReference(message_id=message_id, channel_id=channel_id, fail_if_not_exists=False)
+async def send(
+    channel: discord.PartialMessageable | discord.DMChannel,
+    reply_to: int | None,
+    parts: Callable[[], dict[str, Any]],
+) -> discord.Message:
+    """Send a message as a reply, or as a plain message where the bot cannot reply. `parts` makes the message; it is
+    called for each attempt, because files can be read only once."""
+    if reply_to is not None:
+        reference = discord.MessageReference(message_id=reply_to, channel_id=channel.id, fail_if_not_exists=False)
+        try:
+            return await persist(lambda: channel.send(**parts(), reference=reference, mention_author=False))
+        except discord.HTTPException as error:
+            if error.code != CANNOT_REPLY:
+                raise
+    return await persist(lambda: channel.send(**parts()))

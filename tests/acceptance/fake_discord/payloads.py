@@ -1,4 +1,4 @@
-"""Reading and judging what a bot sends as a message, as strictly as Discord does where it matters here."""
+"""Read what a bot sends as a message, and check it as Discord does."""
 
 from __future__ import annotations
 
@@ -8,135 +8,141 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.acceptance.fake_discord.state import COMPONENTS_V2, MIB, Attachment, Json, Message
+from tests.acceptance.fake_discord.components import check_components, walk
+from tests.acceptance.fake_discord.forms import Form, Refused, bad_form
+from tests.acceptance.fake_discord.state import COMPONENTS_V2, EPHEMERAL, MIB, Attachment, Json, Message
 
 REQUEST_LIMIT_BYTES = 25 * MIB
-
-
-class Refused(Exception):
-    """Becomes an error answer."""
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
-def bad_form(message: str) -> Refused:
-    return Refused(400, 50035, f"Invalid Form Body: {message}")
+SUPPRESS_EMBEDS, SUPPRESS_NOTIFICATIONS = 1 << 2, 1 << 12
+EMBED_LENGTHS = {"title": 256, "description": 4096, "url": 2048}
 
 
 async def read(request: web.Request) -> tuple[Json, list[Attachment]]:
     """(payload, new files in their order)."""
     if not request.content_type.startswith("multipart/"):
         body = await request.text()
-        return (json.loads(body) if body else {}), []
+        return _parsed(body) if body else {}, []
     payload: Json = {}
     files: dict[int, Attachment] = {}
     reader = await request.multipart()
+    received_bytes = 0
     while (part := await reader.next()) is not None:
         name: Any = getattr(part, "name", None)
         data: bytes = await part.read()  # type: ignore[union-attr]
+        received_bytes += len(data)
         if name == "payload_json":
-            payload = json.loads(data)
+            payload = _parsed(data)
         elif found := re.fullmatch(r"files\[(\d+)\]", name or ""):
+            filename = getattr(part, "filename", None) or ""
+            if not 1 <= len(filename) <= 260 or "/" in filename:
+                raise bad_form(f"files.{found[1]}.filename", f"{filename!r} is not a file name")
             files[int(found.group(1))] = Attachment(
-                filename=getattr(part, "filename", None) or "file", data=data, content_type="application/octet-stream"
+                filename=filename, data=data, content_type="application/octet-stream"
             )
+    if received_bytes > REQUEST_LIMIT_BYTES:
+        raise Refused(413, 40005, "Request entity too large")
     return payload, [files[index] for index in sorted(files)]
 
 
-def check_sizes(files: list[Attachment], limit_bytes: int) -> None:
-    if any(len(file.data) > limit_bytes for file in files) or sum(len(f.data) for f in files) > REQUEST_LIMIT_BYTES:
-        raise Refused(413, 40005, "Request entity too large")
+def _parsed(body: str | bytes) -> Json:
+    try:
+        payload = json.loads(body)
+    except ValueError:
+        raise Refused(400, 50109, "The request body contains invalid JSON.") from None
+    if not isinstance(payload, dict):
+        raise bad_form("_", "Only dictionaries may be used in a DictType")
+    return payload
 
 
 def apply(message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
     """Write the payload into the message, or raise `Refused` and leave it as it was."""
-    check_sizes(files, limit_bytes)
-    flags = message.flags | (int(payload.get("flags") or 0) & COMPONENTS_V2)
+    if any(len(file.data) > limit_bytes for file in files):
+        raise Refused(413, 40005, "Request entity too large")
+    asked_flags = int(payload.get("flags") or 0)
+    flags = message.flags | (asked_flags & COMPONENTS_V2)
     content = payload["content"] or "" if "content" in payload else message.content
     components = payload["components"] or [] if "components" in payload else message.components
     embeds = payload["embeds"] or [] if "embeds" in payload else message.embeds
     attachments = message.attachments
     if "attachments" in payload:
-        named = payload["attachments"] or []
-        kept = {str(a.id): a for a in message.attachments}
-        attachments = []
-        for entry in named:
-            new = int(entry["id"]) if str(entry["id"]) not in kept else None
-            if new is not None and new >= len(files):
-                raise bad_form(f"attachment {entry['id']} is not there")
-            attachments.append(files[new] if new is not None else kept[str(entry["id"])])
+        attachments = _named(message, payload["attachments"] or [], files)
     elif files:
         attachments = [*message.attachments, *files]
-    if len(attachments) > 10:
-        raise bad_form("more than 10 attachments")
-    check(bool(flags & COMPONENTS_V2), content, components, embeds, attachments)
+    form = Form()
+    if asked_flags & ~(SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | COMPONENTS_V2 | EPHEMERAL):
+        form.fail("flags", "MESSAGE_FLAGS_INVALID", f"{asked_flags} has flags that a bot cannot set.")
+    form.count("attachments", attachments, 0, 10)
+    _check_mentions(form, payload.get("allowed_mentions") or {})
+    check_message(form, bool(flags & COMPONENTS_V2), content, components, embeds, attachments)
     message.flags, message.content, message.embeds = flags, content, embeds
     message.components, message.attachments = _numbered(components), attachments
     message.allowed_mentions = payload.get("allowed_mentions") or {}
 
 
-def check(v2: bool, content: str, components: list[Json], embeds: list[Json], attachments: list[Attachment]) -> None:
-    parts = list(_walk(components))
+def _named(message: Message, named: list[Json], files: list[Attachment]) -> list[Attachment]:
+    """The attachments that a payload lists: those to keep and the new ones."""
+    kept = {str(attachment.id): attachment for attachment in message.attachments}
+    attachments = []
+    for entry in named:
+        new = int(entry["id"]) if str(entry["id"]) not in kept else None
+        if new is not None and new >= len(files):
+            raise bad_form("attachments", f"attachment {entry['id']} is not there")
+        if len(entry.get("description") or "") > 1024:
+            raise bad_form("attachments.description", "Must be 1024 or fewer in length.")
+        attachments.append(files[new] if new is not None else kept[str(entry["id"])])
+    return attachments
+
+
+def check_message(
+    form: Form, v2: bool, content: str, components: list[Json], embeds: list[Json], attachments: list[Attachment]
+) -> None:
+    """Raises `Refused`."""
     if v2:
-        if content or embeds:
-            raise bad_form("content and embeds cannot be used with components V2")
-        if not components:
-            raise Refused(400, 50006, "Cannot send an empty message")
-        if sum(len(part["content"]) for part in parts if part["type"] == 10) > 4000:
-            raise bad_form("more than 4000 characters of text")
-        if len(parts) > 40:
-            raise bad_form("more than 40 components")
-    else:
-        if any(part["type"] not in (1, 2, 3) for part in parts):
-            raise bad_form("components V2 without the flag")
-        if not (content or embeds or attachments or components):
-            raise Refused(400, 50006, "Cannot send an empty message")
-        if len(content) > 2000:
-            raise bad_form("content is longer than 2000")
-    names = {attachment.filename for attachment in attachments}
-    seen: set[str] = set()
-    for part in parts:
-        if part["type"] == 1 and not 1 <= len(part.get("components", [])) <= 5:
-            raise bad_form("a row holds one to five buttons")
-        if part["type"] == 10 and not part["content"]:
-            raise bad_form("empty text")
-        if part["type"] == 2:
-            _check_button(part, seen)
-        if part["type"] == 12:
-            for item in part["items"]:
-                url = item["media"]["url"]
-                if url.startswith("attachment://") and url.removeprefix("attachment://") not in names:
-                    raise bad_form(f"{url} is not attached")
+        for name, value in (("content", content), ("embeds", embeds)):
+            if value:
+                form.fail(name, "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2", f"{name} cannot be used")
+    form.length("content", content, 0, 2000)
+    _check_embeds(form, embeds)
+    check_components(form, components, v2=v2, names={attachment.filename for attachment in attachments})
+    form.done()
+    if not components and (v2 or not (content.strip() or embeds or attachments)):
+        raise Refused(400, 50006, "Cannot send an empty message")
 
 
-def _check_button(part: Json, seen: set[str]) -> None:
-    if not (part.get("label") or part.get("emoji")) or len(part.get("label") or "") > 80:
-        raise bad_form("a button needs a label of at most 80 characters")
-    if part["style"] == 5:
-        url = part["url"]
-        if len(url) > 512 or not re.match(r"https?://[\w.:\[\]-]+", url):
-            raise bad_form("not a well formed URL, or longer than 512")
-    else:
-        if not 1 <= len(part["custom_id"]) <= 100 or part["custom_id"] in seen:
-            raise bad_form("custom_id: 1 to 100 characters, no two the same")
-        seen.add(part["custom_id"])
+def _check_mentions(form: Form, allowed: Json) -> None:
+    for kind in allowed.get("parse") or []:
+        form.choice("allowed_mentions.parse", kind, ("users", "roles", "everyone"))
+    for kind in ("users", "roles"):
+        ids = allowed.get(kind) or []
+        form.count(f"allowed_mentions.{kind}", ids, 0, 100)
+        if ids and kind in (allowed.get("parse") or []):
+            form.fail("allowed_mentions", "MESSAGE_ALLOWED_MENTIONS_PARSE_EXCLUSIVE", f"parse and {kind} exclude")
 
 
-def _walk(components: list[Json]) -> list[Json]:
-    found: list[Json] = []
-    for part in components:
-        found.append(part)
-        found += _walk(part.get("components", []))
-        if "accessory" in part:
-            found += _walk([part["accessory"]])
-    return found
+def _check_embeds(form: Form, embeds: list[Json]) -> None:
+    form.count("embeds", embeds, 0, 10)
+    characters = 0
+    for at, embed in enumerate(embeds):
+        texts = {name: embed.get(name) or "" for name in EMBED_LENGTHS}
+        for name, text in texts.items():
+            form.length(f"embeds.{at}.{name}", text, 0, EMBED_LENGTHS[name])
+        fields = embed.get("fields") or []
+        form.count(f"embeds.{at}.fields", fields, 0, 25)
+        for number, field in enumerate(fields):
+            form.length(f"embeds.{at}.fields.{number}.name", field.get("name"), 1, 256)
+            form.length(f"embeds.{at}.fields.{number}.value", field.get("value"), 1, 1024)
+        footer, author = (embed.get("footer") or {}).get("text") or "", (embed.get("author") or {}).get("name") or ""
+        form.length(f"embeds.{at}.footer.text", footer, 0, 2048)
+        form.length(f"embeds.{at}.author.name", author, 0, 256)
+        characters += len(texts["title"] + texts["description"] + footer + author)
+        characters += sum(len(field.get("name") or "") + len(field.get("value") or "") for field in fields)
+    if characters > 6000:
+        form.fail("embeds", "MAX_EMBED_SIZE_EXCEEDED", "Embed size exceeds maximum size of 6000")
 
 
 def _numbered(components: list[Json]) -> list[Json]:
     """Discord gives every component a number, and resolves the pictures of galleries."""
-    for number, part in enumerate(_walk(components), start=1):
+    for number, part in enumerate(walk(components), start=1):
         part["id"] = number
         for item in part.get("items", []):
             media = item["media"]

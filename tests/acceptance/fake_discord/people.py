@@ -145,13 +145,15 @@ class Person:
 
     async def _send(self, kind: int, channel: Channel, data: Json, source: Message | None = None) -> Interaction:
         interaction = Interaction(kind, self.user, channel, data, source=source)
+        interaction.id += round(self.fake.clock_ahead_s * 1000) << 22
         self.fake.add_interaction(interaction)
         guild = channel.guild
         payload: Json = {
             "id": str(interaction.id), "application_id": str(self.fake.application_id), "type": kind, "data": data,
             "token": interaction.token, "version": 1, "channel_id": str(channel.id), "locale": "en-US",
             "channel": channel.json() | {"permissions": str(self.permissions)}, "entitlements": [],
-            "attachment_size_limit": self.fake.stated_limit_bytes(channel), "app_permissions": str(EVERYDAY),
+            "attachment_size_limit": self.fake.stated_limit_bytes(channel),
+            "app_permissions": str(channel.bot_permissions),
         }  # fmt: skip
         if guild is None:
             payload |= {

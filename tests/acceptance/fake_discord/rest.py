@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from tests.acceptance.fake_discord import payloads
-from tests.acceptance.fake_discord.payloads import Refused
+from tests.acceptance.fake_discord.commands import check_choices, check_commands
+from tests.acceptance.fake_discord.components import check_modal
+from tests.acceptance.fake_discord.forms import Form, Refused, bad_form
 from tests.acceptance.fake_discord.state import (
     ADD_FILES,
+    EMBED_LINKS,
     EPHEMERAL,
     HISTORY,
     LOADING,
+    MANAGE_MESSAGES,
     SEND,
+    SEND_IN_THREADS,
     VIEW,
     Attachment,
     Channel,
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
     from tests.acceptance.fake_discord.server import FakeDiscord
 
 NONCE_MEMORY_S = 300.0
+FOLLOWUPS_OF_USER_APPS = 5
+ANSWERS = {2: (4, 5, 9), 3: (4, 5, 6, 7, 9), 4: (8,), 5: (4, 5, 6, 7)}
+"""Callback types by interaction type."""
 
 
 class Rest:
@@ -76,6 +84,7 @@ class Rest:
         )
 
     async def sync(self, request: web.Request) -> web.Response:
+        check_commands(await request.json())
         self.fake.commands = [
             {"description": ""}
             | command
@@ -107,6 +116,8 @@ class Rest:
         if time.time() > interaction.sent_at + 3:
             raise Refused(404, 10062, "Unknown interaction")
         kind, data = payload["type"], payload.get("data") or {}
+        if kind not in ANSWERS.get(interaction.kind, ()):
+            raise bad_form("type", f"interaction type {interaction.kind} cannot be answered with {kind}")
         channel, message = interaction.channel, None
         if kind in (4, 5):
             flags = int(data.get("flags") or 0) & EPHEMERAL
@@ -116,15 +127,17 @@ class Rest:
             interaction.original = message
             self._appear(message)
         elif kind in (6, 7):
-            assert interaction.source is not None, "only a button can be answered so"
+            assert interaction.source is not None
             interaction.original = message = interaction.source
             if kind == 7:
                 self._change(message, data, files, self._limit(interaction))
         elif kind == 8:
-            assert interaction.kind == 4
-            if len(data["choices"]) > 25 or any(not 1 <= len(choice["name"]) <= 100 for choice in data["choices"]):
-                raise payloads.bad_form("at most 25 choices, each name 1 to 100 characters")
+            check_choices(data["choices"])
             interaction.choices = data["choices"]
+        elif kind == 9:
+            form = Form()
+            check_modal(form, data)
+            form.done()
         interaction.acked_at, interaction.ack_type = time.time(), kind
         await self.fake.changed()
         body: Json = {"interaction": {"id": str(interaction.id), "type": interaction.kind}}
@@ -144,6 +157,8 @@ class Rest:
             self._change(original, payload, files, self._limit(interaction))  # the first fills the deferred answer
             await self.fake.changed()
             return web.json_response(original.json())
+        if self._is_foreign(interaction) and len(interaction.followups) >= FOLLOWUPS_OF_USER_APPS:
+            raise Refused(400, 40094, "Reached maximum number of follow up messages")
         flags = int(payload.get("flags") or 0) & EPHEMERAL
         message = Message(interaction.channel, self.fake.bot, flags=flags)
         payloads.apply(message, payload, files, self._limit(interaction))
@@ -151,6 +166,11 @@ class Rest:
         self._appear(message)
         await self.fake.changed()
         return web.json_response(message.json())
+
+    def _is_foreign(self, interaction: Interaction) -> bool:
+        """Whether only the user installed the app."""
+        guild = interaction.channel.guild
+        return guild is not None and not guild.bot_is_member
 
     def _hook_message(self, request: web.Request) -> tuple[Interaction, Message]:
         interaction = self._interaction(request)
@@ -198,24 +218,31 @@ class Rest:
 
     async def send(self, request: web.Request) -> web.Response:
         payload, files = await payloads.read(request)
-        channel = self._channel(request, SEND | (ADD_FILES if files else 0))
+        channel = self._channel(request)
+        send = SEND_IN_THREADS if channel.parent is not None else SEND
+        self._channel(request, send | (ADD_FILES if files else 0))
+        if payload.get("embeds") and not channel.bot_permissions & EMBED_LINKS:
+            payload["embeds"] = []
+            self.fake.violations.append("embeds were sent without EMBED_LINKS, so Discord drops them")
         if channel.recipient is not None and not channel.recipient.accepts_dms:
             raise Refused(403, 50007, "Cannot send messages to this user")
         if channel.archived:
             raise Refused(400, 50083, "Thread is archived")
         nonce = payload.get("nonce")
         if nonce is not None and len(str(nonce)) > 25:
-            raise payloads.bad_form("nonce is longer than 25")
+            raise bad_form("nonce", "Must be 25 or fewer in length.")
         if nonce is not None and payload.get("enforce_nonce"):
             for message in channel.messages.values():
                 if message.nonce == nonce and message.created_at > time.time() - NONCE_MEMORY_S:
                     return web.json_response(message.json())
         message = Message(channel, self.fake.bot, nonce=None if nonce is None else str(nonce))
         if reference := payload.get("message_reference"):
+            if channel.guild is not None and not channel.bot_permissions & HISTORY:
+                raise Refused(403, 160002, "Cannot reply without permission to read message history")
             target = channel.messages.get(int(reference["message_id"]))
             if target is None or target.deleted:
                 if reference.get("fail_if_not_exists", True):
-                    raise payloads.bad_form("message_reference: Unknown message")
+                    raise bad_form("message_reference", "Unknown message")
             else:
                 message.reference = target.id
         payloads.apply(message, payload, files, channel.upload_limit_bytes or channel.stated_limit_bytes)
@@ -231,6 +258,8 @@ class Rest:
             found = [m for m in found if m.id > int(after)][:limit]
         elif before := request.query.get("before"):
             found = [m for m in found if m.id < int(before)]
+        if not 1 <= limit <= 100:
+            raise bad_form("limit", f"int value should be between 1 and 100, not {limit}.")
         return web.json_response([m.json() for m in reversed(found[-limit:])])
 
     def _message(self, request: web.Request, needed: int = VIEW) -> Message:
@@ -256,7 +285,10 @@ class Rest:
         return web.json_response(message.json())
 
     async def delete(self, request: web.Request) -> web.Response:
-        self._message(request).deleted = True
+        message = self._message(request)
+        if message.author is not self.fake.bot and not message.channel.bot_permissions & MANAGE_MESSAGES:
+            raise Refused(403, 50013, "Missing Permissions")
+        message.deleted = True
         await self.fake.changed()
         return web.Response(status=204)
 

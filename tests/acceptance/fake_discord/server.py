@@ -17,8 +17,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 from tests.acceptance.fake_discord.faults import Buckets, Fault
+from tests.acceptance.fake_discord.forms import Refused
 from tests.acceptance.fake_discord.gateway import Gateway
-from tests.acceptance.fake_discord.payloads import Refused
 from tests.acceptance.fake_discord.rest import Rest
 from tests.acceptance.fake_discord.state import (
     Attachment,
@@ -31,6 +31,7 @@ from tests.acceptance.fake_discord.state import (
 )
 
 ROOT = "/api/v10"
+MALFORMED = (50035, 50006, 50109)  # the bot's own mistakes, whatever the surroundings
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -49,8 +50,10 @@ class FakeDiscord:
 
     bot_token = "a-token-of-the-fake-discord"
 
-    def __init__(self, *, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
-        """`name`: the host in all addresses. The server listens on loopback whatever it is."""
+    def __init__(self, *, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None, strict: bool = True) -> None:
+        """`name`: the host in all addresses; the server listens on loopback. `strict`: fail at the end if the bot sent
+        a payload that breaks Discord's rules."""
+        self.strict = strict
         self.name = name
         self.tls = tls
         self.bot = User("Stemify", bot=True)
@@ -60,11 +63,13 @@ class FakeDiscord:
         self.channels: dict[int, Channel] = {}
         self.interactions: list[Interaction] = []
         self.commands: list[Json] = []
+        self.clock_ahead_s = 0.0  # of Discord's clock; it stamps the ids of interactions
         self.syncs = 0
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.cdn_hits: list[str] = []
         self.defects: list[str] = []  # of this fake itself, or what it did not expect of a bot
+        self.violations: list[str] = []  # requests that break Discord's rules; they fail the test in strict mode
         self.buckets = Buckets()
         self.files: dict[str, Attachment] = {}
         self.gateway = Gateway(self)
@@ -88,6 +93,7 @@ class FakeDiscord:
         assert self._runner is not None
         await self._runner.cleanup()
         assert not self.defects, self.defects[0]
+        assert not (self.strict and self.violations), self.violations
 
     @property
     def api_url(self) -> str:
@@ -111,6 +117,11 @@ class FakeDiscord:
     def channel(self, guild: Guild, name: str = "songs") -> Channel:
         channel = Channel(name, guild)
         guild.channels.append(channel)
+        self.channels[channel.id] = channel
+        return channel
+
+    def thread(self, parent: Channel, name: str = "a thread") -> Channel:
+        channel = Channel(name, parent.guild, parent=parent)
         self.channels[channel.id] = channel
         return channel
 
@@ -194,7 +205,9 @@ class FakeDiscord:
         try:
             response = await handler(request)
         except Refused as refused:
-            response = _error(refused.status, refused.code, refused.message)
+            if refused.code in MALFORMED:
+                self.violations.append(f"{request.method} {path}: {refused.code} {refused}")
+            response = _error(refused.status, refused.code, refused.message, refused.errors)
         except web.HTTPException as error:
             response = _error(error.status, 0, error.reason)
         except ConnectionResetError:
@@ -234,8 +247,8 @@ class FakeDiscord:
         return [seen for seen in self.seen if seen.method == method and re.search(path, seen.path)]
 
 
-def _error(status: int, code: int, message: str) -> web.Response:
-    return _json(status, {"code": code, "message": message}, {})
+def _error(status: int, code: int, message: str, errors: Json | None = None) -> web.Response:
+    return _json(status, {"code": code, "message": message} | ({"errors": errors} if errors else {}), {})
 
 
 def _limited(wait_s: float, headers: dict[str, str]) -> web.Response:

@@ -23,7 +23,10 @@ SEND = 1 << 11
 MANAGE_MESSAGES = 1 << 13
 HISTORY = 1 << 16
 MANAGE_GUILD = 1 << 5
-EVERYDAY = VIEW | SEND | HISTORY | ADD_FILES
+EMBED_LINKS = 1 << 14
+SEND_IN_THREADS = 1 << 38
+EVERYDAY = VIEW | SEND | SEND_IN_THREADS | HISTORY | ADD_FILES
+"""What docs/discord.md says that the bot needs."""
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 COMPONENTS_V2 = 1 << 15
@@ -85,6 +88,7 @@ class Channel:
     recipient: User | None = None
     bot_permissions: int = EVERYDAY
     archived: bool = False
+    parent: Channel | None = None  # of a thread
     upload_limit_bytes: int | None = None  # what really fits, where that is not what was said
     id: int = field(default_factory=snowflake)
     messages: dict[int, Message] = field(default_factory=dict)
@@ -98,6 +102,15 @@ class Channel:
         if self.guild is None:
             assert self.recipient is not None
             return base | {"type": 1, "recipients": [self.recipient.json()]}
+        if self.parent is not None:
+            return base | {
+                "type": 11, "guild_id": str(self.guild.id), "name": self.name, "parent_id": str(self.parent.id),
+                "owner_id": "1", "message_count": 0, "member_count": 1, "rate_limit_per_user": 0, "flags": 0,
+                "thread_metadata": {
+                    "archived": self.archived, "auto_archive_duration": 1440, "archive_timestamp": iso(0),
+                    "locked": False,
+                },
+            }  # fmt: skip
         return base | {
             "type": 0, "guild_id": str(self.guild.id), "name": self.name, "position": 0, "topic": None, "nsfw": False,
             "permission_overwrites": [], "parent_id": None, "rate_limit_per_user": 0,

@@ -1,0 +1,62 @@
+"""Places where the bot lacks a permission, or Discord refuses one way to send: the result arrives in another way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.conftest import SONG, Stage
+from tests.acceptance.fake_discord import Fault
+from tests.acceptance.fake_discord.state import ADD_FILES, HISTORY, SEND_IN_THREADS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_result_without_history_permission_is_not_a_reply(stage: Stage) -> None:
+    stage.songs.bot_permissions &= ~HISTORY
+    interaction, message = await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    assert announcement not in interaction.followups, "it must come as a message of the channel"
+    assert announcement.channel is stage.songs and announcement.reference is None
+    assert announcement.attachments and "Split into 4 stems" in message.text
+
+
+async def test_listen_without_history_permission_answers(stage: Stage) -> None:
+    stage.songs.bot_permissions &= ~HISTORY
+    told = await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
+    assert "Read Message History" in told
+    await stage.ann.post(stage.songs, "", SONG)
+    assert (await stage.announced(stage.ann)).channel is stage.songs
+
+
+async def test_result_without_file_permission_comes_by_token(stage: Stage) -> None:
+    stage.songs.bot_permissions &= ~ADD_FILES
+    interaction, _ = await stage.ask()
+    assert await stage.announced(stage.ann) in interaction.followups
+
+
+async def test_thread_without_send_permission_is_reached_by_token(stage: Stage) -> None:
+    thread = stage.fake.thread(stage.songs)
+    thread.bot_permissions &= ~SEND_IN_THREADS
+    interaction = await stage.ann.slash(thread, "stemify", file=SONG)
+    message = await stage.ann.answered(interaction)
+    await stage.says(message, "Split into 4 stems")
+    assert await stage.announced(stage.ann) in interaction.followups
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, 160005), (400, 200000), (400, 50035), (404, 10003)])
+async def test_refused_channel_message_comes_by_token(stage: Stage, status: int, code: int) -> None:
+    stage.fake.faults.append(Fault("POST", f"/channels/{stage.songs.id}/messages", status, code=code, times=99))
+    interaction, _ = await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    assert announcement in interaction.followups and announcement.attachments
+
+
+async def test_token_is_used_when_the_clocks_differ(stage: Stage) -> None:
+    foreign = stage.fake.channel(stage.fake.guild("Foreign", bot_is_member=False))
+    stage.fake.clock_ahead_s = -3600
+    try:
+        message = await stage.ann.answered(await stage.ann.slash(foreign, "stemify", file=SONG))
+    finally:
+        stage.fake.clock_ahead_s = 0
+    await stage.says(message, "Split into 4 stems")
+    assert (await stage.announced(stage.ann)).channel is foreign
