@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.acceptance.fake_discord.forms import Form
+from tests.acceptance.fake_discord.forms import Form, bad_form
 from tests.acceptance.fake_discord.state import Json
 
 CHAT_INPUT, USER, MESSAGE = 1, 2, 3
@@ -13,6 +13,14 @@ MOST_OF_KIND = {CHAT_INPUT: 100, USER: 15, MESSAGE: 15}
 SUBCOMMAND, GROUP = 1, 2
 NAME = re.compile(r"[-_'\w]{1,32}")
 MOST_CHARACTERS = 8000
+CALLBACKS = {2: (4, 5, 9), 3: (4, 5, 6, 7, 9), 4: (8,), 5: (4, 5, 6, 7)}
+"""Callback types by interaction type."""
+
+
+def check_callback(interaction_type: int, callback_type: int) -> None:
+    """Raises `Refused`."""
+    if callback_type not in CALLBACKS.get(interaction_type, ()):
+        raise bad_form("type", f"interaction type {interaction_type} cannot be answered with {callback_type}")
 
 
 def check_commands(commands: list[Json]) -> None:

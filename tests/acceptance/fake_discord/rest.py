@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from tests.acceptance.fake_discord import payloads
-from tests.acceptance.fake_discord.commands import check_choices, check_commands
+from tests.acceptance.fake_discord.commands import check_callback, check_choices, check_commands
 from tests.acceptance.fake_discord.components import check_modal
 from tests.acceptance.fake_discord.forms import Form, Refused, bad_form
 from tests.acceptance.fake_discord.state import (
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 NONCE_MEMORY_S = 300.0
 FOLLOWUPS_OF_USER_APPS = 5
-ANSWERS = {2: (4, 5, 9), 3: (4, 5, 6, 7, 9), 4: (8,), 5: (4, 5, 6, 7)}
-"""Callback types by interaction type."""
 
 
 class Rest:
@@ -116,8 +114,7 @@ class Rest:
         if time.time() > interaction.sent_at + 3:
             raise Refused(404, 10062, "Unknown interaction")
         kind, data = payload["type"], payload.get("data") or {}
-        if kind not in ANSWERS.get(interaction.kind, ()):
-            raise bad_form("type", f"interaction type {interaction.kind} cannot be answered with {kind}")
+        check_callback(interaction.kind, kind)
         channel, message = interaction.channel, None
         if kind in (4, 5):
             flags = int(data.get("flags") or 0) & EPHEMERAL
