@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\uffff]+")
-_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:])")
+_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:/])")  # with a bare "/" Discord shows "discord.gg/…" as an invite
+_INVITE = re.compile(r"(\.gg|/invite)/", re.IGNORECASE)
 
 
 def clean(text: str, length: int = 100) -> str:
@@ -22,8 +23,8 @@ def plain(text: str, length: int = 100) -> str:
 
 
 def sentence(text: str) -> str:
-    """A message of the error tree. It may quote a name from outside: no mentions, one line."""
-    return clean(text, 1500).replace("@", "@\u200b")
+    """Make a message of the error tree safe: it may quote a name from outside. No mentions, no invites, one line."""
+    return _INVITE.sub("\\1\u200b/", clean(text, 1500)).replace("@", "@\u200b")
 
 
 def ordinal(place: int) -> str:

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 MEDIA_HOST = "googlevideo.com"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+MEMORY_BYTES = 1 << 30  # of each process; yt-dlp and Deno need a fifth of it
 CPU_S = 150  # far more than any download takes; ends a script that hangs in Deno
 WARNINGS_KEPT = 40
 TEXT_CHARACTERS = 2000
@@ -109,6 +110,8 @@ def _run(request: dict[str, Any]) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Not RLIMIT_AS: Deno reserves more address space than any useful limit, and then uses little of it.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # nobody but `tell` writes to the parent, nobody but the outer process reads

@@ -184,6 +184,15 @@ def test_a_page_that_wants_a_token_asks_for_it_in_words_for_people(
     token.send_keys(TOKEN + Keys.ENTER)
     browser.until("return location.pathname.startsWith('/jobs/')")
 
+    browser.get(f"{closed_site.url}/")
+    browser.until("return !document.getElementById('forget-token').hidden")
+    browser.find_element(By.ID, "forget-token").click()
+    assert browser.find_element(By.ID, "token").get_attribute("value") == ""
+    assert browser.execute_script("return localStorage.length && localStorage.getItem('stemify-token')") in (0, None)
+    browser.get(f"{closed_site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+    assert not browser.find_element(By.ID, "forget-token").is_displayed()
+
 
 def test_a_file_that_is_too_large_is_not_sent(browser: Browser, site: Site, tmp_path: Path) -> None:
     with (tmp_path / "huge.wav").open("wb") as file:

@@ -506,6 +506,17 @@ async def test_the_child_sees_none_of_our_secrets_and_cannot_write_much_more_tha
     for secret in (b"very-secret", b"/somewhere/else", b"hunter2"):
         assert secret not in seen
     assert re.search(rf"Max file size +{51 * MIB} +{51 * MIB}", limits)
+    assert re.search(rf"Max data size +{1 << 30} +{1 << 30}", limits)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit counts memory on Linux only")
+async def test_script_that_takes_all_memory_is_ended(fake: FakeYoutube, dest: Path, song: bytes) -> None:
+    fake.add(Video(ID, media=song))
+    takes_2_gb = "for(var held=[],i=0;i<32;i++)held.push(new Uint8Array(67108864).fill(1));var n=this.q.n;"
+    fake.player_js = puzzle.PLAYER_JS.replace("var n=this.q.n;", takes_2_gb)
+    with pytest.raises(SourceFailed):
+        await client(fake).fetch(LINK, dest, on_progress=silent)
+    assert not list(dest.iterdir())
 
 
 # What the operator sets.

@@ -179,10 +179,16 @@ def test_no_name_from_outside_becomes_markup_a_link_or_a_mention(title: str) -> 
     assert words.plain("\x00") == "audio"
 
 
+@pytest.mark.parametrize("link", ["discord.gg/abc", "DISCORD.GG/abc", "discord.com/invite/abc", "dsc.gg/abc"])
+def test_invite_in_a_title_is_broken(link: str) -> None:
+    assert link not in words.plain(f"join {link}") and link not in words.sentence(f"There is no model {link!r}.")
+    assert words.plain("AC/DC") == r"AC\/DC", "Discord shows an escaped slash as a slash"
+
+
 @given(st.text(max_size=300))
 def test_every_mark_in_a_name_is_escaped(name: str) -> None:
     shown = words.plain(name)
-    assert not set(re.sub(r"\\.", "", shown)) & set("\\*_~|`<>[]()#@:\n\r\0\u202e\u200b")
+    assert not set(re.sub(r"\\.", "", shown)) & set("\\*_~|`<>[]()#@:/\n\r\0\u202e\u200b")
     assert len(words.clean(name)) <= 100
 
 

@@ -111,6 +111,13 @@ function askForToken(error) {
   byId("token").focus();
 }
 
+byId("forget-token").addEventListener("click", () => {
+  storeToken("");
+  byId("token").value = "";
+  show(byId("forget-token"), false);
+  byId("token").focus();
+});
+
 byId("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (sending) return;
@@ -179,6 +186,7 @@ showModels();
 show(byId("link-part"), choices.links && !file);
 show(byId("token-part"), choices.wantsToken);
 byId("token").value = storedToken();
+show(byId("forget-token"), storedToken() !== "");
 byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${
   Math.round(choices.maxDurationS / 60)
 } minutes and ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}`;
