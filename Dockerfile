@@ -6,18 +6,31 @@ FROM python:3.11-slim AS build
 ARG TORCH=cpu
 ARG EXTRAS=
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# Everything but torch, by hash (image/lock.py writes the lists), from PyPI alone.
+COPY image image
+RUN python -m venv /venv \
+    && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r image/requirements.txt \
+    && if [ -n "$EXTRAS" ]; then \
+        /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r "image/requirements-$EXTRAS.txt"; \
+    fi
+# torch from its own index, which nothing else is taken from; the CUDA wheel needs NVIDIA's packages from PyPI.
+COPY constraints.txt ./
+RUN torch=$(grep '^torch==' constraints.txt) \
+    && if [ "$TORCH" = cpu ]; then \
+        /venv/bin/pip install --no-cache-dir --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch"; \
+    else \
+        /venv/bin/pip install --no-cache-dir -c constraints.txt "$torch"; \
+    fi
+COPY pyproject.toml README.md LICENSE ./
 COPY bot bot
 COPY config config
 COPY engine engine
-RUN python -m venv /venv \
-    && if [ "$TORCH" = cpu ]; then extra="--extra-index-url https://download.pytorch.org/whl/cpu"; else extra=""; fi \
-    && /venv/bin/pip install --no-cache-dir -c constraints.txt $extra ".${EXTRAS:+[$EXTRAS]}"
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . && /venv/bin/pip check
 
 FROM python:3.11-slim
 # The compiler is for the CPU's kernels, which are built on the machine that they are for.
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 10001 stemify && mkdir /data && chown stemify /data
+RUN useradd --create-home --uid 10001 stemify && mkdir --mode=700 /data && chown stemify /data
 COPY --from=build /venv /venv
 USER stemify
 WORKDIR /home/stemify
@@ -26,6 +39,6 @@ ENV STEMIFY_DATA_DIR=/data STEMIFY_WEB__HOST=0.0.0.0 PATH=/venv/bin:$PATH PYTHON
 VOLUME /data
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+    CMD ["python", "-m", "engine.web.health_check"]
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "bot"]

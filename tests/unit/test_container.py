@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from config.settings import load
+from engine.web import health_check
+from image.lock import FILES, pinned
 from tests.web_house import open_web_house
 
 ROOT = Path(__file__).parents[2]
@@ -62,12 +64,64 @@ def test_the_containers_can_write_their_volume_and_tmp_and_gain_no_rights(servic
     assert set(services) == {*volumes, "ray-head"}
     for name, service in services.items():
         assert service["read_only"] is True
-        assert service["tmpfs"] == ["/tmp"]
+        assert service["tmpfs"] == ["/tmp:size=1g,mode=1777"], "half of the memory by default"
+        assert service["mem_limit"] and service["pids_limit"]
         assert service.get("volumes", []) == ([f"{volumes[name]}:/data"] if name in volumes else [])
         assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
         assert "privileged" not in service and "cap_add" not in service
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), "a TLS proxy goes before it"
         assert service["restart"] == "unless-stopped"
+
+
+def test_only_containers_of_the_bot_get_its_secrets(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        given = json.dumps([service.get("env_file"), service.get("environment")])
+        runs_the_bot = name in ("stemify", "stemify-cuda", "stemify-cluster")
+        assert (".env" in given) == runs_the_bot, name
+        for secret in ("STEMIFY_DISCORD__TOKEN", "STEMIFY_WEB__API_TOKENS"):
+            assert (secret in given) == runs_the_bot, name
+        assert ("STORE_PASSWORD" in given) == (name == "stemify-cluster"), name
+        if name.startswith("ray-"):
+            assert "--disable-usage-stats" in service["command"]
+
+
+def store_services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return {name: service for name, service in found.items() if "build" not in service}
+
+
+def test_store_is_hardened_and_listens_on_loopback() -> None:
+    assert set(store_services()) == {"store", "store-bucket"}
+    for service in store_services().values():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] != "0:0"
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"] and service["pids_limit"]
+        assert re.fullmatch(r"[\w/]+:\d+\.\d+", service["image"]), "a version"
+    command = store_services()["store"]["command"][0]
+    assert "-ip.bind=127.0.0.1" in command and store_services()["store"]["environment"]["STORE_BIND"].endswith(
+        "127.0.0.1}"
+    )
+    assert f"-volume.port={load().web.port}" not in command and "-volume.port=" in command, "8080 is its default, too"
+
+
+def test_store_has_one_user_for_one_bucket(tmp_path: Path) -> None:
+    weed = tmp_path / "weed"
+    weed.write_text('#!/bin/sh\necho started "$@"\n')
+    weed.chmod(0o755)
+    script = store_services()["store"]["command"][0].replace("$$", "$").replace("/tmp/", f"{tmp_path}/")
+
+    def start(password: str) -> subprocess.CompletedProcess[str]:
+        path = f"{tmp_path}:/usr/bin:/bin"
+        given = {"PATH": path, "STORE_USER": "stemify", "STORE_PASSWORD": password, "STORE_BIND": "127.0.0.1"}
+        return subprocess.run(["sh", "-ceu", script], env=given, capture_output=True, text=True, check=False)
+
+    assert start("short").returncode == 1 and start("").returncode == 1
+    done = start("a-password-of-good-length")
+    assert done.returncode == 0 and "started server -dir=/data" in done.stdout, done.stderr
+    (user,) = json.loads((tmp_path / "s3.json").read_text())["identities"]
+    assert user["credentials"] == [{"accessKey": "stemify", "secretKey": "a-password-of-good-length"}]
+    assert all(action.endswith(":stemify") and not action.startswith("Admin") for action in user["actions"])
+    assert (tmp_path / "s3.json").stat().st_mode & 0o077 == 0
 
 
 def test_compose_waits_longer_for_the_end_than_the_bot_does(services: dict[str, dict[str, Any]]) -> None:
@@ -81,13 +135,27 @@ def test_compose_waits_longer_for_the_end_than_the_bot_does(services: dict[str, 
 def test_one_build_argument_chooses_between_cpu_and_cuda(services: dict[str, dict[str, Any]]) -> None:
     build, _ = stages()
     assert "TORCH=cpu" in of(build, "ARG")
-    (install,) = [line for line in of(build, "RUN") if "pip install" in line]
-    assert 'if [ "$TORCH" = cpu ]' in install and "download.pytorch.org/whl/cpu" in install
-    assert "-c constraints.txt" in install, "the versions that were tested"
+    by_hash, torch, own = [line for line in of(build, "RUN") if "pip install" in line]
+    assert by_hash.count("pip install") == by_hash.count("--require-hashes --no-deps") == 2
+    assert "index-url" not in by_hash + own, "from PyPI alone"
+    assert 'if [ "$TORCH" = cpu ]' in torch and "--no-deps --index-url https://download.pytorch.org/whl/cpu" in torch
+    assert "-c constraints.txt" in torch and "extra-index-url" not in torch, "a name comes from one index only"
+    assert "--no-deps --no-build-isolation" in own and "pip check" in own
     assert services["stemify"]["build"] == "."
     assert services["stemify-cuda"]["build"]["args"] == {"TORCH": "cuda"}
     (device,) = services["stemify-cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_image_requirements_are_complete_and_as_tested(name: str) -> None:
+    text = "".join((ROOT / "image" / file).read_text() for file in {"requirements.txt", name})
+    listed = set(re.findall(r"^([\w.-]+==[\w.]+)", text, re.MULTILINE))
+    assert listed == set(pinned(FILES[name])), "run: python image/lock.py"
+    assert len(re.findall(r"^[\w.-]+==[^\n]+\\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)) == len(listed)
+    tested = {line.lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    normal = {line.replace(".py==", "-py==") for line in tested}
+    assert listed - {line for line in listed if line.startswith("setuptools==")} <= normal
 
 
 def test_the_image_runs_as_nobody_special_and_has_all_that_the_program_needs() -> None:
@@ -102,6 +170,7 @@ def test_the_image_runs_as_nobody_special_and_has_all_that_the_program_needs() -
     ignored = (ROOT / ".dockerignore").read_text().split()
     for name in copied:
         assert (ROOT / name).exists() and name not in ignored
+    assert ".env" in ignored, "it has the tokens"
     settings = dict(part.split("=", 1) for line in of(final, "ENV") for part in line.split())
     assert settings["STEMIFY_DATA_DIR"] == "/data" and of(final, "VOLUME") == ["/data"]
     assert settings["HOME"] == "/tmp", "the home folder is read-only"
@@ -116,14 +185,25 @@ async def test_the_health_check_tells_a_server_that_answers_from_one_that_does_n
     (check,) = of(stages()[-1], "HEALTHCHECK")
     command = json.loads(check[check.index("[") :])
     port = str(load().web.port)
-    assert of(stages()[-1], "EXPOSE") == [port] and f":{port}/healthz" in command[-1]
+    assert of(stages()[-1], "EXPOSE") == [port]
+    own = tmp_path / "own.toml"
 
     async def healthy(port_now: str) -> bool:
-        words = [sys.executable, *command[1:-1], command[-1].replace(f":{port}/", f":{port_now}/")]
-        process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.DEVNULL)
+        own.write_text(f"[web]\nport = {port_now}\n")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command[1:], stderr=asyncio.subprocess.DEVNULL, cwd=ROOT, env={"STEMIFY_CONFIG": str(own)}
+        )
         return await process.wait() == 0
 
     async with open_web_house(tmp_path) as house:
         port_now = house.url.rpartition(":")[2]
         assert await healthy(port_now)
     assert not await healthy(port_now)
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("10.0.0.1", "10.0.0.1"), ("::1", "[::1]")]
+)
+def test_health_check_asks_where_the_server_listens(host: str, asked: str) -> None:
+    web = load().web.model_copy(update={"host": host, "port": 9000})
+    assert health_check.url(web) == f"http://{asked}:9000/healthz"
