@@ -128,6 +128,7 @@ class Worker:
         )
         use_threads(config.threads if config.device == "cpu" else 0)
         kernels = Kernels(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
+        self._kernels = kernels
         self._batcher = Batcher(config.device, precision=config.precision, kernels=kernels)
         self._name = device_name(config.device)
         self._loader = ThreadPoolExecutor(4, thread_name_prefix="model")
@@ -153,6 +154,11 @@ class Worker:
         with self._lock:
             for attempt in self._running.values():
                 attempt.cancelled.set()
+
+    def close(self) -> None:
+        """End what would outlast the process: a build, and the marker of a first use of the kernels."""
+        if self._kernels is not None:
+            self._kernels.close()
 
     def _model_states(self) -> tuple[ModelState, ...]:
         found = self._library.states()
@@ -236,6 +242,7 @@ def main() -> None:
         log.critical("the device %s cannot be opened: %s", config.device, f"{error}".partition("\n")[0])
         os._exit(1)
     worker.serve(sys.stdin.buffer)
+    worker.close()
     os._exit(0)  # threads deep in native code do not hold the process back
 
 

@@ -3,15 +3,19 @@ library in the folder. Started by `engine.separation.builder`."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +27,78 @@ from torch.nn import functional as F  # noqa: N812
 
 from engine.separation import builder, native_products
 from engine.separation.forward import TransformerCore
+from engine.separation.kernel_files import KernelFiles
 from engine.separation.native_products import NativeProducts
 from engine.separation.products import TORCH, Products
 
 log = logging.getLogger(__name__)
 
 _FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
+_LEFTOVER = ".building"
+_LEFTOVER_AFTER_S = 3600.0  # where files cannot be locked, a younger folder may belong to a build under way
 _Try = Callable[[Products], Tensor]
 
 
-def build(folder: Path, key: str) -> None:
+def build(files: KernelFiles) -> None:
     """Raises `RuntimeError` when the result is not faithful, or not faster."""
-    remove_what_was_left(folder)
-    library = folder / f"{key}.{os.getpid()}.building.so"
-    compile_library(library)
-    try:
-        vectors, tiles = NativeProducts(library), native_products.on_tiles(library)
-        check_faithful(vectors)
-        if tiles is not None:
-            check_faithful(tiles)
-        check_faster(tiles or vectors)
-    except BaseException:
-        library.unlink()
-        raise
-    library.replace(folder / f"{key}.so")
+    with _alone(files):
+        remove_leftovers(files)
+        if files.library.is_file():
+            return  # another process has just built it
+        with tempfile.TemporaryDirectory(prefix=f"{files.key}.", suffix=_LEFTOVER, dir=files.folder) as folder:
+            library = Path(folder) / files.library.name
+            compile_library(library)
+            vectors, tiles = NativeProducts(library), native_products.on_tiles(library)
+            check_faithful(vectors)
+            if tiles is not None:
+                check_faithful(tiles)
+            check_faster(tiles or vectors)
+            files.publish(library)
 
 
-def remove_what_was_left(folder: Path) -> None:
-    """By builders that were ended."""
-    for path in folder.glob("*.building.*"):
-        try:
-            os.kill(int(path.name.split(".")[1]), 0)
-        except ProcessLookupError:
-            path.unlink(missing_ok=True)
-        except PermissionError:
-            pass  # another user's, at work
+@contextlib.contextmanager
+def _alone(files: KernelFiles) -> Iterator[None]:
+    """Wait for other builds of the same library, also by other containers. Where files cannot be locked, the folders
+    with names of their own keep two builds apart."""
+    with (files.folder / f"{files.key}.lock").open("wb") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove_leftovers(files: KernelFiles) -> None:
+    """Remove what builds of the same library left when they were killed. Called with the lock held."""
+    for path in files.folder.glob(f"{files.key}.*{_LEFTOVER}"):
+        if time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
     """`flags`: if not those for this processor. Raises `RuntimeError` with what the compiler says."""
+    if flags is not None:
+        return _compile(library, flags)
+    try:
+        return _compile(library, native_products.flags())
+    except RuntimeError as error:
+        if not native_products.has_tiles():
+            raise
+        log.info("this compiler does not know AMX, so vectors are used: %s", error)
+        return _compile(library, native_products.VECTORS)
+
+
+def _compile(library: Path, flags: Sequence[str]) -> None:
     sources = [str(source) for source in native_products.SOURCES if source.suffix == ".cpp"]
     objects = [library.with_name(f"{library.stem}.{Path(source).stem}.o") for source in sources]
-    common = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-strict-aliasing", "-fopenmp", "-fPIC", "-w"]
-    flags = native_products.flags() if flags is None else flags
+    common = [
+        "-std=c++17",
+        "-O3",
+        "-fno-math-errno",
+        "-fno-strict-aliasing",
+        "-fno-exceptions",
+        "-fopenmp",
+        "-fPIC",
+        "-w",
+    ]
     try:
         for source, compiled in zip(sources, objects, strict=True):
             _run(*common, *flags, "-c", source, "-o", str(compiled))
@@ -77,7 +110,7 @@ def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run([builder.compiler(), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*builder.compiler(), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
 
@@ -153,15 +186,15 @@ def _without_gradients(attempt: _Try) -> _Try:
 
 def main() -> None:
     """Until the build is over or its stdin ends; a failure is written down."""
-    folder, key = Path(sys.argv[1]), sys.argv[2]
+    files = KernelFiles(Path(sys.argv[1]), sys.argv[2])
     logging.basicConfig(level=logging.INFO)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     os.nice(19)
     os.umask(0o077)
     try:
-        build(folder, key)
+        build(files)
     except Exception as error:
-        (folder / f"{key}.failed").write_text(f"{error}\n")
+        files.record_failure(str(error), builder.compiler_version())
         raise
 
 

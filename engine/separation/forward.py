@@ -55,7 +55,7 @@ def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
 def _switch(member: Any, kernels: Kernels | None) -> Switch | None:
     if kernels is None or not native_products.suits(member):
         return None
-    return Switch(partial(kernels.products_for, member))
+    return Switch(partial(kernels.products_for, member), kernels.passed)
 
 
 def _is_common_transformer(member: Any) -> bool:
@@ -125,9 +125,11 @@ class HybridForward:
     def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         products = self._switch() if self._switch is not None else None
         began = time.perf_counter()
-        found: tuple[Tensor, Tensor] = self.core(spectrum, windows, products or TORCH)
-        if self._switch is not None and products is None:
-            self._switch.worked(time.perf_counter() - began)
+        try:
+            found: tuple[Tensor, Tensor] = self.core(spectrum, windows, products or TORCH)
+        finally:
+            if self._switch is not None:
+                self._switch.ended(products, time.perf_counter() - began)
         return found
 
     def _spectrum(self, windows: Tensor) -> Spectrum:

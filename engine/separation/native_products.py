@@ -36,6 +36,7 @@ from engine.separation.packing import (
 from engine.separation.products import Products, in_two_dimensions
 
 SOURCES = sorted(path for path in Path(__file__).with_name("native").glob("*") if path.suffix in {".cpp", ".h"})
+VECTORS = ("-march=native",)
 _OF_TILES = ("-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
 T = TypeVar("T")
 _FAR_VALUES = 1 << 19  # of a result that a cache does not hold: it is written past it
@@ -61,7 +62,7 @@ def fills_tiles(member: Any) -> bool:
 
 def flags() -> tuple[str, ...]:
     """The compiler's, for this processor."""
-    return ("-march=native", *_OF_TILES) if has_tiles() else ("-march=native",)
+    return (*VECTORS, *_OF_TILES) if has_tiles() else VECTORS
 
 
 def library_key() -> str:
@@ -149,7 +150,7 @@ class NativeProducts(Products):
             packed.narrow.weight.data_ptr(), *(part.data_ptr() for part in packed.hidden), norm.eps, wide_norm.eps,
             packed.wide.weight.data_ptr(), *(part.data_ptr() for part in packed.moments),
         )  # fmt: skip
-        self._library.stemify_add_branch(ctypes.byref(task))
+        _call(self._library.stemify_add_branch, task)
         return None
 
     def add_attention(
@@ -169,7 +170,7 @@ class NativeProducts(Products):
                 one.data_ptr(), other.data_ptr(), other[:, channels:].data_ptr(), len(one), len(other), heads, of_head,
                 channels, 2 * channels, query.parts, into.data_ptr(), channels,
             )  # fmt: skip
-            self._library.stemify_attend(ctypes.byref(task))
+            _call(self._library.stemify_attend, task)
         packed = self._kept(last, "plain", lambda: pack(last.weight.T, last.bias, parts=self._rough))
         return self._multiplied(packed, mixed, tasks.ADD, old=x.contiguous(), scale=_scale(scale, channels))
 
@@ -188,7 +189,7 @@ class NativeProducts(Products):
             normed.data_ptr(), normed.numel() // channels, channels, PANEL * inner.panels, inner.parts,
             *(part.data_ptr() for part in (inner.weight, inner.bias, outer.weight, outer.bias, out, scales, old)),
         )  # fmt: skip
-        self._library.stemify_feed_forward(ctypes.byref(task))
+        _call(self._library.stemify_feed_forward, task)
         return out
 
     def _convolved(self, conv: Any, x: Tensor, ending: int) -> Tensor:
@@ -244,7 +245,7 @@ class NativeProducts(Products):
             *(None if values is None else values.data_ptr() for values in (where.scale, where.old)),
         )  # fmt: skip
         library = self._library
-        (library.stemify_convolve_pairs if packed.in_pairs else library.stemify_convolve)(ctypes.byref(task))
+        _call(library.stemify_convolve_pairs if packed.in_pairs else library.stemify_convolve, task)
 
     def _kept(self, layer: nn.Module, part: str, make: Callable[[], T]) -> T:
         with self._lock:
@@ -255,12 +256,23 @@ class NativeProducts(Products):
             return found
 
 
+def is_built_with_tiles(library: Path) -> bool:
+    """Whether the compiler knew AMX."""
+    return bool(ctypes.CDLL(str(library)).stemify_has_tiles())
+
+
 def on_tiles(library: Path) -> NativeProducts | None:
-    """Those of a library on AMX, where there is any and the system lets us use it."""
-    if has_tiles():
+    """Those of a library on AMX, where the processor has it, the compiler knew it and the system allows it."""
+    if has_tiles() and is_built_with_tiles(library):
         with contextlib.suppress(RuntimeError):
             return NativeProducts(library, tiles=True)
     return None
+
+
+def _call(function: Callable[[Any], int], task: ctypes.Structure) -> None:
+    """Raises `MemoryError` where the function has no room for its scratch memory."""
+    if function(ctypes.byref(task)):
+        raise MemoryError("no memory for the scratch of a compiled kernel")
 
 
 def _is_common(conv: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from demucs.hdemucs import HDemucs
 
-from engine.separation import build_native, native_products
 from engine.separation import kernels as kernels_module
 from engine.separation.forward import forward_of
 from engine.separation.kernels import Kernels
@@ -21,6 +19,13 @@ from tests.tiny_models import awake, tiny_htdemucs
 @pytest.fixture(autouse=True)
 def looks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels_module, "_LOOK_AGAIN_S", 0.0)
+
+
+def publish(kernels: Kernels, content: bytes) -> None:
+    kernels.files.folder.mkdir(exist_ok=True)
+    built = kernels.files.folder.with_name("built.so")
+    built.write_bytes(content)
+    kernels.files.publish(built)
 
 
 def passes(kernels: Kernels, count: int) -> None:
@@ -46,10 +51,11 @@ def test_a_little_work_is_not_worth_building_for(tmp_path: Path) -> None:
     assert not (tmp_path / "kernels").exists()
 
 
-def test_a_library_that_cannot_be_loaded_is_not_tried_again_and_says_why(tmp_path: Path) -> None:
-    (tmp_path / f"{native_products.library_key()}.so").write_bytes(b"not a library")
-    passes(Kernels(tmp_path, build_after_s=0), 4)
-    (left,) = tmp_path.iterdir()
+def test_unloadable_library_is_refused_with_its_reason(tmp_path: Path) -> None:
+    kernels = Kernels(tmp_path / "kernels", build_after_s=0)
+    publish(kernels, b"not a library")
+    passes(kernels, 4)
+    (left,) = kernels.files.folder.iterdir()
     assert left.suffix == ".failed"
     assert "too short" in left.read_text()
 
@@ -87,23 +93,14 @@ def test_a_network_with_layers_of_several_bands_runs(tmp_path: Path) -> None:
     torch.testing.assert_close(forward_of(network, kernels)(windows), network(windows))
 
 
-def test_what_an_ended_builder_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / "key.999999999.building.attention.o").touch()
-    mine = tmp_path / f"key.{os.getpid()}.building.attention.o"
-    mine.touch()
-    build_native.remove_what_was_left(tmp_path)
-    assert list(tmp_path.iterdir()) == [mine]
-
-
 def test_the_builder_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
     if os.name != "posix":
         pytest.skip("process groups")
     kernels = Kernels(tmp_path)
-    kernels._builder.start("key")
+    kernels._builder.start()
     process = kernels._builder._process
     if process is None:
         pytest.skip("no compiler here")
-    time.sleep(0.2)
     kernels.close()
     assert process.returncode is not None
-    assert not (tmp_path / "key.so").exists()
+    assert not kernels.files.library.exists()

@@ -27,7 +27,7 @@ from engine.separation.build_native import check_faithful, compile_library
 from engine.separation.forward import forward_of
 from engine.separation.kernels import Kernels
 from engine.separation.native_products import NativeProducts
-from engine.separation.products import TORCH
+from engine.separation.products import TORCH, Products
 from engine.separation.transformer import cross_attention_layer, self_attention_layer
 from tests import tiny_models
 from tests.signals import noise, snr_db
@@ -64,6 +64,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         return library
 
     return compile_once
+
+
+def publish(library: Path, kernels: Kernels) -> None:
+    copy = kernels.files.folder / "copy.so"
+    shutil.copy(library, copy)
+    kernels.files.publish(copy)
 
 
 @pytest.fixture(params=list(WAYS))
@@ -214,7 +220,7 @@ def test_a_network_takes_them_up_between_two_passes(
     kernels = Kernels(tmp_path, build_after_s=float("inf"))
     forward, windows = forward_of(awake(network), kernels), 0.1 * noise(1, 2, 44100)
     before = forward(windows)
-    shutil.copy(compiled(None), tmp_path / f"{native_products.library_key()}.so")
+    publish(compiled(None), kernels)
     after = forward(windows)
     assert not torch.equal(before, after)
     assert snr_db(before, after) > FAITHFUL_DB
@@ -224,8 +230,9 @@ def test_a_network_whose_tiles_would_be_empty_uses_vectors(
     compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_products, "has_tiles", lambda: True)
+    monkeypatch.setattr(native_products, "is_built_with_tiles", lambda library: True)
     kernels = Kernels(tmp_path, build_after_s=float("inf"))
-    shutil.copy(compiled(ANY), tmp_path / f"{native_products.library_key()}.so")
+    publish(compiled(ANY), kernels)
     wide, narrow = (kernels.products_for(tiny_htdemucs(channels=channels), 0.0) for channels in (32, 16))
     assert wide is not None
     assert narrow is not None
@@ -247,8 +254,85 @@ def test_a_compiler_that_cannot_leaves_the_reason_and_nothing_else(
     command = [sys.executable, "-m", "engine.separation.build_native", str(folder), "key"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as builder:
         assert builder.wait(90) != 0
-    assert [path.name for path in folder.iterdir()] == ["key.failed"]
+    assert sorted(path.name for path in folder.iterdir()) == ["key.failed", "key.lock"]
     assert "what is -mamx-tile?" in (folder / "key.failed").read_text()
+
+
+WITHOUT_MEMORY = """
+import os, resource, sys, threading, torch
+from pathlib import Path
+from engine.separation.native_products import NativeProducts
+from engine.separation.products import TORCH, Products
+from tests.integration.test_separation_native import large_products
+
+torch.set_num_threads(1)
+products = NativeProducts(Path(sys.argv[1]))
+makes = large_products()
+# packs the weights; the scratch memory ends with the thread
+loading = threading.Thread(target=lambda: [make(products) for make in makes.values()])
+loading.start()
+loading.join()
+for name, make in makes.items():
+    expected = make(TORCH)
+    make(TORCH)
+    if child := os.fork():
+        print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    ballast, size, refused = [], 1 << 26, 0
+    while size >= 1 << 15:  # fills what malloc keeps
+        try:
+            ballast.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    for _ in range(1000):
+        limit += 1 << 19
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        try:
+            found = make(products)
+        except MemoryError:
+            refused += 1
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):
+                raise
+        else:
+            break
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    os._exit(0 if refused else 9)
+"""
+
+
+def large_products() -> dict[str, Callable[[Products], Tensor]]:
+    """A large product of every kind."""
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    layer: Any = nn.TransformerEncoderLayer(512, 4, 2048, activation=nn.functional.gelu, batch_first=True)
+    (branch,) = DConv(96, depth=1, init=1, dilate=False).layers
+    x, image, rows = noise(1, 1500, 512), noise(1, 2, 500, 512), noise(1, 20_000, 96)
+    wide, pair = nn.Conv2d(512, 32, (5, 1)), nn.Conv2d(512, 32, (1, 3), padding=(0, 1))
+    same = nn.Identity()
+
+    def add_branch(products: Products) -> Tensor:
+        out = rows.clone()
+        products.add_branch(branch, out)
+        return out
+
+    return {
+        "attention": lambda by: by.add_attention(x, same, layer.self_attn, x, x),
+        "feed forward": lambda by: by.add_feed_forward(x, same, layer, x),
+        "convolution": lambda by: by.convolved(wide, torch.cat([image] * 5, 1)),
+        "pairs": lambda by: by.convolved(pair, image),
+        "branch": add_branch,
+    }
+
+
+def test_products_without_memory_raise_memory_error(compiled: Compile) -> None:
+    command = [sys.executable, "-c", WITHOUT_MEMORY, str(compiled(None))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert ended == dict.fromkeys(large_products(), "0"), done.stderr[-2000:]
 
 
 def test_every_source_is_in_the_package() -> None:
@@ -269,4 +353,5 @@ def test_they_are_built_here(tmp_path: Path) -> None:
         pytest.skip(reason)
     assert reason is None
     assert isinstance(kernels.products_for(tiny_htdemucs(channels=32), 0.0), NativeProducts)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".log", ".so"]
+    kernels.passed()
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".log", ".sha256", ".so"]

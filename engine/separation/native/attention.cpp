@@ -213,18 +213,20 @@ class Block {
 };
 
 template <int S, int V>
-void attend(const Attention& o) {
+Result attend(const Attention& o) {
   const int64_t panels = ceiling(o.keys, kColumns), steps = steps_of<S>(o.channels), queries = kQueries<S>;
   const int64_t keys = panels * Head<S, V>::of_keys(o.channels),
                 values = ceiling(o.channels, kColumns) * panels * Head<S, V>::of_values();
   const int64_t with_a_step = ceiling(queries, 2 * kPanels * steps), pairs = ceiling(o.queries, 2 * queries);
   Part<S>* all_keys = (Part<S>*)packed_scratch.bytes(o.heads * (keys * sizeof(Part<S>) + values * sizeof(Part<V>)));
+  const size_t block = Block<S, V>::bytes(o.channels);
+  const ThreadMemory blocks(2 * block);
+  if (all_keys == nullptr || blocks.is_missing()) return kNoMemory;
   Part<V>* all_values = (Part<V>*)(all_keys + o.heads * keys);
 #pragma omp parallel
   {
     Units<S> units;
-    const size_t block = Block<S, V>::bytes(o.channels);
-    char* memory = (char*)scratch.bytes(2 * block);
+    char* memory = blocks.own();
     Block<S, V> one(memory, o.channels), other(memory + block, o.channels);
 #pragma omp for schedule(dynamic)
     for (int64_t h = 0; h < o.heads; h++) {
@@ -247,13 +249,9 @@ void attend(const Attention& o) {
         other.end(o, h);
       }
   }
+  return kDone;
 }
 
 }  // namespace
 
-extern "C" void stemify_attend(const Attention* o) {
-  if (o->parts == 1)
-    attend<1, 1>(*o);
-  else
-    attend<3, 2>(*o);
-}
+extern "C" int stemify_attend(const Attention* o) { return o->parts == 1 ? attend<1, 1>(*o) : attend<3, 2>(*o); }

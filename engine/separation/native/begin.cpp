@@ -17,3 +17,11 @@ extern "C" int stemify_begin() {
   return 0;
 #endif
 }
+
+extern "C" int stemify_has_tiles() {
+#if defined(__AMX_BF16__)
+  return 1;
+#else
+  return 0;
+#endif
+}

@@ -5,11 +5,6 @@
 // are an eighth of the channels or less, so that the norm and the scale are part of the product (see `branches.py`).
 
 #include <cmath>
-#include <vector>
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 #include "products.h"
 
@@ -33,22 +28,49 @@ const int64_t kBlock = N == 1 ? 240 : 256;  // frames, so many that whole blocks
 const int64_t kMostVectors = 8;
 const int64_t kChains = 8;  // sums that do not wait for one another
 
-thread_local Scratch hidden_scratch;
+thread_local Scratch row_scratch;
 
 template <int N>
 struct Row {
   const Branch& o;
   float* x;
   int64_t vectors, pitch, blocks;  // of hidden numbers; of their memory; of frames
-  float* hidden;
+  double *parts, *given;           // of every block a sum; of every hidden number its mean, and a one
+  float *hidden, *sums, *means, *products;
+  ThreadMemory block_memory;
 
-  Row(const Branch& branch, int64_t row)
+  static int64_t pitch_of_hidden(const Branch& o) { return ceiling(o.hidden, 16) * 16; }
+  static int64_t blocks_of(const Branch& o) { return ceiling(o.frames, kBlock<N>); }
+
+  static size_t bytes(const Branch& o) {
+    const int64_t pitch = pitch_of_hidden(o), blocks = blocks_of(o);
+    return ThreadMemory::rounded((blocks + o.hidden + 1) * sizeof(double)) +
+           (o.frames + blocks + 1 + blocks * o.hidden) * pitch * sizeof(float);
+  }
+
+  static size_t bytes_of_block(const Branch& o) {
+    const int64_t held = held_by_block(o), wide = pitch_of<N>(32 * ceiling(o.hidden + 3, 32));
+    const size_t narrow = kRows<N> * kColumns * sizeof(float) + Numbers<N>::bytes(held, pitch_of<N>(o.channels)),
+                 widen = kBlock<N> * kColumns * sizeof(float) + Numbers<N>::bytes(kBlock<N>, wide);
+    return narrow > widen ? narrow : widen;
+  }
+
+  // Rows of numbers that the narrow convolution of a block reads.
+  static int64_t held_by_block(const Branch& o) { return kBlock<N> + 2 * (o.taps / 2 * o.dilation) + kRows<N>; }
+
+  Row(const Branch& branch, int64_t row, char* memory, const ThreadMemory& of_blocks)
       : o(branch),
         x(branch.x + row * branch.frames * branch.channels),
         vectors(ceiling(branch.hidden, 16)),
-        pitch(vectors * 16),
-        blocks(ceiling(branch.frames, kBlock<N>)),
-        hidden((float*)hidden_scratch.bytes(branch.frames * pitch * sizeof(float))) {}
+        pitch(pitch_of_hidden(branch)),
+        blocks(blocks_of(branch)),
+        parts((double*)memory),
+        given(parts + blocks),
+        hidden((float*)(memory + ThreadMemory::rounded((blocks + branch.hidden + 1) * sizeof(double)))),
+        sums(hidden + branch.frames * pitch),
+        means(sums + blocks * pitch),
+        products(means + pitch),
+        block_memory(of_blocks) {}
 
   int64_t frames_of(int64_t block) const { return least(o.frames - block * kBlock<N>, kBlock<N>); }
   float* hidden_of(int64_t block) const { return hidden + block * kBlock<N> * pitch; }
@@ -58,9 +80,9 @@ struct Row {
     Units<N> units;
     const int64_t reach = o.taps / 2 * o.dilation, frames = frames_of(block), steps = steps_of<N>(o.channels),
                   wide = pitch_of<N>(o.channels);
-    const int64_t held = kBlock<N> + 2 * reach + kRows<N>;
+    const int64_t held = held_by_block(o);
     const Part<N>* weight = (const Part<N>*)o.narrow;
-    float* c = (float*)scratch.bytes(kRows<N> * kColumns * sizeof(float) + Numbers<N>::bytes(held, wide));
+    float* c = (float*)block_memory.own();
     const Numbers<N> rows(c + kRows<N> * kColumns, held, wide);
     const int64_t begin = block * kBlock<N> - reach, end = begin + frames + 2 * reach;  // zeros beyond the song
     const int64_t first = begin < 0 ? 0 : begin, last = least(end, o.frames);
@@ -147,7 +169,7 @@ struct Row {
     Units<N> units;
     const int64_t frames = frames_of(block), steps = steps_of<N>(o.hidden + 3);
     const int64_t pairs = ceiling(o.hidden + 3, 32), wide = pitch_of<N>(32 * pairs);  // of vectors
-    float* c = (float*)scratch.bytes(kBlock<N> * kColumns * sizeof(float) + Numbers<N>::bytes(kBlock<N>, wide));
+    float* c = (float*)block_memory.own();
     const Numbers<N> rows(c + kBlock<N> * kColumns, kBlock<N>, wide);
     const Part<N>* weight = (const Part<N>*)o.wide;
     alignas(64) float rest[16 * (kMostVectors + 2)] = {};
@@ -186,23 +208,16 @@ struct Row {
   }
 };
 
-int threads() {
-#if defined(_OPENMP)
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
 // `together`: all threads work on the row.
 template <int N>
-void add(const Branch& o, int64_t number, bool together) {
-  const Row<N> row(o, number);
+void add(const Row<N>& row, bool together) {
+  const Branch& o = row.o;
   const int64_t blocks = row.blocks, pitch = row.pitch, hidden = o.hidden;
-  std::vector<double> parts(blocks);
+  double *parts = row.parts, *given = row.given;
+  float* means = row.means;
   const auto summed = [&] {
     double sum = 0;  // always in the same order
-    for (const double part : parts) sum += part;
+    for (int64_t b = 0; b < blocks; b++) sum += parts[b];
     return sum;
   };
 #pragma omp parallel for schedule(dynamic) if (together)
@@ -212,24 +227,24 @@ void add(const Branch& o, int64_t number, bool together) {
   for (int64_t b = 0; b < blocks; b++) parts[b] = row.deviation(b, mean);
   const double factor = 1 / std::sqrt(summed() / (o.frames * hidden) + o.narrow_eps);
 
-  std::vector<float> sums(blocks * pitch), means(pitch), products(blocks * hidden * pitch);
-  std::vector<double> given(hidden + 1, 1.0);
+  memset(means, 0, pitch * sizeof(float));
+  given[hidden] = 1;
 #pragma omp parallel for schedule(dynamic) if (together)
-  for (int64_t b = 0; b < blocks; b++) row.activate(b, mean, factor, &sums[b * pitch]);
+  for (int64_t b = 0; b < blocks; b++) row.activate(b, mean, factor, row.sums + b * pitch);
   for (int64_t i = 0; i < hidden; i++) {
     double sum = 0;
-    for (int64_t b = 0; b < blocks; b++) sum += sums[b * pitch + i];
+    for (int64_t b = 0; b < blocks; b++) sum += row.sums[b * pitch + i];
     given[i] = sum / o.frames;
     means[i] = (float)given[i];
   }
 #pragma omp parallel for schedule(dynamic) if (together)
-  for (int64_t b = 0; b < blocks; b++) row.covary(b, means.data(), &products[b * hidden * pitch]);
+  for (int64_t b = 0; b < blocks; b++) row.covary(b, means, row.products + b * hidden * pitch);
 
   double within = 0, between = 0, wide_mean = 0;  // variance in the channels, and of their means
   for (int64_t i = 0; i < hidden; i++)
     for (int64_t j = 0; j < hidden; j++) {
       double sum = 0;
-      for (int64_t b = 0; b < blocks; b++) sum += products[(b * hidden + i) * pitch + j];
+      for (int64_t b = 0; b < blocks; b++) sum += row.products[(b * hidden + i) * pitch + j];
       within += sum * o.gram[i * hidden + j];
     }
   for (int64_t i = 0; i <= hidden; i++) {
@@ -243,20 +258,23 @@ void add(const Branch& o, int64_t number, bool together) {
 }
 
 template <int N>
-void add_branch(const Branch& o) {
-  if (o.rows < threads()) {  // few long ones; a loop that is parallel within another would start its threads anew
-    for (int64_t row = 0; row < o.rows; row++) add<N>(o, row, true);
-    return;
+Result add_branch(const Branch& o) {
+  // Few long rows are worked on by all threads; a loop that is parallel within another would start its threads anew.
+  const bool together = o.rows < most_threads();
+  const size_t of_row = ThreadMemory::rounded(Row<N>::bytes(o)), of_block = Row<N>::bytes_of_block(o);
+  char* rows = row_scratch.bytes(together ? of_row : ThreadMemory::bytes_of_all(of_row));
+  const ThreadMemory row_memory(rows, of_row), block_memory(of_block);
+  if (row_memory.is_missing() || block_memory.is_missing()) return kNoMemory;
+  if (together) {
+    for (int64_t row = 0; row < o.rows; row++) add(Row<N>(o, row, rows, block_memory), true);
+    return kDone;
   }
 #pragma omp parallel for schedule(dynamic)
-  for (int64_t row = 0; row < o.rows; row++) add<N>(o, row, false);
+  for (int64_t row = 0; row < o.rows; row++)
+    add(Row<N>(o, row, row_memory.own(), ThreadMemory(block_memory.own(), of_block)), false);
+  return kDone;
 }
 
 }  // namespace
 
-extern "C" void stemify_add_branch(const Branch* o) {
-  if (o->parts == 1)
-    add_branch<1>(*o);
-  else
-    add_branch<3>(*o);
-}
+extern "C" int stemify_add_branch(const Branch* o) { return o->parts == 1 ? add_branch<1>(*o) : add_branch<3>(*o); }

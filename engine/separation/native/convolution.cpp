@@ -26,7 +26,7 @@ void gather(const Convolution& o, int64_t bin, int64_t frame, int64_t count, con
 }
 
 template <int ending, int N>
-void convolve(const Convolution& o) {
+Result convolve(const Convolution& o) {
   const int64_t width = o.taps_b * o.channels, steps = steps_of<N>(o.taps_f * width);
   const int64_t wide = o.taps_f == 1 ? pitch_of<N>(width) : width;  // taps over frames are rows that follow one another
   const int64_t fit = kHeld<N> / (N * sizeof(Part<N>) * wide * o.stride_f), most = least(fit, 256);
@@ -34,10 +34,12 @@ void convolve(const Convolution& o) {
   const int64_t held = block * o.stride_f + o.taps_f + ceiling(kStep<N>, wide) + 1;
   const int64_t blocks = ceiling(o.out_frames, block);
   const Part<N>* weight = (const Part<N>*)o.weight;
+  const ThreadMemory memory(2 * block * kColumns * sizeof(float) + Numbers<N>::bytes(held, wide));
+  if (memory.is_missing()) return kNoMemory;
 #pragma omp parallel
   {
     Units<N> units;
-    float* c = (float*)scratch.bytes(2 * block * kColumns * sizeof(float) + Numbers<N>::bytes(held, wide));
+    float* c = (float*)memory.own();
     const Numbers<N> gathered(c + 2 * block * kColumns, held, wide);
     Numbers<N> rows_of_taps = gathered;
     rows_of_taps.pitch = wide * o.stride_f;
@@ -60,10 +62,11 @@ void convolve(const Convolution& o) {
       }
     arrive();
   }
+  return kDone;
 }
 
 template <int N>
-void convolve(const Convolution& o) {
+Result convolve(const Convolution& o) {
   switch (o.ending) {
     case kPlain:
       return convolve<kPlain, N>(o);
@@ -71,20 +74,20 @@ void convolve(const Convolution& o) {
       return convolve<kGelu, N>(o);
     case kGlu:
       return convolve<kGlu, N>(o);
-    case kAdd:
+    default:
       return convolve<kAdd, N>(o);
   }
 }
 
 }  // namespace
 
-extern "C" void stemify_convolve(const Convolution* o) {
+extern "C" int stemify_convolve(const Convolution* o) {
   switch (o->parts) {
     case 1:
       return convolve<1>(*o);
     case 2:
       return convolve<2>(*o);
-    case 3:
+    default:
       return convolve<3>(*o);
   }
 }

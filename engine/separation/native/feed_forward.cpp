@@ -35,19 +35,20 @@ struct Hidden {  // from the products of one panel to the rows of the next matri
 };
 
 template <int N>
-void feed_forward(const FeedForward& o) {
+Result feed_forward(const FeedForward& o) {
   const Part<N>*first_weight = (const Part<N>*)o.first, *second_weight = (const Part<N>*)o.second;
   const int64_t steps = steps_of<N>(o.channels), panels = ceiling(o.channels, kColumns);
   const int64_t inner_panels = o.hidden / kColumns, inner_steps = inner_panels * kSteps<N>;
   const int64_t at_once = kDeep<N> / kSteps<N>;  // panels of the first product
   const int64_t pitch = pitch_of<N>(o.channels), inner = pitch_of<N>(at_once * kColumns);
-  if (o.rows == 0) return;
+  if (o.rows == 0) return kDone;
   const int64_t block = ceiling(ceiling(o.rows, ceiling(o.rows, kBlock<N>)), kRows<N>) * kRows<N>;
+  const ThreadMemory memory(block * (2 + panels) * kColumns * sizeof(float) + Numbers<N>::bytes(block, pitch + inner));
+  if (memory.is_missing()) return kNoMemory;
 #pragma omp parallel
   {
     Units<N> units;
-    float* c = (float*)scratch.bytes(block * (2 + panels) * kColumns * sizeof(float) +
-                                     Numbers<N>::bytes(block, pitch + inner));
+    float* c = (float*)memory.own();
     float* sums = c + 2 * block * kColumns;
     const Numbers<N> x(sums + block * panels * kColumns, block, pitch), hidden(x.end(), block, inner);
 #pragma omp for schedule(dynamic)
@@ -82,13 +83,11 @@ void feed_forward(const FeedForward& o) {
       }
     }
   }
+  return kDone;
 }
 
 }  // namespace
 
-extern "C" void stemify_feed_forward(const FeedForward* o) {
-  if (o->parts == 1)
-    feed_forward<1>(*o);
-  else
-    feed_forward<2>(*o);
+extern "C" int stemify_feed_forward(const FeedForward* o) {
+  return o->parts == 1 ? feed_forward<1>(*o) : feed_forward<2>(*o);
 }

@@ -51,17 +51,19 @@ void add_up(const float* products, int64_t apart, int64_t pairs, float* frames) 
 }
 
 template <int ending>
-void convolve(const Convolution& o) {
+Result convolve(const Convolution& o) {
   const int64_t width = o.taps_b * o.channels, steps = steps_of<1>(width), wide = pitch_of<1>(width);
   const int64_t fit = kHeld<1> / (kProducts * sizeof(float) * wide), most = least(fit, 128);
   const int64_t block = most < kRows<1> ? kRows<1> : most / kRows<1> * kRows<1>;  // pairs
   const int64_t blocks = ceiling(o.out_frames, 2 * block);
   const float* weight = (const float*)o.weight;
+  const int64_t apart = block * kColumns;  // of products
+  const ThreadMemory memory((kProducts + 2) * apart * sizeof(float) + Numbers<1>::bytes(kProducts * block, wide) +
+                            o.channels * sizeof(float));
+  if (memory.is_missing()) return kNoMemory;
 #pragma omp parallel
   {
-    const int64_t apart = block * kColumns;  // of products
-    float* c = (float*)scratch.bytes((kProducts + 2) * apart * sizeof(float) +
-                                     Numbers<1>::bytes(kProducts * block, wide) + o.channels * sizeof(float));
+    float* c = (float*)memory.own();
     float* frames = c + kProducts * apart;
     const Numbers<1> rows(frames + 2 * apart, kProducts * block, wide);
     float* zeros = (float*)rows.end();
@@ -81,17 +83,18 @@ void convolve(const Convolution& o) {
       }
     arrive();
   }
+  return kDone;
 }
 
 }  // namespace
 
-extern "C" void stemify_convolve_pairs(const Convolution* o) {
+extern "C" int stemify_convolve_pairs(const Convolution* o) {
   switch (o->ending) {
     case kPlain:
       return convolve<kPlain>(*o);
     case kGelu:
       return convolve<kGelu>(*o);
-    case kGlu:
+    default:
       return convolve<kGlu>(*o);
   }
 }

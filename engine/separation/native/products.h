@@ -10,6 +10,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 template <int N>
 struct Units : Tiles {};  // as long as a thread multiplies
@@ -46,17 +49,38 @@ static inline void multiply_rows(const Numbers<N>& a, int64_t rows, const Part<N
   }
 }
 
-// Memory of a thread, kept from one call to the next.
+static inline int most_threads() {
+#if defined(_OPENMP)
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+static inline int thread_number() {
+#if defined(_OPENMP)
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+// What every `stemify_` function that computes returns. Python turns `kNoMemory` into a MemoryError.
+enum Result { kDone, kNoMemory };
+
+// Memory of a calling thread, kept from one call to the next. It is allocated before a parallel region: inside of one
+// a failure could not be returned.
 class Scratch {
  public:
-  void* bytes(size_t want) {
+  // Null if there is no memory.
+  char* bytes(size_t want) {
     if (want > held_) {
       free(at_);
       held_ = (want + kPage - 1) / kPage * kPage;
-      at_ = aligned_alloc(kPage, held_);
-      if (at_ == nullptr) abort();
+      at_ = (char*)aligned_alloc(kPage, held_);
+      if (at_ == nullptr) held_ = 0;
 #if defined(MADV_HUGEPAGE)
-      madvise(at_, held_, MADV_HUGEPAGE);
+      if (at_ != nullptr) madvise(at_, held_, MADV_HUGEPAGE);
 #endif
     }
     return at_;
@@ -65,8 +89,26 @@ class Scratch {
 
  private:
   static const size_t kPage = 1 << 21;
-  void* at_ = nullptr;
+  char* at_ = nullptr;
   size_t held_ = 0;
 };
 
 extern thread_local Scratch scratch;
+
+// As many bytes for each thread of a parallel region.
+class ThreadMemory {
+ public:
+  static size_t rounded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+  static size_t bytes_of_all(size_t bytes) { return most_threads() * rounded(bytes); }
+
+  explicit ThreadMemory(size_t bytes) : ThreadMemory(scratch.bytes(bytes_of_all(bytes)), bytes) {}
+  ThreadMemory(char* first, size_t bytes) : first_(first), bytes_(rounded(bytes)) {}
+
+  bool is_missing() const { return first_ == nullptr; }
+  char* own() const { return first_ + thread_number() * bytes_; }
+
+ private:
+  static const size_t kAlignment = 4096;
+  char* first_;
+  size_t bytes_;
+};

@@ -1,0 +1,274 @@
+"""A compiled library that is damaged, crashes, or is built by two processes at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.separation import build_native, native_products
+from engine.separation.builder import Builder, compiler, compiler_version
+from engine.separation.forward import forward_of
+from engine.separation.kernel_files import CrashedBefore, FirstUse, KernelFiles
+from engine.separation.kernels import Kernels
+from tests.tiny_models import awake, tiny_htdemucs
+
+NEVER = float("inf")
+BEGIN = "int stemify_begin(void) { return 0; }\n"
+FUNCTIONS = ("convolve", "convolve_pairs", "attend", "feed_forward", "add_branch")
+FILLING = f"const char filling[200000] = {{{'7,' * 200_000}}};\n"
+
+
+def compiled(folder: Path, source: str) -> Path:
+    """A small library."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no compiler here")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "source.c").write_text(source)
+    command = ["gcc", "-shared", "-fPIC", "-w", "-o", str(folder / "built.so"), str(folder / "source.c")]
+    subprocess.run(command, check=True)
+    return folder / "built.so"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A library that can be loaded."""
+    return compiled(tmp_path_factory.mktemp("library"), BEGIN + FILLING).read_bytes()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> KernelFiles:
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    return KernelFiles(folder, native_products.library_key())
+
+
+def publish(files: KernelFiles, content: bytes) -> None:
+    built = files.folder / "built.so"
+    built.write_bytes(content)
+    files.publish(built)
+
+
+def damaged(content: bytes, kind: str, at: float) -> bytes:
+    place = int(at * (len(content) - (65536 if kind == "zeroed" else 1)))
+    if kind == "truncated":
+        return content[:place]
+    if kind == "zeroed":
+        return content[:place] + bytes(len(content[place : place + 65536])) + content[place + 65536 :]
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "zeroed", "flipped"])
+@pytest.mark.parametrize("at", [0, 0.001, 0.1, 0.3, 0.6, 0.9, 1])
+def test_damaged_library_leaves_eager_mode_and_a_log_line(
+    files: KernelFiles, whole: bytes, kind: str, at: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(files, whole)
+    files.library.write_bytes(damaged(whole, kind, at))
+    with caplog.at_level(logging.INFO):
+        kernels = Kernels(files.folder, build_after_s=0.0)
+        for _ in range(2):
+            assert kernels.products_for(tiny_htdemucs(), 60.0) is None
+    assert [record.message for record in caplog.records if "checksum" in record.message] != []
+    assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
+    assert "checksum does not match" in (files.failure(compiler_version()) or "")
+
+
+def test_library_without_checksum_is_refused(files: KernelFiles, whole: bytes) -> None:
+    files.library.write_bytes(whole)
+    assert Kernels(files.folder, build_after_s=NEVER).products_for(tiny_htdemucs(), 0.0) is None
+    assert not files.library.exists()
+
+
+def test_library_and_checksum_are_synced_before_the_rename(
+    files: KernelFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = list[tuple[str, bool]](), os.fsync
+
+    def note(handle: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink().name, files.library.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    publish(files, whole)
+    assert synced == [("built.so", False), ("built.sha256", False), ("kernels", True)]
+
+
+PASS = """
+import sys
+from pathlib import Path
+import torch
+from engine.separation.forward import forward_of
+from engine.separation.kernels import Kernels
+from tests.tiny_models import awake, tiny_htdemucs
+kernels = Kernels(Path(sys.argv[1]), build_after_s=float("inf"))
+forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))
+"""
+
+
+@pytest.mark.parametrize("when", ["in a pass", "while it is loaded"])
+@pytest.mark.parametrize("crash", [signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
+def test_crash_in_first_pass_costs_one_process(
+    files: KernelFiles, tmp_path: Path, crash: signal.Signals, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    dies = f"{{ signal({crash:d}, SIG_DFL); raise({crash:d}); }}\n"
+    functions = "".join(f"int stemify_{name}(void *task) {dies}" for name in FUNCTIONS)
+    early = f"__attribute__((constructor)) void load(void) {dies}" if when == "while it is loaded" else ""
+    publish(files, compiled(tmp_path / "source", f"#include <signal.h>\n{BEGIN}{functions}{early}").read_bytes())
+    command = [sys.executable, "-c", PASS, str(files.folder)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -crash
+    network, windows = awake(tiny_htdemucs(segment=1)), torch.randn(1, 2, 44100)
+    with caplog.at_level(logging.INFO):
+        found = forward_of(network, Kernels(files.folder, build_after_s=NEVER))(windows)
+    torch.testing.assert_close(found, forward_of(network)(windows))
+    assert sum("ended in its first pass" in record.message for record in caplog.records) == 1
+    assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
+
+
+def test_marker_of_running_process_is_no_crash(files: KernelFiles) -> None:
+    one, other = FirstUse(files), FirstUse(files)
+    assert one.begin()
+    assert one.begin()
+    assert not other.begin()
+    one.end()
+    assert not other.begin()
+    one.end()
+    assert other.begin()
+    other.close()
+    assert list(files.folder.iterdir()) == []
+
+
+def test_marker_of_ended_process_is_a_crash_once(files: KernelFiles) -> None:
+    marker = files.folder / f"{files.key}.trying"
+    marker.touch()
+    with pytest.raises(CrashedBefore):
+        FirstUse(files).begin()
+    assert not marker.exists()
+    assert FirstUse(files).begin()
+
+
+def test_marker_is_removed_after_a_pass_and_at_close(files: KernelFiles, whole: bytes) -> None:
+    publish(files, whole)
+    marker, kernels = files.folder / f"{files.key}.trying", Kernels(files.folder, build_after_s=NEVER)
+    assert kernels.products_for(tiny_htdemucs(), 0.0) is not None
+    assert marker.exists()
+    kernels.passed()
+    assert not marker.exists()
+    assert kernels.products_for(tiny_htdemucs(), 0.0) is not None
+    kernels.close()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("away_s", [25 * 3600, -25 * 3600])
+def test_failure_expires_after_a_day(files: KernelFiles, away_s: float) -> None:
+    files.record_failure("not faster", compiler_version())
+    failed = files.folder / f"{files.key}.failed"
+    assert compiler_version() in failed.read_text()
+    assert files.failure(compiler_version()) is not None
+    os.utime(failed, (time.time() - away_s,) * 2)
+    assert files.failure(compiler_version()) is None
+
+
+def test_failure_of_another_compiler_is_ignored(files: KernelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.record_failure("what is -mamx-tile?", compiler_version())
+    monkeypatch.setenv("CXX", "another-compiler")
+    assert files.failure(compiler_version()) is None
+
+
+def test_two_builders_of_one_library_build_it_once(
+    files: KernelFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most, builds = list[Path](), list[int](), list[Path]()
+
+    def compile_library(library: Path) -> None:
+        under_way.append(library)
+        builds.append(library)
+        most.append(len(under_way))
+        time.sleep(0.05)  # lets the other builder begin
+        library.write_bytes(whole)
+        under_way.remove(library)
+
+    monkeypatch.setattr(build_native, "compile_library", compile_library)
+    for check in ("check_faithful", "check_faster"):
+        monkeypatch.setattr(build_native, check, lambda products: None)
+    threads = [threading.Thread(target=build_native.build, args=(files,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (max(most), len(builds)) == (1, 1)
+    files.check()
+    assert sorted(path.suffix for path in files.folder.iterdir()) == [".lock", ".sha256", ".so"]
+
+
+def test_builder_removes_old_leftovers_of_its_library_only(files: KernelFiles) -> None:
+    old, young, other = (
+        files.folder / name for name in (f"{files.key}.a.building", f"{files.key}.b.building", "x.building")
+    )
+    for folder in (old, young, other):
+        folder.mkdir()
+        (folder / "attention.o").touch()
+    os.utime(old, (0, 0))
+    os.utime(other, (0, 0))
+    build_native.remove_leftovers(files)
+    assert sorted(files.folder.iterdir()) == sorted([young, other])
+
+
+def test_build_ended_by_a_signal_is_recorded(files: KernelFiles) -> None:
+    killed = Builder(files, ["sh", "-c", "kill -9 $$"])
+    killed.start()
+    killed.wait()
+    killed.start()
+    assert "signal 9" in (files.failure(compiler_version()) or "")
+
+
+def test_folder_that_cannot_be_written_leaves_eager_mode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.INFO):
+        assert Kernels(tmp_path / "file", build_after_s=0.0).products_for(tiny_htdemucs(), 60.0) is None
+    assert [record for record in caplog.records if "cannot be built" in record.message]
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("ccache g++ -m64", ["ccache", "g++", "-m64"]),
+        ("", ["g++"]),
+        ("'/opt/my gcc/g++'", ["/opt/my gcc/g++"]),
+        ("'", []),
+    ],
+)
+def test_compiler_may_have_arguments(named: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", named)
+    assert compiler() == expected
+    assert isinstance(compiler_version(), str)
+
+
+def test_compiler_without_amx_builds_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "arguments"
+    fake = tmp_path / "g++"
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *-mamx-tile*) echo "what is amx?" >&2; exit 1;; esac\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", f"env {fake}")
+    monkeypatch.setattr(native_products, "has_tiles", lambda: True)
+    build_native.compile_library(tmp_path / "built.so")
+    lines = log.read_text().splitlines()
+    assert ["-mamx-tile" in line for line in lines] == [True] + [False] * (len(lines) - 1)
+    assert all("-march=native" in line for line in lines[:-1])
+
+
+def test_library_without_amx_is_not_used_on_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_products, "has_tiles", lambda: True)
+    library = compiled(tmp_path, BEGIN + "int stemify_has_tiles(void) { return 0; }\n")
+    assert native_products.on_tiles(library) is None
