@@ -11,6 +11,7 @@ import torch
 from demucs.hdemucs import HDemucs
 
 from engine.separation import kernels as kernels_module
+from engine.separation import native_products
 from engine.separation.forward import forward_of
 from engine.separation.kernels import Kernels
 from tests.tiny_models import awake, tiny_htdemucs
@@ -47,7 +48,7 @@ def test_without_a_compiler_it_stays_eager_and_says_so_once(
 
 
 def test_a_little_work_is_not_worth_building_for(tmp_path: Path) -> None:
-    passes(Kernels(tmp_path / "kernels"), 4)
+    passes(Kernels(tmp_path / "kernels", build_after_s=600), 4)
     assert not (tmp_path / "kernels").exists()
 
 
