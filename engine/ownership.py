@@ -66,7 +66,7 @@ def _check_places(target: Path, *, mounts: bool) -> None:
         if _others_can_write(found) and not shared:
             raise FolderNotPrivate(
                 f"Other users can change {target}, because they can write to {place}. "
-                f"Run: chown {us} {place} && chmod go-w {place}, or choose another folder."
+                f"Run: chmod go-w {place}, or choose another folder."
             )
         if found.st_uid not in (0, us):
             if us == 0 and mounts and place.is_mount():
@@ -128,7 +128,12 @@ def _is_private_group(found: os.stat_result) -> bool:
 
 
 def _of_another_user(target: Path, place: Path, found: os.stat_result) -> FolderNotPrivate:
+    advice = (
+        f"Run: chown -R {os.geteuid()} {place}, or choose another folder."
+        if place == target
+        else ("Choose a folder that is not inside one of another user.")
+    )
     return FolderNotPrivate(
         f"{target} is not used: {place} belongs to another user (number {found.st_uid}), who could change its "
-        f"contents. Run: chown -R {os.geteuid()} {place}, or choose another folder."
+        f"contents. {advice}"
     )

@@ -109,8 +109,9 @@ def test_group_with_another_member_counts_as_others(parent: Path, monkeypatch: p
 def test_folder_below_another_users_folder_is_refused(parent: Path, foreign: str) -> None:
     (parent / "data/models/kernels").mkdir(parents=True)
     os.chown(parent / foreign, STRANGER, STRANGER)
-    with pytest.raises(FolderNotPrivate, match=f"{parent / foreign} belongs to another user"):
+    with pytest.raises(FolderNotPrivate, match=f"{parent / foreign} belongs to another user") as refusal:
         private_folder(parent / "data/models/kernels")
+    assert ("chown" in refusal.value.message) == (foreign == "data/models/kernels"), "another user keeps their folder"
 
 
 @as_root
