@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 
+from engine.cpus import default_threads
 from engine.jobs import Stage
 from engine.logs import configure
 from engine.memory import give_freed_memory_back, keep_freed_memory
@@ -126,7 +127,7 @@ class Worker:
             cache_dir=Path(config.cache_dir),
             memory_budget_bytes=config.model_memory_bytes,
         )
-        use_threads(config.threads if config.device == "cpu" else 0)
+        use_threads(threads_of(config))
         kernels = Kernels(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
         self._kernels = kernels
         self._batcher = Batcher(config.device, precision=config.precision, kernels=kernels)
@@ -223,6 +224,11 @@ def storage_of(config: WorkerConfig) -> Storage:
     return open_storage(Path(config.data_dir), settings, patience_s=settings.patience_s)
 
 
+def threads_of(config: WorkerConfig) -> int:
+    """Threads of torch on a CPU; 0: as many as torch chooses."""
+    return (config.threads or default_threads()) if config.device == "cpu" else 0
+
+
 def main() -> None:
     die_with_parent()
     os.umask(0o077)
@@ -234,8 +240,8 @@ def main() -> None:
     os.dup2(2, 1)
     configure("INFO", json_lines=config.json_lines)
     keep_freed_memory()
-    if config.threads and config.device == "cpu":
-        os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    if threads := threads_of(config):
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
         worker = Worker(config, Wire(out), storage_of(config))
     except (RuntimeError, AssertionError) as error:  # torch, of a GPU that went away or a driver that changed
