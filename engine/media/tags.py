@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import av
 from av.audio.stream import AudioStream
 
+from engine.media.charset import repaired
+
 CARRIED = (
     "title",
     "artist",
@@ -30,6 +32,7 @@ _ALIASES = {
     "author": "artist",
 }
 _LONGEST_TAG = 300
+_MAY_MISSTATE_ENCODING = ("mp3", "aac", "aiff", "wav")  # containers of ID3 tags and other 8-bit text
 _LARGEST_COVER_BYTES = 4 * 1024 * 1024
 
 
@@ -39,7 +42,7 @@ def read_tags(container: av.container.InputContainer, stream: AudioStream) -> di
     for source in (stream.metadata, container.metadata):
         for key, value in source.items():
             name = _ALIASES.get(key.lower(), key.lower())
-            text = clean(value)
+            text = clean(repaired(value) if container.format.name in _MAY_MISSTATE_ENCODING else value)
             if name in CARRIED and text:
                 found[name] = text
     return found
