@@ -18,7 +18,7 @@ from engine.web.refusals import BadRequest, UnsupportedEncoding, UploadTooSlow
 
 JSON_BYTES = 64 * 1024
 _FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file
-_BLOCK_BYTES = 16 * 1024  # as many chunks of a byte each are parsed at once, in some 30 ms
+_BLOCK_BYTES = 16 * 1024  # small: parsing as many chunks of one byte takes some 40 ms
 _FRAME_LINES = 100  # boundaries, part headers and lines outside the parts
 _LINE_BYTES = 8190
 _PART_HEADERS = 16
@@ -45,6 +45,7 @@ class CappedBody:
 
     async def read(self, n: int) -> bytes:
         """Read at most `n` bytes. Reading all of the body at once is not offered."""
+        await asyncio.sleep(0)  # parsing happens in the read, so a form reader's next read waits its turn
         return await self._counted(self._content.read(n))
 
     async def readline(self, *, max_line_length: int = _LINE_BYTES) -> bytes:
