@@ -61,6 +61,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None
 def run(open_backend: OpenBackend = backend) -> None:
     os.umask(0o077)
     forbid_inspection()
+    logs.escape_unencodable()
     settings = configuration.load()
     logs.configure(settings.log.level, json_lines=settings.log.json_lines)
     try:

@@ -1,7 +1,9 @@
 import sys
 
 from engine.cli import main
+from engine.logs import escape_unencodable
 from engine.sandbox import forbid_inspection
 
 forbid_inspection()
+escape_unencodable()
 sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -67,6 +68,13 @@ class _JsonLines(logging.Formatter):
             event["error"] = redact(self.formatException(record.exc_info))
         text = json.dumps(event, ensure_ascii=False)
         return _CONTROLS.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
+
+
+def escape_unencodable() -> None:
+    """Write characters that the terminal's encoding lacks as `\\x…`, in place of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def configure(level: str, *, json_lines: bool) -> None:

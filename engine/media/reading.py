@@ -32,6 +32,7 @@ from engine.file_types import DEMUXERS
 from engine.media.declared import MATROSKA, OGG, declared_end_s
 from engine.media.gapless import MOV, Padding, mov_length
 from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound, Track
+from engine.media.large_tags import hide_large_tags
 from engine.media.ogg import chain_links, ends_within_page, first_granule
 from engine.media.sniff import looks_like_audio
 from engine.media.tags import read_tags, usable_cover
@@ -88,7 +89,7 @@ def _read(
     if is_cut_short := states_less_than_it_holds(file):
         options["ignore_length"] = "1"
     header = read_wav_header(file)
-    patches = header.patches(file) if header is not None else {}
+    patches = {**(header.patches(file) if header is not None else {}), **hide_large_tags(file)}
     gatherer: Gatherer | None = None
     for start, stop in chain_links(file):
         view = FileView(file, start, stop, patches)

@@ -44,6 +44,18 @@ def run(data: Path, models_dir: Path, *arguments: object) -> subprocess.Complete
     )  # fmt: skip
 
 
+def test_ascii_output_escapes_other_characters(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    song, out = tmp_path / "Café.wav", tmp_path / "out"
+    make_song(song, seconds=2)
+    done = run(tmp_path / "data", models_dir, "separate", song, "--out", out, "--shifts", 0, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "Caf\\xe9 - " in done.stdout
+    assert list(out.glob("Café - *"))
+
+
 @pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600)])
 def test_separated_files_have_the_modes_of_the_user(
     tmp_path: Path, models_dir: Path, umask: int, expected: int

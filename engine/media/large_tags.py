@@ -1,0 +1,162 @@
+"""Tags too large to parse: FFmpeg's dictionary takes time quadratic in the number of tags.
+
+A large tag is hidden by changing its name or version to one that FFmpeg skips; all positions in the file stay the same.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+MOST_TAG_BYTES = 8 * 1024 * 1024
+MOST_TAGS = 2000
+
+_ID3_UNKNOWN_VERSION = b"\x09"
+_FLAC_COMMENTS, _FLAC_PADDING = 4, 1
+_MOST_CHUNKS = 10_000
+
+Patch = tuple[int, bytes]
+"""A position in the file, and the bytes to read there."""
+
+
+def hide_large_tags(file: BinaryIO) -> dict[int, int]:
+    """Return patches for `FileView` that make FFmpeg skip tags over the limits. Leaves the file at its beginning."""
+    patches = _find_large_tags(file)
+    file.seek(0)
+    return {at + offset: byte for at, new in patches for offset, byte in enumerate(new)}
+
+
+def _find_large_tags(file: BinaryIO) -> list[Patch]:
+    size = os.fstat(file.fileno()).st_size
+    patches, start = _hide_id3(file)
+    head = _read(file, start, 12)
+    if head[:4] == b"fLaC":
+        patches += _hide_flac_comments(file, start + 4)
+    elif head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
+        patches += _hide_chunks(file, 12, size, "<4sI", 2)
+    elif head[:4] == b"FORM":
+        patches += _hide_chunks(file, 12, size, ">4sI", 2)
+    elif head[:4] == b"caff":
+        patches += _hide_chunks(file, 8, size, ">4sQ", 1)
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free"):
+        patches += _hide_atoms(file, 0, size)
+    return patches
+
+
+def _read(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
+def _hide_id3(file: BinaryIO) -> tuple[list[Patch], int]:
+    """All ID3v2 tags at the beginning, which FFmpeg reads into one dictionary, and the position behind them."""
+    tags: list[int] = []
+    start = frames = 0
+    while (head := _read(file, start, 10))[:3] == b"ID3" and len(head) == 10:
+        tags.append(start)
+        size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+        if frames <= MOST_TAGS and size <= MOST_TAG_BYTES:
+            frames += _id3_frames(head + _read(file, start + 10, size))
+        start += 10 + size + (10 if head[5] & 0x10 else 0)
+    is_large = start > MOST_TAG_BYTES or frames > MOST_TAGS
+    return [(tag + 3, _ID3_UNKNOWN_VERSION) for tag in tags if is_large], start
+
+
+def _id3_frames(tag: bytes) -> int:
+    """At least as many frames as FFmpeg reads, up to one over the limit."""
+    header, size_bytes = (6, 3) if tag[3] == 2 else (10, 4)
+    position, frames = 10, 0
+    while position + header <= len(tag) and frames <= MOST_TAGS:
+        size = tag[position + size_bytes : position + 2 * size_bytes]
+        frames += 1
+        plain = int.from_bytes(size, "big")
+        position += header + (plain if tag[3] < 4 or any(byte > 127 for byte in size) else _syncsafe(size))
+    return frames
+
+
+def _syncsafe(size: bytes) -> int:
+    return size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]
+
+
+def _hide_flac_comments(file: BinaryIO, position: int) -> list[Patch]:
+    found: list[Patch] = []
+    size = count = 0
+    for _ in range(_MOST_CHUNKS):
+        head = _read(file, position, 4)
+        if len(head) < 4:
+            break
+        length = int.from_bytes(head[1:], "big")
+        if head[0] & 127 == _FLAC_COMMENTS:
+            found.append((position, bytes([head[0] & 128 | _FLAC_PADDING])))
+            size += length
+            count += _comments(file, position + 4)
+        position += 4 + length
+        if head[0] & 128:
+            break
+    return found if size > MOST_TAG_BYTES or count > MOST_TAGS else []
+
+
+def _comments(file: BinaryIO, position: int) -> int:
+    """The number that a block of Vorbis comments states."""
+    vendor_bytes = int.from_bytes(_read(file, position, 4), "little")
+    return int.from_bytes(_read(file, position + 4 + vendor_bytes, 4), "little")
+
+
+def _hide_chunks(file: BinaryIO, position: int, end: int, header: str, align: int) -> list[Patch]:
+    """Rename all chunks of tags if together they are over the limits."""
+    found: list[Patch] = []
+    size = count = 0
+    for at, name, length in _chunks(file, position, end, header, align):
+        if name in (b"LIST", b"id3 ", b"ID3 ", b"info"):
+            found.append((at, b"JUNK"))
+            size += length
+            if length <= MOST_TAG_BYTES:
+                count += _entries(name, _read(file, at + struct.calcsize(header), length))
+    return found if size > MOST_TAG_BYTES or count > MOST_TAGS else []
+
+
+def _chunks(file: BinaryIO, position: int, end: int, header: str, align: int) -> Iterator[tuple[int, bytes, int]]:
+    for _ in range(_MOST_CHUNKS):
+        head = _read(file, position, struct.calcsize(header))
+        if position >= end or len(head) < struct.calcsize(header):
+            return
+        name, length = struct.unpack(header, head)
+        yield position, name, length
+        position += len(head) + -(-length // align) * align
+
+
+def _hide_atoms(file: BinaryIO, position: int, end: int) -> list[Patch]:
+    """Rename the atoms of tags in an mp4 that are over the limits."""
+    found: list[Patch] = []
+    for _ in range(_MOST_CHUNKS):
+        head = _read(file, position, 16)
+        if position >= end or len(head) < 8:
+            break
+        length, name, header_bytes = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if length == 1:
+            length, header_bytes = int.from_bytes(head[8:], "big"), 16
+        if length < header_bytes:
+            break
+        if name in (b"moov", b"trak"):
+            found += _hide_atoms(file, position + header_bytes, min(end, position + length))
+        elif name in (b"udta", b"meta") and (
+            length > MOST_TAG_BYTES or _read(file, position, length).count(b"data") > MOST_TAGS
+        ):
+            found.append((position + 4, b"free"))
+        position += length
+    return found
+
+
+def _entries(name: bytes, data: bytes) -> int:
+    if name == b"info":
+        return data.count(b"\0") // 2
+    if name != b"LIST":
+        return _id3_frames(data) if len(data) > 10 else 0
+    position, count = 4, 0
+    while position + 8 <= len(data) and count <= MOST_TAGS:
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + length + (length & 1)
+        count += 1
+    return count

@@ -1,0 +1,123 @@
+"""Tags over the limits are skipped; the song behind them is read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
+from engine.media.limits import MediaLimits
+from engine.media.probe import count
+from tests.songs import make_song
+
+TITLE = {"title": "Sunny"}
+
+
+def _id3(frames: int, version: int = 4, padding_bytes: int = 0) -> bytes:
+    body = b"".join(
+        b"TXXX" + struct.pack(">I", 9) + bytes(2) + b"\0%06x\0v" % number for number in range(frames)
+    ) + bytes(padding_bytes)
+    size = len(body)
+    return b"ID3" + bytes([version, 0, 0, size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127]) + body
+
+
+def _before(song: bytes, tags: int) -> bytes:
+    return _id3(tags) + song
+
+
+def _as_two_id3_tags(song: bytes, tags: int) -> bytes:
+    return _id3(tags // 2) + _id3(tags - tags // 2) + song
+
+
+def _old_id3(song: bytes, tags: int) -> bytes:
+    return _id3(tags, version=3) + song
+
+
+def _flac_comments(song: bytes, tags: int) -> bytes:
+    entries = b"".join(struct.pack("<I", 8) + b"%06x=v" % number for number in range(tags))
+    block = struct.pack("<II", 0, tags) + entries
+    return song[:42] + b"\x04" + len(block).to_bytes(3, "big") + block + song[42:]
+
+
+def _chunk_behind(head_bytes: int, name: bytes, form: str) -> Callable[[bytes, int], bytes]:
+    def put(song: bytes, tags: int) -> bytes:
+        if name == b"LIST":
+            data = b"INFO" + b"".join(b"%04x" % number + struct.pack("<I", 2) + b"v\0" for number in range(tags))
+        elif name == b"info":
+            data = struct.pack(">I", tags) + b"".join(b"%06x\0v\0" % number for number in range(tags))
+        else:
+            data = _id3(tags)
+        chunk = struct.pack(form, name, len(data)) + data + bytes(len(data) & 1 if name != b"info" else 0)
+        return song[:head_bytes] + chunk + song[head_bytes:]
+
+    return put
+
+
+def _atom(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data) + 8) + name + data
+
+
+def _atoms(song: bytes, tags: int) -> bytes:
+    at = song.rindex(b"moov") - 4
+    items = b"".join(
+        _atom(
+            b"----",
+            _atom(b"mean", bytes(4) + b"com.apple.iTunes")
+            + _atom(b"name", bytes(4) + b"%06x" % number)
+            + _atom(b"data", struct.pack(">II", 1, 0) + b"v"),
+        )
+        for number in range(tags)
+    )
+    handler = _atom(b"hdlr", bytes(8) + b"mdirappl" + bytes(10))
+    user_data = _atom(b"udta", _atom(b"meta", bytes(4) + handler + _atom(b"ilst", items)))
+    return song[:at] + _atom(b"moov", song[at + 8 :] + user_data)
+
+
+PUT: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, str]]] = {
+    "id3 before mp3": ("song.mp3", _before, {"container": "mp3", "codec": "libmp3lame"}),
+    "two id3 before mp3": ("song.mp3", _as_two_id3_tags, {"container": "mp3", "codec": "libmp3lame"}),
+    "id3 2.3 before mp3": ("song.mp3", _old_id3, {"container": "mp3", "codec": "libmp3lame"}),
+    "id3 before aac": ("song.aac", _before, {"container": "adts", "codec": "aac"}),
+    "id3 before flac": ("song.flac", _before, {}),
+    "comments in flac": ("song.flac", _flac_comments, {}),
+    "info in wav": ("song.wav", _chunk_behind(12, b"LIST", "<4sI"), {}),
+    "id3 in wav": ("song.wav", _chunk_behind(12, b"id3 ", "<4sI"), {}),
+    "id3 in aiff": ("song.aiff", _chunk_behind(12, b"ID3 ", ">4sI"), {"container": "aiff", "codec": "pcm_s16be"}),
+    "info in caf": ("song.caf", _chunk_behind(52, b"info", ">4sQ"), {"container": "caf", "codec": "pcm_s16be"}),
+    "ilst in m4a": ("song.m4a", _atoms, {}),
+}
+
+
+@pytest.mark.parametrize("name", PUT)
+def test_song_with_too_many_tags_is_read_without_them(tmp_path: Path, name: str) -> None:
+    filename, put, choices = PUT[name]
+    path = tmp_path / filename
+    make_song(path, seconds=0.5, **choices)  # type: ignore[arg-type]
+    song = path.read_bytes()
+    samples = count(path, MediaLimits()).samples
+    path.write_bytes(put(song, MOST_TAGS // 2))
+    with path.open("rb") as file:
+        assert not hide_large_tags(file)
+    path.write_bytes(put(song, MOST_TAGS + 1))
+    with path.open("rb") as file:
+        assert hide_large_tags(file)
+    found = count(path, MediaLimits())
+    assert found.samples == samples
+    assert found.title is None
+
+
+def test_small_tags_are_kept(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=0.5, tags=TITLE)
+    assert count(tmp_path / "song.mp3", MediaLimits()).title == "Sunny"
+
+
+def test_id3_tag_over_8_mb_is_skipped(tmp_path: Path) -> None:
+    make_song(tmp_path / "song.mp3", seconds=0.5, container_options={"write_id3v2": "0"})
+    song = (tmp_path / "song.mp3").read_bytes()
+    (tmp_path / "song.mp3").write_bytes(_id3(1, padding_bytes=MOST_TAG_BYTES) + song)
+    with (tmp_path / "song.mp3").open("rb") as file:
+        assert hide_large_tags(file)[3] == 9
+    assert count(tmp_path / "song.mp3", MediaLimits()).codec in ("mp3", "mp3float")
