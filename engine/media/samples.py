@@ -58,8 +58,9 @@ def needs_packing(frame: av.AudioFrame) -> bool:
 def downmix_matrix(layout: av.AudioLayout) -> Samples | None:
     """The (2, channels) matrix from `layout` to stereo; None when there are no more than two channels.
 
-    ITU-R BS.775: the centre and the surrounds at -3 dB, the LFE left out. Scaled so that full scale in stays full
-    scale out. Channels without a known place go to the left and to the right by turns.
+    ITU-R BS.775: the fronts as they are, the centre and the surrounds at -3 dB, the LFE left out. The sum may exceed
+    full scale; the job then lowers all stems by one gain. Channels without a known place go to the left and to the
+    right by turns, and only these are scaled down.
     """
     count = layout.nb_channels
     if count <= 2:
@@ -78,7 +79,7 @@ def downmix_matrix(layout: av.AudioLayout) -> Samples | None:
             matrix[:, index] = gain
         else:
             matrix[0 if name.endswith("L") or name == "FLC" else 1, index] = gain
-    loudest = float(matrix.sum(axis=1).max())
+    loudest = 1.0 if _is_known(names) else float(matrix.sum(axis=1).max())
     return (matrix / max(loudest, 1.0)).astype(np.float32)
 
 

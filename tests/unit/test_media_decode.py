@@ -133,8 +133,14 @@ def test_surround_becomes_stereo_with_its_centre_in_both_channels(
     assert facts.channels == 2
     assert matrix[0, 2] == matrix[1, 2] > 0  # the centre
     assert not matrix[:, 3].any()  # the LFE
-    assert np.allclose(matrix.sum(axis=1), 1)  # full scale stays full scale
+    assert matrix[0, 0] == matrix[1, 1] == 1  # the fronts keep their level
     assert snr_db(matrix @ mix, heard) > 15
+
+
+def test_surround_with_fronts_alone_keeps_its_level(tmp_path: Path) -> None:
+    mix = np.concatenate([tune(0.5), silence(0.5, channels=4)])
+    make_song(tmp_path / "song.wav", samples=mix, bits="f32")
+    assert np.allclose(decoded(tmp_path / "song.wav")[1], mix[:2], atol=1e-6)
 
 
 def test_many_channels_of_unknown_place_still_make_stereo(tmp_path: Path) -> None:
