@@ -59,6 +59,7 @@ class Proxied:
             self.url, connector=connector, headers=headers or BEARER, timeout=timeout
         ) as client:
             yield client
+        await asyncio.sleep(0.2)  # aiohttp closes TLS connections in the background
 
 
 def documented(language: str) -> str:
