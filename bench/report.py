@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 OUT = Path(__file__).with_name("out")
 Row = dict[str, Any]
@@ -55,10 +55,14 @@ def save(
     out.mkdir(parents=True, exist_ok=True)
     data, picture = out / f"{name}.json", out / f"{name}.png"
     data.write_text(json.dumps(measured, indent=2, default=str) + "\n")
+    if importlib.util.find_spec("PIL") is None:  # a bare machine with a GPU has torch and demucs alone
+        return [data]
     return [data, draw_bars(bars, unit, picture)]
 
 
 def draw_bars(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> Path:
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(size=16)
     row, left, width = 34, 330, 900
     image = Image.new("RGB", (width, row * max(1, len(bars)) + 20), "white")
@@ -76,6 +80,8 @@ def draw_bars(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> Path:
 
 def draw_lines(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, path: Path) -> Path:
     """Each line with a scale of its own, from 0 up; one below the other over the same `across`."""
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(size=16)
     width, height, left, gap = 1000, 220, 70, 50
     image = Image.new("RGB", (width, (height + gap) * len(lines) + 30), "white")
