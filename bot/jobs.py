@@ -16,6 +16,7 @@ from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
 from bot.cards import choice_name, job_card, job_line, job_list, read_only
 from bot.memory import PostingState
 from bot.progress import show_over
+from bot.servers import check_server
 from bot.stemify import owner_of, posting_of, token_until
 from bot.wire import persist
 from bot.words import plain
@@ -85,6 +86,7 @@ async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> Non
 async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
+    check_server(bot, interaction.guild_id)
     posting = posting_of(interaction, message_id, new_job_id())
     await bot.memory.add(posting)
     try:

@@ -13,12 +13,13 @@ from discord import app_commands
 from bot.answers import acknowledge, guarded
 from bot.cards import error_text
 from bot.memory import Posting
+from bot.servers import check_server, is_allowed
 from bot.songs import audio_in, source_of
 from bot.stemify import posting_of, submit
 from bot.wire import Trouble, persist, send, trouble
 from bot.words import clean
 from engine.entity import new_job_id
-from engine.errors import NotFound, StemifyError
+from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.options import StemSeparationOptions
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ async def listen_command(interaction: discord.Interaction[Stemify], mode: Litera
     bot = interaction.client
     if interaction.channel_id is None or interaction.guild_id is None:
         raise NotFound("That works only in a channel of a server.")
+    check_server(bot, interaction.guild_id)
     await bot.memory.listen(interaction.channel_id, interaction.guild_id, mode)
     bot.listening = await bot.memory.listening()
     text = MODES[mode]
@@ -77,7 +79,7 @@ async def heard(bot: Stemify, message: discord.Message) -> None:
         return
     parent = message.channel.parent_id if isinstance(message.channel, discord.Thread) else None
     mode = bot.listening.get(message.channel.id) or bot.listening.get(parent or 0)
-    audio = audio_in(message) if mode else []
+    audio = audio_in(message) if mode and is_allowed(bot, message.guild.id) else []
     if not audio:
         return
     try:
@@ -115,6 +117,8 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
     )
     try:
         await submit(bot, posting, source_of(attachment), StemSeparationOptions.chosen())
+    except NotAllowed as error:  # the user did not ask for anything
+        log.info("audio in channel %s ignored: %s", message.channel.id, error.message)
     except StemifyError as error:
         text = error_text(error, datetime.now(UTC))
         await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": text})

@@ -14,6 +14,7 @@ from bot.answers import acknowledge
 from bot.buttons import layout
 from bot.cards import accepted_card, job_card, refused_card
 from bot.memory import Posting, PostingState
+from bot.servers import check_server
 from bot.songs import Source, audio_in, link_in, source_of
 from bot.wire import persist
 from bot.words import clean
@@ -76,6 +77,7 @@ def posting_of(
 async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSeparationOptions) -> JobView:
     """Hand a job in and follow it. What is submitted is written down first, so that a restart finds the message.
     Raises what the service refuses."""
+    check_server(bot, posting.guild_id)
     await bot.memory.add(posting)
     try:
         view = await bot.service.submit(

@@ -76,12 +76,13 @@ class Section(BaseModel):
 class Discord(Section):
     token: SecretStr | None = None
     cdn_hosts: Annotated[list[str], NoDecode]
+    allowed_guilds: Annotated[list[int], NoDecode]  # empty: all
     message_content: bool
     edit_interval_s: float = Field(gt=0)
     proxy: SecretStr | None = None  # http:// or https://; default: HTTPS_PROXY, ALL_PROXY, NO_PROXY
     api_url: str | None = None  # tests: another REST root, "http://127.0.0.1:1234/api/v10"
 
-    _split_hosts = field_validator("cdn_hosts", mode="before")(_split)
+    _split_hosts = field_validator("cdn_hosts", "allowed_guilds", mode="before")(_split)
     _no_token = field_validator("token", "proxy", mode="before")(_blank_is_none)
 
     @field_validator("proxy")
@@ -124,7 +125,11 @@ class Limits(Section):
     queued_total: int = Field(ge=100)
     input_bytes: int = Field(gt=0)
     free_disk_bytes: int = Field(ge=0)
+    stored_bytes_per_user: int = Field(ge=0)  # 0: no limit
+    blocked_owners: Annotated[list[str], NoDecode]
     input_duration_s: float = Field(gt=0)
+
+    _split_owners = field_validator("blocked_owners", mode="before")(_split)
 
 
 class Media(Section):

@@ -7,11 +7,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from engine.blocklist import BlockList
 from engine.errors import TooHeavy, TooManyUploads
 from engine.quota import Quota
 from engine.room import Reservation, Room
 from engine.store.caps import Caps
 from engine.store.store import Store
+from engine.store.usage import Usage
 from engine.turns import Turns
 
 SONGS_PER_OWNER = 2
@@ -41,11 +43,13 @@ class Ticket:
 
 
 class Admission:
-    def __init__(self, store: Store, quota: Quota, room: Room, caps: Caps) -> None:
+    def __init__(self, store: Store, quota: Quota, room: Room, caps: Caps, blocked: BlockList, usage: Usage) -> None:
         self._store = store
         self._quota = quota
         self._room = room
         self._caps = caps
+        self._blocked = blocked
+        self._usage = usage
         self._songs = Turns(total=None, per_owner=SONGS_PER_OWNER)
         self._uploads = Turns(total=UPLOADS, per_owner=SONGS_PER_OWNER)
         self._attachments = Turns(total=ATTACHMENTS, per_owner=SONGS_PER_OWNER)
@@ -54,12 +58,14 @@ class Admission:
     async def check(self, owner: str, scope: str | None, *, retry: bool = False) -> None:
         """Raise unless `owner` could submit a song now. A retry is not checked for its cost.
 
-        Raises `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `ShortOfRoom`."""
+        Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `ShortOfRoom`."""
+        await self._blocked.check(owner, scope)
         await asyncio.to_thread(self._room.check)
         if not retry:
             await self._quota.check(owner)
             await self._quota.check_refusals(owner)
         await self._store.check_caps(owner, scope, self._caps)
+        await self._usage.check(owner)
 
     @asynccontextmanager
     async def upload(self, owner: str, scope: str | None, size_bytes: int) -> AsyncIterator[Ticket]:

@@ -22,6 +22,7 @@ from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.admission import Admission
 from engine.attempts import AttemptLimits, Attempts
+from engine.blocklist import BlockList
 from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
 from engine.counted import counted
@@ -46,6 +47,7 @@ from engine.store.caps import Caps
 from engine.store.lock import only_one
 from engine.store.rows import utc_now
 from engine.store.store import Store
+from engine.store.usage import Usage
 from engine.views import Views
 from engine.web.app import create_app, make_runner
 from engine.worker_talk import PoolLimits
@@ -135,7 +137,9 @@ async def backend(
             store, pool, attempts, live, root / "handover.json", max_attempts=settings.workers.max_attempts
         )
         limits = _intake_limits(settings)
-        admission = Admission(store, quota, room, limits.caps)
+        blocked = BlockList(store.database, settings.limits.blocked_owners)
+        usage = Usage(store.database, settings.limits.stored_bytes_per_user)
+        admission = Admission(store, quota, room, limits.caps, blocked, usage)
         intake = Intake(store, quota, admission, storage, pool, youtube, limits, http, now)
         views = Views(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
         service = StemService(store, storage, pool, dispatcher, attempts, intake, views, live)

@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     put_back.add_argument("folder", type=Path)
     gone = commands.add_parser("forget", help="delete everything of one person (stop the bot first)")
     gone.add_argument("owner", help="discord:<user id> or ip:<address>")
+    block = commands.add_parser("block", help="refuse new jobs of a user, a server or an address, while the bot runs")
+    unblock = commands.add_parser("unblock", help="accept jobs of a blocked owner again")
+    for command in (block, unblock):
+        command.add_argument("owner", help="discord:<user or server id> or ip:<address or network>")
+    commands.add_parser("blocked", help="list the blocked owners").set_defaults(owner=None)
     return top
 
 
@@ -120,6 +125,11 @@ def _run(chosen: argparse.Namespace) -> int:
 
             count = asyncio.run(forget_owner(settings, chosen.owner))
             print(f"{counted(count, 'job')} deleted")
+            return DONE
+        if chosen.command in ("block", "unblock", "blocked"):
+            from engine.block import run_block_command
+
+            print(asyncio.run(run_block_command(settings, chosen.command, chosen.owner)))
             return DONE
         from engine.model_commands import run_model_command
 

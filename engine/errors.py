@@ -142,6 +142,12 @@ class LinksNotYet(InputRefused):
     code = "links_not_available"
 
 
+class TooMuchStored(InputRefused):
+    """Your jobs take up too much space here. Delete some of them, then try again."""
+
+    code = "too_much_stored"
+
+
 class ComeBackLater(StemifyError):
     """Too much at once. Please try again later."""
 
@@ -194,6 +200,12 @@ class NotAllowed(StemifyError):
     """Only the person who asked for this job can do that."""
 
     code = "not_allowed"
+
+
+class Blocked(NotAllowed):
+    """The operator of this bot has blocked you. Ask the operator if this is a mistake."""
+
+    code = "blocked"
 
 
 class NotPossibleNow(StemifyError):

@@ -20,6 +20,7 @@ from engine.errors import StemifyError
 from engine.jobs import JobStatus
 from engine.storage import Storage
 from engine.store.store import ARCHIVE_BATCH, Brief, Store
+from engine.store.usage import forget_files
 
 log = logging.getLogger(__name__)
 
@@ -151,10 +152,14 @@ class Sweeper:
         elif brief.status is JobStatus.FAILED:
             retry_until = brief.updated_at + timedelta(days=self._settings.failed_days)
             can_retry = brief.error_code != "cancelled" and now < retry_until
+            if not can_retry:
+                await forget_files(self._store.database, job_id)
             await self._storage.tidy_job(job_id, keep_attempt=None, keep_input=can_retry)
 
     async def _remove(self, job_id: str, place: str) -> None:
         log.info("job %s: removing %s", job_id, place)
+        if place.startswith("jobs/"):
+            await forget_files(self._store.database, job_id)
         await self._storage.delete_tree(place)
 
     async def _archive(self, status: JobStatus, days: int, swept: Swept) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from engine.jobs import TRANSITIONS
 from engine.store.errors import StoreTooNew
-from engine.store.sql import load_queries, schema
+from engine.store.sql import load_queries, schema, version_2
 
-MIGRATIONS: tuple[str, ...] = ()
+MIGRATIONS: tuple[str, ...] = (version_2(),)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:

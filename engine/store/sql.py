@@ -51,6 +51,10 @@ def schema() -> str:
     return files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
 
 
+def version_2() -> str:
+    return files(__package__).joinpath("version_2.sql").read_text(encoding="utf-8")
+
+
 def load_queries(text: str | None = None) -> Queries:
     """The queries of `text` (default: queries.sql). Raises `ValueError` when its names are not exactly those above."""
     if text is None:

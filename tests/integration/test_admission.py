@@ -15,6 +15,7 @@ import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
+from engine.cli import main
 from engine.service import StemService
 from tests.small_disk import SmallDisk
 from tests.songs import make_song
@@ -223,3 +224,24 @@ async def test_cheap_refusals_are_not_limited(tmp_path: Path, song: bytes) -> No
         for _ in range(21):
             assert await api.post(forms(b"not a song" * 100)["file first"]) == (415, "not_audio")
         assert (await api.post(forms(song)["file first"]))[0] == 202
+
+
+async def test_block_command_takes_effect_on_a_running_server(
+    tmp_path: Path, song: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STEMIFY_DATA_DIR", str(tmp_path / "data"))
+    async with open_api(tmp_path / "data") as api:
+        assert await asyncio.to_thread(main, ["block", "ip:192.0.2.0/24"]) == 0
+        assert await api.post(forms(song)["file first"], "192.0.2.1") == (403, "blocked")
+        assert (await api.post(forms(song)["file first"], "198.51.100.1"))[0] == 202
+        assert await asyncio.to_thread(main, ["blocked"]) == 0
+        assert "ip:192.0.2.0/24" in capsys.readouterr().out
+        assert await asyncio.to_thread(main, ["unblock", "ip:192.0.2.0/24"]) == 0
+        assert (await api.post(forms(song)["file first"], "192.0.2.1"))[0] == 202
+
+
+async def test_owner_with_too_many_stored_bytes_is_refused(tmp_path: Path, song: bytes) -> None:
+    async with open_api(tmp_path / "data", stored_bytes_per_user=len(song)) as api:
+        assert (await api.post(forms(song)["file first"]))[0] == 202
+        assert await api.post(forms(song)["file first"]) == (422, "too_much_stored")
+        assert (await api.post(forms(song)["file first"], "192.0.2.2"))[0] == 202

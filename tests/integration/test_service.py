@@ -344,6 +344,30 @@ async def test_a_song_whose_model_failed_can_be_tried_with_another_one_at_no_cos
             await service.retry(failed.job.id, by=ann)
 
 
+async def test_retries_beyond_three_a_day_cost_like_any_job(ann: str, settings: Settings, tmp_path: Path) -> None:
+    async with failed_for_its_model(ann, settings, tmp_path) as (service, view):
+        root_id = view.job.id
+        for _ in range(3):  # each retries the retry before it
+            view = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
+            assert view.job.status is JobStatus.FAILED and view.job.retry_of == root_id
+        for failed_id in (root_id, view.job.id):
+            with pytest.raises(QuotaExceeded, match="3 free retries"):
+                await service.retry(failed_id, by=ann)
+        await service.delete(root_id, by=ann)
+        with pytest.raises(QuotaExceeded):
+            await service.retry(view.job.id, by=ann)
+
+
+async def test_second_living_retry_of_a_root_is_refused(ann: str, settings: Settings, tmp_path: Path) -> None:
+    async with failed_for_its_model(ann, settings, tmp_path) as (service, root):
+        failed = await finished(service, (await service.retry(root.job.id, by=ann)).job.id)
+        write_model(tmp_path / "own models")
+        done = await finished(service, (await service.retry(root.job.id, by=ann)).job.id)
+        assert done.job.status is JobStatus.COMPLETED
+        with pytest.raises(NotPossibleNow, match="already retried successfully"):
+            await service.retry(failed.job.id, by=ann)
+
+
 async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)

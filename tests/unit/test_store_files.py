@@ -11,9 +11,10 @@ import pytest
 
 from engine.store.archive import Archive
 from engine.store.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
-from engine.store.migrations import migrate, statements
+from engine.store.migrations import MIGRATIONS, migrate, statements
 from engine.store.sql import load_queries, schema
 from engine.store.store import Store
+from engine.store.usage import Usage
 from tests.jobs import NO_CAPS, pending_job, result_of
 
 
@@ -103,31 +104,46 @@ END;
 """
 
 
-async def test_a_file_of_version_1_is_upgraded_and_keeps_its_jobs(tmp_path: Path) -> None:
+async def test_older_file_is_upgraded_and_keeps_its_jobs(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     job_id = await made(path)
-    assert version_of(path) == 1
+    assert version_of(path) == 2
     connection = sqlite3.connect(path, isolation_level=None)
-    assert migrate(connection, [UPGRADE, "CREATE TABLE third (x);"]) == 3
-    assert migrate(connection, [UPGRADE, "CREATE TABLE third (x);"]) == 3
+    for _ in range(2):
+        assert migrate(connection, [*MIGRATIONS, UPGRADE, "CREATE TABLE fourth (x);"]) == 4
     assert connection.execute("SELECT id, mood FROM jobs").fetchall() == [(job_id, "calm")]
     connection.close()
 
 
+async def test_upgrade_to_version_2_counts_the_stored_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "stemify.sqlite3"
+    store = await Store.open(path, migrations=[])
+    for number in range(2):
+        await store.add(pending_job().model_copy(update={"input_size": 600 + number}), NO_CAPS)
+    job = await store.claim()
+    assert job is not None and job.input_size == 600
+    await store.complete(job.id, 1, result_of(job), 3)
+    await store.close()
+    assert version_of(path) == 1
+    store = await Store.open(path)
+    assert await Usage(store.database, 0).stored_bytes(job.owner) == 4000 + 601
+    await store.close()
+
+
 async def test_a_new_file_goes_through_all_versions(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path, migrations=["CREATE TABLE second (x);"])
-    assert await store.database.read("SELECT * FROM second") == []
+    store = await Store.open(path, migrations=[*MIGRATIONS, "CREATE TABLE third (x);"])
+    assert await store.database.read("SELECT * FROM third") == []
     await store.close()
-    assert version_of(path) == 2
+    assert version_of(path) == 3
 
 
 async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     job_id = await made(path)
     with pytest.raises(StoreFailed):
-        await Store.open(path, migrations=["CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);"])
-    assert version_of(path) == 1
+        await Store.open(path, migrations=[*MIGRATIONS, "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);"])
+    assert version_of(path) == 2
     store = await Store.open(path)
     assert await store.get(job_id) is not None
     assert await store.database.read("SELECT name FROM sqlite_master WHERE name = 'half'") == []
@@ -136,7 +152,7 @@ async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -
 
 async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path, migrations=["CREATE TABLE later (x);"])
+    store = await Store.open(path, migrations=[*MIGRATIONS, "CREATE TABLE later (x);"])
     await store.close()
     with pytest.raises(StoreTooNew, match="newer version"):
         await Store.open(path)

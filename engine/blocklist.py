@@ -1,0 +1,77 @@
+"""Owners and servers that the operator has blocked: in the settings, or in the database while the bot runs."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from engine.errors import Blocked, InputRefused
+from engine.store.database import Database
+from engine.store.rows import to_us, utc_now
+
+_DISCORD = re.compile(r"discord:\d{1,20}")
+
+
+def parse_owner(text: str) -> str:
+    """The one spelling of an owner to block: "discord:<user or server id>", "ip:<address or network>".
+
+    An IPv6 address stands for its /64, as for the quota. Raises `InputRefused`."""
+    text = text.strip()
+    if _DISCORD.fullmatch(text):
+        return text
+    kind, _, address = text.partition(":")
+    try:
+        network = ipaddress.ip_network(address, strict=False) if kind == "ip" else None
+    except ValueError:
+        network = None
+    if network is None:
+        raise InputRefused(f"Unknown owner {text!r:.60}. Use discord:<user or server id> or ip:<address or network>.")
+    if network.version == 6 and network.prefixlen > 64:
+        network = network.supernet(new_prefix=64)
+    return f"ip:{network.network_address}" if network.num_addresses == 1 else f"ip:{network}"
+
+
+class BlockList:
+    """`configured`: from the settings. Raises `SystemExit` when one of these cannot be read."""
+
+    def __init__(self, database: Database, configured: Sequence[str] = ()) -> None:
+        self._database = database
+        try:
+            self._configured = frozenset(parse_owner(text) for text in configured)
+        except InputRefused as error:
+            raise SystemExit(f"limits.blocked_owners (STEMIFY_LIMITS__BLOCKED_OWNERS): {error.message}") from None
+
+    async def add(self, owner: str) -> None:
+        await self._database.run(
+            "INSERT OR REPLACE INTO blocked VALUES (:owner, :now)", {"owner": owner, "now": to_us(utc_now())}
+        )
+
+    async def remove(self, owner: str) -> bool:
+        """False if the database did not have it."""
+        return bool(
+            await self._database.run("DELETE FROM blocked WHERE owner = :owner RETURNING owner", {"owner": owner})
+        )
+
+    async def all(self) -> list[str]:
+        rows = await self._database.read("SELECT owner FROM blocked ORDER BY blocked_at, owner")
+        return [*sorted(self._configured), *(row["owner"] for row in rows if row["owner"] not in self._configured)]
+
+    async def check(self, owner: str, scope: str | None) -> None:
+        """Raises `Blocked` when the owner, or the server that is the scope, is blocked."""
+        blocked = await self.all()
+        if scope is not None and scope in blocked:
+            raise Blocked("The operator of this bot has blocked this server.")
+        if owner in blocked or any(_contains(each, owner) for each in blocked):
+            raise Blocked
+
+
+def _contains(blocked: str, owner: str) -> bool:
+    if not (blocked.startswith("ip:") and owner.startswith("ip:")):
+        return False
+    try:
+        outer = ipaddress.ip_network(blocked[3:], strict=False)
+        inner = ipaddress.ip_network(owner[3:], strict=False)
+    except ValueError:  # "ip:unknown"
+        return False
+    return bool(outer.version == inner.version and inner.subnet_of(outer))  # type: ignore[arg-type]

@@ -1,0 +1,46 @@
+"""How many bytes of files an owner has stored."""
+
+from __future__ import annotations
+
+from engine.errors import TooMuchStored
+from engine.store.database import Database
+
+_STORED = "SELECT coalesce(sum(bytes), 0) AS bytes FROM stored WHERE owner = :owner"
+_LARGEST = """
+SELECT jobs.title, stored.bytes FROM stored JOIN jobs ON jobs.id = stored.job_id
+WHERE stored.owner = :owner AND jobs.status IN ('completed', 'failed') ORDER BY stored.bytes DESC LIMIT 3
+"""
+_FORGET = "DELETE FROM stored WHERE job_id = :id"
+
+
+class Usage:
+    """`limit_bytes` for each owner; 0: no limit."""
+
+    def __init__(self, database: Database, limit_bytes: int) -> None:
+        self._database = database
+        self._limit_bytes = limit_bytes
+
+    async def stored_bytes(self, owner: str) -> int:
+        row = await self._database.read_one(_STORED, {"owner": owner})
+        return int(row["bytes"]) if row else 0
+
+    async def check(self, owner: str) -> None:
+        """Raises `TooMuchStored` when the owner has reached the limit."""
+        if not self._limit_bytes or (stored_bytes := await self.stored_bytes(owner)) < self._limit_bytes:
+            return
+        rows = await self._database.read(_LARGEST, {"owner": owner})
+        largest = ", ".join(f"{row['title']} ({_size(row['bytes'])})" for row in rows)
+        examples = f" The largest are: {largest}." if largest else ""
+        raise TooMuchStored(
+            f"Your jobs take up {_size(stored_bytes)} here; the limit is {_size(self._limit_bytes)}. "
+            f"Delete jobs whose stems you no longer need, then try again.{examples}"
+        )
+
+
+async def forget_files(database: Database, job_id: str) -> None:
+    """Note that the files of a job are removed."""
+    await database.run(_FORGET, {"id": job_id})
+
+
+def _size(count_bytes: int) -> str:
+    return f"{count_bytes / 2**30:.1f} GB" if count_bytes >= 2**30 else f"{count_bytes / 2**20:.1f} MB"

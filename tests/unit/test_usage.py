@@ -1,0 +1,74 @@
+"""Bytes that an owner has stored, over the life of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import TooMuchStored
+from engine.jobs import Job
+from engine.store.store import Store
+from engine.store.usage import Usage, forget_files
+from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+
+OWNER = "discord:1"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = await Store.open(tmp_path / "stemify.sqlite3", now=Clock())
+    yield store
+    await store.close()
+
+
+async def claimed(store: Store, title: str = "Sunny") -> Job:
+    job = pending_job(OWNER, title=title).model_copy(update={"input_size": 600})
+    await store.add(job, NO_CAPS)
+    running = await store.claim()
+    assert running is not None
+    return running
+
+
+async def completed(store: Store, title: str = "Sunny") -> Job:
+    job = await claimed(store, title)
+    await store.complete(job.id, 1, result_of(job), 3)
+    return job
+
+
+async def test_stored_bytes_follow_the_life_of_a_job(store: Store) -> None:
+    usage = Usage(store.database, 0)
+    job = await claimed(store)
+    assert await usage.stored_bytes(OWNER) == 600, "the song"
+    await store.complete(job.id, 1, result_of(job), 3)
+    assert await usage.stored_bytes(OWNER) == 4000, "the stems"
+    await store.delete(job.id)
+    assert await usage.stored_bytes(OWNER) == 0
+
+
+async def test_failed_job_counts_its_song_and_cancelled_one_nothing(store: Store) -> None:
+    usage = Usage(store.database, 0)
+    failed, cancelled = await claimed(store), await claimed(store)
+    await store.fail(failed.id, attempt=1, code="timed_out", message="Too long.")
+    await store.fail(cancelled.id, attempt=None, code="cancelled", message="Cancelled.")
+    assert await usage.stored_bytes(OWNER) == 600
+    await forget_files(store.database, failed.id)
+    assert await usage.stored_bytes(OWNER) == 0
+
+
+async def test_archived_job_still_counts(store: Store) -> None:
+    job = await completed(store)
+    moved = await store.archive_over(job.status.COMPLETED, Clock()().replace(year=2030))
+    assert moved == 1
+    assert await Usage(store.database, 0).stored_bytes(OWNER) == 4000
+
+
+async def test_owner_over_the_limit_learns_what_to_delete(store: Store) -> None:
+    await completed(store, "Sunny")
+    usage = Usage(store.database, 4000)
+    with pytest.raises(TooMuchStored, match=r"Delete jobs .*The largest are: Sunny \(0\.0 MB\)"):
+        await usage.check(OWNER)
+    await usage.check("discord:2")
+    await Usage(store.database, 4001).check(OWNER)
+    await Usage(store.database, 0).check(OWNER)
