@@ -44,7 +44,7 @@ def mounted(*arguments: object) -> bool:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A disk of 128 MiB; an ordinary folder where we may not mount."""
     folder = tmp_path_factory.mktemp("disk")
-    is_small = mounted("-t", "tmpfs", "-o", f"size={128 * MIB}", "tmpfs", folder)
+    is_small = mounted("-t", "tmpfs", "-o", f"size={128 * MIB},mode=700", "tmpfs", folder)
     yield folder
     if is_small:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
