@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 from bot.connection import run_bot
-from bot.memory import Memory
+from bot.database import Memory
 from config import settings as configuration
 from engine import logs
 from engine.backend import House, backend

@@ -12,16 +12,16 @@ from discord import app_commands
 from discord.http import Route
 
 from bot import listen
-from bot.answers import InteractionFailed, guarded, refuse
 from bot.buttons import EverythingButton, JobButton
+from bot.database import Memory, Posting, PostingState
+from bot.deletion import Removal
 from bot.jobs import JobCommands, delete_everything, press
 from bot.listen import SplitButton, listen_command
-from bot.memory import Memory, Posting, PostingState
+from bot.messages import Wire
 from bot.progress import Progress
-from bot.removal import Removal
+from bot.responses import InteractionFailed, guarded, refuse
 from bot.stemify import stemify_command, stemify_menu
 from bot.sync import CommandSync
-from bot.wire import Wire
 from config.proxies import proxy_for
 from config.settings import Settings
 from engine.backend import House

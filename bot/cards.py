@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from bot.measured import measured_lines, stem_phrase
-from bot.words import about, clean, clock, listed, moment, ordinal, plain, sentence, size, spell
+from bot.text import about, clean, clock, listed, moment, ordinal, plain, sentence, size, spell
+from bot.trust_card import measured_lines, stem_phrase
 from engine.errors import ComeBackLater, StemifyError
 from engine.jobs import InputType, Job, JobStatus, JobView, Stage
 

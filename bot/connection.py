@@ -17,7 +17,7 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.app import ShardNotConnected, Stemify
-from bot.memory import Memory
+from bot.database import Memory
 from config.proxies import proxy_for
 from config.settings import Settings
 from engine.backend import House

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import discord
 from discord import app_commands
 
-from bot.answers import acknowledge, guarded
 from bot.cards import error_text
-from bot.memory import Posting
+from bot.database import Posting
+from bot.messages import Trouble, persist, send, trouble
+from bot.responses import acknowledge, guarded
 from bot.servers import check_server, is_allowed
 from bot.songs import audio_in, source_of
 from bot.stemify import posting_of, submit
-from bot.wire import Trouble, persist, send, trouble
-from bot.words import clean
+from bot.text import clean
 from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.options import StemSeparationOptions

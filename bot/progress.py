@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import discord
 
+from bot.announcement import announce, nonce
 from bot.cards import Card, deleted_card, job_card, never_accepted_card
-from bot.delivery import announce, nonce
-from bot.memory import Posting, PostingState
-from bot.wire import Trouble, trouble
+from bot.database import Posting, PostingState
+from bot.messages import Trouble, trouble
 from engine.errors import NotFound, StemifyError
 from engine.jobs import JobView
 

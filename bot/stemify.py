@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import discord
 from discord import app_commands
 
-from bot.answers import acknowledge
 from bot.buttons import layout
 from bot.cards import accepted_card, job_card, refused_card
-from bot.memory import Posting, PostingState
+from bot.database import Posting, PostingState
+from bot.messages import persist
+from bot.responses import acknowledge
 from bot.servers import check_server
 from bot.songs import Source, audio_in, link_in, source_of
-from bot.wire import persist
-from bot.words import clean
+from bot.text import clean
 from engine.entity import new_job_id
 from engine.errors import BadOptions, InputRefused, StemifyError
 from engine.jobs import JobView

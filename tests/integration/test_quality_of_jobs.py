@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from bot.measured import measured_lines
+from bot.trust_card import measured_lines
 from config.settings import load
 from engine.backend import backend
 from engine.options import StemSeparationOptions

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bot.memory import Memory, Posting, PostingState
-from bot.removal import Removal
+from bot.database import Memory, Posting, PostingState
+from bot.deletion import Removal
 from config.settings import load
 from engine.errors import NotFound
 

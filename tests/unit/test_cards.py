@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot import cards, words
-from bot.delivery import REQUEST_BYTES, nonce, pack
+from bot import cards
+from bot import text as words
+from bot.announcement import REQUEST_BYTES, nonce, pack
 from engine.entity import new_job_id
 from engine.errors import EmptyInput, QuotaExceeded
 from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.words import signed, size
+from bot.text import signed, size
 from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 
 

@@ -20,7 +20,7 @@ import discord
 
 from bot.buttons import layout
 from bot.cards import PICTURE, Card, without_link_buttons
-from bot.memory import Posting
+from bot.database import Posting
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import discord
 from discord import app_commands
 
 from bot.cards import error_text
-from bot.wire import persist
+from bot.messages import persist
 from engine.errors import InternalError, NotAllowed, StemifyError
 
 log = logging.getLogger(__name__)

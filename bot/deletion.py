@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import discord
 
 from bot.cards import deleted_card
-from bot.memory import Posting, PostingState
-from bot.wire import Trouble, persist, trouble
+from bot.database import Posting, PostingState
+from bot.messages import Trouble, persist, trouble
 from engine.errors import NotFound, StemifyError
 from engine.jobs import JobView
 

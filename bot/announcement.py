@@ -21,8 +21,8 @@ from uuid import UUID
 import discord
 
 from bot.cards import announcement, more_stems
-from bot.memory import Delivery, Posting
-from bot.wire import Trouble, persist, send, trouble
+from bot.database import Delivery, Posting
+from bot.messages import Trouble, persist, send, trouble
 from engine.errors import NotFound
 from engine.jobs import JobStatus, JobView
 from engine.results import StemInfo
