@@ -11,16 +11,16 @@ import yarl
 from discord import app_commands
 from discord.http import Route
 
-from bot import listen
 from bot.buttons import EverythingButton, JobButton
+from bot.commands import listen
+from bot.commands.job import JobCommands, delete_everything, press
+from bot.commands.listen import SplitButton, listen_command
+from bot.commands.stemify import stemify_command, stemify_menu
 from bot.database import Memory, Posting, PostingState
 from bot.deletion import Removal
-from bot.jobs import JobCommands, delete_everything, press
-from bot.listen import SplitButton, listen_command
 from bot.messages import Wire
 from bot.progress import Progress
 from bot.responses import InteractionFailed, guarded, refuse
-from bot.stemify import stemify_command, stemify_menu
 from bot.sync import CommandSync
 from config.proxies import proxy_for
 from config.settings import Settings

@@ -11,12 +11,12 @@ import discord
 from discord import app_commands
 
 from bot.cards import error_text
+from bot.commands.stemify import posting_of, submit
 from bot.database import Posting
 from bot.messages import Trouble, persist, send, trouble
 from bot.responses import acknowledge, guarded
 from bot.servers import check_server, is_allowed
 from bot.songs import audio_in, source_of
-from bot.stemify import posting_of, submit
 from bot.text import clean
 from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, StemifyError

@@ -13,12 +13,12 @@ from discord import app_commands
 
 from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
 from bot.cards import choice_name, job_card, job_line, job_list, read_only
+from bot.commands.stemify import owner_of, posting_of, token_until
 from bot.database import PostingState
 from bot.messages import persist
 from bot.progress import show_over
 from bot.responses import acknowledge
 from bot.servers import check_server
-from bot.stemify import owner_of, posting_of, token_until
 from bot.text import plain
 from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, NotPossibleNow
