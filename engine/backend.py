@@ -23,9 +23,9 @@ from config.settings import Settings, Workers
 from engine.admission import Admission
 from engine.attempts import AttemptLimits, Attempts
 from engine.blocklist import BlockList
+from engine.clock import SteadyClock
 from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
-from engine.counted import counted
 from engine.dispatcher import Dispatcher
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
@@ -42,12 +42,12 @@ from engine.retention import Sweeper
 from engine.room import Room
 from engine.service import StemService
 from engine.sources.youtube import Youtube
-from engine.steady_clock import SteadyClock
 from engine.store.caps import Caps
 from engine.store.lock import only_one
 from engine.store.rows import utc_now
 from engine.store.store import Store
 from engine.store.usage import Usage
+from engine.text import counted
 from engine.views import Views
 from engine.web.app import create_app, make_runner
 from engine.worker_talk import PoolLimits

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.settings import Settings, load
-from engine.counted import counted
 from engine.errors import ComeBackLater, InputRefused, StemifyError
 from engine.logs import configure
 from engine.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.ownership import private_files
+from engine.text import counted
 
 DONE, FAILED, REFUSED = 0, 1, 2
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import Settings
-from engine.counted import counted
 from engine.errors import StemifyError, UnknownModel
 from engine.options import MODELS
 from engine.separation.models import ModelLibrary
+from engine.text import counted
 
 _SHOWN = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}
 

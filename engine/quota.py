@@ -16,11 +16,11 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
-from engine.counted import counted
 from engine.errors import QuotaExceeded, TooManyRefusals
 from engine.store.database import Database
 from engine.store.errors import StoreFailed
 from engine.store.rows import from_us, to_us, utc_now
+from engine.text import counted
 
 REFUSALS_PER_HOUR = 20
 FREE_RETRIES_PER_DAY = 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from engine.counted import counted
 from engine.results import JobResult, QualityMetrics, StemInfo, TrustCard
+from engine.text import counted
 
 _WIDTH = 76  # with the callers' indent less than a terminal's 80
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.steady_clock import SteadyClock
+from engine.clock import SteadyClock
 from tests.jobs import START, Clock
 
 DAY = timedelta(days=1)
