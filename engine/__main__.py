@@ -1,6 +1,6 @@
 import sys
 
-from engine.cli import main
+from engine.cli.main import main
 from engine.logs import escape_unencodable
 from engine.sandbox import forbid_inspection
 

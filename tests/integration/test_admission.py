@@ -15,7 +15,7 @@ import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
-from engine.cli import main
+from engine.cli.main import main
 from engine.service import StemService
 from tests.small_disk import SmallDisk
 from tests.songs import make_song

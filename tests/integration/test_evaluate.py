@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.cli import main
+from engine.cli.main import main
 from engine.scores import sdr_db
 from tests.songs import Samples, make_song, silence, tune
 

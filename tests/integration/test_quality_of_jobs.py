@@ -12,10 +12,10 @@ import pytest_asyncio
 from bot.trust_card import measured_lines
 from config.settings import load
 from engine.backend import backend
+from engine.cli.terminal import trust_lines
 from engine.options import StemSeparationOptions
 from engine.results import JobResult
 from engine.service import StemService, Submission, Upload
-from engine.trust_lines import trust_lines
 from tests.songs import Samples, make_song, silence, tune
 from tests.tiny_models import write_model
 

@@ -113,7 +113,7 @@ def _run(chosen: argparse.Namespace) -> int:
         if chosen.command == "separate":
             return asyncio.run(_separate(settings, chosen))
         if chosen.command == "demo":
-            from engine.demo import run_demo
+            from engine.cli.demo import run_demo
 
             return asyncio.run(run_demo(settings, chosen.out))
         if chosen.command == "evaluate":
@@ -121,17 +121,17 @@ def _run(chosen: argparse.Namespace) -> int:
         if chosen.command in ("backup", "restore"):
             return _backup_or_restore(settings, chosen)
         if chosen.command == "forget":
-            from engine.forget import forget_owner
+            from engine.cli.forget import forget_owner
 
             count = asyncio.run(forget_owner(settings, chosen.owner))
             print(f"{counted(count, 'job')} deleted")
             return DONE
         if chosen.command in ("block", "unblock", "blocked"):
-            from engine.block import run_block_command
+            from engine.cli.block import run_block_command
 
             print(asyncio.run(run_block_command(settings, chosen.command, chosen.owner)))
             return DONE
-        from engine.model_commands import run_model_command
+        from engine.cli.models import run_model_command
 
         return run_model_command(settings, chosen)
     except (InputRefused, ComeBackLater) as error:
@@ -178,9 +178,9 @@ def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
 
 
 async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
-    from engine.progress_bar import bar
-    from engine.separate import separate_file
-    from engine.trust_lines import trust_lines
+    from engine.cli.progress_bar import bar
+    from engine.cli.separate import separate_file
+    from engine.cli.terminal import trust_lines
 
     options = StemSeparationOptions.chosen(
         model=chosen.model,
