@@ -24,6 +24,8 @@ from typing import Any, cast
 from bench.report import OUT, table
 from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
 from engine.attempts import AttemptLimits, Attempts, FetchedInput
+from engine.database.job_store import Store
+from engine.database.queue_limits import Caps
 from engine.dispatcher import Dispatcher
 from engine.entity import new_job_id
 from engine.intake import Intake
@@ -33,8 +35,6 @@ from engine.live import LiveJobs
 from engine.options import StemSeparationOptions
 from engine.service import StemService
 from engine.storage import Storage
-from engine.store.caps import Caps
-from engine.store.store import Store
 from engine.views import Views
 from engine.worker_talk import PoolLimits
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from engine.database.job_store import Report, Store
+from engine.database.rows import to_row, to_us
+from engine.database.sql import load_queries
 from engine.entity import new_job_id
 from engine.jobs import Job, JobStatus, Stage
-from engine.store.rows import to_row, to_us
-from engine.store.sql import load_queries
-from engine.store.store import Report, Store
 from tests.jobs import NO_CAPS, START, pending_job, result_of
 
 _COUNT_AGAIN = (

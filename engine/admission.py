@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from engine.blocklist import BlockList
+from engine.database.blocklist import BlockList
+from engine.database.job_store import Store
+from engine.database.queue_limits import Caps
+from engine.database.quota import Quota
+from engine.database.usage import Usage
 from engine.errors import TooHeavy, TooManyUploads
-from engine.quota import Quota
 from engine.room import Reservation, Room
-from engine.store.caps import Caps
-from engine.store.store import Store
-from engine.store.usage import Usage
 from engine.turns import Turns
 
 SONGS_PER_OWNER = 2

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from engine.database.errors import StoreFailed
+from engine.database.job_store import Store
 from engine.errors import (
     AttemptError,
     AttemptTimedOut,
@@ -27,8 +29,6 @@ from engine.live import LiveJobs
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
 from engine.storage import Storage
-from engine.store.errors import StoreFailed
-from engine.store.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,16 @@ from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.admission import Admission
 from engine.attempts import AttemptLimits, Attempts
-from engine.blocklist import BlockList
 from engine.clock import SteadyClock
 from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
+from engine.database.blocklist import BlockList
+from engine.database.job_store import Store
+from engine.database.lock import only_one
+from engine.database.queue_limits import Caps
+from engine.database.quota import Quota
+from engine.database.rows import utc_now
+from engine.database.usage import Usage
 from engine.dispatcher import Dispatcher
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
@@ -37,16 +43,10 @@ from engine.object_storage import open_storage
 from engine.ownership import private_folder
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import WorkerConfig
-from engine.quota import Quota
 from engine.retention import Sweeper
 from engine.room import Room
 from engine.service import StemService
 from engine.sources.youtube import Youtube
-from engine.store.caps import Caps
-from engine.store.lock import only_one
-from engine.store.rows import utc_now
-from engine.store.store import Store
-from engine.store.usage import Usage
 from engine.text import counted
 from engine.views import Views
 from engine.web.app import create_app, make_runner

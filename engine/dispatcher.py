@@ -12,11 +12,11 @@ import logging
 from pathlib import Path
 
 from engine.attempts import Attempts
+from engine.database.job_store import Store
 from engine.errors import Cancelled, StemifyError, WorkerDied
 from engine.jobs import Job, JobStatus
 from engine.live import LiveJobs
 from engine.pool import WorkerPool
-from engine.store.store import Store
 
 log = logging.getLogger(__name__)
 

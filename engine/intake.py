@@ -14,6 +14,9 @@ import aiohttp
 import aiosqlite
 
 from engine.admission import Admission, Ticket
+from engine.database.job_store import Store
+from engine.database.queue_limits import Caps
+from engine.database.quota import Quota
 from engine.entity import new_job_id
 from engine.errors import (
     AlreadyAccepted,
@@ -32,13 +35,10 @@ from engine.media.probe import Probe
 from engine.naming import safe_title
 from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
-from engine.quota import Quota
 from engine.sources.link import parse_link
 from engine.sources.upload import fetch_attachment
 from engine.sources.youtube import Youtube
 from engine.storage import Storage
-from engine.store.caps import Caps
-from engine.store.store import Store
 from engine.submission import Attachment, Link, Submission, Upload
 
 log = logging.getLogger(__name__)

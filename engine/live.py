@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.database.job_store import Report
 from engine.estimates import remaining_s
 from engine.jobs import Job, Stage, overall_progress
-from engine.store.store import Report
 
 _MANY = 50
 _OLD_S = 1.0

@@ -15,12 +15,12 @@ from itertools import islice
 from uuid import UUID
 
 from config.settings import Retention
+from engine.database.job_store import ARCHIVE_BATCH, Brief, Store
+from engine.database.usage import forget_files
 from engine.entity import id_time
 from engine.errors import StemifyError
 from engine.jobs import JobStatus
 from engine.storage import Storage
-from engine.store.store import ARCHIVE_BATCH, Brief, Store
-from engine.store.usage import forget_files
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine.admission import Ticket
 from engine.attempts import Attempts
+from engine.database.job_store import Store
 from engine.dispatcher import Dispatcher
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Intake
@@ -25,7 +26,6 @@ from engine.options import MODELS
 from engine.pool import WorkerPool
 from engine.sources.link import video_ids_in
 from engine.storage import Storage
-from engine.store.store import Store
 from engine.submission import Attachment, Link, Submission, Upload
 from engine.views import Views
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from engine.database.job_store import Store
 from engine.estimates import eta_s
 from engine.jobs import FileLink, Job, JobStatus, JobView
 from engine.links import Links
 from engine.live import LiveJobs
 from engine.naming import safe_title
 from engine.pool import WorkerPool
-from engine.store.store import Store
 
 
 class Views:

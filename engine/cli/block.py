@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from config.settings import Settings
-from engine.blocklist import BlockList, parse_owner
-from engine.store.database import Database
+from engine.database.blocklist import BlockList, parse_owner
+from engine.database.database import Database
 
 
 async def run_block_command(settings: Settings, command: str, owner: str | None) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 from config.settings import Settings
+from engine.database.job_store import Store
+from engine.database.lock import only_one
 from engine.errors import InputRefused
 from engine.object_storage import open_storage
-from engine.store.lock import only_one
-from engine.store.store import Store
 
 _OWNER = re.compile(r"discord:\d+|ip:\S+|local")
 _PATIENCE_S = 30.0  # with an object storage that does not answer

@@ -158,7 +158,7 @@ async def _serve(settings: Settings) -> int:
 
 
 def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
-    from engine.backup import back_up, restore
+    from engine.database.backup import back_up, restore
 
     if chosen.command == "backup":
         contents = back_up(

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from engine import errors, source_errors
+from engine.database.errors import StoreFailed
 from engine.entity import Entity
 from engine.errors import InternalError, StemifyError
-from engine.store.errors import StoreFailed
 from engine.web import refusals
 from engine.web.error_page import error_page, is_navigation
 from engine.web.headers import set_security_headers

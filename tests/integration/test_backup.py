@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import backup
-from engine.backup import BackupFailed, back_up, restore
+from engine.database import backup
+from engine.database.backup import BackupFailed, back_up, restore
+from engine.database.errors import AlreadyRunning
+from engine.database.job_store import Store
+from engine.database.lock import only_one
 from engine.jobs import Job, JobStatus
-from engine.store.errors import AlreadyRunning
-from engine.store.lock import only_one
-from engine.store.store import Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import av
 import pytest
 
+from engine.database.job_store import Store
+from engine.database.lock import only_one
 from engine.jobs import Job
 from engine.results import JobResult
-from engine.store.lock import only_one
-from engine.store.store import Store
 from tests.jobs import NO_CAPS, pending_job
 from tests.songs import make_song
 from tests.tiny_models import write_model

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine.attempts import AttemptLimits, Attempts, FetchedInput, FetchLink
+from engine.database.job_store import Store
+from engine.database.queue_limits import Caps
 from engine.dispatcher import Dispatcher
 from engine.entity import new_job_id
 from engine.errors import SourceUnreachable
@@ -21,8 +23,6 @@ from engine.live import LiveJobs
 from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.storage import Storage
-from engine.store.caps import Caps
-from engine.store.store import Store
 from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 

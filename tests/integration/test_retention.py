@@ -13,12 +13,12 @@ import pytest
 
 from config.settings import Retention, load
 from engine.backend import backend
+from engine.database.job_store import Store
 from engine.entity import new_job_id
 from engine.errors import StorageFailed
 from engine.jobs import Job, JobStatus
 from engine.retention import Sweeper
 from engine.storage import Storage
-from engine.store.store import Store
 from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 SETTINGS = Retention(completed_days=30, failed_days=7, stems_days=90, sweep_interval_s=0.01)

@@ -11,9 +11,9 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+from engine.database.archive import Archive
+from engine.database.job_store import Store
 from engine.jobs import Job, JobStatus
-from engine.store.archive import Archive
-from engine.store.store import Store
 from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 KILLS = 6
@@ -22,7 +22,7 @@ WRITER = """
 import asyncio, random, sys
 from pathlib import Path
 from engine.jobs import JobStatus, Stage
-from engine.store.store import Report, Store
+from engine.database.job_store import Report, Store
 from tests.jobs import NO_CAPS, pending_job, result_of
 
 async def submit(store, chance):
@@ -125,7 +125,7 @@ import asyncio, sys
 from datetime import timedelta
 from pathlib import Path
 from engine.jobs import JobStatus
-from engine.store.store import Store
+from engine.database.job_store import Store
 from tests.jobs import START
 
 async def main():
@@ -193,7 +193,7 @@ async def test_a_job_that_a_crash_left_in_both_places_counts_once(tmp_path: Path
 CLAIMER = """
 import asyncio, sys
 from pathlib import Path
-from engine.store.store import Store
+from engine.database.job_store import Store
 
 async def main():
     store = await Store.open(Path(sys.argv[1]), readers=1)

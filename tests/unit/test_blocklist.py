@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.blocklist import BlockList, parse_owner
+from engine.database.blocklist import BlockList, parse_owner
+from engine.database.database import Database
 from engine.errors import Blocked, InputRefused
-from engine.store.database import Database
 
 
 @pytest.fixture

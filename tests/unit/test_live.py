@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from engine.database.job_store import Report
 from engine.jobs import Job, JobStatus, Stage
 from engine.live import LiveJobs
-from engine.store.store import Report
 from tests.jobs import pending_job
 
 

@@ -15,10 +15,10 @@ from limits import RateLimitItemPerMinute
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
+from engine.database.job_store import Store
+from engine.database.queue_limits import Caps
+from engine.database.quota import Quota, SqliteWindow
 from engine.errors import QueueFull, QuotaExceeded
-from engine.quota import Quota, SqliteWindow
-from engine.store.caps import Caps
-from engine.store.store import Store
 from tests.jobs import NO_CAPS, Clock, pending_job
 
 
@@ -191,7 +191,7 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 from engine.errors import QuotaExceeded
-from engine.quota import Quota
+from engine.database.quota import Quota
 
 async def main():
     quota = await Quota.open(Path(sys.argv[1]), per_hour=10)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.database.errors import StoreDamaged
+from engine.database.job_store import Report, Store
+from engine.database.queue_limits import Caps
 from engine.entity import new_job_id
 from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
 from engine.jobs import TRANSITIONS, Job, JobStatus, Stage
-from engine.store.caps import Caps
-from engine.store.errors import StoreDamaged
-from engine.store.store import Report, Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.database.job_store import Store
+from engine.database.queue import _LONG, Standing
 from engine.jobs import Job, JobStatus
-from engine.store.queue import _LONG, Standing
-from engine.store.store import Store
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
 Step = tuple[str, int]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.store.archive import Archive
-from engine.store.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
-from engine.store.migrations import MIGRATIONS, migrate, statements
-from engine.store.sql import load_queries, schema
-from engine.store.store import Store
-from engine.store.usage import Usage
+from engine.database.archive import Archive
+from engine.database.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
+from engine.database.job_store import Store
+from engine.database.migrations import MIGRATIONS, migrate, statements
+from engine.database.sql import load_queries, schema
+from engine.database.usage import Usage
 from tests.jobs import NO_CAPS, pending_job, result_of
 
 
@@ -322,7 +322,7 @@ async def test_a_months_archive_is_never_there_without_its_table(
     archive = Archive(tmp_path / "archive")
     job = pending_job()
     with monkeypatch.context() as patched, pytest.raises(StoreFailed):
-        patched.setattr("engine.store.archive._SCHEMA", "this is no SQL")
+        patched.setattr("engine.database.archive._SCHEMA", "this is no SQL")
         archive.add([job])
     assert archive.months() == [] and archive.ids_of(job.owner) == [] and archive.get(job.id) is None
     archive.add([job])

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.database.errors import AlreadyRunning
+from engine.database.lock import only_one
 from engine.errors import StorageFailed
-from engine.store.errors import AlreadyRunning
-from engine.store.lock import only_one
 
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from engine.store.lock import only_one
+from engine.database.lock import only_one
 
 with only_one(Path(sys.argv[1])):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

@@ -15,11 +15,11 @@ from aiohttp import FormData
 from yarl import URL
 
 from engine import errors
+from engine.database.errors import StoreBusy
 from engine.jobs import JobStatus
 from engine.options import OutputFormat, Quality
 from engine.service import Link, Upload
 from engine.source_errors import YoutubeBotCheck
-from engine.store.errors import StoreBusy
 from engine.web.errors import status_of
 from tests.web_house import WebHouse, open_web_house
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.database.errors import StoreBusy
 from engine.service import ServiceSnapshot
-from engine.store.errors import StoreBusy
 from tests.web_house import TOKEN, WebHouse, open_web_house
 
 

@@ -6,10 +6,10 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from engine.database.errors import StoreDamaged
 from engine.jobs import Job
 from engine.options import StemSeparationOptions
 from engine.results import JobResult
-from engine.store.errors import StoreDamaged
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -31,9 +31,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from engine.database.lock import only_one
 from engine.errors import StemifyError
 from engine.ownership import private_folder
-from engine.store.lock import only_one
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
+from engine.database.errors import StoreTooNew
+from engine.database.sql import load_queries, schema, version_2
 from engine.jobs import TRANSITIONS
-from engine.store.errors import StoreTooNew
-from engine.store.sql import load_queries, schema, version_2
 
 MIGRATIONS: tuple[str, ...] = (version_2(),)
 

@@ -16,9 +16,9 @@ from typing import Any, Self, TypeVar
 
 import aiosqlite
 
+from engine.database.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly
+from engine.database.migrations import MIGRATIONS, migrate
 from engine.errors import AlreadyAccepted, IllegalTransition, StemifyError
-from engine.store.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly
-from engine.store.migrations import MIGRATIONS, migrate
 
 T = TypeVar("T")
 Params = Mapping[str, Any]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.database.database import Database
 from engine.errors import TooMuchStored
-from engine.store.database import Database
 
 _STORED = "SELECT coalesce(sum(bytes), 0) AS bytes FROM stored WHERE owner = :owner"
 _LARGEST = """

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from itertools import accumulate
 
+from engine.database.database import Database
+from engine.database.sql import Queries
 from engine.options import Quality
-from engine.store.database import Database
-from engine.store.sql import Queries
 
 
 @dataclass(frozen=True)

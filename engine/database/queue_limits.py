@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.database.sql import Queries
 from engine.errors import QueueFull
-from engine.store.sql import Queries
 from engine.text import counted
 
 Fetch = Callable[[str, Mapping[str, Any]], Awaitable[Iterable[sqlite3.Row]]]

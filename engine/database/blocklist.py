@@ -6,9 +6,9 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
+from engine.database.database import Database
+from engine.database.rows import to_us, utc_now
 from engine.errors import Blocked, InputRefused
-from engine.store.database import Database
-from engine.store.rows import to_us, utc_now
 
 _DISCORD = re.compile(r"discord:\d{1,20}")
 

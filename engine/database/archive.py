@@ -16,11 +16,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
+from engine.database.database import translated
+from engine.database.errors import StoreDamaged
+from engine.database.rows import to_us
 from engine.entity import id_time
 from engine.jobs import Job
-from engine.store.database import translated
-from engine.store.errors import StoreDamaged
-from engine.store.rows import to_us
 
 _MONTH_FILE = re.compile(r"\d{4}-\d{2}\.sqlite3")
 _SCHEMA = """

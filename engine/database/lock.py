@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.database.errors import AlreadyRunning
 from engine.errors import StorageFailed
-from engine.store.errors import AlreadyRunning
 
 
 @contextmanager

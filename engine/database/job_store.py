@@ -17,17 +17,17 @@ from typing import Any, Self
 
 import aiosqlite
 
+from engine.database.archive import Archive
+from engine.database.database import Database
+from engine.database.errors import StoreDamaged
+from engine.database.migrations import MIGRATIONS
+from engine.database.queue import Queue, QueuedJob, Standing
+from engine.database.queue_limits import Caps, check_caps
+from engine.database.rows import from_row, from_us, to_row, to_us, utc_now
+from engine.database.sql import load_queries
 from engine.errors import IllegalTransition
 from engine.jobs import Job, JobStatus, Stage
 from engine.results import JobResult
-from engine.store.archive import Archive
-from engine.store.caps import Caps, check_caps
-from engine.store.database import Database
-from engine.store.errors import StoreDamaged
-from engine.store.migrations import MIGRATIONS
-from engine.store.queue import Queue, QueuedJob, Standing
-from engine.store.rows import from_row, from_us, to_row, to_us, utc_now
-from engine.store.sql import load_queries
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from engine.database.database import Database
+from engine.database.errors import StoreFailed
+from engine.database.rows import from_us, to_us, utc_now
 from engine.errors import QuotaExceeded, TooManyRefusals
-from engine.store.database import Database
-from engine.store.errors import StoreFailed
-from engine.store.rows import from_us, to_us, utc_now
 from engine.text import counted
 
 REFUSALS_PER_HOUR = 20
