@@ -23,15 +23,15 @@ from typing import Any, cast
 
 from bench.report import OUT, table
 from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
-from engine.attempts import AttemptLimits, Attempts, FetchedInput
 from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
-from engine.dispatcher import Dispatcher
+from engine.dispatch.dispatcher import Dispatcher
+from engine.dispatch.progress import LiveJobs
+from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput
 from engine.entity import new_job_id
 from engine.intake import Intake
 from engine.jobs import InputType, Job, JobStatus
 from engine.links import Links
-from engine.live import LiveJobs
 from engine.options import StemSeparationOptions
 from engine.service import StemService
 from engine.storage import Storage

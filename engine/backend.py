@@ -21,7 +21,6 @@ from aiohttp import web
 from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.admission import Admission
-from engine.attempts import AttemptLimits, Attempts
 from engine.clock import SteadyClock
 from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
@@ -32,18 +31,19 @@ from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
 from engine.database.rows import utc_now
 from engine.database.usage import Usage
-from engine.dispatcher import Dispatcher
+from engine.dispatch.dispatcher import Dispatcher
+from engine.dispatch.progress import LiveJobs
+from engine.dispatch.runner import AttemptLimits, Attempts
+from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
 from engine.intake import Intake, IntakeLimits
 from engine.links import Links, load_key
-from engine.live import LiveJobs
 from engine.media.limits import MediaLimits
 from engine.object_storage import open_storage
 from engine.ownership import private_folder
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import WorkerConfig
-from engine.retention import Sweeper
 from engine.room import Room
 from engine.service import StemService
 from engine.sources.youtube import Youtube

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 
-from engine.attempts import FetchedInput
+from engine.dispatch.runner import FetchedInput
 from engine.jobs import Job
 from engine.media.in_child import probe
 from engine.media.limits import MediaLimits

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.admission import Ticket
-from engine.attempts import Attempts
 from engine.database.job_store import Store
-from engine.dispatcher import Dispatcher
+from engine.dispatch.dispatcher import Dispatcher
+from engine.dispatch.progress import LiveJobs, Mark
+from engine.dispatch.runner import Attempts
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Intake
 from engine.jobs import Job, JobStatus, JobView, Stage
-from engine.live import LiveJobs, Mark
 from engine.options import MODELS
 from engine.pool import WorkerPool
 from engine.sources.link import video_ids_in

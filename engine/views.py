@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from engine.database.job_store import Store
+from engine.dispatch.progress import LiveJobs
 from engine.estimates import eta_s
 from engine.jobs import FileLink, Job, JobStatus, JobView
 from engine.links import Links
-from engine.live import LiveJobs
 from engine.naming import safe_title
 from engine.pool import WorkerPool
 

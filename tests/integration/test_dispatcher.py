@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.attempts import AttemptLimits, Attempts, FetchedInput, FetchLink
 from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
-from engine.dispatcher import Dispatcher
+from engine.dispatch.dispatcher import Dispatcher
+from engine.dispatch.progress import LiveJobs
+from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput, FetchLink
 from engine.entity import new_job_id
 from engine.errors import SourceUnreachable
 from engine.jobs import InputType, Job, JobStatus
-from engine.live import LiveJobs
 from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.storage import Storage
@@ -394,8 +394,8 @@ async def test_progress_is_told_and_never_goes_back_over_attempts(stand_in_pool:
 async def test_a_store_that_fails_at_the_end_of_a_job_delays_it_and_leaves_nothing_standing(
     stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.attempts._STORE_PAUSES_S", (0.05,))
-    monkeypatch.setattr("engine.dispatcher._LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr("engine.dispatch.runner._STORE_PAUSES_S", (0.05,))
+    monkeypatch.setattr("engine.dispatch.dispatcher._LOOK_AGAIN_S", 0.1)
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
         house.store.database._busy_limit_s = 0.1

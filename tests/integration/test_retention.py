@@ -14,10 +14,10 @@ import pytest
 from config.settings import Retention, load
 from engine.backend import backend
 from engine.database.job_store import Store
+from engine.dispatch.sweeper import Sweeper
 from engine.entity import new_job_id
 from engine.errors import StorageFailed
 from engine.jobs import Job, JobStatus
-from engine.retention import Sweeper
 from engine.storage import Storage
 from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
@@ -362,7 +362,7 @@ async def test_a_machine_that_comes_up_years_ahead_deletes_nothing(
     await house.store.close()
     settings = load(data_dir=house.root, retention={"sweep_interval_s": 0.05}, workers={"devices": ["cpu"]})
     clock = Clock(START + timedelta(days=5000))
-    caplog.set_level("INFO", "engine.retention")
+    caplog.set_level("INFO", "engine.dispatch.sweeper")
     async with asyncio.timeout(30), backend(settings, with_web=False, now=clock) as opened:
         while caplog.text.count("swept") < 2:
             await asyncio.sleep(0.01)

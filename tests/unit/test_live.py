@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.database.job_store import Report
+from engine.dispatch.progress import LiveJobs
 from engine.jobs import Job, JobStatus, Stage
-from engine.live import LiveJobs
 from tests.jobs import pending_job
 
 
@@ -53,7 +53,7 @@ def test_what_runs_is_ahead_of_whoever_waits_and_nobody_waits_for_himself(count:
 
 def test_a_job_that_began_anew_is_timed_by_what_it_has_done_since(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("engine.live.time.monotonic", lambda: now)
+    monkeypatch.setattr("engine.dispatch.progress.time.monotonic", lambda: now)
     live = LiveJobs()
     interrupted = running_job().model_copy(update={"progress": 80, "stage": Stage.SEPARATING})
     live.begin(interrupted)

@@ -11,11 +11,11 @@ import json
 import logging
 from pathlib import Path
 
-from engine.attempts import Attempts
 from engine.database.job_store import Store
+from engine.dispatch.progress import LiveJobs
+from engine.dispatch.runner import Attempts
 from engine.errors import Cancelled, StemifyError, WorkerDied
 from engine.jobs import Job, JobStatus
-from engine.live import LiveJobs
 from engine.pool import WorkerPool
 
 log = logging.getLogger(__name__)

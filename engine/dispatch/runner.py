@@ -12,6 +12,7 @@ from uuid import UUID
 
 from engine.database.errors import StoreFailed
 from engine.database.job_store import Store
+from engine.dispatch.progress import LiveJobs
 from engine.errors import (
     AttemptError,
     AttemptTimedOut,
@@ -25,7 +26,6 @@ from engine.errors import (
 )
 from engine.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
 from engine.jobs import InputType, Job, JobStatus, Stage
-from engine.live import LiveJobs
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
 from engine.storage import Storage
