@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bench.networks import RATE
 from bench.report import OUT
 from engine.attempt import Attempt
-from engine.entity import new_job_id
+from engine.jobs.entity import new_job_id
+from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
-from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.protocol import AttemptSpec, WorkerConfig
 from engine.separation.batcher import Batcher
 from engine.separation.kernels import Kernels

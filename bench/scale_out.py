@@ -28,11 +28,11 @@ from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import LiveJobs
 from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput
-from engine.entity import new_job_id
 from engine.intake import Intake
-from engine.jobs import InputType, Job, JobStatus
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import StemSeparationOptions
 from engine.links import Links
-from engine.options import StemSeparationOptions
 from engine.service import StemService
 from engine.storage import Storage
 from engine.views import Views

@@ -20,11 +20,11 @@ from typing import Any
 
 import aiosqlite
 
-from engine.jobs import Stage
-from engine.options import OutputFormat
+from engine.jobs.job import Stage
+from engine.jobs.options import OutputFormat
+from engine.jobs.results import JobResult, StemFiles, StemInfo
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, ModelState, Progress, Ready, Start
-from engine.results import JobResult, StemFiles, StemInfo
 from engine.worker import _PROGRESS_INTERVAL_S
 from engine.worker_talk import PoolLimits, WorkerTalk
 

@@ -24,8 +24,8 @@ from typing import Any
 from engine.database.job_store import Report, Store
 from engine.database.rows import to_row, to_us
 from engine.database.sql import load_queries
-from engine.entity import new_job_id
-from engine.jobs import Job, JobStatus, Stage
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import Job, JobStatus, Stage
 from tests.jobs import NO_CAPS, START, pending_job, result_of
 
 _COUNT_AGAIN = (

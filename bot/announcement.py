@@ -24,8 +24,8 @@ from bot.cards import announcement, more_stems
 from bot.database import Delivery, Posting
 from bot.messages import Trouble, persist, send, trouble
 from engine.errors import NotFound
-from engine.jobs import JobStatus, JobView
-from engine.results import StemInfo
+from engine.jobs.job import JobStatus, JobView
+from engine.jobs.results import StemInfo
 
 if TYPE_CHECKING:
     from bot.app import Stemify

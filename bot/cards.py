@@ -10,7 +10,7 @@ from typing import Literal
 from bot.text import about, clean, clock, listed, moment, ordinal, plain, sentence, size, spell
 from bot.trust_card import measured_lines, stem_phrase
 from engine.errors import ComeBackLater, StemifyError
-from engine.jobs import InputType, Job, JobStatus, JobView, Stage
+from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
 
 Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
 

@@ -17,7 +17,7 @@ from bot.cards import deleted_card
 from bot.database import Posting, PostingState
 from bot.messages import Trouble, persist, trouble
 from engine.errors import NotFound, StemifyError
-from engine.jobs import JobView
+from engine.jobs.job import JobView
 
 if TYPE_CHECKING:
     from bot.app import Stemify

@@ -18,7 +18,7 @@ from bot.cards import Card, deleted_card, job_card, never_accepted_card
 from bot.database import Posting, PostingState
 from bot.messages import Trouble, trouble
 from engine.errors import NotFound, StemifyError
-from engine.jobs import JobView
+from engine.jobs.job import JobView
 
 if TYPE_CHECKING:
     from bot.app import Stemify

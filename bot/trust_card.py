@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.text import signed, size
-from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 
 
 def stem_phrase(stem: str, info: StemInfo) -> str:

@@ -17,16 +17,16 @@ from threading import Event
 import numpy as np
 
 from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed
-from engine.estimates import overlap_of
-from engine.jobs import Stage
+from engine.jobs.estimates import overlap_of
+from engine.jobs.job import Stage
+from engine.jobs.options import Quality, StemSeparationOptions
+from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.media.decode import Decoded
 from engine.media.in_child import run_decode_child
 from engine.media.limits import MediaLimits
 from engine.naming import safe_title
-from engine.options import Quality, StemSeparationOptions
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.quality.estimate import Estimate, estimated
-from engine.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.separation.batcher import Batcher
 from engine.separation.device import is_out_of_memory
 from engine.separation.loaded import LoadedModel

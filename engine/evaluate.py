@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from engine.bss_eval import sir_sar_db
 from engine.errors import InputRefused
+from engine.jobs.options import STEMS
 from engine.media.decode import decode
-from engine.options import STEMS
 from engine.scores import sdr_db, si_scores_db
 
 Audio = NDArray[np.float32]

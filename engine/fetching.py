@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 
 from engine.dispatch.runner import FetchedInput
-from engine.jobs import Job
+from engine.jobs.job import Job
 from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
 from engine.naming import safe_title

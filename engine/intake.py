@@ -17,7 +17,6 @@ from engine.admission import Admission, Ticket
 from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
-from engine.entity import new_job_id
 from engine.errors import (
     AlreadyAccepted,
     LinksNotYet,
@@ -27,13 +26,14 @@ from engine.errors import (
     StorageFailed,
     TooLarge,
 )
-from engine.estimates import estimate_s, first_guess, plan_cost
-from engine.jobs import InputType, Job, JobStatus
+from engine.jobs.entity import new_job_id
+from engine.jobs.estimates import estimate_s, first_guess, plan_cost
+from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import StemSeparationOptions
 from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
 from engine.media.probe import Probe
 from engine.naming import safe_title
-from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.sources.link import parse_link
 from engine.sources.upload import fetch_attachment

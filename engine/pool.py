@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.cluster.cluster import GATEWAY, Cluster
 from engine.cluster.words import GatewayConfig
 from engine.errors import NoSuchDevice
-from engine.jobs import Stage
+from engine.jobs.job import Stage
 from engine.protocol import AttemptSpec, Done, ModelState, WorkerConfig
 from engine.worker_process import WorkerProcess
 from engine.worker_talk import PoolLimits, WorkerTalk

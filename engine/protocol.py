@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from config.settings import Storage as StorageSettings
-from engine.jobs import Stage
-from engine.options import StemSeparationOptions
-from engine.results import JobResult
+from engine.jobs.job import Stage
+from engine.jobs.options import StemSeparationOptions
+from engine.jobs.results import JobResult
 
 SECRET_VARIABLE = "STEMIFY_STORAGE__SECRET_ACCESS_KEY"  # noqa: S105
 

@@ -1,6 +1,6 @@
 """`StemService`, the one door to the backend: submit, get, list, watch, cancel, delete, retry, keep.
 
-Front ends (Discord, HTTP, the command line) know this class and the entities in `engine.jobs`, nothing deeper.
+Front ends (Discord, HTTP, the command line) know this class and the entities in `engine.jobs.job`, nothing deeper.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from engine.dispatch.progress import LiveJobs, Mark
 from engine.dispatch.runner import Attempts
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Intake
-from engine.jobs import Job, JobStatus, JobView, Stage
-from engine.options import MODELS
+from engine.jobs.job import Job, JobStatus, JobView, Stage
+from engine.jobs.options import MODELS
 from engine.pool import WorkerPool
 from engine.sources.link import video_ids_in
 from engine.storage import Storage

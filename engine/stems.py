@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Cancelled, SoundlessModel
+from engine.jobs.options import OutputFormat
+from engine.jobs.results import StemInfo, db
 from engine.media.encode import Encoded, StemEncoder
 from engine.media.picture import draw
 from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks
 from engine.naming import stem_filename
-from engine.options import OutputFormat
 from engine.quality.features import StemMeter
-from engine.results import StemInfo, db
 
 Block = NDArray[np.float32]
 """(2, samples)"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from engine.options import StemSeparationOptions
+from engine.jobs.options import StemSeparationOptions
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from engine.database.job_store import Store
 from engine.dispatch.progress import LiveJobs
-from engine.estimates import eta_s
-from engine.jobs import FileLink, Job, JobStatus, JobView
+from engine.jobs.estimates import eta_s
+from engine.jobs.job import FileLink, Job, JobStatus, JobView
 from engine.links import Links
 from engine.naming import safe_title
 from engine.pool import WorkerPool

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import SecretStr
 
 from engine.cpus import default_threads
-from engine.jobs import Stage
+from engine.jobs.job import Stage
 from engine.logs import configure
 from engine.memory import give_freed_memory_back, keep_freed_memory
 from engine.object_storage import open_storage

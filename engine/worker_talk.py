@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, from_wire
-from engine.jobs import Stage
+from engine.jobs.job import Stage
 from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, Progress, Ready, Start, from_worker
 from engine.standstill import standstill_s
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from engine.database.queue_limits import Caps
-from engine.entity import new_job_id
-from engine.jobs import InputType, Job, JobStatus
-from engine.options import OutputFormat, Quality, StemSeparationOptions
-from engine.results import JobResult, StemFiles, StemInfo
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.results import JobResult, StemFiles, StemInfo
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 NO_CAPS = Caps(per_owner=10**9, per_scope=10**9, total=10**9)

@@ -15,12 +15,12 @@ from aiohttp import web
 
 from config.settings import Settings, load
 from engine.admission import Ticket
-from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, QuotaExceeded
-from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
+from engine.jobs.options import OutputFormat
+from engine.jobs.results import JobResult, StemFiles, StemInfo
 from engine.links import Links
-from engine.options import OutputFormat
-from engine.results import JobResult, StemFiles, StemInfo
 from engine.room import Room
 from engine.service import ModelChoice, ServiceSnapshot, StemService, Submission, Upload, WorkerSnapshot
 from engine.storage import Storage

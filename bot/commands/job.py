@@ -20,9 +20,9 @@ from bot.progress import show_over
 from bot.responses import acknowledge
 from bot.servers import check_server
 from bot.text import plain
-from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, NotPossibleNow
-from engine.jobs import JobView
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import JobView
 
 if TYPE_CHECKING:
     from bot.app import Stemify

@@ -18,9 +18,9 @@ from bot.responses import acknowledge, guarded
 from bot.servers import check_server, is_allowed
 from bot.songs import audio_in, source_of
 from bot.text import clean
-from engine.entity import new_job_id
 from engine.errors import NotAllowed, NotFound, StemifyError
-from engine.options import StemSeparationOptions
+from engine.jobs.entity import new_job_id
+from engine.jobs.options import StemSeparationOptions
 
 if TYPE_CHECKING:
     from bot.app import Stemify

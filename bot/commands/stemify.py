@@ -18,10 +18,10 @@ from bot.responses import acknowledge
 from bot.servers import check_server
 from bot.songs import Source, audio_in, link_in, source_of
 from bot.text import clean
-from engine.entity import new_job_id
 from engine.errors import BadOptions, InputRefused, StemifyError
-from engine.jobs import JobView
-from engine.options import OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import JobView
+from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.service import Attachment, Link, Submission
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from engine.backend import backend
 from engine.cli.progress_bar import bar
 from engine.cli.terminal import trust_lines
 from engine.evaluate import samples_of
-from engine.jobs import JobView
+from engine.jobs.job import JobView
+from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
-from engine.options import OutputFormat, Quality, StemSeparationOptions
 from engine.sample_song import Song, sample_song
 from engine.scores import sdr_db
 from engine.service import StemService, Submission, Upload

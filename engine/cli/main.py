@@ -14,8 +14,8 @@ from pathlib import Path
 
 from config.settings import Settings, load
 from engine.errors import ComeBackLater, InputRefused, StemifyError
+from engine.jobs.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.logs import configure
-from engine.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.ownership import private_files
 from engine.text import counted
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from config.settings import Settings
 from engine.errors import StemifyError, UnknownModel
-from engine.options import MODELS
+from engine.jobs.options import MODELS
 from engine.separation.models import ModelLibrary
 from engine.text import counted
 

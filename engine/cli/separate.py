@@ -13,15 +13,15 @@ from pathlib import Path
 
 from config.settings import Settings
 from engine.backend import media_limits, pool_limits, worker_config
-from engine.entity import new_job_id
 from engine.errors import InputRefused, WorkerDied
-from engine.jobs import Stage, overall_progress
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import Stage, overall_progress
+from engine.jobs.options import StemSeparationOptions
+from engine.jobs.results import JobResult, StemFiles
 from engine.media.in_child import probe
 from engine.naming import safe_title
-from engine.options import StemSeparationOptions
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import AttemptSpec
-from engine.results import JobResult, StemFiles
 
 
 async def separate_file(

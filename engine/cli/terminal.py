@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import wrap
 
-from engine.results import JobResult, QualityMetrics, StemInfo, TrustCard
+from engine.jobs.results import JobResult, QualityMetrics, StemInfo, TrustCard
 from engine.text import counted
 
 _WIDTH = 76  # with the callers' indent less than a terminal's 80

@@ -19,8 +19,8 @@ from uuid import UUID
 from engine.database.database import translated
 from engine.database.errors import StoreDamaged
 from engine.database.rows import to_us
-from engine.entity import id_time
-from engine.jobs import Job
+from engine.jobs.entity import id_time
+from engine.jobs.job import Job
 
 _MONTH_FILE = re.compile(r"\d{4}-\d{2}\.sqlite3")
 _SCHEMA = """

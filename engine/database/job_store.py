@@ -1,6 +1,6 @@
 """The jobs: accepted, claimed in fair order, moved forward, archived. The only writer of their status.
 
-Each write is one transaction in which the step is part of the WHERE (made from `engine.jobs.TRANSITIONS`), fenced by
+Each write is one transaction in which the step is part of the WHERE (made from `engine.jobs.job.TRANSITIONS`), fenced by
 the attempt where a worker is behind it; triggers in schema.sql refuse an illegal step even from raw SQL.
 """
 
@@ -26,8 +26,8 @@ from engine.database.queue_limits import Caps, check_caps
 from engine.database.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.database.sql import load_queries
 from engine.errors import IllegalTransition
-from engine.jobs import Job, JobStatus, Stage
-from engine.results import JobResult
+from engine.jobs.job import Job, JobStatus, Stage
+from engine.jobs.results import JobResult
 
 log = logging.getLogger(__name__)
 

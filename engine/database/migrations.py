@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from engine.database.errors import StoreTooNew
 from engine.database.sql import load_queries, schema, version_2
-from engine.jobs import TRANSITIONS
+from engine.jobs.job import TRANSITIONS
 
 MIGRATIONS: tuple[str, ...] = (version_2(),)
 
@@ -54,7 +54,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _copy_transitions(connection: sqlite3.Connection) -> None:
-    """The triggers obey the table of `engine.jobs`, whatever it said when the file was made."""
+    """The triggers obey the table of `engine.jobs.job`, whatever it said when the file was made."""
     wanted = {(str(before), str(after)) for before, following in TRANSITIONS.items() for after in following}
     if set(connection.execute("SELECT before, after FROM transitions").fetchall()) == wanted:
         return

@@ -1,5 +1,5 @@
 -- Every query of the store, by name (sql.py loads them; each name is a field of sql.Queries).
--- {to_…} is filled at load with the statuses from which engine.jobs.TRANSITIONS allows the step.
+-- {to_…} is filled at load with the statuses from which engine.jobs.job.TRANSITIONS allows the step.
 
 -- name: add_job
 INSERT INTO jobs (

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from engine.database.database import Database
 from engine.database.sql import Queries
-from engine.options import Quality
+from engine.jobs.options import Quality
 
 
 @dataclass(frozen=True)

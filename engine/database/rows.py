@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from engine.database.errors import StoreDamaged
-from engine.jobs import Job
-from engine.options import StemSeparationOptions
-from engine.results import JobResult
+from engine.jobs.job import Job
+from engine.jobs.options import StemSeparationOptions
+from engine.jobs.results import JobResult
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -1,6 +1,6 @@
 -- Version 1 of stemify.sqlite3. Later versions are the scripts in migrations.py; this file does not change again.
 --
--- A job's life, and who writes what (the legal steps are engine.jobs.TRANSITIONS, copied into `transitions` at every
+-- A job's life, and who writes what (the legal steps are engine.jobs.job.TRANSITIONS, copied into `transitions` at every
 -- start, so that this file, a person at a sqlite3 prompt and the program obey one table):
 --
 --     insert        →  pending      add        accepted; counted in counters, owners.pending, scopes.active

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from importlib.resources import files
 
-from engine.jobs import TERMINAL_STATUSES, TRANSITIONS, JobStatus
+from engine.jobs.job import TERMINAL_STATUSES, TRANSITIONS, JobStatus
 
 _NAME = re.compile(r"^-- name: *(\S+) *$", re.MULTILINE)
 

@@ -15,7 +15,7 @@ from engine.database.job_store import Store
 from engine.dispatch.progress import LiveJobs
 from engine.dispatch.runner import Attempts
 from engine.errors import Cancelled, StemifyError, WorkerDied
-from engine.jobs import Job, JobStatus
+from engine.jobs.job import Job, JobStatus
 from engine.pool import WorkerPool
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.database.job_store import Report
-from engine.estimates import remaining_s
-from engine.jobs import Job, Stage, overall_progress
+from engine.jobs.estimates import remaining_s
+from engine.jobs.job import Job, Stage, overall_progress
 
 _MANY = 50
 _OLD_S = 1.0

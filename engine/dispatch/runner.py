@@ -24,8 +24,8 @@ from engine.errors import (
     WorkerLost,
     retold,
 )
-from engine.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
-from engine.jobs import InputType, Job, JobStatus, Stage
+from engine.jobs.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
+from engine.jobs.job import InputType, Job, JobStatus, Stage
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
 from engine.storage import Storage

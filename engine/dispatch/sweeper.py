@@ -17,9 +17,9 @@ from uuid import UUID
 from config.settings import Retention
 from engine.database.job_store import ARCHIVE_BATCH, Brief, Store
 from engine.database.usage import forget_files
-from engine.entity import id_time
 from engine.errors import StemifyError
-from engine.jobs import JobStatus
+from engine.jobs.entity import id_time
+from engine.jobs.job import JobStatus
 from engine.storage import Storage
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from engine.errors import (
     TruncatedAudio,
     UnreadableCodec,
 )
-from engine.file_types import DEMUXERS
+from engine.jobs.file_types import DEMUXERS
 from engine.media.declared import MATROSKA, OGG, declared_end_s
 from engine.media.gapless import MOV, Padding, mov_length
 from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound, Track

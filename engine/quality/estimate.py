@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.options import Quality
-from engine.results import QualityMetrics
+from engine.jobs.options import Quality
+from engine.jobs.results import QualityMetrics
 
 VERSION = 1
 CALIBRATION = Path(__file__).with_name("calibration.json")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable, UnknownModel
-from engine.options import MODELS
+from engine.jobs.options import MODELS
 from engine.ownership import private_folder
 from engine.separation.loaded import LoadedModel
 from engine.separation.shelves import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf

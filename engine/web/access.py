@@ -24,7 +24,7 @@ from aiohttp import web
 
 from config.settings import Web
 from engine.errors import NotAllowed
-from engine.jobs import Job
+from engine.jobs.job import Job
 from engine.web.refusals import CrossSite, NoToken, PublicUrlMissing, WrongHost
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from uuid import UUID
 from aiohttp import web
 
 from engine.errors import NotFound
-from engine.jobs import JobView
+from engine.jobs.job import JobView
+from engine.jobs.options import StemSeparationOptions
 from engine.links import Kind
-from engine.options import StemSeparationOptions
 from engine.service import Link, Submission, Ticket, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS

@@ -12,7 +12,7 @@ from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.errors import BadOptions, StemifyError, TooLarge
-from engine.options import StemSeparationOptions
+from engine.jobs.options import StemSeparationOptions
 from engine.service import Upload
 from engine.web.refusals import BadRequest, UnsupportedEncoding, UploadTooSlow
 

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from engine import errors, source_errors
 from engine.database.errors import StoreFailed
-from engine.entity import Entity
 from engine.errors import InternalError, StemifyError
+from engine.jobs.entity import Entity
 from engine.web import refusals
 from engine.web.error_page import error_page, is_navigation
 from engine.web.headers import set_security_headers

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from aiohttp import web
 
 from engine.errors import NotFound
-from engine.jobs import JobView
+from engine.jobs.job import JobView
 from engine.web.api import readable_job
 from engine.web.keys import ACCESS, CLOSING, SERVICE, SETTINGS
 from engine.web.refusals import TooManyStreams

@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from aiohttp import web
 
-from engine.entity import Entity
 from engine.errors import StemifyError
+from engine.jobs.entity import Entity
 from engine.service import ServiceSnapshot
 from engine.web.keys import ACCESS, METRICS, SERVICE
 from engine.web.metrics import CONTENT_TYPE

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.jobs import JobStatus
+from engine.jobs.job import JobStatus
 from engine.service import ServiceSnapshot
 
 

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from engine.entity import Entity
 from engine.errors import NotFound
-from engine.jobs import InputType, JobStatus, JobView
-from engine.options import StemSeparationOptions
+from engine.jobs.entity import Entity
+from engine.jobs.job import InputType, JobStatus, JobView
+from engine.jobs.options import StemSeparationOptions
 from engine.web.api import readable_job
 from engine.web.keys import ACCESS, SERVICE, SETTINGS
 from engine.web.responses import JobEvent, job_event, json_response

@@ -7,10 +7,10 @@ from typing import Any
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel
 
-from engine.entity import Entity
-from engine.jobs import JobStatus, JobView, Stage
-from engine.options import StemSeparationOptions
-from engine.results import JobResult
+from engine.jobs.entity import Entity
+from engine.jobs.job import JobStatus, JobView, Stage
+from engine.jobs.options import StemSeparationOptions
+from engine.jobs.results import JobResult
 
 
 class StemifyRequest(Entity):

@@ -15,7 +15,7 @@ from aiohttp import web
 from zipstream.ng import ZIP_STORED, ZipStream
 
 from engine.errors import NotFound, NotPossibleNow
-from engine.jobs import Job
+from engine.jobs.job import Job
 from engine.naming import content_disposition, safe_title
 from engine.object_storage import ObjectStorage
 from engine.web.api import readable_job

@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 
 from config.settings import Settings
 from engine.backend import House
-from engine.entity import new_job_id
 from engine.errors import InputRefused, NotAllowed, NotFound
-from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
-from engine.options import OutputFormat
-from engine.results import JobResult, StemFiles, StemInfo, TrustCard
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
+from engine.jobs.options import OutputFormat
+from engine.jobs.results import JobResult, StemFiles, StemInfo, TrustCard
 from engine.service import Link, ModelChoice, StemService, Submission, Ticket
 from engine.sources.link import parse_link
 

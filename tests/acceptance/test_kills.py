@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import pytest
 
-from engine.results import JobResult
+from engine.jobs.results import JobResult
 from tests.acceptance.fake_discord import Channel, FakeDiscord, Guild, Message, Person, Upload
 from tests.acceptance.running import RunningBot, workers_of
 from tests.acceptance.the_log import assert_jobs_go_forward_only, events

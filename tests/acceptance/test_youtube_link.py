@@ -14,8 +14,8 @@ import pytest_asyncio
 
 from config.settings import load
 from engine.backend import House, backend
-from engine.jobs import JobStatus, JobView, Stage
-from engine.options import OutputFormat, StemSeparationOptions
+from engine.jobs.job import JobStatus, JobView, Stage
+from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.service import Link, StemService, Submission
 from tests.integration.fake_youtube import FakeYoutube, Video
 from tests.songs import make_song

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from engine.database.job_store import Store
-from engine.entity import new_job_id
 from engine.errors import StemifyError
-from engine.jobs import InputType, Job, JobStatus
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import OutputFormat, StemSeparationOptions
+from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.media.encode import StemEncoder
 from engine.media.samples import Samples
 from engine.media.waveform import Peaks
-from engine.options import OutputFormat, StemSeparationOptions
-from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 from tests.jobs import NO_CAPS
 from tests.songs import make_song
 

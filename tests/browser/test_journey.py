@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from engine.entity import new_job_id
+from engine.jobs.entity import new_job_id
 from tests.browser.chromium import Browser
 from tests.browser.conftest import TOKEN, Site
 from tests.browser.line import Line

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from engine.cluster.words import GatewayConfig
-from engine.entity import new_job_id
 from engine.errors import StemifyError, WorkerDied
-from engine.options import StemSeparationOptions
+from engine.jobs.entity import new_job_id
+from engine.jobs.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.worker_talk import PoolLimits

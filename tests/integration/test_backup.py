@@ -17,7 +17,7 @@ from engine.database.backup import BackupFailed, back_up, restore
 from engine.database.errors import AlreadyRunning
 from engine.database.job_store import Store
 from engine.database.lock import only_one
-from engine.jobs import Job, JobStatus
+from engine.jobs.job import Job, JobStatus
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from engine.database.job_store import Store
 from engine.database.lock import only_one
-from engine.jobs import Job
-from engine.results import JobResult
+from engine.jobs.job import Job
+from engine.jobs.results import JobResult
 from tests.jobs import NO_CAPS, pending_job
 from tests.songs import make_song
 from tests.tiny_models import write_model

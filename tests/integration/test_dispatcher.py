@@ -17,10 +17,10 @@ from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import LiveJobs
 from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput, FetchLink
-from engine.entity import new_job_id
 from engine.errors import SourceUnreachable
-from engine.jobs import InputType, Job, JobStatus
-from engine.options import StemSeparationOptions
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import StemSeparationOptions
 from engine.pool import WorkerPool
 from engine.storage import Storage
 from tests.integration.conftest import LIMITS as POOL_LIMITS

@@ -25,8 +25,8 @@ from config.settings import Settings, load
 from engine.backend import backend
 from engine.database.errors import StoreBusy
 from engine.errors import StemifyError, StorageFailed
-from engine.jobs import Job, JobStatus, Stage
-from engine.options import StemSeparationOptions
+from engine.jobs.job import Job, JobStatus, Stage
+from engine.jobs.options import StemSeparationOptions
 from engine.service import StemService, Submission, Upload
 from tests.songs import make_song
 from tests.tiny_models import write_model

@@ -16,8 +16,8 @@ import obstore
 import pytest
 from yarl import URL
 
-from engine.entity import new_job_id
 from engine.errors import Cancelled, NotFound, StorageAway, StorageFailed, StorageRefused
+from engine.jobs.entity import new_job_id
 from engine.object_storage import ObjectStorage
 from tests.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
 

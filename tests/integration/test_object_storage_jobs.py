@@ -18,11 +18,11 @@ import pytest
 
 from config.settings import load
 from engine.backend import backend
-from engine.entity import new_job_id
 from engine.errors import StorageAway
-from engine.jobs import JobStatus
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import JobStatus
+from engine.jobs.options import StemSeparationOptions
 from engine.object_storage import ObjectStorage
-from engine.options import StemSeparationOptions
 from engine.submission import Submission, Upload
 from tests.integration.conftest import PoolMaker
 from tests.integration.test_dispatcher import house_on

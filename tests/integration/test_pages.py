@@ -13,7 +13,7 @@ from yarl import URL
 
 from config.settings import load
 from engine.backend import backend
-from engine.entity import new_job_id
+from engine.jobs.entity import new_job_id
 from tests.browser.planted import RATE, plant
 from tests.tiny_models import write_model
 

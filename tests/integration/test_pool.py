@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.entity import new_job_id
 from engine.errors import AttemptTimedOut, BrokenAudio, WorkerDied, WorkerStalled
-from engine.jobs import Stage
-from engine.options import StemSeparationOptions
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import Stage
+from engine.jobs.options import StemSeparationOptions
 from engine.pool import LOCAL_WORKER, WorkerPool
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from tests.integration.conftest import PoolMaker

@@ -13,8 +13,8 @@ from bot.trust_card import measured_lines
 from config.settings import load
 from engine.backend import backend
 from engine.cli.terminal import trust_lines
-from engine.options import StemSeparationOptions
-from engine.results import JobResult
+from engine.jobs.options import StemSeparationOptions
+from engine.jobs.results import JobResult
 from engine.service import StemService, Submission, Upload
 from tests.songs import Samples, make_song, silence, tune
 from tests.tiny_models import write_model

@@ -15,9 +15,9 @@ from config.settings import Retention, load
 from engine.backend import backend
 from engine.database.job_store import Store
 from engine.dispatch.sweeper import Sweeper
-from engine.entity import new_job_id
 from engine.errors import StorageFailed
-from engine.jobs import Job, JobStatus
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import Job, JobStatus
 from engine.storage import Storage
 from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
 

@@ -17,7 +17,7 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
-from engine.options import MODELS
+from engine.jobs.options import MODELS
 from engine.separation import Separator
 from engine.separation.models import ModelLibrary
 from engine.separation.shelves import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files

@@ -13,7 +13,6 @@ import pytest_asyncio
 
 from config.settings import Settings, load
 from engine.backend import backend
-from engine.entity import new_job_id
 from engine.errors import (
     BadLink,
     BrokenAudio,
@@ -30,9 +29,10 @@ from engine.errors import (
     TooLong,
     UnknownModel,
 )
-from engine.jobs import JobStatus, JobView
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import JobStatus, JobView
+from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.media.decode import decode
-from engine.options import OutputFormat, StemSeparationOptions
 from engine.service import Link, StemService, Submission, Upload
 from tests.songs import make_song
 from tests.tiny_models import write_model

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.database.archive import Archive
 from engine.database.job_store import Store
-from engine.jobs import Job, JobStatus
+from engine.jobs.job import Job, JobStatus
 from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 KILLS = 6
@@ -21,7 +21,7 @@ KILLS = 6
 WRITER = """
 import asyncio, random, sys
 from pathlib import Path
-from engine.jobs import JobStatus, Stage
+from engine.jobs.job import JobStatus, Stage
 from engine.database.job_store import Report, Store
 from tests.jobs import NO_CAPS, pending_job, result_of
 
@@ -124,7 +124,7 @@ ARCHIVER = """
 import asyncio, sys
 from datetime import timedelta
 from pathlib import Path
-from engine.jobs import JobStatus
+from engine.jobs.job import JobStatus
 from engine.database.job_store import Store
 from tests.jobs import START
 

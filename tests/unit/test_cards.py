@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from bot import cards
 from bot import text as words
 from bot.announcement import REQUEST_BYTES, nonce, pack
-from engine.entity import new_job_id
 from engine.errors import EmptyInput, QuotaExceeded
-from engine.jobs import FileLink, InputType, Job, JobStatus, JobView, Stage
-from engine.options import OutputFormat, StemSeparationOptions
-from engine.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
+from engine.jobs.options import OutputFormat, StemSeparationOptions
+from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MIB = 1024 * 1024

@@ -21,7 +21,7 @@ from engine.cluster.actor import Outbox
 from engine.cluster.scratch import own_folder
 from engine.cluster.versions import difference, versions
 from engine.cluster.words import GatewayConfig
-from engine.jobs import JobView
+from engine.jobs.job import JobView
 from engine.protocol import WorkerConfig
 from engine.service import ServiceSnapshot
 from engine.web.health import _checks

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.entity import new_job_id
-from engine.estimates import estimate_s, eta_s, first_guess, remaining_s, tells_of_songs, timeout_s
-from engine.jobs import InputType, Job, JobStatus
-from engine.options import MODELS, Quality, StemSeparationOptions
+from engine.jobs.entity import new_job_id
+from engine.jobs.estimates import estimate_s, eta_s, first_guess, remaining_s, tells_of_songs, timeout_s
+from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import MODELS, Quality, StemSeparationOptions
 
 LIMITS = {"short_track_s": 300.0, "short_s": 300.0, "long_s": 600.0}
 

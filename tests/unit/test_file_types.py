@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.file_types import EXTENSIONS
+from engine.jobs.file_types import EXTENSIONS
 from engine.media.limits import MediaLimits
 from engine.media.probe import count
 from engine.web.pages import STATIC

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.entity import id_time, new_job_id
 from engine.errors import BadOptions, UnknownModel
-from engine.jobs import (
+from engine.jobs.entity import id_time, new_job_id
+from engine.jobs.job import (
     ACTIVE_STATUSES,
     STAGE_SPANS,
     TERMINAL_STATUSES,
@@ -24,8 +24,8 @@ from engine.jobs import (
     Stage,
     overall_progress,
 )
-from engine.options import MODELS, STEMS, OutputFormat, Quality, StemSeparationOptions
-from engine.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard, db
+from engine.jobs.options import MODELS, STEMS, OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard, db
 from engine.web.responses import JobStatusResponse, StemifyRequest, StemifyResponse
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 
 from engine.database.job_store import Report
 from engine.dispatch.progress import LiveJobs
-from engine.jobs import Job, JobStatus, Stage
+from engine.jobs.job import Job, JobStatus, Stage
 from tests.jobs import pending_job
 
 

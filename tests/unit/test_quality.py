@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from engine.options import Quality
+from engine.jobs.options import Quality
 from engine.quality.estimate import CALIBRATION, GATE, GATE_SDR_DB, Estimate, calibration, estimated, score_of
 from engine.quality.features import FRAMES, WINDOW, Block, Features, StemMeter
 from tests.songs import tune

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine import disk
-from engine.entity import new_job_id
 from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
+from engine.jobs.entity import new_job_id
 from engine.storage import Storage
 
 JOB = "01a205ec-fe8d-724b-8237-ca688e1702d8"

@@ -13,9 +13,9 @@ import pytest
 from engine.database.errors import StoreDamaged
 from engine.database.job_store import Report, Store
 from engine.database.queue_limits import Caps
-from engine.entity import new_job_id
 from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
-from engine.jobs import TRANSITIONS, Job, JobStatus, Stage
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import TRANSITIONS, Job, JobStatus, Stage
 from tests.jobs import NO_CAPS, Clock, pending_job, result_of
 
 

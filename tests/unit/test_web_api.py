@@ -16,8 +16,8 @@ from yarl import URL
 
 from engine import errors
 from engine.database.errors import StoreBusy
-from engine.jobs import JobStatus
-from engine.options import OutputFormat, Quality
+from engine.jobs.job import JobStatus
+from engine.jobs.options import OutputFormat, Quality
 from engine.service import Link, Upload
 from engine.source_errors import YoutubeBotCheck
 from engine.web.errors import status_of

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from engine.jobs import Stage
+from engine.jobs.job import Stage
 from tests.web_house import WebHouse, open_web_house
 
 

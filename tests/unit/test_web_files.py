@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from engine.entity import new_job_id
+from engine.jobs.entity import new_job_id
 from engine.naming import content_disposition
 from tests.web_house import WebHouse, open_web_house
 

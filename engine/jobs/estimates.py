@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.jobs import Job, JobStatus
-from engine.options import Quality, StemSeparationOptions
+from engine.jobs.job import Job, JobStatus
+from engine.jobs.options import Quality, StemSeparationOptions
 
 _GUESS_ON_CPU: dict[str, float] = {
     "htdemucs": 1.1,

@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from engine.entity import Entity
 from engine.errors import BadOptions, UnknownModel
+from engine.jobs.entity import Entity
 
 MODELS: dict[str, str] = {
     "htdemucs": "Hybrid Transformer Demucs, the standard",

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.entity import Entity, JobId
-from engine.options import STEMS, OutputFormat
+from engine.jobs.entity import Entity, JobId
+from engine.jobs.options import STEMS, OutputFormat
 
 
 class StemInfo(Entity):

@@ -8,9 +8,9 @@ from typing import Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from engine.entity import Entity, JobId
-from engine.options import ModelName, StemSeparationOptions
-from engine.results import JobResult
+from engine.jobs.entity import Entity, JobId
+from engine.jobs.options import ModelName, StemSeparationOptions
+from engine.jobs.results import JobResult
 
 
 class JobStatus(StrEnum):
