@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from bench.job import attempt_of, worker_config, write_song
 from bench.networks import RATE, Memory, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
-from engine.media.in_child import run_decode_child
 from engine.media.limits import MediaLimits
+from engine.media.sandbox import run_decode_child
 from engine.memory import keep_freed_memory
 from engine.pool import WorkerPool
 from engine.separation.batcher import Batcher

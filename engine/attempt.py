@@ -22,8 +22,8 @@ from engine.jobs.job import Stage
 from engine.jobs.options import Quality, StemSeparationOptions
 from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.media.decode import Decoded
-from engine.media.in_child import run_decode_child
 from engine.media.limits import MediaLimits
+from engine.media.sandbox import run_decode_child
 from engine.naming import safe_title
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.quality.estimate import Estimate, estimated

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from engine.dispatch.runner import FetchedInput
 from engine.jobs.job import Job
-from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
+from engine.media.sandbox import probe
 from engine.naming import safe_title
 from engine.room import Room
 from engine.sources.link import parse_link

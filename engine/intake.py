@@ -30,9 +30,9 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
-from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
 from engine.media.probe import Probe
+from engine.media.sandbox import probe
 from engine.naming import safe_title
 from engine.pool import WorkerPool
 from engine.sources.link import parse_link

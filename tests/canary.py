@@ -15,8 +15,8 @@ from pathlib import Path
 
 from config.settings import load
 from engine.errors import StemifyError
-from engine.media.in_child import probe
 from engine.media.limits import MediaLimits
+from engine.media.sandbox import probe
 from engine.sources.link import parse_link
 from engine.sources.youtube import Youtube, version
 

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputRefused
-from engine.media.reading import read_sound
+from engine.media.decoder import read_sound
 from tests.songs import make_song
 
 LONGEST_CPU_S = 10

@@ -18,7 +18,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import Stage, overall_progress
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult, StemFiles
-from engine.media.in_child import probe
+from engine.media.sandbox import probe
 from engine.naming import safe_title
 from engine.pool import WorkerPool, find_devices
 from engine.protocol import AttemptSpec

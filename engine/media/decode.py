@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.media.reading import read_sound
+from engine.media.decoder import read_sound
 from engine.media.samples import Samples
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.media.decoder import read_sound
 from engine.media.limits import MediaLimits
-from engine.media.reading import read_sound
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Probe:
 def count(song: Path | int, limits: MediaLimits) -> Probe:
     """Examine a path or an open descriptor in this process: for trusted files only, use the child for others.
 
-    Raises as `engine.media.in_child.probe` does.
+    Raises as `engine.media.sandbox.probe` does.
     """
     sound = read_sound(song, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=lambda block: None)
     duration_s = sound.samples / sound.out_sample_rate

@@ -32,8 +32,8 @@ from engine.errors import (
     TooLong,
     TruncatedAudio,
 )
-from engine.media.in_child import _environment, probe, run_child, run_decode_child
 from engine.media.limits import MediaLimits
+from engine.media.sandbox import _environment, probe, run_child, run_decode_child
 from tests.songs import cover_jpeg, make_song, silence
 
 LIMITS = MediaLimits(max_duration_s=10)
@@ -267,7 +267,7 @@ def media_children(parent_pid: int) -> list[int]:
 def _is_media_child(pid: int) -> bool:
     """Whether the process runs: a zombie has no command line."""
     try:
-        return b"engine.media.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"engine.media.sandbox_child" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -313,7 +313,7 @@ def test_a_machine_that_stood_still_is_not_blamed_on_the_song(tmp_path: Path, mo
 def test_child_dies_when_its_parent_is_killed(heavy: Path, tmp_path: Path, stopped: bool) -> None:
     program = (
         "from pathlib import Path; import sys\n"
-        "from engine.media.in_child import run_decode_child\n"
+        "from engine.media.sandbox import run_decode_child\n"
         "from engine.media.limits import MediaLimits\n"
         "limits = MediaLimits(max_duration_s=36_000, timeout_s=600)\n"
         "def tell(at): print(flush=True)\n"

@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from config.settings import Storage
 from engine.environment import computing_environment
-from engine.media import in_child
-from engine.media.in_child import run_child
+from engine.media import sandbox as in_child
 from engine.media.limits import MediaLimits
+from engine.media.sandbox import run_child
 from engine.protocol import SECRET_VARIABLE, WorkerConfig
 from engine.worker_process import worker_environment
 from tests.songs import make_song
@@ -137,7 +137,7 @@ def test_song_is_read_in_a_latin1_locale(tmp_path: Path) -> None:
         [
             sys.executable, "-c",
             "import sys; from pathlib import Path\n"
-            "from engine.media.in_child import run_child\n"
+            "from engine.media.sandbox import run_child\n"
             "from engine.media.limits import MediaLimits\n"
             "assert sys.getfilesystemencoding() == 'iso8859-1', sys.getfilesystemencoding()\n"
             "print(run_child('probe', Path(sys.argv[1]), None, MediaLimits())['samples'])",

@@ -1,6 +1,6 @@
 """Untrusted files, read in a process of their own.
 
-The child (`engine.media.child`) starts isolated (`-I`, an empty environment, a process group of its own), gets open
+The child (`engine.media.sandbox_child`) starts isolated (`-I`, an empty environment, a process group of its own), gets open
 descriptors in place of paths, confines itself, and is killed with its group at the deadline or when its parent ends.
 """
 
@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Cancelled, EmptyInput, InternalError, StemifyError, TooHeavy, TooLarge, from_wire
-from engine.media.child import OUT_OF_MEMORY
 from engine.media.decode import Decoded
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.probe import Probe
+from engine.media.sandbox_child import OUT_OF_MEMORY
 from engine.standstill import standstill_s
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,9 @@ log = logging.getLogger(__name__)
 Progress = Callable[[float], None]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from engine.media.child import main; main(sys.argv[2:])"
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from engine.media.sandbox_child import main; main(sys.argv[2:])"
+)
 _POLL_S = 0.05
 _LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
 

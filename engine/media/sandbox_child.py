@@ -1,4 +1,4 @@
-"""The short-lived process that reads untrusted bytes (`engine.media.in_child` starts it).
+"""The short-lived process that reads untrusted bytes (`engine.media.sandbox` starts it).
 
 It bounds and confines itself before it reads the song: address space, CPU time, size of its output, no paths, no
 network, no new processes (`engine.sandbox`). The song is its standard input; a decoder's output is a descriptor that

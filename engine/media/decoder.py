@@ -29,9 +29,9 @@ from engine.errors import (
     UnreadableCodec,
 )
 from engine.jobs.file_types import DEMUXERS
-from engine.media.declared import MATROSKA, OGG, declared_end_s
 from engine.media.gapless import MOV, Padding, mov_length
 from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound, Track
+from engine.media.headers import MATROSKA, OGG, declared_end_s
 from engine.media.large_tags import hide_large_tags
 from engine.media.ogg import chain_links, ends_within_page, first_granule
 from engine.media.sniff import looks_like_audio
