@@ -33,10 +33,10 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
 from engine.links import Links
+from engine.pool.handle import PoolLimits
 from engine.service import StemService
 from engine.storage import Storage
 from engine.views import Views
-from engine.worker_talk import PoolLimits
 
 POOL = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5

@@ -21,12 +21,12 @@ from engine.errors import Cancelled
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_decode_child
 from engine.memory import keep_freed_memory
-from engine.pool import WorkerPool
+from engine.pool.handle import PoolLimits
+from engine.pool.pool import WorkerPool
 from engine.separation.batcher import Batcher
 from engine.separation.kernels import Kernels
 from engine.separation.mix import PcmMix
 from engine.separation.models import ModelLibrary
-from engine.worker_talk import PoolLimits
 
 Row = dict[str, Any]
 

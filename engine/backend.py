@@ -22,7 +22,6 @@ from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.admission import Admission
 from engine.clock import SteadyClock
-from engine.cluster.cluster import ray_is_installed
 from engine.cluster.words import GatewayConfig
 from engine.database.blocklist import BlockList
 from engine.database.job_store import Store
@@ -42,7 +41,9 @@ from engine.links import Links, load_key
 from engine.media.limits import MediaLimits
 from engine.object_storage import open_storage
 from engine.ownership import private_folder
-from engine.pool import WorkerPool, find_devices
+from engine.pool.handle import PoolLimits
+from engine.pool.pool import WorkerPool, find_devices
+from engine.pool.remote import ray_is_installed
 from engine.protocol import WorkerConfig
 from engine.room import Room
 from engine.service import StemService
@@ -50,7 +51,6 @@ from engine.sources.youtube import Youtube
 from engine.text import counted
 from engine.views import Views
 from engine.web.app import create_app, make_runner
-from engine.worker_talk import PoolLimits
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from engine.media.limits import MediaLimits
 from engine.media.probe import Probe
 from engine.media.sandbox import probe
 from engine.naming import safe_title
-from engine.pool import WorkerPool
+from engine.pool.pool import WorkerPool
 from engine.sources.link import parse_link
 from engine.sources.upload import fetch_attachment
 from engine.sources.youtube import Youtube

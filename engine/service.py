@@ -23,7 +23,7 @@ from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
 from engine.intake import Intake
 from engine.jobs.job import Job, JobStatus, JobView, Stage
 from engine.jobs.options import MODELS
-from engine.pool import WorkerPool
+from engine.pool.pool import WorkerPool
 from engine.sources.link import video_ids_in
 from engine.storage import Storage
 from engine.submission import Attachment, Link, Submission, Upload

@@ -10,7 +10,7 @@ from engine.jobs.estimates import eta_s
 from engine.jobs.job import FileLink, Job, JobStatus, JobView
 from engine.links import Links
 from engine.naming import safe_title
-from engine.pool import WorkerPool
+from engine.pool.pool import WorkerPool
 
 
 class Views:

@@ -20,7 +20,7 @@ from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult, StemFiles
 from engine.media.sandbox import probe
 from engine.naming import safe_title
-from engine.pool import WorkerPool, find_devices
+from engine.pool.pool import WorkerPool, find_devices
 from engine.protocol import AttemptSpec
 
 

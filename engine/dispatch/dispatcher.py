@@ -16,7 +16,7 @@ from engine.dispatch.progress import LiveJobs
 from engine.dispatch.runner import Attempts
 from engine.errors import Cancelled, StemifyError, WorkerDied
 from engine.jobs.job import Job, JobStatus
-from engine.pool import WorkerPool
+from engine.pool.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from engine.cluster.words import GatewayConfig
 from engine.errors import StemifyError, WorkerDied
 from engine.jobs.entity import new_job_id
 from engine.jobs.options import StemSeparationOptions
-from engine.pool import WorkerPool
+from engine.pool.handle import PoolLimits
+from engine.pool.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done, WorkerConfig
-from engine.worker_talk import PoolLimits
 from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
 from tests.object_store import BUCKET, S3Server, s3_client, s3_server, storage_settings
 from tests.songs import make_song

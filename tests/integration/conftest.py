@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import Storage as StorageSettings
-from engine.pool import WorkerPool
+from engine.pool.handle import PoolLimits
+from engine.pool.pool import WorkerPool
 from engine.protocol import WorkerConfig
-from engine.worker_talk import PoolLimits
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
 LIMITS = PoolLimits(

@@ -12,7 +12,7 @@ import pytest
 
 from engine.cluster.words import GatewayConfig
 from engine.errors import WorkerDied, WorkerLost
-from engine.pool import WorkerPool
+from engine.pool.pool import WorkerPool
 from engine.protocol import Done, WorkerConfig
 from tests.integration.conftest import LIMITS
 from tests.integration.test_pool import spec_of

@@ -19,8 +19,8 @@ from engine.environment import computing_environment
 from engine.media import sandbox as in_child
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_child
+from engine.pool.local import worker_environment
 from engine.protocol import SECRET_VARIABLE, WorkerConfig
-from engine.worker_process import worker_environment
 from tests.songs import make_song
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these restrictions are Linux'")

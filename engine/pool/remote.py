@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from engine.child import Child, ChildEvents
 from engine.cluster.words import (
     Drop,
     GatewayConfig,
@@ -24,9 +23,10 @@ from engine.cluster.words import (
 )
 from engine.environment import ray_environment
 from engine.errors import WorkerDied, WorkerLost
+from engine.pool.handle import PoolLimits, WorkerTalk
+from engine.pool.local import worker_environment
+from engine.pool.supervisor import Child, ChildEvents
 from engine.protocol import Message
-from engine.worker_process import worker_environment
-from engine.worker_talk import PoolLimits, WorkerTalk
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.cluster.cluster import GATEWAY, Cluster
 from engine.cluster.words import GatewayConfig
 from engine.errors import NoSuchDevice
 from engine.jobs.job import Stage
+from engine.pool.handle import PoolLimits, WorkerTalk
+from engine.pool.local import WorkerProcess
+from engine.pool.remote import GATEWAY, Cluster
 from engine.protocol import AttemptSpec, Done, ModelState, WorkerConfig
-from engine.worker_process import WorkerProcess
-from engine.worker_talk import PoolLimits, WorkerTalk
 
 LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
 _HOPELESS_DEATHS = 2

@@ -111,7 +111,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_BYTES,
             env=self._environment,
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
         )
         self._heard_at, self._killed = time.monotonic(), False
         watch = asyncio.create_task(self._watch_silence())

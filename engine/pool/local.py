@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.child import Child, ChildEvents
 from engine.environment import computing_environment, network_environment, storage_environment
 from engine.errors import WorkerDied, WorkerKilled
+from engine.pool.handle import PoolLimits, WorkerTalk
+from engine.pool.supervisor import Child, ChildEvents
 from engine.protocol import SECRET_VARIABLE, Message, WorkerConfig
-from engine.worker_talk import PoolLimits, WorkerTalk
 
 
 class WorkerProcess(WorkerTalk):
