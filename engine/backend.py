@@ -22,7 +22,6 @@ from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.admission import Admission
 from engine.clock import SteadyClock
-from engine.cluster.words import GatewayConfig
 from engine.database.blocklist import BlockList
 from engine.database.job_store import Store
 from engine.database.lock import only_one
@@ -36,6 +35,7 @@ from engine.dispatch.runner import AttemptLimits, Attempts
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
+from engine.gateway.protocol import GatewayConfig
 from engine.intake import Intake, IntakeLimits
 from engine.links import Links, load_key
 from engine.media.limits import MediaLimits

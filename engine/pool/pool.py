@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.cluster.words import GatewayConfig
 from engine.errors import NoSuchDevice
+from engine.gateway.protocol import GatewayConfig
 from engine.jobs.job import Stage
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.local import WorkerProcess

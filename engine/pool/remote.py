@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from engine.cluster.words import (
+from engine.environment import ray_environment
+from engine.errors import WorkerDied, WorkerLost
+from engine.gateway.protocol import (
     Drop,
     GatewayConfig,
     Joined,
@@ -21,8 +23,6 @@ from engine.cluster.words import (
     Trouble,
     from_gateway,
 )
-from engine.environment import ray_environment
-from engine.errors import WorkerDied, WorkerLost
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.local import worker_environment
 from engine.pool.supervisor import Child, ChildEvents
@@ -30,7 +30,7 @@ from engine.protocol import Message
 
 log = logging.getLogger(__name__)
 
-GATEWAY = (sys.executable, "-m", "engine.cluster.gateway")
+GATEWAY = (sys.executable, "-m", "engine.gateway.gateway")
 _GOODBYE_S = 8.0
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cluster.words import GatewayConfig
 from engine.errors import StemifyError, WorkerDied
+from engine.gateway.protocol import GatewayConfig
 from engine.jobs.entity import new_job_id
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.handle import PoolLimits
@@ -100,7 +100,7 @@ def keys_under(prefix: str, store: S3Server) -> list[str]:
 async def knock(cluster: RayCluster, *ray_versions: str, **variables: str) -> list[str]:
     """What gateways of these versions are told at the head's door."""
     program = (
-        "import ray, sys; from engine.cluster.head import NotYet, compare_versions\n"
+        "import ray, sys; from engine.gateway.head import NotYet, compare_versions\n"
         "for ray.__version__ in sys.argv[2:]:\n"
         "    try: print('come in' if compare_versions(sys.argv[1]) is None else '')\n"
         "    except NotYet as error: print(error)"

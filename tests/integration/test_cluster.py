@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cluster.words import GatewayConfig
 from engine.errors import WorkerDied, WorkerLost
+from engine.gateway.protocol import GatewayConfig
 from engine.pool.pool import WorkerPool
 from engine.protocol import Done, WorkerConfig
 from tests.integration.conftest import LIMITS

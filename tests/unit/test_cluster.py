@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from bot.cards import job_card
-from engine.cluster import gateway
-from engine.cluster.actor import Outbox
-from engine.cluster.scratch import own_folder
-from engine.cluster.versions import difference, versions
-from engine.cluster.words import GatewayConfig
+from engine.gateway import gateway
+from engine.gateway.actor import Outbox
+from engine.gateway.protocol import GatewayConfig
+from engine.gateway.scratch import own_folder
+from engine.gateway.versions import difference, versions
 from engine.jobs.job import JobView
 from engine.protocol import WorkerConfig
 from engine.service import ServiceSnapshot
@@ -127,7 +127,7 @@ def test_without_ray_everything_runs_but_a_cluster_is_refused_with_what_to_do(mo
 def test_scratch_of_a_worker_that_died_is_cleared_by_the_next_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
     living = own_folder(tmp_path)
     (living / "mix.f32").write_bytes(b"in use")
-    program = f"from pathlib import Path; from engine.cluster.scratch import own_folder; own_folder(Path('{tmp_path}'))"
+    program = f"from pathlib import Path; from engine.gateway.scratch import own_folder; own_folder(Path('{tmp_path}'))"
     subprocess.run([sys.executable, "-c", program], check=True)
     (dead,) = [folder for folder in tmp_path.iterdir() if folder.is_dir() and folder != living]
     (dead / "mix.f32").write_bytes(b"left behind")

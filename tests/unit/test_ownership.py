@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cluster.scratch import own_folder
 from engine.errors import FolderNotPrivate
+from engine.gateway.scratch import own_folder
 from engine.ownership import check_code, private_files, private_folder
 
 STRANGER = 65534

@@ -15,7 +15,7 @@ import ray
 from ray._common.usage import usage_lib
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-from engine.cluster.words import GatewayConfig
+from engine.gateway.protocol import GatewayConfig
 
 _OBJECT_STORE_BYTES = 80_000_000  # Ray's least; songs do not go through it
 _KNOCK_S = 3.0

@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.cluster.scratch import own_folder
-from engine.cluster.versions import versions
+from engine.gateway.scratch import own_folder
+from engine.gateway.versions import versions
 from engine.protocol import SECRET_VARIABLE, WorkerConfig
 from engine.worker import Wire, Worker, storage_of
 
-log = logging.getLogger("engine.cluster.actor")
+log = logging.getLogger("engine.gateway.actor")
 
 _LISTEN_S = 1.0
 

@@ -14,13 +14,13 @@ from ray._private.state import state as ray_state  # draining stands nowhere els
 from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from engine.cluster.actor import WorkerActor
-from engine.cluster.versions import difference, versions
-from engine.cluster.words import GatewayConfig, Joined, Leaving, Left, Said, Trouble
+from engine.gateway.actor import WorkerActor
+from engine.gateway.protocol import GatewayConfig, Joined, Leaving, Left, Said, Trouble
+from engine.gateway.versions import difference, versions
 from engine.protocol import Ready, from_worker
 from engine.worker import Wire
 
-log = logging.getLogger("engine.cluster.machines")
+log = logging.getLogger("engine.gateway.nodes")
 
 _AGAIN_S = 0.2
 _PAUSES_S = (1.0, 5.0, 15.0, 30.0)

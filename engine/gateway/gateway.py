@@ -1,4 +1,4 @@
-"""The child process that talks to Ray. `python -m engine.cluster.gateway '<GatewayConfig as JSON>'`
+"""The child process that talks to Ray. `python -m engine.gateway.gateway '<GatewayConfig as JSON>'`
 
 The bot's own process never does: a Ray driver is ended by Ray, without an exception, when the head has been away for a
 minute. This one is then simply started again, and says what is wrong until the head is back.
@@ -15,14 +15,14 @@ import sys
 
 import ray
 
-from engine.cluster.head import NotYet, OwnNode, compare_versions, connect, knock
-from engine.cluster.machines import Machines, Node, read_nodes
-from engine.cluster.words import Drop, GatewayConfig, Tell, Trouble, to_gateway
+from engine.gateway.head import NotYet, OwnNode, compare_versions, connect, knock
+from engine.gateway.nodes import Machines, Node, read_nodes
+from engine.gateway.protocol import Drop, GatewayConfig, Tell, Trouble, to_gateway
 from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
 from engine.sandbox import die_with_parent, forbid_inspection
 from engine.worker import Wire, resident_bytes
 
-log = logging.getLogger("engine.cluster.gateway")
+log = logging.getLogger("engine.gateway.gateway")
 
 _LOOK_S = 1.0
 _HEAD_TIMEOUT_S = 5.0
