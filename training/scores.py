@@ -27,8 +27,8 @@ from rich.table import Table
 from torch import nn
 
 from engine.media.decode import decode
+from engine.quality.sdr import sdr_db
 from engine.sample_song import STEMS, sample_song
-from engine.scores import sdr_db
 from engine.separation import Separator
 from engine.synth import SAMPLE_RATE, Audio
 from training.midi_songs import missing_programs

@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from engine import scores
 from engine.quality import features
+from engine.quality import sdr as scores
 from engine.quality.features import StemMeter
+from engine.quality.sdr import sdr_db, si_scores_db
 from engine.sample_song import STEMS
-from engine.scores import sdr_db, si_scores_db
 from engine.separation.batcher import Batcher
 from engine.separation.loaded import LoadedModel
 from engine.synth import SAMPLE_RATE, Audio

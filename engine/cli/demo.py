@@ -17,12 +17,12 @@ from config.settings import Settings
 from engine.backend import backend
 from engine.cli.progress_bar import bar
 from engine.cli.terminal import trust_lines
-from engine.evaluate import samples_of
 from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
+from engine.quality.evaluate import samples_of
+from engine.quality.sdr import sdr_db
 from engine.sample_song import Song, sample_song
-from engine.scores import sdr_db
 from engine.service import StemService, Submission, Upload
 
 MODEL = "mini"

@@ -212,7 +212,7 @@ async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    from engine.evaluate import evaluate
+    from engine.quality.evaluate import evaluate
 
     scores = evaluate(chosen.estimates, chosen.references)
     if chosen.json:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.cli.main import main
-from engine.scores import sdr_db
+from engine.quality.sdr import sdr_db
 from tests.songs import Samples, make_song, silence, tune
 
 SECONDS = 1.0

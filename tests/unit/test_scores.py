@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.bss_eval import sir_sar_db
-from engine.scores import sdr_db, si_scores_db
+from engine.quality.bss_eval import sir_sar_db
+from engine.quality.sdr import sdr_db, si_scores_db
 
 Audio = NDArray[np.float32]
 

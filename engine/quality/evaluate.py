@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bss_eval import sir_sar_db
 from engine.errors import InputRefused
 from engine.jobs.options import STEMS
 from engine.media.decode import decode
-from engine.scores import sdr_db, si_scores_db
+from engine.quality.bss_eval import sir_sar_db
+from engine.quality.sdr import sdr_db, si_scores_db
 
 Audio = NDArray[np.float32]
 _NAMES = (*STEMS, "instrumental")
@@ -26,7 +26,7 @@ _LONGEST_S = 24 * 3600
 @dataclass(frozen=True)
 class StemScore:
     """One stem, in dB. SDR is the global one of the Music Demixing Challenge, and defined for silence too; the others
-    are None where they have no meaning. SIR and SAR: `engine.bss_eval`, against all references."""
+    are None where they have no meaning. SIR and SAR: `engine.quality.bss_eval`, against all references."""
 
     stem: str
     sdr_db: float
