@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from bench.networks import RATE, htdemucs, mdx_extra, ours, snr_db, song, stock
 from bench.report import OUT, machine, save, table
 from bench.unblend import Separate, unblend_way
-from engine.separation.batcher import Batcher
-from engine.separation.device import device_is_lost
-from engine.separation.gpu import Effort, GpuForward
-from engine.separation.loaded import LoadedModel
+from engine.separation.cuda.graphs import Effort, GpuForward
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.ops.device import device_is_lost
+from engine.separation.schedule.batcher import Batcher
 
 Way = AbstractContextManager[Separate]
 

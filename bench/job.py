@@ -18,9 +18,9 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
 from engine.protocol import AttemptSpec, WorkerConfig
-from engine.separation.batcher import Batcher
-from engine.separation.kernels import Kernels
-from engine.separation.models import ModelLibrary
+from engine.separation.models.library import ModelLibrary
+from engine.separation.native.library import Kernels
+from engine.separation.schedule.batcher import Batcher
 from engine.storage import Storage
 
 ReadSecond = Callable[[int], NDArray[np.float32]]

@@ -19,8 +19,8 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from engine.separation.batcher import Batcher
-from engine.separation.loaded import LoadedModel
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.schedule.batcher import Batcher
 from training.model import write_hub_files
 
 SOURCES = ["drums", "bass", "other", "vocals"]

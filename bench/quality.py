@@ -18,9 +18,9 @@ import torch
 from bench.networks import RATE, Memory, song
 from bench.report import table
 from engine.quality.features import StemMeter
-from engine.separation.batcher import Batcher
-from engine.separation.models import ModelLibrary
-from engine.separation.overlap import StemBuffer
+from engine.separation.models.library import ModelLibrary
+from engine.separation.plan.overlap_add import StemBuffer
+from engine.separation.schedule.batcher import Batcher
 
 STEMS = ("drums", "bass", "other", "vocals")
 BLOCK_S = 3

@@ -15,10 +15,10 @@ from torch import Tensor
 from bench.networks import RATE, SOURCES, best_flops_per_s, flops_of, htdemucs, ours, snr_db, song, stock
 from bench.report import Row
 from bench.unblend import is_here, unblend_way
-from engine.separation.batcher import Batcher
-from engine.separation.kernels import Kernels
-from engine.separation.loaded import LoadedModel
-from engine.separation.models import ModelLibrary
+from engine.separation.models.library import ModelLibrary
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.native.library import Kernels
+from engine.separation.schedule.batcher import Batcher
 
 Way = Callable[[], Tensor]
 """Of separating the mix that it was made for."""

@@ -23,10 +23,10 @@ from engine.media.sandbox import run_decode_child
 from engine.memory import keep_freed_memory
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
-from engine.separation.batcher import Batcher
-from engine.separation.kernels import Kernels
-from engine.separation.mix import PcmMix
-from engine.separation.models import ModelLibrary
+from engine.separation.audio.pcm import PcmMix
+from engine.separation.models.library import ModelLibrary
+from engine.separation.native.library import Kernels
+from engine.separation.schedule.batcher import Batcher
 
 Row = dict[str, Any]
 

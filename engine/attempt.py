@@ -27,12 +27,12 @@ from engine.media.sandbox import run_decode_child
 from engine.naming import safe_title
 from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.quality.estimate import Estimate, estimated
-from engine.separation.batcher import Batcher
-from engine.separation.device import is_out_of_memory
-from engine.separation.loaded import LoadedModel
-from engine.separation.mix import PcmMix
-from engine.separation.models import ModelLibrary
-from engine.separation.runs import RunReport
+from engine.separation.audio.pcm import PcmMix
+from engine.separation.models.library import ModelLibrary
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.ops.device import is_out_of_memory
+from engine.separation.schedule.batcher import Batcher
+from engine.separation.schedule.song_run import RunReport
 from engine.stems import Labels, StemFilesMaker
 from engine.storage import Storage
 

@@ -110,10 +110,10 @@ class Worker:
     def __init__(self, config: WorkerConfig, wire: Wire, storage: Storage) -> None:
         """Imports torch and opens the device; that takes a second or two."""
         from engine import attempt
-        from engine.separation.batcher import Batcher
-        from engine.separation.device import device_is_lost, device_memory_bytes, device_name, use_threads
-        from engine.separation.kernels import Kernels
-        from engine.separation.models import ModelLibrary
+        from engine.separation.models.library import ModelLibrary
+        from engine.separation.native.library import Kernels
+        from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
+        from engine.separation.schedule.batcher import Batcher
 
         self._new_attempt = attempt.Attempt
         self._raised_as_ours = attempt.raised_as_ours

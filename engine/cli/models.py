@@ -12,7 +12,7 @@ from rich.text import Text
 from config.settings import Settings
 from engine.errors import StemifyError, UnknownModel
 from engine.jobs.options import MODELS
-from engine.separation.models import ModelLibrary
+from engine.separation.models.library import ModelLibrary
 from engine.text import counted
 
 _SHOWN = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import BadOptions
-from engine.separation.batcher import Batcher
-from engine.separation.loaded import LoadedModel
-from engine.separation.models import ModelLibrary
+from engine.separation.models.library import ModelLibrary
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.schedule.batcher import Batcher
 
 
 class Separator:

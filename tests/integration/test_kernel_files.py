@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.separation import build_native, native_products
-from engine.separation.builder import Builder, compiler, compiler_version
-from engine.separation.forward import forward_of
-from engine.separation.kernel_files import CrashedBefore, FirstUse, KernelFiles
-from engine.separation.kernels import Kernels
+from engine.separation import build_kernels as build_native
+from engine.separation.native import ops as native_products
+from engine.separation.native.builder import Builder, compiler, compiler_version
+from engine.separation.native.files import CrashedBefore, FirstUse, KernelFiles
+from engine.separation.native.library import Kernels
+from engine.separation.network.forward import forward_of
 from tests.tiny_models import awake, tiny_htdemucs
 
 NEVER = float("inf")
@@ -107,8 +108,8 @@ PASS = """
 import sys
 from pathlib import Path
 import torch
-from engine.separation.forward import forward_of
-from engine.separation.kernels import Kernels
+from engine.separation.network.forward import forward_of
+from engine.separation.native.library import Kernels
 from tests.tiny_models import awake, tiny_htdemucs
 kernels = Kernels(Path(sys.argv[1]), build_after_s=float("inf"))
 forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))

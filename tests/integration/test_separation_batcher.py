@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import Cancelled, OutOfMemory
-from engine.separation.batcher import Batcher
-from engine.separation.loaded import LoadedModel
-from engine.separation.runs import RunReport
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.schedule.batcher import Batcher
+from engine.separation.schedule.song_run import RunReport
 from tests.tiny_models import awake, tiny_htdemucs
 
 RATE = 1000

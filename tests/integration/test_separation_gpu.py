@@ -12,12 +12,12 @@ import torch
 from demucs.demucs import LocalState
 
 from engine.errors import OutOfMemory
-from engine.separation import gpu
-from engine.separation.batcher import Batcher, Entry
-from engine.separation.device import device_is_lost, is_out_of_memory
-from engine.separation.forward import HybridForward
-from engine.separation.loaded import LoadedModel
-from engine.separation.passes import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
+from engine.separation.cuda import graphs as gpu
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.network.forward import HybridForward
+from engine.separation.ops.device import device_is_lost, is_out_of_memory
+from engine.separation.schedule.batcher import Batcher, Entry
+from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
 from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
 from tests.tiny_models import awake, tiny_hdemucs
 

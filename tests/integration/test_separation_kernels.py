@@ -10,10 +10,10 @@ import pytest
 import torch
 from demucs.hdemucs import HDemucs
 
-from engine.separation import kernels as kernels_module
-from engine.separation import native_products
-from engine.separation.forward import forward_of
-from engine.separation.kernels import Kernels
+from engine.separation.native import library as kernels_module
+from engine.separation.native import ops as native_products
+from engine.separation.native.library import Kernels
+from engine.separation.network.forward import forward_of
 from tests.tiny_models import awake, tiny_htdemucs
 
 

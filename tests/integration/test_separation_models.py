@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs.options import MODELS
 from engine.separation import Separator
-from engine.separation.models import ModelLibrary
-from engine.separation.shelves import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files
+from engine.separation.models.library import ModelLibrary
+from engine.separation.models.sources import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files
 from tests.integration.hub import StandInHub, stand_in_hub
 from tests.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
 
@@ -272,7 +272,7 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_quantized_weights_without_diffq_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.separation.weights.find_spec", lambda _: None)
+    monkeypatch.setattr("engine.separation.models.files.find_spec", lambda _: None)
     books = library(tmp_path)
     assert "diffq" in (books.state("mdx_extra_q").reason or "")
     with pytest.raises(ModelUnavailable, match="diffq"):

@@ -21,14 +21,15 @@ from demucs import transformer as demucs_transformer
 from demucs.demucs import DConv
 from torch import Tensor, nn
 
-from engine.separation import kernels as kernels_module
-from engine.separation import layers, native_products
-from engine.separation.build_native import check_faithful, compile_library
-from engine.separation.forward import forward_of
-from engine.separation.kernels import Kernels
-from engine.separation.native_products import NativeProducts
-from engine.separation.products import TORCH, Products
-from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.build_kernels import check_faithful, compile_library
+from engine.separation.native import library as kernels_module
+from engine.separation.native import ops as native_products
+from engine.separation.native.library import Kernels
+from engine.separation.native.ops import NativeProducts
+from engine.separation.network import layers
+from engine.separation.network.forward import forward_of
+from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.ops.torch_ops import TORCH, Products
 from tests import tiny_models
 from tests.signals import noise, snr_db
 from tests.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
@@ -251,7 +252,7 @@ def test_a_compiler_that_cannot_leaves_the_reason_and_nothing_else(
     monkeypatch.setenv("CXX", str(refusing))
     folder = tmp_path / "kernels"
     folder.mkdir()
-    command = [sys.executable, "-m", "engine.separation.build_native", str(folder), "key"]
+    command = [sys.executable, "-m", "engine.separation.build_kernels", str(folder), "key"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as builder:
         assert builder.wait(90) != 0
     assert sorted(path.name for path in folder.iterdir()) == ["key.failed", "key.lock"]
@@ -261,8 +262,8 @@ def test_a_compiler_that_cannot_leaves_the_reason_and_nothing_else(
 WITHOUT_MEMORY = """
 import os, resource, sys, threading, torch
 from pathlib import Path
-from engine.separation.native_products import NativeProducts
-from engine.separation.products import TORCH, Products
+from engine.separation.native.ops import NativeProducts
+from engine.separation.ops.torch_ops import TORCH, Products
 from tests.integration.test_separation_native import large_products
 
 torch.set_num_threads(1)
@@ -337,7 +338,7 @@ def test_products_without_memory_raise_memory_error(compiled: Compile) -> None:
 
 def test_every_source_is_in_the_package() -> None:
     settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    patterns = settings["tool"]["setuptools"]["package-data"]["engine.separation"]
+    patterns = settings["tool"]["setuptools"]["package-data"]["engine.separation.native"]
     folder = Path(native_products.__file__).parent
     packed = {path for pattern in patterns for path in folder.glob(pattern)}
     assert native_products.SOURCES

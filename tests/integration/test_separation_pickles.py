@@ -14,10 +14,10 @@ import torch
 from demucs.htdemucs import HTDemucs
 
 from engine.errors import ModelCorrupt
-from engine.separation import pickles
-from engine.separation.pickles import KNOWN_SHA256, has_checksum
-from engine.separation.shelves import FolderShelf, demucs_files
-from engine.separation.weights import load_network
+from engine.separation.models import pickles
+from engine.separation.models.files import load_network
+from engine.separation.models.pickles import KNOWN_SHA256, has_checksum
+from engine.separation.models.sources import FolderShelf, demucs_files
 from tests.integration.test_separation_models import library, pickled
 from tests.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs
 

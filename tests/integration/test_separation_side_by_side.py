@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.separation.batcher import Batcher
-from engine.separation.forward import forward_of
-from engine.separation.loaded import LoadedModel
-from engine.separation.side_by_side import SideBySide
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.network.forward import forward_of
+from engine.separation.schedule.batcher import Batcher
+from engine.separation.schedule.two_lanes import SideBySide
 from tests.integration.test_separation_batcher import RATE, SEGMENT_S, Echo, Mix, Sink, run
 from tests.signals import noise, snr_db
 from tests.tiny_models import awake, tiny_htdemucs

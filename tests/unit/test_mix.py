@@ -8,7 +8,7 @@ import torch
 from julius.resample import resample_frac
 
 from engine.errors import EmptyInput
-from engine.separation.mix import PcmMix
+from engine.separation.audio.pcm import PcmMix
 
 
 def write_pcm(path: Path, signal: np.ndarray) -> Path:

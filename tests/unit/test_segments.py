@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import BadOptions
-from engine.separation.segments import MemberShape, Plan, blend_window, make_plan
+from engine.separation.plan.segments import MemberShape, Plan, blend_window, make_plan
 
 RATE = 100  # so that a shift is at most 50 samples
 

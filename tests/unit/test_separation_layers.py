@@ -11,9 +11,9 @@ from demucs import hdemucs
 from demucs import transformer as demucs_transformer
 from torch import Tensor, nn
 
-from engine.separation import layers
-from engine.separation.products import added
-from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.network import layers
+from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.ops.torch_ops import added
 from tests import tiny_models
 from tests.signals import noise, snr_db
 

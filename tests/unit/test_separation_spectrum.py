@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.separation.spectrum import Spectrum
+from engine.separation.network.spectrum import Spectrum
 from tests.signals import noise, snr_db
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import DiskFull, ModelUnavailable
-from engine.separation.pickles import has_checksum
+from engine.separation.models.pickles import has_checksum
 
 _BLOCK_BYTES = 1 << 18
 _TRIES = 3

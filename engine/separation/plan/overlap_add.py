@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.separation.segments import Plan, Segment, blend_window
+from engine.separation.plan.segments import Plan, Segment, blend_window
 
 _EVERY = 8  # samples of which one is looked at, those whose positions it divides
 

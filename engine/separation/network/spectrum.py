@@ -58,7 +58,7 @@ class Spectrum:
         _, bins, frames = parts.shape
         pairs = parts.view(-1, 2, bins, frames).permute(0, 3, 2, 1)
         spectrum = torch.empty(len(pairs), frames, bins + 1, 2, device=parts.device)
-        if pairs.stride(3) == 1:  # so `engine.separation.layers` leaves a batch of one
+        if pairs.stride(3) == 1:  # so `engine.separation.network.layers` leaves a batch of one
             _copy_in_tiles(torch.view_as_complex(pairs), torch.view_as_complex(spectrum)[..., :bins])
         else:
             for part in (0, 1):

@@ -15,8 +15,8 @@ from demucs.transformer import LayerScale
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation.device import is_eager_on_cpu
-from engine.separation.products import TORCH, Products, activated
+from engine.separation.ops.device import is_eager_on_cpu
+from engine.separation.ops.torch_ops import TORCH, Products, activated
 
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 

@@ -1,6 +1,6 @@
 """The products that a pass through Demucs consists of: convolutions, attention, and what is gated or added to them.
 
-By torch here, wherever the tensors are; `engine.separation.native_products` has the same for a CPU, compiled. On a CPU
+By torch here, wherever the tensors are; `engine.separation.native.ops` has the same for a CPU, compiled. On a CPU
 the channels of a moment lie side by side, (batch, bins, frames, channels), which is what oneDNN's convolutions want;
 time layers have one bin. What is wide is made in blocks that stay in the cache, from the product to the gate.
 """
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation.branches import add_branch, blocks
-from engine.separation.device import is_eager_on_cpu
+from engine.separation.ops.dconv import add_branch, blocks
+from engine.separation.ops.device import is_eager_on_cpu
 
 _HIDDEN = 1 << 20  # values between the two products of a transformer's layer that are made at once on a CPU
 

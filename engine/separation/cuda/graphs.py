@@ -13,8 +13,8 @@ import torch
 from demucs.demucs import LocalState
 from torch import Tensor, nn
 
-from engine.separation.device import is_out_of_memory
-from engine.separation.forward import HybridForward, forward_of
+from engine.separation.network.forward import HybridForward, forward_of
+from engine.separation.ops.device import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from engine.environment import computing_environment
 from engine.errors import FolderNotPrivate
 from engine.ownership import private_folder
-from engine.separation.kernel_files import FAILURE_EXPIRES_S, KernelFiles
+from engine.separation.native.files import FAILURE_EXPIRES_S, KernelFiles
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Builder:
         """`command`: the build's, if not the usual one."""
         self._files = files
         self._command = command or (
-            sys.executable, "-m", "engine.separation.build_native", str(files.folder), files.key,
+            sys.executable, "-m", "engine.separation.build_kernels", str(files.folder), files.key,
         )  # fmt: skip
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None

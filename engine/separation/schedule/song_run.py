@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.separation.loaded import LoadedModel
-from engine.separation.overlap import StemBuffer
-from engine.separation.segments import Segment, make_plan
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.plan.overlap_add import StemBuffer
+from engine.separation.plan.segments import Segment, make_plan
 
 
 class MixSource(Protocol):

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.separation.device import is_eager_on_cpu
-from engine.separation.products import TORCH, Products
+from engine.separation.ops.device import is_eager_on_cpu
+from engine.separation.ops.torch_ops import TORCH, Products
 
 
 def self_attention_layer(layer: Any, x: Tensor, products: Products = TORCH) -> Tensor:

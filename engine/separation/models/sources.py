@@ -15,9 +15,9 @@ from demucs.hf import DEFAULT_NAMESPACE, hf_repo_name
 from demucs.pretrained import REMOTE_ROOT, ROOT_URL
 
 from engine.errors import ModelCorrupt, ModelUnavailable
-from engine.separation.download import download
-from engine.separation.pickles import file_sha256
-from engine.separation.weights import Bag
+from engine.separation.models.download import download
+from engine.separation.models.files import Bag
+from engine.separation.models.pickles import file_sha256
 
 Progress = Callable[[int, int | None], None]
 """(bytes so far, bytes in all where that is known), of the file that is being fetched."""

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor
 
-from engine.separation.device import WINDOWS_AT_ONCE
-from engine.separation.forward import Forward
+from engine.separation.network.forward import Forward
+from engine.separation.ops.device import WINDOWS_AT_ONCE
 
 _Task = tuple[Forward, Tensor, Future[Tensor]]
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import Cancelled
-from engine.separation.gpu import NO_EFFORT, Effort
-from engine.separation.kernels import Kernels
-from engine.separation.loaded import LoadedModel
-from engine.separation.passes import Passes
-from engine.separation.runs import MixSource, Run, RunReport, StemSink, read_window
-from engine.separation.segments import Segment
+from engine.separation.cuda.graphs import NO_EFFORT, Effort
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.native.library import Kernels
+from engine.separation.plan.segments import Segment
+from engine.separation.schedule.memory_backoff import Passes
+from engine.separation.schedule.song_run import MixSource, Run, RunReport, StemSink, read_window
 
 Entry = tuple[Run, Segment, Tensor]
 

@@ -21,12 +21,13 @@ from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding,
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation import layers, native_products
-from engine.separation.device import is_eager_on_cpu
-from engine.separation.kernels import Kernels, Switch
-from engine.separation.products import TORCH, Products
-from engine.separation.spectrum import Spectrum
-from engine.separation.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.native import ops as native_products
+from engine.separation.native.library import Kernels, Switch
+from engine.separation.network import layers
+from engine.separation.network.spectrum import Spectrum
+from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
+from engine.separation.ops.device import is_eager_on_cpu
+from engine.separation.ops.torch_ops import TORCH, Products
 
 _create_grid: Callable[..., Tensor] = create_2d_sin_embedding
 _create_line: Callable[..., Tensor] = create_sin_embedding

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import OutOfMemory
-from engine.separation import gpu
-from engine.separation.device import WINDOWS_AT_ONCE, is_out_of_memory, threads_of_a_window
-from engine.separation.forward import Forward, forward_of
-from engine.separation.kernels import Kernels
-from engine.separation.loaded import LoadedModel
-from engine.separation.side_by_side import SideBySide
+from engine.separation.cuda import graphs as gpu
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.native.library import Kernels
+from engine.separation.network.forward import Forward, forward_of
+from engine.separation.ops.device import WINDOWS_AT_ONCE, is_out_of_memory, threads_of_a_window
+from engine.separation.schedule.two_lanes import SideBySide
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
-"""`python -m engine.separation.build_native FOLDER KEY`: compile the products (`native`), check them, and leave their
-library in the folder. Started by `engine.separation.builder`."""
+"""`python -m engine.separation.build_kernels FOLDER KEY`: compile the products (`native`), check them, and leave their
+library in the folder. Started by `engine.separation.native.builder`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation import builder, native_products
-from engine.separation.forward import TransformerCore
-from engine.separation.kernel_files import KernelFiles
-from engine.separation.native_products import NativeProducts
-from engine.separation.products import TORCH, Products
+from engine.separation.native import builder
+from engine.separation.native import ops as native_products
+from engine.separation.native.files import KernelFiles
+from engine.separation.native.ops import NativeProducts
+from engine.separation.network.forward import TransformerCore
+from engine.separation.ops.torch_ops import TORCH, Products
 
 log = logging.getLogger(__name__)
 

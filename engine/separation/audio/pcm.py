@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EmptyInput
-from engine.separation.resample import Resampler
+from engine.separation.audio.resample import Resampler
 
 _FRAME_BYTES = 4  # float32
 _BLOCK_SAMPLES = 1 << 19

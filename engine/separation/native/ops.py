@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.ownership import check_code
-from engine.separation import native_tasks as tasks
-from engine.separation.packing import (
+from engine.separation.native import structs as tasks
+from engine.separation.native.packing import (
     PANEL,
     TILE,
     Packed,
@@ -33,9 +33,9 @@ from engine.separation.packing import (
     pack_convolution,
     spread_matrix,
 )
-from engine.separation.products import Products, in_two_dimensions
+from engine.separation.ops.torch_ops import Products, in_two_dimensions
 
-SOURCES = sorted(path for path in Path(__file__).with_name("native").glob("*") if path.suffix in {".cpp", ".h"})
+SOURCES = sorted(path for path in Path(__file__).with_name("src").glob("*") if path.suffix in {".cpp", ".h"})
 VECTORS = ("-march=native",)
 _OF_TILES = ("-mavx512bw", "-mavx512vl", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
 T = TypeVar("T")

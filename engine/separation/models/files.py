@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import nn
 
 from engine.errors import ModelCorrupt, ModelUnavailable
-from engine.separation.pickles import NETWORKS, QUANTIZERS, has_checksum, read_package
+from engine.separation.models.pickles import NETWORKS, QUANTIZERS, has_checksum, read_package
 
 NEEDS_DIFFQ = "It needs the package diffq (Stemify's extra “quantized”)."
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from engine.errors import FolderNotPrivate
 from engine.ownership import check_code
-from engine.separation import native_products
-from engine.separation.builder import Builder, compiler_version
-from engine.separation.kernel_files import FAILURE_EXPIRES_S, CrashedBefore, FirstUse, KernelFiles
-from engine.separation.native_products import NativeProducts
-from engine.separation.products import Products
+from engine.separation.native import ops as native_products
+from engine.separation.native.builder import Builder, compiler_version
+from engine.separation.native.files import FAILURE_EXPIRES_S, CrashedBefore, FirstUse, KernelFiles
+from engine.separation.native.ops import NativeProducts
+from engine.separation.ops.torch_ops import Products
 
 _LOOK_AGAIN_S = 2.0
 

@@ -15,7 +15,7 @@ from demucs.htdemucs import HTDemucs
 from torch import nn
 
 from engine.errors import BadOptions, ModelCorrupt
-from engine.separation.segments import MemberShape, segment_samples
+from engine.separation.plan.segments import MemberShape, segment_samples
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ from typing import Literal
 from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs.options import MODELS
 from engine.ownership import private_folder
-from engine.separation.loaded import LoadedModel
-from engine.separation.shelves import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf
-from engine.separation.weights import load_bag, load_torchaudio_network, missing_for
+from engine.separation.models.files import load_bag, load_torchaudio_network, missing_for
+from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.models.sources import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf
 
-EMBEDDED = Path(__file__).with_name("embedded")
+EMBEDDED = Path(__file__).parents[1] / "embedded"
 
 
 @dataclass(frozen=True)

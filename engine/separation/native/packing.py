@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation.branches import wide_matrix
+from engine.separation.ops.dconv import wide_matrix
 
 VECTOR = 16  # numbers
 TILE = 16  # columns
