@@ -28,15 +28,15 @@ from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import LiveJobs
 from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput
-from engine.intake import Intake
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
-from engine.links import Links
 from engine.pool.handle import PoolLimits
-from engine.service import StemService
+from engine.service.intake import Intake
+from engine.service.links import Links
+from engine.service.service import StemService
+from engine.service.views import Views
 from engine.storage import Storage
-from engine.views import Views
 
 POOL = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import discord
 
 from engine.jobs.file_types import EXTENSIONS
-from engine.service import Attachment, Link, video_ids_in
+from engine.service.service import Attachment, Link, video_ids_in
 
 TRACKS_A_MESSAGE = 5
 

@@ -20,7 +20,6 @@ from aiohttp import web
 
 from config.proxies import proxy_for
 from config.settings import Settings, Workers
-from engine.admission import Admission
 from engine.clock import SteadyClock
 from engine.database.blocklist import BlockList
 from engine.database.job_store import Store
@@ -36,8 +35,6 @@ from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.fetching import LinkFetcher
 from engine.gateway.protocol import GatewayConfig
-from engine.intake import Intake, IntakeLimits
-from engine.links import Links, load_key
 from engine.media.limits import MediaLimits
 from engine.object_storage import open_storage
 from engine.ownership import private_folder
@@ -46,10 +43,13 @@ from engine.pool.pool import WorkerPool, find_devices
 from engine.pool.remote import ray_is_installed
 from engine.protocol import WorkerConfig
 from engine.room import Room
-from engine.service import StemService
+from engine.service.admission import Admission
+from engine.service.intake import Intake, IntakeLimits
+from engine.service.links import Links, load_key
+from engine.service.service import StemService
+from engine.service.views import Views
 from engine.sources.youtube import Youtube
 from engine.text import counted
-from engine.views import Views
 from engine.web.app import create_app, make_runner
 
 log = logging.getLogger(__name__)

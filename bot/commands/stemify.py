@@ -22,7 +22,7 @@ from engine.errors import BadOptions, InputRefused, StemifyError
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
-from engine.service import Attachment, Link, Submission
+from engine.service.service import Attachment, Link, Submission
 
 if TYPE_CHECKING:
     from bot.app import Stemify

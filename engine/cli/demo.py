@@ -23,7 +23,7 @@ from engine.media.encode import StemEncoder
 from engine.quality.evaluate import samples_of
 from engine.quality.sdr import sdr_db
 from engine.sample_song import Song, sample_song
-from engine.service import StemService, Submission, Upload
+from engine.service.service import StemService, Submission, Upload
 
 MODEL = "mini"
 

@@ -9,8 +9,8 @@ from aiohttp import web
 from engine.errors import NotFound
 from engine.jobs.job import JobView
 from engine.jobs.options import StemSeparationOptions
-from engine.links import Kind
-from engine.service import Link, Submission, Ticket, Upload
+from engine.service.links import Kind
+from engine.service.service import Link, Submission, Ticket, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
 from engine.web.refusals import BadRequest, UnsupportedBody

@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from config.settings import Settings
-from engine.links import Links
-from engine.service import StemService
+from engine.service.links import Links
+from engine.service.service import StemService
 from engine.storage import Storage
 from engine.web import api, events, files, health, openapi, pages
 from engine.web import zip as stems_zip

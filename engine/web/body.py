@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.errors import BadOptions, StemifyError, TooLarge
 from engine.jobs.options import StemSeparationOptions
-from engine.service import Upload
+from engine.service.service import Upload
 from engine.web.refusals import BadRequest, UnsupportedEncoding, UploadTooSlow
 
 JSON_BYTES = 64 * 1024

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from engine.errors import StemifyError
 from engine.jobs.entity import Entity
-from engine.service import ServiceSnapshot
+from engine.service.service import ServiceSnapshot
 from engine.web.keys import ACCESS, METRICS, SERVICE
 from engine.web.metrics import CONTENT_TYPE
 from engine.web.responses import json_response

@@ -9,8 +9,8 @@ from datetime import datetime
 from aiohttp import web
 
 from config.settings import Settings
-from engine.links import Links
-from engine.service import StemService
+from engine.service.links import Links
+from engine.service.service import StemService
 from engine.storage import Storage
 from engine.web.access import Access
 from engine.web.metrics import Metrics

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from engine.jobs.job import JobStatus
-from engine.service import ServiceSnapshot
+from engine.service.service import ServiceSnapshot
 
 
 class Metrics(Collector):

@@ -19,7 +19,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import JobResult, StemFiles, StemInfo, TrustCard
-from engine.service import Link, ModelChoice, StemService, Submission, Ticket
+from engine.service.service import Link, ModelChoice, StemService, Submission, Ticket
 from engine.sources.link import parse_link
 
 PNG = bytes.fromhex(

@@ -16,7 +16,7 @@ from config.settings import load
 from engine.backend import House, backend
 from engine.jobs.job import JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat, StemSeparationOptions
-from engine.service import Link, StemService, Submission
+from engine.service.service import Link, StemService, Submission
 from tests.integration.fake_youtube import FakeYoutube, Video
 from tests.songs import make_song
 from tests.tiny_models import write_model

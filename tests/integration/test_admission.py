@@ -16,7 +16,7 @@ import pytest
 from config.settings import Settings, load
 from engine.backend import backend
 from engine.cli.main import main
-from engine.service import StemService
+from engine.service.service import StemService
 from tests.small_disk import SmallDisk
 from tests.songs import make_song
 
@@ -211,7 +211,7 @@ async def test_heavy_uploads_do_not_hold_up_another_owner(tmp_path: Path, song: 
 async def test_expensive_refusals_of_one_owner_are_limited(
     tmp_path: Path, song: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.admission.COSTLY_S", 0.0)
+    monkeypatch.setattr("engine.service.admission.COSTLY_S", 0.0)
     async with open_api(tmp_path / "data") as api:
         for _ in range(20):
             assert await api.post(forms(b"not a song" * 100)["file first"]) == (415, "not_audio")

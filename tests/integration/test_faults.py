@@ -27,7 +27,7 @@ from engine.database.errors import StoreBusy
 from engine.errors import StemifyError, StorageFailed
 from engine.jobs.job import Job, JobStatus, Stage
 from engine.jobs.options import StemSeparationOptions
-from engine.service import StemService, Submission, Upload
+from engine.service.service import StemService, Submission, Upload
 from tests.songs import make_song
 from tests.tiny_models import write_model
 

@@ -15,7 +15,7 @@ from engine.backend import backend
 from engine.cli.terminal import trust_lines
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult
-from engine.service import StemService, Submission, Upload
+from engine.service.service import StemService, Submission, Upload
 from tests.songs import Samples, make_song, silence, tune
 from tests.tiny_models import write_model
 

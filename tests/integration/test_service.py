@@ -33,7 +33,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.media.decode import decode
-from engine.service import Link, StemService, Submission, Upload
+from engine.service.service import Link, StemService, Submission, Upload
 from tests.songs import make_song
 from tests.tiny_models import write_model
 

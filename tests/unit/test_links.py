@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.errors import StorageFailed
-from engine.links import Kind, Links, load_key
+from engine.service.links import Kind, Links, load_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 UNTIL = NOW + timedelta(days=90)
@@ -121,7 +121,7 @@ def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> 
 
 def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "links.key"
-    program = "import sys, pathlib, engine.links as l; print(l.load_key(pathlib.Path(sys.argv[1])).hex())"
+    program = "import sys, pathlib, engine.service.links as l; print(l.load_key(pathlib.Path(sys.argv[1])).hex())"
     children = [
         subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
         for _ in range(6)

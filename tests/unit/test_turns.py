@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from engine.turns import Turns
+from engine.service.turns import Turns
 
 
 class Crowd:

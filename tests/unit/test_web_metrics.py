@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.database.errors import StoreBusy
-from engine.service import ServiceSnapshot
+from engine.service.service import ServiceSnapshot
 from tests.web_house import TOKEN, WebHouse, open_web_house
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import aiohttp
 import aiosqlite
 
-from engine.admission import Admission, Ticket
 from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
@@ -35,11 +34,12 @@ from engine.media.probe import Probe
 from engine.media.sandbox import probe
 from engine.naming import safe_title
 from engine.pool.pool import WorkerPool
+from engine.service.admission import Admission, Ticket
+from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.sources.link import parse_link
 from engine.sources.upload import fetch_attachment
 from engine.sources.youtube import Youtube
 from engine.storage import Storage
-from engine.submission import Attachment, Link, Submission, Upload
 
 log = logging.getLogger(__name__)
 

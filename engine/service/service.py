@@ -14,20 +14,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.admission import Ticket
 from engine.database.job_store import Store
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import LiveJobs, Mark
 from engine.dispatch.runner import Attempts
 from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
-from engine.intake import Intake
 from engine.jobs.job import Job, JobStatus, JobView, Stage
 from engine.jobs.options import MODELS
 from engine.pool.pool import WorkerPool
+from engine.service.admission import Ticket
+from engine.service.intake import Intake
+from engine.service.submission import Attachment, Link, Submission, Upload
+from engine.service.views import Views
 from engine.sources.link import video_ids_in
 from engine.storage import Storage
-from engine.submission import Attachment, Link, Submission, Upload
-from engine.views import Views
 
 __all__ = [
     "Attachment",

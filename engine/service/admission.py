@@ -14,7 +14,7 @@ from engine.database.quota import Quota
 from engine.database.usage import Usage
 from engine.errors import TooHeavy, TooManyUploads
 from engine.room import Reservation, Room
-from engine.turns import Turns
+from engine.service.turns import Turns
 
 SONGS_PER_OWNER = 2
 UPLOADS = 16
