@@ -33,7 +33,6 @@ from engine.dispatch.progress import LiveJobs
 from engine.dispatch.runner import AttemptLimits, Attempts
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
-from engine.fetching import LinkFetcher
 from engine.gateway.protocol import GatewayConfig
 from engine.media.limits import MediaLimits
 from engine.object_storage import open_storage
@@ -48,7 +47,8 @@ from engine.service.intake import Intake, IntakeLimits
 from engine.service.links import Links, load_key
 from engine.service.service import StemService
 from engine.service.views import Views
-from engine.sources.youtube import Youtube
+from engine.sources.fetch import LinkFetcher
+from engine.sources.youtube.downloader import Youtube
 from engine.text import counted
 from engine.web.app import create_app, make_runner
 

@@ -17,8 +17,8 @@ from config.settings import load
 from engine.errors import StemifyError
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe
-from engine.sources.link import parse_link
-from engine.sources.youtube import Youtube, version
+from engine.sources.youtube.downloader import Youtube, version
+from engine.sources.youtube.link import parse_link
 
 FIRST_VIDEO_EVER = "https://www.youtube.com/watch?v=jNQXAC9IVRw"  # 19 seconds, there since 2005
 

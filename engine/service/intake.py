@@ -36,9 +36,9 @@ from engine.naming import safe_title
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Admission, Ticket
 from engine.service.submission import Attachment, Link, Submission, Upload
-from engine.sources.link import parse_link
-from engine.sources.upload import fetch_attachment
-from engine.sources.youtube import Youtube
+from engine.sources.attachment import fetch_attachment
+from engine.sources.youtube.downloader import Youtube
+from engine.sources.youtube.link import parse_link
 from engine.storage import Storage
 
 log = logging.getLogger(__name__)

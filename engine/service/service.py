@@ -26,7 +26,7 @@ from engine.service.admission import Ticket
 from engine.service.intake import Intake
 from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import Views
-from engine.sources.link import video_ids_in
+from engine.sources.youtube.link import video_ids_in
 from engine.storage import Storage
 
 __all__ = [

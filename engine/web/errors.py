@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from engine import errors, source_errors
+from engine import errors
 from engine.database.errors import StoreFailed
 from engine.errors import InternalError, StemifyError
 from engine.jobs.entity import Entity
+from engine.sources import errors as source_errors
 from engine.web import refusals
 from engine.web.error_page import error_page, is_navigation
 from engine.web.headers import set_security_headers

@@ -20,7 +20,7 @@ from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import JobResult, StemFiles, StemInfo, TrustCard
 from engine.service.service import Link, ModelChoice, StemService, Submission, Ticket
-from engine.sources.link import parse_link
+from engine.sources.youtube.link import parse_link
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d494844520000000100000001080600000"

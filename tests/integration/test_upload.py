@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from engine.errors import AttachmentGone, BadAttachment, SourceUnreachable, StemifyError, TooLarge
-from engine.sources.upload import fetch_attachment
+from engine.sources.attachment import fetch_attachment
 
 SIGNED = "ex=66aa&is=77bb&hm=deadbeef"
 BODY = bytes(range(256)) * 1000

@@ -22,7 +22,7 @@ import trustme
 from pydantic import SecretStr
 
 from engine.errors import LinksNotYet, SourceFailed
-from engine.source_errors import (
+from engine.sources.errors import (
     VideoNoAudio,
     VideoTooLarge,
     VideoTooLong,
@@ -36,9 +36,9 @@ from engine.source_errors import (
     YoutubeTimedOut,
     YoutubeUnreachable,
 )
-from engine.sources import youtube as youtube_module
-from engine.sources.link import VideoLink
-from engine.sources.youtube import Fetched, Youtube, check_version, version
+from engine.sources.youtube import downloader as youtube_module
+from engine.sources.youtube.downloader import Fetched, Youtube, check_version, version
+from engine.sources.youtube.link import VideoLink
 from tests.integration.fake_youtube import FakeYoutube, Video, puzzle
 from tests.songs import make_song
 
@@ -459,8 +459,8 @@ MAIN_PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from pydantic import SecretStr
-from engine.sources.link import VideoLink
-from engine.sources.youtube import Youtube
+from engine.sources.youtube.link import VideoLink
+from engine.sources.youtube.downloader import Youtube
 proxy, ca_file, dest, video_id = sys.argv[1:]
 youtube = Youtube(max_bytes=1 << 26, max_duration_s=600, proxy=SecretStr(proxy), ca_file=Path(ca_file))
 asyncio.run(youtube.fetch(VideoLink.of(video_id), Path(dest), on_progress=lambda _: None))
@@ -565,5 +565,5 @@ async def test_links_that_are_switched_off_are_refused(fake: FakeYoutube, dest: 
 
 def test_the_version_is_known_without_importing_ytdlp() -> None:
     assert check_version() == version() == importlib.metadata.version("yt-dlp")
-    code = "import sys, engine.sources.youtube as y; y.version(); sys.exit('yt_dlp' in sys.modules)"
+    code = "import sys, engine.sources.youtube.downloader as y; y.version(); sys.exit('yt_dlp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

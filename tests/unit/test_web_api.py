@@ -19,7 +19,7 @@ from engine.database.errors import StoreBusy
 from engine.jobs.job import JobStatus
 from engine.jobs.options import OutputFormat, Quality
 from engine.service.service import Link, Upload
-from engine.source_errors import YoutubeBotCheck
+from engine.sources.errors import YoutubeBotCheck
 from engine.web.errors import status_of
 from tests.web_house import WebHouse, open_web_house
 

@@ -4,11 +4,11 @@ import pytest
 
 from engine import errors
 from engine.errors import SourceFailed, SourceUnreachable
-from engine.source_errors import (
+from engine.sources.errors import (
     YoutubePaused,
 )
-from engine.sources.breaker import Breaker, Outcome
-from engine.sources.youtube_errors import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify, redact
+from engine.sources.youtube.circuit_breaker import Breaker, Outcome
+from engine.sources.youtube.classify import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify, redact
 
 LOGIN_HINT = (
     "Use --cookies-from-browser or --cookies for the authentication. See  "

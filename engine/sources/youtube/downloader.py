@@ -26,17 +26,17 @@ from typing import Any
 from pydantic import SecretStr
 
 from engine.errors import AttemptError, DiskFull, LinksNotYet
-from engine.source_errors import (
+from engine.sources.errors import (
     VideoTooLong,
     YoutubeFetcherDied,
     YoutubeForbidden,
     YoutubeNotSetUp,
     YoutubeTimedOut,
 )
-from engine.sources.breaker import Breaker, Outcome
-from engine.sources.link import VideoLink
-from engine.sources.youtube_errors import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify
-from engine.sources.youtube_process import downloading
+from engine.sources.youtube.circuit_breaker import Breaker, Outcome
+from engine.sources.youtube.classify import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify
+from engine.sources.youtube.link import VideoLink
+from engine.sources.youtube.process import downloading
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe
 from engine.naming import safe_title
 from engine.room import Room
-from engine.sources.link import parse_link
-from engine.sources.youtube import Youtube
+from engine.sources.youtube.downloader import Youtube
+from engine.sources.youtube.link import parse_link
 from engine.storage import Storage
 
 

@@ -12,7 +12,7 @@ import re
 from pydantic import BaseModel, ConfigDict
 
 from engine.errors import AttemptError, DiskFull, SourceFailed
-from engine.source_errors import (
+from engine.sources.errors import (
     VideoAgeRestricted,
     VideoBlocked,
     VideoGeoBlocked,

@@ -11,8 +11,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.source_errors import YoutubeFetcherDied
-from engine.sources import youtube_child
+from engine.sources.errors import YoutubeFetcherDied
+from engine.sources.youtube import child as youtube_child
 
 KILL_GRACE_S = 0.5
 LINE_BYTES = 1 << 20

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from enum import Enum, auto
 
-from engine.source_errors import (
+from engine.sources.errors import (
     YoutubePaused,
 )
 
