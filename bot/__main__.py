@@ -16,7 +16,7 @@ from engine import logs
 from engine.backend import House, backend
 from engine.ending import Ending
 from engine.errors import StemifyError
-from engine.sandbox import forbid_inspection
+from engine.process.confinement import forbid_inspection
 
 
 class OpenBackend(Protocol):

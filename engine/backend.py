@@ -36,10 +36,10 @@ from engine.errors import StorageFailed
 from engine.gateway.protocol import GatewayConfig
 from engine.media.limits import MediaLimits
 from engine.object_storage import open_storage
-from engine.ownership import private_folder
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool, find_devices
 from engine.pool.remote import ray_is_installed
+from engine.process.private_files import private_folder
 from engine.protocol import WorkerConfig
 from engine.room import Room
 from engine.service.admission import Admission

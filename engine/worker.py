@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import SecretStr
 
-from engine.cpus import default_threads
 from engine.jobs.job import Stage
 from engine.logs import configure
 from engine.memory import give_freed_memory_back, keep_freed_memory
 from engine.object_storage import open_storage
+from engine.process.cpus import default_threads
 from engine.protocol import (
     SECRET_VARIABLE,
     AttemptSpec,
@@ -44,7 +44,7 @@ from engine.protocol import (
 if TYPE_CHECKING:  # imported late, with torch
     from engine.attempt import Attempt
 
-from engine.sandbox import die_with_parent, forbid_inspection
+from engine.process.confinement import die_with_parent, forbid_inspection
 from engine.storage import Storage
 
 log = logging.getLogger("engine.worker")

@@ -16,7 +16,7 @@ from config.settings import Settings, load
 from engine.errors import ComeBackLater, InputRefused, StemifyError
 from engine.jobs.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.logs import configure
-from engine.ownership import private_files
+from engine.process.private_files import private_files
 from engine.text import counted
 
 DONE, FAILED, REFUSED = 0, 1, 2

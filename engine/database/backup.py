@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.database.lock import only_one
 from engine.errors import StemifyError
-from engine.ownership import private_folder
+from engine.process.private_files import private_folder
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import ray
 from engine.gateway.head import NotYet, OwnNode, compare_versions, connect, knock
 from engine.gateway.nodes import Machines, Node, read_nodes
 from engine.gateway.protocol import Drop, GatewayConfig, Tell, Trouble, to_gateway
+from engine.process.confinement import die_with_parent, forbid_inspection
 from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
-from engine.sandbox import die_with_parent, forbid_inspection
 from engine.worker import Wire, resident_bytes
 
 log = logging.getLogger("engine.gateway.gateway")

@@ -22,7 +22,7 @@ _KNOCK_S = 3.0
 _NODE_START_S = 60.0
 
 _NOT_LONGER_THAN_US = (
-    "import os, signal, sys; from engine.sandbox import die_with_parent; "
+    "import os, signal, sys; from engine.process.confinement import die_with_parent; "
     "die_with_parent(signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
 )
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-from engine.ownership import private_folder
+from engine.process.private_files import private_folder
 
 
 def own_folder(root: Path) -> Path:

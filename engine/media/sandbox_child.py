@@ -1,7 +1,7 @@
 """The short-lived process that reads untrusted bytes (`engine.media.sandbox` starts it).
 
 It bounds and confines itself before it reads the song: address space, CPU time, size of its output, no paths, no
-network, no new processes (`engine.sandbox`). The song is its standard input; a decoder's output is a descriptor that
+network, no new processes (`engine.process.confinement`). The song is its standard input; a decoder's output is a descriptor that
 it inherits. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at last `{"result": {…}}` or
 `{"error": {…}}`. Every probe waits for the imports of this module.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 from engine.errors import BrokenAudio, DiskFull, StemifyError, TooHeavy
 from engine.media.limits import LEEWAY_S, MediaLimits
-from engine.sandbox import confine, die_with_parent
+from engine.process.confinement import confine, die_with_parent
 
 OUT_OF_MEMORY = 3
 """The status it ends with."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.environment import computing_environment, network_environment, storage_environment
 from engine.errors import WorkerDied, WorkerKilled
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.supervisor import Child, ChildEvents
+from engine.process.environment import computing_environment, network_environment, storage_environment
 from engine.protocol import SECRET_VARIABLE, Message, WorkerConfig
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from engine.environment import ray_environment
 from engine.errors import WorkerDied, WorkerLost
 from engine.gateway.protocol import (
     Drop,
@@ -26,6 +25,7 @@ from engine.gateway.protocol import (
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.local import worker_environment
 from engine.pool.supervisor import Child, ChildEvents
+from engine.process.environment import ray_environment
 from engine.protocol import Message
 
 log = logging.getLogger(__name__)

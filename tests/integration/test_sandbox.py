@@ -1,4 +1,4 @@
-"""What the kernel still allows after `engine.sandbox` has restricted a process."""
+"""What the kernel still allows after `engine.process.confinement` has restricted a process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from pydantic import SecretStr
 
 from config.settings import Storage
-from engine.environment import computing_environment
 from engine.media import sandbox as in_child
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_child
 from engine.pool.local import worker_environment
+from engine.process.environment import computing_environment
 from engine.protocol import SECRET_VARIABLE, WorkerConfig
 from tests.songs import make_song
 
@@ -58,7 +58,7 @@ def test_confined_process_cannot(attempt: str) -> None:
     code = ATTEMPTS[attempt]
     free = "" if attempt in ("remove a file", "start a program") else f"{code}\n"
     done = run_python(
-        "from engine.sandbox import confine\n"
+        "from engine.process.confinement import confine\n"
         f"{free}"
         "print('before', confine(), flush=True)\n"
         f"try:\n    {code}\nexcept (OSError, RuntimeError) as error:\n    print('refused', type(error).__name__)\n"
@@ -98,7 +98,7 @@ def test_single_restriction_holds_without_the_others(step: str, code: str) -> No
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_unprivileged_process_is_confined_too() -> None:
     done = run_python(
-        "from engine.sandbox import confine\n"
+        "from engine.process.confinement import confine\n"
         "import ctypes, json\n"
         f"os.setuid({NOBODY})\n"
         "names = confine()\n"
@@ -150,14 +150,16 @@ def test_song_is_read_in_a_latin1_locale(tmp_path: Path) -> None:
 
 
 def test_process_ends_when_its_parent_is_gone_already() -> None:
-    done = run_python("from engine.sandbox import die_with_parent\ndie_with_parent(parent_pid=1)\nprint('alive')")
+    done = run_python(
+        "from engine.process.confinement import die_with_parent\ndie_with_parent(parent_pid=1)\nprint('alive')"
+    )
     assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_stopped_process_dies_with_its_parent() -> None:
     program = (
         "import subprocess, sys\n"
-        "child = 'from engine.sandbox import die_with_parent; die_with_parent(); print(flush=True); input()'\n"
+        "child = 'from engine.process.confinement import die_with_parent; die_with_parent(); print(flush=True); input()'\n"
         "process = subprocess.Popen([sys.executable, '-c', child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "process.stdout.readline()\n"
         "print(process.pid, flush=True)\n"
@@ -189,7 +191,7 @@ def test_other_process_of_the_user_cannot_read_environment() -> None:
     """The parent holds a secret; its child reads `/proc`."""
     program = (
         "import ctypes\n"
-        "from engine.sandbox import forbid_inspection\n"
+        "from engine.process.confinement import forbid_inspection\n"
         f"os.setuid({NOBODY})\n"
         "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # setuid has forbidden it\n"
         "if sys.argv[1] == 'closed':\n    forbid_inspection()\n"

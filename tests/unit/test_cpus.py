@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import cpus
-from engine.cpus import default_threads
+from engine.process import cpus
+from engine.process.cpus import default_threads
 
 V1 = "3:memory:/docker/a\n2:cpu,cpuacct:/docker/a\n"
 

@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import FolderNotPrivate
 from engine.gateway.scratch import own_folder
-from engine.ownership import check_code, private_files, private_folder
+from engine.process.private_files import check_code, private_files, private_folder
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")

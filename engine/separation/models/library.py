@@ -11,7 +11,7 @@ from typing import Literal
 
 from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs.options import MODELS
-from engine.ownership import private_folder
+from engine.process.private_files import private_folder
 from engine.separation.models.files import load_bag, load_torchaudio_network, missing_for
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.models.sources import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf

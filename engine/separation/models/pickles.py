@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from engine.errors import FolderNotPrivate
-from engine.ownership import check_code
+from engine.process.private_files import check_code
 
 NETWORKS = frozenset({"demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"})
 QUANTIZERS = frozenset({"diffq.diffq.DiffQuantizer", "diffq.uniform.UniformQuantizer"})

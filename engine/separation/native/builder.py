@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from engine.environment import computing_environment
 from engine.errors import FolderNotPrivate
-from engine.ownership import private_folder
+from engine.process.environment import computing_environment
+from engine.process.private_files import private_folder
 from engine.separation.native.files import FAILURE_EXPIRES_S, KernelFiles
 
 log = logging.getLogger(__name__)

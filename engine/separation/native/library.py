@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import FolderNotPrivate
-from engine.ownership import check_code
+from engine.process.private_files import check_code
 from engine.separation.native import ops as native_products
 from engine.separation.native.builder import Builder, compiler_version
 from engine.separation.native.files import FAILURE_EXPIRES_S, CrashedBefore, FirstUse, KernelFiles

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.ownership import check_code
+from engine.process.private_files import check_code
 from engine.separation.native import structs as tasks
 from engine.separation.native.packing import (
     PANEL,
