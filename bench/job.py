@@ -21,7 +21,7 @@ from engine.protocol import AttemptSpec, WorkerConfig
 from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import Kernels
 from engine.separation.schedule.batcher import Batcher
-from engine.storage import Storage
+from engine.storage.local import Storage
 
 ReadSecond = Callable[[int], NDArray[np.float32]]
 """The samples of a second by its number: `(2, RATE)`."""

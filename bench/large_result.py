@@ -19,7 +19,7 @@ import aiohttp
 
 from bench.report import table
 from engine.jobs.entity import new_job_id
-from engine.object_storage import ObjectStorage
+from engine.storage.object_store import ObjectStorage
 from tests.object_store import BUCKET, object_storage, s3_client, s3_server
 from tests.web_house import open_web_house
 

@@ -36,7 +36,7 @@ from engine.service.intake import Intake
 from engine.service.links import Links
 from engine.service.service import StemService
 from engine.service.views import Views
-from engine.storage import Storage
+from engine.storage.local import Storage
 
 POOL = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5

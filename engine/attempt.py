@@ -34,7 +34,7 @@ from engine.separation.ops.device import is_out_of_memory
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
 from engine.stems import Labels, StemFilesMaker
-from engine.storage import Storage
+from engine.storage.local import Storage
 
 log = logging.getLogger(__name__)
 

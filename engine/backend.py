@@ -35,13 +35,11 @@ from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.gateway.protocol import GatewayConfig
 from engine.media.limits import MediaLimits
-from engine.object_storage import open_storage
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool, find_devices
 from engine.pool.remote import ray_is_installed
 from engine.process.private_files import private_folder
 from engine.protocol import WorkerConfig
-from engine.room import Room
 from engine.service.admission import Admission
 from engine.service.intake import Intake, IntakeLimits
 from engine.service.links import Links, load_key
@@ -49,6 +47,8 @@ from engine.service.service import StemService
 from engine.service.views import Views
 from engine.sources.fetch import LinkFetcher
 from engine.sources.youtube.downloader import Youtube
+from engine.storage.disk_space import Room
+from engine.storage.object_store import open_storage
 from engine.text import counted
 from engine.web.app import create_app, make_runner
 

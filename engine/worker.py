@@ -23,7 +23,6 @@ from pydantic import SecretStr
 from engine.jobs.job import Stage
 from engine.logs import configure
 from engine.memory import give_freed_memory_back, keep_freed_memory
-from engine.object_storage import open_storage
 from engine.process.cpus import default_threads
 from engine.protocol import (
     SECRET_VARIABLE,
@@ -40,12 +39,13 @@ from engine.protocol import (
     WorkerConfig,
     to_worker,
 )
+from engine.storage.object_store import open_storage
 
 if TYPE_CHECKING:  # imported late, with torch
     from engine.attempt import Attempt
 
 from engine.process.confinement import die_with_parent, forbid_inspection
-from engine.storage import Storage
+from engine.storage.local import Storage
 
 log = logging.getLogger("engine.worker")
 

@@ -9,14 +9,16 @@ import pytest
 
 
 class SmallDisk:
-    """What `shutil.disk_usage` reports in `engine.room` while `monkeypatch` lasts."""
+    """What `shutil.disk_usage` reports in `engine.storage.disk_space` while `monkeypatch` lasts."""
 
     def __init__(self, root: Path, size_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.size_bytes = size_bytes
         self.least_free_bytes = size_bytes
         real = shutil.disk_usage(root)
-        monkeypatch.setattr("engine.room.shutil.disk_usage", lambda _path: real._replace(free=self.free_bytes()))
+        monkeypatch.setattr(
+            "engine.storage.disk_space.shutil.disk_usage", lambda _path: real._replace(free=self.free_bytes())
+        )
 
     def free_bytes(self) -> int:
         free_bytes = self.size_bytes

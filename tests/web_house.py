@@ -19,11 +19,11 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import JobResult, StemFiles, StemInfo
-from engine.room import Room
 from engine.service.admission import Ticket
 from engine.service.links import Links
 from engine.service.service import ModelChoice, ServiceSnapshot, StemService, Submission, Upload, WorkerSnapshot
-from engine.storage import Storage
+from engine.storage.disk_space import Room
+from engine.storage.local import Storage
 from engine.web.app import HEAD_S, IDLE_S, create_app, make_runner
 from tests.jobs import Clock
 

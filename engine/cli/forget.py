@@ -11,7 +11,7 @@ from config.settings import Settings
 from engine.database.job_store import Store
 from engine.database.lock import only_one
 from engine.errors import InputRefused
-from engine.object_storage import open_storage
+from engine.storage.object_store import open_storage
 
 _OWNER = re.compile(r"discord:\d+|ip:\S+|local")
 _PATIENCE_S = 30.0  # with an object storage that does not answer

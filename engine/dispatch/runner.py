@@ -28,7 +28,7 @@ from engine.jobs.estimates import estimate_s, first_guess, is_typical, plan_cost
 from engine.jobs.job import InputType, Job, JobStatus, Stage
 from engine.pool.pool import WorkerPool
 from engine.protocol import AttemptSpec, Done
-from engine.storage import Storage
+from engine.storage.local import Storage
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
 from engine.database.usage import Usage
 from engine.errors import TooHeavy, TooManyUploads
-from engine.room import Reservation, Room
 from engine.service.turns import Turns
+from engine.storage.disk_space import Reservation, Room
 
 SONGS_PER_OWNER = 2
 UPLOADS = 16

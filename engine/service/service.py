@@ -27,7 +27,7 @@ from engine.service.intake import Intake
 from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import Views
 from engine.sources.youtube.link import video_ids_in
-from engine.storage import Storage
+from engine.storage.local import Storage
 
 __all__ = [
     "Attachment",

@@ -11,10 +11,10 @@ from engine.jobs.job import Job
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe
 from engine.naming import safe_title
-from engine.room import Room
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
-from engine.storage import Storage
+from engine.storage.disk_space import Room
+from engine.storage.local import Storage
 
 
 class LinkFetcher:

@@ -11,7 +11,7 @@ from aiohttp import web
 from config.settings import Settings
 from engine.service.links import Links
 from engine.service.service import StemService
-from engine.storage import Storage
+from engine.storage.local import Storage
 from engine.web.access import Access
 from engine.web.metrics import Metrics
 

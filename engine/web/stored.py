@@ -13,7 +13,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from engine.errors import NotFound
-from engine.object_storage import ObjectStorage
+from engine.storage.object_store import ObjectStorage
 from engine.web.ranges import is_outside, refusal, span, wanted_range
 
 

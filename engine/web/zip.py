@@ -17,7 +17,7 @@ from zipstream.ng import ZIP_STORED, ZipStream
 from engine.errors import NotFound, NotPossibleNow
 from engine.jobs.job import Job
 from engine.naming import content_disposition, safe_title
-from engine.object_storage import ObjectStorage
+from engine.storage.object_store import ObjectStorage
 from engine.web.api import readable_job
 from engine.web.keys import SERVICE, STORAGE
 

@@ -22,7 +22,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import WorkerPool
-from engine.storage import Storage
+from engine.storage.local import Storage
 from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 

@@ -18,7 +18,7 @@ from yarl import URL
 
 from engine.errors import Cancelled, NotFound, StorageAway, StorageFailed, StorageRefused
 from engine.jobs.entity import new_job_id
-from engine.object_storage import ObjectStorage
+from engine.storage.object_store import ObjectStorage
 from tests.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
 
 PART = 5 * 2**20
@@ -145,7 +145,7 @@ async def test_what_a_killed_worker_left_in_the_middle_is_thrown_away(
     await storage.tidy_job(ended, keep_attempt=None, keep_input=False)
     assert len(unfinished(s3)) == 3
     assert storage.abort_stale_uploads({f"jobs/{running}/a2"}) == 0, "begun just now: somebody may be at it"
-    monkeypatch.setattr("engine.object_storage._STALE_UPLOAD", timedelta(seconds=-60))
+    monkeypatch.setattr("engine.storage.object_store._STALE_UPLOAD", timedelta(seconds=-60))
     assert storage.abort_stale_uploads({f"jobs/{running}/a2"}) == 1
     assert set(unfinished(s3)) == {f"songs/jobs/{running}/a2/x.wav", other}, "beside our folder nothing is touched"
     assert storage._bucket.abort_uploads("jobs", begun_before=datetime.now(UTC) + timedelta(hours=1)) == 1
@@ -240,7 +240,7 @@ async def test_while_the_store_stands_still_the_disk_is_used_as_ever(
 async def test_a_question_is_given_up_sooner_than_a_file(
     server: S3Server, tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.bucket._ANSWER_S", 0.5)
+    monkeypatch.setattr("engine.storage.bucket._ANSWER_S", 0.5)
     storage = object_storage(server, tmp_path / "data", patience_s=0.5, request_timeout_s=3600.0)
     await storage.receive(stream(b"song"), f"jobs/{job}/input", 100)
     server.pause()

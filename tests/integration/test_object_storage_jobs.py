@@ -22,8 +22,8 @@ from engine.errors import StorageAway
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobStatus
 from engine.jobs.options import StemSeparationOptions
-from engine.object_storage import ObjectStorage
 from engine.service.submission import Submission, Upload
+from engine.storage.object_store import ObjectStorage
 from tests.integration.conftest import PoolMaker
 from tests.integration.test_dispatcher import house_on
 from tests.integration.test_service import stream

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ShortOfRoom
-from engine.room import Room
+from engine.storage.disk_space import Room
 from tests.small_disk import SmallDisk
 
 

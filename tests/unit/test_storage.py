@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from engine import disk
 from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
 from engine.jobs.entity import new_job_id
-from engine.storage import Storage
+from engine.storage import disk
+from engine.storage.local import Storage
 
 JOB = "01a205ec-fe8d-724b-8237-ca688e1702d8"
 KEY = f"jobs/{JOB}/input"

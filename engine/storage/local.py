@@ -4,7 +4,7 @@
     jobs/<job id>/a<attempt>/…       the result of an attempt
     scratch/<job id>-a<attempt>/…    an attempt's own, gone when it ends
 
-`Storage` keeps them on the local disk: files appear by rename, whole and synced. `engine.object_storage` keeps them in
+`Storage` keeps them on the local disk: files appear by rename, whole and synced. `engine.storage.object_store` keeps them in
 object storage, behind the same calls. Whatever is deleted has one of the shapes above, checked against `TREE`; nothing
 else in the data folder (models!) is ever removed from here.
 """
@@ -24,8 +24,8 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore
 
-from engine import disk
 from engine.errors import NotFound, TooLarge
+from engine.storage import disk
 
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 JOB = re.compile(UUID)
