@@ -1,6 +1,6 @@
 """A drum kit of skins, shells and metal: the modes of a struck membrane, wires, and cymbals of many partials.
 
-`engine.synth.drum_kit` is a drum machine. This one rings on as a real kit does, which is what a bass is mistaken for.
+`engine.synth.synthesizer.drum_kit` is a drum machine. This one rings on as a real kit does, which is what a bass is mistaken for.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE, Audio, noise, samples
+from engine.synth.synthesizer import SAMPLE_RATE, Audio, noise, samples
 from training.synths import log_uniform
 
 # An ideal circular membrane's frequencies over its lowest (Fletcher and Rossing, "The physics of musical instruments").

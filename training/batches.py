@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE
+from engine.synth.synthesizer import SAMPLE_RATE
 
 SCALE = 32767.0
 DRUMS, BASS, VOCALS = 0, 1, 3  # places of the stems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.synth import SAMPLE_RATE, Audio
+from engine.synth.synthesizer import SAMPLE_RATE, Audio
 
 Stems = dict[str, Audio]
 Agreement = dict[str, float | None]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE, Audio, Note
+from engine.synth.synthesizer import SAMPLE_RATE, Audio, Note
 from training.midi import Part, midi_file
 from training.synths import SYNTHS
 

@@ -12,7 +12,7 @@ import torch
 from julius.resample import resample_frac
 
 from engine.media.decode import decode
-from engine.synth import SAMPLE_RATE, Audio, Hit, drum_kit, render_drums
+from engine.synth.synthesizer import SAMPLE_RATE, Audio, Hit, drum_kit, render_drums
 from training.acoustic_kit import acoustic_kit
 from training.instruments import TRAINING_FONTS, play, play_patches
 from training.midi import DRUM_CHANNEL, Part, drum_notes

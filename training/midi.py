@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.synth import Hit, Note
+from engine.synth.synthesizer import Hit, Note
 
 DRUM_CHANNEL = 9
 KEYS = {

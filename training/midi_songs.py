@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.sample_song import Score, compose, level
-from engine.synth import Audio, Note, pan_gains, reverb, samples
+from engine.synth.song import Score, compose, level
+from engine.synth.synthesizer import Audio, Note, pan_gains, reverb, samples
 from training.instruments import FREEPATS, SF2, TRAINING_FONTS, play, player_of
 from training.kits import MIDI_KITS, SAMPLED_KITS, drums_of
 from training.midi import DRUM_CHANNEL, Part, drum_notes

@@ -13,7 +13,7 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.sample_song import STEMS
+from engine.synth.song import STEMS
 
 # 1.5 M parameters. The long window (4096) halves the frames of the spectral branch and tells close bass notes apart;
 # residual branches (dconv) only in the encoder: in the decoder they cost 40 % of a training step for little.

@@ -28,9 +28,9 @@ from torch import nn
 
 from engine.media.decode import decode
 from engine.quality.sdr import sdr_db
-from engine.sample_song import STEMS, sample_song
 from engine.separation import Separator
-from engine.synth import SAMPLE_RATE, Audio
+from engine.synth.song import STEMS, sample_song
+from engine.synth.synthesizer import SAMPLE_RATE, Audio
 from training.midi_songs import missing_programs
 from training.model import half_precision, new_model
 from training.songs import HELD_OUT_SEEDS, make, read

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from engine.sample_song import STEMS, compose, level, render
-from engine.synth import SAMPLE_RATE, Audio
+from engine.synth.song import STEMS, compose, level, render
+from engine.synth.synthesizer import SAMPLE_RATE, Audio
 from training.batches import SCALE
 
 SECONDS = 20.0

@@ -16,7 +16,7 @@ import torch
 from julius.resample import resample_frac
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE, Audio, Note, noise
+from engine.synth.synthesizer import SAMPLE_RATE, Audio, Note, noise
 
 RATE = 22050  # espeak-ng's own
 # A voice is a language and a variant; held-out voices share neither with training.

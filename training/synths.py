@@ -1,4 +1,4 @@
-"""Instruments of our own beside `engine.synth`: frequency modulation, a plucked string, an analog synthesizer.
+"""Instruments of our own beside `engine.synth.synthesizer`: frequency modulation, a plucked string, an analog synthesizer.
 
 Each call draws one instrument from `rng` and plays the notes on it, dry and the same on both sides: `(2, n)`. They
 exist for variety: what a network meets in thousands of different sounds it does not learn by heart.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.synth import SAMPLE_RATE, Audio, Note, hz_of, noise, read_table, samples, wave_table
+from engine.synth.synthesizer import SAMPLE_RATE, Audio, Note, hz_of, noise, read_table, samples, wave_table
 
 Array = NDArray[np.float64]
 Synth = Callable[[Sequence[Note], int, np.random.Generator, bool], Audio]

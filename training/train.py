@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from engine.synth import SAMPLE_RATE
+from engine.synth.synthesizer import SAMPLE_RATE
 from training.batches import SongFolder, batch
 from training.model import new_model
 from training.muon import Muon

@@ -26,10 +26,10 @@ from engine.quality import features
 from engine.quality import sdr as scores
 from engine.quality.features import StemMeter
 from engine.quality.sdr import sdr_db, si_scores_db
-from engine.sample_song import STEMS
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.schedule.batcher import Batcher
-from engine.synth import SAMPLE_RATE, Audio
+from engine.synth.song import STEMS
+from engine.synth.synthesizer import SAMPLE_RATE, Audio
 from training import faults
 from training.faults import FAULTS, altered
 from training.scores import EMBEDDED, load_checkpoint, load_embedded

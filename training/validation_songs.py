@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from engine.sample_song import STEMS
-from engine.synth import Audio
+from engine.synth.song import STEMS
+from engine.synth.synthesizer import Audio
 from training.instruments import SF2, TRAINING_FONTS
 from training.midi_songs import HELD_OUT_KITS, Sounds, midi_song
 from training.songs import HELD_OUT_SEEDS, numpy_song, packed

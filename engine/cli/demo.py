@@ -22,8 +22,8 @@ from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
 from engine.quality.evaluate import samples_of
 from engine.quality.sdr import sdr_db
-from engine.sample_song import Song, sample_song
 from engine.service.service import StemService, Submission, Upload
+from engine.synth.song import Song, sample_song
 
 MODEL = "mini"
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from engine.sample_song import STEMS, sample_song
 from engine.separation import Separator
-from engine.synth import Audio
+from engine.synth.song import STEMS, sample_song
+from engine.synth.synthesizer import Audio
 from training.scores import EMBEDDED, Stems, load_embedded, mean_scores, separated
 from training.songs import HELD_OUT_SEEDS, numpy_song
 

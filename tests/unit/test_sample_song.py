@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.sample_song import STEMS, sample_song
+from engine.synth.song import STEMS, sample_song
 
 
 def test_the_demo_song_is_the_sum_of_its_stems_and_fits_a_file() -> None:

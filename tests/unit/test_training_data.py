@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.sample_song import SAMPLE_SONG_SEED
-from engine.synth import Note, drum_kit
+from engine.synth.song import SAMPLE_SONG_SEED
+from engine.synth.synthesizer import Note, drum_kit
 from training import midi, midi_songs, sung
 from training.acoustic_kit import acoustic_kit
 from training.batches import SongFolder, batch

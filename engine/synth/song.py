@@ -1,7 +1,7 @@
 """The demo's song: composed and rendered here, so that its true stems are known and nothing has to be downloaded.
 
 `compose` invents a short song (drums, bass, chords with a melody instrument, and a sung line); `render` plays it with
-`engine.synth`. The recipe of the embedded model in `training/` uses both with other seeds.
+`engine.synth.synthesizer`. The recipe of the embedded model in `training/` uses both with other seeds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.synth import (
+from engine.synth.synthesizer import (
     SAMPLE_RATE,
     Audio,
     Hit,
