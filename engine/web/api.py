@@ -14,7 +14,7 @@ from engine.service.service import Link, Submission, Ticket, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
 from engine.web.refusals import BadRequest, UnsupportedBody
-from engine.web.responses import StemifyResponse, about, job_status, json_response
+from engine.web.schemas import StemifyResponse, about, job_status, json_response
 
 
 def add_routes(app: web.Application) -> None:

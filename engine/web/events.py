@@ -14,7 +14,7 @@ from engine.jobs.job import JobView
 from engine.web.api import readable_job
 from engine.web.keys import ACCESS, CLOSING, SERVICE, SETTINGS
 from engine.web.refusals import TooManyStreams
-from engine.web.responses import job_event, wire
+from engine.web.schemas import job_event, wire
 
 KEEP_ALIVE_S = web.AppKey("keep_alive_s", float)
 _LAST_ID = "over"

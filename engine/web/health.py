@@ -11,7 +11,7 @@ from engine.jobs.entity import Entity
 from engine.service.service import ServiceSnapshot
 from engine.web.keys import ACCESS, METRICS, SERVICE
 from engine.web.metrics import CONTENT_TYPE
-from engine.web.responses import json_response
+from engine.web.schemas import json_response
 
 
 class Health(Entity):

@@ -16,7 +16,7 @@ from engine.naming import CONTENT_TYPES
 from engine.web.errors import ErrorResponse
 from engine.web.health import Health, Readiness
 from engine.web.keys import ACCESS
-from engine.web.responses import JobEvent, JobStatusResponse, StemifyRequest, StemifyResponse
+from engine.web.schemas import JobEvent, JobStatusResponse, StemifyRequest, StemifyResponse
 
 Schema = dict[str, Any]
 _MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]] = (

@@ -1,6 +1,6 @@
 """`/` and `/jobs/{id}`: the pages for people, and the files that they are made of (`/static/…`).
 
-The pages are the same for everybody and carry nothing about a job: what they show they ask for (`engine.web.player`,
+The pages are the same for everybody and carry nothing about a job: what they show they ask for (`engine.web.page_api`,
 the API). No build step, no framework, nothing from elsewhere.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from engine.errors import StemifyError
-from engine.web import player
+from engine.web import page_api as player
 from engine.web.api import readable_job
 from engine.web.errors import status_of
 from engine.web.opened import OpenedFile

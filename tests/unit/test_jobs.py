@@ -26,7 +26,7 @@ from engine.jobs.job import (
 )
 from engine.jobs.options import MODELS, STEMS, OutputFormat, Quality, StemSeparationOptions
 from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard, db
-from engine.web.responses import JobStatusResponse, StemifyRequest, StemifyResponse
+from engine.web.schemas import JobStatusResponse, StemifyRequest, StemifyResponse
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ID = new_job_id(NOW)

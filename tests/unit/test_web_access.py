@@ -139,7 +139,7 @@ async def test_with_tokens_only_their_holders_get_in(tmp_path: Path) -> None:
 
 
 OPEN = {"/healthz", "/readyz", "/api/openapi.json", "/files/{key}"}
-PAGES = {"engine.web.pages", "engine.web.player"}
+PAGES = {"engine.web.pages", "engine.web.page_api"}
 
 
 async def test_with_tokens_everything_but_this_list_is_closed_to_those_who_have_none(tmp_path: Path) -> None:

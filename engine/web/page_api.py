@@ -14,7 +14,7 @@ from engine.jobs.job import InputType, JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.web.api import readable_job
 from engine.web.keys import ACCESS, SERVICE, SETTINGS
-from engine.web.responses import JobEvent, job_event, json_response
+from engine.web.schemas import JobEvent, job_event, json_response
 
 
 class PlayerJob(JobEvent):
