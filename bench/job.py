@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from bench.networks import RATE
 from bench.report import OUT
-from engine.attempt import Attempt
 from engine.jobs.entity import new_job_id
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
-from engine.protocol import AttemptSpec, WorkerConfig
 from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import Kernels
 from engine.separation.schedule.batcher import Batcher
 from engine.storage.local import Storage
+from engine.worker.attempt import Attempt
+from engine.worker.protocol import AttemptSpec, WorkerConfig
 
 ReadSecond = Callable[[int], NDArray[np.float32]]
 """The samples of a second by its number: `(2, RATE)`."""

@@ -13,11 +13,11 @@ import torch
 
 from bench.job import attempt_of, found_kernels, noise, write_song
 from bench.networks import RATE, stock
-from engine.memory import keep_freed_memory
 from engine.separation.models.files import load_bag
 from engine.separation.models.library import EMBEDDED, ModelLibrary
 from engine.separation.models.sources import FolderShelf
 from engine.separation.schedule.batcher import Batcher
+from engine.worker.malloc import keep_freed_memory
 
 
 def main() -> None:

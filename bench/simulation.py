@@ -25,8 +25,19 @@ from engine.jobs.options import OutputFormat
 from engine.jobs.results import JobResult, StemFiles, StemInfo
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.pool import WorkerPool
-from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, ModelState, Progress, Ready, Start
-from engine.worker import _PROGRESS_INTERVAL_S
+from engine.worker.protocol import (
+    AttemptSpec,
+    Cancel,
+    Done,
+    Failed,
+    Heartbeat,
+    Message,
+    ModelState,
+    Progress,
+    Ready,
+    Start,
+)
+from engine.worker.worker import _PROGRESS_INTERVAL_S
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 _STEMS = ("vocals", "drums", "bass", "other")

@@ -20,13 +20,13 @@ from bench.networks import RATE, Memory, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_decode_child
-from engine.memory import keep_freed_memory
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import Kernels
 from engine.separation.schedule.batcher import Batcher
+from engine.worker.malloc import keep_freed_memory
 
 Row = dict[str, Any]
 

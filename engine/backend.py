@@ -39,7 +39,6 @@ from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool, find_devices
 from engine.pool.remote import ray_is_installed
 from engine.process.private_files import private_folder
-from engine.protocol import WorkerConfig
 from engine.service.admission import Admission
 from engine.service.intake import Intake, IntakeLimits
 from engine.service.links import Links, load_key
@@ -51,6 +50,7 @@ from engine.storage.disk_space import Room
 from engine.storage.object_store import open_storage
 from engine.text import counted
 from engine.web.app import create_app, make_runner
+from engine.worker.protocol import WorkerConfig
 
 log = logging.getLogger(__name__)
 

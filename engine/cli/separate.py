@@ -21,7 +21,7 @@ from engine.jobs.results import JobResult, StemFiles
 from engine.media.sandbox import probe
 from engine.naming import safe_title
 from engine.pool.pool import WorkerPool, find_devices
-from engine.protocol import AttemptSpec
+from engine.worker.protocol import AttemptSpec
 
 
 async def separate_file(

@@ -27,8 +27,8 @@ from engine.errors import (
 from engine.jobs.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
 from engine.jobs.job import InputType, Job, JobStatus, Stage
 from engine.pool.pool import WorkerPool
-from engine.protocol import AttemptSpec, Done
 from engine.storage.local import Storage
+from engine.worker.protocol import AttemptSpec, Done
 
 log = logging.getLogger(__name__)
 

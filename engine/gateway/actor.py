@@ -1,4 +1,4 @@
-"""A worker inside a Ray actor: the same `engine.worker.Worker` as in a local process, only its lines travel by calls.
+"""A worker inside a Ray actor: the same `engine.worker.worker.Worker` as in a local process, only its lines travel by calls.
 
 Both directions are numbered, so that a call that is repeated after a broken connection changes nothing.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from engine.gateway.scratch import own_folder
 from engine.gateway.versions import versions
-from engine.protocol import SECRET_VARIABLE, WorkerConfig
-from engine.worker import Wire, Worker, storage_of
+from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
+from engine.worker.worker import Wire, Worker, storage_of
 
 log = logging.getLogger("engine.gateway.actor")
 

@@ -19,8 +19,8 @@ from engine.gateway.head import NotYet, OwnNode, compare_versions, connect, knoc
 from engine.gateway.nodes import Machines, Node, read_nodes
 from engine.gateway.protocol import Drop, GatewayConfig, Tell, Trouble, to_gateway
 from engine.process.confinement import die_with_parent, forbid_inspection
-from engine.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
-from engine.worker import Wire, resident_bytes
+from engine.worker.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
+from engine.worker.worker import Wire, resident_bytes
 
 log = logging.getLogger("engine.gateway.gateway")
 

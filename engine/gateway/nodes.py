@@ -17,8 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from engine.gateway.actor import WorkerActor
 from engine.gateway.protocol import GatewayConfig, Joined, Leaving, Left, Said, Trouble
 from engine.gateway.versions import difference, versions
-from engine.protocol import Ready, from_worker
-from engine.worker import Wire
+from engine.worker.protocol import Ready, from_worker
+from engine.worker.worker import Wire
 
 log = logging.getLogger("engine.gateway.nodes")
 

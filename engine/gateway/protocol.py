@@ -1,4 +1,4 @@
-"""What the main process and the gateway say to each other, one JSON object a line, as in `engine.protocol`.
+"""What the main process and the gateway say to each other, one JSON object a line, as in `engine.worker.protocol`.
 
 The gateway carries the talk with many workers, so each word names its worker, and a worker's own line travels inside
 as it is. In: `tell`, `drop`, `shutdown`. Out: `joined`, `said`, `leaving`, `left`, `trouble`, `heartbeat`.
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from engine.protocol import Heartbeat, Message, Shutdown, WorkerConfig
+from engine.worker.protocol import Heartbeat, Message, Shutdown, WorkerConfig
 
 
 class GatewayConfig(BaseModel):
@@ -30,7 +30,7 @@ class GatewayConfig(BaseModel):
 class Tell(Message):
     type: Literal["tell"] = "tell"
     worker: str
-    words: str  # a line of `engine.protocol`
+    words: str  # a line of `engine.worker.protocol`
 
 
 class Drop(Message):
@@ -51,7 +51,7 @@ class Joined(Message):
 class Said(Message):
     type: Literal["said"] = "said"
     worker: str
-    words: str  # a line of `engine.protocol`
+    words: str  # a line of `engine.worker.protocol`
 
 
 class Leaving(Message):

@@ -12,8 +12,19 @@ from dataclasses import dataclass, field
 
 from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, from_wire
 from engine.jobs.job import Stage
-from engine.protocol import AttemptSpec, Cancel, Done, Failed, Heartbeat, Message, Progress, Ready, Start, from_worker
 from engine.standstill import standstill_s
+from engine.worker.protocol import (
+    AttemptSpec,
+    Cancel,
+    Done,
+    Failed,
+    Heartbeat,
+    Message,
+    Progress,
+    Ready,
+    Start,
+    from_worker,
+)
 
 log = logging.getLogger(__name__)
 

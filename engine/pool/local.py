@@ -9,7 +9,7 @@ from engine.errors import WorkerDied, WorkerKilled
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.supervisor import Child, ChildEvents
 from engine.process.environment import computing_environment, network_environment, storage_environment
-from engine.protocol import SECRET_VARIABLE, Message, WorkerConfig
+from engine.worker.protocol import SECRET_VARIABLE, Message, WorkerConfig
 
 
 class WorkerProcess(WorkerTalk):

@@ -15,9 +15,9 @@ from engine.jobs.job import Stage
 from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.local import WorkerProcess
 from engine.pool.remote import GATEWAY, Cluster
-from engine.protocol import AttemptSpec, Done, ModelState, WorkerConfig
+from engine.worker.protocol import AttemptSpec, Done, ModelState, WorkerConfig
 
-LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
+LOCAL_WORKER = (sys.executable, "-m", "engine.worker.worker")
 _HOPELESS_DEATHS = 2
 
 

@@ -26,7 +26,7 @@ from engine.pool.handle import PoolLimits, WorkerTalk
 from engine.pool.local import worker_environment
 from engine.pool.supervisor import Child, ChildEvents
 from engine.process.environment import ray_environment
-from engine.protocol import Message
+from engine.worker.protocol import Message
 
 log = logging.getLogger(__name__)
 

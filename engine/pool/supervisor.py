@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.protocol import Message, Shutdown
 from engine.standstill import standstill_s
+from engine.worker.protocol import Message, Shutdown
 
 log = logging.getLogger(__name__)
 

@@ -119,6 +119,6 @@ def workers_of(bot: RunningBot) -> list[int]:
     found = []
     for task in Path(f"/proc/{bot.process.pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"engine.worker.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(int(child))
     return found

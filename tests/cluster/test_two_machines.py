@@ -18,7 +18,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
-from engine.protocol import AttemptSpec, Done, WorkerConfig
+from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
 from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
 from tests.object_store import BUCKET, S3Server, s3_client, s3_server, storage_settings
 from tests.songs import make_song

@@ -12,7 +12,7 @@ import pytest
 from config.settings import Storage as StorageSettings
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
-from engine.protocol import WorkerConfig
+from engine.worker.protocol import WorkerConfig
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
 LIMITS = PoolLimits(

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import WorkerDied, WorkerLost
 from engine.gateway.protocol import GatewayConfig
 from engine.pool.pool import WorkerPool
-from engine.protocol import Done, WorkerConfig
+from engine.worker.protocol import Done, WorkerConfig
 from tests.integration.conftest import LIMITS
 from tests.integration.test_pool import spec_of
 

@@ -15,7 +15,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import Stage
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import LOCAL_WORKER, WorkerPool
-from engine.protocol import AttemptSpec, Done, WorkerConfig
+from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
 from tests.integration.conftest import PoolMaker
 
 

@@ -20,7 +20,7 @@ from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_child
 from engine.pool.local import worker_environment
 from engine.process.environment import computing_environment
-from engine.protocol import SECRET_VARIABLE, WorkerConfig
+from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
 from tests.songs import make_song
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these restrictions are Linux'")
@@ -204,7 +204,7 @@ def test_other_process_of_the_user_cannot_read_environment() -> None:
 
 
 ENTRY_POINTS = {
-    "engine.worker": "runpy.run_module('engine.worker', run_name='__main__')",
+    "engine.worker.worker": "runpy.run_module('engine.worker.worker', run_name='__main__')",
     "engine.gateway.gateway": "runpy.run_module('engine.gateway.gateway', run_name='__main__')",
     "engine": "runpy.run_module('engine', run_name='__main__')",
     "bot": "import bot.__main__ as main; main.configuration.load = sys.exit; main.run()",

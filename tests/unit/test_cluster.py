@@ -22,10 +22,10 @@ from engine.gateway.protocol import GatewayConfig
 from engine.gateway.scratch import own_folder
 from engine.gateway.versions import difference, versions
 from engine.jobs.job import JobView
-from engine.protocol import WorkerConfig
 from engine.service.service import ServiceSnapshot
 from engine.web.health import _checks
-from engine.worker import Wire
+from engine.worker.protocol import WorkerConfig
+from engine.worker.worker import Wire
 from tests.jobs import pending_job
 
 

@@ -10,8 +10,8 @@ import pytest
 
 PROGRAM = """
 import numpy as np
-from engine.memory import give_freed_memory_back, keep_freed_memory
-from engine.worker import resident_bytes
+from engine.worker.malloc import give_freed_memory_back, keep_freed_memory
+from engine.worker.worker import resident_bytes
 
 keep_freed_memory()
 before = resident_bytes()

@@ -25,7 +25,6 @@ from engine.media.decode import Decoded
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_decode_child
 from engine.naming import safe_title
-from engine.protocol import AttemptSpec, Done, WorkerConfig
 from engine.quality.estimate import Estimate, estimated
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
@@ -33,8 +32,9 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import is_out_of_memory
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
-from engine.stems import Labels, StemFilesMaker
 from engine.storage.local import Storage
+from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
+from engine.worker.stem_writer import Labels, StemFilesMaker
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""The child process that owns a device. `python -m engine.worker '<WorkerConfig as JSON>'`
+"""The child process that owns a device. `python -m engine.worker.worker '<WorkerConfig as JSON>'`
 
 It takes several attempts at once (one decodes, one is separated, one is encoded) and speaks the lines of
-`engine.protocol`. It ends when it is told to, when its input ends, or when its parent dies.
+`engine.worker.protocol`. It ends when it is told to, when its input ends, or when its parent dies.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from pydantic import SecretStr
 
 from engine.jobs.job import Stage
 from engine.logs import configure
-from engine.memory import give_freed_memory_back, keep_freed_memory
 from engine.process.cpus import default_threads
-from engine.protocol import (
+from engine.storage.object_store import open_storage
+from engine.worker.malloc import give_freed_memory_back, keep_freed_memory
+from engine.worker.protocol import (
     SECRET_VARIABLE,
     AttemptSpec,
     Cancel,
@@ -39,15 +40,14 @@ from engine.protocol import (
     WorkerConfig,
     to_worker,
 )
-from engine.storage.object_store import open_storage
 
 if TYPE_CHECKING:  # imported late, with torch
-    from engine.attempt import Attempt
+    from engine.worker.attempt import Attempt
 
 from engine.process.confinement import die_with_parent, forbid_inspection
 from engine.storage.local import Storage
 
-log = logging.getLogger("engine.worker")
+log = logging.getLogger("engine.worker.worker")
 
 _PROGRESS_INTERVAL_S = 0.5
 
@@ -109,11 +109,11 @@ class ThrottledProgress:
 class Worker:
     def __init__(self, config: WorkerConfig, wire: Wire, storage: Storage) -> None:
         """Imports torch and opens the device; that takes a second or two."""
-        from engine import attempt
         from engine.separation.models.library import ModelLibrary
         from engine.separation.native.library import Kernels
         from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
         from engine.separation.schedule.batcher import Batcher
+        from engine.worker import attempt
 
         self._new_attempt = attempt.Attempt
         self._raised_as_ours = attempt.raised_as_ours
