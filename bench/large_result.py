@@ -20,8 +20,8 @@ import aiohttp
 from bench.report import table
 from engine.jobs.entity import new_job_id
 from engine.storage.object_store import ObjectStorage
-from tests.object_store import BUCKET, object_storage, s3_client, s3_server
-from tests.web_house import open_web_house
+from tests.fakes.object_store import BUCKET, object_storage, s3_client, s3_server
+from tests.fixtures.web_backend import open_web_house
 
 STEMS = ("vocals", "drums", "bass", "other")
 _BLOCK_BYTES = 2**20

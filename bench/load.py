@@ -17,12 +17,12 @@ from statistics import median
 from typing import Any
 
 from bench.report import OUT, draw_lines, machine, table
-from tests.acceptance.crowd import VARIABLES, Crowd, busiest_minute, furthest_ahead, percentile
-from tests.acceptance.fake_discord import FakeDiscord
-from tests.acceptance.running import RunningBot
-from tests.acceptance.the_log import assert_jobs_go_forward_only, events
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fakes.discord import FakeDiscord
+from tests.fixtures.bot_process import RunningBot
+from tests.fixtures.crowd import VARIABLES, Crowd, busiest_minute, furthest_ahead, percentile
+from tests.fixtures.log_file import assert_jobs_go_forward_only, events
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 MIB = 2**20
 PATIENCE_S = 4 * 3600.0

@@ -26,7 +26,7 @@ from engine.database.rows import to_row, to_us
 from engine.database.sql import load_queries
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus, Stage
-from tests.jobs import NO_CAPS, START, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, START, pending_job, result_of
 
 _COUNT_AGAIN = (
     "UPDATE counters SET jobs = (SELECT count(*) FROM jobs WHERE jobs.status = counters.status)",

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InputRefused
 from engine.media.decoder import read_sound
-from tests.songs import make_song
+from tests.fixtures.songs import make_song
 
 LONGEST_CPU_S = 10
 ADDRESS_SPACE_BYTES = 1024 * 1024 * 1024  # as the child has it; a few bytes of mp4 can ask for gigabytes of index

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.fake_discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
-from tests.acceptance.fake_discord.state import EVERYDAY, MANAGE_GUILD, MANAGE_MESSAGES
-from tests.acceptance.running import RunningBot
+from tests.fakes.discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
+from tests.fakes.discord.state import EVERYDAY, MANAGE_GUILD, MANAGE_MESSAGES
+from tests.fixtures.bot_process import RunningBot
 
 SONG = Upload("Blue Hour.mp3", b"not really a song")
 

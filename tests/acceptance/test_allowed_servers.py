@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.acceptance.conftest import SONG
-from tests.acceptance.fake_discord import FakeDiscord, Person
-from tests.acceptance.fake_discord.state import EVERYDAY, MANAGE_GUILD
-from tests.acceptance.running import RunningBot
+from tests.fakes.discord import FakeDiscord, Person
+from tests.fakes.discord.state import EVERYDAY, MANAGE_GUILD
+from tests.fixtures.bot_process import RunningBot
 
 
 async def test_songs_are_accepted_in_allowed_servers_only(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from tests.acceptance.conftest import SONG, Stage
-from tests.acceptance.fake_discord import Upload
+from tests.fakes.discord import Upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import SONG, Stage
-from tests.acceptance.fake_discord import FakeDiscord, Fault, Person
-from tests.acceptance.fake_discord.gateway import MESSAGE_CONTENT
-from tests.acceptance.fake_discord.state import EVERYDAY, HISTORY, MANAGE_GUILD, MIB
-from tests.acceptance.running import RunningBot
+from tests.fakes.discord import FakeDiscord, Fault, Person
+from tests.fakes.discord.gateway import MESSAGE_CONTENT
+from tests.fakes.discord.state import EVERYDAY, HISTORY, MANAGE_GUILD, MIB
+from tests.fixtures.bot_process import RunningBot
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import SONG
-from tests.acceptance.fake_discord import Channel, FakeDiscord, Fault, Person
-from tests.acceptance.fake_discord.state import Attachment, Message
-from tests.acceptance.running import RunningBot
+from tests.fakes.discord import Channel, FakeDiscord, Fault, Person
+from tests.fakes.discord.state import Attachment, Message
+from tests.fixtures.bot_process import RunningBot
 
 WAVEFORM_THAT_IS_NOT_BASE64 = "A"
 

@@ -19,11 +19,11 @@ import av
 import pytest
 
 from engine.jobs.results import JobResult
-from tests.acceptance.fake_discord import Channel, FakeDiscord, Guild, Message, Person, Upload
-from tests.acceptance.running import RunningBot, workers_of
-from tests.acceptance.the_log import assert_jobs_go_forward_only, events
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fakes.discord import Channel, FakeDiscord, Guild, Message, Person, Upload
+from tests.fixtures.bot_process import RunningBot, workers_of
+from tests.fixtures.log_file import assert_jobs_go_forward_only, events
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 KILLS = int(os.environ.get("STEMIFY_TEST_KILLS", "10"))
 LENGTH_S = 4

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.fake_discord import FakeDiscord, Message, Person, Upload
-from tests.acceptance.running import ROOT, RunningBot
-from tests.acceptance.the_log import assert_jobs_go_forward_only, events
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fakes.discord import FakeDiscord, Message, Person, Upload
+from tests.fixtures.bot_process import ROOT, RunningBot
+from tests.fixtures.log_file import assert_jobs_go_forward_only, events
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.timeout(400)
 

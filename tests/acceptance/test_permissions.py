@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.conftest import SONG, Stage
-from tests.acceptance.fake_discord import Fault
-from tests.acceptance.fake_discord.state import ADD_FILES, HISTORY, SEND_IN_THREADS
+from tests.fakes.discord import Fault
+from tests.fakes.discord.state import ADD_FILES, HISTORY, SEND_IN_THREADS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

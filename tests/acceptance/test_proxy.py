@@ -10,9 +10,9 @@ from pathlib import Path
 import trustme
 
 from tests.acceptance.conftest import SONG
-from tests.acceptance.fake_discord import FakeDiscord, Person
-from tests.acceptance.logging_proxy import LoggingProxy
-from tests.acceptance.running import RunningBot
+from tests.fakes.discord import FakeDiscord, Person
+from tests.fakes.logging_proxy import LoggingProxy
+from tests.fixtures.bot_process import RunningBot
 
 NAME = "discord.invalid"
 

@@ -17,10 +17,10 @@ import pytest
 import pytest_asyncio
 from numpy.typing import NDArray
 
-from tests.acceptance.fake_discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
-from tests.acceptance.running import RunningBot
-from tests.songs import make_song, silence
-from tests.tiny_models import write_model
+from tests.fakes.discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
+from tests.fixtures.bot_process import RunningBot
+from tests.fixtures.songs import make_song, silence
+from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

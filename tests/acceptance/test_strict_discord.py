@@ -8,12 +8,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.acceptance.fake_discord import FakeDiscord
-from tests.acceptance.fake_discord.commands import check_choices, check_commands
-from tests.acceptance.fake_discord.components import check_modal
-from tests.acceptance.fake_discord.forms import Form, Refused
-from tests.acceptance.fake_discord.payloads import apply
-from tests.acceptance.fake_discord.state import COMPONENTS_V2, MIB, Attachment, Channel, Guild, Message, User
+from tests.fakes.discord import FakeDiscord
+from tests.fakes.discord.commands import check_choices, check_commands
+from tests.fakes.discord.components import check_modal
+from tests.fakes.discord.forms import Form, Refused
+from tests.fakes.discord.payloads import apply
+from tests.fakes.discord.state import COMPONENTS_V2, MIB, Attachment, Channel, Guild, Message, User
 
 Json = dict[str, Any]
 

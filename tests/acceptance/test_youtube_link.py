@@ -17,9 +17,9 @@ from engine.backend import House, backend
 from engine.jobs.job import JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.service.service import Link, StemService, Submission
-from tests.integration.fake_youtube import FakeYoutube, Video
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fakes.youtube import FakeYoutube, Video
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 OPTIONS = StemSeparationOptions(model="htdemucs", output_format=OutputFormat.FLAC)
 

@@ -12,11 +12,11 @@ import pytest
 
 from config.settings import load
 from engine.errors import DiskFull, ModelUnavailable
-from tests.browser.chromium import Browser, check_present, open_browser
-from tests.browser.planted import RATE, plant, plant_failed, plant_long
-from tests.served import served
-from tests.songs import Samples, tune
-from tests.tiny_models import write_model
+from tests.fixtures.backend_server import served
+from tests.fixtures.chromium import Browser, check_present, open_browser
+from tests.fixtures.planted_results import RATE, plant, plant_failed, plant_long
+from tests.fixtures.songs import Samples, tune
+from tests.fixtures.tiny_models import write_model
 
 TOKEN = "a-token-of-the-tests"
 LONG_S = 600

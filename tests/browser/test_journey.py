@@ -13,10 +13,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from engine.jobs.entity import new_job_id
-from tests.browser.chromium import Browser
 from tests.browser.conftest import TOKEN, Site
-from tests.browser.line import Line
-from tests.songs import make_song
+from tests.fakes.slow_line import Line
+from tests.fixtures.chromium import Browser
+from tests.fixtures.songs import make_song
 
 # Notes everything that the line about the stage has said, over the change of pages.
 _NOTE_STAGES = """

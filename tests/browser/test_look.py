@@ -10,9 +10,9 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from engine.media.picture import COLOURS
-from tests.browser.chromium import Browser
 from tests.browser.conftest import Site
 from tests.browser.test_journey import is_open
+from tests.fixtures.chromium import Browser
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

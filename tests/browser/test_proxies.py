@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 
-from tests.browser.chromium import Browser
 from tests.browser.conftest import Site
-from tests.browser.line import Line
 from tests.browser.test_journey import submit
-from tests.proxies import nginx
-from tests.songs import make_song
+from tests.fakes.reverse_proxies import nginx
+from tests.fakes.slow_line import Line
+from tests.fixtures.chromium import Browser
+from tests.fixtures.songs import make_song
 
 HTML = "text/html"
 JSON = "application/json"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.browser.chromium import Browser, floats
 from tests.browser.conftest import CLICKS_S, LONG_S, Site
-from tests.browser.planted import RATE
-from tests.browser.recording import lag, record
+from tests.fixtures.chromium import Browser, floats
+from tests.fixtures.planted_results import RATE
+from tests.fixtures.recording import lag, record
 
 _PIECE = 8192
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
-from tests.cluster.stage import Bot, bot_on
+from tests.fixtures.cluster_stage import Bot, bot_on
+from tests.fixtures.ray_cluster import VARIABLES, RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

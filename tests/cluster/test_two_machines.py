@@ -19,10 +19,10 @@ from engine.jobs.options import StemSeparationOptions
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
-from tests.cluster.ray_cluster import VARIABLES, RayCluster, ray_cluster
-from tests.object_store import BUCKET, S3Server, s3_client, s3_server, storage_settings
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fakes.object_store import BUCKET, S3Server, s3_client, s3_server, storage_settings
+from tests.fixtures.ray_cluster import VARIABLES, RayCluster, ray_cluster
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 LIMITS = PoolLimits(
     attempts_per_worker=2, heartbeat_timeout_s=60.0, stall_timeout_s=300.0, start_timeout_s=300.0, cancel_grace_s=5.0

@@ -14,7 +14,7 @@ from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import WorkerConfig
 
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_worker.py")))
+STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "worker.py"))
 LIMITS = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=2.0, stall_timeout_s=30.0, start_timeout_s=30.0, cancel_grace_s=0.5
 )

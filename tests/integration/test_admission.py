@@ -17,8 +17,8 @@ from config.settings import Settings, load
 from engine.backend import backend
 from engine.cli.main import main
 from engine.service.service import StemService
-from tests.small_disk import SmallDisk
-from tests.songs import make_song
+from tests.fixtures.small_disk import SmallDisk
+from tests.fixtures.songs import make_song
 
 FILE_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="song.wav"\r\n\r\n'
 OPTIONS = b'--b\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"model": "mini"}\r\n'

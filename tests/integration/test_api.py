@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from config.settings import load
-from tests.served import served
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fixtures.backend_server import served
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,9 @@ from schemathesis.specs.openapi.checks import (
 from config.settings import load
 from engine.media.decode import decode
 from engine.web.openapi import openapi
-from tests.served import served
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fixtures.backend_server import served
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED_ADDRESS = "http://127.0.0.1:8080"

@@ -18,7 +18,7 @@ from engine.database.errors import AlreadyRunning
 from engine.database.job_store import Store
 from engine.database.lock import only_one
 from engine.jobs.job import Job, JobStatus
-from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 
 
 class House:

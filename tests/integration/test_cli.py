@@ -19,9 +19,9 @@ from engine.database.job_store import Store
 from engine.database.lock import only_one
 from engine.jobs.job import Job
 from engine.jobs.results import JobResult
-from tests.jobs import NO_CAPS, pending_job
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fixtures.jobs import NO_CAPS, pending_job
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 ROOT = Path(__file__).parents[2]
 

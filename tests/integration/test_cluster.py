@@ -17,7 +17,7 @@ from engine.worker.protocol import Done, WorkerConfig
 from tests.integration.conftest import LIMITS
 from tests.integration.test_pool import spec_of
 
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in_gateway.py")))
+STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "gateway.py"))
 Run = Callable[..., Awaitable[Done]]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.cli.main import main
 from engine.quality.sdr import sdr_db
-from tests.songs import Samples, make_song, silence, tune
+from tests.fixtures.songs import Samples, make_song, silence, tune
 
 SECONDS = 1.0
 

@@ -28,8 +28,8 @@ from engine.errors import StemifyError, StorageFailed
 from engine.jobs.job import Job, JobStatus, Stage
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import StemService, Submission, Upload
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1 << 20

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from config.settings import load
 from engine.media.decode import decode
-from tests.served import served
-from tests.songs import make_song, silence, tune
-from tests.tiny_models import write_model
+from tests.fixtures.backend_server import served
+from tests.fixtures.songs import make_song, silence, tune
+from tests.fixtures.tiny_models import write_model
 
 LONGEST_ANSWER_S = 60  # a person waits for this; far above what is needed, for busy machines
 

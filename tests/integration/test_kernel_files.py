@@ -21,7 +21,7 @@ from engine.separation.native.builder import Builder, compiler, compiler_version
 from engine.separation.native.files import CrashedBefore, FirstUse, KernelFiles
 from engine.separation.native.library import Kernels
 from engine.separation.network.forward import forward_of
-from tests.tiny_models import awake, tiny_htdemucs
+from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 NEVER = float("inf")
 BEGIN = "int stemify_begin(void) { return 0; }\n"
@@ -110,7 +110,7 @@ from pathlib import Path
 import torch
 from engine.separation.network.forward import forward_of
 from engine.separation.native.library import Kernels
-from tests.tiny_models import awake, tiny_htdemucs
+from tests.fixtures.tiny_models import awake, tiny_htdemucs
 kernels = Kernels(Path(sys.argv[1]), build_after_s=float("inf"))
 forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))
 """

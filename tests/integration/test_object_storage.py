@@ -19,7 +19,7 @@ from yarl import URL
 from engine.errors import Cancelled, NotFound, StorageAway, StorageFailed, StorageRefused
 from engine.jobs.entity import new_job_id
 from engine.storage.object_store import ObjectStorage
-from tests.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
+from tests.fakes.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
 
 PART = 5 * 2**20
 

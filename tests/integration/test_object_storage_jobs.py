@@ -24,10 +24,7 @@ from engine.jobs.job import JobStatus
 from engine.jobs.options import StemSeparationOptions
 from engine.service.submission import Submission, Upload
 from engine.storage.object_store import ObjectStorage
-from tests.integration.conftest import PoolMaker
-from tests.integration.test_dispatcher import house_on
-from tests.integration.test_service import stream
-from tests.object_store import (
+from tests.fakes.object_store import (
     BUCKET,
     SECRET_KEY,
     S3Server,
@@ -36,8 +33,11 @@ from tests.object_store import (
     s3_server,
     storage_settings,
 )
-from tests.songs import make_song
-from tests.web_house import open_web_house
+from tests.fixtures.songs import make_song
+from tests.fixtures.web_backend import open_web_house
+from tests.integration.conftest import PoolMaker
+from tests.integration.test_dispatcher import house_on
+from tests.integration.test_service import stream
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from yarl import URL
 from config.settings import load
 from engine.backend import backend
 from engine.jobs.entity import new_job_id
-from tests.browser.planted import RATE, plant
-from tests.tiny_models import write_model
+from tests.fixtures.planted_results import RATE, plant
+from tests.fixtures.tiny_models import write_model
 
 TOKEN = "a-token-of-the-tests"
 NO_WORKERS = {"devices": ["cpu"], "threads": 1, "compile": False}

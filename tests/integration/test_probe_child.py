@@ -34,7 +34,7 @@ from engine.errors import (
 )
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import _environment, probe, run_child, run_decode_child
-from tests.songs import cover_jpeg, make_song, silence
+from tests.fixtures.songs import cover_jpeg, make_song, silence
 
 LIMITS = MediaLimits(max_duration_s=10)
 HOURS = MediaLimits(max_duration_s=36_000)

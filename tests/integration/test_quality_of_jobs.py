@@ -16,8 +16,8 @@ from engine.cli.terminal import trust_lines
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult
 from engine.service.service import StemService, Submission, Upload
-from tests.songs import Samples, make_song, silence, tune
-from tests.tiny_models import write_model
+from tests.fixtures.songs import Samples, make_song, silence, tune
+from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

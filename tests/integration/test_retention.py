@@ -19,7 +19,7 @@ from engine.errors import StorageFailed
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus
 from engine.storage.local import Storage
-from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 SETTINGS = Retention(completed_days=30, failed_days=7, stems_days=90, sweep_interval_s=0.01)
 DECOYS = (

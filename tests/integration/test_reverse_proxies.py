@@ -20,11 +20,11 @@ import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from config.settings import load
-from tests.ports import free_port
-from tests.proxies import caddy, nginx
-from tests.served import served
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fakes.reverse_proxies import caddy, nginx
+from tests.fixtures.backend_server import served
+from tests.fixtures.ports import free_port
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 HOST = "stems.example.org"
 TOKEN = "a-token-of-good-length"

@@ -21,7 +21,7 @@ from engine.media.sandbox import run_child
 from engine.pool.local import worker_environment
 from engine.process.environment import computing_environment
 from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
-from tests.songs import make_song
+from tests.fixtures.songs import make_song
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these restrictions are Linux'")
 

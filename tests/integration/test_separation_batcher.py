@@ -14,7 +14,7 @@ from engine.errors import Cancelled, OutOfMemory
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
-from tests.tiny_models import awake, tiny_htdemucs
+from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 RATE = 1000
 SEGMENT_S = 0.1

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from engine.errors import BadOptions
 from engine.separation import Separator
-from tests.signals import noise, snr_db
-from tests.tiny_models import SOURCES, awake, tiny_hdemucs, tiny_htdemucs
+from tests.fixtures.signals import noise, snr_db
+from tests.fixtures.tiny_models import SOURCES, awake, tiny_hdemucs, tiny_htdemucs
 
 RATE = 44100
 WEIGHTS = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.5], [0.0, 0.25, 1.0, 1.0]]

@@ -18,8 +18,8 @@ from engine.separation.network.forward import HybridForward
 from engine.separation.ops.device import device_is_lost, is_out_of_memory
 from engine.separation.schedule.batcher import Batcher, Entry
 from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
+from tests.fixtures.tiny_models import awake, tiny_hdemucs
 from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
-from tests.tiny_models import awake, tiny_hdemucs
 
 GIB = 1 << 30
 

@@ -14,7 +14,7 @@ from engine.separation.native import library as kernels_module
 from engine.separation.native import ops as native_products
 from engine.separation.native.library import Kernels
 from engine.separation.network.forward import forward_of
-from tests.tiny_models import awake, tiny_htdemucs
+from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 
 @pytest.fixture(autouse=True)

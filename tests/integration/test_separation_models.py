@@ -21,8 +21,8 @@ from engine.jobs.options import MODELS
 from engine.separation import Separator
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.sources import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files
-from tests.integration.hub import StandInHub, stand_in_hub
-from tests.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
+from tests.fakes.model_hub import StandInHub, stand_in_hub
+from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
 
 BUDGET_BYTES = 1 << 30
 

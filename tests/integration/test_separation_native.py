@@ -30,9 +30,9 @@ from engine.separation.network import layers
 from engine.separation.network.forward import forward_of
 from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
 from engine.separation.ops.torch_ops import TORCH, Products
-from tests import tiny_models
-from tests.signals import noise, snr_db
-from tests.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
+from tests.fixtures import tiny_models
+from tests.fixtures.signals import noise, snr_db
+from tests.fixtures.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
 
 FAITHFUL_DB = 100
 HEncLayer: Any = hdemucs.HEncLayer

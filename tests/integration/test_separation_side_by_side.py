@@ -17,9 +17,9 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.network.forward import forward_of
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.two_lanes import SideBySide
+from tests.fixtures.signals import noise, snr_db
+from tests.fixtures.tiny_models import awake, tiny_htdemucs
 from tests.integration.test_separation_batcher import RATE, SEGMENT_S, Echo, Mix, Sink, run
-from tests.signals import noise, snr_db
-from tests.tiny_models import awake, tiny_htdemucs
 
 
 @pytest.fixture(autouse=True)

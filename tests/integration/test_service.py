@@ -34,8 +34,8 @@ from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.media.decode import decode
 from engine.service.service import Link, StemService, Submission, Upload
-from tests.songs import make_song
-from tests.tiny_models import write_model
+from tests.fixtures.songs import make_song
+from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BOB = "discord:bob"

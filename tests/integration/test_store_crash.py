@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.database.archive import Archive
 from engine.database.job_store import Store
 from engine.jobs.job import Job, JobStatus
-from tests.jobs import NO_CAPS, START, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 KILLS = 6
 
@@ -23,7 +23,7 @@ import asyncio, random, sys
 from pathlib import Path
 from engine.jobs.job import JobStatus, Stage
 from engine.database.job_store import Report, Store
-from tests.jobs import NO_CAPS, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, pending_job, result_of
 
 async def submit(store, chance):
     while True:
@@ -126,7 +126,7 @@ from datetime import timedelta
 from pathlib import Path
 from engine.jobs.job import JobStatus
 from engine.database.job_store import Store
-from tests.jobs import START
+from tests.fixtures.jobs import START
 
 async def main():
     store = await Store.open(Path(sys.argv[1]))

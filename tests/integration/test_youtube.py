@@ -39,8 +39,8 @@ from engine.sources.errors import (
 from engine.sources.youtube import downloader as youtube_module
 from engine.sources.youtube.downloader import Fetched, Youtube, check_version, version
 from engine.sources.youtube.link import VideoLink
-from tests.integration.fake_youtube import FakeYoutube, Video, puzzle
-from tests.songs import make_song
+from tests.fakes.youtube import FakeYoutube, Video, puzzle
+from tests.fixtures.songs import make_song
 
 ID = "dQw4w9WgXcQ"
 LINK = VideoLink.of(ID)

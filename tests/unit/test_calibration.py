@@ -10,7 +10,7 @@ import pytest
 from engine.quality.estimate import CALIBRATION, calibration, predicted_db
 from engine.quality.sdr import sdr_db
 from engine.synth.song import STEMS
-from tests.songs import tune
+from tests.fixtures.songs import tune
 from training import calibration_card
 from training.calibrate import Worth, as_json, data_of, held_out, worth_of
 from training.faults import FAULTS, altered

@@ -26,7 +26,7 @@ from engine.service.service import ServiceSnapshot
 from engine.web.health import _checks
 from engine.worker.protocol import WorkerConfig
 from engine.worker.worker import Wire
-from tests.jobs import pending_job
+from tests.fixtures.jobs import pending_job
 
 
 def test_lines_are_kept_until_they_have_arrived_and_told_once() -> None:

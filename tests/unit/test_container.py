@@ -17,7 +17,7 @@ import yaml
 from config.settings import load
 from engine.web import health_check
 from image.lock import FILES, pinned
-from tests.web_house import open_web_house
+from tests.fixtures.web_backend import open_web_house
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -11,7 +11,7 @@ from engine.jobs.file_types import EXTENSIONS
 from engine.media.limits import MediaLimits
 from engine.media.probe import count
 from engine.web.pages import STATIC
-from tests.songs import make_song
+from tests.fixtures.songs import make_song
 
 MUXERS = {
     ".mp3": ("mp3", "libmp3lame"),

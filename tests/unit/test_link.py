@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import BadLink
 from engine.sources.youtube.link import VideoLink, parse_link, video_ids_in
-from tests.unit.hostile_links import HOSTILE, ID
+from tests.fixtures.hostile_links import HOSTILE, ID
 
 ids = st.text(string.ascii_letters + string.digits + "_-", min_size=11, max_size=11).filter(
     lambda text: text not in ("videoseries", "live_stream")  # YouTube uses these for embedded lists

@@ -7,7 +7,7 @@ import pytest
 from engine.database.job_store import Report
 from engine.dispatch.progress import LiveJobs
 from engine.jobs.job import Job, JobStatus, Stage
-from tests.jobs import pending_job
+from tests.fixtures.jobs import pending_job
 
 
 def running_job() -> Job:

@@ -9,7 +9,7 @@ import pytest
 from engine.media.charset import repaired
 from engine.media.limits import MediaLimits
 from engine.media.probe import count
-from tests.songs import make_song
+from tests.fixtures.songs import make_song
 
 FOREIGN = [
     ("Группа крови", "cp1251"),

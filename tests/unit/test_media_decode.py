@@ -13,7 +13,7 @@ import pytest
 from engine.errors import TooLong
 from engine.media.decode import Decoded, decode
 from engine.media.samples import downmix_matrix
-from tests.songs import Samples, cover_jpeg, make_song, silence, tune
+from tests.fixtures.songs import Samples, cover_jpeg, make_song, silence, tune
 
 
 def decoded(path: Path, max_duration_s: float = 60) -> tuple[Decoded, Samples]:

@@ -15,7 +15,7 @@ from engine.errors import StorageFailed
 from engine.media.decode import decode
 from engine.media.encode import Encoded, StemEncoder
 from engine.media.tags import stem_tags
-from tests.songs import Samples, cover_jpeg, tune
+from tests.fixtures.songs import Samples, cover_jpeg, tune
 
 
 def encoded(path: Path, mix: Samples, *, block: int = 7001, bits: int = 24, cover: bytes | None = None) -> Encoded:
@@ -135,7 +135,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, suffix: str) -> 
         "from pathlib import Path\n"
         "from engine.errors import DiskFull\n"
         "from engine.media.encode import StemEncoder\n"
-        "from tests.songs import tune\n"
+        "from tests.fixtures.songs import tune\n"
         "mix = tune(2)\n"
         "for limit in (0, 100, 40_000, 70_000):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"

@@ -14,7 +14,7 @@ import pytest
 
 from engine.media.decode import decode
 from engine.media.lame import ASKED_FOR
-from tests.songs import Samples
+from tests.fixtures.songs import Samples
 
 SAMPLES = 60_000
 PROGRAM = """

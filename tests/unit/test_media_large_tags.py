@@ -11,7 +11,7 @@ import pytest
 from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
 from engine.media.limits import MediaLimits
 from engine.media.probe import count
-from tests.songs import make_song
+from tests.fixtures.songs import make_song
 
 TITLE = {"title": "Sunny"}
 

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import TooLong, TruncatedAudio
 from engine.media.decode import Decoded, decode
 from engine.media.timeline import Timeline
-from tests.songs import Samples, make_song, tune
+from tests.fixtures.songs import Samples, make_song, tune
 
 RATE = 48000
 SOURCES = {"opus": "song.opus", "aac": "song.m4a", "vorbis": "song.ogg", "flac": "song.flac", "mp3": "song.mp3"}

@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import TruncatedAudio
 from engine.media.decode import decode
-from tests.songs import Samples, make_song, tune
+from tests.fixtures.songs import Samples, make_song, tune
 
 RATE = 44100
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine.media.picture import draw
 from engine.media.waveform import Peaks
-from tests.songs import silence, tune
+from tests.fixtures.songs import silence, tune
 
 
 @given(samples=st.integers(1, 500), bins=st.integers(1, 60), cuts=st.lists(st.integers(1, 120), min_size=1, max_size=9))

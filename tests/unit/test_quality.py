@@ -13,7 +13,7 @@ import pytest
 from engine.jobs.options import Quality
 from engine.quality.estimate import CALIBRATION, GATE, GATE_SDR_DB, Estimate, calibration, estimated, score_of
 from engine.quality.features import FRAMES, WINDOW, Block, Features, StemMeter
-from tests.songs import tune
+from tests.fixtures.songs import tune
 
 RATE = 44100
 STEMS = ("vocals", "drums", "bass", "other")

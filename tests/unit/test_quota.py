@@ -19,7 +19,7 @@ from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota, SqliteWindow
 from engine.errors import QueueFull, QuotaExceeded
-from tests.jobs import NO_CAPS, Clock, pending_job
+from tests.fixtures.jobs import NO_CAPS, Clock, pending_job
 
 
 @pytest.fixture

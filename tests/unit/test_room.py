@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import ShortOfRoom
 from engine.storage.disk_space import Room
-from tests.small_disk import SmallDisk
+from tests.fixtures.small_disk import SmallDisk
 
 
 @pytest.fixture

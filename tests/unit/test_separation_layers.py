@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from engine.separation.network import layers
 from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
 from engine.separation.ops.torch_ops import added
-from tests import tiny_models
-from tests.signals import noise, snr_db
+from tests.fixtures import tiny_models
+from tests.fixtures.signals import noise, snr_db
 
 HEncLayer: Any = hdemucs.HEncLayer
 HDecLayer: Any = hdemucs.HDecLayer

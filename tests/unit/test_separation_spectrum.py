@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.separation.network.spectrum import Spectrum
-from tests.signals import noise, snr_db
+from tests.fixtures.signals import noise, snr_db
 
 
 @pytest.mark.parametrize("frames", [1, 16, 37])

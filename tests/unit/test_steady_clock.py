@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.clock import SteadyClock
-from tests.jobs import START, Clock
+from tests.fixtures.jobs import START, Clock
 
 DAY = timedelta(days=1)
 

@@ -16,7 +16,7 @@ from engine.database.queue_limits import Caps
 from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import TRANSITIONS, Job, JobStatus, Stage
-from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 
 
 @pytest.fixture

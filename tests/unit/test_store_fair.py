@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.database.job_store import Store
 from engine.database.queue import _LONG, Standing
 from engine.jobs.job import Job, JobStatus
-from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 
 Step = tuple[str, int]
 STEPS = st.lists(

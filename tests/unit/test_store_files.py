@@ -15,7 +15,7 @@ from engine.database.job_store import Store
 from engine.database.migrations import MIGRATIONS, migrate, statements
 from engine.database.sql import load_queries, schema
 from engine.database.usage import Usage
-from tests.jobs import NO_CAPS, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, pending_job, result_of
 
 
 def version_of(path: Path) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from demucs.hf import load_safetensors_model
 
-from tests.ports import free_port
+from tests.fixtures.ports import free_port
 from training.model import half_precision, new_model, write_hub_files
 from training.muon import orthogonal
 from training.train import Plan, learning_rate, train

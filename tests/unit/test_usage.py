@@ -11,7 +11,7 @@ from engine.database.job_store import Store
 from engine.database.usage import Usage, forget_files
 from engine.errors import TooMuchStored
 from engine.jobs.job import Job
-from tests.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 
 OWNER = "discord:1"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.web_house import TOKEN, WebHouse, open_web_house
+from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -21,7 +21,7 @@ from engine.jobs.options import OutputFormat, Quality
 from engine.service.service import Link, Upload
 from engine.sources.errors import YoutubeBotCheck
 from engine.web.errors import status_of
-from tests.web_house import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebHouse, open_web_house
 
 LIMIT = 2**20
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"\r\n'

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.web_house import TOKEN, WebHouse, open_web_house
+from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
 
 MB = 2**20
 POST = b"POST /api/stemify HTTP/1.1\r\nHost: localhost\r\n"

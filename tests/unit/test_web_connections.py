@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.web_house import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebHouse, open_web_house
 
 Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from engine.jobs.job import Stage
-from tests.web_house import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebHouse, open_web_house
 
 
 @pytest.fixture

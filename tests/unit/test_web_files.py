@@ -18,7 +18,7 @@ from yarl import URL
 
 from engine.jobs.entity import new_job_id
 from engine.naming import content_disposition
-from tests.web_house import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebHouse, open_web_house
 
 CONTENT = bytes(range(256)) * 8
 

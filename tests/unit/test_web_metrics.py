@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.database.errors import StoreBusy
 from engine.service.service import ServiceSnapshot
-from tests.web_house import TOKEN, WebHouse, open_web_house
+from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.web_house import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebHouse, open_web_house
 
 
 @pytest.fixture

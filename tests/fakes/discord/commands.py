@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.acceptance.fake_discord.forms import Form, bad_form
-from tests.acceptance.fake_discord.state import Json
+from tests.fakes.discord.forms import Form, bad_form
+from tests.fakes.discord.state import Json
 
 CHAT_INPUT, USER, MESSAGE = 1, 2, 3
 MOST_OF_KIND = {CHAT_INPUT: 100, USER: 15, MESSAGE: 15}

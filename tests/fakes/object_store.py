@@ -22,7 +22,7 @@ from swift.common.ring import RingBuilder
 from config.settings import Storage as StorageSettings
 from config.settings import load
 from engine.storage.object_store import ObjectStorage, open_storage
-from tests.ports import free_ports
+from tests.fixtures.ports import free_ports
 
 ACCESS_KEY, SECRET_KEY, REGION, BUCKET = "stem:tester", "a-secret-of-the-tests", "us-east-1", "stems"
 

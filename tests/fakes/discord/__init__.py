@@ -6,9 +6,9 @@ messages with all their versions, interactions with their times, requests with t
 
 from __future__ import annotations
 
-from tests.acceptance.fake_discord.faults import Fault
-from tests.acceptance.fake_discord.people import Person, Upload
-from tests.acceptance.fake_discord.server import FakeDiscord
-from tests.acceptance.fake_discord.state import Channel, Guild, Interaction, Message
+from tests.fakes.discord.faults import Fault
+from tests.fakes.discord.people import Person, Upload
+from tests.fakes.discord.server import FakeDiscord
+from tests.fakes.discord.state import Channel, Guild, Interaction, Message
 
 __all__ = ["Channel", "FakeDiscord", "Fault", "Guild", "Interaction", "Message", "Person", "Upload"]

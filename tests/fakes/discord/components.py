@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.acceptance.fake_discord.forms import Form
-from tests.acceptance.fake_discord.state import Json
+from tests.fakes.discord.forms import Form
+from tests.fakes.discord.state import Json
 
 ROW, BUTTON, STRING_SELECT, TEXT_INPUT, SECTION, TEXT, THUMBNAIL, GALLERY, FILE, SEPARATOR = (
     1,

@@ -8,9 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.acceptance.fake_discord.components import check_components, walk
-from tests.acceptance.fake_discord.forms import Form, Refused, bad_form
-from tests.acceptance.fake_discord.state import COMPONENTS_V2, EPHEMERAL, MIB, Attachment, Json, Message
+from tests.fakes.discord.components import check_components, walk
+from tests.fakes.discord.forms import Form, Refused, bad_form
+from tests.fakes.discord.state import COMPONENTS_V2, EPHEMERAL, MIB, Attachment, Json, Message
 
 REQUEST_LIMIT_BYTES = 25 * MIB
 SUPPRESS_EMBEDS, SUPPRESS_NOTIFICATIONS = 1 << 2, 1 << 12

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.acceptance.fake_discord.state import (
+from tests.fakes.discord.state import (
     EVERYDAY,
     Attachment,
     Channel,
@@ -17,7 +17,7 @@ from tests.acceptance.fake_discord.state import (
 )
 
 if TYPE_CHECKING:
-    from tests.acceptance.fake_discord.server import FakeDiscord
+    from tests.fakes.discord.server import FakeDiscord
 
 OPTION_TYPES: dict[int, type | tuple[type, ...]] = {3: str, 4: int, 5: bool, 10: (int, float)}
 

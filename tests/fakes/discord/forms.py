@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from tests.acceptance.fake_discord.state import Json
+from tests.fakes.discord.state import Json
 
 
 class Refused(Exception):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tests.acceptance.fake_discord import payloads
-from tests.acceptance.fake_discord.commands import check_callback, check_choices, check_commands
-from tests.acceptance.fake_discord.components import check_modal
-from tests.acceptance.fake_discord.forms import Form, Refused, bad_form
-from tests.acceptance.fake_discord.state import (
+from tests.fakes.discord import payloads
+from tests.fakes.discord.commands import check_callback, check_choices, check_commands
+from tests.fakes.discord.components import check_modal
+from tests.fakes.discord.forms import Form, Refused, bad_form
+from tests.fakes.discord.state import (
     ADD_FILES,
     EMBED_LINKS,
     EPHEMERAL,
@@ -29,7 +29,7 @@ from tests.acceptance.fake_discord.state import (
 )
 
 if TYPE_CHECKING:
-    from tests.acceptance.fake_discord.server import FakeDiscord
+    from tests.fakes.discord.server import FakeDiscord
 
 NONCE_MEMORY_S = 300.0
 FOLLOWUPS_OF_USER_APPS = 5

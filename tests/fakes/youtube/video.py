@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from tests.integration.fake_youtube.puzzle import new_challenge
+from tests.fakes.youtube.puzzle import new_challenge
 
 Json = dict[str, Any]
 MEDIA_HOST = "rr3---sn-fake1.googlevideo.com"

@@ -14,8 +14,8 @@ from typing import Self
 import trustme
 from aiohttp import web
 
-from tests.integration.fake_youtube import puzzle
-from tests.integration.fake_youtube.video import Video
+from tests.fakes.youtube import puzzle
+from tests.fakes.youtube.video import Video
 
 HOSTS = ("www.youtube.com", "m.youtube.com", "music.youtube.com", "*.googlevideo.com")
 STALLED_BYTES = 2000

@@ -9,7 +9,7 @@ signature puzzles, and the media hosts.
 
 from __future__ import annotations
 
-from tests.integration.fake_youtube.server import FakeYoutube, Seen
-from tests.integration.fake_youtube.video import Video
+from tests.fakes.youtube.server import FakeYoutube, Seen
+from tests.fakes.youtube.video import Video
 
 __all__ = ["FakeYoutube", "Seen", "Video"]

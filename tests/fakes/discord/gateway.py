@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
-from tests.acceptance.fake_discord.state import Json, snowflake
+from tests.fakes.discord.state import Json, snowflake
 
 if TYPE_CHECKING:
-    from tests.acceptance.fake_discord.server import FakeDiscord
+    from tests.fakes.discord.server import FakeDiscord
 
 DISPATCH, HEARTBEAT, IDENTIFY, RESUME, RECONNECT, INVALID_SESSION, HELLO, ACK = 0, 1, 2, 6, 7, 9, 10, 11
 GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15

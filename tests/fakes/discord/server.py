@@ -16,11 +16,11 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from tests.acceptance.fake_discord.faults import Buckets, Fault
-from tests.acceptance.fake_discord.forms import Refused
-from tests.acceptance.fake_discord.gateway import Gateway
-from tests.acceptance.fake_discord.rest import Rest
-from tests.acceptance.fake_discord.state import (
+from tests.fakes.discord.faults import Buckets, Fault
+from tests.fakes.discord.forms import Refused
+from tests.fakes.discord.gateway import Gateway
+from tests.fakes.discord.rest import Rest
+from tests.fakes.discord.state import (
     Attachment,
     Channel,
     Guild,
