@@ -146,6 +146,6 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, suffix: str) -> 
         "        continue\n"
         "    sys.exit(f'no error at {limit}')\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a"), suffix], check=True, cwd=root, timeout=60)
     assert list(tmp_path.iterdir()) == []

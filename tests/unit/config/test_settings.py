@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from config.settings import Settings, load
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
