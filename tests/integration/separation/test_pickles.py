@@ -19,7 +19,7 @@ from engine.separation.models.files import load_network
 from engine.separation.models.pickles import KNOWN_SHA256, has_checksum
 from engine.separation.models.sources import FolderShelf, demucs_files
 from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs
-from tests.integration.test_separation_models import library, pickled
+from tests.integration.separation.test_models import library, pickled
 
 
 class RunsCode:

@@ -264,7 +264,7 @@ import os, resource, sys, threading, torch
 from pathlib import Path
 from engine.separation.native.ops import NativeProducts
 from engine.separation.ops.torch_ops import TORCH, Products
-from tests.integration.test_separation_native import large_products
+from tests.integration.separation.test_native_ops import large_products
 
 torch.set_num_threads(1)
 products = NativeProducts(Path(sys.argv[1]))
@@ -337,7 +337,7 @@ def test_products_without_memory_raise_memory_error(compiled: Compile) -> None:
 
 
 def test_every_source_is_in_the_package() -> None:
-    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["engine.separation.native"]
     folder = Path(native_products.__file__).parent
     packed = {path for pattern in patterns for path in folder.glob(pattern)}

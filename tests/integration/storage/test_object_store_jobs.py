@@ -36,8 +36,8 @@ from tests.fakes.object_store import (
 from tests.fixtures.songs import make_song
 from tests.fixtures.web_backend import open_web_house
 from tests.integration.conftest import PoolMaker
-from tests.integration.test_dispatcher import house_on
-from tests.integration.test_service import stream
+from tests.integration.dispatch.test_dispatcher import house_on
+from tests.integration.service.test_service import stream
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ TOKEN = "a-token-of-good-length"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PER_HOUR = 3
 LARGE_BYTES = 45 * 2**20
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reverse-proxy.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reverse-proxy.md"
 
 
 class Loopback(AbstractResolver):

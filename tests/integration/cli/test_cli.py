@@ -23,7 +23,7 @@ from tests.fixtures.jobs import NO_CAPS, pending_job
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

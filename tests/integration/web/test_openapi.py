@@ -37,7 +37,7 @@ from tests.fixtures.backend_server import served
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENTED_ADDRESS = "http://127.0.0.1:8080"
 
 

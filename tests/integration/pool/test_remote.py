@@ -15,9 +15,9 @@ from engine.gateway.protocol import GatewayConfig
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import Done, WorkerConfig
 from tests.integration.conftest import LIMITS
-from tests.integration.test_pool import spec_of
+from tests.integration.pool.test_pool import spec_of
 
-STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "gateway.py"))
+STAND_IN = (sys.executable, str(Path(__file__).parents[2] / "fakes" / "gateway.py"))
 Run = Callable[..., Awaitable[Done]]
 
 

@@ -19,7 +19,7 @@ from engine.separation.ops.device import device_is_lost, is_out_of_memory
 from engine.separation.schedule.batcher import Batcher, Entry
 from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
 from tests.fixtures.tiny_models import awake, tiny_hdemucs
-from tests.integration.test_separation_batcher import Echo, Mix, Sink, run
+from tests.integration.separation.test_batcher import Echo, Mix, Sink, run
 
 GIB = 1 << 30
 

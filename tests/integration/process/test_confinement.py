@@ -25,7 +25,7 @@ from tests.fixtures.songs import make_song
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these restrictions are Linux'")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NOBODY = 65534
 
 ATTEMPTS = {

@@ -38,7 +38,7 @@ from tests.fixtures.songs import cover_jpeg, make_song, silence
 
 LIMITS = MediaLimits(max_duration_s=10)
 HOURS = MediaLimits(max_duration_s=36_000)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.two_lanes import SideBySide
 from tests.fixtures.signals import noise, snr_db
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
-from tests.integration.test_separation_batcher import RATE, SEGMENT_S, Echo, Mix, Sink, run
+from tests.integration.separation.test_batcher import RATE, SEGMENT_S, Echo, Mix, Sink, run
 
 
 @pytest.fixture(autouse=True)
