@@ -27,7 +27,7 @@ from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import LiveJobs
-from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput
+from engine.dispatch.runner import AttemptLimits, Attempts
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
@@ -36,6 +36,7 @@ from engine.service.intake import Intake
 from engine.service.links import Links
 from engine.service.service import StemService
 from engine.service.views import Views
+from engine.sources.fetch import FetchedInput
 from engine.storage.local import Storage
 
 POOL = PoolLimits(

@@ -13,8 +13,7 @@ from bot.connection import run_bot
 from bot.database import Memory
 from config import settings as configuration
 from engine import logs
-from engine.backend import House, backend
-from engine.ending import Ending
+from engine.backend import Ending, House, backend
 from engine.errors import StemifyError
 from engine.process.confinement import forbid_inspection
 

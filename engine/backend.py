@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -274,3 +275,25 @@ def _youtube(settings: Settings) -> Youtube:
         ca_file=youtube.ca_file,
         enabled=youtube.enabled,
     )
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ending:
+    """Listens from when it is made, in the running event loop."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        """Running songs are not to be waited for either. What is begun is handed back all the same."""
+        self._loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            self._loop.add_signal_handler(number, self._ask)
+
+    def _ask(self) -> None:
+        if self.asked.is_set():
+            self.hurried.set()
+            for number in _SIGNALS:  # a third one ends the process as it would any other
+                self._loop.remove_signal_handler(number)
+        self.asked.set()

@@ -81,3 +81,11 @@ class SteadyClock:
 
 
 _NAMES = ("seen", "believed", "doubt_until")
+
+
+_JITTER_S = 2.0
+
+
+def standstill_s(passed_s: float, meant_s: float) -> float:
+    """What a wait does not count for that was to end after `meant_s` and took `passed_s`: all of it, or nothing."""
+    return passed_s if passed_s > meant_s + _JITTER_S else 0.0

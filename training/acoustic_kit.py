@@ -1,6 +1,6 @@
 """A drum kit of skins, shells and metal: the modes of a struck membrane, wires, and cymbals of many partials.
 
-`engine.synth.synthesizer.drum_kit` is a drum machine. This one rings on as a real kit does, which is what a bass is mistaken for.
+`engine.synth.synthesizer.drum_kit` is a drum machine. This one rings on like a real kit, which models take for a bass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Instruments of our own beside `engine.synth.synthesizer`: frequency modulation, a plucked string, an analog synthesizer.
+"""More instruments than `engine.synth.synthesizer` has: frequency modulation, a plucked string, an analog synthesizer.
 
 Each call draws one instrument from `rng` and plays the notes on it, dry and the same on both sides: `(2, n)`. They
 exist for variety: what a network meets in thousands of different sounds it does not learn by heart.

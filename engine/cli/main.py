@@ -147,8 +147,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    from engine.backend import backend
-    from engine.ending import Ending
+    from engine.backend import Ending, backend
 
     ending = Ending()
     async with backend(settings, hurried=ending.hurried) as house:

@@ -1,7 +1,7 @@
 """The jobs: accepted, claimed in fair order, moved forward, archived. The only writer of their status.
 
-Each write is one transaction in which the step is part of the WHERE (made from `engine.jobs.job.TRANSITIONS`), fenced by
-the attempt where a worker is behind it; triggers in schema.sql refuse an illegal step even from raw SQL.
+Each write is one transaction in which the step is part of the WHERE (made from `engine.jobs.job.TRANSITIONS`), fenced
+by the attempt where a worker is behind it; triggers in schema.sql refuse an illegal step even from raw SQL.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
 from engine.database.errors import StoreFailed
@@ -27,6 +26,7 @@ from engine.errors import (
 from engine.jobs.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
 from engine.jobs.job import InputType, Job, JobStatus, Stage
 from engine.pool.pool import WorkerPool
+from engine.sources.fetch import FetchLink
 from engine.storage.local import Storage
 from engine.worker.protocol import AttemptSpec, Done
 
@@ -48,22 +48,6 @@ class AttemptLimits:
     long_timeout_s: float
     max_duration_s: float
     neighbours: int = 3  # attempts that share one worker's device
-
-
-@dataclass(frozen=True)
-class FetchedInput:
-    """What became of a link: a file in the job's folder, and what is known about it."""
-
-    title: str
-    artist: str | None
-    size_bytes: int
-    duration_s: float
-
-
-class FetchLink(Protocol):
-    """Turns a job's link into a file in storage; raises `SourceFailed` (and below) or `InputRefused`."""
-
-    async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput: ...
 
 
 class Attempts:

@@ -1,4 +1,4 @@
-"""A worker inside a Ray actor: the same `engine.worker.worker.Worker` as in a local process, only its lines travel by calls.
+"""A worker inside a Ray actor: `engine.worker.worker.Worker` as in a local process, but its lines travel by calls.
 
 Both directions are numbered, so that a call that is repeated after a broken connection changes nothing.
 """

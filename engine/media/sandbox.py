@@ -1,6 +1,6 @@
 """Untrusted files, read in a process of their own.
 
-The child (`engine.media.sandbox_child`) starts isolated (`-I`, an empty environment, a process group of its own), gets open
+The child (`engine.media.sandbox_child`) starts isolated (`-I`, an empty environment, its own process group), gets open
 descriptors in place of paths, confines itself, and is killed with its group at the deadline or when its parent ends.
 """
 
@@ -25,12 +25,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from engine.clock import standstill_s
 from engine.errors import Cancelled, EmptyInput, InternalError, StemifyError, TooHeavy, TooLarge, from_wire
 from engine.media.decode import Decoded
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.probe import Probe
 from engine.media.sandbox_child import OUT_OF_MEMORY
-from engine.standstill import standstill_s
 
 log = logging.getLogger(__name__)
 

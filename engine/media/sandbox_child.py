@@ -1,8 +1,8 @@
 """The short-lived process that reads untrusted bytes (`engine.media.sandbox` starts it).
 
 It bounds and confines itself before it reads the song: address space, CPU time, size of its output, no paths, no
-network, no new processes (`engine.process.confinement`). The song is its standard input; a decoder's output is a descriptor that
-it inherits. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at last `{"result": {…}}` or
+network, no new processes (`engine.process.confinement`). The song is its standard input; a decoder's output is an
+inherited descriptor. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at last `{"result": {…}}` or
 `{"error": {…}}`. Every probe waits for the imports of this module.
 """
 

@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
+from engine.clock import standstill_s
 from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, from_wire
 from engine.jobs.job import Stage
-from engine.standstill import standstill_s
 from engine.worker.protocol import (
     AttemptSpec,
     Cancel,

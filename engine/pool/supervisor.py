@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.standstill import standstill_s
+from engine.clock import standstill_s
 from engine.worker.protocol import Message, Shutdown
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,6 @@ from engine.jobs.options import StemSeparationOptions
 from engine.media.limits import MediaLimits
 from engine.media.probe import Probe
 from engine.media.sandbox import probe
-from engine.naming import safe_title
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Admission, Ticket
 from engine.service.submission import Attachment, Link, Submission, Upload
@@ -40,6 +39,7 @@ from engine.sources.attachment import fetch_attachment
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
 from engine.storage.local import Storage
+from engine.text import safe_title
 
 log = logging.getLogger(__name__)
 

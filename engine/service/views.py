@@ -8,9 +8,9 @@ from engine.database.job_store import Store
 from engine.dispatch.progress import LiveJobs
 from engine.jobs.estimates import eta_s
 from engine.jobs.job import FileLink, Job, JobStatus, JobView
-from engine.naming import safe_title
 from engine.pool.pool import WorkerPool
 from engine.service.links import Links
+from engine.text import safe_title
 
 
 class Views:

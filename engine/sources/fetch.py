@@ -5,16 +5,33 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
-from engine.dispatch.runner import FetchedInput
 from engine.jobs.job import Job
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe
-from engine.naming import safe_title
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
 from engine.storage.disk_space import Room
 from engine.storage.local import Storage
+from engine.text import safe_title
+
+
+@dataclass(frozen=True)
+class FetchedInput:
+    """A downloaded file in the job's folder."""
+
+    title: str
+    artist: str | None
+    size_bytes: int
+    duration_s: float
+
+
+class FetchLink(Protocol):
+    """Download a job's link into storage. Raises `SourceFailed` (and below) or `InputRefused`."""
+
+    async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput: ...
 
 
 class LinkFetcher:

@@ -4,9 +4,9 @@
     jobs/<job id>/a<attempt>/…       the result of an attempt
     scratch/<job id>-a<attempt>/…    an attempt's own, gone when it ends
 
-`Storage` keeps them on the local disk: files appear by rename, whole and synced. `engine.storage.object_store` keeps them in
-object storage, behind the same calls. Whatever is deleted has one of the shapes above, checked against `TREE`; nothing
-else in the data folder (models!) is ever removed from here.
+`Storage` keeps them on the local disk: files appear by rename, whole and synced. `engine.storage.object_store` keeps
+them in object storage, behind the same calls. Whatever is deleted has one of the shapes above, checked against `TREE`;
+nothing else in the data folder (models!) is removed from here.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from typing import ParamSpec, TypeVar
 
 from config.settings import Storage as StorageSettings
 from engine.errors import NotFound, StorageAway, StorageFailed
-from engine.naming import content_disposition, content_type
 from engine.storage.bucket import READ_BYTES, Bucket, Found, Step
 from engine.storage.disk import our_errors
 from engine.storage.local import ATTEMPT, INPUT, JOB, TREE, Storage, nothing
+from engine.text import content_disposition, content_type
 
 log = logging.getLogger(__name__)
 

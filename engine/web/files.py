@@ -10,8 +10,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from engine.errors import NotFound
-from engine.naming import content_disposition, content_type
 from engine.storage.object_store import ObjectStorage
+from engine.text import content_disposition, content_type
 from engine.web.keys import LINKS, NOW, STORAGE
 from engine.web.opened import OpenedFile
 from engine.web.ranges import is_outside, refusal, wanted_range

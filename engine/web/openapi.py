@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from engine.naming import CONTENT_TYPES
+from engine.text import CONTENT_TYPES
 from engine.web.errors import ErrorResponse
 from engine.web.health import Health, Readiness
 from engine.web.keys import ACCESS

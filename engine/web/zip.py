@@ -16,8 +16,8 @@ from zipstream.ng import ZIP_STORED, ZipStream
 
 from engine.errors import NotFound, NotPossibleNow
 from engine.jobs.job import Job
-from engine.naming import content_disposition, safe_title
 from engine.storage.object_store import ObjectStorage
+from engine.text import content_disposition, safe_title
 from engine.web.api import readable_job
 from engine.web.keys import SERVICE, STORAGE
 

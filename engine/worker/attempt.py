@@ -24,7 +24,6 @@ from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, St
 from engine.media.decode import Decoded
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_decode_child
-from engine.naming import safe_title
 from engine.quality.estimate import Estimate, estimated
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
@@ -33,6 +32,7 @@ from engine.separation.ops.device import is_out_of_memory
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
 from engine.storage.local import Storage
+from engine.text import safe_title
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
 from engine.worker.stem_writer import Labels, StemFilesMaker
 

@@ -26,8 +26,8 @@ from engine.media.encode import Encoded, StemEncoder
 from engine.media.picture import draw
 from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks
-from engine.naming import stem_filename
 from engine.quality.features import StemMeter
+from engine.text import stem_filename
 
 Block = NDArray[np.float32]
 """(2, samples)"""

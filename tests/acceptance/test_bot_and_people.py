@@ -37,7 +37,7 @@ async def test_exactly_one_of_file_and_link_is_taken(stage: Stage) -> None:
         assert "not both" in await stage.private(interaction)
 
 
-async def test_a_refused_song_is_answered_with_a_sentence_and_leaves_no_job(stage: Stage) -> None:
+async def test_refused_song_gets_sentence_and_no_job(stage: Stage) -> None:
     stage.bot.script(refuse="That file is empty. Please send it again.")
     _, message = await stage.ask()
     assert message.text == "That file is empty. Please send it again."
@@ -136,7 +136,7 @@ async def test_jobs_can_be_listed_cancelled_and_deleted_by_command(stage: Stage)
     await stage.says(message, "Deleted")
 
 
-async def test_everything_that_somebody_has_goes_when_they_say_so_and_nothing_of_others(stage: Stage) -> None:
+async def test_delete_everything_spares_other_users(stage: Stage) -> None:
     _, done = await stage.ask()
     announcement = await stage.announced(stage.ann)
     of_bob = await stage.bob.answered(await stage.bob.slash(stage.songs, "stemify", file=SONG))

@@ -21,7 +21,7 @@ from tests.fixtures.bot_process import RunningBot
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_after_the_token_has_expired_the_message_is_edited_in_the_channel(stage: Stage) -> None:
+async def test_expired_token_edits_message_in_channel(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
     await stage.says(message, "**10 %**")
@@ -59,7 +59,7 @@ async def test_a_killed_bot_takes_its_jobs_up_again_and_announces_once(stage: St
     await stage.says(running, "Kept until you delete it.")
 
 
-async def test_the_bot_forgets_what_is_over_for_longer_than_stems_are_kept(stage: Stage) -> None:
+async def test_old_messages_are_purged_after_stem_retention(stage: Stage) -> None:
     _, old = await stage.ask()
     _, kept = await stage.ask()
     _, fresh = await stage.ask()
@@ -98,7 +98,7 @@ async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stag
     await stage.says(message, "The stems and the song are gone")
 
 
-async def test_a_bot_whose_own_memory_is_locked_announces_the_end_when_it_no_longer_is(stage: Stage) -> None:
+async def test_locked_bot_database_delays_announcement(stage: Stage) -> None:
     stage.bot.script(hold=["end"])
     _, message = await stage.ask()
     await stage.says(message, "**50 %**")
@@ -114,7 +114,7 @@ async def test_a_bot_whose_own_memory_is_locked_announces_the_end_when_it_no_lon
 
 
 @pytest.mark.parametrize("nonces", ["remembered", "forgotten"])
-async def test_killed_while_the_announcement_was_under_way_it_is_not_sent_twice(stage: Stage, nonces: str) -> None:
+async def test_kill_during_announcement_does_not_repeat_it(stage: Stage, nonces: str) -> None:
     stage.bot.script(hold=["end"])
     _, message = await stage.ask()
     await stage.says(message, "**50 %**")
@@ -187,7 +187,7 @@ async def test_many_stems_come_in_several_messages_with_one_mention(stage: Stage
     assert announcement in stage.songs.visible()[-2:]
 
 
-async def test_addresses_that_buttons_may_not_have_are_put_into_the_text(stage: Stage) -> None:
+async def test_urls_invalid_for_buttons_move_into_text(stage: Stage) -> None:
     stage.bot.script(hold=["end"])
     _, message = await stage.ask()
     await stage.says(message, "**50 %**")
@@ -208,7 +208,7 @@ async def test_a_card_that_a_moderator_deleted_is_not_missed(stage: Stage) -> No
     assert announcement.attachments
 
 
-async def test_without_access_to_the_channel_the_result_comes_as_a_direct_message(stage: Stage) -> None:
+async def test_no_channel_access_sends_result_by_dm(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
     await stage.says(message, "**10 %**")
@@ -247,7 +247,7 @@ async def test_an_archived_thread_does_not_keep_the_result_back(stage: Stage) ->
     assert (await stage.announced(stage.ann)).channel is stage.fake.dm_of(stage.ann.user)
 
 
-async def test_a_server_that_the_bot_has_left_gets_nothing_and_the_asker_everything(stage: Stage) -> None:
+async def test_left_server_result_goes_to_requester(stage: Stage) -> None:
     band = stage.fake.guild("Farewell")
     stage.songs = stage.fake.channel(band)
     await stage.fake.gateway.dispatch("GUILD_CREATE", band.json())
@@ -269,7 +269,7 @@ async def test_a_server_that_the_bot_has_left_gets_nothing_and_the_asker_everyth
     assert len(stage.songs.visible()) == before + 1, "it was thrown out: invited again, it listens to nothing"
 
 
-async def test_where_the_bot_is_no_member_a_button_takes_hold_of_the_message_again(stage: Stage) -> None:
+async def test_button_press_renews_token_where_bot_is_not_member(stage: Stage) -> None:
     """The app is installed by the person, not in the server: only interaction tokens open the channel."""
     foreign = stage.fake.channel(stage.fake.guild("Foreign", bot_is_member=False))
     stage.bot.script(hold=["half"])
@@ -303,7 +303,7 @@ async def test_events_of_a_broken_gateway_connection_are_made_up_for(stage: Stag
     await stage.says(message, "Split into 4 stems")
 
 
-async def test_edits_stay_within_the_rate_limits_when_many_jobs_share_a_channel(stage: Stage) -> None:
+async def test_edits_of_many_jobs_respect_rate_limits(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     asked = [await stage.ask() for _ in range(6)]
     for interaction, message in asked:
@@ -317,7 +317,7 @@ async def test_edits_stay_within_the_rate_limits_when_many_jobs_share_a_channel(
     assert len(stage.fake.rate_limited()) - limited <= 1
 
 
-async def test_without_the_message_content_intent_the_bot_runs_and_says_so(tmp_path: Path) -> None:
+async def test_missing_message_content_intent_is_reported(tmp_path: Path) -> None:
     async with FakeDiscord() as fake:
         fake.gateway.allowed_intents = ~MESSAGE_CONTENT
         songs = fake.channel(fake.guild())

@@ -18,7 +18,7 @@ ACK_P99_S = 0.25
 
 
 @pytest.mark.timeout(900)
-async def test_sixty_jobs_all_end_in_fair_order_and_every_command_is_acknowledged_at_once(tmp_path: Path) -> None:
+async def test_many_jobs_end_in_fair_order(tmp_path: Path) -> None:
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=0.5)
     async with FakeDiscord() as fake:

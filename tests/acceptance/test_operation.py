@@ -70,7 +70,7 @@ def rows(data: Path) -> list[tuple[str, int]]:
         return store.execute("SELECT status, attempt FROM jobs ORDER BY created_at").fetchall()
 
 
-async def test_sigterm_hands_a_running_job_back_and_the_next_start_goes_on_with_it(tmp_path: Path) -> None:
+async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
     async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5") as (fake, ann, bot):
         message = await asked(fake, ann, tmp_path / "song.mp3")
@@ -94,7 +94,7 @@ def has_said(bot: RunningBot, words: str, times: int) -> bool:
     return bot.log_path.read_text().count(words) == times
 
 
-async def test_a_second_ctrl_c_waits_for_no_song_and_costs_none_an_attempt(tmp_path: Path) -> None:
+async def test_second_ctrl_c_skips_wait_and_costs_no_attempt(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
     async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60") as (fake, ann, bot):
         message = await asked(fake, ann, tmp_path / "song.mp3")

@@ -81,7 +81,7 @@ def decoded(data: bytes) -> NDArray[np.float32]:
     return np.concatenate(parts, axis=1)
 
 
-async def test_the_stems_in_the_answer_are_whole_and_add_up_to_the_song(house: House, tmp_path: Path) -> None:
+async def test_posted_stems_are_whole_and_sum_to_song(house: House, tmp_path: Path) -> None:
     mix = make_song(tmp_path / "Blue Hour.flac", seconds=6, bits="24", tags={"title": "Blue Hour", "artist": "Lamps"})
     interaction, message = await house.ask(tmp_path / "Blue Hour.flac", format="flac", quality="fast")
     announcement = await house.done(message)
@@ -118,9 +118,7 @@ async def test_karaoke_gives_vocals_and_instrumental(house: House, tmp_path: Pat
     assert len(announcement.attachments) == 2
 
 
-async def test_a_bot_that_is_killed_in_the_middle_finishes_the_song_after_its_restart(
-    house: House, tmp_path: Path
-) -> None:
+async def test_killed_bot_finishes_job_after_restart(house: House, tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=20)
     _, message = await house.ask(tmp_path / "song.mp3")
     await house.fake.until(lambda: "%" in message.text, "the job to run", 60)
@@ -133,7 +131,7 @@ async def test_a_bot_that_is_killed_in_the_middle_finishes_the_song_after_its_re
     assert house.fake.mentions_of(house.ann.user) == [announcement]
 
 
-async def test_a_running_job_is_cancelled_within_two_seconds_and_leaves_nothing(house: House, tmp_path: Path) -> None:
+async def test_cancel_of_running_job_leaves_nothing(house: House, tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=60)
     before = set(house.files())
     _, message = await house.ask(tmp_path / "song.mp3", quality="best", model="htdemucs")
@@ -182,7 +180,7 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "sentence"), REFUSED, ids=[name for name, _, _ in REFUSED])
-async def test_what_cannot_be_separated_is_refused_with_its_own_sentence(
+async def test_inseparable_input_is_refused_with_own_sentence(
     house: House, tmp_path: Path, name: str, make: Callable[[Path], object], sentence: str
 ) -> None:
     make(tmp_path / name)

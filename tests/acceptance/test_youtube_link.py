@@ -61,9 +61,7 @@ async def over(service: StemService, view: JobView) -> JobView:
         return [state async for state in states][-1]
 
 
-async def test_a_link_in_a_message_becomes_stems_that_carry_the_videos_names(
-    fake: FakeYoutube, house: House, tmp_path: Path
-) -> None:
+async def test_link_in_message_becomes_stems_with_video_title(fake: FakeYoutube, house: House, tmp_path: Path) -> None:
     mix = make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
     media = (tmp_path / "song.webm").read_bytes()
     fake.add(Video("dQw4w9WgXcQ", media=media, title="Sunny", channel="Ann - Topic"))

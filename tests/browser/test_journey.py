@@ -90,7 +90,7 @@ def test_a_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: 
 
 
 @pytest.mark.parametrize("behind_a_proxy", [False, True], ids=["alone", "behind a proxy"])
-def test_a_page_that_hears_nothing_of_its_job_says_so_and_goes_on_by_itself(
+def test_page_reports_lost_connection_and_reconnects(
     browser: Browser, site: Site, tmp_path: Path, behind_a_proxy: bool
 ) -> None:
     song = tmp_path / "long.flac"
@@ -121,7 +121,7 @@ def test_a_page_that_hears_nothing_of_its_job_says_so_and_goes_on_by_itself(
         browser.until("return document.getElementById('failure').checkVisibility()")
 
 
-def test_where_a_model_cannot_be_had_the_same_song_can_be_tried_with_mini(browser: Browser, site: Site) -> None:
+def test_unavailable_model_offers_retry_with_mini(browser: Browser, site: Site) -> None:
     for name, is_of_the_model in (("no room", False), ("no weights", True)):
         browser.get(site.page(name))
         browser.until("return document.getElementById('failure').checkVisibility()")
@@ -162,9 +162,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_api(browser: Browser, site: Site
     browser.until("return document.getElementById('error').textContent.includes('YouTube')")
 
 
-def test_a_page_that_wants_a_token_asks_for_it_in_words_for_people(
-    browser: Browser, closed_site: Site, tmp_path: Path
-) -> None:
+def test_page_asks_for_token_in_plain_words(browser: Browser, closed_site: Site, tmp_path: Path) -> None:
     song = tmp_path / "song.mp3"
     make_song(song, seconds=2)
     submit(browser, closed_site, song)

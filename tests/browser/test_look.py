@@ -61,7 +61,7 @@ def channels(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def test_a_results_numbers_are_said_once_and_stay_with_their_units(browser: Browser, site: Site) -> None:
+def test_result_numbers_appear_once_with_their_units(browser: Browser, site: Site) -> None:
     browser.get(site.page("mp3"))
     is_open(browser)
     text = browser.execute_script("return document.getElementById('player').textContent")
@@ -97,9 +97,7 @@ def test_pages_fit_on_a_phone_and_a_desk(browser: Browser, site: Site, tmp_path:
 
 
 @pytest.mark.parametrize("width", [360, 420])
-def test_on_a_phone_the_steps_stand_in_one_line_and_nobody_is_asked_to_drop(
-    browser: Browser, site: Site, width: int
-) -> None:
+def test_phone_layout_has_one_step_line_and_no_drop_hint(browser: Browser, site: Site, width: int) -> None:
     browser.show_as(width, 844, mobile=True)
     browser.get(site.page("mp3"))
     is_open(browser)

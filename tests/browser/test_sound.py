@@ -64,7 +64,7 @@ def test_windows_join_without_a_seam_and_are_what_is_in_the_file(
         assert float(np.abs(floats(text) - truth[start : start + 20000]).max()) <= exact_within
 
 
-def test_ten_minutes_play_anywhere_and_only_seconds_of_them_are_held(browser: Browser, site: Site) -> None:
+def test_ten_minutes_play_with_seconds_in_memory(browser: Browser, site: Site) -> None:
     open_player(browser, site.page("long"))
     for click_s in CLICKS_S:
         heard = record(browser, 1.2, position=click_s - 0.4)

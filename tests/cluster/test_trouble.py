@@ -105,9 +105,7 @@ def test_an_actor_that_dies_costs_no_job(bot: Bot, cluster: RayCluster) -> None:
     assert attempts(bot, job_ids)[-1] == 2
 
 
-def test_a_machine_that_stands_still_is_given_up_and_cannot_publish_when_it_wakes(
-    bot: Bot, cluster: RayCluster
-) -> None:
+def test_suspended_node_cannot_publish_after_waking(bot: Bot, cluster: RayCluster) -> None:
     job_ids = sixty(bot, 20)
     bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
     stopped = time.monotonic()

@@ -114,7 +114,7 @@ async def knock(cluster: RayCluster, *ray_versions: str, **variables: str) -> li
 
 
 @pytest.mark.timeout(600)
-async def test_a_wrong_token_and_another_version_of_ray_are_refused_in_a_sentence(cluster: RayCluster) -> None:
+async def test_wrong_ray_token_or_version_is_refused(cluster: RayCluster) -> None:
     ours = version("ray")
     (right, other), (stranger,) = await asyncio.gather(
         knock(cluster, ours, "2.0.0"), knock(cluster, ours, RAY_AUTH_TOKEN="x" * 32)
@@ -125,7 +125,7 @@ async def test_a_wrong_token_and_another_version_of_ray_are_refused_in_a_sentenc
 
 
 @pytest.mark.timeout(900)
-async def test_two_machines_share_the_attempts_and_one_that_dies_gives_its_attempt_back(
+async def test_two_nodes_share_attempts_and_dead_node_returns_its(
     tmp_path: Path, cluster: RayCluster, store: S3Server
 ) -> None:
     """They share nothing but the object storage."""

@@ -59,7 +59,7 @@ def test_the_compose_file_is_what_the_specification_allows(tmp_path: Path) -> No
     assert validated(wrong).returncode == 1, "the check can fail"
 
 
-def test_the_containers_can_write_their_volume_and_tmp_and_gain_no_rights(services: dict[str, dict[str, Any]]) -> None:
+def test_containers_write_only_volume_and_tmp(services: dict[str, dict[str, Any]]) -> None:
     volumes = {"stemify": "data", "stemify-cuda": "data", "stemify-cluster": "data", "ray-worker": "node"}
     assert set(services) == {*volumes, "ray-head"}
     for name, service in services.items():
@@ -158,7 +158,7 @@ def test_image_requirements_are_complete_and_as_tested(name: str) -> None:
     assert listed - {line for line in listed if line.startswith("setuptools==")} <= normal
 
 
-def test_the_image_runs_as_nobody_special_and_has_all_that_the_program_needs() -> None:
+def test_image_runs_unprivileged() -> None:
     build, final = stages()
     (user,) = of(final, "USER")
     assert re.search(rf"useradd .*--uid [1-9]\d{{3,}} {user}\b", " ".join(of(final, "RUN")))
@@ -181,7 +181,7 @@ def test_only_what_serves_pages_is_asked_for_its_health(services: dict[str, dict
         assert service.get("healthcheck", {}).get("disable", False) == name.startswith("ray-"), name
 
 
-async def test_the_health_check_tells_a_server_that_answers_from_one_that_does_not(tmp_path: Path) -> None:
+async def test_health_check_detects_dead_server(tmp_path: Path) -> None:
     (check,) = of(stages()[-1], "HEALTHCHECK")
     command = json.loads(check[check.index("[") :])
     port = str(load().web.port)

@@ -17,7 +17,7 @@ def test_every_test_that_the_table_of_faults_names_is_there() -> None:
     assert len(named) > 40 and named - there == set()
 
 
-def test_the_readme_and_the_card_quote_the_scores_of_the_weights_as_they_were_measured() -> None:
+def test_documents_quote_measured_scores() -> None:
     embedded = ROOT / "engine" / "separation" / "embedded"
     measured = json.loads((embedded / "scores.json").read_text())
     rows = {

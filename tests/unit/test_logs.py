@@ -28,7 +28,7 @@ def test_ordinary_lines_are_left_alone() -> None:
     assert redact(line) == line
 
 
-def test_json_lines_are_one_object_an_event_even_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_log_is_one_object_per_event(capsys: pytest.CaptureFixture[str]) -> None:
     configure("INFO", json_lines=True)
     try:
         raise ValueError("at /files/x?e=1&s=secretsecret")
@@ -40,7 +40,7 @@ def test_json_lines_are_one_object_an_event_even_with_a_traceback(capsys: pytest
     assert "ValueError" in event["error"] and "secretsecret" not in event["error"]
 
 
-def test_the_job_and_the_attempt_that_a_line_names_are_fields_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_have_job_and_attempt_fields(capsys: pytest.CaptureFixture[str]) -> None:
     job = "01a205ec-fe8d-724b-8237-ca688e1702d8"
     configure("INFO", json_lines=True)
     logging.getLogger("engine.test").info("job %s attempt %s begins", job, 2)

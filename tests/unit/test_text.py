@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.naming import safe_title, stem_filename
+from engine.text import safe_title, stem_filename
 
 
 @given(st.text())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 WINDOWS_AT_ONCE = 2
-"""On a CPU with a pair of threads (`engine.separation.schedule.two_lanes`); more would cost the memory of more windows."""
+"""On a CPU with two threads or more (`engine.separation.schedule.two_lanes`). More windows would need more memory."""
 
 
 def threads_of_a_window() -> int:

@@ -72,7 +72,7 @@ def test_separated_files_have_the_modes_of_the_user(
     assert modes == {expected} and stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask
 
 
-def test_separate_prints_the_result_as_json_and_the_progress_on_stderr(tmp_path: Path, models_dir: Path) -> None:
+def test_separate_prints_json_and_progress_on_stderr(tmp_path: Path, models_dir: Path) -> None:
     song, out = tmp_path / "song.wav", tmp_path / "out"
     make_song(song, seconds=3)
     done = run(
@@ -114,7 +114,7 @@ def test_a_failure_exits_with_one_and_a_sentence(tmp_path: Path) -> None:
     assert "damaged" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_forget_deletes_everything_of_one_person_and_nothing_of_others(tmp_path: Path, models_dir: Path) -> None:
+def test_forget_deletes_only_one_owner(tmp_path: Path, models_dir: Path) -> None:
     data = tmp_path / "data"
 
     async def prepare() -> list[Job]:
@@ -140,7 +140,7 @@ def test_forget_deletes_everything_of_one_person_and_nothing_of_others(tmp_path:
         assert store.execute("SELECT owner FROM jobs UNION SELECT owner FROM owners").fetchall() == [("discord:2",)]
 
 
-def test_two_recordings_with_the_same_tags_do_not_take_each_others_names(tmp_path: Path, models_dir: Path) -> None:
+def test_same_tags_give_distinct_file_names(tmp_path: Path, models_dir: Path) -> None:
     out = tmp_path / "out"
     for name in ("Größe & Ärger – live.flac", "Größe & Ärger.flac"):
         make_song(tmp_path / name, seconds=1, container="flac", codec="flac", tags={"title": "Sunny"})
@@ -176,7 +176,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, models_dir: P
     assert done.stdout.strip() == "0" and "Broken" not in done.stderr
 
 
-def test_models_list_names_every_model_and_check_loads_those_that_are_here(tmp_path: Path, models_dir: Path) -> None:
+def test_models_list_and_check_cover_every_model(tmp_path: Path, models_dir: Path) -> None:
     listed = run(tmp_path / "data", models_dir, "models", "list")
     assert listed.returncode == 0
     for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q", "mini"):

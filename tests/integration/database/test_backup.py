@@ -97,7 +97,7 @@ async def test_all_that_could_not_be_made_again_comes_back(house: House, tmp_pat
     assert not (new / "models").exists() and not (new / "scratch").exists(), "fetched, or made, again"
 
 
-async def test_a_small_backup_leaves_the_stems_out_and_keeps_the_songs_that_wait(house: House, tmp_path: Path) -> None:
+async def test_backup_without_stems_keeps_waiting_inputs(house: House, tmp_path: Path) -> None:
     await house.completed()
     waiting = await house.pending()
     await backed_up(house, tmp_path / "backup", with_stems=False)
@@ -106,9 +106,7 @@ async def test_a_small_backup_leaves_the_stems_out_and_keeps_the_songs_that_wait
     assert not [path for path in files if path.suffix == ".mp3"]
 
 
-async def test_every_job_of_a_backup_that_is_taken_amid_the_work_has_what_it_needs(
-    house: House, tmp_path: Path
-) -> None:
+async def test_backup_during_work_is_complete(house: House, tmp_path: Path) -> None:
     """Jobs come, end, are archived and deleted all the while."""
     stop = asyncio.Event()
     alive: set[str] = set()
@@ -146,7 +144,7 @@ async def test_every_job_of_a_backup_that_is_taken_amid_the_work_has_what_it_nee
                 assert job.is_over or (data / "jobs" / job_id / "input").is_file(), "its song"
 
 
-async def test_a_job_that_moves_to_the_archive_in_between_is_not_missed(
+async def test_get_finds_job_moved_to_archive_meanwhile(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await house.completed(), await house.completed()
@@ -166,7 +164,7 @@ async def test_a_job_that_moves_to_the_archive_in_between_is_not_missed(
         assert [await store.get(job.id) for job in (first, second)] == [first, second]
 
 
-async def test_what_is_no_whole_backup_is_not_put_back_and_nothing_is_overwritten(house: House, tmp_path: Path) -> None:
+async def test_incomplete_backup_is_not_restored(house: House, tmp_path: Path) -> None:
     job = await house.completed()
     await backed_up(house, tmp_path / "backup")
     broken_off = shutil.copytree(tmp_path / "backup", tmp_path / "broken-off")

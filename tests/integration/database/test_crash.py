@@ -93,7 +93,7 @@ async def is_consistent(store: Store) -> None:
     assert sum(row["active"] for row in await store.database.read("SELECT active FROM scopes")) == active
 
 
-async def test_nothing_that_was_reported_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
+async def test_killed_writer_loses_no_committed_row(tmp_path: Path) -> None:
     path, chance = tmp_path / "stemify.sqlite3", random.Random(20261123)
     told: dict[str, str] = {}
     order = {"pending": 0, "processing": 1, "completed": 2, "failed": 2}

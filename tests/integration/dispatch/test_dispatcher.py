@@ -16,12 +16,13 @@ from engine.database.job_store import Store
 from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import LiveJobs
-from engine.dispatch.runner import AttemptLimits, Attempts, FetchedInput, FetchLink
+from engine.dispatch.runner import AttemptLimits, Attempts
 from engine.errors import SourceUnreachable
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import WorkerPool
+from engine.sources.fetch import FetchedInput, FetchLink
 from engine.storage.local import Storage
 from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
@@ -114,9 +115,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-async def test_a_job_is_claimed_run_and_completed_and_only_its_result_stays(
-    stand_in_pool: PoolMaker, data: Path
-) -> None:
+async def test_completed_job_leaves_only_its_result(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         job_id = await house.add("steps")
         job = await house.over(job_id)
@@ -167,9 +166,7 @@ async def test_want_of_memory_is_tried_again_without_neighbours(stand_in_pool: P
         assert company == {0}
 
 
-async def test_a_job_that_the_cpu_did_in_place_of_the_gpu_says_so_and_teaches_no_speed(
-    stand_in_pool: PoolMaker, data: Path
-) -> None:
+async def test_cpu_fallback_does_not_update_speed(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         job_id = await house.add("on cpu 0.3")
         async with asyncio.timeout(10):
@@ -193,9 +190,7 @@ async def test_a_crashing_job_does_not_take_its_neighbours_down(stand_in_pool: P
 
 
 @pytest.mark.parametrize("title", ["hang", "deaf"])
-async def test_a_running_job_is_cancelled_within_two_seconds_and_leaves_no_file(
-    stand_in_pool: PoolMaker, data: Path, title: str
-) -> None:
+async def test_cancel_of_running_job_leaves_no_file(stand_in_pool: PoolMaker, data: Path, title: str) -> None:
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         job_id = await house.add(title)
         await house.until(job_id, JobStatus.PROCESSING)
@@ -227,7 +222,7 @@ async def test_cancelling_a_finished_job_changes_nothing(stand_in_pool: PoolMake
         assert await house.job(job_id) == before
 
 
-async def test_what_was_running_when_the_process_ended_is_taken_up_again(stand_in_pool: PoolMaker, data: Path) -> None:
+async def test_running_jobs_are_recovered_at_start(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool:
         async with house_on(data, pool) as house:
             job_id = await house.add("slow 0.5")
@@ -240,9 +235,7 @@ async def test_what_was_running_when_the_process_ended_is_taken_up_again(stand_i
             assert house.files_of(job_id) == [f"jobs/{job_id}/a2/vocals.wav"]
 
 
-async def test_a_machine_that_goes_down_before_a_worker_is_there_uses_up_no_attempts(
-    stand_in_pool: PoolMaker, data: Path
-) -> None:
+async def test_node_lost_before_worker_start_costs_no_attempt(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool:
         async with house_on(data, pool) as house:
             job_id = await house.add("slow 0.5")
@@ -274,9 +267,7 @@ async def test_an_orderly_restart_costs_no_attempt(stand_in_pool: PoolMaker, dat
             assert (job.status, job.attempt) == (JobStatus.PROCESSING, 1)
 
 
-async def test_a_restart_in_the_pause_before_the_last_attempt_does_not_take_it_away(
-    stand_in_pool: PoolMaker, data: Path
-) -> None:
+async def test_restart_before_last_attempt_keeps_it(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool:
         async with house_on(data, pool) as house:
             job_id = await house.add("fail worker_stalled")
@@ -289,9 +280,7 @@ async def test_a_restart_in_the_pause_before_the_last_attempt_does_not_take_it_a
             assert job.error is not None and job.error.startswith("It failed, as asked."), "it was made"
 
 
-async def test_a_job_that_was_interrupted_three_times_is_given_up_with_a_reason(
-    stand_in_pool: PoolMaker, data: Path
-) -> None:
+async def test_job_interrupted_three_times_fails_with_reason(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool() as pool:
         job_id = ""
         for _ in range(3):
@@ -315,7 +304,7 @@ async def test_running_jobs_may_end_within_the_grace_period(stand_in_pool: PoolM
             assert job.status is JobStatus.COMPLETED and job.attempt == 1
 
 
-async def test_a_job_that_is_being_claimed_when_the_stop_comes_is_not_lost_sight_of(
+async def test_claim_during_shutdown_is_not_lost(
     stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stand_in_pool() as pool, house_on(data, pool) as house:
@@ -391,7 +380,7 @@ async def test_progress_is_told_and_never_goes_back_over_attempts(stand_in_pool:
         assert seen == sorted(seen) and seen[-1] > 0
 
 
-async def test_a_store_that_fails_at_the_end_of_a_job_delays_it_and_leaves_nothing_standing(
+async def test_store_failure_at_job_end_only_delays_it(
     stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.dispatch.runner._STORE_PAUSES_S", (0.05,))
@@ -410,9 +399,7 @@ async def test_a_store_that_fails_at_the_end_of_a_job_delays_it_and_leaves_nothi
         assert (await house.over(job_id)).status is JobStatus.COMPLETED
 
 
-async def test_a_recovered_job_that_is_cancelled_while_it_waits_never_starts(
-    stand_in_pool: PoolMaker, data: Path
-) -> None:
+async def test_recovered_job_cancelled_while_waiting_never_starts(stand_in_pool: PoolMaker, data: Path) -> None:
     async with stand_in_pool(attempts_per_worker=3) as pool, house_on(data, pool) as house:
         jobs = [await house.add("hang", owner=f"user {number}") for number in range(3)]
         for job_id in jobs:

@@ -108,7 +108,7 @@ async def test_completed_rows_stay_30_days_and_stems_90(house: House) -> None:
     assert not (house.root / "jobs" / job.id).exists()
 
 
-async def test_failed_rows_stay_7_days_and_so_does_the_input_for_a_retry(house: House) -> None:
+async def test_failed_job_keeps_row_and_input_for_7_days(house: House) -> None:
     job = await house.failed()
     house.clock.move(days=6.9)
     await house.sweeper.sweep()
@@ -127,7 +127,7 @@ async def test_nothing_is_left_of_a_cancelled_job(house: House) -> None:
     assert house.storage.scratch_on_disk() == []
 
 
-async def test_the_input_and_lost_attempts_of_a_completed_job_go_at_once(house: House) -> None:
+async def test_completed_job_drops_input_and_lost_attempts(house: House) -> None:
     job = await house.running()
     house.put(f"jobs/{job.id}/a1/half.mp3")
     await house.store.next_attempt(job.id, 1)
@@ -179,7 +179,7 @@ async def test_kept_stems_stay_until_they_are_deleted(house: House) -> None:
     assert await house.store.get(late.id) is not None
 
 
-async def test_files_of_a_deleted_job_go_even_if_a_crash_came_in_between(house: House) -> None:
+async def test_crash_during_delete_still_removes_files(house: House) -> None:
     job, archived = await house.completed("a"), await house.completed("b")
     house.clock.move(days=31)
     await house.sweeper.sweep()
@@ -308,9 +308,7 @@ async def test_one_job_that_cannot_be_removed_does_not_stop_the_others(
     assert house.keys(stuck) == set()
 
 
-async def test_a_store_that_shows_no_unfinished_uploads_does_not_stop_the_sweep(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_sweep_works_without_unfinished_upload_list(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(running: object) -> int:
         raise StorageFailed(detail="AccessDenied")
 

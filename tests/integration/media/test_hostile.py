@@ -106,7 +106,7 @@ ODD: dict[str, tuple[Callable[[Path], object], float]] = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_an_odd_song_comes_back_as_stems_of_its_length_made_of_numbers(url: str, tmp_path: Path, name: str) -> None:
+def test_odd_song_gives_finite_stems_of_its_length(url: str, tmp_path: Path, name: str) -> None:
     make, seconds = ODD[name]
     make(tmp_path / "song.wav")
     stems = stems_of(finished(url, send(url, (tmp_path / "song.wav").read_bytes())), tmp_path)
@@ -153,9 +153,7 @@ NONE: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 
 @pytest.mark.parametrize("name", NONE)
-def test_what_is_no_song_is_refused_at_once_with_a_next_step_and_leaves_nothing(
-    url: str, data_dir: Path, tmp_path: Path, name: str
-) -> None:
+def test_non_song_is_refused_at_once_with_next_step(url: str, data_dir: Path, tmp_path: Path, name: str) -> None:
     make, status, words = NONE[name]
     before = [path for path in data_dir.rglob("*") if path.is_file() and "sqlite" not in path.name]
     make(tmp_path / "song")
@@ -191,9 +189,7 @@ def plain_song(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_no_name_leaves_its_folder_hides_what_it_is_or_gets_into_a_header(
-    url: str, data_dir: Path, tmp_path: Path, plain_song: bytes
-) -> None:
+def test_file_names_are_safe_in_paths_and_headers(url: str, data_dir: Path, tmp_path: Path, plain_song: bytes) -> None:
     make_song(tmp_path / "tagged.flac", seconds=0.3, tags={"title": "../../../tmp/t\u202e", "artist": "a\nb"})
     outside = {path for path in data_dir.parent.rglob("*") if data_dir not in path.parents}
     answers = [send(url, plain_song, name) for name in NAMES]
@@ -220,7 +216,7 @@ def test_no_name_leaves_its_folder_hides_what_it_is_or_gets_into_a_header(
 
 
 @pytest.mark.parametrize("name", ["nul\0.mp3", "tab\t\x07bell.mp3", 'quote".mp3'])
-def test_a_name_that_no_header_may_hold_is_taken_or_refused_in_words(url: str, plain_song: bytes, name: str) -> None:
+def test_name_invalid_in_header_is_escaped_or_refused(url: str, plain_song: bytes, name: str) -> None:
     answer = send(url, plain_song, name)
     if answer.status_code == 202:
         assert finished(url, answer)["status"] == "completed"

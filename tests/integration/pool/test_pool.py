@@ -56,9 +56,7 @@ async def test_an_attempt_ends_with_its_result_and_reports_progress(stand_in_poo
     assert [fraction for _, fraction in seen] == [0.1, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-async def test_a_worker_that_dies_fails_its_attempt_and_is_started_again(
-    stand_in_pool: PoolMaker, tmp_path: Path
-) -> None:
+async def test_dead_worker_fails_attempt_and_restarts(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(WorkerDied):
             await run(pool, "die")
@@ -92,9 +90,7 @@ async def test_a_stopped_worker_is_killed_for_its_silence(stand_in_pool: PoolMak
         await run(pool, "fine")
 
 
-async def test_a_machine_that_stood_still_kills_no_worker_and_loses_no_attempt(
-    stand_in_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_suspended_machine_kills_no_worker(stand_in_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A virtual machine that was paused: the clock has gone on."""
     clock, ahead_s = time.monotonic, 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock() + ahead_s)
@@ -119,7 +115,7 @@ async def test_an_attempt_over_its_time_is_taken_away(stand_in_pool: PoolMaker, 
             await run(pool, "slow 20", timeout_s=0.3)
 
 
-async def test_an_attempt_that_goes_on_on_the_cpu_is_given_the_time_of_a_cpu(stand_in_pool: PoolMaker) -> None:
+async def test_cpu_fallback_extends_attempt_deadline(stand_in_pool: PoolMaker) -> None:
     told: list[str] = []
 
     def on_cpu() -> float:
@@ -134,7 +130,7 @@ async def test_an_attempt_that_goes_on_on_the_cpu_is_given_the_time_of_a_cpu(sta
     assert told == ["on the CPU"]
 
 
-async def test_a_worker_that_somebody_else_killed_probably_wanted_memory(stand_in_pool: PoolMaker) -> None:
+async def test_externally_killed_worker_counts_as_out_of_memory(stand_in_pool: PoolMaker) -> None:
     async with stand_in_pool(heartbeat_timeout_s=0.5) as pool:
         with pytest.raises(WorkerDied, match="ran out of memory") as killed:
             await run(pool, "kill")
@@ -145,9 +141,7 @@ async def test_a_worker_that_somebody_else_killed_probably_wanted_memory(stand_i
 
 
 @pytest.mark.parametrize("title", ["hang", "deaf"])
-async def test_cancelling_ends_an_attempt_within_two_seconds_even_on_a_worker_that_does_not_obey(
-    stand_in_pool: PoolMaker, tmp_path: Path, title: str
-) -> None:
+async def test_cancel_kills_worker_that_ignores_it(stand_in_pool: PoolMaker, tmp_path: Path, title: str) -> None:
     async with stand_in_pool() as pool:
         attempt = asyncio.create_task(run(pool, title))
         await asyncio.sleep(0.1)

@@ -78,7 +78,7 @@ async def test_a_lost_machine_casts_no_suspicion_but_a_dead_actor_does(pool: Wor
     assert sum(worker.deaths for worker in pool.workers) == 2
 
 
-async def test_an_actor_that_does_not_let_go_is_taken_down_and_its_neighbour_lives(pool: WorkerPool, run: Run) -> None:
+async def test_stuck_actor_is_killed_without_its_neighbour(pool: WorkerPool, run: Run) -> None:
     others = [asyncio.ensure_future(run("hang")) for _ in range(2)]
     await asyncio.sleep(0.1)
     deaf = asyncio.ensure_future(run("deaf"))

@@ -159,7 +159,8 @@ def test_process_ends_when_its_parent_is_gone_already() -> None:
 def test_stopped_process_dies_with_its_parent() -> None:
     program = (
         "import subprocess, sys\n"
-        "child = 'from engine.process.confinement import die_with_parent; die_with_parent(); print(flush=True); input()'\n"
+        "child = 'from engine.process.confinement import die_with_parent;'\n"
+        "child += 'die_with_parent(); print(flush=True); input()'\n"
         "process = subprocess.Popen([sys.executable, '-c', child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "process.stdout.readline()\n"
         "print(process.pid, flush=True)\n"

@@ -51,7 +51,7 @@ def test_stems_are_found_by_name_and_scored(
     assert "SI-SDR" in capsys.readouterr().out
 
 
-def test_a_karaoke_result_and_six_stems_are_judged_by_four_references(
+def test_karaoke_and_six_stems_are_scored_by_four_references(
     tmp_path: Path, truth: dict[str, Samples], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "true", truth)
@@ -77,7 +77,7 @@ def test_a_silent_reference_has_an_sdr_and_nothing_else(
     assert found["drums"]["sir_db"] is not None
 
 
-def test_folders_that_cannot_be_compared_are_refused_in_a_sentence(
+def test_incomparable_folders_are_refused(
     tmp_path: Path, truth: dict[str, Samples], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "true", truth)

@@ -160,7 +160,7 @@ def test_runs_share_batches_and_do_not_hear_each_other() -> None:
         torch.testing.assert_close(sink.stem("voice"), mix.signal)
 
 
-def test_a_real_network_gives_the_same_whatever_it_shares_a_batch_with() -> None:
+def test_result_does_not_depend_on_batch_neighbours() -> None:
     network = awake(tiny_htdemucs(3, nfft=4096, depth=4, channels=4, segment=1))
     model = LoadedModel.of(network)
     mix = Mix(torch.randn(2, 44100 * 3))
@@ -190,7 +190,7 @@ def test_want_of_memory_halves_the_batch_and_is_told() -> None:
     assert max(map(len, network.batches)) == 2
 
 
-def test_memory_for_not_even_one_segment_ends_the_run_and_not_the_batcher() -> None:
+def test_segment_out_of_memory_ends_only_that_run() -> None:
     batcher = Batcher(max_batch=2)
     with pytest.raises(OutOfMemory):
         run(batcher, LoadedModel.of(Echo(fits=0)), constant(1, 5))
@@ -252,7 +252,7 @@ def test_closing_ends_what_runs_and_leaves_no_thread() -> None:
         run(batcher, LoadedModel.of(Echo()), constant(1, 1))
 
 
-def test_a_segment_longer_than_the_network_sees_is_shortened_and_told() -> None:
+def test_segment_over_network_limit_is_shortened_with_note() -> None:
     model = LoadedModel.of(tiny_htdemucs(segment=1))
     report = run(Batcher(), model, Mix(torch.zeros(2, 100)), _Nowhere(), stems=["vocals"], segment_s=30.0)
     assert report.segment_s == 1

@@ -114,7 +114,7 @@ def echoing(network: Echo | None = None) -> gpu.GpuForward:
     return gpu.GpuForward(network or Echo(), precision="fp32", usual_samples=100)
 
 
-def test_full_windows_are_recorded_beforehand_so_that_no_song_waits_for_it(recordings: list[Recording]) -> None:
+def test_full_windows_are_captured_in_advance(recordings: list[Recording]) -> None:
     network = Echo()
     forward = echoing(network)
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_batches_too_large_to_be_recorded_are_not_made(monkeypatch: pytest.Monke
         echoing().prepare(torch.zeros(1, 2, 100), 16)
 
 
-def test_a_model_whose_recordings_do_not_fit_gets_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_that_do_not_fit_reduce_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(4, torch.OutOfMemoryError("CUDA out of memory")))
     measured: list[torch.Size] = []
 
@@ -162,7 +162,7 @@ def test_a_model_whose_recordings_do_not_fit_gets_smaller_batches(monkeypatch: p
     assert passes.limit(model) == 4
 
 
-def test_other_lengths_are_recorded_when_they_come_again_and_only_a_few(recordings: list[Recording]) -> None:
+def test_repeated_odd_lengths_are_captured_up_to_limit(recordings: list[Recording]) -> None:
     forward = echoing()
     with torch.no_grad():
         for length in (100, 60, 41, 17):
@@ -203,7 +203,7 @@ def test_a_network_that_cannot_be_recorded_runs_without(
     assert forward.recordings == 0
 
 
-def test_each_tier_has_its_own_products_and_leaves_torch_as_it_was() -> None:
+def test_each_tier_restores_torch_settings() -> None:
     products = torch.backends.cuda.matmul
     seen: list[bool] = []
 
@@ -259,7 +259,7 @@ def crowded_gpu(*, allow_cpu: bool, max_batch: int = 4) -> CrowdedGpu:
     )
 
 
-def test_a_gpu_without_room_for_one_segment_is_given_up_for_the_cpu_and_that_is_told() -> None:
+def test_gpu_too_small_for_segment_falls_back_to_cpu() -> None:
     passes, told = crowded_gpu(allow_cpu=True), list[str]()
     windows = list(torch.randn(4, 2, 100))
     with torch.no_grad():
@@ -269,7 +269,7 @@ def test_a_gpu_without_room_for_one_segment_is_given_up_for_the_cpu_and_that_is_
     assert (passes.device.type, passes.max_batch) == ("cpu", 1)
 
 
-def test_where_the_cpu_may_not_take_over_the_want_of_memory_is_said() -> None:
+def test_low_memory_without_cpu_fallback_is_an_error() -> None:
     with pytest.raises(OutOfMemory):
         crowded_gpu(allow_cpu=False).stems(LoadedModel.of(Echo()), 0, [torch.randn(2, 100)], lambda _: None)
 
@@ -312,7 +312,7 @@ def batcher_on(passes: Passes) -> Batcher:
     return batcher
 
 
-def test_the_gpu_is_taken_again_when_its_memory_may_be_free_and_its_runs_say_nothing_of_the_cpu() -> None:
+def test_gpu_resumes_after_cpu_fallback() -> None:
     passes = SharedGpu(room=0)
     batcher, model = batcher_on(passes), LoadedModel.of(Echo())
     told: list[str] = []

@@ -190,7 +190,7 @@ def legacy_shelf(tmp_path: Path, hub: StandInHub) -> LegacyShelf:
     return LegacyShelf(tmp_path / "cache/legacy", root_url=hub.url + "/", files=files, bags=tmp_path / "bags")
 
 
-def test_the_old_host_steps_in_for_the_hub_and_a_break_is_resumed(tmp_path: Path, hub: StandInHub) -> None:
+def test_legacy_host_replaces_hub_and_download_resumes(tmp_path: Path, hub: StandInHub) -> None:
     nobody = HubShelf(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
     shelf = legacy_shelf(tmp_path, hub)
     (served,) = (tmp_path / "served/hybrid").iterdir()

@@ -243,9 +243,7 @@ def test_a_network_whose_tiles_would_be_empty_uses_vectors(
     assert not torch.equal(wide.convolved(conv, x), by_vectors)
 
 
-def test_a_compiler_that_cannot_leaves_the_reason_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_compilation_leaves_only_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = tmp_path / "c++"
     refusing.write_text("#!/bin/sh\necho 'what is -mamx-tile?' >&2; exit 1\n")
     refusing.chmod(0o755)

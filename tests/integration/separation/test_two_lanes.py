@@ -44,7 +44,7 @@ def test_windows_at_once_give_what_they_give_one_after_the_other(beside: SideByS
         assert snr_db(forward(window[None])[0], found) > 100
 
 
-def test_the_threads_are_shared_by_two_windows_and_by_nobody_else(beside: SideBySide) -> None:
+def test_two_windows_share_the_threads(beside: SideBySide) -> None:
     meeting, threads = threading.Barrier(2, timeout=20), list[int]()
 
     def forward(windows: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def test_the_threads_are_shared_by_two_windows_and_by_nobody_else(beside: SideBy
     assert torch.get_num_threads() == 2
 
 
-def test_a_window_that_fails_is_told_when_the_other_one_has_ended(beside: SideBySide) -> None:
+def test_failed_window_raises_after_the_other_ends(beside: SideBySide) -> None:
     begun, over = threading.Event(), threading.Event()
 
     def forward(windows: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def test_a_song_goes_through_in_pairs_and_comes_back_whole(segments: int, expect
     assert {len(batch) for batch in network.batches} == {1}
 
 
-def test_without_room_for_two_windows_they_go_one_after_the_other() -> None:
+def test_low_memory_runs_windows_one_by_one() -> None:
     class Cramped(Echo):
         def __init__(self) -> None:
             super().__init__()
@@ -216,7 +216,7 @@ def test_no_thread_is_left_when_nothing_is_under_way() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_that_cannot_be_shared_evenly_take_one_window_at_a_time(threads: int) -> None:
+def test_odd_thread_count_runs_one_window(threads: int) -> None:
     torch.set_num_threads(threads)
     network = Echo()
     counts = together(network, 0)

@@ -96,9 +96,7 @@ def everything_in(settings: Settings) -> list[str]:
     )
 
 
-async def test_a_song_comes_back_as_stems_of_its_length_with_every_fact_filled_in(
-    ann: str, service: StemService, tmp_path: Path
-) -> None:
+async def test_stems_have_song_length_and_complete_facts(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "a song.mp3"
     make_song(song, seconds=5, tags={"title": "Sunny", "artist": "Band"})
     view = await service.submit(submission(song, ann))
@@ -203,7 +201,7 @@ async def refused(service: StemService, settings: Settings, request: Submission,
     assert everything_in(settings) == before
 
 
-async def test_bad_input_is_refused_with_its_own_sentence_and_leaves_nothing(
+async def test_bad_input_is_refused_and_leaves_nothing(
     ann: str, service: StemService, settings: Settings, tmp_path: Path
 ) -> None:
     empty, text, cut = tmp_path / "empty.mp3", tmp_path / "text.mp3", tmp_path / "cut.mp3"
@@ -240,7 +238,7 @@ async def _until_models_are_known(service: StemService) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_the_sixth_job_of_an_hour_is_refused_with_the_time_to_come_back(
+async def test_sixth_job_in_an_hour_is_refused_with_retry_time(
     ann: str, service: StemService, settings: Settings, tmp_path: Path
 ) -> None:
     song = tmp_path / "song.wav"
@@ -253,7 +251,7 @@ async def test_the_sixth_job_of_an_hour_is_refused_with_the_time_to_come_back(
     await service.submit(submission(song, BOB))
 
 
-async def test_a_disk_that_is_nearly_full_is_left_to_the_jobs_that_were_accepted(
+async def test_nearly_full_disk_is_reserved_for_accepted_jobs(
     ann: str, service: StemService, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     song = tmp_path / "song.wav"
@@ -316,9 +314,7 @@ async def failed_for_its_model(
         yield house.service, failed
 
 
-async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_cannot(
-    ann: str, settings: Settings, tmp_path: Path
-) -> None:
+async def test_failed_job_is_retried_free_completed_is_not(ann: str, settings: Settings, tmp_path: Path) -> None:
     async with failed_for_its_model(ann, settings, tmp_path) as (service, view):
         write_model(tmp_path / "own models")
         again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
@@ -328,9 +324,7 @@ async def test_a_failed_job_can_be_tried_again_without_cost_and_a_completed_one_
                 await service.retry(done, by=ann)
 
 
-async def test_a_song_whose_model_failed_can_be_tried_with_another_one_at_no_cost(
-    ann: str, settings: Settings, tmp_path: Path
-) -> None:
+async def test_failed_model_retry_with_other_model_is_free(ann: str, settings: Settings, tmp_path: Path) -> None:
     async with failed_for_its_model(ann, settings, tmp_path) as (service, failed):
         with pytest.raises(UnknownModel):
             await service.retry(failed.job.id, by=ann, model="none of ours")
@@ -388,7 +382,7 @@ async def test_watching_tells_every_stage_in_order_and_ends(ann: str, service: S
     assert len({view.job.stage for view in views}) > 2
 
 
-async def test_an_asker_who_goes_away_while_the_job_is_stored_leaves_a_whole_job(
+async def test_disconnect_while_storing_leaves_whole_job(
     ann: str, service: StemService, settings: Settings, tmp_path: Path
 ) -> None:
     song = tmp_path / "song.wav"

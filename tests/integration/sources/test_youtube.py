@@ -124,9 +124,7 @@ def decoded_samples(path: Path) -> int:
 # What it is for.
 
 
-async def test_a_link_becomes_a_file_that_decodes_with_title_and_artist(
-    fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_link_becomes_decodable_file_with_title_and_artist(fake: FakeYoutube, dest: Path, song: bytes) -> None:
     video = fake.add(Video(ID, media=song, title="The Testers - Sunny", channel="The Testers - Topic"))
     progress: list[float] = []
     fetched = await client(fake).fetch(LINK, dest, on_progress=progress.append)
@@ -145,9 +143,7 @@ async def test_a_link_becomes_a_file_that_decodes_with_title_and_artist(
     assert not processes_in(dest)
 
 
-async def test_a_scrambled_address_and_a_long_file_are_fetched_in_ranges(
-    fake: FakeYoutube, dest: Path, tmp_path: Path
-) -> None:
+async def test_scrambled_url_and_long_file_are_fetched_in_ranges(fake: FakeYoutube, dest: Path, tmp_path: Path) -> None:
     make_song(tmp_path / "song.m4a", seconds=2)
     padding = 12 * MIB
     media = (tmp_path / "song.m4a").read_bytes() + (8 + padding).to_bytes(4) + b"free" + bytes(padding)
@@ -234,9 +230,7 @@ ABOUT_VIDEOS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("code", ABOUT_VIDEOS)
-async def test_every_way_in_which_a_video_cannot_be_had_has_its_own_error(
-    code: str, fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_every_video_failure_has_its_own_error(code: str, fake: FakeYoutube, dest: Path, song: bytes) -> None:
     fake.add(Video(ID, media=song, **ABOUT_VIDEOS[code]))
     with pytest.raises(SourceFailed) as failed:
         await client(fake).fetch(LINK, dest, on_progress=silent)
@@ -246,9 +240,7 @@ async def test_every_way_in_which_a_video_cannot_be_had_has_its_own_error(
     assert not processes_in(dest)
 
 
-async def test_a_video_that_is_too_long_is_refused_before_its_media_with_both_lengths(
-    fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_long_video_is_refused_before_download(fake: FakeYoutube, dest: Path, song: bytes) -> None:
     fake.add(Video(ID, media=song, duration_s=754))
     with pytest.raises(VideoTooLong, match="is 12:34 long, the limit is 10:00"):
         await client(fake).fetch(LINK, dest, on_progress=silent)
@@ -306,9 +298,7 @@ async def test_a_refused_media_address_is_asked_for_anew_once(fake: FakeYoutube,
     assert video.media_requests == 2
 
 
-async def test_media_that_stay_refused_are_given_up_after_the_second_time(
-    fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_media_refused_twice_fails(fake: FakeYoutube, dest: Path, song: bytes) -> None:
     video = fake.add(Video(ID, media=song, behaviour="forbid"))
     with pytest.raises(YoutubeForbidden):
         await client(fake).fetch(LINK, dest, on_progress=silent)
@@ -330,7 +320,7 @@ async def test_a_player_that_nobody_understands_is_said_so(fake: FakeYoutube, de
         await client(fake).fetch(LINK, dest, on_progress=silent)
 
 
-async def test_a_proxy_that_is_away_means_unreachable_and_its_password_is_never_logged(
+async def test_unreachable_proxy_password_is_not_logged(
     fake: FakeYoutube, dest: Path, caplog: pytest.LogCaptureFixture, unused_tcp_port: int
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -389,23 +379,19 @@ async def cancelled_leaves_nothing(fetching: asyncio.Task[Fetched], dest: Path, 
     assert not list(dest.iterdir())
 
 
-async def test_cancelling_a_stalled_download_leaves_no_process_and_no_file(
-    fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_cancel_of_stalled_download_leaves_nothing(fake: FakeYoutube, dest: Path, song: bytes) -> None:
     fake.add(Video(ID, media=song, behaviour="stall"))
     fetching = asyncio.create_task(client(fake).fetch(LINK, dest, on_progress=silent))
     await cancelled_leaves_nothing(fetching, dest, lambda: list(dest.glob(".youtube-*/*.part")))
 
 
-async def test_cancelling_in_a_stalled_page_leaves_no_process_and_no_file(fake: FakeYoutube, dest: Path) -> None:
+async def test_cancel_during_stalled_page_leaves_nothing(fake: FakeYoutube, dest: Path) -> None:
     fake.stalls = "watch"
     fetching = asyncio.create_task(client(fake).fetch(LINK, dest, on_progress=silent))
     await cancelled_leaves_nothing(fetching, dest, lambda: fake.seen)
 
 
-async def test_cancelling_while_the_players_script_hangs_takes_deno_along(
-    fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_cancel_during_challenge_kills_deno(fake: FakeYoutube, dest: Path, song: bytes) -> None:
     fake.player_js = HANGING_PLAYER_JS
     fake.add(Video(ID, media=song))
     fetching = asyncio.create_task(client(fake).fetch(LINK, dest, on_progress=silent))
@@ -487,7 +473,7 @@ async def test_killing_the_main_process_ends_its_downloads(
     await until(lambda: not processes_in(dest), within_s=5)
 
 
-async def test_the_child_sees_none_of_our_secrets_and_cannot_write_much_more_than_the_cap(
+async def test_child_has_no_secrets_and_a_write_cap(
     fake: FakeYoutube, dest: Path, song: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "very-secret")
@@ -522,9 +508,7 @@ async def test_script_that_takes_all_memory_is_ended(fake: FakeYoutube, dest: Pa
 # What the operator sets.
 
 
-async def test_cookies_are_sent_from_a_copy_and_the_operators_file_stays_as_it_is(
-    fake: FakeYoutube, dest: Path, song: bytes
-) -> None:
+async def test_cookies_file_of_operator_is_not_modified(fake: FakeYoutube, dest: Path, song: bytes) -> None:
     cookies = dest.parent / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n.youtube.com\tTRUE\t/\tTRUE\t0\tmine\toatmeal\n")
     before = (cookies.read_bytes(), cookies.stat().st_mtime_ns)

@@ -66,9 +66,7 @@ def result(folder: Path, **files: bytes) -> Path:
     return folder
 
 
-async def test_an_upload_goes_to_the_bucket_once_it_is_examined_and_comes_back_to_the_worker(
-    storage: ObjectStorage, job: str, tmp_path: Path
-) -> None:
+async def test_probed_upload_goes_through_bucket_to_worker(storage: ObjectStorage, job: str, tmp_path: Path) -> None:
     key, song = f"jobs/{job}/input", os.urandom(3_000_000)
     assert await storage.receive(stream(song[:1000], song[1000:]), key, 10**7) == len(song)
     assert storage.local_path(key).read_bytes() == song and await storage.size(key) is None
@@ -112,17 +110,13 @@ async def test_what_an_attempt_has_published_is_never_written_over(
     assert b"".join([block async for block in storage.open_range(f"jobs/{job}/a1/peaks.json")]) == b"1"
 
 
-async def test_a_request_that_was_answered_but_not_heard_may_be_made_again(
-    storage: ObjectStorage, job: str, tmp_path: Path
-) -> None:
+async def test_lost_response_is_safe_to_retry(storage: ObjectStorage, job: str, tmp_path: Path) -> None:
     out = result(tmp_path / "out", peaks_json=b"the same")
     storage.publish_folder(out, f"jobs/{job}/a1")
     storage.publish_folder(out, f"jobs/{job}/a1")
 
 
-def test_nothing_is_left_of_an_upload_that_was_cancelled_in_the_middle(
-    storage: ObjectStorage, job: str, tmp_path: Path, s3: Any
-) -> None:
+def test_cancelled_upload_leaves_nothing(storage: ObjectStorage, job: str, tmp_path: Path, s3: Any) -> None:
     out = result(tmp_path / "out", a_wav=os.urandom(3 * PART))
 
     def stop(fraction: float) -> None:
@@ -172,7 +166,7 @@ async def test_only_the_jobs_own_places_are_removed(storage: ObjectStorage, job:
     assert keys(storage, job) == set()
 
 
-async def test_a_presigned_link_opens_its_object_for_a_while_and_nothing_else(
+async def test_presigned_link_opens_only_its_object_until_expiry(
     server: S3Server, storage: ObjectStorage, job: str, tmp_path: Path
 ) -> None:
     storage.publish_folder(result(tmp_path / "out", **{"a b#ü_mp3": b"sound", "other_mp3": b"more"}), f"jobs/{job}/a1")
@@ -269,9 +263,7 @@ async def test_the_tool_for_unfinished_uploads_is_made_once(
     assert made == ["s3"]
 
 
-async def test_a_store_that_stands_still_is_an_error_in_time_and_then_works_again(
-    server: S3Server, tmp_path: Path, job: str
-) -> None:
+async def test_stalled_storage_times_out_and_recovers(server: S3Server, tmp_path: Path, job: str) -> None:
     storage = object_storage(server, tmp_path / "data", patience_s=1.0, request_timeout_s=1.0)
     out = result(tmp_path / "out", peaks_json=b"{}", a_wav=os.urandom(2 * PART))
     server.pause()

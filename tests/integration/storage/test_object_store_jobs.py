@@ -51,7 +51,7 @@ def keys(storage: ObjectStorage, job_id: str) -> list[str]:
     return sorted(key.removeprefix(f"jobs/{job_id}/") for key in storage._bucket.keys(f"jobs/{job_id}"))
 
 
-async def test_a_song_goes_through_the_bucket_and_comes_back_by_our_links(
+async def test_job_in_bucket_is_served_by_signed_links(
     server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "engine")
@@ -111,7 +111,7 @@ def _readable(path: Path) -> bool:
         return False
 
 
-async def test_a_store_that_goes_away_in_the_middle_costs_an_attempt_and_nothing_else(
+async def test_storage_outage_during_job_costs_one_attempt(
     server: S3Server, stand_in_pool: PoolMaker, tmp_path: Path
 ) -> None:
     storage = object_storage(server, tmp_path / "data", patience_s=1.0)
@@ -134,7 +134,7 @@ async def test_a_store_that_goes_away_in_the_middle_costs_an_attempt_and_nothing
         assert keys(storage, job_id) == [f"a{job.attempt}/vocals.wav"]
 
 
-async def test_a_store_that_stays_away_ends_the_job_with_a_sentence_and_the_song_is_kept_for_a_retry(
+async def test_long_storage_outage_fails_job_and_keeps_input(
     server: S3Server, stand_in_pool: PoolMaker, tmp_path: Path
 ) -> None:
     storage = object_storage(server, tmp_path / "data", patience_s=0.5)
@@ -157,9 +157,7 @@ async def test_a_store_that_stays_away_ends_the_job_with_a_sentence_and_the_song
         assert keys(storage, job_id) == ["input"]
 
 
-async def test_a_store_that_is_away_refuses_a_song_with_a_sentence_and_keeps_nothing(
-    server: S3Server, tmp_path: Path
-) -> None:
+async def test_unavailable_storage_refuses_song_and_keeps_nothing(server: S3Server, tmp_path: Path) -> None:
     defaults = load(data_dir=tmp_path / "data")
     away = storage_settings(server, endpoint="http://127.0.0.1:9", request_timeout_s=1.0)
     settings = defaults.model_copy(update={"storage": away})

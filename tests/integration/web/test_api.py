@@ -45,7 +45,7 @@ def files_of_jobs(data_dir: Path) -> list[Path]:
     return [path for top in ("jobs", "scratch") for path in (data_dir / top).rglob("*") if path.is_file()]
 
 
-def test_what_is_no_song_is_refused_with_its_own_sentence_and_leaves_nothing(url: str, data_dir: Path) -> None:
+def test_non_song_is_refused_and_leaves_nothing(url: str, data_dir: Path) -> None:
     before = files_of_jobs(data_dir)
     for content, status, code in [
         (b"", 422, "empty_input"),
@@ -60,7 +60,7 @@ def test_what_is_no_song_is_refused_with_its_own_sentence_and_leaves_nothing(url
     assert files_of_jobs(data_dir) == before
 
 
-def test_the_sixth_song_within_the_hour_is_told_when_to_come_back(url: str, tmp_path: Path) -> None:
+def test_sixth_song_in_an_hour_shows_retry_time(url: str, tmp_path: Path) -> None:
     make_song(tmp_path / "song.wav", seconds=0.2)
     song = (tmp_path / "song.wav").read_bytes()
     for _ in range(5):

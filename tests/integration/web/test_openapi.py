@@ -65,7 +65,7 @@ class _WithAFile(Document):  # type: ignore[misc]
         return ctx
 
 
-def test_a_client_made_from_the_description_submits_watches_and_downloads(url: str, tmp_path: Path) -> None:
+def test_generated_client_submits_watches_and_downloads(url: str, tmp_path: Path) -> None:
     mix = make_song(tmp_path / "Sunny.wav", seconds=2)
     client = OpenAPI.load_sync(f"{url}/api/openapi.json", plugins=[_WithAFile()])
     options = {"quality": "fast", "outputFormat": "wav"}

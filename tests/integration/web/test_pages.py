@@ -57,7 +57,7 @@ class _Site:
         await self._backend.__aexit__(None, None, None)
 
 
-async def test_pages_carry_a_policy_that_lets_nothing_in_from_elsewhere(
+async def test_pages_have_strict_content_security_policy(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, job_id = open_site
@@ -88,7 +88,7 @@ async def test_static_files_are_those_of_the_folder_and_no_others(
             assert response.status == 404, name
 
 
-async def test_the_page_of_a_job_that_is_not_there_says_so_with_its_status(
+async def test_page_of_missing_job_says_so_with_404(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, _ = open_site
@@ -99,7 +99,7 @@ async def test_the_page_of_a_job_that_is_not_there_says_so_with_its_status(
             assert response.headers["Cache-Control"] == "no-store"
 
 
-async def test_a_mistyped_address_is_a_page_to_people_and_json_to_programs(
+async def test_unknown_path_is_html_for_browsers_json_for_programs(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, _ = open_site
@@ -166,7 +166,7 @@ async def test_choices_say_what_can_be_had(open_site: tuple[aiohttp.ClientSessio
     assert choices["maxDurationS"] == 600
 
 
-async def test_with_tokens_a_page_link_opens_its_job_but_changes_nothing(planted: tuple[Path, str]) -> None:
+async def test_page_link_is_read_only_with_tokens(planted: tuple[Path, str]) -> None:
     data, job_id = planted
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     async with _site(data, api_tokens=[TOKEN]) as client:

@@ -196,7 +196,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("leaving_mib", [2, 8])  # while it is read, while its stems are written
-async def test_a_full_disk_ends_the_job_with_a_sentence_keeps_the_song_and_can_be_tried_again(
+async def test_full_disk_fails_job_and_keeps_input_for_retry(
     service: StemService, data: Path, song: Path, short_song: Path, ann: str, leaving_mib: int
 ) -> None:
     earlier = await over(service, await ask(service, short_song, ann))
@@ -210,7 +210,7 @@ async def test_a_full_disk_ends_the_job_with_a_sentence_keeps_the_song_and_can_b
     assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
 
 
-async def test_a_disk_without_room_for_the_song_refuses_it_and_keeps_no_part(
+async def test_full_disk_refuses_upload_and_keeps_no_part(
     service: StemService, data: Path, song: Path, ann: str
 ) -> None:
     before = sorted(data.rglob("*"))
@@ -219,7 +219,7 @@ async def test_a_disk_without_room_for_the_song_refuses_it_and_keeps_no_part(
     assert [path for path in sorted(data.rglob("*")) if path not in before and "sqlite" not in path.name] == []
 
 
-async def test_storage_that_refuses_is_tried_three_times_and_the_song_is_kept(
+async def test_storage_denied_three_times_keeps_input(
     service: StemService, data: Path, short_song: Path, ann: str
 ) -> None:
     with read_only(data / "scratch"):
@@ -230,9 +230,7 @@ async def test_storage_that_refuses_is_tried_three_times_and_the_song_is_kept(
     assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
 
 
-async def test_storage_that_refuses_once_costs_an_attempt_and_not_the_job(
-    service: StemService, data: Path, song: Path, ann: str
-) -> None:
+async def test_storage_denied_once_costs_one_attempt(service: StemService, data: Path, song: Path, ann: str) -> None:
     job_id = await ask(service, song, ann)
     with read_only(data / "jobs"):
         await until(service, job_id, lambda job: job.attempt == 2)
@@ -240,7 +238,7 @@ async def test_storage_that_refuses_once_costs_an_attempt_and_not_the_job(
     assert job.status is JobStatus.COMPLETED and job.attempt in (2, 3)
 
 
-async def test_a_data_folder_that_cannot_be_written_refuses_and_stops_the_start_with_a_sentence(
+async def test_unwritable_data_folder_stops_start_with_sentence(
     service: StemService, settings: Settings, data: Path, short_song: Path, ann: str
 ) -> None:
     with read_only(data / "jobs"), pytest.raises(StorageFailed):
@@ -251,7 +249,7 @@ async def test_a_data_folder_that_cannot_be_written_refuses_and_stops_the_start_
             pass
 
 
-async def test_a_locked_database_refuses_new_songs_with_a_sentence_and_the_running_one_is_finished(
+async def test_locked_database_refuses_new_and_finishes_running(
     service: StemService, data: Path, long_song: Path, short_song: Path, ann: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await ask(service, long_song, ann, output_format="mp3")
@@ -275,9 +273,7 @@ async def test_a_locked_database_refuses_new_songs_with_a_sentence_and_the_runni
 # The worker.
 
 
-async def test_a_worker_that_hangs_is_replaced_and_the_song_is_done_by_its_successor(
-    service: StemService, long_song: Path, ann: str
-) -> None:
+async def test_hung_worker_is_replaced_and_job_completes(service: StemService, long_song: Path, ann: str) -> None:
     job_id, hanging = await ask(service, long_song, ann, output_format="mp3"), worker_pid(service)
     await until(service, job_id, separating)
     os.kill(hanging, signal.SIGSTOP)
@@ -286,7 +282,7 @@ async def test_a_worker_that_hangs_is_replaced_and_the_song_is_done_by_its_succe
     assert worker_pid(service) != hanging
 
 
-async def test_a_worker_without_memory_says_so_and_the_song_is_tried_again(
+async def test_worker_out_of_memory_is_reported_and_retried(
     service: StemService, data: Path, song: Path, short_song: Path, ann: str
 ) -> None:
     await over(service, await ask(service, short_song, ann))  # all libraries are loaded
@@ -308,7 +304,7 @@ async def test_a_worker_without_memory_says_so_and_the_song_is_tried_again(
 # Models.
 
 
-async def test_a_damaged_model_file_fails_the_job_with_what_to_do_until_it_is_replaced(
+async def test_damaged_model_file_fails_job_until_replaced(
     service: StemService, models: Path, short_song: Path, ann: str
 ) -> None:
     file = models / "bbbb1111.safetensors"
@@ -331,7 +327,7 @@ async def test_a_model_file_that_is_gone_fails_the_job_with_what_to_do(
     assert job.error is not None and "mini needs no download" in job.error
 
 
-async def test_a_model_whose_numbers_are_no_sound_fails_the_job_with_what_to_do(
+async def test_invalid_model_output_fails_job_with_advice(
     service: StemService, data: Path, models: Path, short_song: Path, ann: str
 ) -> None:
     write_model(models, "htdemucs_ft", signature="dddd3333")

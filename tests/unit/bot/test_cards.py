@@ -79,7 +79,7 @@ def text(shown: JobView) -> str:
     return cards.job_card(shown, now=NOW).as_text()
 
 
-def test_want_of_memory_is_told_while_the_job_runs_and_on_its_result() -> None:
+def test_low_memory_is_shown_live_and_on_result() -> None:
     running = {"stage": Stage.SEPARATING, "progress": 40, "attempt": 1}
     slower = "The GPU has no memory left, so the CPU goes on: this takes longer."
     assert slower in text(view(JobStatus.PROCESSING, on_cpu=True, **running))
@@ -102,7 +102,7 @@ def test_a_waiting_job_tells_its_place_and_when_it_will_be_done() -> None:
     assert "**12th** in the queue" in text(view(queue_place=12))
 
 
-def test_a_running_job_tells_its_stage_how_far_it_is_and_what_is_left() -> None:
+def test_running_job_shows_stage_progress_and_eta() -> None:
     running = view(JobStatus.PROCESSING, stage=Stage.SEPARATING, progress=58, attempt=1, eta_s=41.0)
     assert text(running) == (
         "### Blue Hour — The Lamps\n"
@@ -193,7 +193,7 @@ def test_every_mark_in_a_name_is_escaped(name: str) -> None:
     assert len(words.clean(name)) <= 100
 
 
-def test_links_too_long_for_a_button_go_into_the_text_while_there_is_room() -> None:
+def test_long_links_move_from_button_to_text() -> None:
     links = tuple(
         FileLink(name=name, filename="x", url="https://stems.example/" + "%E3%81%82" * 80 + name)
         for name in ("vocals", "drums", "bass", "other", "zip")
@@ -204,7 +204,7 @@ def test_links_too_long_for_a_button_go_into_the_text_while_there_is_room() -> N
     assert len(card.body + card.below + card.small + card.heading) < 4000
 
 
-def test_addresses_that_discord_does_not_take_on_buttons_move_into_the_text() -> None:
+def test_urls_refused_by_discord_move_into_text() -> None:
     card = cards.without_link_buttons(cards.job_card(done(), now=NOW))
     assert card.links == ()
     assert card.below.endswith("[All as zip](<https://stems.example/files/zip?e=1&s=2>)")
@@ -217,7 +217,7 @@ def test_a_refusal_for_too_much_says_when_to_come_back() -> None:
     assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Please send it again."
 
 
-def test_the_announcement_mentions_the_owner_and_names_what_is_too_large() -> None:
+def test_announcement_mentions_owner_and_large_stems() -> None:
     job = done().job
     assert cards.announcement(job, 7) == "<@7> your stems of **Blue Hour** are ready."
     assert cards.announcement(job, 7, left_out=["vocals", "drums"], limit_bytes=10 * MIB) == (

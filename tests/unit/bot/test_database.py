@@ -18,7 +18,7 @@ from engine.errors import NotFound
 DAY_S = 86_400
 
 
-async def test_only_what_is_done_and_old_is_offered_to_be_forgotten_youngest_first(tmp_path: Path) -> None:
+async def test_done_before_lists_old_finished_messages(tmp_path: Path) -> None:
     memory = await Memory.open(tmp_path / "bot.sqlite3")
     ages = {"fresh": 1, "old": 100, "older": 200, "running": 300}
     for name in ages:
@@ -44,7 +44,7 @@ async def test_a_token_that_opens_nothing_any_more_is_not_kept(tmp_path: Path) -
     await memory.close()
 
 
-async def test_what_is_long_over_is_forgotten_but_not_what_is_kept_nor_by_a_clock_that_is_doubted(
+async def test_purge_spares_kept_jobs_and_doubtful_clock(
     tmp_path: Path,
 ) -> None:
     async def get(job_id: str) -> Any:

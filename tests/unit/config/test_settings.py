@@ -27,9 +27,7 @@ def test_the_defaults_are_whole() -> None:
     assert settings.web.host == "127.0.0.1"
 
 
-def test_variables_win_over_the_own_file_which_wins_over_the_defaults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_override_file_overrides_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own.toml"
     own.write_text("[web]\nport = 9000\nlink_lifetime_days = 7\n")
     monkeypatch.setenv("STEMIFY_CONFIG", str(own))
@@ -83,7 +81,7 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
         ("STORAGE__URL", "ftp://x", "storage.url (STEMIFY_STORAGE__URL): give s3://bucket/folder"),
     ],
 )
-def test_a_wrong_value_ends_the_start_with_a_sentence_that_names_it_and_its_variable(
+def test_invalid_setting_stops_start_and_names_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv(f"STEMIFY_{name}", value)
@@ -92,9 +90,7 @@ def test_a_wrong_value_ends_the_start_with_a_sentence_that_names_it_and_its_vari
     assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
 
 
-def test_every_wrong_value_has_its_sentence_and_no_secret_is_among_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_settings_are_described_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[discord]\ntoken = 123456\n[web]\napi_tokens = "secret-one"\nport = 1.5\n[log]\nlevel = "info"\n')
     monkeypatch.setenv("STEMIFY_CONFIG", str(own))

@@ -58,7 +58,7 @@ def test_scripts_are_cut_into_whole_statements() -> None:
 # Schema and migrations.
 
 
-async def test_the_database_has_the_settings_and_indexes_of_the_data_model(tmp_path: Path) -> None:
+async def test_database_has_indexes_of_data_model(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "stemify.sqlite3")
     try:
         assert (await store.database.read("PRAGMA journal_mode"))[0][0] == "wal"
@@ -158,7 +158,7 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         await Store.open(path)
 
 
-async def test_two_that_make_the_file_at_once_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+async def test_concurrent_key_creation_agrees(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     stores = await asyncio.gather(*(Store.open(path, readers=1) for _ in range(4)))
     job = pending_job()
@@ -259,7 +259,7 @@ async def test_a_short_lock_is_waited_out(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_lock_that_does_not_end_is_given_up_and_nothing_is_half_done(tmp_path: Path) -> None:
+async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     await made(path)
     store = await Store.open(path, busy_limit_s=0.3)

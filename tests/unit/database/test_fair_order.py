@@ -141,7 +141,7 @@ async def one_step(store: Store, model: Model, what: str, number: int) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
-def test_counts_order_and_claims_follow_the_rules_whatever_happens(steps: list[Step]) -> None:
+def test_random_operations_keep_queue_invariants(steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(play(steps, Path(folder) / "stemify.sqlite3"))
 
@@ -189,7 +189,7 @@ async def test_a_clock_that_jumps_pushes_nobody_back(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_in_a_long_line_a_newcomer_hears_his_true_place_and_a_claim_is_seen_in_time(tmp_path: Path) -> None:
+async def test_queue_place_is_exact_for_new_job_in_long_queue(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "stemify.sqlite3")
     heavy = [pending_job("heavy") for _ in range(_LONG + 5)]
     for job in heavy:

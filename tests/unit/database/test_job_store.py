@@ -160,7 +160,7 @@ async def test_progress_never_goes_back(store: Store) -> None:
     assert now is not None and now.progress == 99  # 100 is for completed jobs
 
 
-async def test_the_progress_of_many_jobs_is_saved_at_once_and_lost_attempts_are_left_out(store: Store) -> None:
+async def test_progress_is_saved_in_bulk_without_lost_attempts(store: Store) -> None:
     jobs = [await claimed(store) for _ in range(4)]
     assert await store.next_attempt(jobs[1].id, 1) is not None
     await store.fail(jobs[2].id, attempt=1, code="x", message="x.")
@@ -262,7 +262,7 @@ async def test_a_job_cannot_be_smuggled_in_running_or_over(store: Store) -> None
         connection.close()
 
 
-async def test_an_illegal_step_inside_the_store_is_an_error_of_the_tree(store: Store) -> None:
+async def test_illegal_transition_in_store_raises_stemify_error(store: Store) -> None:
     job = await accepted(store)
     with pytest.raises(IllegalTransition):
         await store.database.run("UPDATE jobs SET status = 'completed', result = '{}' WHERE id = :id", {"id": job.id})
@@ -308,7 +308,7 @@ async def test_caps_hold_when_many_submit_at_once(store: Store) -> None:
     assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 30
 
 
-async def test_what_is_refused_by_the_second_half_of_accepting_is_not_stored(store: Store) -> None:
+async def test_submission_refused_late_is_not_stored(store: Store) -> None:
     async def refuse(_writer: object) -> None:
         raise QueueFull(retry_after_s=1)
 
@@ -335,7 +335,7 @@ async def test_lists_are_the_owners_own_and_newest_first(store: Store) -> None:
     assert await store.list_of("nobody", limit=25) == []
 
 
-async def test_a_deleted_job_is_gone_and_its_files_are_noted_for_removal(store: Store) -> None:
+async def test_deleted_job_queues_its_files_for_removal(store: Store) -> None:
     job = await accepted(store)
     assert await store.delete(job.id)
     assert await store.get(job.id) is None
@@ -376,7 +376,7 @@ async def test_one_unreadable_row_does_not_hide_the_others(store: Store) -> None
     assert await store.list_of("me", limit=5) == [good]
 
 
-async def test_people_who_left_long_ago_lose_their_turn_number_and_nothing_else(store: Store) -> None:
+async def test_idle_owners_lose_only_their_turn(store: Store) -> None:
     await claimed(store)
     await store.fail((await store.list_of("discord:1", limit=1))[0].id, attempt=1, code="x", message="x.")
     await store.forget_idle_owners()

@@ -36,7 +36,7 @@ def test_a_second_one_is_refused_until_the_first_has_ended(tmp_path: Path) -> No
         pass
 
 
-def test_a_killed_one_holds_nothing_even_when_its_children_live_on(tmp_path: Path) -> None:
+def test_killed_process_releases_lock_despite_children(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None

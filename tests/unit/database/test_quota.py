@@ -40,7 +40,7 @@ async def spend(quota: Quota, times: int = 5, owner: str = "discord:1") -> None:
         await quota.spend(owner)
 
 
-async def test_the_sixth_job_of_an_hour_is_refused_with_the_time_to_come_back(quota: Quota, clock: Clock) -> None:
+async def test_sixth_job_in_an_hour_is_refused_with_retry_time(quota: Quota, clock: Clock) -> None:
     await spend(quota, 2)
     clock.move(minutes=48)
     await spend(quota, 3)
@@ -216,7 +216,7 @@ def child(path: Path, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", CHILD, str(path), how], stdout=subprocess.PIPE, text=True)
 
 
-async def test_four_processes_share_one_quota_and_kill_9_gives_nothing_back(tmp_path: Path) -> None:
+async def test_four_processes_share_quota_despite_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     store = await Store.open(path)  # so that the children only count, and do not also make the file
     children = [child(path, "leave") for _ in range(3)] + [child(path, "stay")]

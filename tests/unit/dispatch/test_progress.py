@@ -43,7 +43,7 @@ def test_a_mark_stays_while_a_job_only_moves_on() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 80])
-def test_what_runs_is_ahead_of_whoever_waits_and_nobody_waits_for_himself(count: int) -> None:
+def test_remaining_excludes_own_job(count: int) -> None:
     live, jobs = LiveJobs(), [running_job() for _ in range(count)]
     for job in jobs:
         live.begin(job)
@@ -51,7 +51,7 @@ def test_what_runs_is_ahead_of_whoever_waits_and_nobody_waits_for_himself(count:
     assert live.remaining_s(but=jobs[0].id) == pytest.approx(30 * (count - 1), rel=0.01)
 
 
-def test_a_job_that_began_anew_is_timed_by_what_it_has_done_since(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarted_job_eta_uses_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("engine.dispatch.progress.time.monotonic", lambda: now)
     live = LiveJobs()

@@ -40,7 +40,7 @@ def test_lines_are_kept_until_they_have_arrived_and_told_once() -> None:
     assert box.after(3, 0) == (3, [])
 
 
-def test_a_machine_with_other_code_or_another_torch_is_told_apart() -> None:
+def test_node_with_other_code_or_torch_is_detected() -> None:
     ours = {"Stemify": "abc", "torch": "2.13.0", "demucs": "4.1.0"}
     assert difference(ours, dict(ours)) is None
     found = difference(ours, ours | {"Stemify": "def", "torch": "2.12.0"})
@@ -48,19 +48,19 @@ def test_a_machine_with_other_code_or_another_torch_is_told_apart() -> None:
     assert set(versions()) == set(ours) and "+" not in versions()["torch"]
 
 
-def test_while_no_machine_is_there_the_card_says_that_the_song_waits() -> None:
+def test_card_says_waiting_while_no_node_is_available() -> None:
     view = JobView(job=pending_job(), queue_place=3, no_worker=True)
     text = job_card(view, now=datetime.now(UTC)).as_text()
     assert "cannot be reached just now" in text and "goes on by itself" in text and "queue" not in text
 
 
-def test_readiness_names_the_trouble_and_fails_only_when_nobody_works() -> None:
+def test_readyz_fails_only_without_workers() -> None:
     away = ServiceSnapshot(jobs={}, workers=(), usable_models=(), trouble="The Ray head does not answer.")
     assert _checks(away)["cluster"].detail == "The Ray head does not answer." and not _checks(away)["cluster"].ok
     assert "cluster" not in _checks(replace(away, trouble=None))
 
 
-async def test_a_head_that_is_away_is_asked_one_question_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each question holds a thread until the head is back."""
     back, asked = threading.Event(), list[int]()
 
@@ -104,7 +104,7 @@ async def test_a_head_that_is_away_is_asked_one_question_until_it_answers(monkey
 
 
 @pytest.mark.parametrize("module", ["engine", "bot"])
-def test_without_ray_everything_runs_but_a_cluster_is_refused_with_what_to_do(module: str, tmp_path: Path) -> None:
+def test_missing_ray_refuses_only_clusters(module: str, tmp_path: Path) -> None:
     hide_ray = "import sys; sys.modules['ray'] = None; import importlib.util as u; " + (
         "old = u.find_spec; u.find_spec = lambda name, *a: None if name == 'ray' else old(name, *a); "
     )
@@ -124,7 +124,7 @@ def test_without_ray_everything_runs_but_a_cluster_is_refused_with_what_to_do(mo
     assert "Traceback" not in ended.stderr
 
 
-def test_scratch_of_a_worker_that_died_is_cleared_by_the_next_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+def test_scratch_of_dead_worker_only_is_cleared(tmp_path: Path) -> None:
     living = own_folder(tmp_path)
     (living / "mix.f32").write_bytes(b"in use")
     program = f"from pathlib import Path; from engine.gateway.scratch import own_folder; own_folder(Path('{tmp_path}'))"

@@ -43,17 +43,17 @@ def test_an_estimate_grows_with_the_song_and_is_never_zero() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_has_a_first_guess_and_a_gpu_is_guessed_faster(model: str) -> None:
+def test_every_model_has_first_guess_gpu_faster(model: str) -> None:
     assert 0 < first_guess(model, Quality.BALANCED, "NVIDIA H200") < first_guess(model, Quality.BALANCED, "cpu")
 
 
-def test_a_running_job_is_timed_by_its_own_pace_once_it_can_be_seen() -> None:
+def test_running_job_eta_uses_its_own_pace() -> None:
     running = job(JobStatus.PROCESSING, 1000)
     assert remaining_s(running, 50, 10.0) == pytest.approx(10.0)
     assert remaining_s(running, 5, 1.0) == pytest.approx(950.0)
 
 
-def test_a_waiting_job_waits_for_all_that_is_before_it_over_the_devices_there_are() -> None:
+def test_waiting_eta_divides_work_ahead_by_devices() -> None:
     waiting = job(JobStatus.PENDING, 30)
     assert eta_s(waiting, running_s=20.0, ahead_s=100.0, lanes=2) == pytest.approx(90.0)
     assert eta_s(waiting, running_s=0.0, ahead_s=0.0, lanes=0) == pytest.approx(30.0)

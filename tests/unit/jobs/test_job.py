@@ -178,7 +178,7 @@ def test_an_id_has_one_spelling() -> None:
     assert job(id=ID.upper()).id == job(id=f"{{{ID}}}").id == ID
 
 
-def test_a_job_goes_over_the_wire_in_camel_case_and_comes_back_the_same() -> None:
+def test_job_round_trips_through_camel_case_json() -> None:
     whole = job(status="completed", result=RESULT, progress=100, actual_duration=3, attempt=1)
     wire = whole.model_dump_json(by_alias=True)
     assert '"createdAt"' in wire and '"outputDir"' in wire and "created_at" not in wire
@@ -208,7 +208,7 @@ def test_a_job_goes_over_the_wire_in_camel_case_and_comes_back_the_same() -> Non
         {"volume": 11},
     ],
 )
-def test_options_with_values_that_do_not_exist_are_refused_with_a_sentence(given: dict[str, Any]) -> None:
+def test_unknown_option_values_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(BadOptions) as refused:
         StemSeparationOptions.chosen(**given)
     assert refused.value.message.endswith(".")
@@ -217,7 +217,7 @@ def test_options_with_values_that_do_not_exist_are_refused_with_a_sentence(given
 
 
 @pytest.mark.parametrize("name", ["", "spleeter", "HTDEMUCS", "htdemucs ", "x" * 5000, 7])
-def test_an_unknown_model_is_refused_with_the_names_of_those_there_are(name: object) -> None:
+def test_unknown_model_is_refused_with_known_names(name: object) -> None:
     with pytest.raises(UnknownModel) as refused:
         StemSeparationOptions.chosen(model=name)
     assert all(known in refused.value.message for known in MODELS)
@@ -264,7 +264,7 @@ def test_an_overall_score_lies_between_0_and_1(score: float | None) -> None:
         QualityMetrics.model_validate({"overall_score": score, "method": "m"})
 
 
-def test_quality_and_processing_metrics_have_the_fields_of_the_data_model() -> None:
+def test_metrics_have_fields_of_data_model() -> None:
     assert set(QualityMetrics.model_fields) >= {
         "overall_score", "vocal_isolation", "drum_separation", "bass_isolation", "artifact_reduction", "method",
     }  # fmt: skip
@@ -338,9 +338,7 @@ def test_stages_follow_one_another_without_a_gap() -> None:
 
 
 @given(st.sampled_from(list(Stage)), st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_progress_grows_with_the_fraction_and_never_reaches_100_before_the_end(
-    stage: Stage, one: float, other: float
-) -> None:
+def test_progress_grows_and_stays_below_100_until_done(stage: Stage, one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert 0 <= overall_progress(stage, low) <= overall_progress(stage, high) <= 99
 

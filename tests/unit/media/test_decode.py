@@ -122,9 +122,7 @@ def test_an_m4a_of_itunes_begins_and_ends_to_the_sample(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("channels", "layout"), [(6, "5.1"), (8, "7.1")])
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".opus"])
-def test_surround_becomes_stereo_with_its_centre_in_both_channels(
-    tmp_path: Path, suffix: str, channels: int, layout: str
-) -> None:
+def test_surround_centre_goes_to_both_channels(tmp_path: Path, suffix: str, channels: int, layout: str) -> None:
     rate = 48000 if suffix == ".opus" else 44100
     mix = make_song(tmp_path / f"song{suffix}", seconds=1, channels=channels, sample_rate=rate)
     facts, heard = decoded(tmp_path / f"song{suffix}")
@@ -209,7 +207,7 @@ def test_a_picture_is_not_a_video_and_a_video_gives_its_sound(tmp_path: Path) ->
     assert facts.cover is None
 
 
-def test_decoding_stops_at_the_limit_however_long_the_file_goes_on(tmp_path: Path) -> None:
+def test_decoding_stops_at_duration_limit(tmp_path: Path) -> None:
     make_song(tmp_path / "bomb.flac", samples=silence(120))
     assert (tmp_path / "bomb.flac").stat().st_size < 50_000
     with pytest.raises(TooLong, match=r"2:00 long.*limit is 0:05"):

@@ -32,7 +32,7 @@ def rows(noise_db: float, sounds: int = 4, songs: int = 10) -> list[Row]:
     return made
 
 
-def test_rank_correlation_is_one_for_any_rise_and_shares_ranks_between_equals() -> None:
+def test_rank_correlation_handles_monotone_and_ties() -> None:
     a = np.array([1.0, 2.0, 3.0, 10.0])
     assert spearman(a, np.exp(a)) == pytest.approx(1)
     assert spearman(a, -a) == pytest.approx(-1)
@@ -40,7 +40,7 @@ def test_rank_correlation_is_one_for_any_rise_and_shares_ranks_between_equals() 
     assert np.isnan(spearman(a, np.ones(4)))
 
 
-def test_the_interval_is_wider_where_the_rows_of_a_song_are_alike() -> None:
+def test_interval_widens_for_correlated_rows() -> None:
     rng = np.random.default_rng(1)
     a = rng.normal(size=20)
     b = a + rng.normal(size=20)
@@ -53,7 +53,7 @@ def test_the_interval_is_wider_where_the_rows_of_a_song_are_alike() -> None:
     assert apart[1] - apart[0] < 0.5 * (together[1] - together[0])
 
 
-def test_what_is_written_predicts_what_was_fitted_and_a_missing_feature_is_its_mean() -> None:
+def test_saved_fit_predicts_and_imputes_missing_feature() -> None:
     data = data_of(rows(0.5), "vocals")
     ridge = fit(data.x, data.sdr, data.importance, 0.001)
     written = as_json(ridge, data.names, data.sdr)
@@ -68,7 +68,7 @@ def test_what_is_written_predicts_what_was_fitted_and_a_missing_feature_is_its_m
     assert predicted_db(written, {"distortion": float("nan")}) == predicted_db(written, {})
 
 
-def test_a_prediction_comes_from_a_fit_that_saw_nothing_of_its_family() -> None:
+def test_prediction_comes_from_fit_without_its_family() -> None:
     made = rows(0.0)
     data = data_of(made, "vocals")
     other = data_of([*(row for row in made if row.sounds != "0")], "vocals")
@@ -85,7 +85,7 @@ def test_a_prediction_comes_from_a_fit_that_saw_nothing_of_its_family() -> None:
     np.testing.assert_allclose(without, held_out(data, data.sdr, 0.01, without="early"))
 
 
-def test_the_claim_is_met_by_a_good_estimate_and_not_by_a_poor_one() -> None:
+def test_claim_is_met_by_good_estimate_only() -> None:
     good, poor = (worth_of(data_of(rows(noise_db), "vocals")) for noise_db in (0.5, 12.0))
     assert good.claimed(["mini", "early"]) and good.spearman > 0.9 and good.mae_db < 1
     assert good.spearman > good.baseline + 0.3
@@ -111,7 +111,7 @@ def test_a_fault_is_a_fault_and_nearer_is_nearer(fault: str) -> None:
     assert all((agreement[name] or 0) > 12 for name in STEMS) == (fault == "nearer")
 
 
-def test_a_row_holds_the_truth_and_leaves_out_what_is_not_in_the_song() -> None:
+def test_row_omits_stems_absent_from_song() -> None:
     truth = {name: tune(2, seed=i) for i, name in enumerate(STEMS)}
     truth["bass"] = np.zeros_like(truth["bass"])
     stems = {name: (0.9 * stem + 0.1 * truth["drums"]).astype(np.float32) for name, stem in truth.items()}
@@ -122,7 +122,7 @@ def test_a_row_holds_the_truth_and_leaves_out_what_is_not_in_the_song() -> None:
     assert made["vocals"].sounds == "synth"
 
 
-def test_the_calibration_was_made_for_the_weights_that_are_shipped() -> None:
+def test_calibration_matches_shipped_weights() -> None:
     assert calibration()["weights"] == signature_of(embedded_weights()), "run training.calibrate again: training/README"
 
 

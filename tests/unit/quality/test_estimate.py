@@ -168,7 +168,7 @@ def with_sdr(sdr_db: float) -> dict[str, Features]:
     return {"vocals": {name: mean + way * np.sign(weight) * scale for name, mean, scale, weight in each}}
 
 
-def test_below_the_gate_there_is_something_to_try_and_above_it_nothing() -> None:
+def test_advice_appears_only_below_gate() -> None:
     poor, good = with_sdr(-20), with_sdr(40)
     advice = [
         estimate(poor, model, quality=quality).metrics
@@ -184,7 +184,7 @@ def test_below_the_gate_there_is_something_to_try_and_above_it_nothing() -> None
     assert best is not None and best.overall_score >= GATE and best.advice is None
 
 
-def test_the_method_names_its_calibration_and_says_experimental_wherever_the_claim_is_not_met() -> None:
+def test_method_says_experimental_where_claim_unmet() -> None:
     made = calibration()
     found = estimate(measured(stems_of())).metrics
     assert found is not None and made["hash"] in found.method and "never tried on recorded music;" in found.method
@@ -197,7 +197,7 @@ def test_the_method_names_its_calibration_and_says_experimental_wherever_the_cla
     assert "never tried on recorded music or on htdemucs;" in elsewhere.method
 
 
-def test_the_claim_in_the_file_follows_from_the_figures_in_the_file() -> None:
+def test_calibration_claim_follows_from_its_figures() -> None:
     made = json.loads(CALIBRATION.read_text())
     for row in made["stems"].values():
         worth = row["worth"]

@@ -31,7 +31,7 @@ def test_any_stretch_equals_resampling_the_whole(tmp_path: Path, rate: int) -> N
             torch.testing.assert_close(mix.plain(start, stop), whole[:, start:stop], atol=1e-6, rtol=0)
 
 
-def test_rates_that_share_no_divisor_are_resampled_without_a_giant_kernel(tmp_path: Path) -> None:
+def test_coprime_rates_resample_without_huge_kernel(tmp_path: Path) -> None:
     # The way taken for rates that julius cannot do, tried at one that it can.
     signal = noise(1, 900)
     with PcmMix(write_pcm(tmp_path / "mix", signal), channels=1, sample_rate=48000) as mix:

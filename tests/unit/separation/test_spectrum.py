@@ -10,7 +10,7 @@ from tests.fixtures.signals import noise, snr_db
 
 
 @pytest.mark.parametrize("frames", [1, 16, 37])
-def test_it_is_the_same_signal_when_the_channels_of_a_moment_lie_side_by_side(frames: int) -> None:
+def test_channels_last_gives_same_signal(frames: int) -> None:
     spectrum = Spectrum(fft_samples=2048, length=512 * frames, old=False, device=torch.device("cpu"))
     parts = noise(1, 3 * 4, 1024, frames)
     side_by_side = parts.contiguous(memory_format=torch.channels_last)

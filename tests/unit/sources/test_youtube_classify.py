@@ -120,7 +120,7 @@ def test_a_cause_that_is_only_in_the_warnings_is_found(warning: str, meant: str)
     assert classify(failure).code == meant
 
 
-def test_a_warning_about_one_client_does_not_hide_what_is_wrong_with_the_video() -> None:
+def test_client_warning_does_not_hide_video_error() -> None:
     failure = Failure(
         phase="metadata",
         kinds=("DownloadError", "ExtractorError"),
@@ -161,7 +161,7 @@ class Clock:
         return self.now_s
 
 
-def test_after_a_refusal_nobody_passes_until_the_pause_is_over_and_then_one_at_a_time() -> None:
+def test_open_breaker_admits_one_trial_after_pause() -> None:
     clock = Clock()
     breaker = Breaker(3600, clock)
     assert breaker.admit() is False
@@ -199,7 +199,7 @@ def test_a_trial_that_told_nothing_leaves_the_next_one_to_try() -> None:
     assert breaker.admit() is True
 
 
-def test_an_answer_to_a_download_that_began_before_the_refusal_does_not_end_the_pause() -> None:
+def test_late_answer_does_not_close_breaker() -> None:
     breaker = Breaker(3600, Clock())
     earlier = breaker.admit()
     breaker.leave(Outcome.REFUSED, trial=breaker.admit())
@@ -208,5 +208,5 @@ def test_an_answer_to_a_download_that_began_before_the_refusal_does_not_end_the_
         breaker.admit()
 
 
-def test_a_failure_that_is_about_the_video_is_no_refusal_of_this_server() -> None:
+def test_video_failure_does_not_open_breaker() -> None:
     assert not set(ABOUT_THE_VIDEO) & set(REFUSALS_OF_THIS_SERVER)

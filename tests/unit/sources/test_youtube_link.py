@@ -123,7 +123,7 @@ def test_two_videos_are_refused_with_a_sentence_that_says_so() -> None:
 
 
 @given(st.text() | st.text("htps:/youbem.cwa?v=&#@%\\ \n" + ID, max_size=80))
-def test_whatever_the_text_only_bad_link_is_raised_and_only_a_whole_id_comes_out(text: str) -> None:
+def test_any_text_gives_valid_id_or_bad_link(text: str) -> None:
     try:
         link = parse_link(text)
     except BadLink:
@@ -134,7 +134,7 @@ def test_whatever_the_text_only_bad_link_is_raised_and_only_a_whole_id_comes_out
 
 
 @given(st.text("abc./:@%#?&=\\-", min_size=1, max_size=20), addresses)
-def test_what_stands_before_the_host_never_changes_where_a_link_leads(before: str, address: str) -> None:
+def test_userinfo_never_changes_link_target(before: str, address: str) -> None:
     try:
         link = parse_link(before + address.format(ID))
     except BadLink:

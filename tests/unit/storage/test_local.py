@@ -283,7 +283,7 @@ async def test_removing_anything_else_is_refused(storage: Storage, prefix: str) 
         await storage.delete_tree(prefix)
 
 
-async def test_links_inside_a_job_are_removed_and_what_they_lead_to_is_not(storage: Storage, tmp_path: Path) -> None:
+async def test_symlinks_in_job_are_removed_without_targets(storage: Storage, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("keep")

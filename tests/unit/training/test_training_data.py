@@ -15,7 +15,7 @@ from training.songs import HELD_OUT_SEEDS, make, without_rumble
 from training.synths import SYNTHS, play_analog, play_string
 
 
-def test_held_out_songs_share_no_font_kit_voice_or_seed_with_training() -> None:
+def test_held_out_songs_share_no_source_with_training() -> None:
     assert not set(TRAINING_FONTS) & {*midi_songs.HELD_OUT_FONTS, *midi_songs.HELD_OUT_KITS}
     assert not {"The Black Pearl 1.0", "Gimme A Hand 1.0"} & {folder.name for folder, _ in SAMPLED_KITS}  # one author
     assert not set(sung.TRAINING_LANGUAGES) & set(sung.HELD_OUT_LANGUAGES)
@@ -26,7 +26,7 @@ def test_held_out_songs_share_no_font_kit_voice_or_seed_with_training() -> None:
     assert SAMPLE_SONG_SEED > HELD_OUT_SEEDS
 
 
-def test_every_synthesizer_of_our_own_sounds_where_notes_are_written_and_nowhere_before() -> None:
+def test_synthesizers_sound_only_from_note_onset() -> None:
     notes = [Note(0.5, 0.25, 30, 1.0), Note(1.5, 0.1, 100, 0.5)]
     for synth in SYNTHS:
         for seed in range(12):
@@ -49,7 +49,7 @@ def test_a_bass_of_our_own_plays_the_pitch_that_is_written() -> None:
             assert period[places].max() > 0.5 * period[0], (synth.__name__, seed)
 
 
-def test_an_acoustic_kit_has_every_piece_at_full_scale_and_ends_in_silence() -> None:
+def test_acoustic_kit_pieces_peak_and_end_silent() -> None:
     for seed in range(6):
         kit = acoustic_kit(np.random.default_rng(seed))
         assert kit.keys() == drum_kit(np.random.default_rng(seed)).keys()
@@ -67,7 +67,7 @@ def test_a_midi_file_holds_its_notes_in_order_of_time() -> None:
     assert track == bytes.fromhex("00c321 00932d39 8170832d00 8550932873 8360832800 00ff2f00")
 
 
-def test_rumble_is_taken_out_and_the_lowest_string_of_a_bass_stays_where_it_was() -> None:
+def test_rumble_filter_keeps_lowest_bass_string() -> None:
     t = np.arange(4 * 44100) / 44100
     string = np.sin(2 * np.pi * 41.2 * t) * np.hanning(len(t))
     heard = without_rumble(np.stack([string + 0.5, string + 0.3 * np.sin(2 * np.pi * 4 * t)]).astype(np.float32))
@@ -75,7 +75,7 @@ def test_rumble_is_taken_out_and_the_lowest_string_of_a_bass_stays_where_it_was(
     np.testing.assert_allclose(heard[:, middle], np.stack([string, string])[:, middle], atol=0.02)
 
 
-def test_a_song_is_made_once_and_a_batch_of_it_depends_only_on_the_seed(tmp_path: Path) -> None:
+def test_song_is_rendered_once_and_batch_depends_on_seed(tmp_path: Path) -> None:
     path = make(3, "numpy", tmp_path)
     made_at = path.stat().st_mtime_ns
     assert make(3, "numpy", tmp_path).stat().st_mtime_ns == made_at

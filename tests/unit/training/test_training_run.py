@@ -39,7 +39,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert torch.isfinite(second["average"][name]).all()
 
 
-def test_a_run_whose_starter_is_killed_saves_what_it_has_and_ends(tmp_path: Path) -> None:
+def test_training_run_saves_and_ends_with_its_parent(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(-9000, 9000, (4, 2, 44100)).astype(np.int16))
     port = free_port()
     flags = ["--segment-s", "0.4", "--steps", "100000", "--batch", "2", "--processes", "2", "--save-every", "1000000"]

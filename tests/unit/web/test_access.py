@@ -110,7 +110,7 @@ async def test_nobody_elses_forwarded_header_is_believed(tmp_path: Path) -> None
         assert await owner_of(house, "203.0.113.9") == "ip:127.0.0.1"
 
 
-async def test_a_trusted_proxys_forwarded_header_is_read_from_the_right(tmp_path: Path) -> None:
+async def test_forwarded_header_is_read_from_the_right(tmp_path: Path) -> None:
     async with open_web_house(tmp_path, per_hour=99, trusted_proxies=["127.0.0.1", "10.0.0.0/8"]) as house:
         assert await owner_of(house, "203.0.113.9") == "ip:203.0.113.9"
         assert await owner_of(house, "1.1.1.1, 203.0.113.9, 10.2.3.4") == "ip:203.0.113.9"
@@ -142,7 +142,7 @@ OPEN = {"/healthz", "/readyz", "/api/openapi.json", "/files/{key}"}
 PAGES = {"engine.web.pages", "engine.web.page_api"}
 
 
-async def test_with_tokens_everything_but_this_list_is_closed_to_those_who_have_none(tmp_path: Path) -> None:
+async def test_only_listed_paths_are_open_without_token(tmp_path: Path) -> None:
     async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
         seen = set()
         for route in house.app.router.routes():
@@ -157,7 +157,7 @@ async def test_with_tokens_everything_but_this_list_is_closed_to_those_who_have_
         assert {"/api/stemify", "/api/jobs/{job_id}/events", "/metrics"} <= seen
 
 
-async def test_a_page_link_opens_its_own_job_without_a_token_and_no_other(tmp_path: Path) -> None:
+async def test_page_link_opens_only_its_own_job(tmp_path: Path) -> None:
     async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
         job_ids = []
         for _ in range(2):

@@ -384,7 +384,7 @@ async def test_the_log_has_no_signature_and_no_token(house: WebHouse, caplog: py
     assert "tell-nobody-this" not in caplog.text
 
 
-def test_what_a_person_can_mend_is_never_called_a_fault_of_the_server() -> None:
+def test_user_fixable_errors_are_not_server_faults() -> None:
     theirs = (errors.InputRefused, errors.ComeBackLater, errors.SourceFailed, errors.NotFound, errors.NotAllowed)
     for code, kind in errors.every_error().items():
         status = status_of(kind.__new__(kind))

@@ -44,7 +44,7 @@ async def nobody_watches(house: WebHouse) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_the_stream_starts_with_the_state_carries_the_changes_and_ends(house: WebHouse) -> None:
+async def test_event_stream_sends_state_changes_and_end(house: WebHouse) -> None:
     job_id = await house.job()
     async with asyncio.timeout(10), house.client.get(f"/api/jobs/{job_id}/events") as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
@@ -146,7 +146,7 @@ async def test_a_defect_in_the_stream_cuts_it_rather_than_lie(house: WebHouse) -
     await nobody_watches(house)
 
 
-async def test_nobody_can_hold_the_server_with_streams_that_they_do_not_read(tmp_path: Path) -> None:
+async def test_unread_event_streams_are_closed(tmp_path: Path) -> None:
     async with open_web_house(tmp_path, event_streams_per_address=2) as house:
         job_id = await house.job()
         url = f"/api/jobs/{job_id}/events"

@@ -17,7 +17,7 @@ from aiohttp import web
 from yarl import URL
 
 from engine.jobs.entity import new_job_id
-from engine.naming import content_disposition
+from engine.text import content_disposition
 from tests.fixtures.web_backend import WebHouse, open_web_house
 
 CONTENT = bytes(range(256)) * 8
@@ -93,7 +93,7 @@ async def test_a_range_gives_just_that_part(house: WebHouse, asked: str, start: 
 
 
 @pytest.mark.parametrize("asked", ["bytes=2048-", "bytes=99999-100000", "bytes=-0"])
-async def test_a_range_beyond_the_end_is_416_and_says_how_long_the_file_is(house: WebHouse, asked: str) -> None:
+async def test_range_beyond_end_is_416_with_file_size(house: WebHouse, asked: str) -> None:
     async with house.client.get(house.file_link(put(house)), headers={"Range": asked}) as response:
         assert response.status == 416
         assert response.headers["Content-Range"] == f"bytes */{len(CONTENT)}"
@@ -207,7 +207,7 @@ async def test_a_page_link_opens_no_file(house: WebHouse) -> None:
      "jobs/{id}/a1/sub/file.mp3", "jobs/{id}/a0/file.mp3", "../etc/passwd", "/etc/passwd", "scratch/{id}-a1/raw",
      "jobs/{id}/a1/link.mp3", "jobs/{id}/a1"],
 )  # fmt: skip
-async def test_only_files_of_results_are_reachable_even_with_a_good_signature(house: WebHouse, key: str) -> None:
+async def test_valid_signature_reaches_only_result_files(house: WebHouse, key: str) -> None:
     job_id = put(house, "real.mp3").split("/")[1]
     key = key.format(id=job_id)
     for path in ("keys/links.key", "stemify.sqlite3", f"jobs/{job_id}/input", f"jobs/{job_id}/a1/sub/file.mp3"):

@@ -55,7 +55,7 @@ async def test_a_zip_link_opens_it(tmp_path: Path) -> None:
             assert response.status == 200
 
 
-async def test_there_is_none_before_the_job_is_done_nor_after_its_files_are_gone(house: WebHouse) -> None:
+async def test_zip_exists_only_while_result_does(house: WebHouse) -> None:
     job_id = await house.job()
     async with house.client.get(f"/api/jobs/{job_id}/stems.zip") as response:
         assert (response.status, (await response.json())["error"]["code"]) == (409, "not_possible_now")

@@ -23,7 +23,7 @@ print(kept >> 20, (resident_bytes() - before) >> 20)
 """
 
 
-def test_freed_memory_is_kept_for_what_comes_next_and_given_back_at_the_end() -> None:
+def test_freed_memory_is_kept_until_trim() -> None:
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("another allocator")
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
