@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.networks import RATE, htdemucs, mdx_extra, ours, snr_db, song, stock
 from bench.report import OUT, machine, save, table
 from bench.unblend import Separate, unblend_way
-from engine.separation.cuda.graphs import Effort, GpuForward
+from engine.separation.cuda.graphs import CudaForward, Effort
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import device_is_lost
 from engine.separation.schedule.batcher import Batcher
@@ -113,7 +113,7 @@ class Bench:
 
 def _recordings() -> int:
     """CUDA graphs that there are now."""
-    return sum(each.recordings for each in gc.get_objects() if type(each) is GpuForward)
+    return sum(each.recordings for each in gc.get_objects() if type(each) is CudaForward)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
 from engine.separation.models.library import ModelLibrary
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.schedule.batcher import Batcher
 from engine.storage.local import Storage
 from engine.worker.attempt import Attempt
@@ -78,7 +78,7 @@ def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str
     )
 
 
-def built_kernels() -> Kernels | None:
+def built_kernels() -> NativeLibrary | None:
     """What is compiled, built now unless it is there; None where that cannot be."""
     kernels = found_kernels()
     if (reason := kernels.build_now()) is not None:
@@ -87,6 +87,6 @@ def built_kernels() -> Kernels | None:
     return kernels
 
 
-def found_kernels() -> Kernels:
+def found_kernels() -> NativeLibrary:
     """What has been compiled here, if anything."""
-    return Kernels(OUT / "kernels", build_after_s=math.inf)
+    return NativeLibrary(OUT / "kernels", build_after_s=math.inf)

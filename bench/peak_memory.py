@@ -15,15 +15,15 @@ from bench.job import attempt_of, found_kernels, noise, write_song
 from bench.networks import RATE, stock
 from engine.separation.models.files import load_bag
 from engine.separation.models.library import EMBEDDED, ModelLibrary
-from engine.separation.models.sources import FolderShelf
+from engine.separation.models.sources import FolderSource
 from engine.separation.schedule.batcher import Batcher
-from engine.worker.malloc import keep_freed_memory
+from engine.worker.malloc import tune_malloc
 
 
 def main() -> None:
     who, seconds = sys.argv[1], float(sys.argv[2])
     if who == "ours":
-        keep_freed_memory()
+        tune_malloc()
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_song(folder / "song.mp3", seconds, noise)
@@ -31,7 +31,7 @@ def main() -> None:
             attempt_of(folder, ModelLibrary(None, folder / "cache", 1 << 30), batcher).run()
             batcher.close()
     else:
-        found = FolderShelf(EMBEDDED, pickles=False).find("mini")
+        found = FolderSource(EMBEDDED, pickles=False).find("mini")
         assert found is not None, "the embedded model is not in this copy"
         wav = torch.from_numpy(np.random.default_rng(0).standard_normal((2, int(seconds) * RATE), np.float32) * 0.1)
         reference = wav.mean(0)

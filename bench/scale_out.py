@@ -23,11 +23,11 @@ from typing import Any, cast
 
 from bench.report import OUT, table
 from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
-from engine.dispatch.progress import LiveJobs
-from engine.dispatch.runner import AttemptLimits, Attempts
+from engine.dispatch.progress import ProgressTracker
+from engine.dispatch.runner import AttemptLimits, JobRunner
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
@@ -35,7 +35,7 @@ from engine.pool.handle import PoolLimits
 from engine.service.intake import Intake
 from engine.service.links import Links
 from engine.service.service import StemService
-from engine.service.views import Views
+from engine.service.views import JobPresenter
 from engine.sources.fetch import FetchedInput
 from engine.storage.local import Storage
 
@@ -103,14 +103,14 @@ MEAN_SONG_S = sum(SONG_S) / 3
 class House:
     """The real main process, without Discord, the web server and the network."""
 
-    def __init__(self, loop: SimulatedLoop, store: Store, data: Path, devices: int, speed: float) -> None:
+    def __init__(self, loop: SimulatedLoop, store: JobStore, data: Path, devices: int, speed: float) -> None:
         self.loop, self.store, self.data, self.speed = loop, store, data, speed
         self.times, self.figures = DeviceTimes(), Figures()
-        self.storage, self.live = Storage(data), LiveJobs()
+        self.storage, self.live = Storage(data), ProgressTracker()
         self.pool = SimulatedPool(devices, POOL, loop, self.times, data)
-        attempts = Attempts(store, self.storage, self.pool, _no_links, LIMITS, self.live)
+        attempts = JobRunner(store, self.storage, self.pool, _no_links, LIMITS, self.live)
         self.dispatcher = Dispatcher(store, self.pool, attempts, self.live, data / "handover.json", max_attempts=3)
-        views = Views(store, self.pool, self.live, Links(b"k" * 32, "http://127.0.0.1"), timedelta(days=90))
+        views = JobPresenter(store, self.pool, self.live, Links(b"k" * 32, "http://127.0.0.1"), timedelta(days=90))
         self.service = StemService(
             store, self.storage, self.pool, self.dispatcher, attempts, cast(Intake, None), views, self.live
         )
@@ -186,7 +186,7 @@ def day_length_s(devices: int, what: argparse.Namespace) -> float:
 
 
 async def run(loop: SimulatedLoop, data: Path, what: argparse.Namespace, devices: int, *, day: bool) -> dict[str, Any]:
-    store = await Store.open(data / "stemify.sqlite3", now=loop.now)
+    store = await JobStore.open(data / "stemify.sqlite3", now=loop.now)
     house, people = House(loop, store, data, devices, what.speed), People(devices)
     await house.dispatcher.start()
     house.pool.begin(house.dispatcher.wake, house.started)

@@ -23,7 +23,7 @@ import aiosqlite
 from engine.jobs.job import Stage
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import JobResult, StemFiles, StemInfo
-from engine.pool.handle import PoolLimits, WorkerTalk
+from engine.pool.handle import PoolLimits, WorkerHandle
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import (
     AttemptSpec,
@@ -118,7 +118,7 @@ class Agenda:
     def __init__(self, loop: SimulatedLoop) -> None:
         self._loop = loop
         self._due: dict[int, list[Callable[[], None]]] = {}
-        self._said: list[tuple[WorkerTalk, bytes]] = []
+        self._said: list[tuple[WorkerHandle, bytes]] = []
 
     def after(self, delay_s: float, do: Callable[[], None]) -> None:
         slot = int((self._loop.time() + delay_s) / self.GRID_S) + 1
@@ -127,7 +127,7 @@ class Agenda:
             self._loop.call_at(slot * self.GRID_S, self._turn, slot)
         self._due[slot].append(do)
 
-    def say(self, device: WorkerTalk, message: Message) -> None:
+    def say(self, device: WorkerHandle, message: Message) -> None:
         self._said.append((device, message.line()))
 
     def _turn(self, slot: int) -> None:
@@ -136,7 +136,7 @@ class Agenda:
                 do()
         said, self._said = self._said, []
         for device, line in said:
-            device.hear(line)
+            device.handle_line(line)
 
 
 def simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
@@ -182,7 +182,7 @@ class DeviceTimes:
     heartbeat_s: float = 1.0
 
 
-class SimulatedDevice(WorkerTalk):
+class SimulatedDevice(WorkerHandle):
     """Speaks the protocol's lines as a worker does, makes the files' names, and takes the time that it would take."""
 
     def __init__(
@@ -312,7 +312,7 @@ class SimulatedPool(WorkerPool):
         self.devices = self._simulated
 
     @property
-    def workers(self) -> list[WorkerTalk]:
+    def workers(self) -> list[WorkerHandle]:
         return [*self._simulated]
 
     def begin(self, on_change: Callable[[], None], on_start: Callable[[str], None]) -> None:

@@ -17,14 +17,14 @@ from bench.report import Row
 from bench.unblend import is_here, unblend_way
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.loaded_model import LoadedModel
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.schedule.batcher import Batcher
 
 Way = Callable[[], Tensor]
 """Of separating the mix that it was made for."""
 
 
-def speed_of_htdemucs(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
+def speed_of_htdemucs(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[Row]:
     """Of a network of htdemucs' size, beside a bound."""
     network, mix = htdemucs(), song(seconds)
     ways = ways_of(LoadedModel.of(network, "htdemucs"), mix, kernels)
@@ -35,14 +35,14 @@ def speed_of_htdemucs(seconds: float, rounds: int, kernels: Kernels | None) -> l
     return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
 
 
-def speed_of_mini(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
+def speed_of_mini(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model = ModelLibrary(None, Path(folder), 1 << 30).load("mini")
     return compare(ways_of(model, song(seconds), kernels), seconds, rounds)
 
 
-def ways_of(model: LoadedModel, mix: Tensor, kernels: Kernels | None) -> dict[str, Way]:
+def ways_of(model: LoadedModel, mix: Tensor, kernels: NativeLibrary | None) -> dict[str, Way]:
     """Stock's and ours, of a model of one network."""
     eager = Batcher()
     ways: dict[str, Way] = {

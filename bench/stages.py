@@ -24,17 +24,17 @@ from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.schedule.batcher import Batcher
-from engine.worker.malloc import keep_freed_memory
+from engine.worker.malloc import tune_malloc
 
 Row = dict[str, Any]
 
 
-def one_job(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
+def one_job(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[Row]:
     """Wall seconds of each stage alone, then of the job, in which they overlap; of htdemucs' size."""
     figures: dict[str, list[float]] = {}
-    keep_freed_memory()  # as a worker does
+    tune_malloc()  # as a worker does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mix = (song(seconds).numpy() * 0.1).clip(-1, 1)
@@ -62,9 +62,9 @@ def one_job(seconds: float, rounds: int, kernels: Kernels | None) -> list[Row]:
     return rows
 
 
-def nearly_free(seconds: float, kernels: Kernels | None) -> list[Row]:
+def nearly_free(seconds: float, kernels: NativeLibrary | None) -> list[Row]:
     """A long job whose network costs almost nothing: what is left is reading, writing and waiting."""
-    keep_freed_memory()
+    tune_malloc()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_tiny(folder / "models", "htdemucs")

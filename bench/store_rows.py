@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from engine.database.job_store import Report, Store
+from engine.database.job_store import JobStore, ProgressUpdate
 from engine.database.rows import to_row, to_us
 from engine.database.sql import load_queries
 from engine.jobs.entity import new_job_id
@@ -84,7 +84,7 @@ def fill(path: Path, count: int) -> tuple[list[str], list[str]]:
 class Measured:
     """One store, and what is needed to ask it sensible things."""
 
-    store: Store
+    store: JobStore
     rows: int
     ids: list[str]
     owners: list[str]
@@ -98,11 +98,11 @@ Call = Callable[[Measured, int], Awaitable[object]]
 
 async def made(folder: Path, count: int) -> Measured:
     path = folder / f"{count}.sqlite3"
-    await (await Store.open(path)).close()
+    await (await JobStore.open(path)).close()
     began = time.perf_counter()
     ids, owners = await asyncio.to_thread(fill, path, count)
     filled = time.perf_counter()
-    store = await Store.open(path)
+    store = await JobStore.open(path)
     opened = time.perf_counter()
     print(f"{count:,} jobs, {path.stat().st_size / 2**20:,.0f} MiB, made in {filled - began:.0f} s", file=sys.stderr)
     waiting = [queued.id for queued in await store.queue(limit=count)][-20:]
@@ -131,7 +131,7 @@ async def claim(measured: Measured, _number: int) -> None:
 
 
 async def save(measured: Measured, number: int) -> None:
-    assert await measured.store.save_progress([Report(measured.running[number].id, 1, Stage.SEPARATING, 50)])
+    assert await measured.store.save_progress([ProgressUpdate(measured.running[number].id, 1, Stage.SEPARATING, 50)])
 
 
 async def complete(measured: Measured, number: int) -> None:
@@ -141,9 +141,12 @@ async def complete(measured: Measured, number: int) -> None:
 
 CALLS: dict[str, tuple[Call, int]] = {
     "look-up by id": (lambda it, number: it.store.get(it.ids[number % len(it.ids)]), 1000),
-    "list a user's jobs": (lambda it, number: it.store.list_of(it.owners[number % len(it.owners)], limit=25), 1000),
+    "list a user's jobs": (
+        lambda it, number: it.store.list_by_owner(it.owners[number % len(it.owners)], limit=25),
+        1000,
+    ),
     "list the active ones": (
-        lambda it, number: it.store.list_of(it.owners[number % len(it.owners)], limit=25, active_only=True),
+        lambda it, number: it.store.list_by_owner(it.owners[number % len(it.owners)], limit=25, active_only=True),
         1000,
     ),
     "counts by status": (lambda it, _: it.store.counts(), 1000),

@@ -10,10 +10,10 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 from bot.connection import run_bot
-from bot.database import Memory
+from bot.database import BotDatabase
 from config import settings as configuration
 from engine import logs
-from engine.backend import Ending, House, backend
+from engine.backend import Backend, ShutdownSignals, backend
 from engine.errors import StemifyError
 from engine.process.confinement import forbid_inspection
 
@@ -21,7 +21,7 @@ from engine.process.confinement import forbid_inspection
 class OpenBackend(Protocol):
     def __call__(
         self, settings: configuration.Settings, *, hurried: asyncio.Event
-    ) -> AbstractAsyncContextManager[House]: ...
+    ) -> AbstractAsyncContextManager[Backend]: ...
 
 
 def say(text: str) -> None:
@@ -31,14 +31,14 @@ def say(text: str) -> None:
 
 async def main(settings: configuration.Settings, open_backend: OpenBackend = backend) -> None:
     """Run until SIGTERM or SIGINT."""
-    ending = Ending()
+    ending = ShutdownSignals()
     async with open_backend(settings, hurried=ending.hurried) as house:
         say(f"Stemify's page is at {house.web_url}")
         if settings.discord.token is None:
             say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
             await ending.asked.wait()
             return
-        memory = await Memory.open(settings.data_dir / "bot.sqlite3")
+        memory = await BotDatabase.open(settings.data_dir / "bot.sqlite3")
         try:
             await _until(ending.asked, run_bot(settings, house, memory))
         finally:

@@ -21,8 +21,8 @@ from uuid import UUID
 import discord
 
 from bot.cards import announcement, more_stems
-from bot.database import Delivery, Posting
-from bot.messages import Trouble, persist, send, trouble
+from bot.database import AnnouncementPart, JobMessage
+from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
 from engine.errors import NotFound
 from engine.jobs.job import JobStatus, JobView
 from engine.jobs.results import StemInfo
@@ -35,17 +35,17 @@ log = logging.getLogger(__name__)
 REQUEST_BYTES = 25 * 1024 * 1024 - 64 * 1024  # Discord's cap of a whole request, less the form around the files
 NONCE_MEMORY_S = 120.0  # Discord remembers nonces for "the past few minutes"
 FILES_A_MESSAGE = 10
-CLOCKS_DIFFER = timedelta(minutes=2)  # ours and Discord's, at most
+MAX_CLOCK_SKEW = timedelta(minutes=2)  # ours and Discord's, at most
 
 
 @dataclass(frozen=True)
-class Parcel:
+class MessageFiles:
     """The stems of one message."""
 
     stems: tuple[tuple[str, StemInfo], ...] = ()
 
 
-def pack(stems: Sequence[tuple[str, StemInfo]], limit_bytes: int) -> tuple[list[Parcel], list[str]]:
+def pack(stems: Sequence[tuple[str, StemInfo]], limit_bytes: int) -> tuple[list[MessageFiles], list[str]]:
     """(messages, at least one; names of the stems that fit into none)."""
     parcels: list[list[tuple[str, StemInfo]]] = [[]]
     left_out: list[str] = []
@@ -59,7 +59,7 @@ def pack(stems: Sequence[tuple[str, StemInfo]], limit_bytes: int) -> tuple[list[
             room = REQUEST_BYTES
         parcels[-1].append((name, info))
         room -= info.size
-    return [Parcel(tuple(parcel)) for parcel in parcels], left_out
+    return [MessageFiles(tuple(parcel)) for parcel in parcels], left_out
 
 
 def nonce(job_id: str, part: int | str) -> str:
@@ -67,7 +67,7 @@ def nonce(job_id: str, part: int | str) -> str:
     return base64.urlsafe_b64encode(UUID(job_id).bytes).decode().rstrip("=") + f"{part}"
 
 
-async def announce(bot: Stemify, posting: Posting, view: JobView, *, shown: bool) -> None:
+async def announce(bot: Stemify, posting: JobMessage, view: JobView, *, shown: bool) -> None:
     """Send what is still to be sent. `shown`: the job's card is where it belongs. Raises only what is worth another
     try later."""
     job = view.job
@@ -84,30 +84,30 @@ async def announce(bot: Stemify, posting: Posting, view: JobView, *, shown: bool
             text = announcement(job, posting.user_id, left_out=left_out, limit_bytes=posting.limit_bytes)
             if not shown and view.page_url is not None and job.status is JobStatus.COMPLETED:
                 text += f"\n<{view.page_url}>"
-        await _Dispatch(bot, posting, view, part, text).send(parcel, before.get(part))
+        await _AnnouncementSender(bot, posting, view, part, text).send(parcel, before.get(part))
 
 
-class _Dispatch:
+class _AnnouncementSender:
     """One message of the announcement on its way."""
 
-    def __init__(self, bot: Stemify, posting: Posting, view: JobView, part: int, text: str) -> None:
+    def __init__(self, bot: Stemify, posting: JobMessage, view: JobView, part: int, text: str) -> None:
         self._bot, self._posting, self._view = bot, posting, view
         self._part, self._text = part, text
 
-    async def send(self, parcel: Parcel, before: Delivery | None) -> None:
+    async def send(self, parcel: MessageFiles, before: AnnouncementPart | None) -> None:
         if before is not None:
             found = await self._look_for_it(before)
             if found is not None:
                 await self._sent(*found)
                 return
-        await self._bot.memory.about_to_send(self._view.job.id, self._part)
+        await self._bot.memory.mark_sending(self._view.job.id, self._part)
         message = await self._send(parcel)
         await self._sent(message.channel.id if message else None, message.id if message else None)
 
     async def _sent(self, channel_id: int | None, message_id: int | None) -> None:
-        await self._bot.memory.was_sent(self._view.job.id, self._part, channel_id, message_id)
+        await self._bot.memory.mark_sent(self._view.job.id, self._part, channel_id, message_id)
 
-    async def _look_for_it(self, before: Delivery) -> tuple[int | None, int | None] | None:
+    async def _look_for_it(self, before: AnnouncementPart) -> tuple[int | None, int | None] | None:
         """Where the message is that may have been sent; None: it is safe to send it."""
         posting = self._posting
         if not posting.reachable:
@@ -115,13 +115,13 @@ class _Dispatch:
             return (None, None)
         channel = self._bot.wire.channel(posting)
         tried_at = datetime.fromtimestamp(before.tried_at, UTC)
-        oldest = discord.utils.time_snowflake(tried_at - CLOCKS_DIFFER, high=False)
+        oldest = discord.utils.time_snowflake(tried_at - MAX_CLOCK_SKEW, high=False)
         try:
             async for message in channel.history(limit=200, after=discord.Object(oldest), oldest_first=True):
                 if message.author.id == self._bot.own_id and self._is_it(message):
                     return (message.channel.id, message.id)
         except discord.HTTPException as error:
-            if trouble(error) is Trouble.TRANSIENT:
+            if classify_failure(error) is FailureKind.TRANSIENT:
                 raise
             if time.time() - before.tried_at > NONCE_MEMORY_S:
                 log.warning("job %s: it may have been announced, it is not announced again", posting.job_id)
@@ -134,7 +134,7 @@ class _Dispatch:
         about = message.reference.message_id if message.reference is not None else None
         return message.content == self._text and about in (None, self._posting.message_id)
 
-    async def _send(self, parcel: Parcel) -> discord.Message | None:
+    async def _send(self, parcel: MessageFiles) -> discord.Message | None:
         """The message, or None where nobody can be reached in any way."""
         async with AsyncExitStack() as stack:
             files: list[tuple[Path, str]] = []
@@ -147,7 +147,7 @@ class _Dispatch:
             try:
                 return await self._post(files)
             except discord.HTTPException as error:
-                if trouble(error) is not Trouble.TOO_LARGE:
+                if classify_failure(error) is not FailureKind.TOO_LARGE:
                     raise
                 log.info("job %s: too large to be attached after all, links must do", self._posting.job_id)
                 if self._part:
@@ -171,8 +171,8 @@ class _Dispatch:
                 self._check_other_route(error)
         if self._bot.wire.by_token(posting):
             try:
-                hook = self._bot.wire.hook(posting)
-                return await persist(
+                hook = self._bot.wire.webhook(posting)
+                return await retry_on_disconnect(
                     lambda: hook.send(self._text, files=attached(), allowed_mentions=mentions, wait=True),
                     repeatable=False,
                 )
@@ -182,14 +182,14 @@ class _Dispatch:
             user = await self._bot.create_dm(discord.Object(posting.user_id))
             return await self._to_channel(user, attached, mentions, None)
         except discord.HTTPException as error:
-            if trouble(error) in (Trouble.TRANSIENT, Trouble.TOO_LARGE):
+            if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
                 raise
             log.info("job %s: its owner cannot be reached (%s)", posting.job_id, error.code)
             return None
 
     def _check_other_route(self, error: discord.HTTPException) -> None:
         """Raise what another route would not help with."""
-        if trouble(error) in (Trouble.TRANSIENT, Trouble.TOO_LARGE):
+        if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
             raise error
         log.info("job %s: trying another route (%s %s)", self._posting.job_id, error.status, error.code)
 
@@ -201,7 +201,7 @@ class _Dispatch:
         answer_to: int | None,
     ) -> discord.Message:
         key = nonce(self._posting.job_id, self._part)
-        async with self._bot.wire.door(channel.id, "send"):
+        async with self._bot.wire.channel_lock(channel.id, "send"):
             return await send(
                 channel,
                 answer_to,

@@ -11,20 +11,20 @@ import yarl
 from discord import app_commands
 from discord.http import Route
 
-from bot.buttons import EverythingButton, JobButton
+from bot.buttons import DeleteEverythingButton, JobButton
 from bot.commands import listen
-from bot.commands.job import JobCommands, delete_everything, press
+from bot.commands.job import JobCommands, delete_everything, run_action
 from bot.commands.listen import SplitButton, listen_command
 from bot.commands.stemify import stemify_command, stemify_menu
-from bot.database import Memory, Posting, PostingState
-from bot.deletion import Removal
-from bot.messages import Wire
-from bot.progress import Progress
-from bot.responses import InteractionFailed, guarded, refuse
+from bot.database import BotDatabase, JobMessage, JobMessageState
+from bot.deletion import JobDeleter
+from bot.messages import Messenger
+from bot.progress import ProgressTracker
+from bot.responses import InteractionFailed, refuse, run_guarded
 from bot.sync import CommandSync
 from config.proxies import proxy_for
 from config.settings import Settings
-from engine.backend import House
+from engine.backend import Backend
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class ShardNotConnected(Exception):
     """Raised when a shard did not connect at the first attempt."""
 
 
-class Tree(app_commands.CommandTree["Stemify"]):
+class CommandTree(app_commands.CommandTree["Stemify"]):
     async def on_error(self, interaction: discord.Interaction[Stemify], error: app_commands.AppCommandError, /) -> None:
         await refuse(interaction, error)
 
@@ -53,7 +53,7 @@ class Tree(app_commands.CommandTree["Stemify"]):
 class Stemify(discord.AutoShardedClient):
     """The bot. Everything behind it is the service; everything it must remember is in the memory."""
 
-    def __init__(self, settings: Settings, house: House, memory: Memory, *, message_content: bool) -> None:
+    def __init__(self, settings: Settings, house: Backend, memory: BotDatabase, *, message_content: bool) -> None:
         intents = discord.Intents(guilds=True, guild_messages=True, message_content=message_content)
         super().__init__(
             intents=intents,
@@ -69,11 +69,11 @@ class Stemify(discord.AutoShardedClient):
         self.memory = memory
         self.sees_attachments = message_content
         self.listening: dict[int, str] = {}
-        self.wire = Wire(self)
-        self.progress = Progress(self)
-        self.removal = Removal(self)
+        self.wire = Messenger(self)
+        self.progress = ProgressTracker(self)
+        self.removal = JobDeleter(self)
         self.commands_sync = CommandSync(self)
-        self.tree = Tree(
+        self.tree = CommandTree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
             allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
@@ -82,7 +82,7 @@ class Stemify(discord.AutoShardedClient):
         self.tree.add_command(stemify_menu)
         self.tree.add_command(listen_command)
         self.tree.add_command(JobCommands())
-        self._left_over: list[Posting] = []
+        self._left_over: list[JobMessage] = []
         self._launched: set[int] = set()
         parsers = self._connection.parsers
         parsers.update(
@@ -95,7 +95,7 @@ class Stemify(discord.AutoShardedClient):
         return self.user.id
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, EverythingButton, SplitButton)
+        self.add_dynamic_items(JobButton, DeleteEverythingButton, SplitButton)
         self.listening = await self.memory.listening()
         self._left_over = await self.memory.unfinished()  # before any interaction can add to them
         await self.commands_sync.start()
@@ -111,20 +111,20 @@ class Stemify(discord.AutoShardedClient):
 
     async def on_connect(self) -> None:
         left_over, self._left_over = self._left_over, []
-        self.removal.take_up([posting for posting in left_over if posting.state is PostingState.DELETING])
-        await self.progress.resume([posting for posting in left_over if posting.state is not PostingState.DELETING])
+        self.removal.take_up([posting for posting in left_over if posting.state is JobMessageState.DELETING])
+        await self.progress.resume([posting for posting in left_over if posting.state is not JobMessageState.DELETING])
         await self.on_resumed()
 
     async def on_resumed(self) -> None:
         """Discord can be reached again: tell what could not be told while it could not."""
         unfinished = await self.memory.unfinished()
-        await self.progress.resume([posting for posting in unfinished if posting.state is PostingState.FOLLOWING])
+        await self.progress.resume([posting for posting in unfinished if posting.state is JobMessageState.FOLLOWING])
 
     async def on_ready(self) -> None:
         log.info("connected to discord as %s, in %s servers", self.user, len(self.guilds))
 
     async def on_message(self, message: discord.Message) -> None:
-        await listen.heard(self, message)
+        await listen.on_message(self, message)
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         await self.memory.forget_guild(guild.id)
@@ -133,11 +133,11 @@ class Stemify(discord.AutoShardedClient):
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         log.exception("event %s failed", event_method)
 
-    async def pressed_everything(self, interaction: discord.Interaction[Stemify], user_id: int) -> None:
-        await guarded(interaction, delete_everything(interaction, user_id))
+    async def on_delete_everything(self, interaction: discord.Interaction[Stemify], user_id: int) -> None:
+        await run_guarded(interaction, delete_everything(interaction, user_id))
 
-    async def pressed(self, interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
-        await guarded(interaction, press(interaction, action, job_id))
+    async def on_job_button(self, interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
+        await run_guarded(interaction, run_action(interaction, action, job_id))
 
     async def close(self) -> None:
         await self.commands_sync.close()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import discord
 
-from bot.cards import PICTURE, Card, Press
+from bot.cards import PICTURE, ButtonSpec, Card
 
 STYLES = {
     "plain": discord.ButtonStyle.secondary,
@@ -42,7 +42,7 @@ class JobButton(
         await interaction.client.pressed(interaction, self.action, self.job_id)
 
 
-def button(press: Press, job_id: str) -> JobButton:
+def button(press: ButtonSpec, job_id: str) -> JobButton:
     return JobButton(press.action, job_id, press.label, STYLES[press.style])
 
 
@@ -56,7 +56,7 @@ class ConfirmDelete(discord.ui.View):
         self.add_item(JobButton("forever", job_id, self.label, discord.ButtonStyle.danger))
 
 
-class EverythingButton(
+class DeleteEverythingButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"stemify:everything:(?P<user>[0-9]{1,20})"
 ):
     """Deletes all that one person has."""
@@ -86,7 +86,7 @@ class ConfirmDeleteEverything(discord.ui.View):
 
     def __init__(self, user_id: int) -> None:
         super().__init__(timeout=None)
-        self.add_item(EverythingButton(user_id))
+        self.add_item(DeleteEverythingButton(user_id))
 
 
 def layout(card: Card, job_id: str) -> discord.ui.LayoutView:

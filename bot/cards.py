@@ -7,9 +7,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from bot.text import about, clean, clock, listed, moment, ordinal, plain, sentence, size, spell
+from bot.text import (
+    clean,
+    escape,
+    format_duration,
+    format_elapsed,
+    format_eta,
+    join_words,
+    ordinal,
+    sanitize,
+    size,
+    timestamp,
+)
 from bot.trust_card import measured_lines, stem_phrase
-from engine.errors import ComeBackLater, StemifyError
+from engine.errors import RetryLater, StemifyError
 from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
 
 Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
@@ -34,7 +45,7 @@ STAGES: dict[Stage | None, str] = {
 
 
 @dataclass(frozen=True)
-class Press:
+class ButtonSpec:
     """A button that the bot answers."""
 
     action: Action
@@ -53,7 +64,7 @@ class Card:
     accent: int = QUIET
     picture: bool = False
     links: tuple[tuple[str, str], ...] = ()
-    presses: tuple[Press, ...] = ()
+    presses: tuple[ButtonSpec, ...] = ()
 
     def as_text(self) -> str:
         """The card as it reads, for tests and logs."""
@@ -79,9 +90,9 @@ def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried
         return _result_card(view, now=now)
     if job.status is JobStatus.FAILED:
         return _failure_card(job, retried=retried)
-    presses = [Press("cancel", "Cancel", "danger")]
+    presses = [ButtonSpec("cancel", "Cancel", "danger")]
     if refreshable:
-        presses.append(Press("refresh", "Refresh"))
+        presses.append(ButtonSpec("refresh", "Refresh"))
     waiting = job.status is JobStatus.PENDING
     return Card(
         heading=heading(job),
@@ -95,7 +106,7 @@ def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried
 def _queue_line(view: JobView) -> str:
     place = view.queue_place
     where = "Waiting" if place is None else "Next in the queue" if place == 1 else f"**{ordinal(place)}** in the queue"
-    return where + (f" · done in {about(view.eta_s)}" if view.eta_s is not None else "")
+    return where + (f" · done in {format_eta(view.eta_s)}" if view.eta_s is not None else "")
 
 
 def _progress_line(view: JobView) -> str:
@@ -103,7 +114,7 @@ def _progress_line(view: JobView) -> str:
     filled = round(job.progress / 100 * BAR_CELLS)
     line = f"{STAGES[job.stage]}\n{'▰' * filled}{'▱' * (BAR_CELLS - filled)} **{job.progress} %**"
     if view.eta_s is not None:
-        line += f" · {about(view.eta_s)} left"
+        line += f" · {format_eta(view.eta_s)} left"
     if view.on_cpu:
         line += "\nThe GPU has no memory left, so the CPU goes on: this takes longer."
     if job.attempt > 1:
@@ -116,23 +127,23 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     assert result is not None
     stems = list(result.stems)
     what = "vocals and instrumental" if result.stems.instrumental is not None else f"{len(stems)} stems"
-    length = f" · {clock(job.input_duration)} long" if job.input_duration is not None else ""
+    length = f" · {format_duration(job.input_duration)} long" if job.input_duration is not None else ""
     links, spilled = _links(view)
     below = " · ".join(stem_phrase(stem, info) for stem, info in stems)
     if spilled:
         below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in spilled)
     small = measured_lines(result)
     small.append(_choices(job, device=result.trust.device if result.trust is not None else None))
-    expiry, presses = "", [Press("delete", "Delete now", "danger")]
+    expiry, presses = "", [ButtonSpec("delete", "Delete now", "danger")]
     if job.keep:
         expiry = "Kept until you delete it."
     elif view.links_expire_at is not None:
         gone = view.links_expire_at <= now
-        expiry = f"{'Expired' if gone else 'Links expire'} {moment(view.links_expire_at)}"
-        presses.insert(0, Press("keep", "Keep"))
+        expiry = f"{'Expired' if gone else 'Links expire'} {timestamp(view.links_expire_at)}"
+        presses.insert(0, ButtonSpec("keep", "Keep"))
     return Card(
         heading=heading(job),
-        body=f"Split into {what} in {spell(result.processing_time)}{length}",
+        body=f"Split into {what} in {format_elapsed(result.processing_time)}{length}",
         below="\n".join(part for part in (below, expiry) if part),
         small="\n".join(small),
         accent=DONE,
@@ -156,7 +167,7 @@ def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, 
 
 
 def _failure_card(job: Job, *, retried: bool) -> Card:
-    again = () if retried else (Press("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
+    again = () if retried else (ButtonSpec("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
     if job.was_cancelled:
         # An upload's file is gone at once; a link can be fetched again.
         again = again if job.input_type is InputType.YOUTUBE_URL else ()
@@ -164,7 +175,7 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
     free = "" if retried else "Retry does not count towards your hourly limit.\n"
     return Card(
         heading=heading(job),
-        body=f"**This did not work.** {sentence(job.error or '')}",
+        body=f"**This did not work.** {sanitize(job.error or '')}",
         small=free + _choices(job),
         accent=FAILED,
         presses=again,
@@ -173,11 +184,11 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
 
 def accepted_card(name: str) -> Card:
     """Before anything is known about the job."""
-    return Card(heading=plain(name), body="Having a look at it…", accent=WAITING)
+    return Card(heading=escape(name), body="Having a look at it…", accent=WAITING)
 
 
 def refused_card(name: str, error: StemifyError, now: datetime) -> Card:
-    return Card(heading=plain(name), body=error_text(error, now), accent=FAILED)
+    return Card(heading=escape(name), body=error_text(error, now), accent=FAILED)
 
 
 def deleted_card() -> Card:
@@ -198,10 +209,10 @@ def never_accepted_card() -> Card:
 def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_bytes: int = 0) -> str:
     """The message that notifies, once. `left_out`: stems that are too large to be attached in this place."""
     if job.status is JobStatus.FAILED:
-        return f"<@{user_id}> {plain(job.title)} could not be split. {sentence(job.error or '')}"
-    text = f"<@{user_id}> your stems of **{plain(job.title)}** are ready."
+        return f"<@{user_id}> {escape(job.title)} could not be split. {sanitize(job.error or '')}"
+    text = f"<@{user_id}> your stems of **{escape(job.title)}** are ready."
     if left_out:
-        names = listed([name.capitalize() for name in left_out])
+        names = join_words([name.capitalize() for name in left_out])
         verb = "is" if len(left_out) == 1 else "are"
         most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
         text += f" {names} {verb} too large to attach here{most}: take the links on the card."
@@ -210,14 +221,14 @@ def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_
 
 def more_stems(job: Job) -> str:
     """Goes with the stems that did not fit into the first message."""
-    return f"More of **{plain(job.title)}**"
+    return f"More of **{escape(job.title)}**"
 
 
 def job_line(view: JobView, url: str | None) -> str:
     """One line of `/job list`."""
     job = view.job
-    name = f"[{plain(job.title, 60)}](<{url}>)" if url else f"**{plain(job.title, 60)}**"
-    return f"- {name} · {state_words(view)} · {job.model} · {moment(job.created_at)}"
+    name = f"[{escape(job.title, 60)}](<{url}>)" if url else f"**{escape(job.title, 60)}**"
+    return f"- {name} · {status_text(view)} · {job.model} · {timestamp(job.created_at)}"
 
 
 def job_list(lines: Sequence[str]) -> str:
@@ -229,12 +240,12 @@ def job_list(lines: Sequence[str]) -> str:
     return "\n".join(kept)
 
 
-def choice_name(view: JobView) -> str:
+def autocomplete_label(view: JobView) -> str:
     """What a job is called in an autocomplete list (no markdown there; 100 characters at most)."""
-    return clean(f"{clean(view.job.title, 60)} · {state_words(view)}", 100)
+    return clean(f"{clean(view.job.title, 60)} · {status_text(view)}", 100)
 
 
-def state_words(view: JobView) -> str:
+def status_text(view: JobView) -> str:
     job = view.job
     if job.status is JobStatus.PENDING:
         return f"{ordinal(view.queue_place)} in the queue" if view.queue_place else "waiting"
@@ -248,15 +259,15 @@ def state_words(view: JobView) -> str:
 def error_text(error: StemifyError, now: datetime) -> str:
     """A refusal as a message: the sentence, and when to come back as a timestamp that Discord keeps current (in place
     of the time of day that follows in the error's own words)."""
-    if isinstance(error, ComeBackLater) and error.retry_after_s > 0:
-        reason = sentence(error.message).split(". ")[0].rstrip(".")
-        return f"{reason}. Try again {moment(now + timedelta(seconds=error.retry_after_s + 1))}."
-    return sentence(error.message)
+    if isinstance(error, RetryLater) and error.retry_after_s > 0:
+        reason = sanitize(error.message).split(". ")[0].rstrip(".")
+        return f"{reason}. Try again {timestamp(now + timedelta(seconds=error.retry_after_s + 1))}."
+    return sanitize(error.message)
 
 
 def heading(job: Job) -> str:
-    by = f" — {plain(job.artist, 60)}" if job.artist else ""
-    return plain(job.title, 100) + by
+    by = f" — {escape(job.artist, 60)}" if job.artist else ""
+    return escape(job.title, 100) + by
 
 
 def _choices(job: Job, device: str | None = None) -> str:
@@ -278,6 +289,6 @@ def without_link_buttons(card: Card) -> Card:
     return replace(card, below="\n".join(part for part in (card.below, " · ".join(kept)) if part), links=())
 
 
-def read_only(card: Card) -> Card:
+def without_picture(card: Card) -> Card:
     """The card as an answer to a question: without the picture, which is on the job's own message."""
     return replace(card, picture=False)

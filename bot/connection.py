@@ -17,10 +17,10 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.app import ShardNotConnected, Stemify
-from bot.database import Memory
+from bot.database import BotDatabase
 from config.proxies import proxy_for
 from config.settings import Settings
-from engine.backend import House
+from engine.backend import Backend
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def setback(error: Exception | None) -> Setback:
     return Setback(f"the Discord connection failed ({type(error).__name__})", is_defect=True)
 
 
-async def run_bot(settings: Settings, house: House, memory: Memory) -> None:
+async def run_bot(settings: Settings, house: Backend, memory: BotDatabase) -> None:
     """Stay connected until cancelled."""
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
     message_content = settings.discord.message_content
@@ -107,7 +107,9 @@ async def run_bot(settings: Settings, house: House, memory: Memory) -> None:
         await asyncio.sleep(pause_s)
 
 
-async def _connect_once(settings: Settings, house: House, memory: Memory, *, message_content: bool) -> Exception | None:
+async def _connect_once(
+    settings: Settings, house: Backend, memory: BotDatabase, *, message_content: bool
+) -> Exception | None:
     """Run one client until its connection is over for good. Returns what ended it."""
     token = settings.discord.token
     assert token is not None

@@ -49,7 +49,7 @@ PRAGMA user_version = 1;
 """
 
 
-class PostingState(StrEnum):
+class JobMessageState(StrEnum):
     SUBMITTING = "submitting"  # written before the job is handed in
     FOLLOWING = "following"  # accepted; the message is kept current
     DONE = "done"  # final card shown and announced
@@ -57,7 +57,7 @@ class PostingState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Posting:
+class JobMessage:
     """The one message of a job, and how it can be reached."""
 
     job_id: str
@@ -71,7 +71,7 @@ class Posting:
     token_until: float = 0.0  # unix seconds
     reachable: bool = True  # the bot itself may write in this channel
     limit_bytes: int = 10 * 1024 * 1024  # of one file, in this place
-    state: PostingState = PostingState.SUBMITTING
+    state: JobMessageState = JobMessageState.SUBMITTING
     created_at: float = 0.0
 
     @property
@@ -86,7 +86,7 @@ class Posting:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class AnnouncementPart:
     """One message of the announcement. `sent` false: it was about to be sent at `tried_at`; it may have arrived."""
 
     part: int
@@ -96,7 +96,7 @@ class Delivery:
     message_id: int | None
 
 
-class Memory:
+class BotDatabase:
     def __init__(self, database: aiosqlite.Connection) -> None:
         self._database = database
 
@@ -117,7 +117,7 @@ class Memory:
 
     # Postings.
 
-    async def add(self, posting: Posting) -> None:
+    async def add(self, posting: JobMessage) -> None:
         await self._database.execute(
             "INSERT INTO posting (job_id, user_id, guild_id, channel_id, message_id, original, reply_to, token,"
             " token_until, reachable, limit_bytes, state, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -138,46 +138,46 @@ class Memory:
             ),
         )
 
-    async def posting(self, job_id: str) -> Posting | None:
+    async def job_message(self, job_id: str) -> JobMessage | None:
         rows = await self._postings("job_id = ?", (job_id,))
         return rows[0] if rows else None
 
-    async def unfinished(self) -> list[Posting]:
-        return await self._postings("state <> ?", (PostingState.DONE.value,))
+    async def unfinished(self) -> list[JobMessage]:
+        return await self._postings("state <> ?", (JobMessageState.DONE.value,))
 
-    async def postings_of(self, user_id: int) -> list[Posting]:
+    async def job_messages_of(self, user_id: int) -> list[JobMessage]:
         return await self._postings("user_id = ?", (user_id,))
 
-    async def done_before(self, at: float, *, limit: int) -> list[Posting]:
+    async def done_before(self, at: float, *, limit: int) -> list[JobMessage]:
         """The youngest first, so that a caller can go on from the last one."""
         where = "state = ? AND created_at < ? ORDER BY created_at DESC LIMIT ?"
-        return await self._postings(where, (PostingState.DONE.value, at, limit))
+        return await self._postings(where, (JobMessageState.DONE.value, at, limit))
 
     async def drop_dead_tokens(self) -> None:
         await self._database.execute("UPDATE posting SET token = NULL WHERE token_until < ?", (time.time(),))
 
-    async def postings(self, job_ids: Iterable[str]) -> dict[str, Posting]:
+    async def job_messages(self, job_ids: Iterable[str]) -> dict[str, JobMessage]:
         wanted = list(job_ids)
         marks = ",".join("?" * len(wanted))
         return {posting.job_id: posting for posting in await self._postings(f"job_id IN ({marks})", wanted)}
 
-    async def _postings(self, where: str, values: Iterable[object]) -> list[Posting]:
+    async def _postings(self, where: str, values: Iterable[object]) -> list[JobMessage]:
         order = "" if "ORDER BY" in where else " ORDER BY created_at"
         query = f"SELECT * FROM posting WHERE {where}{order}"  # noqa: S608  # `where` is ours
         rows = await self._database.execute_fetchall(query, tuple(values))
         return [
-            Posting(
+            JobMessage(
                 **{
                     **dict(row),
                     "original": bool(row["original"]),
                     "reachable": bool(row["reachable"]),
-                    "state": PostingState(row["state"]),
+                    "state": JobMessageState(row["state"]),
                 }
             )
             for row in rows
         ]
 
-    async def set_state(self, job_id: str, state: PostingState) -> None:
+    async def set_state(self, job_id: str, state: JobMessageState) -> None:
         await self._database.execute("UPDATE posting SET state = ? WHERE job_id = ?", (state.value, job_id))
 
     async def set_message(self, job_id: str, message_id: int) -> None:
@@ -195,13 +195,13 @@ class Memory:
 
     # Announcements.
 
-    async def deliveries(self, job_id: str) -> dict[int, Delivery]:
+    async def deliveries(self, job_id: str) -> dict[int, AnnouncementPart]:
         rows = await self._database.execute_fetchall(
             "SELECT part, sent, tried_at, channel_id, message_id FROM delivery WHERE job_id = ?", (job_id,)
         )
-        return {row[0]: Delivery(row[0], bool(row[1]), row[2], row[3], row[4]) for row in rows}
+        return {row[0]: AnnouncementPart(row[0], bool(row[1]), row[2], row[3], row[4]) for row in rows}
 
-    async def about_to_send(self, job_id: str, part: int) -> None:
+    async def mark_sending(self, job_id: str, part: int) -> None:
         """Must be on disk before the message goes out."""
         await self._database.execute(
             "INSERT INTO delivery (job_id, part, sent, tried_at) VALUES (?, ?, 0, ?)"
@@ -209,7 +209,7 @@ class Memory:
             (job_id, part, time.time()),
         )
 
-    async def was_sent(self, job_id: str, part: int, channel_id: int | None, message_id: int | None) -> None:
+    async def mark_sent(self, job_id: str, part: int, channel_id: int | None, message_id: int | None) -> None:
         await self._database.execute(
             "INSERT INTO delivery (job_id, part, sent, tried_at, channel_id, message_id) VALUES (?, ?, 1, ?, ?, ?)"
             " ON CONFLICT (job_id, part) DO UPDATE SET sent = 1, channel_id = excluded.channel_id,"
@@ -235,10 +235,10 @@ class Memory:
     async def forget_guild(self, guild_id: int) -> None:
         await self._database.execute("DELETE FROM listening WHERE guild_id = ?", (guild_id,))
 
-    async def note(self, name: str) -> str | None:
+    async def get_value(self, name: str) -> str | None:
         for row in await self._database.execute_fetchall("SELECT value FROM note WHERE name = ?", (name,)):
             return str(row[0])
         return None
 
-    async def write_note(self, name: str, value: str) -> None:
+    async def set_value(self, name: str, value: str) -> None:
         await self._database.execute("INSERT OR REPLACE INTO note (name, value) VALUES (?, ?)", (name, value))

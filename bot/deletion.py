@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import discord
 
 from bot.cards import deleted_card
-from bot.database import Posting, PostingState
-from bot.messages import Trouble, persist, trouble
+from bot.database import JobMessage, JobMessageState
+from bot.messages import FailureKind, classify_failure, retry_on_disconnect
 from engine.errors import NotFound, StemifyError
 from engine.jobs.job import JobView
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FORGET_INTERVAL_S = 86_400.0
-_AT_ONCE = 200
+_BATCH_SIZE = 200
 
 
-class Removal:
+class JobDeleter:
     def __init__(self, bot: Stemify) -> None:
         self._bot = bot
         self._tasks: set[asyncio.Task[None]] = set()
@@ -36,24 +36,24 @@ class Removal:
     async def job(self, view: JobView) -> None:
         """Cancel it if need be and delete it now; its messages go in the background. Raises what the service
         raises."""
-        posting = await self._bot.memory.posting(view.job.id)
+        posting = await self._bot.memory.job_message(view.job.id)
         if posting is not None:
-            await self._bot.memory.set_state(view.job.id, PostingState.DELETING)
-        await self._bot.progress.leave(view.job.id)
+            await self._bot.memory.set_state(view.job.id, JobMessageState.DELETING)
+        await self._bot.progress.unfollow(view.job.id)
         await self._bot.service.delete(view.job.id, by=view.job.owner)
         self._clean([posting] if posting is not None else [])
 
     async def everything(self, user_id: int, owner: str) -> int:
         """All jobs of a user, archived ones too; how many there were. Raises what the service raises."""
-        postings = await self._bot.memory.postings_of(user_id)
+        postings = await self._bot.memory.job_messages_of(user_id)
         for posting in postings:
-            await self._bot.memory.set_state(posting.job_id, PostingState.DELETING)
-            await self._bot.progress.leave(posting.job_id)
-        deleted = await self._bot.service.delete_everything_of(owner)
+            await self._bot.memory.set_state(posting.job_id, JobMessageState.DELETING)
+            await self._bot.progress.unfollow(posting.job_id)
+        deleted = await self._bot.service.delete_all(owner)
         self._clean(postings)
         return deleted
 
-    def take_up(self, postings: Sequence[Posting]) -> None:
+    def take_up(self, postings: Sequence[JobMessage]) -> None:
         """Go on with what an earlier run of the bot had begun to delete."""
         if postings:
             self._begin(self._resumed(postings))
@@ -67,7 +67,7 @@ class Removal:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _clean(self, postings: Sequence[Posting]) -> None:
+    def _clean(self, postings: Sequence[JobMessage]) -> None:
         if postings:
             self._begin(self._clean_up(postings))
 
@@ -81,7 +81,7 @@ class Removal:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("what was posted could not all be removed", exc_info=error)
 
-    async def _resumed(self, postings: Sequence[Posting]) -> None:
+    async def _resumed(self, postings: Sequence[JobMessage]) -> None:
         for posting in postings:
             try:
                 view = await self._bot.service.get(posting.job_id)
@@ -93,19 +93,19 @@ class Removal:
                 continue
             await self._clean_up([posting])
 
-    async def _clean_up(self, postings: Sequence[Posting]) -> None:
+    async def _clean_up(self, postings: Sequence[JobMessage]) -> None:
         """What cannot be reached just now is tried again at the next start."""
         for posting in postings:
             try:
                 await self._remove_posts(posting)
             except Exception as error:
-                if trouble(error) is Trouble.TRANSIENT:
+                if classify_failure(error) is FailureKind.TRANSIENT:
                     log.warning("job %s is deleted, its messages are removed later: %s", posting.job_id, error)
                     continue
                 log.info("job %s is deleted, a message of it could not be removed: %s", posting.job_id, error)
             await self._bot.memory.forget(posting.job_id)
 
-    async def _remove_posts(self, posting: Posting) -> None:
+    async def _remove_posts(self, posting: JobMessage) -> None:
         """The messages with the stems go; the card says that the job was deleted. Raises what is worth another
         try."""
         for delivery in (await self._bot.memory.deliveries(posting.job_id)).values():
@@ -113,7 +113,7 @@ class Removal:
                 channel = self._bot.get_partial_messageable(delivery.channel_id)
                 await _where_possible(channel.get_partial_message(delivery.message_id).delete)
         if posting.message_id is not None:
-            await self._bot.wire.turn(posting)
+            await self._bot.wire.wait_for_edit_slot(posting)
             await _where_possible(lambda: self._bot.wire.show(posting, deleted_card()))
 
     async def _forget(self) -> None:
@@ -127,7 +127,7 @@ class Removal:
     async def forget_once(self) -> None:
         """Drop the bot's own memory of jobs whose stems are gone: neither a list nor a button needs it any more."""
         before = self._bot.house.steady_now().timestamp() - self._bot.settings.retention.stems_days * 86_400
-        while postings := await self._bot.memory.done_before(before, limit=_AT_ONCE):
+        while postings := await self._bot.memory.done_before(before, limit=_BATCH_SIZE):
             for posting in postings:
                 if not await self._is_kept(posting.job_id):
                     await self._bot.memory.forget(posting.job_id)
@@ -144,7 +144,7 @@ class Removal:
 async def _where_possible(call: Callable[[], Awaitable[None]]) -> None:
     """What stands in the way for good is no reason to stop."""
     try:
-        await persist(call)
+        await retry_on_disconnect(call)
     except discord.HTTPException as error:
-        if trouble(error) is Trouble.TRANSIENT:
+        if classify_failure(error) is FailureKind.TRANSIENT:
             raise

@@ -20,7 +20,7 @@ import discord
 
 from bot.buttons import layout
 from bot.cards import PICTURE, Card, without_link_buttons
-from bot.database import Posting
+from bot.database import JobMessage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,7 +30,7 @@ CHANNEL_PACE_S = 1.3  # between edits by the channel route: Discord takes 5 in 5
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
 
-class Trouble(Enum):
+class FailureKind(Enum):
     TOKEN_OVER = auto()
     GONE = auto()  # somebody deleted the message
     NO_ACCESS = auto()  # channel gone, bot thrown out, permission missing, direct messages closed
@@ -41,35 +41,35 @@ class Trouble(Enum):
 
 
 _BY_CODE = {
-    50027: Trouble.TOKEN_OVER,
-    10015: Trouble.TOKEN_OVER,
-    10008: Trouble.GONE,
-    10003: Trouble.NO_ACCESS,
-    10004: Trouble.NO_ACCESS,
-    50001: Trouble.NO_ACCESS,
-    50007: Trouble.NO_ACCESS,
-    50013: Trouble.NO_ACCESS,
-    50083: Trouble.NO_ACCESS,  # archived thread
-    160005: Trouble.NO_ACCESS,  # locked thread
-    40094: Trouble.TOKEN_OVER,  # a user's app may send 5 follow-ups where the bot is not a member
-    40005: Trouble.TOO_LARGE,
+    50027: FailureKind.TOKEN_OVER,
+    10015: FailureKind.TOKEN_OVER,
+    10008: FailureKind.GONE,
+    10003: FailureKind.NO_ACCESS,
+    10004: FailureKind.NO_ACCESS,
+    50001: FailureKind.NO_ACCESS,
+    50007: FailureKind.NO_ACCESS,
+    50013: FailureKind.NO_ACCESS,
+    50083: FailureKind.NO_ACCESS,  # archived thread
+    160005: FailureKind.NO_ACCESS,  # locked thread
+    40094: FailureKind.TOKEN_OVER,  # a user's app may send 5 follow-ups where the bot is not a member
+    40005: FailureKind.TOO_LARGE,
 }
-_BY_STATUS = {400: Trouble.MALFORMED, 403: Trouble.NO_ACCESS, 413: Trouble.TOO_LARGE}
+_BY_STATUS = {400: FailureKind.MALFORMED, 403: FailureKind.NO_ACCESS, 413: FailureKind.TOO_LARGE}
 
 
-def trouble(error: BaseException) -> Trouble:
+def classify_failure(error: BaseException) -> FailureKind:
     if isinstance(error, discord.HTTPException):
         if error.code in _BY_CODE:
             return _BY_CODE[error.code]
         if error.status >= 500 or error.status == 429:
-            return Trouble.TRANSIENT
-        return _BY_STATUS.get(error.status, Trouble.OTHER)
+            return FailureKind.TRANSIENT
+        return _BY_STATUS.get(error.status, FailureKind.OTHER)
     if isinstance(error, (aiohttp.ClientError, OSError, TimeoutError)):
-        return Trouble.TRANSIENT
-    return Trouble.OTHER
+        return FailureKind.TRANSIENT
+    return FailureKind.OTHER
 
 
-async def persist(call: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
+async def retry_on_disconnect(call: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
     """Call again after a broken connection. (discord.py does so for 429 and 5xx, but for resets only on macOS and
     Windows.) `repeatable` false: what may have been carried out is not asked for twice."""
     for pause_s in PAUSES_S:
@@ -86,26 +86,26 @@ async def persist(call: Callable[[], Awaitable[T]], *, repeatable: bool = True) 
     return await call()
 
 
-class Wire:
+class Messenger:
     def __init__(self, client: discord.Client) -> None:
         self._client = client
         self._next_edit: dict[int, float] = {}
         self._dead_tokens: set[str] = set()
         self._doors: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
-    def door(self, channel_id: int, kind: Literal["edit", "send"]) -> asyncio.Lock:
+    def channel_lock(self, channel_id: int, kind: Literal["edit", "send"]) -> asyncio.Lock:
         """One request of a kind at a time for each channel: several that wait for one bucket of discord.py's rate
         limiter can miss their wake-up, and then sleep for 30 s."""
         return self._doors.setdefault((channel_id, kind), asyncio.Lock())
 
-    def by_token(self, posting: Posting) -> bool:
+    def by_token(self, posting: JobMessage) -> bool:
         """Whether the posting's interaction still opens its message."""
         return posting.token_alive and posting.token not in self._dead_tokens
 
-    def channel(self, posting: Posting) -> discord.PartialMessageable:
+    def channel(self, posting: JobMessage) -> discord.PartialMessageable:
         return self._client.get_partial_messageable(posting.channel_id, guild_id=posting.guild_id)
 
-    def hook(self, posting: Posting) -> discord.Webhook:
+    def webhook(self, posting: JobMessage) -> discord.Webhook:
         assert posting.token is not None
         application = self._client.application_id
         assert application is not None
@@ -113,7 +113,7 @@ class Wire:
         hook.proxy = self._client.http.proxy  # discord.py takes the client's session without its proxy
         return hook
 
-    async def turn(self, posting: Posting) -> None:
+    async def wait_for_edit_slot(self, posting: JobMessage) -> None:
         """Wait until this posting may be edited, if its channel's other messages leave no room just now."""
         if self.by_token(posting):
             return
@@ -124,24 +124,24 @@ class Wire:
             self._next_edit = {channel: when for channel, when in self._next_edit.items() if when > now}
         await asyncio.sleep(at - now)
 
-    def _gave_up(self, posting: Posting) -> None:
+    def _gave_up(self, posting: JobMessage) -> None:
         """Discord says that the token is over, whatever the clock says."""
         if len(self._dead_tokens) > 1000:
             self._dead_tokens.clear()
         if posting.token is not None:
             self._dead_tokens.add(posting.token)
 
-    async def show(self, posting: Posting, card: Card, *, picture: Path | None = None) -> None:
+    async def show(self, posting: JobMessage, card: Card, *, picture: Path | None = None) -> None:
         """Bring the job's message to this card. Raises what `trouble` can name when it cannot be done."""
         try:
             await self._show(posting, card, picture)
         except discord.HTTPException as error:
-            if trouble(error) is not Trouble.MALFORMED or not card.links:
+            if classify_failure(error) is not FailureKind.MALFORMED or not card.links:
                 raise
             log.warning("discord refused a card with link buttons (%s); links go into the text", error.text)
             await self._show(posting, without_link_buttons(card), picture)
 
-    async def _show(self, posting: Posting, card: Card, picture: Path | None) -> None:
+    async def _show(self, posting: JobMessage, card: Card, picture: Path | None) -> None:
         message_id = posting.message_id
         assert message_id is not None
         view = layout(card, posting.job_id)
@@ -150,25 +150,25 @@ class Wire:
             return [discord.File(picture, filename=PICTURE)] if picture is not None else discord.utils.MISSING
 
         if self.by_token(posting):
-            hook = self.hook(posting)
+            hook = self.webhook(posting)
             target: Any = "@original" if posting.original else message_id
             try:
-                await persist(lambda: hook.edit_message(target, attachments=attached(), view=view))
+                await retry_on_disconnect(lambda: hook.edit_message(target, attachments=attached(), view=view))
             except discord.HTTPException as error:
-                if trouble(error) is not Trouble.TOKEN_OVER:
+                if classify_failure(error) is not FailureKind.TOKEN_OVER:
                     raise
                 self._gave_up(posting)
-                await self.turn(posting)
+                await self.wait_for_edit_slot(posting)
             else:
                 return
         message = self.channel(posting).get_partial_message(message_id)
-        async with self.door(posting.channel_id, "edit"):
-            await persist(lambda: message.edit(attachments=attached(), view=view))
+        async with self.channel_lock(posting.channel_id, "edit"):
+            await retry_on_disconnect(lambda: message.edit(attachments=attached(), view=view))
 
-    async def post(self, posting: Posting, card: Card, *, nonce: str) -> discord.Message:
+    async def post(self, posting: JobMessage, card: Card, *, nonce: str) -> discord.Message:
         """Send the job's message where none is there yet, as an answer to `posting.reply_to`."""
         channel, view = self.channel(posting), layout(card, posting.job_id)
-        async with self.door(posting.channel_id, "send"):
+        async with self.channel_lock(posting.channel_id, "send"):
             return await send(channel, posting.reply_to, lambda: {"view": view, "nonce": nonce})
 
 
@@ -182,8 +182,8 @@ async def send(
     if reply_to is not None:
         reference = discord.MessageReference(message_id=reply_to, channel_id=channel.id, fail_if_not_exists=False)
         try:
-            return await persist(lambda: channel.send(**parts(), reference=reference, mention_author=False))
+            return await retry_on_disconnect(lambda: channel.send(**parts(), reference=reference, mention_author=False))
         except discord.HTTPException as error:
             if error.code != CANNOT_REPLY:
                 raise
-    return await persist(lambda: channel.send(**parts()))
+    return await retry_on_disconnect(lambda: channel.send(**parts()))

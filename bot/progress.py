@@ -15,8 +15,8 @@ import discord
 
 from bot.announcement import announce, nonce
 from bot.cards import Card, deleted_card, job_card, never_accepted_card
-from bot.database import Posting, PostingState
-from bot.messages import Trouble, trouble
+from bot.database import JobMessage, JobMessageState
+from bot.messages import FailureKind, classify_failure
 from engine.errors import NotFound, StemifyError
 from engine.jobs.job import JobView
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAR_BACK = 3  # from this place in the queue on, a message is edited only every third interval
+RESUME_WINDOW = 3  # from this place in the queue on, a message is edited only every third interval
 FINAL_PAUSES_S = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 
 
-class Progress:
+class ProgressTracker:
     """The followers of all jobs that are not over and announced."""
 
     def __init__(self, bot: Stemify) -> None:
         self._bot = bot
-        self._followers: dict[str, Follower] = {}
+        self._followers: dict[str, MessageUpdater] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def follow(self, posting: Posting) -> None:
+    def follow(self, posting: JobMessage) -> None:
         if posting.job_id in self._tasks:
             return
-        follower = Follower(self._bot, posting)
+        follower = MessageUpdater(self._bot, posting)
         task = asyncio.create_task(follower.run(), name=f"follow {posting.job_id}")
         self._followers[posting.job_id], self._tasks[posting.job_id] = follower, task
         task.add_done_callback(lambda done: self._over(posting.job_id, done))
@@ -51,7 +51,7 @@ class Progress:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job %s is no longer followed", job_id, exc_info=error)
 
-    def take_hold(self, job_id: str, token: str, token_until: float) -> bool:
+    def refresh_token(self, job_id: str, token: str, token_until: float) -> bool:
         """A fresh token for the job's message; whether somebody follows it."""
         follower = self._followers.get(job_id)
         if follower is not None:
@@ -59,11 +59,11 @@ class Progress:
             follower.show_again()
         return follower is not None
 
-    async def resume(self, unfinished: Iterable[Posting]) -> None:
+    async def resume(self, unfinished: Iterable[JobMessage]) -> None:
         """Pick up what an earlier run of the bot, or a long absence of Discord, left unfinished."""
         doubtful = []
         for posting in unfinished:
-            if posting.state is PostingState.SUBMITTING:
+            if posting.state is JobMessageState.SUBMITTING:
                 doubtful.append(posting)
             else:
                 self.follow(posting)
@@ -73,7 +73,7 @@ class Progress:
             except Exception:
                 log.exception("job %s: whether it was accepted is looked at again at the next start", posting.job_id)
 
-    async def _settle(self, posting: Posting) -> None:
+    async def _settle(self, posting: JobMessage) -> None:
         """Follow a job that was being handed in when the bot went down, or say that it was not accepted."""
         try:
             await self._bot.service.get(posting.job_id)
@@ -82,18 +82,18 @@ class Progress:
                 await self._never_accepted(posting)
             await self._bot.memory.forget(posting.job_id)
         else:
-            await self._bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
-            self.follow(replace(posting, state=PostingState.FOLLOWING))
+            await self._bot.memory.set_state(posting.job_id, JobMessageState.FOLLOWING)
+            self.follow(replace(posting, state=JobMessageState.FOLLOWING))
 
-    async def _never_accepted(self, posting: Posting) -> None:
+    async def _never_accepted(self, posting: JobMessage) -> None:
         try:
             await self._bot.wire.show(posting, never_accepted_card())
         except discord.HTTPException as error:
-            if trouble(error) is Trouble.TRANSIENT:
+            if classify_failure(error) is FailureKind.TRANSIENT:
                 raise
             log.info("could not say that job %s was never accepted: %s", posting.job_id, error)
 
-    async def leave(self, job_id: str) -> None:
+    async def unfollow(self, job_id: str) -> None:
         """Follow a job no longer: nothing is shown or announced once this has returned."""
         task = self._tasks.get(job_id)
         if task is not None:
@@ -107,10 +107,10 @@ class Progress:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Follower:
+class MessageUpdater:
     """Keeps one message current; its words are edited only when they change, and not too often."""
 
-    def __init__(self, bot: Stemify, posting: Posting) -> None:
+    def __init__(self, bot: Stemify, posting: JobMessage) -> None:
         self._bot = bot
         self.posting = posting
         self._view: JobView | None = None
@@ -187,14 +187,14 @@ class Follower:
         while not self._over.is_set():
             view = self._view
             if view is not None and self._editable and self._card(view) != self._shown:
-                await self._bot.wire.turn(self.posting)
+                await self._bot.wire.wait_for_edit_slot(self.posting)
                 view = self._view
                 if self._over.is_set() or view is None:
                     break
                 card = self._card(view)
                 if await self._show(card):
                     self._shown = card
-                far_back = view.queue_place is not None and view.queue_place > FAR_BACK
+                far_back = view.queue_place is not None and view.queue_place > RESUME_WINDOW
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._over.wait(), interval_s * (3 if far_back else 1))
                 continue
@@ -206,10 +206,10 @@ class Follower:
         try:
             await self._bot.wire.show(self.posting, card)
         except Exception as error:
-            what = trouble(error)
-            if what in (Trouble.GONE, Trouble.NO_ACCESS, Trouble.TOKEN_OVER):
+            what = classify_failure(error)
+            if what in (FailureKind.GONE, FailureKind.NO_ACCESS, FailureKind.TOKEN_OVER):
                 self._editable = False
-            elif what is not Trouble.TRANSIENT:
+            elif what is not FailureKind.TRANSIENT:
                 log.exception("job %s: its message could not be edited", self.posting.job_id)
                 return True  # these words do not work; the next ones may
             log.info("job %s: its message could not be edited: %s", self.posting.job_id, what.name)
@@ -225,17 +225,19 @@ class Follower:
         for pause_s in (*FINAL_PAUSES_S, None):
             try:
                 if shown is None:
-                    await self._bot.wire.turn(self.posting)
+                    await self._bot.wire.wait_for_edit_slot(self.posting)
                     shown = await self._show_final(view)
                 await announce(self._bot, self.posting, view, shown=shown)
             except Exception as error:
-                may_pass = trouble(error) is Trouble.TRANSIENT or isinstance(error, StemifyError | sqlite3.Error)
+                may_pass = classify_failure(error) is FailureKind.TRANSIENT or isinstance(
+                    error, StemifyError | sqlite3.Error
+                )
                 if not may_pass or pause_s is None:
                     raise
                 log.warning("job %s: its end is announced later: %s", view.job.id, type(error).__name__)
                 await asyncio.sleep(pause_s)
             else:
-                await self._bot.memory.set_state(view.job.id, PostingState.DONE)
+                await self._bot.memory.set_state(view.job.id, JobMessageState.DONE)
                 return
 
     async def _show_final(self, view: JobView) -> bool:
@@ -243,12 +245,12 @@ class Follower:
         if self.posting.message_id is None:
             return False
         try:
-            await show_over(self._bot, self.posting, view)
+            await show_result(self._bot, self.posting, view)
         except Exception as error:
-            what = trouble(error)
-            if what is Trouble.TRANSIENT:
+            what = classify_failure(error)
+            if what is FailureKind.TRANSIENT:
                 raise
-            log.info("job %s: no final card: %s", view.job.id, what.name, exc_info=what is Trouble.OTHER)
+            log.info("job %s: no final card: %s", view.job.id, what.name, exc_info=what is FailureKind.OTHER)
             return False
         return True
 
@@ -256,10 +258,10 @@ class Follower:
         if self.posting.message_id is not None:
             with suppress(Exception):
                 await self._bot.wire.show(self.posting, deleted_card())
-        await self._bot.memory.set_state(self.posting.job_id, PostingState.DONE)
+        await self._bot.memory.set_state(self.posting.job_id, JobMessageState.DONE)
 
 
-async def show_over(bot: Stemify, posting: Posting, view: JobView) -> None:
+async def show_result(bot: Stemify, posting: JobMessage, view: JobView) -> None:
     """The card of a job that is over, with its picture. Raises what Discord answers."""
     card = job_card(view, now=datetime.now(UTC))
     if not card.picture:
@@ -272,6 +274,6 @@ async def show_over(bot: Stemify, posting: Posting, view: JobView) -> None:
     except NotFound:
         pass
     except Exception as error:
-        if trouble(error) not in (Trouble.TOO_LARGE, Trouble.MALFORMED):
+        if classify_failure(error) not in (FailureKind.TOO_LARGE, FailureKind.MALFORMED):
             raise
     await bot.wire.show(posting, replace(card, picture=False))

@@ -11,7 +11,7 @@ import discord
 from discord import app_commands
 
 from bot.cards import error_text
-from bot.messages import persist
+from bot.messages import retry_on_disconnect
 from engine.errors import InternalError, NotAllowed, StemifyError
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 ALREADY_ACKNOWLEDGED, UNKNOWN_INTERACTION = 40060, 10062
 
 
-class TooLate(Exception):
+class InteractionExpired(Exception):
     """Discord has given up on this interaction: there is nobody to answer."""
 
 
@@ -35,20 +35,20 @@ async def acknowledge(interaction: discord.Interaction[Any], *, thinking: bool =
     """Tell Discord that the answer will come; first thing in every command. Returns the id of the message that
     will be the answer (of the button's message, for a button without `thinking`)."""
     try:
-        response = await persist(lambda: interaction.response.defer(thinking=thinking, ephemeral=ephemeral))
+        response = await retry_on_disconnect(lambda: interaction.response.defer(thinking=thinking, ephemeral=ephemeral))
     except discord.HTTPException as error:
         if error.code == UNKNOWN_INTERACTION:
-            raise TooLate from error
+            raise InteractionExpired from error
         if error.code != ALREADY_ACKNOWLEDGED:  # it is ours, from an attempt whose answer was lost
             raise
         response = None
     interaction.extras["thinking"] = thinking or interaction.type is discord.InteractionType.application_command
     if response is not None and response.message_id is not None:
         return response.message_id
-    return (await persist(interaction.original_response)).id
+    return (await retry_on_disconnect(interaction.original_response)).id
 
 
-async def guarded(interaction: discord.Interaction[Any], work: Awaitable[None]) -> None:
+async def run_guarded(interaction: discord.Interaction[Any], work: Awaitable[None]) -> None:
     """Run what a button does; its errors go the way of all errors."""
     try:
         await work
@@ -63,17 +63,17 @@ async def refuse(interaction: discord.Interaction[Any], error: BaseException) ->
     if interaction.type is discord.InteractionType.autocomplete:  # accepts no message as an answer
         log.error("autocomplete %s failed", interaction.id, exc_info=error)
         return
-    if isinstance(error, TooLate):
+    if isinstance(error, InteractionExpired):
         log.warning("interaction %s could not be acknowledged in time", interaction.id)
         return
-    text = error_text(_told(interaction, error), datetime.now(UTC))
+    text = error_text(_to_error(interaction, error), datetime.now(UTC))
     try:
-        await _tell(interaction, text)
+        await _send_error(interaction, text)
     except Exception as trouble:  # nobody can be told; the log has it
         log.warning("could not answer interaction %s: %s", interaction.id, trouble)
 
 
-def _told(interaction: discord.Interaction[Any], error: BaseException) -> StemifyError:
+def _to_error(interaction: discord.Interaction[Any], error: BaseException) -> StemifyError:
     if isinstance(error, StemifyError):
         if isinstance(error, InternalError) or error.detail:
             log.info("interaction %s: %s (%s)", interaction.id, error.message, error.detail)
@@ -90,17 +90,17 @@ def _told(interaction: discord.Interaction[Any], error: BaseException) -> Stemif
     return InternalError()
 
 
-async def _tell(interaction: discord.Interaction[Any], text: str) -> None:
+async def _send_error(interaction: discord.Interaction[Any], text: str) -> None:
     thinking = interaction.extras.get("thinking")
     if thinking is None and not interaction.response.is_done():
-        await persist(lambda: interaction.response.send_message(text, ephemeral=True))
+        await retry_on_disconnect(lambda: interaction.response.send_message(text, ephemeral=True))
         return
     if thinking:
         try:
-            await persist(lambda: interaction.edit_original_response(content=text))
+            await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
         except discord.HTTPException as error:
             if error.status != 400:  # it shows a card already, which cannot become plain text
                 raise
         else:
             return
-    await persist(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)
+    await retry_on_disconnect(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)

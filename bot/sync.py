@@ -62,10 +62,10 @@ class CommandSync:
         )
         digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
         now = f"{bot.application_id}:{digest}"
-        if await bot.memory.note("commands") == now:
+        if await bot.memory.get_value("commands") == now:
             return
         await bot.tree.sync()
-        await bot.memory.write_note("commands", now)
+        await bot.memory.set_value("commands", now)
         log.info("commands synced")
 
 

@@ -17,12 +17,12 @@ def clean(text: str, length: int = 100) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def plain(text: str, length: int = 100) -> str:
+def escape(text: str, length: int = 100) -> str:
     """A name from outside, so that nothing in it is markdown, a link or a mention."""
     return _MARKS.sub(r"\\\1", clean(text, length)) or "audio"
 
 
-def sentence(text: str) -> str:
+def sanitize(text: str) -> str:
     """Make a message of the error tree safe: it may quote a name from outside. No mentions, no invites, one line."""
     return _INVITE.sub("\\1\u200b/", clean(text, 1500)).replace("@", "@\u200b")
 
@@ -32,7 +32,7 @@ def ordinal(place: int) -> str:
     return f"{place}{ending}"
 
 
-def about(seconds: float) -> str:
+def format_eta(seconds: float) -> str:
     """Coarse on purpose: a message is only edited when its words change."""
     if seconds < 8:
         return "a few seconds"
@@ -42,13 +42,13 @@ def about(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 90 else f"about {round(minutes / 60)} h"
 
 
-def spell(seconds: float) -> str:
+def format_elapsed(seconds: float) -> str:
     """A measured time."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}"
 
@@ -59,15 +59,15 @@ def size(count_bytes: int) -> str:
     return f"{count_bytes / 1024 / 1024:.1f} MB".replace(".0 MB", " MB")
 
 
-def moment(at: datetime) -> str:
+def timestamp(at: datetime) -> str:
     """A timestamp that Discord keeps current."""
     return f"<t:{int(at.timestamp())}:R>"
 
 
-def signed(value_db: float) -> str:
+def format_db(value_db: float) -> str:
     return f"{value_db:+.1f}".replace("-", "−")
 
 
-def listed(names: Iterable[str]) -> str:
+def join_words(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

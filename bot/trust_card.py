@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.text import signed, size
+from bot.text import format_db, size
 from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
 
 
@@ -28,7 +28,7 @@ def _level_lines(stems: StemFiles) -> list[str]:
         if info.level_db is None or info.peak_db is None:
             continue
         silent = f", silent {info.silence_share:.0%}" if 0.005 <= (info.silence_share or 0) < 0.999 else ""
-        words.append(f"{stem.capitalize()} {signed(info.level_db)} (peak {signed(info.peak_db)}{silent})")
+        words.append(f"{stem.capitalize()} {format_db(info.level_db)} (peak {format_db(info.peak_db)}{silent})")
     return [f"Levels in dBFS: {' · '.join(words)}"] if words else []
 
 
@@ -36,9 +36,9 @@ def _sum_line(trust: TrustCard) -> str:
     adds_up = (
         "The stems add up to the mix exactly"
         if trust.residual_db is None
-        else f"The stems add up to the mix within {signed(trust.residual_db)} dB"
+        else f"The stems add up to the mix within {format_db(trust.residual_db)} dB"
     )
-    gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{signed(trust.gain_db)} dB on all"
+    gain = "unchanged" if abs(trust.gain_db) < 0.05 else f"{format_db(trust.gain_db)} dB on all"
     clipped = "nothing clipped" if not trust.clipped_samples else f"{trust.clipped_samples} samples clipped"
     offset = f" · constant offset (DC) of {trust.offset:.2%} removed" if trust.offset else ""
     return f"{adds_up} · level {gain} · {clipped}{offset}"

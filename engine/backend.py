@@ -23,15 +23,15 @@ from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.clock import SteadyClock
 from engine.database.blocklist import BlockList
-from engine.database.job_store import Store
-from engine.database.lock import only_one
+from engine.database.job_store import JobStore
+from engine.database.lock import exclusive_lock
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
 from engine.database.rows import utc_now
 from engine.database.usage import Usage
 from engine.dispatch.dispatcher import Dispatcher
-from engine.dispatch.progress import LiveJobs
-from engine.dispatch.runner import AttemptLimits, Attempts
+from engine.dispatch.progress import ProgressTracker
+from engine.dispatch.runner import AttemptLimits, JobRunner
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.gateway.protocol import GatewayConfig
@@ -44,12 +44,12 @@ from engine.service.admission import Admission
 from engine.service.intake import Intake, IntakeLimits
 from engine.service.links import Links, load_key
 from engine.service.service import StemService
-from engine.service.views import Views
+from engine.service.views import JobPresenter
 from engine.sources.fetch import LinkFetcher
 from engine.sources.youtube.downloader import Youtube
 from engine.storage.disk_space import Room
 from engine.storage.object_store import open_storage
-from engine.text import counted
+from engine.text import plural
 from engine.web.app import create_app, make_runner
 from engine.worker.protocol import WorkerConfig
 
@@ -59,7 +59,7 @@ _PATIENCE_S = 10.0  # with object storage, while somebody waits for an answer
 
 
 @dataclass(frozen=True)
-class House:
+class Backend:
     """A running backend. `web_url` is None when the web server was not asked for. `steady_now`: the time by which
     things may be judged to be old."""
 
@@ -114,17 +114,17 @@ async def backend(
     with_web: bool = True,
     now: Callable[[], datetime] = utc_now,
     hurried: asyncio.Event | None = None,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Backend]:
     """Open everything, yield the running house, close it in the reverse order. Once `hurried` is set, closing waits for
     no song. Raises `StorageFailed` or a store's error with a sentence when the data folder cannot be used."""
     root = _prepare_folder(settings.data_dir)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(only_one(root / "stemify.lock"))
+        stack.enter_context(exclusive_lock(root / "stemify.lock"))
         listening = stack.enter_context(_listen(settings)) if with_web else None
-        store = await Store.open(root / "stemify.sqlite3", now=now)
+        store = await JobStore.open(root / "stemify.sqlite3", now=now)
         stack.push_async_callback(store.close)
-        storage, live = open_storage(root, settings.storage, patience_s=_PATIENCE_S), LiveJobs()
+        storage, live = open_storage(root, settings.storage, patience_s=_PATIENCE_S), ProgressTracker()
         await storage.prepare()
         links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening), settings.web.cdn_url)
         quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
@@ -133,7 +133,7 @@ async def backend(
         youtube = _youtube(settings)
         room = Room(root, settings.limits.free_disk_bytes)
         fetch_link = LinkFetcher(youtube, storage, room, media)
-        attempts = Attempts(store, storage, pool, fetch_link, _attempt_limits(settings), live)
+        attempts = JobRunner(store, storage, pool, fetch_link, _attempt_limits(settings), live)
         dispatcher = Dispatcher(
             store, pool, attempts, live, root / "handover.json", max_attempts=settings.workers.max_attempts
         )
@@ -142,7 +142,7 @@ async def backend(
         usage = Usage(store.database, settings.limits.stored_bytes_per_user)
         admission = Admission(store, quota, room, limits.caps, blocked, usage)
         intake = Intake(store, quota, admission, storage, pool, youtube, limits, http, now)
-        views = Views(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
+        views = JobPresenter(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
         service = StemService(store, storage, pool, dispatcher, attempts, intake, views, live)
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
@@ -153,11 +153,11 @@ async def backend(
         stack.push_async_callback(_end, sweeping)
         if listening is not None:
             await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)
-        yield House(service, links.base_url if with_web else None, steady)
+        yield Backend(service, links.base_url if with_web else None, steady)
         if dispatcher.running:
             log.warning(
                 "closing: %s %.0f s to end, or until Ctrl-C comes again; what is not done begins again next time",
-                f"{counted(dispatcher.running, 'song')} {'has' if dispatcher.running == 1 else 'have'}",
+                f"{plural(dispatcher.running, 'song')} {'has' if dispatcher.running == 1 else 'have'}",
                 settings.workers.shutdown_grace_s,
             )
 
@@ -280,7 +280,7 @@ def _youtube(settings: Settings) -> Youtube:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Ending:
+class ShutdownSignals:
     """Listens from when it is made, in the running event loop."""
 
     def __init__(self) -> None:

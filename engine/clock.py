@@ -23,7 +23,7 @@ _DOUBT = timedelta(days=1)
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # nothing of ours is as old
 
 
-def passed_s() -> float:
+def monotonic_s() -> float:
     """Seconds that cannot jump, those in which the machine slept among them."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -32,7 +32,7 @@ class SteadyClock:
     """`path` remembers, over restarts, when it was last looked at. `now` is the machine's clock. Where
     nothing is noted yet, the first day is one of doubt."""
 
-    def __init__(self, path: Path, now: Callable[[], datetime], passed_s: Callable[[], float] = passed_s) -> None:
+    def __init__(self, path: Path, now: Callable[[], datetime], passed_s: Callable[[], float] = monotonic_s) -> None:
         self._path = path
         self._now = now
         self._passed_s = passed_s
@@ -86,6 +86,6 @@ _NAMES = ("seen", "believed", "doubt_until")
 _JITTER_S = 2.0
 
 
-def standstill_s(passed_s: float, meant_s: float) -> float:
+def pause_overrun_s(passed_s: float, meant_s: float) -> float:
     """What a wait does not count for that was to end after `meant_s` and took `passed_s`: all of it, or nothing."""
     return passed_s if passed_s > meant_s + _JITTER_S else 0.0

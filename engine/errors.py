@@ -99,7 +99,7 @@ class UnreadableCodec(NotAudio):
     code = "unreadable_codec"
 
 
-class TooHeavy(InputRefused):
+class DecodingTooExpensive(InputRefused):
     """That file takes far more work to decode than a song does. Export it as an ordinary stereo file and send that."""
 
     code = "too_heavy"
@@ -136,7 +136,7 @@ class BadLink(InputRefused):
     code = "bad_link"
 
 
-class LinksNotYet(InputRefused):
+class LinksDisabled(InputRefused):
     """YouTube links cannot be fetched here. Please attach the file instead."""
 
     code = "links_not_available"
@@ -148,7 +148,7 @@ class TooMuchStored(InputRefused):
     code = "too_much_stored"
 
 
-class ComeBackLater(StemifyError):
+class RetryLater(StemifyError):
     """Too much at once. Please try again later."""
 
     code = "come_back_later"
@@ -159,31 +159,31 @@ class ComeBackLater(StemifyError):
         self.retry_after_s = retry_after_s
 
 
-class QuotaExceeded(ComeBackLater):
+class QuotaExceeded(RetryLater):
     """You have used up your jobs for this hour."""
 
     code = "quota_exceeded"
 
 
-class QueueFull(ComeBackLater):
+class QueueFull(RetryLater):
     """The queue is full. Wait until one of the queued jobs is done."""
 
     code = "queue_full"
 
 
-class TooManyUploads(ComeBackLater):
+class TooManyUploads(RetryLater):
     """Too many of your songs are being uploaded or checked. Try again when one of them has been accepted."""
 
     code = "too_many_uploads"
 
 
-class TooManyRefusals(ComeBackLater):
+class TooManyRefusals(RetryLater):
     """Too many of your files took very long to check and were refused."""
 
     code = "too_many_refusals"
 
 
-class ShortOfRoom(ComeBackLater):
+class DiskSpaceLow(RetryLater):
     """This machine is short of disk space and takes no new songs until there is room again. Ask whoever runs this bot
     to make some, then try again."""
 
@@ -208,7 +208,7 @@ class Blocked(NotAllowed):
     code = "blocked"
 
 
-class NotPossibleNow(StemifyError):
+class InvalidState(StemifyError):
     """That cannot be done with this job any more."""
 
     code = "not_possible_now"
@@ -220,7 +220,7 @@ class IllegalTransition(StemifyError):
     code = "illegal_transition"
 
 
-class NoSuchDevice(StemifyError):
+class DeviceNotFound(StemifyError):
     """There is no such device on this machine. Use "auto" or "cpu"."""
 
     code = "no_such_device"
@@ -260,7 +260,7 @@ class ModelCorrupt(ModelUnavailable):
     code = "model_corrupt"
 
 
-class SoundlessModel(AttemptError):
+class InvalidModelOutput(AttemptError):
     """The model gave numbers for this song that are no sound. Try another model."""
 
     code = "soundless_model"
@@ -273,7 +273,7 @@ class WorkerDied(AttemptError):
     transient = True
 
 
-class WorkerLost(WorkerDied):
+class NodeLost(WorkerDied):
     """The machine that was separating this song went away."""
 
     code = "worker_lost"
@@ -319,13 +319,13 @@ class StorageFailed(AttemptError):
     transient = True
 
 
-class StorageAway(StorageFailed):
+class StorageUnavailable(StorageFailed):
     """The place where songs and stems are kept does not answer. Please try again in some minutes."""
 
     code = "storage_away"
 
 
-class StorageRefused(StorageFailed):
+class StorageAccessDenied(StorageFailed):
     """The place where songs and stems are kept does not let this bot in. Ask whoever runs it to look at its keys."""
 
     code = "storage_refused"
@@ -359,7 +359,7 @@ class SourceUnreachable(SourceFailed):
     transient = True
 
 
-def every_error() -> dict[str, type[StemifyError]]:
+def error_types() -> dict[str, type[StemifyError]]:
     """Code → class, over the whole tree as it is imported now."""
     found: dict[str, type[StemifyError]] = {}
     waiting: list[type[StemifyError]] = [StemifyError]
@@ -370,17 +370,17 @@ def every_error() -> dict[str, type[StemifyError]]:
     return found
 
 
-def from_wire(code: str, message: str) -> StemifyError:
+def error_from_code(code: str, message: str) -> StemifyError:
     """Rebuild an error that crossed a process boundary. An unknown code becomes `InternalError` (no message is
     believed that we did not write)."""
-    kind = every_error().get(code)
+    kind = error_types().get(code)
     if kind is None or kind is StemifyError:
         return InternalError(detail=f"{code}: {message}")
-    return retold(kind, message)
+    return with_message(kind, message)
 
 
-def retold(kind: type[StemifyError], message: str) -> StemifyError:
+def with_message(kind: type[StemifyError], message: str) -> StemifyError:
     """An error of `kind` with another sentence, whatever its own constructor asks for."""
-    if issubclass(kind, ComeBackLater):
+    if issubclass(kind, RetryLater):
         return kind(message, retry_after_s=0.0)
     return kind(message)

@@ -6,7 +6,7 @@ import unicodedata
 from urllib.parse import quote
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """ "1 song", "2 songs" """
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 

@@ -12,15 +12,15 @@ import discord
 from discord import app_commands
 
 from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
-from bot.cards import choice_name, job_card, job_line, job_list, read_only
-from bot.commands.stemify import owner_of, posting_of, token_until
-from bot.database import PostingState
-from bot.messages import persist
-from bot.progress import show_over
+from bot.cards import autocomplete_label, job_card, job_line, job_list, without_picture
+from bot.commands.stemify import job_message_of, owner_of, token_until
+from bot.database import JobMessageState
+from bot.messages import retry_on_disconnect
+from bot.progress import show_result
 from bot.responses import acknowledge
 from bot.servers import check_server
-from bot.text import plain
-from engine.errors import NotAllowed, NotFound, NotPossibleNow
+from bot.text import escape
+from engine.errors import InvalidState, NotAllowed, NotFound
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LISTED = 15
+LIST_LIMIT = 15
 EVERYTHING = "everything"  # instead of a job's id
-QUICK_S = 0.15  # an answer that takes longer is deferred
+DEFER_AFTER_S = 0.15  # an answer that takes longer is deferred
 
 
 # Who may.
@@ -41,15 +41,15 @@ def is_owner(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
     return view.job.owner == owner_of(interaction.user)
 
 
-def is_here(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
+def is_same_channel(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
     return view.job.place is not None and view.job.place == f"discord:{interaction.channel_id}"
 
 
-def check_may_end(interaction: discord.Interaction[Stemify], view: JobView) -> None:
+def check_can_delete(interaction: discord.Interaction[Stemify], view: JobView) -> None:
     """The owner may cancel and delete a job, and moderators of the channel that it was made in. Raises."""
     moderates = interaction.guild_id is not None and interaction.permissions.manage_messages
-    if not is_owner(interaction, view) and not (moderates and is_here(interaction, view)):
-        if is_here(interaction, view):
+    if not is_owner(interaction, view) and not (moderates and is_same_channel(interaction, view)):
+        if is_same_channel(interaction, view):
             raise NotAllowed
         raise NotFound  # elsewhere not even its existence is told
 
@@ -62,7 +62,7 @@ def check_owner(interaction: discord.Interaction[Stemify], view: JobView) -> Non
 # Buttons.
 
 
-async def press(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
+async def run_action(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
     """What a button of a job's message does. Raises errors of the tree."""
     await {
         "cancel": _cancel,
@@ -78,7 +78,7 @@ async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> Non
     await acknowledge(interaction)
     service = interaction.client.service
     view = await service.get(job_id)
-    check_may_end(interaction, view)
+    check_can_delete(interaction, view)
     view = await service.cancel(job_id, by=view.job.owner)
     await _update(interaction, view)
 
@@ -87,7 +87,7 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
     check_server(bot, interaction.guild_id)
-    posting = posting_of(interaction, message_id, new_job_id())
+    posting = job_message_of(interaction, message_id, new_job_id())
     await bot.memory.add(posting)
     try:
         check_owner(interaction, await bot.service.get(job_id))
@@ -95,9 +95,9 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
     except Exception:
         await bot.memory.forget(posting.job_id)
         raise
-    await bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
+    await bot.memory.set_state(posting.job_id, JobMessageState.FOLLOWING)
     bot.progress.follow(posting)
-    before = await bot.memory.posting(job_id)
+    before = await bot.memory.job_message(job_id)
     if before is not None and before.message_id is not None:
         view = await bot.service.get(job_id)
         with suppress(discord.HTTPException):  # the old card keeps its button then; it is answered with a sentence
@@ -115,11 +115,11 @@ async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> No
     await acknowledge(interaction)
     bot = interaction.client
     view = await bot.service.get(job_id)
-    posting = await bot.memory.posting(job_id)
+    posting = await bot.memory.job_message(job_id)
     if posting is not None and interaction.message is not None and posting.message_id == interaction.message.id:
         until = token_until()
         await bot.memory.renew(job_id, interaction.token, until)
-        if bot.progress.take_hold(job_id, interaction.token, until):
+        if bot.progress.refresh_token(job_id, interaction.token, until):
             return
     await _update(interaction, view)
 
@@ -128,17 +128,17 @@ async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> N
     """Bring the pressed button's message up to date. A job under way has its follower for that."""
     if not view.job.is_over or interaction.message is None:
         return
-    posting = posting_of(interaction, interaction.message.id, view.job.id)
+    posting = job_message_of(interaction, interaction.message.id, view.job.id)
     if interaction.message.attachments:  # its picture is there already
         await interaction.client.wire.show(posting, job_card(view, now=datetime.now(UTC)))
     else:
-        await show_over(interaction.client, posting, view)
+        await show_result(interaction.client, posting, view)
 
 
 async def _ask_to_delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
-    view = await _soon(interaction, job_id)
-    check_may_end(interaction, view)
-    text = f"Delete the stems of **{plain(view.job.title)}**, and the song itself? This cannot be undone."
+    view = await _get_or_defer(interaction, job_id)
+    check_can_delete(interaction, view)
+    text = f"Delete the stems of **{escape(view.job.title)}**, and the song itself? This cannot be undone."
     await _reply(interaction, text, view=ConfirmDelete(job_id))
 
 
@@ -146,9 +146,9 @@ async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> Non
     await acknowledge(interaction)
     bot = interaction.client
     view = await bot.service.get(job_id)
-    check_may_end(interaction, view)
+    check_can_delete(interaction, view)
     await bot.removal.job(view)
-    await persist(lambda: interaction.edit_original_response(content="Deleted.", view=None))
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content="Deleted.", view=None))
 
 
 async def ask_to_delete_everything(interaction: discord.Interaction[Stemify]) -> None:
@@ -169,16 +169,16 @@ async def delete_everything(interaction: discord.Interaction[Stemify], user_id: 
     text = f"Deleted: {jobs}, and everything that belongs to {them}."
     if not count:
         text = "You have no jobs here, so there was nothing to delete."
-    await persist(lambda: interaction.edit_original_response(content=text, view=None))
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=None))
 
 
 # Answers that only one person sees.
 
 
-async def _soon(interaction: discord.Interaction[Stemify], job_id: str) -> JobView:
+async def _get_or_defer(interaction: discord.Interaction[Stemify], job_id: str) -> JobView:
     """The job, for an answer whose privacy depends on it; acknowledged privately if that takes long."""
     looking = asyncio.ensure_future(interaction.client.service.get(job_id))
-    await asyncio.wait([looking], timeout=QUICK_S)
+    await asyncio.wait([looking], timeout=DEFER_AFTER_S)
     if not looking.done():
         await acknowledge(interaction, ephemeral=True, thinking=True)
     return await looking
@@ -192,11 +192,11 @@ async def _reply(
     private: bool = True,
 ) -> None:
     if interaction.extras.get("thinking") is not None:
-        await persist(lambda: interaction.edit_original_response(content=text, view=view))
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=view))
     elif isinstance(view, discord.ui.LayoutView):
-        await persist(lambda: interaction.response.send_message(view=view, ephemeral=private))
+        await retry_on_disconnect(lambda: interaction.response.send_message(view=view, ephemeral=private))
     else:
-        await persist(lambda: interaction.response.send_message(text, view=view, ephemeral=private))
+        await retry_on_disconnect(lambda: interaction.response.send_message(text, view=view, ephemeral=private))
 
 
 # Commands.
@@ -211,22 +211,22 @@ class JobCommands(app_commands.Group):
     @app_commands.command(description="How far a job is")
     @app_commands.describe(job="One of your jobs")
     async def status(self, interaction: discord.Interaction[Stemify], job: str) -> None:
-        view = await _soon(interaction, job)
-        here = is_here(interaction, view)
+        view = await _get_or_defer(interaction, job)
+        here = is_same_channel(interaction, view)
         if not here and not is_owner(interaction, view):
             raise NotFound
         card = job_card(view, now=datetime.now(UTC))
-        await _reply(interaction, view=layout(read_only(card), view.job.id), private=not here)
+        await _reply(interaction, view=layout(without_picture(card), view.job.id), private=not here)
 
     @app_commands.command(name="list", description="Your jobs, newest first")
     async def list_(self, interaction: discord.Interaction[Stemify]) -> None:
         await acknowledge(interaction, ephemeral=True)
         bot = interaction.client
-        views = await bot.service.list(owner_of(interaction.user), limit=LISTED)
-        postings = await bot.memory.postings(view.job.id for view in views)
+        views = await bot.service.list(owner_of(interaction.user), limit=LIST_LIMIT)
+        postings = await bot.memory.job_messages(view.job.id for view in views)
         urls = {job_id: posting.url for job_id, posting in postings.items()}
         text = job_list([job_line(view, urls.get(view.job.id)) for view in views])
-        await persist(lambda: interaction.edit_original_response(content=text))
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
 
     @app_commands.command(description="Stop a job that is waiting or running")
     @app_commands.describe(job="One of your jobs")
@@ -234,12 +234,12 @@ class JobCommands(app_commands.Group):
         await acknowledge(interaction, ephemeral=True)
         service = interaction.client.service
         view = await service.get(job)
-        check_may_end(interaction, view)
+        check_can_delete(interaction, view)
         if view.job.is_over:
-            raise NotPossibleNow("That job is over already. Use `/job delete` to remove its stems.")
+            raise InvalidState("That job is over already. Use `/job delete` to remove its stems.")
         view = await service.cancel(job, by=view.job.owner)
-        text = f"Cancelled **{plain(view.job.title)}**." if view.job.was_cancelled else "It was over just before."
-        await persist(lambda: interaction.edit_original_response(content=text))
+        text = f"Cancelled **{escape(view.job.title)}**." if view.job.was_cancelled else "It was over just before."
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
 
     @app_commands.command(description="Delete a job with its stems, or everything you have")
     @app_commands.describe(job="One of your jobs, or everything")
@@ -272,5 +272,5 @@ async def _choices(
 ) -> list[app_commands.Choice[str]]:
     owner = owner_of(interaction.user)
     views = await interaction.client.service.list(owner, limit=25, active_only=active_only)
-    named = [(choice_name(view), view.job.id) for view in views]
+    named = [(autocomplete_label(view), view.job.id) for view in views]
     return [app_commands.Choice(name=name, value=job) for name, job in named if current.casefold() in name.casefold()]

@@ -11,10 +11,10 @@ import discord
 from discord import app_commands
 
 from bot.cards import error_text
-from bot.commands.stemify import posting_of, submit
-from bot.database import Posting
-from bot.messages import Trouble, persist, send, trouble
-from bot.responses import acknowledge, guarded
+from bot.commands.stemify import job_message_of, submit
+from bot.database import JobMessage
+from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
+from bot.responses import acknowledge, run_guarded
 from bot.servers import check_server, is_allowed
 from bot.songs import audio_in, source_of
 from bot.text import clean
@@ -55,13 +55,13 @@ async def listen_command(interaction: discord.Interaction[Stemify], mode: Litera
     bot.listening = await bot.memory.listening()
     text = MODES[mode]
     if mode != "off":
-        text += _what_is_missing(interaction)
+        text += _missing_permissions(interaction)
         if not bot.sees_attachments:
             text += NO_INTENT
-    await persist(lambda: interaction.edit_original_response(content=text))
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
 
 
-def _what_is_missing(interaction: discord.Interaction[Stemify]) -> str:
+def _missing_permissions(interaction: discord.Interaction[Stemify]) -> str:
     have = interaction.app_permissions
     needed = {
         "View Channel": have.view_channel,
@@ -73,7 +73,7 @@ def _what_is_missing(interaction: discord.Interaction[Stemify]) -> str:
     return f"\nI lack a permission here: {', '.join(missing)}." if missing else ""
 
 
-async def heard(bot: Stemify, message: discord.Message) -> None:
+async def on_message(bot: Stemify, message: discord.Message) -> None:
     """A message was posted somewhere."""
     if message.author.bot or message.webhook_id is not None or message.guild is None:
         return
@@ -89,7 +89,7 @@ async def heard(bot: Stemify, message: discord.Message) -> None:
             for attachment in audio:
                 await _start(bot, message, attachment)
     except discord.HTTPException as error:
-        if trouble(error) not in (Trouble.NO_ACCESS, Trouble.GONE):
+        if classify_failure(error) not in (FailureKind.NO_ACCESS, FailureKind.GONE):
             raise
         log.info("cannot answer in channel %s: %s", message.channel.id, error.text)
 
@@ -107,7 +107,7 @@ async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Att
 
 async def _start(bot: Stemify, message: discord.Message, attachment: discord.Attachment) -> None:
     assert message.guild is not None
-    posting = Posting(
+    posting = JobMessage(
         job_id=new_job_id(),
         user_id=message.author.id,
         channel_id=message.channel.id,
@@ -116,7 +116,7 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
         limit_bytes=message.guild.filesize_limit,
     )
     try:
-        await submit(bot, posting, source_of(attachment), StemSeparationOptions.chosen())
+        await submit(bot, posting, source_of(attachment), StemSeparationOptions.from_user())
     except NotAllowed as error:  # the user did not ask for anything
         log.info("audio in channel %s ignored: %s", message.channel.id, error.message)
     except StemifyError as error:
@@ -143,7 +143,7 @@ class SplitButton(
         return cls(int(match["channel"]), int(match["message"]), int(match["index"]), item.label or "")
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
-        await guarded(interaction, self._split(interaction))
+        await run_guarded(interaction, self._split(interaction))
 
     async def _split(self, interaction: discord.Interaction[Stemify]) -> None:
         answer_id = await acknowledge(interaction, thinking=True)
@@ -151,9 +151,9 @@ class SplitButton(
         # Fetched anew: the addresses of attachments expire, and the message may be gone.
         channel = bot.get_partial_messageable(self.channel_id, guild_id=interaction.guild_id)
         try:
-            message = await persist(lambda: channel.fetch_message(self.message_id))
+            message = await retry_on_disconnect(lambda: channel.fetch_message(self.message_id))
             attachment = audio_in(message)[self.index]
         except (discord.NotFound, discord.Forbidden, IndexError):
             raise NotFound("The message with the audio is gone. Post it again, or use `/stemify`.") from None
-        posting = posting_of(interaction, answer_id, new_job_id())
-        await submit(bot, posting, source_of(attachment), StemSeparationOptions.chosen())
+        posting = job_message_of(interaction, answer_id, new_job_id())
+        await submit(bot, posting, source_of(attachment), StemSeparationOptions.from_user())

@@ -12,8 +12,8 @@ from discord import app_commands
 
 from bot.buttons import layout
 from bot.cards import accepted_card, job_card, refused_card
-from bot.database import Posting, PostingState
-from bot.messages import persist
+from bot.database import JobMessage, JobMessageState
+from bot.messages import retry_on_disconnect
 from bot.responses import acknowledge
 from bot.servers import check_server
 from bot.songs import Source, audio_in, link_in, source_of
@@ -56,11 +56,11 @@ def token_until() -> float:
     return time.time() + TOKEN_LIFE_S
 
 
-def posting_of(
+def job_message_of(
     interaction: discord.Interaction[Stemify], message_id: int, job_id: str, *, original: bool = True
-) -> Posting:
+) -> JobMessage:
     """Where the message of a job is that an interaction asks for. `original`: it is the interaction's own answer."""
-    return Posting(
+    return JobMessage(
         job_id=job_id,
         user_id=interaction.user.id,
         channel_id=interaction.channel_id or 0,
@@ -74,7 +74,7 @@ def posting_of(
     )
 
 
-async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSeparationOptions) -> JobView:
+async def submit(bot: Stemify, posting: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
     """Hand a job in and follow it. What is submitted is written down first, so that a restart finds the message.
     Raises what the service refuses."""
     check_server(bot, posting.guild_id)
@@ -93,34 +93,34 @@ async def submit(bot: Stemify, posting: Posting, source: Source, options: StemSe
     except Exception:
         await bot.memory.forget(posting.job_id)
         raise
-    await bot.memory.set_state(posting.job_id, PostingState.FOLLOWING)
+    await bot.memory.set_state(posting.job_id, JobMessageState.FOLLOWING)
     bot.progress.follow(posting)
     return view
 
 
-async def begin(
+async def start_jobs(
     interaction: discord.Interaction[Stemify], sources: list[Source], options: StemSeparationOptions
 ) -> None:
     """Acknowledge, then one job and one message a source. The first one's refusal is the answer."""
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
-    view = await submit(bot, posting_of(interaction, message_id, new_job_id()), sources[0], options)
+    view = await submit(bot, job_message_of(interaction, message_id, new_job_id()), sources[0], options)
     if len(sources) > 1:  # a followup would fill the answer that is still empty, so fill it now
         first = layout(job_card(view, now=datetime.now(UTC)), view.job.id)
-        await persist(lambda: interaction.edit_original_response(view=first))
+        await retry_on_disconnect(lambda: interaction.edit_original_response(view=first))
     for source in sources[1:]:
-        await _begin_another(interaction, source, options)
+        await _start_another(interaction, source, options)
 
 
-async def _begin_another(
+async def _start_another(
     interaction: discord.Interaction[Stemify], source: Source, options: StemSeparationOptions
 ) -> None:
     """One more job, with a message of its own, which also carries its refusal."""
     bot, job_id = interaction.client, new_job_id()
     name = source.filename if isinstance(source, Attachment) else "audio"
     card = layout(accepted_card(name), job_id)
-    message = await persist(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
-    posting = posting_of(interaction, message.id, job_id, original=False)
+    message = await retry_on_disconnect(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
+    posting = job_message_of(interaction, message.id, job_id, original=False)
     try:
         await submit(bot, posting, source, options)
     except StemifyError as error:
@@ -154,11 +154,11 @@ async def stemify_command(
 ) -> None:
     if (file is None) == (url is None):
         raise BadOptions("Give me one song: either attach a `file` or paste a YouTube `url`, not both.")
-    options = StemSeparationOptions.chosen(
+    options = StemSeparationOptions.from_user(
         model=model, quality=quality, output_format=output_format, remove_vocals=karaoke, normalize=normalize
     )
     source: Source = source_of(file) if file is not None else Link(url or "")
-    await begin(interaction, [source], options)
+    await start_jobs(interaction, [source], options)
 
 
 @stemify_command.autocomplete("model")
@@ -181,4 +181,4 @@ async def stemify_menu(interaction: discord.Interaction[Stemify], message: disco
         raise InputRefused(
             "There is no audio in that message. Use this on a message with an audio file or a YouTube link in it."
         )
-    await begin(interaction, sources, StemSeparationOptions.chosen())
+    await start_jobs(interaction, sources, StemSeparationOptions.from_user())

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from config.settings import Settings
 from engine.backend import backend
-from engine.cli.progress_bar import bar
+from engine.cli.progress_bar import progress_bar
 from engine.cli.terminal import trust_lines
 from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
@@ -70,7 +70,7 @@ async def _separate(service: StemService, mix: Path) -> JobView:
 
     options = StemSeparationOptions(model=MODEL, quality=Quality.BALANCED, output_format=OutputFormat.WAV)
     view = await service.submit(Submission(Upload(mix.name, bytes_of()), options, owner="local"))
-    with bar() as show:
+    with progress_bar() as show:
         async with contextlib.aclosing(service.watch(view.job.id)) as states:
             async for view in states:
                 show(view.job.stage, view.job.progress)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from config.settings import Settings
-from engine.database.job_store import Store
-from engine.database.lock import only_one
+from engine.database.job_store import JobStore
+from engine.database.lock import exclusive_lock
 from engine.errors import InputRefused
 from engine.storage.object_store import open_storage
 
@@ -25,11 +25,11 @@ async def forget_owner(settings: Settings, owner: str) -> int:
     root = settings.data_dir
     if not (root / "stemify.sqlite3").is_file():
         raise InputRefused(f"There are no jobs in {root}. Set STEMIFY_DATA_DIR.")
-    with only_one(root / "stemify.lock"):
-        store = await Store.open(root / "stemify.sqlite3")
+    with exclusive_lock(root / "stemify.lock"):
+        store = await JobStore.open(root / "stemify.sqlite3")
         try:
             storage = open_storage(root, settings.storage, patience_s=_PATIENCE_S)
-            job_ids = await store.all_ids_of(owner)
+            job_ids = await store.ids_by_owner(owner)
             for job_id in job_ids:
                 await store.delete(job_id)
                 await storage.delete_job(job_id)

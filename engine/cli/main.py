@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.settings import Settings, load
-from engine.errors import ComeBackLater, InputRefused, StemifyError
+from engine.errors import InputRefused, RetryLater, StemifyError
 from engine.jobs.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.logs import configure
 from engine.process.private_files import private_files
-from engine.text import counted
+from engine.text import plural
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -124,7 +124,7 @@ def _run(chosen: argparse.Namespace) -> int:
             from engine.cli.forget import forget_owner
 
             count = asyncio.run(forget_owner(settings, chosen.owner))
-            print(f"{counted(count, 'job')} deleted")
+            print(f"{plural(count, 'job')} deleted")
             return DONE
         if chosen.command in ("block", "unblock", "blocked"):
             from engine.cli.block import run_block_command
@@ -134,7 +134,7 @@ def _run(chosen: argparse.Namespace) -> int:
         from engine.cli.models import run_model_command
 
         return run_model_command(settings, chosen)
-    except (InputRefused, ComeBackLater) as error:
+    except (InputRefused, RetryLater) as error:
         print(error.message, file=sys.stderr)
         return REFUSED
     except StemifyError as error:
@@ -147,9 +147,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    from engine.backend import Ending, backend
+    from engine.backend import ShutdownSignals, backend
 
-    ending = Ending()
+    ending = ShutdownSignals()
     async with backend(settings, hurried=ending.hurried) as house:
         print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
         await ending.asked.wait()
@@ -171,17 +171,17 @@ def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
         contents = restore(chosen.folder, settings.data_dir)
         told = f"Restored into {settings.data_dir} as of {contents.made_at:%Y-%m-%d %H:%M} UTC"
     size_mb = (sum(contents.databases.values()) + contents.file_bytes) / 1e6
-    what = f"{counted(len(contents.databases), 'database')}, {counted(contents.files, 'file')}"
+    what = f"{plural(len(contents.databases), 'database')}, {plural(contents.files, 'file')}"
     print(f"{told}: {what}, {size_mb:,.1f} MB")
     return DONE
 
 
 async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
-    from engine.cli.progress_bar import bar
+    from engine.cli.progress_bar import progress_bar
     from engine.cli.separate import separate_file
     from engine.cli.terminal import trust_lines
 
-    options = StemSeparationOptions.chosen(
+    options = StemSeparationOptions.from_user(
         model=chosen.model,
         quality=chosen.quality,
         output_format=chosen.format,
@@ -189,7 +189,7 @@ async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
         remove_vocals=chosen.karaoke,
     )
     with contextlib.ExitStack() as stack:
-        show = stack.enter_context(bar())
+        show = stack.enter_context(progress_bar())
         result = await separate_file(
             settings,
             chosen.song,

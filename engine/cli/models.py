@@ -13,9 +13,9 @@ from config.settings import Settings
 from engine.errors import StemifyError, UnknownModel
 from engine.jobs.options import MODELS
 from engine.separation.models.library import ModelLibrary
-from engine.text import counted
+from engine.text import plural
 
-_SHOWN = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}
+_STATE_TEXT = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}
 
 
 def run_model_command(settings: Settings, chosen: argparse.Namespace) -> int:
@@ -35,7 +35,9 @@ def run_model_command(settings: Settings, chosen: argparse.Namespace) -> int:
 def _list(library: ModelLibrary) -> int:
     table = Table("model", "what it is", "weights", box=None, pad_edge=False)
     for state in library.states():
-        table.add_row(*(Text(cell) for cell in (state.name, MODELS[state.name], state.reason or _SHOWN[state.state])))
+        table.add_row(
+            *(Text(cell) for cell in (state.name, MODELS[state.name], state.reason or _STATE_TEXT[state.state]))
+        )
     Console(markup=False).print(table)
     return 0
 
@@ -73,9 +75,9 @@ def _check(library: ModelLibrary) -> int:
                 broken += 1
                 table.add_row(state.name, "broken", Text(error.message))
             else:
-                detail = f"{counted(len(model.members), 'network')}, {', '.join(model.sources)}, {model.sample_rate} Hz"
+                detail = f"{plural(len(model.members), 'network')}, {', '.join(model.sources)}, {model.sample_rate} Hz"
                 table.add_row(state.name, "loads", detail)
         else:
-            table.add_row(state.name, _SHOWN[state.state], Text(state.reason or ""))
+            table.add_row(state.name, _STATE_TEXT[state.state], Text(state.reason or ""))
     Console(markup=False).print(table)
     return 1 if broken else 0

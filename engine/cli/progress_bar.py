@@ -12,7 +12,7 @@ from engine.jobs.job import Stage
 
 
 @contextmanager
-def bar() -> Iterator[Callable[[Stage | None, int], None]]:
+def progress_bar() -> Iterator[Callable[[Stage | None, int], None]]:
     """Gives `show(stage, per cent)`."""
     columns = (TextColumn("{task.description:<11}"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -38,7 +38,7 @@ async def separate_file(
 ) -> JobResult:
     """Separate `song` into the folder `out` (made if need be). The stems are named after the file, since two files may
     have the same tags; what it left there before is replaced. Paths in the result are those of the files. Raises
-    `InputRefused`, `NoSuchDevice` and `AttemptError` (and below)."""
+    `InputRefused`, `DeviceNotFound` and `AttemptError` (and below)."""
     if not song.is_file():
         raise InputRefused(f"{song} is a folder, not a song." if song.is_dir() else f"There is no file {song}.")
     try:
@@ -79,10 +79,10 @@ async def separate_file(
             )
         finally:
             await pool.stop()
-        named = partial(_named, title=spec.title, after=safe_title(song.stem))
+        named = partial(_output_name, title=spec.title, after=safe_title(song.stem))
         for file in (Path(work) / "done").iterdir():
             await asyncio.to_thread(_move, file, out / named(file.name))
-    return _placed(done.result, out, named)
+    return _relocate(done.result, out, named)
 
 
 def _move(file: Path, target: Path) -> None:
@@ -93,12 +93,12 @@ def _move(file: Path, target: Path) -> None:
     shutil.move(file, target)
 
 
-def _named(name: str, *, title: str, after: str) -> str:
+def _output_name(name: str, *, title: str, after: str) -> str:
     """A file of the job `title`: several songs may go into one folder, with the same tags or none."""
     return f"{after} - {name.removeprefix(f'{title} - ')}"
 
 
-def _placed(result: JobResult, out: Path, named: Callable[[str], str]) -> JobResult:
+def _relocate(result: JobResult, out: Path, named: Callable[[str], str]) -> JobResult:
     stems = {}
     for name, info in result.stems:
         filename = named(info.filename)

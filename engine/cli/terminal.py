@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 
 from engine.jobs.results import JobResult, QualityMetrics, StemInfo, TrustCard
-from engine.text import counted
+from engine.text import plural
 
 _WIDTH = 76  # with the callers' indent less than a terminal's 80
 
@@ -56,6 +56,6 @@ def _stem_facts(info: StemInfo) -> str:
 
 def _plan(trust: TrustCard) -> str:
     return (
-        f"{counted(trust.segments, 'segment')} of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
+        f"{plural(trust.segments, 'segment')} of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
         f"shifts {trust.shifts}, seed {trust.seed}"
     )

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from engine.database.database import translated
+from engine.database.database import to_store_error
 from engine.database.errors import StoreDamaged
 from engine.database.rows import to_us
 from engine.jobs.entity import id_time
@@ -46,11 +46,11 @@ def month_of(job_id: str) -> str | None:
         return None
 
 
-def packed(job: Job) -> bytes:
+def serialize(job: Job) -> bytes:
     return zlib.compress(job.model_dump_json().encode())
 
 
-def unpacked(data: bytes) -> Job:
+def deserialize(data: bytes) -> Job:
     """Raises `StoreDamaged`."""
     try:
         return Job.model_validate_json(zlib.decompress(data))
@@ -73,9 +73,9 @@ class Archive:
             path = self.folder / f"{month}.sqlite3"
             if not path.exists():
                 self._make(path)
-            with self._opened(path) as connection, connection:
+            with self._connect(path) as connection, connection:
                 connection.executemany(
-                    _ADD, [(job.id, job.owner, to_us(job.created_at), packed(job)) for job in of_month]
+                    _ADD, [(job.id, job.owner, to_us(job.created_at), serialize(job)) for job in of_month]
                 )
 
     def _make(self, path: Path) -> None:
@@ -83,28 +83,28 @@ class Archive:
         self.folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.unlink(missing_ok=True)  # of a process that was killed
-        with self._opened(part) as connection:
+        with self._connect(part) as connection:
             connection.executescript(_SCHEMA)
         part.rename(path)
 
     def get(self, job_id: str) -> Job | None:
         for path in self._files_for(job_id):
-            with self._opened(path) as connection:
+            with self._connect(path) as connection:
                 row = connection.execute("SELECT job FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row:
-                return unpacked(row[0])
+                return deserialize(row[0])
         return None
 
     def of(self, owner: str, limit: int) -> list[Job]:
         """The owner's archived jobs, newest first."""
         found: list[Job] = []
         for path in reversed(self._all_files()):
-            with self._opened(path) as connection:
+            with self._connect(path) as connection:
                 rows = connection.execute(
                     "SELECT job FROM jobs WHERE owner = ? ORDER BY created_at DESC, id DESC LIMIT ?",
                     (owner, limit - len(found)),
                 ).fetchall()
-            found.extend(unpacked(row[0]) for row in rows)
+            found.extend(deserialize(row[0]) for row in rows)
             if len(found) >= limit:
                 break
         return found
@@ -112,7 +112,7 @@ class Archive:
     def ids_of(self, owner: str) -> list[str]:
         found: list[str] = []
         for path in self._all_files():
-            with self._opened(path) as connection:
+            with self._connect(path) as connection:
                 rows = connection.execute("SELECT id FROM jobs WHERE owner = ? ORDER BY created_at", (owner,))
                 found.extend(str(row[0]) for row in rows)
         return found
@@ -128,7 +128,7 @@ class Archive:
     def delete(self, job_id: str) -> bool:
         gone = 0
         for path in self._files_for(job_id):
-            with self._opened(path) as connection, connection:
+            with self._connect(path) as connection, connection:
                 gone += connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,)).rowcount
         return gone > 0
 
@@ -148,10 +148,10 @@ class Archive:
         return sorted(path for path in self.folder.iterdir() if _MONTH_FILE.fullmatch(path.name))
 
     @contextmanager
-    def _opened(self, path: Path) -> Iterator[sqlite3.Connection]:
+    def _connect(self, path: Path) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(path, timeout=5.0)) as connection:
                 connection.execute("PRAGMA synchronous=FULL")
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise translated(error, path) from error
+            raise to_store_error(error, path) from error

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from engine.database.lock import only_one
+from engine.database.lock import exclusive_lock
 from engine.errors import StemifyError
 from engine.process.private_files import private_folder
 
@@ -43,8 +43,8 @@ _JOB_FILE = re.compile(
     r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/(?:input[^/]*|(?P<stem>a[1-9][0-9]{0,3}/[^/]+))"
 )
 _SONGS_NEEDED = "SELECT id FROM jobs WHERE status IN ('pending', 'processing') AND input_type = 'file_upload'"
-_TRIES = 5
-_PAGES = 5000  # copied at a time, so that whoever writes to an archive meanwhile is let through
+_MAX_ATTEMPTS = 5
+_PAGES_PER_STEP = 5000  # copied at a time, so that whoever writes to an archive meanwhile is let through
 
 
 class BackupFailed(StemifyError):
@@ -53,7 +53,7 @@ class BackupFailed(StemifyError):
     code = "backup_failed"
 
 
-class Contents(BaseModel):
+class Manifest(BaseModel):
     """`backup.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +66,7 @@ class Contents(BaseModel):
     with_stems: bool
 
 
-def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bool = True) -> Contents:
+def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bool = True) -> Manifest:
     """Copy what is in the data folder into the new folder `target`, whole or not at all; whether a bot serves
     meanwhile makes no difference. `songs_here`: songs and stems lie in the data folder. Raises `BackupFailed`."""
     target = target.absolute()
@@ -89,7 +89,7 @@ def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bo
         for key in _files(data, with_stems):
             _copy(data / key, part / key)
         sizes = [path.stat().st_size for path in part.rglob("*") if path.is_file() and path.suffix != ".sqlite3"]
-        contents = Contents(
+        contents = Manifest(
             made_at=datetime.now(UTC),
             databases=databases,
             files=len(sizes),
@@ -107,11 +107,11 @@ def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bo
     return contents
 
 
-def restore(source: Path, data: Path) -> Contents:
+def restore(source: Path, data: Path) -> Manifest:
     """Put a backup into an empty data folder (fetched models may be there). Jobs that were running go on at the next
     start. Raises `BackupFailed`, `AlreadyRunning`; nothing is ever overwritten."""
     try:
-        contents = Contents.model_validate_json((source / MANIFEST).read_bytes())
+        contents = Manifest.model_validate_json((source / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise BackupFailed(f"{source} is not a backup, or one that was broken off: it has no {MANIFEST}.") from None
     except (OSError, ValidationError) as error:
@@ -120,7 +120,7 @@ def restore(source: Path, data: Path) -> Contents:
         _check_database(source / name)
     try:
         private_folder(data)
-        with only_one(data / LOCK):
+        with exclusive_lock(data / LOCK):
             if found := sorted(entry.name for entry in data.iterdir() if entry.name not in _MAY_BE_THERE):
                 raise BackupFailed(
                     f"The data folder {data} is not empty (there is {found[0]}). Move what is in it away, or restore "
@@ -138,9 +138,9 @@ def restore(source: Path, data: Path) -> Contents:
 def _copy_jobs(data: Path, part: Path, songs_here: bool) -> int:
     """The hot database, and the song of every job in it that is not over. One that ended while its song was still to
     be copied has no song any more: then the database is copied again, in which it has ended, too."""
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         size_bytes = _copy_database(data / HOT, part / HOT)
-        with closing(_opened(part / HOT)) as copy:
+        with closing(_connect(part / HOT)) as copy:
             songs = [f"jobs/{row[0]}/input" for row in copy.execute(_SONGS_NEEDED)]
         missing = [song for song in songs if songs_here and not _copy(data / song, part / song)]
         if not missing:
@@ -177,19 +177,19 @@ def _copy_database(source: Path, target: Path) -> int:
         in_wal = original.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         with closing(sqlite3.connect(target)) as copy:
             # With a WAL nobody waits for a reader, so all at once: in steps it would begin anew at every write.
-            original.backup(copy, pages=-1 if in_wal else _PAGES, sleep=0.01)
+            original.backup(copy, pages=-1 if in_wal else _PAGES_PER_STEP, sleep=0.01)
     _check_database(target)
     return target.stat().st_size
 
 
-def _opened(copy: Path) -> sqlite3.Connection:
+def _connect(copy: Path) -> sqlite3.Connection:
     """For reading what nobody writes to."""
     return sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _check_database(path: Path) -> None:
     try:
-        with closing(_opened(path)) as database:
+        with closing(_connect(path)) as database:
             complaint = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         complaint = str(error)
@@ -203,12 +203,12 @@ def _copy(source: Path, target: Path) -> bool:
         return True
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with source.open("rb") as original, open(target, "xb", opener=_for_me_alone) as copy:
+        with source.open("rb") as original, open(target, "xb", opener=_make_private) as copy:
             shutil.copyfileobj(original, copy, 2**20)
     except FileNotFoundError:
         return False
     return True
 
 
-def _for_me_alone(path: str, flags: int) -> int:
+def _make_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

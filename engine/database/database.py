@@ -49,7 +49,7 @@ class Database:
     ) -> Self:
         """`busy_limit_s`: how long to try when another process holds the file.
 
-        Raises `StoreDamaged`, `StoreTooNew`, `StoreReadOnly`, `StoreFull`, `StoreBusy` or `StoreFailed`."""
+        Raises `StoreDamaged`, `UnsupportedSchemaVersion`, `StoreReadOnly`, `StoreFull`, `StoreBusy` or `StoreFailed`."""
         connections: list[aiosqlite.Connection] = []
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class Database:
         except (sqlite3.Error, OSError) as error:
             for connection in connections:
                 await connection.close()
-            raise translated(error, path) from error
+            raise to_store_error(error, path) from error
         return cls(path, connections[0], connections[1:], busy_limit_s=busy_limit_s)
 
     async def close(self) -> None:
@@ -91,7 +91,7 @@ class Database:
         try:
             return list(await reader.execute_fetchall(query, params or {}))
         except (sqlite3.Error, ValueError) as error:
-            raise translated(error, self.path) from error
+            raise to_store_error(error, self.path) from error
         finally:
             self._idle.put_nowait(reader)
 
@@ -105,7 +105,7 @@ class Database:
         async def step() -> list[sqlite3.Row]:
             return list(await self._writer.execute_fetchall(query, params or {}))
 
-        return await self._to_the_end(step)
+        return await self._shielded(step)
 
     async def write(self, work: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
         """Run `work` in one transaction. It may be run again when the file was busy, so it only touches the database.
@@ -122,15 +122,15 @@ class Database:
                 raise
             return result
 
-        return await self._to_the_end(step)
+        return await self._shielded(step)
 
-    async def _to_the_end(self, step: Callable[[], Awaitable[T]]) -> T:
+    async def _shielded(self, step: Callable[[], Awaitable[T]]) -> T:
         # A status write is never torn by the cancellation of whoever waits for it.
         task = asyncio.ensure_future(self._alone(step))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_look_at_outcome)
+            task.add_done_callback(_consume_exception)
             raise
 
     async def _alone(self, step: Callable[[], Awaitable[T]]) -> T:
@@ -143,14 +143,14 @@ class Database:
                 try:
                     return await step()
                 except sqlite3.Error as error:
-                    problem = translated(error, self.path)
+                    problem = to_store_error(error, self.path)
                     if not isinstance(problem, StoreBusy) or time.monotonic() + pause_s > give_up_at:
                         raise problem from error
                 await asyncio.sleep(pause_s)
                 pause_s = min(0.5, 2 * pause_s)
 
 
-def _look_at_outcome(task: asyncio.Future[Any]) -> None:
+def _consume_exception(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()  # else asyncio complains that nobody did
 
@@ -181,7 +181,7 @@ def _prepare_once(path: Path, migrations: Sequence[str], busy_limit_s: float) ->
         connection.close()
 
 
-def translated(error: Exception, path: Path) -> StemifyError:
+def to_store_error(error: Exception, path: Path) -> StemifyError:
     """Our error for one of SQLite's (or of the file system's)."""
     detail = f"{path}: {type(error).__name__}: {error}"
     if isinstance(error, PermissionError):

@@ -37,7 +37,7 @@ class StoreDamaged(StoreFailed):
     code = "store_damaged"
 
 
-class StoreTooNew(StoreFailed):
+class UnsupportedSchemaVersion(StoreFailed):
     """The list of jobs was written by a newer version of this bot. Ask whoever runs it to update."""
 
     code = "store_too_new"

@@ -21,7 +21,7 @@ from engine.database.archive import Archive
 from engine.database.database import Database
 from engine.database.errors import StoreDamaged
 from engine.database.migrations import MIGRATIONS
-from engine.database.queue import Queue, QueuedJob, Standing
+from engine.database.queue import Queue, QueuedJob, QueuePosition
 from engine.database.queue_limits import Caps, check_caps
 from engine.database.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.database.sql import load_queries
@@ -35,7 +35,7 @@ ARCHIVE_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Report:
+class ProgressUpdate:
     """How far an attempt is."""
 
     job_id: str
@@ -45,7 +45,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Brief:
+class JobSummary:
     """As much of a job as the sweeper needs."""
 
     status: JobStatus
@@ -59,7 +59,7 @@ class Brief:
         return cls(job.status, job.attempt, job.updated_at, job.keep, job.error_code)
 
 
-class Store:
+class JobStore:
     """Made by `open`. `now` is the clock; tests move it."""
 
     def __init__(self, database: Database, archive: Archive, now: Callable[[], datetime]) -> None:
@@ -123,10 +123,10 @@ class Store:
         except ValueError:  # not an id at all
             return None
 
-    async def list_of(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
+    async def list_by_owner(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
         """The owner's jobs, newest first; archived ones come last."""
         query = self._sql.active_jobs_of if active_only else self._sql.jobs_of
-        jobs = _readable(await self.database.read(query, {"owner": owner, "limit": limit}))
+        jobs = _decode_rows(await self.database.read(query, {"owner": owner, "limit": limit}))
         if not active_only and len(jobs) < limit:
             known = {job.id for job in jobs}  # a job may be in both for a moment
             try:
@@ -137,7 +137,7 @@ class Store:
             jobs += [job for job in older if job.id not in known][: limit - len(jobs)]
         return jobs
 
-    async def all_ids_of(self, owner: str) -> list[str]:
+    async def ids_by_owner(self, owner: str) -> list[str]:
         """Every job of an owner, archived ones too, for the deletion of everything they have."""
         rows = await self.database.read(self._sql.ids_of, {"owner": owner})
         archived = await asyncio.to_thread(self.archive.ids_of, owner)
@@ -154,7 +154,7 @@ class Store:
         """Give up attempt `attempt` and begin the next; None when another was faster or the job is over."""
         return self._one(await self.database.run(self._sql.next_attempt, self._params(job_id, attempt)))
 
-    async def save_progress(self, reports: Sequence[Report]) -> set[str]:
+    async def save_progress(self, reports: Sequence[ProgressUpdate]) -> set[str]:
         """Ids of the jobs where it was saved; the others' attempts are lost. A lower `progress` than before is not
         taken over."""
         rows = [
@@ -215,9 +215,9 @@ class Store:
 
     async def processing(self) -> list[Job]:
         """What was being worked on, oldest first; at a start: what the last process left behind."""
-        return _readable(await self.database.read(self._sql.processing_jobs))
+        return _decode_rows(await self.database.read(self._sql.processing_jobs))
 
-    async def standing(self, job_id: str) -> Standing | None:
+    async def standing(self, job_id: str) -> QueuePosition | None:
         """The job's place in the order in which claims would come if nothing ended; None when it does not wait."""
         return await self._queue.standing(job_id)
 
@@ -268,11 +268,11 @@ class Store:
         """Drop the turns of somebody who has no job that waits or runs."""
         await self.database.run(self._sql.forget_owner, {"owner": owner})
 
-    async def briefs(self, job_ids: Sequence[str]) -> dict[str, Brief]:
+    async def briefs(self, job_ids: Sequence[str]) -> dict[str, JobSummary]:
         """Of those that are not archived."""
         rows = await self.database.read(self._sql.briefs, {"ids": json.dumps(list(job_ids))})
         return {
-            row["id"]: Brief(
+            row["id"]: JobSummary(
                 JobStatus(row["status"]),
                 row["attempt"],
                 from_us(row["updated_at"]),
@@ -282,7 +282,7 @@ class Store:
             for row in rows
         }
 
-    async def archive_over(self, status: JobStatus, before: datetime, *, limit: int = ARCHIVE_BATCH) -> int:
+    async def archive_finished(self, status: JobStatus, before: datetime, *, limit: int = ARCHIVE_BATCH) -> int:
         """Move up to `limit` jobs that ended with `status` before `before`; how many were moved. Safe to repeat after
         a crash at any point."""
 
@@ -317,7 +317,7 @@ class Store:
         return from_row(rows[0]) if rows else None
 
 
-def _readable(rows: Sequence[Any]) -> list[Job]:
+def _decode_rows(rows: Sequence[Any]) -> list[Job]:
     """One bad row does not hide the others."""
     jobs: list[Job] = []
     for row in rows:

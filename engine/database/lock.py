@@ -15,7 +15,7 @@ from engine.errors import StorageFailed
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold a lock on the folder of `path` and on the lock file `path` itself.
 
     A file can be deleted while it is locked, a folder in use cannot; some network drives lock files only. The system

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from engine.database.errors import StoreTooNew
+from engine.database.errors import UnsupportedSchemaVersion
 from engine.database.sql import load_queries, schema, version_2
 from engine.jobs.job import TRANSITIONS
 
@@ -18,7 +18,7 @@ MIGRATIONS: tuple[str, ...] = (version_2(),)
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
     """Run what is missing, in order; returns the version. `connection` is in autocommit mode.
 
-    Raises `StoreTooNew` for a file of a later version, and `sqlite3.Error` (the file is then as it was)."""
+    Raises `UnsupportedSchemaVersion` for a file of a later version, and `sqlite3.Error` (the file is then as it was)."""
     scripts = (schema(), *migrations)
     for version in range(_version(connection), len(scripts)):
         connection.execute("BEGIN IMMEDIATE")
@@ -32,7 +32,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
             connection.execute("ROLLBACK")
             raise
     if _version(connection) > len(scripts):
-        raise StoreTooNew(detail=f"version {_version(connection)}, this program knows {len(scripts)}")
+        raise UnsupportedSchemaVersion(detail=f"version {_version(connection)}, this program knows {len(scripts)}")
     _copy_transitions(connection)
     return _version(connection)
 

@@ -24,15 +24,15 @@ class QueuedJob:
 
 
 @dataclass(frozen=True)
-class Standing:
+class QueuePosition:
     """Where a waiting job stands, as if nothing ended meanwhile."""
 
     place: int  # 1 is next
     ahead_s: float  # estimated seconds of all that will be claimed before it
 
 
-_LONG = 200
-_OLD_S = 1.0
+_EXACT_UP_TO_JOBS = 200
+_CACHE_TTL_S = 1.0
 
 
 class Queue:
@@ -63,10 +63,10 @@ class Queue:
             for row in rows
         ]
 
-    async def standing(self, job_id: str) -> Standing | None:
+    async def standing(self, job_id: str) -> QueuePosition | None:
         """None when the job does not wait."""
         async with self._reading:
-            is_old = len(self._places) <= _LONG or time.monotonic() - self._read_at >= _OLD_S
+            is_old = len(self._places) <= _EXACT_UP_TO_JOBS or time.monotonic() - self._read_at >= _CACHE_TTL_S
             if self._line_of != self._changes and is_old:
                 await self._read()
         place = self._places.get(job_id)
@@ -75,7 +75,7 @@ class Queue:
             place = None if row is None else int(row["place"])
         if place is None:
             return None
-        return Standing(place, self._ahead_s[min(place, len(self._ahead_s)) - 1])
+        return QueuePosition(place, self._ahead_s[min(place, len(self._ahead_s)) - 1])
 
     async def _read(self) -> None:
         changes = self._changes  # one that comes while we read makes this an old line

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.database.sql import Queries
 from engine.errors import QueueFull
-from engine.text import counted
+from engine.text import plural
 
 Fetch = Callable[[str, Mapping[str, Any]], Awaitable[Iterable[sqlite3.Row]]]
 
@@ -43,6 +43,6 @@ async def check_caps(fetch: Fetch, sql: Queries, owner: str, scope: str | None, 
     wait_s = min(high, max(low, float(shortest["seconds"] or 0)))
     minutes = max(1, round(wait_s / 60))
     raise QueueFull(
-        f"{text} Wait until one of them is done and try again in about {counted(minutes, 'minute')}.",
+        f"{text} Wait until one of them is done and try again in about {plural(minutes, 'minute')}.",
         retry_after_s=wait_s,
     )

@@ -20,7 +20,7 @@ from engine.database.database import Database
 from engine.database.errors import StoreFailed
 from engine.database.rows import from_us, to_us, utc_now
 from engine.errors import QuotaExceeded, TooManyRefusals
-from engine.text import counted
+from engine.text import plural
 
 REFUSALS_PER_HOUR = 20
 FREE_RETRIES_PER_DAY = 3
@@ -41,7 +41,7 @@ _FREE_AT = f"SELECT at + :window AS at FROM hits WHERE {_IN_WINDOW} ORDER BY at 
 _FORGET = "DELETE FROM hits WHERE expires_at <= :now"
 
 
-class SqliteWindow(Storage, MovingWindowSupport):
+class SqliteStorage(Storage, MovingWindowSupport):
     """The storage that `limits` lacks: one row a hit. Registered as "async+sqlite://"; the database, which has the
     table, is given as an option. The moving window is what it is for; the counting calls that the base class wants
     answer for the same hits."""
@@ -120,7 +120,7 @@ class Quota:
         self._item = RateLimitItemPerHour(per_hour, namespace="jobs")
         self._refusals = RateLimitItemPerHour(REFUSALS_PER_HOUR, namespace="refusals")
         self._retries = RateLimitItemPerDay(FREE_RETRIES_PER_DAY, namespace="retries")
-        self._window = SqliteWindow(database=database, now=now)
+        self._window = SqliteStorage(database=database, now=now)
         self._limiter = MovingWindowRateLimiter(self._window)
 
     @classmethod
@@ -147,8 +147,8 @@ class Quota:
         if not await self._limiter.test(self._refusals, owner):
             wait_s = await self._wait_s(self._refusals, owner)
             raise TooManyRefusals(
-                f"{counted(self._refusals.amount, 'file')} of yours took very long to check and could not be used. "
-                f"Try again in {counted(max(1, ceil(wait_s / 60)), 'minute')}.",
+                f"{plural(self._refusals.amount, 'file')} of yours took very long to check and could not be used. "
+                f"Try again in {plural(max(1, ceil(wait_s / 60)), 'minute')}.",
                 retry_after_s=wait_s,
             )
 
@@ -156,8 +156,8 @@ class Quota:
         """Count a song of the owner that was refused at great expense."""
         await self._limiter.hit(self._refusals, owner)
 
-    def spending(self, owner: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
-        """`spend` as a part of `Store.add(job, caps, also=…)` of a store that shares this database: the job is stored
+    def spend_in(self, owner: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
+        """`spend` as a part of `JobStore.add(job, caps, also=…)` of a store that shares this database: the job is stored
         and paid for in one transaction, or neither."""
 
         async def spend(writer: aiosqlite.Connection) -> None:
@@ -202,7 +202,7 @@ class Quota:
         clock = self._now() + timedelta(seconds=wait_s) + timedelta(seconds=59)  # never named too early
         minutes = max(1, ceil(wait_s / 60))
         return QuotaExceeded(
-            f"You have used your {counted(self._item.amount, 'job')} for this hour. The next one is free at "
-            f"{clock:%H:%M} UTC (in {counted(minutes, 'minute')}).",
+            f"You have used your {plural(self._item.amount, 'job')} for this hour. The next one is free at "
+            f"{clock:%H:%M} UTC (in {plural(minutes, 'minute')}).",
             retry_after_s=wait_s,
         )

@@ -11,9 +11,9 @@ import json
 import logging
 from pathlib import Path
 
-from engine.database.job_store import Store
-from engine.dispatch.progress import LiveJobs
-from engine.dispatch.runner import Attempts
+from engine.database.job_store import JobStore
+from engine.dispatch.progress import ProgressTracker
+from engine.dispatch.runner import JobRunner
 from engine.errors import Cancelled, StemifyError, WorkerDied
 from engine.jobs.job import Job, JobStatus
 from engine.pool.pool import WorkerPool
@@ -21,13 +21,20 @@ from engine.pool.pool import WorkerPool
 log = logging.getLogger(__name__)
 
 _CLAIMED_LINKS = 32  # links that may wait to be fetched, beside what occupies the workers
-_LOOK_AGAIN_S = 5.0
+_POLL_S = 5.0
 _LAST_CLAIM_S = 15.0
 
 
 class Dispatcher:
     def __init__(
-        self, store: Store, pool: WorkerPool, attempts: Attempts, live: LiveJobs, handover: Path, *, max_attempts: int
+        self,
+        store: JobStore,
+        pool: WorkerPool,
+        attempts: JobRunner,
+        live: ProgressTracker,
+        handover: Path,
+        *,
+        max_attempts: int,
     ) -> None:
         """`handover`: a file in which an orderly stop notes what it interrupted, so that only crashes count as
         attempts."""
@@ -57,7 +64,7 @@ class Dispatcher:
                 await self._attempts.clear_result(job)
                 self._recovered.append(job)
             else:
-                await self._take_up(job)
+                await self._recover(job)
         self._loop = asyncio.create_task(self._claim_forever(), name="dispatcher")
         self._saver = asyncio.create_task(self._attempts.save_progress(), name="saver")
 
@@ -111,7 +118,7 @@ class Dispatcher:
                 if failed is not None:
                     log.info("job %s attempt %s failed: %s", job_id, failed.attempt, cancelled.code)
                     await self._attempts.clear(job_id)
-                    self._live.tell(job_id)
+                    self._live.notify(job_id)
                 return failed
         if job_id not in self._attempts.cancelled:  # a second press must not disturb the clean-up of the first
             self._attempts.cancelled.add(job_id)
@@ -119,7 +126,7 @@ class Dispatcher:
         await asyncio.wait([task])
         return await self._store.get(job_id)
 
-    async def _take_up(self, job: Job) -> None:
+    async def _recover(self, job: Job) -> None:
         """A job that is `processing` while nobody works on it: its next attempt, or its end."""
         if job.attempt >= self._max_attempts:
             died = WorkerDied(
@@ -134,15 +141,15 @@ class Dispatcher:
         while not self._attempts.draining:
             self._wake.clear()
             try:
-                while self._may_take() and (job := await self._next()) is not None:
-                    self._begin(job)
+                while self._has_capacity() and (job := await self._next()) is not None:
+                    self._start(job)
             except StemifyError as error:
                 log.error("the store does not answer: %s", error.detail or error.message)
                 await asyncio.sleep(1.0)
                 continue
             await self._wake.wait()
 
-    def _may_take(self) -> bool:
+    def _has_capacity(self) -> bool:
         fetching = len(self._attempts.fetching)
         busy = len(self._tasks) - fetching
         is_room = busy < self._pool.slots and fetching < _CLAIMED_LINKS and not self._attempts.waiting_alone
@@ -160,36 +167,36 @@ class Dispatcher:
                 return begun
         return await self._store.claim()
 
-    def _begin(self, job: Job) -> None:
+    def _start(self, job: Job) -> None:
         self._live.begin(job)
         # Twice interrupted is suspicious: it may have been the job that took everything down.
         task = asyncio.create_task(self._attempts.run(job, suspect=job.attempt >= 3), name=f"job {job.id}")
         self._tasks[job.id] = task
-        task.add_done_callback(lambda task: self._ended(job, task))
+        task.add_done_callback(lambda task: self._on_done(job, task))
 
-    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
+    def _on_done(self, job: Job, task: asyncio.Task[None]) -> None:
         del self._tasks[job.id]
         self._attempts.cancelled.discard(job.id)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("job %s: it cannot be stored how it went", job.id, exc_info=error)
-            rescue = asyncio.create_task(self._rescue(job.id), name=f"rescue {job.id}")
+            rescue = asyncio.create_task(self._retry_store(job.id), name=f"rescue {job.id}")
             self._rescues.add(rescue)
             rescue.add_done_callback(self._rescues.discard)
         self._live.end(job.id)
         self.wake()
 
-    async def _rescue(self, job_id: str) -> None:
+    async def _retry_store(self, job_id: str) -> None:
         """Its task has failed with the store: look until the store answers, so that the job is not left standing."""
         while True:
-            await asyncio.sleep(_LOOK_AGAIN_S)
+            await asyncio.sleep(_POLL_S)
             try:
                 job = await self._store.get(job_id)
                 if job is not None and job.status is JobStatus.PROCESSING and job_id not in self._tasks:
-                    await self._take_up(job)
+                    await self._recover(job)
             except StemifyError as error:
                 log.error("job %s: the store does not answer: %s", job_id, error.detail or error.message)
                 continue
-            self._live.tell(job_id)
+            self._live.notify(job_id)
             self.wake()
             return
 

@@ -10,20 +10,27 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from engine.database.errors import StoreFailed
-from engine.database.job_store import Store
-from engine.dispatch.progress import LiveJobs
+from engine.database.job_store import JobStore
+from engine.dispatch.progress import ProgressTracker
 from engine.errors import (
     AttemptError,
     AttemptTimedOut,
     Cancelled,
     InternalError,
+    NodeLost,
     OutOfMemory,
     StemifyError,
     WorkerDied,
-    WorkerLost,
-    retold,
+    with_message,
 )
-from engine.jobs.estimates import estimate_s, first_guess, is_typical, plan_cost, tells_of_songs, timeout_s
+from engine.jobs.estimates import (
+    estimate_s,
+    first_guess,
+    is_default_plan,
+    is_long_enough_to_learn,
+    plan_cost,
+    timeout_s,
+)
 from engine.jobs.job import InputType, Job, JobStatus, Stage
 from engine.pool.pool import WorkerPool
 from engine.sources.fetch import FetchLink
@@ -50,15 +57,15 @@ class AttemptLimits:
     neighbours: int = 3  # attempts that share one worker's device
 
 
-class Attempts:
+class JobRunner:
     def __init__(
         self,
-        store: Store,
+        store: JobStore,
         storage: Storage,
         pool: WorkerPool,
         fetch_link: FetchLink,
         limits: AttemptLimits,
-        live: LiveJobs,
+        live: ProgressTracker,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -94,10 +101,10 @@ class Attempts:
                     raise
                 except StemifyError as error:
                     suspect = suspect or (
-                        isinstance(error, WorkerDied | OutOfMemory) and not isinstance(error, WorkerLost)
+                        isinstance(error, WorkerDied | OutOfMemory) and not isinstance(error, NodeLost)
                     )
                     pause_s = _RETRY_PAUSES_S[min(job.attempt, len(_RETRY_PAUSES_S)) - 1]
-                    deciding = asyncio.create_task(self._decide(job, error))
+                    deciding = asyncio.create_task(self._handle_failure(job, error))
                     try:
                         following = await asyncio.shield(deciding)
                     except asyncio.CancelledError:  # what is handed back must be the attempt that is in the store
@@ -136,7 +143,7 @@ class Attempts:
             await self.clear(job.id, keep_input=not cancelled)
         else:
             await self._clear_if_over(job.id)
-        self._live.tell(job.id)
+        self._live.notify(job.id)
 
     async def clear(self, job_id: str, *, keep_attempt: int | None = None, keep_input: bool = False) -> None:
         """Remove what the job leaves behind besides its result: scratch, lost attempts, the input."""
@@ -209,7 +216,7 @@ class Attempts:
             self._live.report(job, stage, fraction)
 
         def on_cpu() -> float:
-            self._live.report_cpu(job)
+            self._live.report_cpu_fallback(job)
             return deadline_on_cpu_s
 
         try:
@@ -260,13 +267,13 @@ class Attempts:
         """Save now and then how far all jobs are, until cancelled."""
         while True:
             await asyncio.sleep(_SAVE_INTERVAL_S)
-            if reports := self._live.unsaved():
+            if reports := self._live.take_unsaved():
                 with contextlib.suppress(StemifyError):
                     await self._store.save_progress(reports)
 
     async def _complete(self, job: Job, done: Done) -> None:
         elapsed_s = self._live.elapsed_s(job.id)
-        completed = await self._until_stored(
+        completed = await self._store_with_retry(
             job, lambda: self._store.complete(job.id, job.attempt, done.result, round(elapsed_s))
         )
         if completed is None:
@@ -276,12 +283,12 @@ class Attempts:
         log.info("job %s attempt %s completed in %.1f s", job.id, job.attempt, elapsed_s)
         self.audio_seconds += done.input_duration_s
         self.processing_seconds += done.result.processing_time
-        if tells_of_songs(done.input_duration_s):
+        if is_long_enough_to_learn(done.input_duration_s):
             with contextlib.suppress(StemifyError):
                 await self._learn(job, done.separating_s, done.input_duration_s)
         await self.clear(job.id, keep_attempt=job.attempt)
 
-    async def _until_stored(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
+    async def _store_with_retry(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
         """Finished stems are worth some patience with a store that is full or busy."""
         for pause_s in _STORE_PAUSES_S:
             try:
@@ -300,12 +307,12 @@ class Attempts:
         """Only jobs of the usual plan on the usual device teach: karaoke, odd segments, and a CPU that stands in for
         a GPU cost something else."""
         live = self._live.get(job.id)
-        if is_typical(job.options) and not (live is not None and live.on_cpu):
+        if is_default_plan(job.options) and not (live is not None and live.on_cpu):
             await self._store.learn_speed(
                 job.model, job.options.quality, self._pool.device, processing_s=processing_s, audio_s=audio_s
             )
 
-    async def _decide(self, job: Job, error: StemifyError) -> Job | None:
+    async def _handle_failure(self, job: Job, error: StemifyError) -> Job | None:
         """After a failed attempt: the job's next attempt, or None when it has ended."""
         await self.clear_scratch(job.id)
         log.warning("job %s attempt %s: %s %s", job.id, job.attempt, error.code, error.detail or "")
@@ -319,6 +326,6 @@ class Attempts:
             return following
         if error.transient and job.attempt > 1:
             kind = type(error) if isinstance(error, AttemptError) else AttemptError
-            error = retold(kind, f"{error.message} It was tried {job.attempt} times.")
+            error = with_message(kind, f"{error.message} It was tried {job.attempt} times.")
         await self.end(job, error)
         return None

@@ -15,7 +15,7 @@ from itertools import islice
 from uuid import UUID
 
 from config.settings import Retention
-from engine.database.job_store import ARCHIVE_BATCH, Brief, Store
+from engine.database.job_store import ARCHIVE_BATCH, JobStore, JobSummary
 from engine.database.usage import forget_files
 from engine.errors import StemifyError
 from engine.jobs.entity import id_time
@@ -24,12 +24,12 @@ from engine.storage.local import Storage
 
 log = logging.getLogger(__name__)
 
-_LATE = timedelta(hours=1)  # so long after a job's end a worker that was cut off may still write of a lost attempt
+_LATE_BY = timedelta(hours=1)  # so long after a job's end a worker that was cut off may still write of a lost attempt
 _UNKNOWN_FOR = timedelta(days=1)  # a folder without a job may be an upload that is just arriving
 
 
 @dataclass
-class Swept:
+class SweepResult:
     """What one sweep did."""
 
     archived: int = 0  # rows
@@ -40,7 +40,7 @@ class Swept:
 class Sweeper:
     """`sweep` once, at a start and in tests; `run` for ever."""
 
-    def __init__(self, store: Store, storage: Storage, now: Callable[[], datetime], settings: Retention) -> None:
+    def __init__(self, store: JobStore, storage: Storage, now: Callable[[], datetime], settings: Retention) -> None:
         self._store = store
         self._storage = storage
         self._now = now
@@ -65,9 +65,9 @@ class Sweeper:
                 log.exception("the sweep failed")
             await asyncio.sleep(self._settings.sweep_interval_s)
 
-    async def sweep(self) -> Swept:
+    async def sweep(self) -> SweepResult:
         """Do all that is due. May be broken off and repeated at any point."""
-        swept = Swept()
+        swept = SweepResult()
         await self._finish_deletions(swept)
         await self._clear_scratch(swept)
         await self._abort_uploads()
@@ -77,7 +77,7 @@ class Sweeper:
         await self._store.forget_idle_owners()
         return swept
 
-    async def _finish_deletions(self, swept: Swept) -> None:
+    async def _finish_deletions(self, swept: SweepResult) -> None:
         """Files of jobs that were deleted, where a crash or a full disk came in between."""
         for job_id in await self._store.deletions():
             try:
@@ -88,7 +88,7 @@ class Sweeper:
             await self._store.forget_deletion(job_id)
             swept.leftovers_removed += 1
 
-    async def _clear_scratch(self, swept: Swept) -> None:
+    async def _clear_scratch(self, swept: SweepResult) -> None:
         # Listed first, asked afterwards: an attempt is in the store before its scratch is on disk.
         found = await asyncio.to_thread(self._storage.scratch_on_disk)
         if not found:
@@ -109,7 +109,7 @@ class Sweeper:
         if aborted:
             log.info("%s unfinished uploads aborted", aborted)
 
-    async def _look_through_jobs(self, swept: Swept) -> None:
+    async def _look_through_jobs(self, swept: SweepResult) -> None:
         on_disk = await asyncio.to_thread(self._storage.jobs_on_disk)
         self._tidied.intersection_update(on_disk)
         self._archived.intersection_update(on_disk)
@@ -122,7 +122,7 @@ class Sweeper:
                 except StemifyError as error:
                     log.warning("job %s could not be swept: %s %s", job_id, error.code, error.detail)
 
-    async def _look_at(self, job_id: str, brief: Brief | None, swept: Swept) -> None:
+    async def _look_at(self, job_id: str, brief: JobSummary | None, swept: SweepResult) -> None:
         now = self._now()
         if brief is None:
             # Asked once: in object storage each look is a request, and most jobs are archived.
@@ -139,7 +139,7 @@ class Sweeper:
                 await self._remove(job_id, f"jobs/{job_id}")
                 swept.leftovers_removed += 1
                 return
-            brief = Brief.of(job)
+            brief = JobSummary.of(job)
         if brief.status is JobStatus.COMPLETED:
             if not brief.keep and brief.updated_at + timedelta(days=self._settings.stems_days) <= now:
                 await self._remove(job_id, f"jobs/{job_id}")
@@ -147,7 +147,7 @@ class Sweeper:
                 swept.results_removed += 1
             elif job_id not in self._tidied:
                 await self._storage.tidy_job(job_id, keep_attempt=brief.attempt, keep_input=False)
-                if brief.updated_at + _LATE <= now:
+                if brief.updated_at + _LATE_BY <= now:
                     self._tidied.add(job_id)
         elif brief.status is JobStatus.FAILED:
             retry_until = brief.updated_at + timedelta(days=self._settings.failed_days)
@@ -162,9 +162,9 @@ class Sweeper:
             await forget_files(self._store.database, job_id)
         await self._storage.delete_tree(place)
 
-    async def _archive(self, status: JobStatus, days: int, swept: Swept) -> None:
+    async def _archive(self, status: JobStatus, days: int, swept: SweepResult) -> None:
         before = self._now() - timedelta(days=days)
-        while moved := await self._store.archive_over(status, before):
+        while moved := await self._store.archive_finished(status, before):
             swept.archived += moved
             if moved < ARCHIVE_BATCH:
                 return

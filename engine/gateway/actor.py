@@ -15,17 +15,17 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.gateway.scratch import own_folder
+from engine.gateway.scratch import create_scratch_dir
 from engine.gateway.versions import versions
 from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
-from engine.worker.worker import Wire, Worker, storage_of
+from engine.worker.worker import MessageWriter, Worker, storage_of
 
 log = logging.getLogger("engine.gateway.actor")
 
 _LISTEN_S = 1.0
 
 
-class Outbox:
+class ReplayBuffer:
     """Lines on their way out, kept until they are known to have arrived."""
 
     def __init__(self, check: Callable[[], None] = lambda: None) -> None:
@@ -67,17 +67,17 @@ class WorkerActor:
         self._told = 0
         self._in: queue.Queue[bytes] = queue.Queue()
         # Before an attempt publishes it says so: one that was given up meanwhile gets no further than that.
-        self._out = Outbox(self._end_with_lease)
+        self._out = ReplayBuffer(self._end_with_lease)
         os.umask(0o077)
         parsed = WorkerConfig.model_validate_json(config)
         cache_dir = Path(parsed.cache_dir).expanduser()  # a "~" is the home folder on this machine
         parsed = parsed.model_copy(update={"cache_dir": str(cache_dir)})
         if parsed.clears_scratch:
-            parsed = parsed.model_copy(update={"data_dir": str(own_folder(Path(parsed.data_dir).expanduser()))})
+            parsed = parsed.model_copy(update={"data_dir": str(create_scratch_dir(Path(parsed.data_dir).expanduser()))})
         if secret is not None:
             os.environ[SECRET_VARIABLE] = secret
         os.environ["TORCH_HOME"] = str(Path(parsed.cache_dir) / "torch")
-        self._worker = Worker(parsed, Wire(self._out), storage_of(parsed))
+        self._worker = Worker(parsed, MessageWriter(self._out), storage_of(parsed))
 
     def versions(self) -> dict[str, str]:
         return versions()

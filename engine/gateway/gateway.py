@@ -15,29 +15,29 @@ import sys
 
 import ray
 
-from engine.gateway.head import NotYet, OwnNode, compare_versions, connect, knock
-from engine.gateway.nodes import Machines, Node, read_nodes
-from engine.gateway.protocol import Drop, GatewayConfig, Tell, Trouble, to_gateway
+from engine.gateway.head import ClusterUnavailable, LocalRayNode, check_reachable, compare_versions, connect
+from engine.gateway.nodes import Node, NodeManager, read_nodes
+from engine.gateway.protocol import Forward, GatewayConfig, Kill, Status, to_gateway
 from engine.process.confinement import die_with_parent, forbid_inspection
 from engine.worker.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
-from engine.worker.worker import Wire, resident_bytes
+from engine.worker.worker import MessageWriter, resident_bytes
 
 log = logging.getLogger("engine.gateway.gateway")
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 _HEAD_TIMEOUT_S = 5.0
-_KNOCK_AGAIN_S = 2.0
-_GOODBYE_S = 3.0
+_CONNECT_RETRY_S = 2.0
+_SHUTDOWN_TIMEOUT_S = 3.0
 _LINE_BYTES = 4 << 20
 
 
 class Gateway:
-    def __init__(self, config: GatewayConfig, secret: str | None, wire: Wire) -> None:
+    def __init__(self, config: GatewayConfig, secret: str | None, wire: MessageWriter) -> None:
         """`secret`: of the storage, for the workers."""
         self._config = config
         self._secret = secret
         self._wire = wire
-        self._node: OwnNode | None = None
+        self._node: LocalRayNode | None = None
         self._begun = False
         self._trouble: str | None = None
 
@@ -45,56 +45,56 @@ class Gateway:
         """Until there is nothing more to obey; the exit code."""
         lines = asyncio.StreamReader(limit=_LINE_BYTES)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._send_heartbeats())
         listening = asyncio.create_task(lines.readline())  # before there are workers only the end can be said
         try:
             while not await self._reach():
                 if self._begun:
                     return 1  # what Ray has begun in a process cannot be begun there again
-                done, _ = await asyncio.wait([listening], timeout=_KNOCK_AGAIN_S)
+                done, _ = await asyncio.wait([listening], timeout=_CONNECT_RETRY_S)
                 if done:
                     return 0
-            machines = Machines(self._config, self._secret, self._wire)
-            looking = asyncio.create_task(self._look(machines))
+            machines = NodeManager(self._config, self._secret, self._wire)
+            looking = asyncio.create_task(self._watch_nodes(machines))
             while True:
                 await asyncio.wait([listening, looking], return_when=asyncio.FIRST_COMPLETED)
                 if looking.done():
                     looking.result()  # it ends by a defect only: start afresh
-                if not self._obey(await listening, machines):
+                if not self._handle_messages(await listening, machines):
                     return 0
                 listening = asyncio.create_task(lines.readline())
         finally:
             beating.cancel()
-            await self._leave()
+            await self._stop()
 
     async def _reach(self) -> bool:
         """One try to become a part of the cluster."""
         address = self._config.address
         try:
-            await asyncio.to_thread(knock, address)
+            await asyncio.to_thread(check_reachable, address)
             await asyncio.to_thread(compare_versions, address)
             self._begun = True
-            self._node = OwnNode(self._config) if self._config.own_node else None
+            self._node = LocalRayNode(self._config) if self._config.own_node else None
             await asyncio.to_thread(connect, self._config, self._node)
-        except NotYet as error:
-            self._say(str(error))
+        except ClusterUnavailable as error:
+            self._send(str(error))
             return False
         self._trouble = None
-        self._wire.send(Trouble(about="head", text=None))
+        self._wire.send(Status(about="head", text=None))
         return True
 
-    def _obey(self, line: bytes, machines: Machines) -> bool:
+    def _handle_messages(self, line: bytes, machines: NodeManager) -> bool:
         """Whether to go on."""
         if not line:
             return False
         message = to_gateway.validate_json(line)
-        if isinstance(message, Tell):
+        if isinstance(message, Forward):
             machines.tell(message.worker, message.words)
-        elif isinstance(message, Drop):
+        elif isinstance(message, Kill):
             machines.drop(message.worker, "it was taken down")
         return not isinstance(message, Shutdown)
 
-    async def _look(self, machines: Machines) -> None:
+    async def _watch_nodes(self, machines: NodeManager) -> None:
         reading: asyncio.Task[list[Node]] | None = None
         while True:
             # While the head is away a question is not answered, and not asked again: each would hold a thread.
@@ -103,27 +103,27 @@ class Gateway:
             error = reading.exception() if done else TimeoutError()
             if error is not None:
                 log.warning("the head does not answer: %r", error)
-                self._say(f"The Ray head at {self._config.address} does not answer any more.")
+                self._send(f"The Ray head at {self._config.address} does not answer any more.")
             else:
-                self._say(None)
-                machines.settle(reading.result())
+                self._send(None)
+                machines.reconcile(reading.result())
             reading = None if done else reading
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             self._wire.send(Heartbeat(rss_bytes=resident_bytes()))
             await asyncio.sleep(self._config.heartbeat_s)
 
-    def _say(self, trouble: str | None) -> None:
+    def _send(self, trouble: str | None) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            self._wire.send(Trouble(about="head", text=trouble))
+            self._wire.send(Status(about="head", text=trouble))
 
-    async def _leave(self) -> None:
+    async def _stop(self) -> None:
         """Actors that are not detached end with their driver."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(ray.shutdown), _GOODBYE_S)
+            await asyncio.wait_for(asyncio.to_thread(ray.shutdown), _SHUTDOWN_TIMEOUT_S)
         if self._node is not None:
             await asyncio.to_thread(self._node.stop)
 
@@ -148,7 +148,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    asyncio.run(_run(Gateway(config, secret, Wire(out))))
+    asyncio.run(_run(Gateway(config, secret, MessageWriter(out))))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The gateway's way to the Ray head: is it there, may we come in, does everything match. Blocking; raises `NotYet`."""
+"""The gateway's way to the Ray head: is it there, may we come in, does everything match. Blocking; raises `ClusterUnavailable`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from engine.gateway.protocol import GatewayConfig
 
 _OBJECT_STORE_BYTES = 80_000_000  # Ray's least; songs do not go through it
-_KNOCK_S = 3.0
+_CONNECT_TIMEOUT_S = 3.0
 _NODE_START_S = 60.0
 
-_NOT_LONGER_THAN_US = (
+_DIE_WITH_PARENT = (
     "import os, signal, sys; from engine.process.confinement import die_with_parent; "
     "die_with_parent(signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
 )
 
 
-class NotYet(Exception):
+class ClusterUnavailable(Exception):
     """The cluster cannot be used as it is. The message is for the operator."""
 
 
-def knock(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Whether anybody listens there. Ray itself would end this process when nobody does."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
     except ValueError as error:
-        raise NotYet(f'The address of the Ray head is "host:port", not "{address}".') from error
+        raise ClusterUnavailable(f'The address of the Ray head is "host:port", not "{address}".') from error
     except OSError as error:
-        raise NotYet(f"The Ray head at {address} does not answer ({error.strerror or error}).") from error
+        raise ClusterUnavailable(f"The Ray head at {address} does not answer ({error.strerror or error}).") from error
 
 
 def compare_versions(address: str) -> None:
@@ -51,19 +51,19 @@ def compare_versions(address: str) -> None:
     python = ".".join(str(part) for part in sys.version_info[:3])
     theirs = (cluster.get("ray_version"), cluster.get("python_version"))
     if theirs != (ray.__version__, python):
-        raise NotYet(
+        raise ClusterUnavailable(
             f"The Ray head at {address} runs Ray {theirs[0]} on Python {theirs[1]}, and the bot Ray {ray.__version__} "
             f"on Python {python}. They must be the same on every machine: docs/scale-out.md."
         )
 
 
-class OwnNode:
+class LocalRayNode:
     """A Ray node without devices beside the gateway: Ray wants one on the machine of whoever talks to the cluster."""
 
     def __init__(self, config: GatewayConfig) -> None:
         ray_command = str(Path(sys.executable).with_name("ray"))
         command = [
-            sys.executable, "-c", _NOT_LONGER_THAN_US, ray_command, "start", f"--address={config.address}", "--block",
+            sys.executable, "-c", _DIE_WITH_PARENT, ray_command, "start", f"--address={config.address}", "--block",
             "--num-cpus=0", "--num-gpus=0", f"--object-store-memory={_OBJECT_STORE_BYTES}",
             "--include-log-monitor=false", "--disable-usage-stats",
         ]  # fmt: skip
@@ -91,13 +91,13 @@ class OwnNode:
             self._process.wait(3.0)
 
 
-def connect(config: GatewayConfig, node: OwnNode | None) -> None:
+def connect(config: GatewayConfig, node: LocalRayNode | None) -> None:
     """Become a driver of the cluster."""
     deadline = time.monotonic() + _NODE_START_S
     here: dict[str, Any] = {"_node_ip_address": config.node_ip} if config.node_ip else {}
     while True:
         if node is not None and node.ended:
-            raise NotYet(f"A Ray node cannot be started beside the bot: {node.last_words()}")
+            raise ClusterUnavailable(f"A Ray node cannot be started beside the bot: {node.last_words()}")
         try:
             ray.init(
                 address=config.address,
@@ -114,11 +114,11 @@ def connect(config: GatewayConfig, node: OwnNode | None) -> None:
             time.sleep(0.5)
 
 
-def _refused(address: str, error: Exception) -> NotYet:
+def _refused(address: str, error: Exception) -> ClusterUnavailable:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     if isinstance(error, ray.exceptions.AuthenticationError):
-        return NotYet(
+        return ClusterUnavailable(
             f"The Ray head at {address} does not accept the bot's token. Set RAY_AUTH_MODE=token and the same "
             "RAY_AUTH_TOKEN on every machine: docs/scale-out.md."
         )
-    return NotYet(f"The Ray cluster at {address} cannot be used: {reason}")
+    return ClusterUnavailable(f"The Ray cluster at {address} cannot be used: {reason}")

@@ -15,14 +15,14 @@ from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.gateway.actor import WorkerActor
-from engine.gateway.protocol import GatewayConfig, Joined, Leaving, Left, Said, Trouble
-from engine.gateway.versions import difference, versions
+from engine.gateway.protocol import GatewayConfig, Output, Status, WorkerAdded, WorkerDraining, WorkerRemoved
+from engine.gateway.versions import describe_mismatch, versions
 from engine.worker.protocol import Ready, from_worker
-from engine.worker.worker import Wire
+from engine.worker.worker import MessageWriter
 
 log = logging.getLogger("engine.gateway.nodes")
 
-_AGAIN_S = 0.2
+_RECONCILE_INTERVAL_S = 0.2
 _PAUSES_S = (1.0, 5.0, 15.0, 30.0)
 
 
@@ -55,7 +55,7 @@ def read_nodes() -> list[Node]:
 
 
 @dataclass
-class _Place:
+class _WorkerSlot:
     """Room for one worker on a node: a GPU, or some CPUs."""
 
     node: Node
@@ -77,17 +77,17 @@ class _Worker:
     ready: bool = False
 
 
-class Machines:
-    def __init__(self, config: GatewayConfig, secret: str | None, wire: Wire) -> None:
+class NodeManager:
+    def __init__(self, config: GatewayConfig, secret: str | None, wire: MessageWriter) -> None:
         self._config = config
         self._secret = secret  # of the storage
         self._wire = wire
-        self._places: dict[tuple[str, int], _Place] = {}
+        self._places: dict[tuple[str, int], _WorkerSlot] = {}
         self._workers: dict[str, _Worker] = {}
         self._troubles: set[str] = set()
         self._known: set[str] = set()  # nodes that the log has named
 
-    def settle(self, nodes: list[Node]) -> None:
+    def reconcile(self, nodes: list[Node]) -> None:
         """Start workers where there is room for one, and see off those whose node is gone or is being drained."""
         alive = {node.node_id: node for node in nodes}
         for node in nodes:
@@ -95,7 +95,7 @@ class Machines:
                 self._known.add(node.node_id)
                 log.info("node %s joined: %s, %d GPU(s), %d CPU(s)", node.node_id, node.address, node.gpus, node.cpus)
             for index, name in self._rooms(node):
-                self._places.setdefault((node.node_id, index), _Place(node, name))
+                self._places.setdefault((node.node_id, index), _WorkerSlot(node, name))
         for key, place in list(self._places.items()):
             here = alive.get(key[0])
             if here is None:
@@ -106,7 +106,7 @@ class Machines:
             elif here.draining:
                 if place.worker is not None and not place.worker.leaving:
                     place.worker.leaving = True
-                    self._wire.send(Leaving(worker=place.worker.worker_id))
+                    self._wire.send(WorkerDraining(worker=place.worker.worker_id))
             elif place.worker is None and time.monotonic() >= place.not_before:
                 self._start(place)
 
@@ -127,11 +127,11 @@ class Machines:
             count = node.cpus // self._config.cpus_per_worker
             yield from ((index, f"{node.address} cpu {index}") for index in range(count))
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: _WorkerSlot) -> None:
         place.number += 1
         worker = _Worker(f"{place.node.node_id[:12]}/{place.name}/{place.number}")
         place.worker = self._workers[worker.worker_id] = worker
-        self._wire.send(Joined(worker=worker.worker_id, name=place.name))
+        self._wire.send(WorkerAdded(worker=worker.worker_id, name=place.name))
         worker.task = asyncio.create_task(self._life(place, worker), name=worker.worker_id)
 
     def _end(self, worker: _Worker, reason: str, *, lost: bool) -> None:
@@ -139,11 +139,11 @@ class Machines:
             worker.reason, worker.lost = reason, lost
             worker.task.cancel()
 
-    async def _life(self, place: _Place, worker: _Worker) -> None:
+    async def _life(self, place: _WorkerSlot, worker: _Worker) -> None:
         actor: Any = None
         try:
             actor = self._actor(place.node)
-            complaint = difference(versions(), await actor.versions.remote())
+            complaint = describe_mismatch(versions(), await actor.versions.remote())
             if complaint is not None:
                 worker.reason = complaint
                 return
@@ -167,7 +167,7 @@ class Machines:
             finally:
                 self._over(place, worker)
 
-    def _over(self, place: _Place, worker: _Worker) -> None:
+    def _over(self, place: _WorkerSlot, worker: _Worker) -> None:
         reason = worker.reason or "it ended"
         del self._workers[worker.worker_id]
         place.worker = None
@@ -175,7 +175,7 @@ class Machines:
         place.not_before = time.monotonic() + _PAUSES_S[min(place.failures, len(_PAUSES_S) - 1)]
         if not worker.ready and not worker.leaving and not worker.lost:
             self._trouble(place.name, f"No worker starts on {place.name}: {reason}")
-        self._wire.send(Left(worker=worker.worker_id, reason=reason, lost=worker.lost))
+        self._wire.send(WorkerRemoved(worker=worker.worker_id, reason=reason, lost=worker.lost))
 
     def _actor(self, node: Node) -> Any:
         gpu = node.gpus > 0
@@ -204,18 +204,18 @@ class Machines:
                     await actor.tell.options(concurrency_group="tell").remote(number, line)
                     break
                 except ActorUnavailableError:
-                    await asyncio.sleep(_AGAIN_S)
+                    await asyncio.sleep(_RECONCILE_INTERVAL_S)
 
-    async def _hear(self, actor: Any, worker: _Worker, place: _Place) -> None:
+    async def _hear(self, actor: Any, worker: _Worker, place: _WorkerSlot) -> None:
         arrived = 0
         while True:
             try:
                 total, lines = await actor.hear.options(concurrency_group="hear").remote(arrived)
             except ActorUnavailableError:
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_RECONCILE_INTERVAL_S)
                 continue
             for line in lines[len(lines) - (total - arrived) :]:
-                self._wire.send(Said(worker=worker.worker_id, words=line))
+                self._wire.send(Output(worker=worker.worker_id, words=line))
             arrived = total
             if not worker.ready and any(isinstance(from_worker.validate_json(line), Ready) for line in lines):
                 worker.ready = True
@@ -223,7 +223,7 @@ class Machines:
 
     def _trouble(self, about: str, text: str | None) -> None:
         if text is not None or about in self._troubles:
-            self._wire.send(Trouble(about=about, text=text))
+            self._wire.send(Status(about=about, text=text))
         (self._troubles.discard if text is None else self._troubles.add)(about)
 
 

@@ -27,20 +27,20 @@ class GatewayConfig(BaseModel):
     lease_s: float  # a worker that nobody has listened to for so long ends itself
 
 
-class Tell(Message):
+class Forward(Message):
     type: Literal["tell"] = "tell"
     worker: str
     words: str  # a line of `engine.worker.protocol`
 
 
-class Drop(Message):
+class Kill(Message):
     """End a worker at once, whatever it does."""
 
     type: Literal["drop"] = "drop"
     worker: str
 
 
-class Joined(Message):
+class WorkerAdded(Message):
     """A worker is being started. It can be used when it says `ready` itself."""
 
     type: Literal["joined"] = "joined"
@@ -48,20 +48,20 @@ class Joined(Message):
     name: str  # for people, and the same for the next worker in this place
 
 
-class Said(Message):
+class Output(Message):
     type: Literal["said"] = "said"
     worker: str
     words: str  # a line of `engine.worker.protocol`
 
 
-class Leaving(Message):
+class WorkerDraining(Message):
     """The worker's node is being drained: no more attempts, please, and `drop` it after the last one."""
 
     type: Literal["leaving"] = "leaving"
     worker: str
 
 
-class Left(Message):
+class WorkerRemoved(Message):
     """The worker is gone. `lost`: with its machine or the connection, so no attempt is to blame for it."""
 
     type: Literal["left"] = "left"
@@ -70,7 +70,7 @@ class Left(Message):
     lost: bool
 
 
-class Trouble(Message):
+class Status(Message):
     """What is wrong about something ("head", or a node); None: nothing any more."""
 
     type: Literal["trouble"] = "trouble"
@@ -78,7 +78,11 @@ class Trouble(Message):
     text: str | None
 
 
-ToGateway = Annotated[Tell | Drop | Shutdown, Field(discriminator="type")]
-FromGateway = Annotated[Joined | Said | Leaving | Left | Trouble | Heartbeat, Field(discriminator="type")]
-to_gateway: TypeAdapter[Tell | Drop | Shutdown] = TypeAdapter(ToGateway)
-from_gateway: TypeAdapter[Joined | Said | Leaving | Left | Trouble | Heartbeat] = TypeAdapter(FromGateway)
+ToGateway = Annotated[Forward | Kill | Shutdown, Field(discriminator="type")]
+FromGateway = Annotated[
+    WorkerAdded | Output | WorkerDraining | WorkerRemoved | Status | Heartbeat, Field(discriminator="type")
+]
+to_gateway: TypeAdapter[Forward | Kill | Shutdown] = TypeAdapter(ToGateway)
+from_gateway: TypeAdapter[WorkerAdded | Output | WorkerDraining | WorkerRemoved | Status | Heartbeat] = TypeAdapter(
+    FromGateway
+)

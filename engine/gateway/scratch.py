@@ -12,7 +12,7 @@ from uuid import uuid4
 from engine.process.private_files import private_folder
 
 
-def own_folder(root: Path) -> Path:
+def create_scratch_dir(root: Path) -> Path:
     """Make a folder under `root` for as long as this process lives, and remove those of processes that died.
 
     Raises `FolderNotPrivate` when another user could change what is in it.

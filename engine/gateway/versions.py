@@ -31,7 +31,7 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def difference(here: Mapping[str, str], there: Mapping[str, str]) -> str | None:
+def describe_mismatch(here: Mapping[str, str], there: Mapping[str, str]) -> str | None:
     """A sentence about what differs on a machine; None: nothing."""
     differing = [
         f"{name} {there.get(name, 'none')} instead of {here[name]}" for name in here if there.get(name) != here[name]

@@ -48,12 +48,12 @@ def plan_cost(options: StemSeparationOptions) -> float:
     return 1.0 if overlap is None else max(1.0, (1 - _USUAL_OVERLAP) / (1 - overlap))
 
 
-def is_typical(options: StemSeparationOptions) -> bool:
+def is_default_plan(options: StemSeparationOptions) -> bool:
     """Whether a job with these options costs what others of its model and quality cost."""
     return not options.remove_vocals and options.segment_duration is None and options.overlap_duration is None
 
 
-def tells_of_songs(audio_s: float) -> bool:
+def is_long_enough_to_learn(audio_s: float) -> bool:
     """Whether what a job of this length costs tells what a song will: a clip is filled up to a whole segment."""
     return audio_s >= _TELLING_S
 

@@ -69,7 +69,7 @@ class StemSeparationOptions(Entity):
         return self
 
     @classmethod
-    def chosen(cls, **values: object) -> Self:
+    def from_user(cls, **values: object) -> Self:
         """Options as a person gave them (None: not given). Raises `UnknownModel` or `BadOptions`."""
         given = {name: value for name, value in values.items() if value is not None}
         model = given.get("model")

@@ -1,3 +1,3 @@
-from engine.media.lame import lend_to_ffmpeg
+from engine.media.lame import preload_lame
 
-lend_to_ffmpeg()  # here, because every import of PyAV comes after it
+preload_lame()  # here, because every import of PyAV comes after it

@@ -18,19 +18,19 @@ from av.stream import Disposition, Stream
 
 from engine.errors import (
     BrokenAudio,
+    DecodingTooExpensive,
     EmptyAudio,
     EmptyInput,
     InputRefused,
     NoAudioTrack,
     NotAudio,
-    TooHeavy,
     TooLarge,
     TruncatedAudio,
     UnreadableCodec,
 )
 from engine.jobs.file_types import DEMUXERS
-from engine.media.gapless import MOV, Padding, mov_length
-from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, Gatherer, Sink, Sound, Track
+from engine.media.gapless import MOV, EndTrimmer, mov_length
+from engine.media.gather import HIGHEST_RATE, LOWEST_RATE, MOST_CHANNELS, BlockDecoder, DecodedAudio, Sink, Track
 from engine.media.headers import MATROSKA, OGG, declared_end_s
 from engine.media.large_tags import hide_large_tags
 from engine.media.ogg import chain_links, ends_within_page, first_granule
@@ -54,12 +54,12 @@ def read_sound(
     max_duration_s: float,
     sink: Sink,
     on_progress: Callable[[float], None] | None = None,
-) -> Sound:
+) -> DecodedAudio:
     """Decode `song`, a path or an open descriptor, block by block into `sink`: float32 (1 or 2, samples), at most
     `max_duration_s`.
 
     Raises what is to be told about the file: `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`,
-    `BrokenAudio` and their kinds, `TooHeavy` where memory is limited.
+    `BrokenAudio` and their kinds, `DecodingTooExpensive` where memory is limited.
     """
     with open(song, "rb") as file:  # noqa: PTH123  # a descriptor has no path
         size = os.fstat(file.fileno()).st_size
@@ -71,7 +71,7 @@ def read_sound(
         try:
             return _read(file, size, known, max_duration_s, sink, on_progress)
         except MemoryError as error:
-            raise TooHeavy(detail="out of memory") from error
+            raise DecodingTooExpensive(detail="out of memory") from error
         except (av.FFmpegError, ValueError, OverflowError) as error:
             kind = BrokenAudio if known else NotAudio
             raise kind(detail=f"{type(error).__name__}: {error}"[:300]) from error
@@ -84,26 +84,26 @@ def _read(
     max_duration_s: float,
     sink: Sink,
     on_progress: Callable[[float], None] | None,
-) -> Sound:
+) -> DecodedAudio:
     options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
     if is_cut_short := states_less_than_it_holds(file):
         options["ignore_length"] = "1"
     header = read_wav_header(file)
     patches = {**(header.patches(file) if header is not None else {}), **hide_large_tags(file)}
-    gatherer: Gatherer | None = None
+    gatherer: BlockDecoder | None = None
     for start, stop in chain_links(file):
         view = FileView(file, start, stop, patches)
         with av.open(view, "r", options=options, metadata_errors="replace", io_open=_refuse_to_open) as container:
             stream = _choose(container, known)
             sound = _describe(container, stream)
-            gatherer = gatherer or Gatherer(sound, max_duration_s, sink)
+            gatherer = gatherer or BlockDecoder(sound, max_duration_s, sink)
             gatherer.begin(_track(container, stream, view, max_duration_s, has_true_length=not is_cut_short))
             pictures = [other for other in container.streams.video if other.disposition & Disposition.attached_pic]
             for packet in container.demux(stream, *pictures):
                 if packet.stream.index != stream.index:
                     gatherer.sound.cover = gatherer.sound.cover or usable_cover(bytes(packet))
                     continue
-                gatherer.take(packet)
+                gatherer.decode_packet(packet)
                 if on_progress is not None:
                     on_progress(min(1.0, (start + (packet.pos or view.tell())) / size))
             gatherer.end(known)
@@ -133,7 +133,7 @@ def _track(
         timeline = Timeline(max_duration_s, None if granule is None else granule / stream.sample_rate)
     return Track(
         stream,
-        Padding(mov_length(container, stream)),
+        EndTrimmer(mov_length(container, stream)),
         timeline,
         declared_end_s(container, stream, view) if has_true_length else None,
     )
@@ -161,7 +161,7 @@ def _has_decoder(track: Stream) -> bool:
     return context is not None and context.name in CODECS.split(",")
 
 
-def _describe(container: av.container.InputContainer, stream: AudioStream) -> Sound:
+def _describe(container: av.container.InputContainer, stream: AudioStream) -> DecodedAudio:
     context = stream.codec_context
     context.thread_count = 1
     if not context.sample_rate or not context.layout.nb_channels:
@@ -172,7 +172,7 @@ def _describe(container: av.container.InputContainer, stream: AudioStream) -> So
         )
     if context.layout.nb_channels > MOST_CHANNELS:
         raise InputRefused(f"That file has {context.layout.nb_channels} channels. Export it as stereo.")
-    return Sound(
+    return DecodedAudio(
         container=container.format.name,
         codec=context.codec.canonical_name,
         sample_rate=context.sample_rate,

@@ -33,7 +33,7 @@ def mov_length(container: av.container.InputContainer, stream: AudioStream) -> i
     return int((float(stream.duration * stream.time_base) + _ROUNDING_S) * stream.sample_rate)
 
 
-class Padding:
+class EndTrimmer:
     """Holds back what comes after `length` samples and drops it, if it is no more than an encoder's padding. A
     `length` that the sound goes far beyond is a lie and is forgotten."""
 

@@ -11,9 +11,9 @@ import numpy as np
 from av.audio.stream import AudioStream
 
 from engine.errors import BrokenAudio, NotAudio, TooLong, TruncatedAudio
-from engine.media.gapless import Padding
-from engine.media.limits import LEEWAY_S, clock
-from engine.media.samples import Fold, Samples, to_float
+from engine.media.gapless import EndTrimmer
+from engine.media.limits import LEEWAY_S, format_duration
+from engine.media.samples import ChannelMixer, Samples, to_float
 from engine.media.timeline import Timeline
 
 USUAL_RATES = frozenset(
@@ -32,7 +32,7 @@ Sink = Callable[[Samples], None]
 
 
 @dataclass
-class Sound:
+class DecodedAudio:
     """What was read. `sample_rate`, `channels` and `bits` are the file's; `out_*` and `samples` what the sink got."""
 
     container: str
@@ -53,7 +53,7 @@ class Track:
     """A stream to read. `declared_end_s` is by the timestamps that `timeline` follows, or the length without one."""
 
     stream: AudioStream
-    padding: Padding
+    padding: EndTrimmer
     timeline: Timeline | None
     declared_end_s: float | None
 
@@ -65,16 +65,16 @@ class Track:
         return self.declared_end_s - self.timeline.start_s - self.timeline.skipped_s
 
 
-class Gatherer:
+class BlockDecoder:
     """From packets to the sink: gather, bring to one rate and one channel count, cut the padding, count."""
 
-    def __init__(self, sound: Sound, max_duration_s: float, sink: Sink) -> None:
+    def __init__(self, sound: DecodedAudio, max_duration_s: float, sink: Sink) -> None:
         self.sound = sound
         self.lost_packets = 0
         self._packets = 0
         self._max_duration_s = max_duration_s
         self._sink = sink
-        self._fold = Fold()
+        self._fold = ChannelMixer()
         self._rate = sound.sample_rate if sound.sample_rate in USUAL_RATES else RATE_FOR_UNUSUAL
         self._started = False
         self._resampler: av.AudioResampler | None = None
@@ -88,7 +88,7 @@ class Gatherer:
         self._track_start_samples = self.sound.samples
         self._packets = self.lost_packets = 0
 
-    def take(self, packet: av.Packet[Any]) -> None:
+    def decode_packet(self, packet: av.Packet[Any]) -> None:
         try:
             frames = self._track.stream.decode(packet)
         except (av.InvalidDataError, av.PatchWelcomeError, av.ArgumentError, av.UndefinedError):
@@ -113,7 +113,7 @@ class Gatherer:
         slack_s = max(_MISSING_END_S, _LONGEST_PADDING_SAMPLES / self._rate)
         declared_s = self._track.declared_s
         if length_s and declared_s is not None and length_s < declared_s - slack_s:
-            here, said = clock(length_s), clock(declared_s)
+            here, said = format_duration(length_s), format_duration(declared_s)
             raise TruncatedAudio(
                 f"That file stops after {here}, but says itself that it is {said} long: its end is missing. "
                 "Please export or upload it again."
@@ -187,7 +187,7 @@ class Gatherer:
             self._sink(block)
 
     def _too_long(self) -> TooLong:
-        limit = clock(self._max_duration_s)
+        limit = format_duration(self._max_duration_s)
         said = self._track.declared_s
-        length = f"{clock(said)} long" if said and said > self._max_duration_s else f"longer than {limit}"
+        length = f"{format_duration(said)} long" if said and said > self._max_duration_s else f"longer than {limit}"
         return TooLong(f"That track is {length}. The limit is {limit}: cut it, and send the part that you want.")

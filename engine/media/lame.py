@@ -12,7 +12,7 @@ import ctypes
 import sys
 from importlib.util import find_spec
 
-ASKED_FOR = (
+FFMPEG_SYMBOLS = (
     "lame_close",
     "lame_encode_buffer",
     "lame_encode_buffer_float",
@@ -40,7 +40,7 @@ ASKED_FOR = (
 """All that FFmpeg calls. They must come from one library: each has its own idea of what lies behind a pointer."""
 
 
-def lend_to_ffmpeg() -> bool:
+def preload_lame() -> bool:
     """To be called before PyAV is imported; afterwards functions of two libraries could come together, so that nothing
     is done. Whether FFmpeg now finds the faster one."""
     found = find_spec("lameenc") if sys.platform == "linux" and "av" not in sys.modules else None
@@ -48,7 +48,7 @@ def lend_to_ffmpeg() -> bool:
         return False
     try:
         offered = ctypes.CDLL(found.origin)
-        if not all(hasattr(offered, name) for name in ASKED_FOR):
+        if not all(hasattr(offered, name) for name in FFMPEG_SYMBOLS):
             return False
         ctypes.CDLL(found.origin, ctypes.RTLD_GLOBAL)
     except OSError:

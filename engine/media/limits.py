@@ -25,7 +25,7 @@ class MediaLimits:
     memory_bytes: int = 1024 * 1024 * 1024
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people write them: 9:59, 1:00:02."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)

@@ -34,7 +34,7 @@ _BAR, _BAR_STEP = 3, 5
 _SHARE_OF_LANE = 0.86
 
 
-def draw(stems: Mapping[str, Peaks], path: Path, *, gain: float = 1.0) -> None:
+def render_waveform(stems: Mapping[str, Peaks], path: Path, *, gain: float = 1.0) -> None:
     """Write a PNG with one row a stem, in the order given. All rows share one scale, so that loud looks loud.
 
     `gain` is what the stems' files were multiplied with; it counts in the peaks that are told.

@@ -29,7 +29,7 @@ class Probe:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def count(song: Path | int, limits: MediaLimits) -> Probe:
+def probe(song: Path | int, limits: MediaLimits) -> Probe:
     """Examine a path or an open descriptor in this process: for trusted files only, use the child for others.
 
     Raises as `engine.media.sandbox.probe` does.

@@ -87,7 +87,7 @@ def _is_known(names: list[str]) -> bool:
     return all(name in _MIDDLE or name in _SILENT or name in ("FLC", "FRC") or name[-1:] in "LR" for name in names)
 
 
-class Fold:
+class ChannelMixer:
     """Brings frames of any layout to the channel count of the first: mono stays mono, more than two become two."""
 
     def __init__(self) -> None:

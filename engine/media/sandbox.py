@@ -25,8 +25,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.clock import standstill_s
-from engine.errors import Cancelled, EmptyInput, InternalError, StemifyError, TooHeavy, TooLarge, from_wire
+from engine.clock import pause_overrun_s
+from engine.errors import (
+    Cancelled,
+    DecodingTooExpensive,
+    EmptyInput,
+    InternalError,
+    StemifyError,
+    TooLarge,
+    error_from_code,
+)
 from engine.media.decode import Decoded
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.probe import Probe
@@ -70,7 +78,7 @@ def run_child(
 ) -> dict[str, Any]:
     """Run the child and return its result; blocks. `mode`: "probe" or "decode" (into `out`).
 
-    Raises what the child found wrong with the file, `TooHeavy` past a limit of time or memory, `Cancelled` within
+    Raises what the child found wrong with the file, `DecodingTooExpensive` past a limit of time or memory, `Cancelled` within
     100 ms of the event, `DiskFull`.
     """
     with contextlib.ExitStack() as files:
@@ -86,7 +94,7 @@ def run_child(
             env=_environment(),
             start_new_session=True,
         )
-    answer = _Answer(on_progress)
+    answer = _ChildOutput(on_progress)
     try:
         _listen(child, answer, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
     finally:
@@ -104,7 +112,7 @@ async def probe(path: Path, limits: MediaLimits) -> Probe:
     """Examine the file at `path`. As many children run at once as there are cores, the others wait their turn (the
     deadline counts from a child's start). Cancelling kills the child.
 
-    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `TooHeavy` (or a kind of
+    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `DecodingTooExpensive` (or a kind of
     these): all are `InputRefused`, with the sentence for the user.
     """
     size = path.stat().st_size
@@ -146,7 +154,7 @@ def _log_sandbox(in_force: str) -> None:
     log.info("sandbox of the media child: %s", in_force or "not available here")
 
 
-class _Answer:
+class _ChildOutput:
     """Puts the child's lines together."""
 
     def __init__(self, on_progress: Progress | None) -> None:
@@ -180,21 +188,21 @@ class _Answer:
             return result
         if isinstance(last.get("error"), dict):
             told = last["error"]
-            error = from_wire(str(told.get("code")), str(told.get("message")))
+            error = error_from_code(str(told.get("code")), str(told.get("message")))
             error.detail = error.detail or told.get("detail")
             raise error
         how = f"child ended with {status}: {self.stderr[-500:].decode(errors='replace').strip()}"
         if self.too_late or status in (OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
-            raise TooHeavy(detail="deadline" if self.too_late else how)
+            raise DecodingTooExpensive(detail="deadline" if self.too_late else how)
         if status == -signal.SIGXFSZ:
-            raise TooHeavy(detail=how)
+            raise DecodingTooExpensive(detail=how)
         if status < 0:  # a decoder crashed on it
-            raise from_wire("broken_audio", "That file makes the decoder crash. Please export it again.")
+            raise error_from_code("broken_audio", "That file makes the decoder crash. Please export it again.")
         raise InternalError(detail=how)
 
 
 def _listen(
-    child: subprocess.Popen[bytes], answer: _Answer, deadline: float, cancelled: threading.Event | None
+    child: subprocess.Popen[bytes], answer: _ChildOutput, deadline: float, cancelled: threading.Event | None
 ) -> None:
     """Read both pipes to their end. Raises `Cancelled`; past the deadline it only notes so (the caller kills)."""
     assert child.stdout is not None and child.stderr is not None
@@ -206,7 +214,7 @@ def _listen(
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
             now = time.monotonic()
-            deadline += standstill_s(now - looked_at, _POLL_S)
+            deadline += pause_overrun_s(now - looked_at, _POLL_S)
             looked_at = now
             if now > deadline:
                 answer.too_late = True

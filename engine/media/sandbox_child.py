@@ -2,8 +2,8 @@
 
 It bounds and confines itself before it reads the song: address space, CPU time, size of its output, no paths, no
 network, no new processes (`engine.process.confinement`). The song is its standard input; a decoder's output is an
-inherited descriptor. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at last `{"result": {…}}` or
-`{"error": {…}}`. Every probe waits for the imports of this module.
+inherited descriptor. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at
+last `{"result": {…}}` or `{"error": {…}}`. Every probe waits for the imports of this module.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import asdict
 from traceback import format_exc
 from typing import Any
 
-from engine.errors import BrokenAudio, DiskFull, StemifyError, TooHeavy
+from engine.errors import BrokenAudio, DecodingTooExpensive, DiskFull, StemifyError
 from engine.media.limits import LEEWAY_S, MediaLimits
 from engine.process.confinement import confine, die_with_parent
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
             os._exit(OUT_OF_MEMORY)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        full = TooHeavy() if error.errno == errno.EFBIG else DiskFull()
+        full = DecodingTooExpensive() if error.errno == errno.EFBIG else DiskFull()
         answer = {"error": {"code": full.code, "message": full.message}}
     except ImportError:  # a defect of ours: all imports must precede `confine`
         raise
@@ -73,14 +73,14 @@ def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
     import av.logging
 
     from engine.media.decode import decode
-    from engine.media.probe import count
+    from engine.media.probe import probe
 
     av.logging.set_level(None)
     _import_the_rest(limits)
     _bound(order, limits)
     _say({"sandbox": confine()})
     if order["mode"] == "probe":
-        return asdict(count(_SONG, limits))
+        return asdict(probe(_SONG, limits))
     told_at = 0.0
 
     def on_progress(fraction: float) -> None:
@@ -105,11 +105,11 @@ def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
 
 def _import_the_rest(limits: MediaLimits) -> None:
     """Read a tiny song, which makes PyAV import what it imports late."""
-    from engine.media.probe import count
+    from engine.media.probe import probe
 
     song = os.memfd_create("tiny song")
     os.write(song, _TINY_SONG)
-    count(song, limits)
+    probe(song, limits)
 
 
 def _bound(order: dict[str, Any], limits: MediaLimits) -> None:

@@ -10,7 +10,7 @@ from av.audio.stream import AudioStream
 
 from engine.media.charset import repaired
 
-CARRIED = (
+KEPT_TAGS = (
     "title",
     "artist",
     "album",
@@ -43,7 +43,7 @@ def read_tags(container: av.container.InputContainer, stream: AudioStream) -> di
         for key, value in source.items():
             name = _ALIASES.get(key.lower(), key.lower())
             text = clean(repaired(value) if container.format.name in _MAY_MISSTATE_ENCODING else value)
-            if name in CARRIED and text:
+            if name in KEPT_TAGS and text:
                 found[name] = text
     return found
 
@@ -68,7 +68,7 @@ def picture_kind(picture: bytes) -> str | None:
 
 def stem_tags(tags: Mapping[str, str], *, title: str, stem: str, model: str) -> dict[str, str]:
     """The tags of one stem: the song's, with the stem in the title and how it was made in the comment."""
-    result = {key: value for key, value in tags.items() if key in CARRIED}
+    result = {key: value for key, value in tags.items() if key in KEPT_TAGS}
     result["title"] = f"{clean(title) or 'audio'} ({stem})"
     result["comment"] = f"{stem}, separated with {model} by Stemify"
     return result

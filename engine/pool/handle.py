@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
-from engine.clock import standstill_s
-from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, from_wire
+from engine.clock import pause_overrun_s
+from engine.errors import AttemptTimedOut, StemifyError, WorkerDied, WorkerStalled, error_from_code
 from engine.jobs.job import Stage
 from engine.worker.protocol import (
     AttemptSpec,
@@ -41,7 +41,7 @@ class PoolLimits:
 
 
 @dataclass
-class _Run:
+class _RunningAttempt:
     """One attempt on one worker, as the parent sees it."""
 
     spec: AttemptSpec
@@ -56,14 +56,14 @@ class _Run:
     alone: bool = False
 
 
-class WorkerTalk(ABC):
+class WorkerHandle(ABC):
     """One worker: its attempts, their clocks, and the words that go to and fro."""
 
     def __init__(self, name: str, limits: PoolLimits, on_change: Callable[[], None]) -> None:
         self.name = name
         self._limits = limits
         self._on_change = on_change
-        self._runs: dict[tuple[str, int], _Run] = {}
+        self._runs: dict[tuple[str, int], _RunningAttempt] = {}
         self._alone = 0  # how many of them want the device to themselves; asked for all workers, at every claim
         self.ready: Ready | None = None
         self.heartbeat: Heartbeat | None = None
@@ -93,7 +93,7 @@ class WorkerTalk(ABC):
         return len(self._runs)
 
     @property
-    def allowed_silence_s(self) -> float:
+    def silence_timeout_s(self) -> float:
         return self._limits.heartbeat_timeout_s if self.ready else self._limits.start_timeout_s
 
     @property
@@ -126,7 +126,7 @@ class WorkerTalk(ABC):
         how many seconds the attempt may take from then on. Raises `AttemptError`s. When the calling task is cancelled
         the attempt is cancelled on the worker, within `cancel_grace_s`, by force if need be, before this returns."""
         outcome: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        run = _Run(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, on_cpu, alone=alone)
+        run = _RunningAttempt(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, on_cpu, alone=alone)
         key = (spec.job_id, spec.attempt)
         self._runs[key] = run
         self._alone += alone
@@ -137,17 +137,17 @@ class WorkerTalk(ABC):
                 stalled_at = run.moved_at + stall_s
                 wait_s = min(run.deadline, stalled_at) - time.monotonic()
                 if wait_s <= 0:
-                    await self._take_away(run)
+                    await self._cancel_run(run)
                     raise AttemptTimedOut if run.deadline < stalled_at else WorkerStalled
                 pause_s, began = min(wait_s, 5.0), time.monotonic()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         return await asyncio.shield(run.outcome)
-                stood_still_s = standstill_s(time.monotonic() - began, pause_s)
+                stood_still_s = pause_overrun_s(time.monotonic() - began, pause_s)
                 run.deadline += stood_still_s
                 run.moved_at += stood_still_s
         except asyncio.CancelledError:
-            await _to_its_end(self._take_away(run))
+            await _to_its_end(self._cancel_run(run))
             raise
         finally:
             self._runs.pop(key, None)
@@ -156,7 +156,7 @@ class WorkerTalk(ABC):
                 run.outcome.cancel()
             self._on_change()
 
-    async def _take_away(self, run: _Run) -> None:
+    async def _cancel_run(self, run: _RunningAttempt) -> None:
         """Make the worker let go of an attempt."""
         self._send(Cancel(job_id=run.spec.job_id, attempt=run.spec.attempt))
         with contextlib.suppress(TimeoutError, StemifyError):
@@ -167,7 +167,7 @@ class WorkerTalk(ABC):
             with contextlib.suppress(TimeoutError, StemifyError):
                 await asyncio.wait_for(asyncio.shield(run.outcome), 2.0)
 
-    def hear(self, line: bytes | str) -> None:
+    def handle_line(self, line: bytes | str) -> None:
         """A line that the worker said. What is not of the protocol costs its life."""
         try:
             message = from_worker.validate_json(line)
@@ -199,10 +199,10 @@ class WorkerTalk(ABC):
         elif isinstance(message, Failed):
             if message.detail:
                 log.error("job %s attempt %s: %s: %s", message.job_id, message.attempt, message.code, message.detail)
-            run.outcome.set_exception(from_wire(message.code, message.message))
+            run.outcome.set_exception(error_from_code(message.code, message.message))
             run.outcome.exception()  # looked at: an attempt nobody awaits any more is no warning
 
-    def lose_runs(self, error: type[WorkerDied] = WorkerDied) -> None:
+    def fail_all(self, error: type[WorkerDied] = WorkerDied) -> None:
         """The worker is gone, and all its attempts with it."""
         self.ready = None
         for run in self._runs.values():

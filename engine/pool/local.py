@@ -6,21 +6,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.errors import WorkerDied, WorkerKilled
-from engine.pool.handle import PoolLimits, WorkerTalk
-from engine.pool.supervisor import Child, ChildEvents
+from engine.pool.handle import PoolLimits, WorkerHandle
+from engine.pool.supervisor import Supervisor, SupervisorCallbacks
 from engine.process.environment import computing_environment, network_environment, storage_environment
 from engine.worker.protocol import SECRET_VARIABLE, Message, WorkerConfig
 
 
-class WorkerProcess(WorkerTalk):
+class WorkerProcess(WorkerHandle):
     """One device's worker, through all the processes that it lives in."""
 
     def __init__(
         self, config: WorkerConfig, limits: PoolLimits, command: Sequence[str], on_change: Callable[[], None]
     ) -> None:
         super().__init__(config.device, limits, on_change)
-        events = ChildEvents(line=self.hear, end=self._ended, allowed_silence_s=lambda: self.allowed_silence_s)
-        self._child = Child(
+        events = SupervisorCallbacks(
+            line=self.handle_line, end=self._ended, silence_timeout_s=lambda: self.silence_timeout_s
+        )
+        self._child = Supervisor(
             f"worker {config.device}",
             [*command, config.model_dump_json()],
             worker_environment(config),
@@ -42,7 +44,7 @@ class WorkerProcess(WorkerTalk):
         """Ask it to end, then make it."""
         self.leaving = True
         await self._child.stop()
-        self.lose_runs()
+        self.fail_all()
 
     def kill(self) -> None:
         self._child.kill()
@@ -51,7 +53,7 @@ class WorkerProcess(WorkerTalk):
         self._child.send(message)
 
     def _ended(self) -> None:
-        self.lose_runs(WorkerKilled if self._child.killed_by_others else WorkerDied)
+        self.fail_all(WorkerKilled if self._child.was_oom_killed else WorkerDied)
         self._on_change()
 
 

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.errors import NoSuchDevice
+from engine.errors import DeviceNotFound
 from engine.gateway.protocol import GatewayConfig
 from engine.jobs.job import Stage
-from engine.pool.handle import PoolLimits, WorkerTalk
+from engine.pool.handle import PoolLimits, WorkerHandle
 from engine.pool.local import WorkerProcess
 from engine.pool.remote import GATEWAY, Cluster
 from engine.worker.protocol import AttemptSpec, Done, ModelState, WorkerConfig
@@ -39,7 +39,7 @@ class WorkerPool:
         self.cluster = Cluster(gateway, limits, self._change, gateway_command) if gateway is not None else None
 
     @property
-    def workers(self) -> list[WorkerTalk]:
+    def workers(self) -> list[WorkerHandle]:
         """All there are now, ready or not."""
         return [*self._local, *(self.cluster.workers if self.cluster is not None else ())]
 
@@ -71,7 +71,7 @@ class WorkerPool:
         return self.cluster.trouble if self.cluster is not None else None
 
     @property
-    def deserted(self) -> bool:
+    def has_no_workers(self) -> bool:
         """Whether all machines of the cluster are away and nobody else works. (A local worker comes back by itself in
         seconds.)"""
         return self.cluster is not None and not any(worker.ready for worker in self.workers)
@@ -137,7 +137,7 @@ class WorkerPool:
 
 async def find_devices(wanted: Sequence[str]) -> list[str]:
     """Resolve "auto" to every CUDA device, or the CPU. torch is asked in a child, and only where a device file is.
-    Raises `NoSuchDevice` for one that is not here."""
+    Raises `DeviceNotFound` for one that is not here."""
     gpus = await _count_gpus() if set(wanted) - {"cpu"} else 0
     there = [f"cuda:{index}" for index in range(gpus)]
     if "auto" in wanted:
@@ -145,7 +145,7 @@ async def find_devices(wanted: Sequence[str]) -> list[str]:
     named = ["cuda:0" if device == "cuda" else device for device in wanted]
     for device in named:
         if device not in (*there, "cpu"):
-            raise NoSuchDevice(
+            raise DeviceNotFound(
                 f"There is no device {device[:40]} here. There {'is' if not there else 'are'} "
                 f"{', '.join((*there, 'cpu'))}; “auto” takes the best."
             )

@@ -10,35 +10,35 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from engine.errors import WorkerDied, WorkerLost
+from engine.errors import NodeLost, WorkerDied
 from engine.gateway.protocol import (
-    Drop,
+    Forward,
     GatewayConfig,
-    Joined,
-    Leaving,
-    Left,
-    Said,
-    Tell,
-    Trouble,
+    Kill,
+    Output,
+    Status,
+    WorkerAdded,
+    WorkerDraining,
+    WorkerRemoved,
     from_gateway,
 )
-from engine.pool.handle import PoolLimits, WorkerTalk
+from engine.pool.handle import PoolLimits, WorkerHandle
 from engine.pool.local import worker_environment
-from engine.pool.supervisor import Child, ChildEvents
+from engine.pool.supervisor import Supervisor, SupervisorCallbacks
 from engine.process.environment import ray_environment
 from engine.worker.protocol import Message
 
 log = logging.getLogger(__name__)
 
 GATEWAY = (sys.executable, "-m", "engine.gateway.gateway")
-_GOODBYE_S = 8.0
+_SHUTDOWN_TIMEOUT_S = 8.0
 
 
 def ray_is_installed() -> bool:
     return find_spec("ray") is not None
 
 
-class ClusterWorker(WorkerTalk):
+class ClusterWorker(WorkerHandle):
     """One worker on another machine, for one life."""
 
     def __init__(self, worker_id: str, name: str, cluster: Cluster) -> None:
@@ -52,14 +52,14 @@ class ClusterWorker(WorkerTalk):
         return self._cluster.deaths_of(self.name)
 
     def kill(self) -> None:
-        self._cluster.say(Drop(worker=self.worker_id))
+        self._cluster.say(Kill(worker=self.worker_id))
 
     def _send(self, message: Message) -> None:
-        self._cluster.say(Tell(worker=self.worker_id, words=message.line().decode()))
+        self._cluster.say(Forward(worker=self.worker_id, words=message.line().decode()))
 
-    def hear(self, line: bytes | str) -> None:
+    def handle_line(self, line: bytes | str) -> None:
         self.heard_at = time.monotonic()
-        super().hear(line)
+        super().handle_line(line)
 
 
 class Cluster:
@@ -78,10 +78,10 @@ class Cluster:
         self._deaths: Counter[str] = Counter()
         self._troubles: dict[str, str] = {"head": f"The Ray head at {config.address} has not been reached yet."}
         self._watch: asyncio.Task[None] | None = None
-        events = ChildEvents(
-            line=self._hear, end=self._gateway_ended, allowed_silence_s=lambda: limits.heartbeat_timeout_s
+        events = SupervisorCallbacks(
+            line=self._handle_line, end=self._gateway_ended, silence_timeout_s=lambda: limits.heartbeat_timeout_s
         )
-        self._child = Child(
+        self._child = Supervisor(
             "the cluster's gateway",
             [*command, config.model_dump_json()],
             worker_environment(config.worker) | ray_environment(),
@@ -113,43 +113,43 @@ class Cluster:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self._child.stop(_GOODBYE_S)
+        await self._child.stop(_SHUTDOWN_TIMEOUT_S)
         self._lose_all()
 
     def say(self, message: Message) -> None:
         self._child.send(message)
 
-    def _hear(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         try:
             message = from_gateway.validate_json(line)
         except ValueError:
             log.error("the cluster's gateway said something that is not of the protocol")
             self._child.kill()
             return
-        if isinstance(message, Joined):
+        if isinstance(message, WorkerAdded):
             self._workers[message.worker] = ClusterWorker(message.worker, message.name, self)
-        elif isinstance(message, Trouble):
+        elif isinstance(message, Status):
             self._note(message)
-        elif isinstance(message, Said | Leaving | Left):
+        elif isinstance(message, Output | WorkerDraining | WorkerRemoved):
             worker = self._workers.get(message.worker)
             if worker is not None:
                 self._about(worker, message)
 
-    def _about(self, worker: ClusterWorker, message: Said | Leaving | Left) -> None:
-        if isinstance(message, Said):
-            worker.hear(message.words)
+    def _about(self, worker: ClusterWorker, message: Output | WorkerDraining | WorkerRemoved) -> None:
+        if isinstance(message, Output):
+            worker.handle_line(message.words)
             return
-        if isinstance(message, Leaving):
+        if isinstance(message, WorkerDraining):
             log.info("worker %s: its node is being drained, %d attempt(s) to end", worker.name, worker.attempts)
             worker.leaving = True
         else:
             log.warning("worker %s is gone: %s", worker.name, message.reason)
             self._deaths[worker.name] += not worker.leaving
             del self._workers[worker.worker_id]
-            worker.lose_runs(WorkerLost if message.lost else WorkerDied)
+            worker.fail_all(NodeLost if message.lost else WorkerDied)
         self.on_change()
 
-    def _note(self, trouble: Trouble) -> None:
+    def _note(self, trouble: Status) -> None:
         if trouble.text is not None:
             log.error("%s", trouble.text)
             self._troubles[trouble.about] = trouble.text
@@ -165,7 +165,7 @@ class Cluster:
     def _lose_all(self) -> None:
         workers, self._workers = self.workers, {}
         for worker in workers:
-            worker.lose_runs(WorkerLost)
+            worker.fail_all(NodeLost)
 
     async def _watch_silence(self) -> None:
         while True:
@@ -174,7 +174,7 @@ class Cluster:
             for worker in self.workers:
                 if worker.leaving and not worker.attempts:
                     worker.kill()
-                elif now - worker.heard_at > worker.allowed_silence_s:
-                    log.error("worker %s is silent for %.0f s", worker.name, worker.allowed_silence_s)
+                elif now - worker.heard_at > worker.silence_timeout_s:
+                    log.error("worker %s is silent for %.0f s", worker.name, worker.silence_timeout_s)
                     worker.kill()
                     worker.heard_at = now  # the gateway answers at once that it is gone

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.clock import standstill_s
+from engine.clock import pause_overrun_s
 from engine.worker.protocol import Message, Shutdown
 
 log = logging.getLogger(__name__)
@@ -20,22 +20,24 @@ log = logging.getLogger(__name__)
 _LINE_BYTES = 4 << 20
 _RESTART_PAUSES_S = (0.1, 1.0, 5.0, 15.0, 30.0)
 _STABLE_S = 60.0
-_LOOK_EVERY_S = 1.0
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
-class ChildEvents:
+class SupervisorCallbacks:
     """What the child's owner wants to hear; called in the event loop."""
 
     line: Callable[[bytes], None]
     end: Callable[[], None]  # this life is over; not called for the last one, after `stop`
-    allowed_silence_s: Callable[[], float]
+    silence_timeout_s: Callable[[], float]
 
 
-class Child:
+class Supervisor:
     """One child process, through all its lives."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str], events: ChildEvents) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: dict[str, str], events: SupervisorCallbacks
+    ) -> None:
         self.name = name
         self._command = command
         self._environment = environment
@@ -52,13 +54,13 @@ class Child:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     @property
-    def killed_by_others(self) -> bool:
+    def was_oom_killed(self) -> bool:
         """Whether its last life ended by a SIGKILL that was not ours, as the kernel sends it when memory runs out."""
         code = self._process.returncode if self._process is not None else None
         return code == -signal.SIGKILL and not self._killed
 
     def start(self) -> None:
-        self._life = asyncio.create_task(self._live(), name=self.name)
+        self._life = asyncio.create_task(self._run_forever(), name=self.name)
 
     async def stop(self, patience_s: float = 1.0) -> None:
         """Ask it to end, then make it."""
@@ -85,12 +87,12 @@ class Child:
             with contextlib.suppress(OSError, RuntimeError):
                 self._process.stdin.write(message.line())
 
-    async def _live(self) -> None:
+    async def _run_forever(self) -> None:
         failures = 0
         while not self.closing:
             born_at = time.monotonic()
             try:
-                await self._one_life()
+                await self._run_once()
             except Exception:
                 log.exception("%s", self.name)
                 self.kill()
@@ -104,7 +106,7 @@ class Child:
             log.warning("%s ended with code %s, starts again in %.1f s", self.name, code, pause_s)
             await asyncio.sleep(pause_s)
 
-    async def _one_life(self) -> None:
+    async def _run_once(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -128,10 +130,10 @@ class Child:
 
     async def _watch_silence(self) -> None:
         while True:
-            allowed_s, began = self._events.allowed_silence_s(), time.monotonic()
-            pause_s = min(_LOOK_EVERY_S, allowed_s / 4)
+            allowed_s, began = self._events.silence_timeout_s(), time.monotonic()
+            pause_s = min(_POLL_S, allowed_s / 4)
             await asyncio.sleep(pause_s)
-            self._heard_at += standstill_s(time.monotonic() - began, pause_s)
+            self._heard_at += pause_overrun_s(time.monotonic() - began, pause_s)
             if time.monotonic() - self._heard_at > allowed_s:
                 log.error("%s is silent for %.0f s: killing it", self.name, allowed_s)
                 self.kill()

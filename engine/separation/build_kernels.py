@@ -28,16 +28,16 @@ from torch.nn import functional as F  # noqa: N812
 from engine.separation.native import builder
 from engine.separation.native import ops as native_products
 from engine.separation.native.files import KernelFiles
-from engine.separation.native.ops import NativeProducts
+from engine.separation.native.ops import NativeOps
 from engine.separation.network.forward import TransformerCore
-from engine.separation.ops.torch_ops import TORCH, Products
+from engine.separation.ops.torch_ops import TORCH, TorchOps
 
 log = logging.getLogger(__name__)
 
 _FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
 _LEFTOVER = ".building"
 _LEFTOVER_AFTER_S = 3600.0  # where files cannot be locked, a younger folder may belong to a build under way
-_Try = Callable[[Products], Tensor]
+_Try = Callable[[TorchOps], Tensor]
 
 
 def build(files: KernelFiles) -> None:
@@ -49,7 +49,7 @@ def build(files: KernelFiles) -> None:
         with tempfile.TemporaryDirectory(prefix=f"{files.key}.", suffix=_LEFTOVER, dir=files.folder) as folder:
             library = Path(folder) / files.library.name
             compile_library(library)
-            vectors, tiles = NativeProducts(library), native_products.on_tiles(library)
+            vectors, tiles = NativeOps(library), native_products.on_tiles(library)
             check_faithful(vectors)
             if tiles is not None:
                 check_faithful(tiles)
@@ -116,7 +116,7 @@ def _run(*arguments: str) -> None:
         raise RuntimeError(done.stderr[-2000:])
 
 
-def check_faithful(products: Products) -> None:
+def check_faithful(products: TorchOps) -> None:
     """Raises `RuntimeError` if any kind of product is too far from torch's."""
     for attempt in tries():
         expected, found = attempt(TORCH).double(), attempt(products).double()
@@ -126,14 +126,14 @@ def check_faithful(products: Products) -> None:
             raise RuntimeError(f"a product is only within {snr_db:.0f} dB of torch's")
 
 
-def check_faster(products: Products) -> None:
+def check_faster(products: TorchOps) -> None:
     """Raises `RuntimeError` unless a second of a network with layers like htdemucs' takes fewer CPU seconds."""
     network: Any = HTDemucs(["one"], channels=48, bottom_channels=512, t_layers=2, dconv_mode=3, segment=1).eval()
     core, samples = TransformerCore(network), network.samplerate
     spectrum = torch.randn(1, 4, network.nfft // 2, -(-samples // network.hop_length))
     windows = torch.randn(1, 2, samples)
 
-    def cpu_s(by: Products) -> float:
+    def cpu_s(by: TorchOps) -> float:
         began = time.process_time()
         with torch.no_grad():
             core(spectrum.clone(), windows, by)
@@ -157,7 +157,7 @@ def tries() -> list[_Try]:
     x, image, line = torch.randn(1, 900, 256), torch.randn(1, 9, 300, 48), torch.randn(1, 1, 999, 20)
     rows, mixing = torch.randn(3, 300, 48), nn.Conv1d(900, 40, 1)
 
-    def add_branch(products: Products, rows: Tensor) -> Tensor:
+    def add_branch(products: TorchOps, rows: Tensor) -> Tensor:
         out = rows.clone()
         products.add_branch(branch, out)
         return out
@@ -178,7 +178,7 @@ def tries() -> list[_Try]:
 
 
 def _without_gradients(attempt: _Try) -> _Try:
-    def tried(products: Products) -> Tensor:
+    def tried(products: TorchOps) -> Tensor:
         with torch.no_grad():
             return attempt(products)
 

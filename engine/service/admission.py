@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from engine.database.blocklist import BlockList
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
 from engine.database.usage import Usage
-from engine.errors import TooHeavy, TooManyUploads
+from engine.errors import DecodingTooExpensive, TooManyUploads
 from engine.service.turns import Turns
 from engine.storage.disk_space import Reservation, Room
 
@@ -43,7 +43,7 @@ class Ticket:
 
 
 class Admission:
-    def __init__(self, store: Store, quota: Quota, room: Room, caps: Caps, blocked: BlockList, usage: Usage) -> None:
+    def __init__(self, store: JobStore, quota: Quota, room: Room, caps: Caps, blocked: BlockList, usage: Usage) -> None:
         self._store = store
         self._quota = quota
         self._room = room
@@ -58,7 +58,7 @@ class Admission:
     async def check(self, owner: str, scope: str | None, *, retry: bool = False) -> None:
         """Raise unless `owner` could submit a song now. A retry is not checked for its cost.
 
-        Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `ShortOfRoom`."""
+        Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `DiskSpaceLow`."""
         await self._blocked.check(owner, scope)
         await asyncio.to_thread(self._room.check)
         if not retry:
@@ -116,5 +116,5 @@ class Admission:
 
     async def refused(self, ticket: Ticket, error: BaseException) -> None:
         """Count a song that was not accepted against its owner if probing it was expensive."""
-        if ticket.probing_s >= COSTLY_S or isinstance(error, TooHeavy):
+        if ticket.probing_s >= COSTLY_S or isinstance(error, DecodingTooExpensive):
             await self._quota.note_refusal(ticket.owner)

@@ -13,14 +13,14 @@ from pathlib import Path
 import aiohttp
 import aiosqlite
 
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
 from engine.errors import (
     AlreadyAccepted,
-    LinksNotYet,
+    InvalidState,
+    LinksDisabled,
     ModelUnavailable,
-    NotPossibleNow,
     StemifyError,
     StorageFailed,
     TooLarge,
@@ -61,7 +61,7 @@ class IntakeLimits:
 class Intake:
     def __init__(
         self,
-        store: Store,
+        store: JobStore,
         quota: Quota,
         admission: Admission,
         storage: Storage,
@@ -84,7 +84,7 @@ class Intake:
     def upload(
         self, owner: str, scope: str | None = None, size_bytes: int | None = None
     ) -> AbstractAsyncContextManager[Ticket]:
-        """Admit an upload before its first byte is read. Raises `ComeBackLater` (and below)."""
+        """Admit an upload before its first byte is read. Raises `RetryLater` (and below)."""
         return self._admission.upload(owner, scope, min(size_bytes or self._max_bytes, self._max_bytes))
 
     @property
@@ -94,7 +94,7 @@ class Intake:
     async def accept(self, submission: Submission, ticket: Ticket | None = None) -> Job:
         """The stored job. `ticket`: of an upload that was admitted already.
 
-        Raises `InputRefused`, `ComeBackLater` (and below) or `ModelUnavailable`; then nothing is left of the request
+        Raises `InputRefused`, `RetryLater` (and below) or `ModelUnavailable`; then nothing is left of the request
         and no quota is spent."""
         self._check_model(submission.options.model)
         source, owner, scope = submission.source, submission.owner, submission.scope
@@ -122,13 +122,13 @@ class Intake:
                 job = await self._job_of_file(job_id, submission, submission.source, ticket)
             # Caps, quota and job in one transaction: all of it, or a refusal that costs nothing.
             adding = asyncio.ensure_future(
-                self._store.add(job, self._limits.caps, also=self._quota.spending(job.owner))
+                self._store.add(job, self._limits.caps, also=self._quota.spend_in(job.owner))
             )
             await asyncio.shield(adding)
         except BaseException as error:
             if ticket is not None:
                 await asyncio.shield(self._count_refusal(ticket, error))
-            await self._undo(job_id, adding)
+            await self._discard(job_id, adding)
             raise
         return job
 
@@ -138,16 +138,16 @@ class Intake:
         except StemifyError as problem:  # the user needs the reason of the refusal
             log.warning("a refusal of %s could not be counted: %s", ticket.owner, problem.detail or problem.message)
 
-    async def again(self, old: Job, fresh_id: str | None, model: str | None = None) -> Job:
+    async def retry(self, old: Job, fresh_id: str | None, model: str | None = None) -> Job:
         """A new pending job with the input and options of one that failed, by another `model` where one is named.
         Three retries a day of one root job are free; further ones, and those of a cancelled job, cost as any other.
 
-        Raises `NotPossibleNow`, `QueueFull`, `QuotaExceeded`, `ShortOfRoom`, `UnknownModel`, `ModelUnavailable`."""
+        Raises `InvalidState`, `QueueFull`, `QuotaExceeded`, `DiskSpaceLow`, `UnknownModel`, `ModelUnavailable`."""
         if old.status is not JobStatus.FAILED:
-            raise NotPossibleNow("Only a job that failed can be tried again.")
+            raise InvalidState("Only a job that failed can be tried again.")
         options = old.options
         if model is not None:
-            options = StemSeparationOptions.chosen(**old.options.model_dump(exclude={"model"}), model=model)
+            options = StemSeparationOptions.from_user(**old.options.model_dump(exclude={"model"}), model=model)
         self._check_model(options.model)
         await self._admission.check(old.owner, old.scope, retry=True)
         root_id = await self._root_of(old)
@@ -156,7 +156,7 @@ class Intake:
         if old.input_type is InputType.FILE_UPLOAD:
             source = f"jobs/{job_id}/input"
             if not await self._storage.copy(old.input_source, source):
-                raise NotPossibleNow("The file of this job is no longer here. Please send it again.")
+                raise InvalidState("The file of this job is no longer here. Please send it again.")
         kept = old.model_dump(
             exclude={"status", "progress", "error", "error_code", "actual_duration", "attempt", "stage"}
         )
@@ -164,15 +164,17 @@ class Intake:
         chosen = {"model": options.model, "options": options}
         duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
         job = Job.model_validate({**kept, **fresh, **chosen, **duration, "input_source": source, "retry_of": root_id})
-        adding = asyncio.ensure_future(self._store.add(job, self._limits.caps, also=self._once(old, root_id)))
+        adding = asyncio.ensure_future(
+            self._store.add(job, self._limits.caps, also=self._reject_second_retry(old, root_id))
+        )
         try:
             await asyncio.shield(adding)
         except BaseException:
-            await self._undo(job_id, adding)
+            await self._discard(job_id, adding)
             raise
         return job
 
-    async def _undo(self, job_id: str, adding: asyncio.Future[None] | None) -> None:
+    async def _discard(self, job_id: str, adding: asyncio.Future[None] | None) -> None:
         """Leave nothing of a refused request. When only the asker went away while the job was being stored, it is
         stored, and stands."""
         if adding is not None:
@@ -194,7 +196,7 @@ class Intake:
             parent = job.retry_of if job is not None else None
         return root_id
 
-    def _once(self, old: Job, root_id: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
+    def _reject_second_retry(self, old: Job, root_id: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
         """Part of storing a retry: one at a time for each root, and free only where the user did not cancel."""
 
         async def check(writer: aiosqlite.Connection) -> None:
@@ -202,9 +204,9 @@ class Intake:
             living = [row[0] for row in rows]
             if len(living) > 1:  # the one that is being stored counts
                 if "completed" in living:
-                    raise NotPossibleNow("This job was already retried successfully. Submit the song again.")
-                raise NotPossibleNow("This job is already being tried again.")
-            spending = self._quota.spending(old.owner)
+                    raise InvalidState("This job was already retried successfully. Submit the song again.")
+                raise InvalidState("This job is already being tried again.")
+            spending = self._quota.spend_in(old.owner)
             await (spending if old.was_cancelled else self._quota.retrying(old.owner, root_id))(writer)
 
         return check
@@ -217,7 +219,7 @@ class Intake:
     async def _job_of_link(self, job_id: str, submission: Submission, link: Link) -> Job:
         video = parse_link(link.text)
         if not self._limits.links_enabled:
-            raise LinksNotYet
+            raise LinksDisabled
         self._youtube.check_open()
         return await self._new_job(
             job_id, submission, InputType.YOUTUBE_URL, video.url, title=f"YouTube {video.video_id}"

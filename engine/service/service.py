@@ -14,18 +14,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.dispatch.dispatcher import Dispatcher
-from engine.dispatch.progress import LiveJobs, Mark
-from engine.dispatch.runner import Attempts
-from engine.errors import NotAllowed, NotFound, NotPossibleNow, StemifyError
+from engine.dispatch.progress import Mark, ProgressTracker
+from engine.dispatch.runner import JobRunner
+from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 from engine.jobs.job import Job, JobStatus, JobView, Stage
 from engine.jobs.options import MODELS
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Ticket
 from engine.service.intake import Intake
 from engine.service.submission import Attachment, Link, Submission, Upload
-from engine.service.views import Views
+from engine.service.views import JobPresenter
 from engine.sources.youtube.link import video_ids_in
 from engine.storage.local import Storage
 
@@ -95,14 +95,14 @@ class ServiceSnapshot:
 class StemService:
     def __init__(
         self,
-        store: Store,
+        store: JobStore,
         storage: Storage,
         pool: WorkerPool,
         dispatcher: Dispatcher,
-        attempts: Attempts,
+        attempts: JobRunner,
         intake: Intake,
-        views: Views,
-        live: LiveJobs,
+        views: JobPresenter,
+        live: ProgressTracker,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -122,40 +122,40 @@ class StemService:
 
     def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
         """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared. Pass the ticket to
-        `submit` inside the context. Raises `ComeBackLater` (and below)."""
+        `submit` inside the context. Raises `RetryLater` (and below)."""
         return self._intake.upload(owner, size_bytes=size_bytes)
 
     async def submit(self, submission: Submission, ticket: Ticket | None = None) -> JobView:
-        """Accept a job, or raise: `InputRefused` (and below), `ComeBackLater` (and below), `ModelUnavailable`. A
+        """Accept a job, or raise: `InputRefused` (and below), `RetryLater` (and below), `ModelUnavailable`. A
         refusal costs no quota (a file that was very expensive to check counts as such) and leaves nothing behind. When
         this returns the job is on disk and survives any crash."""
         job = await self._intake.accept(submission, ticket)
-        return await self._accepted(job)
+        return await self._view_of_new_job(job)
 
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
         """A new job with the input and options of a failed one, by another `model` where one is named. Three retries a
-        day of one song are free. Raises `NotFound`, `NotAllowed`, `NotPossibleNow`, `QueueFull`, `QuotaExceeded`,
+        day of one song are free. Raises `NotFound`, `NotAllowed`, `InvalidState`, `QueueFull`, `QuotaExceeded`,
         `UnknownModel`, `ModelUnavailable`."""
-        job = await self._intake.again(await self._owned(job_id, by), new_id, model)
-        return await self._accepted(job)
+        job = await self._intake.retry(await self._owned(job_id, by), new_id, model)
+        return await self._view_of_new_job(job)
 
-    async def _accepted(self, job: Job) -> JobView:
+    async def _view_of_new_job(self, job: Job) -> JobView:
         """The job is stored and will be run: whatever happens here, the asker must not hear that it was refused."""
         log.info("job %s accepted: %s, %s", job.id, job.model, job.options.quality)
         self._dispatcher.wake()
         try:
-            return await self._views.of(job)
+            return await self._views.present(job)
         except StemifyError:
             return JobView(job=job)
 
     async def get(self, job_id: str) -> JobView:
         """The job as it is now, archived ones too. Raises `NotFound`."""
-        return await self._views.of(await self._job(job_id))
+        return await self._views.present(await self._job(job_id))
 
     async def list(self, owner: str, *, limit: int = 25, active_only: bool = False) -> Sequence[JobView]:
         """The owner's jobs, newest first."""
-        jobs = await self._store.list_of(owner, limit=limit, active_only=active_only)
-        return [await self._views.of(job) for job in jobs]
+        jobs = await self._store.list_by_owner(owner, limit=limit, active_only=active_only)
+        return [await self._views.present(job) for job in jobs]
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """The current state at once, then every change (progress once a second; coalesced when the reader is slow),
@@ -166,8 +166,8 @@ class StemService:
             shown: JobView | None = None
             job, looked_at = await self._job(job_id), time.monotonic()
             while True:
-                view = await self._views.of(job)
-                if shown is None or _differs(shown, view):
+                view = await self._views.present(job)
+                if shown is None or _has_changed(shown, view):
                     shown = view
                     yield view
                 if view.job.is_over:
@@ -181,7 +181,7 @@ class StemService:
                 if watcher.news.is_set() or is_old:
                     watcher.news.clear()
                     before, watcher.mark = watcher.mark, self._live.mark(job_id)
-                    if is_old or _row_may_differ(before, watcher.mark):
+                    if is_old or _needs_reload(before, watcher.mark):
                         job, looked_at = await self._job(job_id), time.monotonic()
         finally:
             watchers = self._watchers.get(job_id, set())
@@ -206,11 +206,11 @@ class StemService:
         log.info("job %s deleted", job.id)
         self._changed(job.id)
 
-    async def delete_everything_of(self, owner: str) -> int:
+    async def delete_all(self, owner: str) -> int:
         """Delete all jobs of an owner, archived and kept ones too, and their place in the order of turns; how many
         jobs there were. One that cannot be deleted does not save the others; its error is raised in the end."""
         problem: StemifyError | None = None
-        job_ids = await self._store.all_ids_of(owner)
+        job_ids = await self._store.ids_by_owner(owner)
         for job_id in job_ids:
             try:
                 await self.delete(job_id, by=owner)
@@ -226,10 +226,10 @@ class StemService:
 
     async def keep(self, job_id: str, *, by: str) -> JobView:
         """Keep the stems beyond their time, until they are deleted. Raises `NotFound`, `NotAllowed`,
-        `NotPossibleNow`."""
+        `InvalidState`."""
         job = await self._owned(job_id, by)
         if job.status is not JobStatus.COMPLETED:
-            raise NotPossibleNow("Only the stems of a completed job can be kept.")
+            raise InvalidState("Only the stems of a completed job can be kept.")
         await self._store.keep(job.id, True)
         self._changed(job.id)
         return await self.get(job.id)
@@ -296,14 +296,14 @@ class StemService:
         return job
 
 
-def _row_may_differ(before: Mark | None, now: Mark | None) -> bool:
+def _needs_reload(before: Mark | None, now: Mark | None) -> bool:
     """Whether anything but the stage may have changed: a job that is fetched gets its title and length."""
     if before is None or now is None:
         return True
     return before[0] != now[0] or before[1] in (None, Stage.FETCHING)
 
 
-def _differs(before: JobView, after: JobView) -> bool:
+def _has_changed(before: JobView, after: JobView) -> bool:
     """Whether a watcher should hear of it (an ETA alone moves all the time)."""
     return (before.job, before.queue_place, before.no_worker, before.links_expire_at) != (
         after.job,

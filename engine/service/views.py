@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from engine.database.job_store import Store
-from engine.dispatch.progress import LiveJobs
+from engine.database.job_store import JobStore
+from engine.dispatch.progress import ProgressTracker
 from engine.jobs.estimates import eta_s
 from engine.jobs.job import FileLink, Job, JobStatus, JobView
 from engine.pool.pool import WorkerPool
@@ -13,17 +13,19 @@ from engine.service.links import Links
 from engine.text import safe_title
 
 
-class Views:
-    def __init__(self, store: Store, pool: WorkerPool, live: LiveJobs, links: Links, link_lifetime: timedelta) -> None:
+class JobPresenter:
+    def __init__(
+        self, store: JobStore, pool: WorkerPool, live: ProgressTracker, links: Links, link_lifetime: timedelta
+    ) -> None:
         self._store = store
         self._pool = pool
         self._live = live
         self._links = links
         self._link_lifetime = link_lifetime
 
-    async def of(self, job: Job) -> JobView:
+    async def present(self, job: Job) -> JobView:
         view = await self._of(job)
-        if job.is_over or not self._pool.deserted:
+        if job.is_over or not self._pool.has_no_workers:
             return view
         return view.model_copy(update={"no_worker": True, "eta_s": None})
 
@@ -41,7 +43,7 @@ class Views:
             )
             return JobView(job=job, queue_place=place, eta_s=waiting_s, page_url=page_url)
         if job.status is JobStatus.PROCESSING:
-            job, live = self._live.shown(job), self._live.get(job.id)
+            job, live = self._live.with_live_progress(job), self._live.get(job.id)
             return JobView(
                 job=job,
                 eta_s=self._live.own_remaining_s(job),

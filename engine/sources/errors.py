@@ -83,7 +83,7 @@ class VideoNoAudio(SourceFailed):
     code = "youtube_no_audio"
 
 
-class YoutubeBotCheck(SourceFailed):
+class YoutubeCaptcha(SourceFailed):
     """YouTube takes this server for a bot. Whoever runs it can help with cookies or a proxy; until then please
     attach the file instead."""
 

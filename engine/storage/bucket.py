@@ -23,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from config.settings import Storage as StorageSettings
-from engine.errors import StorageAway, StorageFailed, StorageRefused
+from engine.errors import StorageAccessDenied, StorageFailed, StorageUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -42,7 +42,7 @@ Step = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class ObjectInfo:
     """One object."""
 
     key: str
@@ -53,7 +53,7 @@ class Found:
 
 class Bucket:
     """`patience_s`: how long a request is tried again when the store does not answer. Every call may raise
-    `StorageAway` (transient), `StorageRefused` or `StorageFailed`, and blocks: call it in a thread."""
+    `StorageUnavailable` (transient), `StorageAccessDenied` or `StorageFailed`, and blocks: call it in a thread."""
 
     def __init__(self, settings: StorageSettings, *, patience_s: float) -> None:
         """Makes no connection. Raises `SystemExit` with a sentence when the settings are not right."""
@@ -67,19 +67,19 @@ class Bucket:
 
     def check(self) -> None:
         """Raises as above when the bucket is not there or does not let us in."""
-        with our_errors("the bucket"):
+        with translate_errors("the bucket"):
             next(iter(obstore.list(self._asked, "jobs", chunk_size=1)), None)
 
-    def find(self, key: str) -> Found | None:
+    def find(self, key: str) -> ObjectInfo | None:
         try:
-            with our_errors(key):
+            with translate_errors(key):
                 return _found(obstore.head(self._asked, key))
         except FileNotFoundError:
             return None
 
     def read(self, key: str, start: int, end: int) -> bytes:
         """The bytes from `start` to before `end`. Raises `FileNotFoundError`."""
-        with our_errors(key):
+        with translate_errors(key):
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
     def blocks(self, key: str, start: int, end: int) -> Iterator[bytes]:
@@ -100,7 +100,7 @@ class Bucket:
                 if step is not None:
                     step(done, found.size)
         if done != found.size:
-            raise StorageAway(detail=f"{key}: {done} of {found.size} bytes came")
+            raise StorageUnavailable(detail=f"{key}: {done} of {found.size} bytes came")
         return done
 
     def upload(self, file: Path, key: str, headers: dict[str, str], step: Step | None = None) -> None:
@@ -108,7 +108,7 @@ class Bucket:
         `FileExistsError`; for a file of more than one part that is certain only where nobody else writes the key at
         the same moment, since no store makes conditional multipart uploads the way all others do."""
         size = file.stat().st_size
-        with our_errors(key):
+        with translate_errors(key):
             if size <= self._settings.part_bytes:
                 self._create(file, key, headers)
             else:
@@ -117,7 +117,7 @@ class Bucket:
                 self._upload_parts(file, key, headers, size, step)
         there = self.find(key)
         if there is None or there.size != size:
-            raise StorageAway(detail=f"{key}: {there.size if there else 'none'} of {size} bytes arrived")
+            raise StorageUnavailable(detail=f"{key}: {there.size if there else 'none'} of {size} bytes arrived")
         if step is not None:
             step(size, size)
 
@@ -150,7 +150,7 @@ class Bucket:
     def copy(self, source: str, key: str) -> bool:
         """False when there is no such object."""
         try:
-            with our_errors(source):
+            with translate_errors(source):
                 obstore.copy(self._store, source, key)
         except FileNotFoundError:
             return False
@@ -158,25 +158,25 @@ class Bucket:
 
     def folders(self, prefix: str) -> list[str]:
         """Names of what lies one step below `prefix` and has something in it."""
-        with our_errors(prefix):
+        with translate_errors(prefix):
             found = obstore.list_with_delimiter(self._asked, prefix)
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
     def keys(self, prefix: str) -> list[str]:
         """Everything below the folder `prefix`."""
-        with our_errors(prefix):
+        with translate_errors(prefix):
             return [meta["path"] for batch in obstore.list(self._asked, prefix) for meta in batch]
 
     def delete(self, keys: list[str]) -> None:
         """What is not there is no error."""
         if keys:
-            with our_errors(keys[0]), contextlib.suppress(FileNotFoundError):
+            with translate_errors(keys[0]), contextlib.suppress(FileNotFoundError):
                 obstore.delete(self._store, keys)
 
     def presigned(self, key: str) -> str:
         """A link to the object itself, good for `redirect_lifetime_s`. Whoever has it may follow it."""
         lifetime = timedelta(seconds=self._settings.redirect_lifetime_s)
-        with our_errors(key):
+        with translate_errors(key):
             return obstore.sign(self._public, "GET", key, lifetime)
 
     def abort_uploads(self, prefix: str, *, begun_before: datetime, spare: Collection[str] = ()) -> int:
@@ -200,7 +200,7 @@ class Bucket:
         except ClientError as error:
             raise StorageFailed(detail=f"unfinished uploads of {prefix}: {error}") from error
         except BotoCoreError as error:
-            raise StorageAway(detail=f"unfinished uploads of {prefix}: {error}") from error
+            raise StorageUnavailable(detail=f"unfinished uploads of {prefix}: {error}") from error
         return aborted
 
     @cached_property
@@ -256,13 +256,13 @@ def _open(
     return store
 
 
-def _found(meta: Any) -> Found:
+def _found(meta: Any) -> ObjectInfo:
     etag = meta["e_tag"]
-    return Found(meta["path"], int(meta["size"]), meta["last_modified"].astimezone(UTC), etag)
+    return ObjectInfo(meta["path"], int(meta["size"]), meta["last_modified"].astimezone(UTC), etag)
 
 
 @contextmanager
-def our_errors(key: str) -> Iterator[None]:
+def translate_errors(key: str) -> Iterator[None]:
     """The store's errors as ours, with the first line of what it said. `FileNotFoundError` stays what it is, and
     "already there" becomes `FileExistsError`."""
     try:
@@ -272,10 +272,10 @@ def our_errors(key: str) -> Iterator[None]:
         if isinstance(error, AlreadyExistsError):
             raise FileExistsError(key) from error
         if "NoSuchBucket" in str(error):  # obstore has no kinds of their own for what listing may meet
-            raise StorageRefused(
+            raise StorageAccessDenied(
                 "There is no such bucket as STEMIFY_STORAGE__URL names. Ask whoever runs this bot to make it.",
                 detail=detail,
             ) from error
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(detail):
-            raise StorageRefused(detail=detail) from error
-        raise StorageAway(detail=detail) from error
+            raise StorageAccessDenied(detail=detail) from error
+        raise StorageUnavailable(detail=detail) from error

@@ -14,7 +14,7 @@ from engine.errors import DiskFull, StorageFailed
 
 
 @contextmanager
-def our_errors(key: str) -> Iterator[None]:
+def translate_errors(key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -87,6 +87,6 @@ def link_or_copy(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def unless_gone(_function: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
+def ignore_missing(_function: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
     if not isinstance(problem[1], FileNotFoundError):
         raise problem[1]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import ShortOfRoom
+from engine.errors import DiskSpaceLow
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class Reservation:
         self.left_bytes = left_bytes
 
     def spend(self, count_bytes: int) -> None:
-        """Call before writing `count_bytes`, from any thread. Raises `ShortOfRoom` if they no longer fit."""
+        """Call before writing `count_bytes`, from any thread. Raises `DiskSpaceLow` if they no longer fit."""
         self._room.spend(self, count_bytes)
 
     def close(self) -> None:
@@ -42,12 +42,12 @@ class Room:
         self._lock = threading.Lock()
 
     def check(self, size_bytes: int = 0) -> None:
-        """Raises `ShortOfRoom` unless `size_bytes` fit beside everything that running uploads may still write."""
+        """Raises `DiskSpaceLow` unless `size_bytes` fit beside everything that running uploads may still write."""
         with self._lock:
             self._check(size_bytes)
 
     def reserve(self, size_bytes: int) -> Reservation:
-        """Set `size_bytes` aside for one upload; close the reservation. Raises `ShortOfRoom`."""
+        """Set `size_bytes` aside for one upload; close the reservation. Raises `DiskSpaceLow`."""
         with self._lock:
             self._check(size_bytes)
             return self._open_one(size_bytes)
@@ -86,4 +86,4 @@ class Room:
                 self._root,
                 set_aside_bytes >> 20,
             )
-            raise ShortOfRoom(retry_after_s=_RETRY_AFTER_S)
+            raise DiskSpaceLow(retry_after_s=_RETRY_AFTER_S)

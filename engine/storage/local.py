@@ -40,7 +40,7 @@ def unlimited(_count_bytes: int) -> None:
     """Accept every block."""
 
 
-def nothing(_fraction: float) -> None:
+def no_progress(_fraction: float) -> None:
     """Nobody wants to hear how far it is."""
 
 
@@ -58,7 +58,7 @@ class Storage:
 
     # What a worker asks for, in the thread of its attempt.
 
-    def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = nothing) -> Path:
+    def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = no_progress) -> Path:
         """The file at `key` as a local path, to be read only; where it must be fetched, it is put into `folder`.
         `on_progress` hears the fraction done, and what it raises ends the fetching. Raises `NotFound`,
         `StorageFailed`."""
@@ -67,12 +67,12 @@ class Storage:
             raise NotFound("That file is no longer here.", detail=key)
         return path
 
-    def publish_folder(self, folder: Path, key: str, on_progress: Callable[[float], None] = nothing) -> None:
+    def publish_folder(self, folder: Path, key: str, on_progress: Callable[[float], None] = no_progress) -> None:
         """The finished files in `folder` become "jobs/<id>/a<attempt>", all at once: a rename on one disk cannot be
         seen half done. What an earlier life of this very attempt left there goes. Raises `DiskFull`, `StorageFailed`,
         and what `on_progress` raises."""
         target = self.local_path(key)
-        with disk.our_errors(key):
+        with disk.translate_errors(key):
             target.parent.mkdir(parents=True, exist_ok=True)
             for file in folder.iterdir():
                 with file.open("rb") as handle:
@@ -113,7 +113,7 @@ class Storage:
         path = self.local_path(key)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         size = 0
-        with disk.our_errors(key):
+        with disk.translate_errors(key):
             made = await asyncio.to_thread(disk.make_folder, path.parent)
             try:
                 with part.open("xb") as file:
@@ -151,13 +151,13 @@ class Storage:
     async def publish(self, local_file: Path, key: str) -> None:
         """Move a finished file to `key`, by rename on the same disk. Raises `DiskFull`, `StorageFailed`."""
         path = self.local_path(key)
-        with disk.our_errors(key):
+        with disk.translate_errors(key):
             await asyncio.to_thread(disk.move, local_file, path)
 
     async def copy(self, source: str, key: str) -> bool:
         """Give a file a second key (a hard link where the disk can). False when there is no such file."""
         path = self.local_path(key)
-        with disk.our_errors(key):
+        with disk.translate_errors(key):
             try:
                 await asyncio.to_thread(disk.link_or_copy, self.local_path(source), path)
             except FileNotFoundError:
@@ -181,7 +181,7 @@ class Storage:
         end = size if end is None else min(end, size)
         if start >= end:
             return
-        with disk.our_errors(key):
+        with disk.translate_errors(key):
             found = await obstore.get_async(self._store, key, options={"range": (start, end)})
             async for block in found.stream(min_chunk_size=BLOCK_BYTES):
                 yield bytes(block)
@@ -205,8 +205,8 @@ class Storage:
         path = self.root / prefix
         if path.resolve() != path or not path.is_dir():
             return
-        with disk.our_errors(prefix):
-            shutil.rmtree(path, onerror=disk.unless_gone)
+        with disk.translate_errors(prefix):
+            shutil.rmtree(path, onerror=disk.ignore_missing)
 
     async def delete_job(self, job_id: str) -> None:
         """Remove everything a job has on disk."""
@@ -223,7 +223,7 @@ class Storage:
         folder = self.root / "jobs" / job_id
         if not JOB.fullmatch(job_id) or folder.resolve() != folder or not folder.is_dir():
             return
-        with disk.our_errors(f"jobs/{job_id}"):
+        with disk.translate_errors(f"jobs/{job_id}"):
             for entry in list(folder.iterdir()):
                 attempt = ATTEMPT.fullmatch(entry.name)
                 if attempt and int(attempt[1]) != keep_attempt:

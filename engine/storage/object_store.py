@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from config.settings import Storage as StorageSettings
-from engine.errors import NotFound, StorageAway, StorageFailed
-from engine.storage.bucket import READ_BYTES, Bucket, Found, Step
-from engine.storage.disk import our_errors
-from engine.storage.local import ATTEMPT, INPUT, JOB, TREE, Storage, nothing
+from engine.errors import NotFound, StorageFailed, StorageUnavailable
+from engine.storage.bucket import READ_BYTES, Bucket, ObjectInfo, Step
+from engine.storage.disk import translate_errors
+from engine.storage.local import ATTEMPT, INPUT, JOB, TREE, Storage, no_progress
 from engine.text import content_disposition, content_type
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ class ObjectStorage(Storage):
         await asyncio.to_thread(shutil.rmtree, self.root / "fetched", ignore_errors=True)
         try:
             await self.in_thread(self._bucket.check)
-        except StorageAway as error:
+        except StorageUnavailable as error:
             log.error("object storage does not answer, jobs will fail until it does: %s", error.detail)
 
-    def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = nothing) -> Path:
+    def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = no_progress) -> Path:
         self.local_path(key)
         path = folder / key.rpartition("/")[2]
-        with our_errors(key):
+        with translate_errors(key):
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._bucket.download(key, path, lambda done, size: on_progress(done / max(1, size)))
@@ -66,7 +66,7 @@ class ObjectStorage(Storage):
                 raise NotFound("That file is no longer here.", detail=key) from None
         return path
 
-    def publish_folder(self, folder: Path, key: str, on_progress: Callable[[float], None] = nothing) -> None:
+    def publish_folder(self, folder: Path, key: str, on_progress: Callable[[float], None] = no_progress) -> None:
         """Small files first: they can only be created where there are none, so that whoever creates them has the
         attempt's place to himself."""
         if not TREE.fullmatch(key):
@@ -109,7 +109,7 @@ class ObjectStorage(Storage):
         self.local_path(key)
         return await self.in_thread(self._bucket.copy, source, key)
 
-    async def find(self, key: str) -> Found | None:
+    async def find(self, key: str) -> ObjectInfo | None:
         """None when there is no such file."""
         try:
             self.local_path(key)

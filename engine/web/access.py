@@ -25,7 +25,7 @@ from aiohttp import web
 from config.settings import Web
 from engine.errors import NotAllowed
 from engine.jobs.job import Job
-from engine.web.refusals import CrossSite, NoToken, PublicUrlMissing, WrongHost
+from engine.web.refusals import CrossSite, PublicUrlMissing, Unauthorized, WrongHost
 
 log = logging.getLogger(__name__)
 
@@ -185,10 +185,10 @@ class Access:
         known = [hmac.compare_digest(given, each) for each in self._tokens]  # all of them: no early end to measure
         return scheme.lower() == "bearer" and any(known)
 
-    def admit(self, request: web.Request) -> None:
-        """Raises `NoToken` unless the request may use the API."""
+    def require_token(self, request: web.Request) -> None:
+        """Raises `Unauthorized` unless the request may use the API."""
         if self.wants_token and not self.has_token(request):
-            raise NoToken
+            raise Unauthorized
 
     def may_change(self, request: web.Request, job: Job) -> bool:
         """Whether the request may cancel or delete the job."""

@@ -11,21 +11,21 @@ from engine.jobs.job import JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
 from engine.service.service import Link, Submission, Ticket, Upload
-from engine.web.body import check_declared_length, chosen_options, continue_reading, not_yet, read_json, uploaded
+from engine.web.body import check_declared_length, chosen_options, continue_reading, defer_continue, read_json, uploaded
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
 from engine.web.refusals import BadRequest, UnsupportedBody
 from engine.web.schemas import StemifyResponse, about, job_status, json_response
 
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_post("/api/stemify", stemify, expect_handler=not_yet)
+    app.router.add_post("/api/stemify", stemify, expect_handler=defer_continue)
     app.router.add_get("/api/jobs/{job_id}", show, allow_head=False)
     app.router.add_delete("/api/jobs/{job_id}", remove)
 
 
 async def stemify(request: web.Request) -> web.Response:
     """Accept a file (multipart) or a link (JSON): 202, or a refusal that costs nothing."""
-    request.app[ACCESS].admit(request)
+    request.app[ACCESS].require_token(request)
     max_file_bytes = request.app[SETTINGS].limits.input_bytes
     check_declared_length(request, max_file_bytes)
     if request.content_type == "application/json":
@@ -85,7 +85,7 @@ async def show(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     """A job that is not over is cancelled and shown as it is then; one that is over is deleted with its files."""
     access, service = request.app[ACCESS], request.app[SERVICE]
-    access.admit(request)
+    access.require_token(request)
     job = (await service.get(job_id_of(request))).job
     access.check_may_change(request, job)
     if job.is_over:
@@ -105,9 +105,9 @@ def job_id_of(request: web.Request) -> str:
 
 async def readable_job(request: web.Request, *link_kinds: Kind) -> JobView:
     """The job in the path for a request that may read it: it is admitted to the API, or carries a signed link to the
-    job (its page, or one of `link_kinds`). Raises `NoToken`, `NotFound`."""
+    job (its page, or one of `link_kinds`). Raises `Unauthorized`, `NotFound`."""
     job_id = job_id_of(request)
     links, now = request.app[LINKS], request.app[NOW]()
     if not any(links.verify(kind, job_id, request.query, now) for kind in ("page", *link_kinds)):
-        request.app[ACCESS].admit(request)
+        request.app[ACCESS].require_token(request)
     return await request.app[SERVICE].get(job_id)

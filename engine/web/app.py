@@ -45,7 +45,7 @@ def create_app(
 ) -> web.Application:
     """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
     access = Access(settings.web)
-    app = web.Application(middlewares=[count_requests, answer_errors, refuse_strangers])
+    app = web.Application(middlewares=[count_requests, answer_errors, enforce_host_and_origin])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
     app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
@@ -65,7 +65,7 @@ async def count_requests(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 @web.middleware
-async def refuse_strangers(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def enforce_host_and_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
     encodings = ",".join(request.headers.getall("Content-Encoding", [])).lower()
     if {encoding.strip() for encoding in encodings.split(",")} - {"", "identity"}:
         raise UnsupportedEncoding

@@ -89,7 +89,7 @@ async def continue_reading(request: web.Request) -> None:
         request.writer.output_size = 0  # the response proper has not begun
 
 
-async def not_yet(request: web.Request) -> None:
+async def defer_continue(request: web.Request) -> None:
     """The `expect_handler` of routes that call `continue_reading` themselves."""
 
 
@@ -130,7 +130,7 @@ def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
     for name in ("model", "quality"):
         if not isinstance(given.get(name), str | None):
             raise BadOptions(f"The option {name} must be text.")
-    return StemSeparationOptions.chosen(**given)
+    return StemSeparationOptions.from_user(**given)
 
 
 async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload, StemSeparationOptions]:

@@ -23,27 +23,27 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 STATUS: dict[type[StemifyError], int] = {
     refusals.BadRequest: 400,
-    refusals.NoToken: 401,
+    refusals.Unauthorized: 401,
     errors.NotAllowed: 403,
     refusals.CrossSite: 403,
     refusals.LinkInvalid: 403,
     errors.NotFound: 404,
     refusals.UploadTooSlow: 408,
     refusals.HeadTooSlow: 408,
-    errors.NotPossibleNow: 409,
+    errors.InvalidState: 409,
     errors.IllegalTransition: 409,
     errors.AlreadyAccepted: 409,
     refusals.LinkExpired: 410,
     errors.TooLarge: 413,
     errors.NotAudio: 415,
     refusals.UnsupportedBody: 415,
-    refusals.RangeOutside: 416,
+    refusals.RangeNotSatisfiable: 416,
     refusals.WrongHost: 421,
     refusals.HeadTooLarge: 431,
     errors.InputRefused: 422,
     errors.SourceFailed: 422,
     source_errors.YoutubePaused: 429,
-    errors.ComeBackLater: 429,
+    errors.RetryLater: 429,
     StoreFailed: 503,
     errors.ModelUnavailable: 422,  # here, as it is set up: another model can be chosen, waiting does not help
     errors.DiskFull: 503,
@@ -83,7 +83,7 @@ def error_response(error: StemifyError, request: web.Request | None = None) -> w
     status = status_of(error)
     response = _response(request, status, error.code, error.message)
     retry_after_s = getattr(error, "retry_after_s", None)
-    if isinstance(error, errors.ComeBackLater) or (status in (429, 503) and retry_after_s):
+    if isinstance(error, errors.RetryLater) or (status in (429, 503) and retry_after_s):
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 0)))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="stemify"'

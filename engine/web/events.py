@@ -14,7 +14,7 @@ from engine.jobs.job import JobView
 from engine.web.api import readable_job
 from engine.web.keys import ACCESS, CLOSING, SERVICE, SETTINGS
 from engine.web.refusals import TooManyStreams
-from engine.web.schemas import job_event, wire
+from engine.web.schemas import job_event, to_json
 
 KEEP_ALIVE_S = web.AppKey("keep_alive_s", float)
 _LAST_ID = "over"
@@ -23,7 +23,7 @@ _SLOW_READER_S = 30.0
 _COME_BACK_S = 60.0
 
 
-class Streams:
+class StreamLimiter:
     """How many there are, of each address and in all. Each holds memory and a watcher for as long as its reader likes,
     so there is an end to them."""
 
@@ -32,7 +32,7 @@ class Streams:
         self._open: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def one_more(self, address: str) -> Iterator[None]:
+    def acquire(self, address: str) -> Iterator[None]:
         """Raises `TooManyStreams`."""
         if self._open[address] >= self._per_address or self._open.total() >= self._in_all:
             raise TooManyStreams(retry_after_s=_COME_BACK_S)
@@ -45,12 +45,12 @@ class Streams:
                 del self._open[address]
 
 
-STREAMS = web.AppKey("streams", Streams)
+STREAMS = web.AppKey("streams", StreamLimiter)
 
 
 def add_routes(app: web.Application) -> None:
     settings = app[SETTINGS].web
-    app[STREAMS] = Streams(in_all=settings.event_streams, per_address=settings.event_streams_per_address)
+    app[STREAMS] = StreamLimiter(in_all=settings.event_streams, per_address=settings.event_streams_per_address)
     app.router.add_get("/api/jobs/{job_id}/events", events, allow_head=False)
 
 
@@ -59,7 +59,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     view = await readable_job(request)
     if view.job.is_over and request.headers.get("Last-Event-ID") == _LAST_ID:
         return web.Response(status=204)
-    with request.app[STREAMS].one_more(request.app[ACCESS].owner(request)):
+    with request.app[STREAMS].acquire(request.app[ACCESS].owner(request)):
         return await _stream(request, view.job.id)
 
 
@@ -82,7 +82,7 @@ async def _stream(request: web.Request, job_id: str) -> web.StreamResponse:
 async def _follow(request: web.Request, response: web.StreamResponse, job_id: str) -> None:
     closing = asyncio.create_task(request.app[CLOSING].wait())
     views = request.app[SERVICE].watch(job_id)
-    upcoming = _upcoming(views)
+    upcoming = _next_view(views)
     try:
         while not closing.done():
             await asyncio.wait(
@@ -99,8 +99,8 @@ async def _follow(request: web.Request, response: web.StreamResponse, job_id: st
             if view is None:
                 return
             last = f"id: {_LAST_ID}\n" if view.job.is_over else ""
-            await _write(response, f"{last}data: {wire(job_event(view))}\n\n")
-            upcoming = _upcoming(views)
+            await _write(response, f"{last}data: {to_json(job_event(view))}\n\n")
+            upcoming = _next_view(views)
     finally:
         closing.cancel()
         upcoming.cancel()
@@ -108,7 +108,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, job_id: st
         await views.aclose()
 
 
-def _upcoming(views: AsyncGenerator[JobView, None]) -> asyncio.Task[JobView | None]:
+def _next_view(views: AsyncGenerator[JobView, None]) -> asyncio.Task[JobView | None]:
     async def next_or_none() -> JobView | None:
         return await anext(views, None)
 

@@ -13,8 +13,8 @@ from engine.errors import NotFound
 from engine.storage.object_store import ObjectStorage
 from engine.text import content_disposition, content_type
 from engine.web.keys import LINKS, NOW, STORAGE
-from engine.web.opened import OpenedFile
-from engine.web.ranges import is_outside, refusal, wanted_range
+from engine.web.opened import SafeFileResponse
+from engine.web.ranges import is_unsatisfiable, range_not_satisfiable, wanted_range
 from engine.web.refusals import LinkExpired, LinkInvalid
 from engine.web.stored import send_stored
 
@@ -49,8 +49,8 @@ async def send_file(request: web.Request) -> web.StreamResponse:
     except OSError:
         raise NotFound("That file is no longer here: it was deleted, or its time is over.") from None
     wanted = wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
-    if wanted and is_outside(wanted, found.st_size):
-        return refusal(found.st_size)
+    if wanted and is_unsatisfiable(wanted, found.st_size):
+        return range_not_satisfiable(found.st_size)
     return _File(path, wanted[0] if wanted else None, headers=headers)
 
 
@@ -61,7 +61,7 @@ def check_link(request: web.Request, key: str) -> None:
         raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
 
 
-class _File(OpenedFile):
+class _File(SafeFileResponse):
     """aiohttp's file response does the sending. It reads the request's headers itself, and takes an If-Range
     with an ETag for none; so it is shown only those that were judged here."""
 

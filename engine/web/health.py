@@ -78,6 +78,6 @@ def _version(package: str) -> str:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    request.app[ACCESS].admit(request)
+    request.app[ACCESS].require_token(request)
     text = request.app[METRICS].text(await request.app[SERVICE].snapshot())
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -12,7 +12,7 @@ from aiohttp import web
 _UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
-class OpenedFile(web.FileResponse):
+class SafeFileResponse(web.FileResponse):
     """aiohttp's file response for visitors who leave early: it opens the file in a thread and, cancelled meanwhile,
     would lose it, open."""
 

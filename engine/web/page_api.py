@@ -33,27 +33,27 @@ class PlayerJob(JobEvent):
     files: dict[str, str]  # stem or "zip" → address
 
 
-class Choice(Entity):
+class ModelOption(Entity):
     name: str
     description: str
     usable: bool
     reason: str | None = None
 
 
-class Choices(Entity):
-    models: tuple[Choice, ...]
+class UploadOptions(Entity):
+    models: tuple[ModelOption, ...]
     links: bool  # whether YouTube links are taken
     wants_token: bool
     max_bytes: int
     max_duration_s: float
 
 
-async def choices(request: web.Request) -> web.Response:
+async def upload_options(request: web.Request) -> web.Response:
     settings = request.app[SETTINGS]
     models = request.app[SERVICE].models()
-    body = Choices(
+    body = UploadOptions(
         models=tuple(
-            Choice(name=each.name, description=each.description, usable=each.usable, reason=each.reason)
+            ModelOption(name=each.name, description=each.description, usable=each.usable, reason=each.reason)
             for each in models
         ),
         links=settings.youtube.enabled,
@@ -65,7 +65,7 @@ async def choices(request: web.Request) -> web.Response:
 
 
 async def show(request: web.Request) -> web.Response:
-    return _shown(request, await readable_job(request))
+    return _player_job(request, await readable_job(request))
 
 
 async def peaks(request: web.Request) -> web.Response:
@@ -86,25 +86,25 @@ async def peaks(request: web.Request) -> web.Response:
 async def keep(request: web.Request) -> web.Response:
     """Keep the stems of a completed job until they are deleted."""
     view = await _changeable(request)
-    return _shown(request, await request.app[SERVICE].keep(view.job.id, by=view.job.owner))
+    return _player_job(request, await request.app[SERVICE].keep(view.job.id, by=view.job.owner))
 
 
 async def retry(request: web.Request) -> web.Response:
     """A new job with the song and options of a failed one; `?model=`: by another model."""
     view = await _changeable(request)
     model = request.query.get("model")
-    return _shown(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner, model=model))
+    return _player_job(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner, model=model))
 
 
 async def _changeable(request: web.Request) -> JobView:
     access = request.app[ACCESS]
-    access.admit(request)
+    access.require_token(request)
     view = await readable_job(request)
     access.check_may_change(request, view.job)
     return view
 
 
-def _shown(request: web.Request, view: JobView) -> web.Response:
+def _player_job(request: web.Request, view: JobView) -> web.Response:
     job = view.job
     fields: dict[str, Any] = dict(job_event(view))
     body = PlayerJob(
@@ -118,13 +118,13 @@ def _shown(request: web.Request, view: JobView) -> web.Response:
         error_code=job.error_code,
         may_change=request.app[ACCESS].may_change(request, job),
         page_query=urlsplit(view.page_url or "").query,
-        files={link.name: _here(link.url) for link in view.links},
+        files={link.name: _local_url(link.url) for link in view.links},
     )
     text = body.model_dump_json(by_alias=True)
     return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def _here(url: str) -> str:
+def _local_url(url: str) -> str:
     """The same address on this server, which then sends the bytes itself: the player fetches ranges of them, and may
     do that at its own origin only."""
     parts = urlsplit(url)
@@ -132,7 +132,7 @@ def _here(url: str) -> str:
 
 
 routes = [
-    web.get("/choices.json", choices),
+    web.get("/choices.json", upload_options),
     web.get("/jobs/{job_id}/player.json", show),
     web.get("/jobs/{job_id}/peaks.json", peaks),
     web.post("/jobs/{job_id}/keep", keep),

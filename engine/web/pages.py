@@ -14,7 +14,7 @@ from engine.errors import StemifyError
 from engine.web import page_api as player
 from engine.web.api import readable_job
 from engine.web.errors import status_of
-from engine.web.opened import OpenedFile
+from engine.web.opened import SafeFileResponse
 
 STATIC = Path(__file__).with_name("static")
 _OF_SCRIPTS = "default-src 'none'; script-src 'self'; connect-src 'self'"
@@ -63,7 +63,7 @@ def _file(name: str, status: int, *, cache: str) -> web.FileResponse:
     headers = {"Content-Type": content_type + charset, "Cache-Control": cache}
     if name.endswith(".js"):
         headers["Content-Security-Policy"] = _OF_SCRIPTS  # a worker has the policy of its script, not of the page
-    return OpenedFile(STATIC / name, status=status, headers=headers)
+    return SafeFileResponse(STATIC / name, status=status, headers=headers)
 
 
 routes = [

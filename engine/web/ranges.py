@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from aiohttp import web
 
 from engine.web.errors import error_response
-from engine.web.refusals import RangeOutside
+from engine.web.refusals import RangeNotSatisfiable
 
 _ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)
 
@@ -29,11 +29,11 @@ def wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[s
         return None
 
 
-def is_outside(wanted: re.Match[str], size_bytes: int) -> bool:
+def is_unsatisfiable(wanted: re.Match[str], size_bytes: int) -> bool:
     return int(wanted["first"]) >= size_bytes if wanted["first"] else int(wanted["suffix"]) == 0 or size_bytes == 0
 
 
-def span(wanted: re.Match[str], size_bytes: int) -> tuple[int, int]:
+def resolve(wanted: re.Match[str], size_bytes: int) -> tuple[int, int]:
     """First byte, and the one after the last, of a range that is not outside."""
     if wanted["first"]:
         last = int(wanted["last"]) if wanted["last"] else size_bytes - 1
@@ -41,8 +41,8 @@ def span(wanted: re.Match[str], size_bytes: int) -> tuple[int, int]:
     return max(0, size_bytes - int(wanted["suffix"])), size_bytes
 
 
-def refusal(size_bytes: int) -> web.StreamResponse:
+def range_not_satisfiable(size_bytes: int) -> web.StreamResponse:
     """416, with the size that the file has."""
-    response = error_response(RangeOutside())
+    response = error_response(RangeNotSatisfiable())
     response.headers["Content-Range"] = f"bytes */{size_bytes}"
     return response

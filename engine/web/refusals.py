@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.errors import ComeBackLater, InputRefused, StemifyError
+from engine.errors import InputRefused, RetryLater, StemifyError
 
 
 class BadRequest(InputRefused):
@@ -41,13 +41,13 @@ class HeadTooLarge(BadRequest):
     code = "head_too_large"
 
 
-class TooManyStreams(ComeBackLater):
+class TooManyStreams(RetryLater):
     """Too many pages are watching songs at once from where you are. Close some of them, then load this one again."""
 
     code = "too_many_streams"
 
 
-class NoToken(StemifyError):
+class Unauthorized(StemifyError):
     """This server wants an API token. Send it as "Authorization: Bearer <token>"; whoever runs the server has it."""
 
     code = "no_token"
@@ -85,7 +85,7 @@ class LinkExpired(StemifyError):
     code = "link_expired"
 
 
-class RangeOutside(StemifyError):
+class RangeNotSatisfiable(StemifyError):
     """The file has no such part: it is shorter than that."""
 
     code = "range_outside"

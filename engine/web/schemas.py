@@ -90,7 +90,7 @@ def _with_links(view: JobView) -> JobResult | None:
     )
 
 
-def wire(model: BaseModel) -> str:
+def to_json(model: BaseModel) -> str:
     """JSON, camelCase. What a data transfer object marks with "?" (`result`, `error`) is left out when there is
     none; a null inside a result is written."""
     absent = {name for name in ("result", "error") if getattr(model, name, ...) is None}
@@ -98,7 +98,7 @@ def wire(model: BaseModel) -> str:
 
 
 def json_response(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(status=status, text=wire(model), content_type="application/json", headers=headers)
+    return web.Response(status=status, text=to_json(model), content_type="application/json", headers=headers)
 
 
 def about(seconds: float) -> str:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from engine.errors import NotFound
 from engine.storage.object_store import ObjectStorage
-from engine.web.ranges import is_outside, refusal, span, wanted_range
+from engine.web.ranges import is_unsatisfiable, range_not_satisfiable, resolve, wanted_range
 
 
 async def send_stored(
@@ -34,9 +34,9 @@ async def send_stored(
         return web.Response(status=304, headers=headers)
     start, end, status = 0, found.size, 200
     if wanted := wanted_range(request, found.modified.timestamp(), etag):
-        if is_outside(wanted, found.size):
-            return refusal(found.size)
-        (start, end), status = span(wanted, found.size), 206
+        if is_unsatisfiable(wanted, found.size):
+            return range_not_satisfiable(found.size)
+        (start, end), status = resolve(wanted, found.size), 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
     response = web.StreamResponse(status=status, headers=headers)
     response.last_modified = found.modified

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from aiohttp import web
 from zipstream.ng import ZIP_STORED, ZipStream
 
-from engine.errors import NotFound, NotPossibleNow
+from engine.errors import InvalidState, NotFound
 from engine.jobs.job import Job
 from engine.storage.object_store import ObjectStorage
 from engine.text import content_disposition, safe_title
@@ -33,7 +33,7 @@ def add_routes(app: web.Application) -> None:
 async def stems_zip(request: web.Request) -> web.StreamResponse:
     job = (await readable_job(request, "zip")).job
     if job.result is None:
-        raise NotPossibleNow("This job has no stems (yet). Look at its status first.")
+        raise InvalidState("This job has no stems (yet). Look at its status first.")
     async with AsyncExitStack() as stack:
         archive = ZipStream(compress_type=ZIP_STORED, sized=True)
         taken: set[str] = set()

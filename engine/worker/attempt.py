@@ -34,7 +34,7 @@ from engine.separation.schedule.song_run import RunReport
 from engine.storage.local import Storage
 from engine.text import safe_title
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
-from engine.worker.stem_writer import Labels, StemFilesMaker
+from engine.worker.stem_writer import StemWriter, TrackInfo
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Plan:
         return cls(shifts, overlap, options.segment_duration)
 
 
-def raised_as_ours(error: BaseException) -> StemifyError:
+def to_stemify_error(error: BaseException) -> StemifyError:
     """The error of the tree that stands for whatever was raised inside an attempt."""
     if isinstance(error, StemifyError):
         return error
@@ -101,7 +101,7 @@ class Attempt:
         self._scratch = storage.local_path(spec.scratch_key)
 
     def run(self) -> Done:
-        """Raises what `raised_as_ours` understands. Leaves scratch to the main process."""
+        """Raises what `to_stemify_error` understands. Leaves scratch to the main process."""
         started, cpu_started = time.monotonic(), time.process_time()
         out = self._scratch / "out"
         out.mkdir(parents=True, exist_ok=True)
@@ -183,12 +183,12 @@ class Attempt:
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return loading.result(timeout=0.2)
 
-    def _files(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemFilesMaker:
+    def _files(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemWriter:
         options = self.spec.options
         tags = dict(decoded.tags)
         if self.spec.artist:
             tags.setdefault("artist", self.spec.artist)
-        return StemFilesMaker(
+        return StemWriter(
             self._scratch,
             out,
             stems=model.sources,
@@ -198,12 +198,12 @@ class Attempt:
             output_format=options.output_format,
             normalize=options.normalize,
             karaoke=options.remove_vocals,
-            labels=Labels(safe_title(self.spec.title), options.model, tags, decoded.cover),
+            labels=TrackInfo(safe_title(self.spec.title), options.model, tags, decoded.cover),
             scale=mix.std,
             cancelled=self.cancelled,
         )
 
-    def _separate(self, model: LoadedModel, mix: PcmMix, files: StemFilesMaker) -> tuple[RunReport, Plan]:
+    def _separate(self, model: LoadedModel, mix: PcmMix, files: StemWriter) -> tuple[RunReport, Plan]:
         plan = Plan.of(self.spec, model.segment_s)
         self._on_progress(Stage.SEPARATING, 0)
         report = self._batcher.run(
@@ -221,7 +221,7 @@ class Attempt:
         )
         return report, plan
 
-    def _estimate(self, files: StemFilesMaker, report: RunReport, decoded: Decoded) -> Estimate:
+    def _estimate(self, files: StemWriter, report: RunReport, decoded: Decoded) -> Estimate:
         """What the stems' quality may be; nothing that the output format or the common gain has a part in."""
         options = self.spec.options
         residual_db = None if options.remove_vocals else files.residual_db
@@ -234,7 +234,7 @@ class Attempt:
         )
 
     def _trust_card(
-        self, files: StemFilesMaker, plan: Plan, report: RunReport, estimate: Estimate, mix: PcmMix
+        self, files: StemWriter, plan: Plan, report: RunReport, estimate: Estimate, mix: PcmMix
     ) -> TrustCard:
         return TrustCard(
             residual_db=files.residual_db,

@@ -11,7 +11,7 @@ _KEPT_BYTES = 256 << 20  # at the end of the heap
 _OF_HEAP_BYTES = (64 << 20, 32 << 20)  # what is larger comes from the system by itself
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Some of it, for what is allocated next. Other libraries than glibc are left as they are."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
@@ -20,7 +20,7 @@ def keep_freed_memory() -> None:
             library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def give_freed_memory_back() -> None:
+def trim_heap() -> None:
     """All of it, to the system."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import Cancelled, SoundlessModel
+from engine.errors import Cancelled, InvalidModelOutput
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import StemInfo, db
 from engine.media.encode import Encoded, StemEncoder
-from engine.media.picture import draw
+from engine.media.picture import render_waveform
 from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks
 from engine.quality.features import StemMeter
@@ -37,14 +37,14 @@ _UNDER_FULL_SCALE = 0.9999
 _REDO_SAMPLES = 1 << 18
 
 
-class AsArray(Protocol):
+class SupportsNumpy(Protocol):
     """What a torch tensor offers; this room does not import torch."""
 
     def numpy(self) -> Block: ...
 
 
 @dataclass(frozen=True)
-class Labels:
+class TrackInfo:
     """How the files of a job are named and tagged."""
 
     title: str
@@ -99,7 +99,7 @@ class _Stem:
             self.encoder.abort()
 
 
-class StemFilesMaker:
+class StemWriter:
     """The sink of a separation. Use as a context: leaving it closes every thread and unfinished file."""
 
     def __init__(
@@ -114,7 +114,7 @@ class StemFilesMaker:
         output_format: OutputFormat,
         normalize: bool,
         karaoke: bool,
-        labels: Labels,
+        labels: TrackInfo,
         scale: float,
         cancelled: Event,
     ) -> None:
@@ -142,7 +142,7 @@ class StemFilesMaker:
         self.gain = 1.0
         self.clipped_samples = 0
 
-    def __enter__(self) -> StemFilesMaker:
+    def __enter__(self) -> StemWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -161,7 +161,7 @@ class StemFilesMaker:
             cover=self._labels.cover,
         )
 
-    def write(self, start: int, stems: Mapping[str, AsArray]) -> None:
+    def write(self, start: int, stems: Mapping[str, SupportsNumpy]) -> None:
         """The next final block of every stem, (2, n), still at the model's level."""
         blocks = {name: block.numpy() * self._scale for name, block in stems.items()}
         length = next(iter(blocks.values())).shape[1]
@@ -175,7 +175,7 @@ class StemFilesMaker:
         self._mix_energy += _energy(mix)
         self._residual_energy += _energy(rest)
         if not isfinite(self._residual_energy):
-            raise SoundlessModel
+            raise InvalidModelOutput
         for name, stem in self._stems.items():
             stem.write(blocks[name])
 
@@ -251,7 +251,7 @@ class StemFilesMaker:
         """The waveform picture and the player's peaks, in the out folder; after `finish`."""
         peaks = {name: stem.peaks for name, stem in self._stems.items()}
         picture, data = self._out / "waveform.png", self._out / "peaks.json"
-        draw(peaks, picture, gain=self.gain)
+        render_waveform(peaks, picture, gain=self.gain)
         shapes = {name: shape.as_json(self.gain) for name, shape in peaks.items()}
         data.write_text(json.dumps({"duration_s": self.samples / self._rate, "stems": shapes}))
         return picture, data

@@ -24,7 +24,7 @@ from engine.jobs.job import Stage
 from engine.logs import configure
 from engine.process.cpus import default_threads
 from engine.storage.object_store import open_storage
-from engine.worker.malloc import give_freed_memory_back, keep_freed_memory
+from engine.worker.malloc import trim_heap, tune_malloc
 from engine.worker.protocol import (
     SECRET_VARIABLE,
     AttemptSpec,
@@ -52,17 +52,17 @@ log = logging.getLogger("engine.worker.worker")
 _PROGRESS_INTERVAL_S = 0.5
 
 
-class Out(Protocol):
+class ByteSink(Protocol):
     """Where lines go."""
 
     def write(self, line: bytes, /) -> int | None: ...
     def flush(self) -> None: ...
 
 
-class Wire:
+class MessageWriter:
     """Messages out, one line each, from any thread."""
 
-    def __init__(self, out: Out) -> None:
+    def __init__(self, out: ByteSink) -> None:
         self._out = out
         self._lock = threading.Lock()
 
@@ -78,7 +78,7 @@ class Wire:
 class ThrottledProgress:
     """An attempt's progress, sent when the stage changes or a quarter of a second has passed."""
 
-    def __init__(self, wire: Wire, spec: AttemptSpec) -> None:
+    def __init__(self, wire: MessageWriter, spec: AttemptSpec) -> None:
         self._wire = wire
         self._spec = spec
         self._stage: Stage | None = None
@@ -107,16 +107,16 @@ class ThrottledProgress:
 
 
 class Worker:
-    def __init__(self, config: WorkerConfig, wire: Wire, storage: Storage) -> None:
+    def __init__(self, config: WorkerConfig, wire: MessageWriter, storage: Storage) -> None:
         """Imports torch and opens the device; that takes a second or two."""
         from engine.separation.models.library import ModelLibrary
-        from engine.separation.native.library import Kernels
+        from engine.separation.native.library import NativeLibrary
         from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
         from engine.separation.schedule.batcher import Batcher
         from engine.worker import attempt
 
         self._new_attempt = attempt.Attempt
-        self._raised_as_ours = attempt.raised_as_ours
+        self._raised_as_ours = attempt.to_stemify_error
         self._device_memory_bytes = device_memory_bytes
         self._device_is_lost = device_is_lost
         self._config = config
@@ -128,7 +128,9 @@ class Worker:
             memory_budget_bytes=config.model_memory_bytes,
         )
         use_threads(threads_of(config))
-        kernels = Kernels(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
+        kernels = (
+            NativeLibrary(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
+        )
         self._kernels = kernels
         self._batcher = Batcher(config.device, precision=config.precision, kernels=kernels)
         self._name = device_name(config.device)
@@ -140,7 +142,7 @@ class Worker:
     def serve(self, lines: Iterable[bytes]) -> None:
         """Obey until the input ends."""
         self._wire.send(Ready(device=self._config.device, device_name=self._name, models=self._model_states()))
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
         for line in lines:
             message = to_worker.validate_json(line)
             if isinstance(message, Start):
@@ -196,9 +198,9 @@ class Worker:
                 is_idle = not self._running
         self._wire.send(answer)
         if is_idle:
-            give_freed_memory_back()
+            trim_heap()
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while True:
             self._wire.send(
                 Heartbeat(rss_bytes=resident_bytes(), device_bytes=self._device_memory_bytes(self._config.device))
@@ -239,11 +241,11 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     configure("INFO", json_lines=config.json_lines)
-    keep_freed_memory()
+    tune_malloc()
     if threads := threads_of(config):
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
-        worker = Worker(config, Wire(out), storage_of(config))
+        worker = Worker(config, MessageWriter(out), storage_of(config))
     except (RuntimeError, AssertionError) as error:  # torch, of a GPU that went away or a driver that changed
         log.critical("the device %s cannot be opened: %s", config.device, f"{error}".partition("\n")[0])
         os._exit(1)

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from config.settings import load
-from engine.backend import House, backend
+from engine.backend import Backend, backend
 from engine.jobs.job import JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.service.service import Link, StemService, Submission
@@ -39,7 +39,7 @@ async def fake(folder: Path) -> AsyncIterator[FakeYoutube]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(fake: FakeYoutube, folder: Path) -> AsyncIterator[House]:
+async def house(fake: FakeYoutube, folder: Path) -> AsyncIterator[Backend]:
     write_model(folder / "weights")
     settings = load(
         data_dir=folder / "data",
@@ -61,7 +61,9 @@ async def over(service: StemService, view: JobView) -> JobView:
         return [state async for state in states][-1]
 
 
-async def test_link_in_message_becomes_stems_with_video_title(fake: FakeYoutube, house: House, tmp_path: Path) -> None:
+async def test_link_in_message_becomes_stems_with_video_title(
+    fake: FakeYoutube, house: Backend, tmp_path: Path
+) -> None:
     mix = make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
     media = (tmp_path / "song.webm").read_bytes()
     fake.add(Video("dQw4w9WgXcQ", media=media, title="Sunny", channel="Ann - Topic"))
@@ -83,7 +85,7 @@ async def test_link_in_message_becomes_stems_with_video_title(fake: FakeYoutube,
 
 
 async def test_a_video_that_lies_about_its_length_is_found_out(
-    fake: FakeYoutube, house: House, folder: Path, tmp_path: Path
+    fake: FakeYoutube, house: Backend, folder: Path, tmp_path: Path
 ) -> None:
     make_song(tmp_path / "song.webm", seconds=8, sample_rate=48000)
     fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), duration_s=3))
@@ -93,7 +95,7 @@ async def test_a_video_that_lies_about_its_length_is_found_out(
 
 
 async def test_cancelling_a_stalled_download_is_done_within_a_second(
-    fake: FakeYoutube, house: House, folder: Path, tmp_path: Path
+    fake: FakeYoutube, house: Backend, folder: Path, tmp_path: Path
 ) -> None:
     make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
     fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), behaviour="stall"))

@@ -94,7 +94,7 @@ class _Recording:
     constants: tuple[object, ...]
 
 
-class GpuForward:
+class CudaForward:
     """Windows in, stems out, without waiting for the device. The result is overwritten by the next call of any that
     shares its pool.
 

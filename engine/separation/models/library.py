@@ -14,7 +14,15 @@ from engine.jobs.options import MODELS
 from engine.process.private_files import private_folder
 from engine.separation.models.files import load_bag, load_torchaudio_network, missing_for
 from engine.separation.models.loaded_model import LoadedModel
-from engine.separation.models.sources import FolderShelf, Found, HubShelf, LegacyShelf, Progress, Shelf, TorchaudioShelf
+from engine.separation.models.sources import (
+    FolderSource,
+    HubSource,
+    LegacySource,
+    ModelFiles,
+    ModelSource,
+    Progress,
+    TorchaudioSource,
+)
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 
@@ -37,21 +45,21 @@ class ModelLibrary:
         cache_dir: Path,
         memory_budget_bytes: int,
         *,
-        shelves: Sequence[Shelf] | None = None,
+        shelves: Sequence[ModelSource] | None = None,
     ) -> None:
         """`models_dir`: the operator's own folder, looked in first (also for pickles, which can run code).
         `cache_dir`: what is fetched goes here. `memory_budget_bytes`: weights kept in memory; what was not used for
         longest goes first. `shelves`: where to look, in order, if not in the usual places."""
-        own = [FolderShelf(models_dir, pickles=True)] if models_dir is not None else []
-        self._shelves: list[Shelf] = (
+        own = [FolderSource(models_dir, pickles=True)] if models_dir is not None else []
+        self._shelves: list[ModelSource] = (
             list(shelves)
             if shelves is not None
             else [
                 *own,
-                FolderShelf(EMBEDDED, pickles=False),
-                TorchaudioShelf([models_dir] if models_dir is not None else [], cache_dir / "torchaudio"),
-                HubShelf(cache_dir / "hub"),
-                LegacyShelf(cache_dir / "legacy"),
+                FolderSource(EMBEDDED, pickles=False),
+                TorchaudioSource([models_dir] if models_dir is not None else [], cache_dir / "torchaudio"),
+                HubSource(cache_dir / "hub"),
+                LegacySource(cache_dir / "legacy"),
             ]
         )
         self._cache_dir = cache_dir if shelves is None else None
@@ -83,7 +91,7 @@ class ModelLibrary:
             return ModelState(name, "unavailable", error.message)
         if name == "mini":
             return ModelState(name, "unavailable", "Its weights are not part of this copy of Stemify.")
-        if any(isinstance(shelf, HubShelf) and shelf.is_offline for shelf in self._shelves):
+        if any(isinstance(shelf, HubSource) and shelf.is_offline for shelf in self._shelves):
             return ModelState(name, "unavailable", "Its weights are not on this machine, and HF_HUB_OFFLINE is set.")
         return ModelState(name, "to_fetch", "Its weights are fetched when it is first used.")
 
@@ -96,7 +104,7 @@ class ModelLibrary:
                 if name in self._resident:
                     self._resident.move_to_end(name)
                     return self._resident[name]
-            model = self._load(name, progress or _say_nothing)
+            model = self._load(name, progress or _no_progress)
             with self._lock:
                 self._resident[name] = model
                 self._make_room()
@@ -107,7 +115,7 @@ class ModelLibrary:
         self._check(name)
         with self._lock_of(name):
             if self._find(name) is None:
-                self._fetch(name, progress or _say_nothing)
+                self._fetch(name, progress or _no_progress)
 
     def _check(self, name: str) -> None:
         if name not in MODELS:
@@ -134,15 +142,15 @@ class ModelLibrary:
                 file.unlink(missing_ok=True)
         return self._open(name, self._fetch(name, progress))
 
-    def _open(self, name: str, found: Found) -> LoadedModel:
+    def _open(self, name: str, found: ModelFiles) -> LoadedModel:
         if name == "hdemucs_high" and found.files[0].suffix == ".pt":
             return LoadedModel.of(load_torchaudio_network(found.files[0]), name)
         return LoadedModel.of(load_bag(found.bag, found.files, may_run_code=found.may_run_code), name)
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> ModelFiles | None:
         return next((found for shelf in self._shelves if (found := shelf.find(name)) is not None), None)
 
-    def _fetch(self, name: str, progress: Progress) -> Found:
+    def _fetch(self, name: str, progress: Progress) -> ModelFiles:
         if self._cache_dir is not None:
             try:
                 private_folder(self._cache_dir)
@@ -169,5 +177,5 @@ class ModelLibrary:
             self._resident.popitem(last=False)
 
 
-def _say_nothing(done_bytes: int, total_bytes: int | None) -> None:
+def _no_progress(done_bytes: int, total_bytes: int | None) -> None:
     return None

@@ -24,7 +24,7 @@ Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFiles:
     """A model whose files are all on this machine.
 
     `volatile`: we fetched them, so we may fetch them again. `may_run_code`: the operator put them there.
@@ -36,17 +36,17 @@ class Found:
     may_run_code: bool = False
 
 
-class Shelf(Protocol):
-    def find(self, model: str) -> Found | None:
+class ModelSource(Protocol):
+    def find(self, model: str) -> ModelFiles | None:
         """Raises `ModelCorrupt` for a description that cannot be read."""
         ...
 
-    def fetch(self, model: str, progress: Progress) -> Found | None:
+    def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
         """None: this shelf does not have the model. Raises `ModelUnavailable` when it cannot be reached."""
         ...
 
 
-class FolderShelf:
+class FolderSource:
     """A folder in demucs' own formats: `<model>.yaml` beside `<signature>.safetensors` or `<signature>-<checksum>.th`,
     or one network alone as `<model>.safetensors`/`.th`."""
 
@@ -55,17 +55,17 @@ class FolderShelf:
         self._folder = folder
         self._pickles = pickles
 
-    def find(self, model: str) -> Found | None:
+    def find(self, model: str) -> ModelFiles | None:
         description = self._folder / f"{model}.yaml"
         if not description.is_file():
             file = self._file(model)
-            return None if file is None else Found(Bag((model,)), [file], may_run_code=self._pickles)
+            return None if file is None else ModelFiles(Bag((model,)), [file], may_run_code=self._pickles)
         bag = Bag.read(description)
         files = [self._file(member) for member in bag.members]
         present = [file for file in files if file is not None]
-        return Found(bag, present, may_run_code=self._pickles) if len(present) == len(files) else None
+        return ModelFiles(bag, present, may_run_code=self._pickles) if len(present) == len(files) else None
 
-    def fetch(self, model: str, progress: Progress) -> Found | None:
+    def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
         return None
 
     def _file(self, signature: str) -> Path | None:
@@ -80,7 +80,7 @@ class FolderShelf:
         return found[0] if found else None
 
 
-class HubShelf:
+class HubSource:
     """The Hugging Face hub, and its cache."""
 
     def __init__(self, cache: Path, *, endpoint: str | None = None, namespace: str = DEFAULT_NAMESPACE) -> None:
@@ -92,16 +92,16 @@ class HubShelf:
     def is_offline(self) -> bool:
         return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
-    def find(self, model: str) -> Found | None:
+    def find(self, model: str) -> ModelFiles | None:
         description = self._cached(model, f"{model}.yaml")
         if description is None:
             return None
         bag = Bag.read(description)
         files = [self._cached(model, f"{member}.safetensors") for member in bag.members]
         present = [file for file in files if file is not None]
-        return Found(bag, present, volatile=True) if len(present) == len(files) else None
+        return ModelFiles(bag, present, volatile=True) if len(present) == len(files) else None
 
-    def fetch(self, model: str, progress: Progress) -> Found | None:
+    def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
@@ -120,7 +120,7 @@ class HubShelf:
             raise ModelUnavailable(
                 f"The weights of {model} could not be fetched from {self._endpoint}.", detail=repr(error)
             ) from error
-        return Found(bag, files, volatile=True)
+        return ModelFiles(bag, files, volatile=True)
 
     def _repo(self, model: str) -> str:
         return f"{self._namespace}/{hf_repo_name(model)}"
@@ -154,7 +154,7 @@ class HubShelf:
         return path
 
 
-class LegacyShelf:
+class LegacySource:
     """The host that demucs used before the hub: pickles, each pinned by a checksum that demucs itself brings."""
 
     def __init__(
@@ -166,14 +166,14 @@ class LegacyShelf:
         self._files = demucs_files() if files is None else files
         self._bags = bags
 
-    def find(self, model: str) -> Found | None:
+    def find(self, model: str) -> ModelFiles | None:
         bag = self._bag(model)
         if bag is None:
             return None
         paths = [self._cache / Path(self._files[member]).name for member in bag.members]
-        return Found(bag, paths, volatile=True) if all(path.is_file() for path in paths) else None
+        return ModelFiles(bag, paths, volatile=True) if all(path.is_file() for path in paths) else None
 
-    def fetch(self, model: str, progress: Progress) -> Found | None:
+    def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
         bag = self._bag(model)
         if bag is None:
             return None
@@ -183,7 +183,7 @@ class LegacyShelf:
             checksum = path.stem.rpartition("-")[2]
             download(self._root_url + self._files[member], path, checksum=checksum, progress=progress)
             paths.append(path)
-        return Found(bag, paths, volatile=True)
+        return ModelFiles(bag, paths, volatile=True)
 
     def _bag(self, model: str) -> Bag | None:
         description = self._bags / f"{model}.yaml"
@@ -193,7 +193,7 @@ class LegacyShelf:
         return bag if all(member in self._files for member in bag.members) else None
 
 
-class TorchaudioShelf:
+class TorchaudioSource:
     """torchaudio's one model. Its weights have no pinned checksum, but they are opened as plain tensors only."""
 
     url = "https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt"
@@ -202,21 +202,21 @@ class TorchaudioShelf:
         self._folders = folders
         self._cache = cache
 
-    def find(self, model: str) -> Found | None:
+    def find(self, model: str) -> ModelFiles | None:
         if model != "hdemucs_high":
             return None
         for folder in (*self._folders, self._cache):
             path = folder / "hdemucs_high_trained.pt"
             if path.is_file():
-                return Found(Bag((model,)), [path], volatile=folder == self._cache)
+                return ModelFiles(Bag((model,)), [path], volatile=folder == self._cache)
         return None
 
-    def fetch(self, model: str, progress: Progress) -> Found | None:
+    def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
         if model != "hdemucs_high":
             return None
         path = self._cache / "hdemucs_high_trained.pt"
         download(self.url, path, checksum=None, progress=progress)
-        return Found(Bag((model,)), [path], volatile=True)
+        return ModelFiles(Bag((model,)), [path], volatile=True)
 
 
 def demucs_files() -> dict[str, str]:

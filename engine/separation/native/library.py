@@ -15,13 +15,13 @@ from engine.process.private_files import check_code
 from engine.separation.native import ops as native_products
 from engine.separation.native.builder import Builder, compiler_version
 from engine.separation.native.files import FAILURE_EXPIRES_S, CrashedBefore, FirstUse, KernelFiles
-from engine.separation.native.ops import NativeProducts
-from engine.separation.ops.torch_ops import Products
+from engine.separation.native.ops import NativeOps
+from engine.separation.ops.torch_ops import TorchOps
 
 _LOOK_AGAIN_S = 2.0
 
 
-class Kernels:
+class NativeLibrary:
     """The products (`native`) that are compiled in one folder. They are the same for every network."""
 
     def __init__(self, folder: Path, *, build_after_s: float = 5.0) -> None:
@@ -34,10 +34,10 @@ class Kernels:
         self._first_use = FirstUse(self.files)
         self._compiler = compiler_version()
         self._look_at = 0.0  # after a failure
-        self._with_tiles: Products | None = None
-        self._with_vectors: Products | None = None
+        self._with_tiles: TorchOps | None = None
+        self._with_vectors: TorchOps | None = None
 
-    def products_for(self, member: Any, spent_s: float) -> Products | None:
+    def products_for(self, member: Any, spent_s: float) -> TorchOps | None:
         """The best products for a network, if they are built. `spent_s`: seconds of eager work so far.
 
         After the first pass with them the caller calls `passed`; a process that does not get so far leaves a marker,
@@ -111,7 +111,7 @@ class Kernels:
     def _load(self) -> None:
         check_code(self.files.library)
         self.files.check()
-        vectors = NativeProducts(self.files.library)
+        vectors = NativeOps(self.files.library)
         self._with_tiles = native_products.on_tiles(self.files.library) or vectors
         self._with_vectors = vectors
 
@@ -129,24 +129,24 @@ class Kernels:
 class Switch:
     """What a network is multiplied with now: looks for something faster now and then, until it has it."""
 
-    def __init__(self, find: Callable[[float], Products | None], passed: Callable[[], None]) -> None:
+    def __init__(self, find: Callable[[float], TorchOps | None], passed: Callable[[], None]) -> None:
         """`find(seconds of eager work so far)`; `passed()` is called after the first pass with what was found."""
         self._find = find
         self._passed = passed
         self._lock = threading.Lock()
-        self._found: Products | None = None
+        self._found: TorchOps | None = None
         self._has_passed = False
         self._look_at = 0.0
         self._eager_s = 0.0  # of work so far
 
-    def __call__(self) -> Products | None:
+    def __call__(self) -> TorchOps | None:
         with self._lock:
             if self._found is None and time.monotonic() >= self._look_at:
                 self._found = self._find(self._eager_s)
                 self._look_at = time.monotonic() + _LOOK_AGAIN_S
             return self._found
 
-    def ended(self, products: Products | None, seconds: float) -> None:
+    def ended(self, products: TorchOps | None, seconds: float) -> None:
         """Note a pass with what a call returned."""
         with self._lock:
             if products is None:

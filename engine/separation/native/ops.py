@@ -33,7 +33,7 @@ from engine.separation.native.packing import (
     pack_convolution,
     spread_matrix,
 )
-from engine.separation.ops.torch_ops import Products, in_two_dimensions
+from engine.separation.ops.torch_ops import TorchOps, in_two_dimensions
 
 SOURCES = sorted(path for path in Path(__file__).with_name("src").glob("*") if path.suffix in {".cpp", ".h"})
 VECTORS = ("-march=native",)
@@ -88,7 +88,7 @@ _NEIGHBOURS = _Taps(2, 1, 1)
 _NEIGHBOURS_AND_ITSELF = _Taps(3, 1, 1)
 
 
-class NativeProducts(Products):
+class NativeOps(TorchOps):
     """May be used by several threads at once. What it has no program for is left to torch."""
 
     def __init__(self, library: Path, *, tiles: bool = False) -> None:
@@ -261,11 +261,11 @@ def is_built_with_tiles(library: Path) -> bool:
     return bool(ctypes.CDLL(str(library)).stemify_has_tiles())
 
 
-def on_tiles(library: Path) -> NativeProducts | None:
+def on_tiles(library: Path) -> NativeOps | None:
     """Those of a library on AMX, where the processor has it, the compiler knew it and the system allows it."""
     if has_tiles() and is_built_with_tiles(library):
         with contextlib.suppress(RuntimeError):
-            return NativeProducts(library, tiles=True)
+            return NativeOps(library, tiles=True)
     return None
 
 

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.separation.native import ops as native_products
-from engine.separation.native.library import Kernels, Switch
+from engine.separation.native.library import NativeLibrary, Switch
 from engine.separation.network import layers
 from engine.separation.network.spectrum import Spectrum
 from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
 from engine.separation.ops.device import is_eager_on_cpu
-from engine.separation.ops.torch_ops import TORCH, Products
+from engine.separation.ops.torch_ops import TORCH, TorchOps
 
 _create_grid: Callable[..., Tensor] = create_2d_sin_embedding
 _create_line: Callable[..., Tensor] = create_sin_embedding
@@ -40,7 +40,7 @@ class Forward(Protocol):
         """(batch, channels, samples) → (batch, stems, channels, samples)."""
 
 
-def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
+def forward_of(member: nn.Module, kernels: NativeLibrary | None = None) -> Forward:
     """The fastest faithful way to run `member` on the device where its weights are. `kernels`: what is compiled, for a
     member on the CPU."""
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
@@ -53,7 +53,7 @@ def forward_of(member: nn.Module, kernels: Kernels | None = None) -> Forward:
     return StockForward(member)
 
 
-def _switch(member: Any, kernels: Kernels | None) -> Switch | None:
+def _switch(member: Any, kernels: NativeLibrary | None) -> Switch | None:
     if kernels is None or not native_products.suits(member):
         return None
     return Switch(partial(kernels.products_for, member), kernels.passed)
@@ -163,7 +163,7 @@ class HybridCore(nn.Module):
         self.member = member
         self.stems = len(member.sources)
 
-    def forward(self, x: Tensor, mix: Tensor, products: Products = TORCH) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mix: Tensor, products: TorchOps = TORCH) -> tuple[Tensor, Tensor]:
         """A normed spectrum (batch, 2 * channels, bins, frames), and the mix (batch, channels, samples) →
         (batch, stems, 2 * channels, bins, frames), still normed, and (batch, stems, channels, samples)."""
         member = self.member
@@ -206,7 +206,7 @@ class HybridCore(nn.Module):
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
         return x, xt
 
-    def middle(self, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
+    def middle(self, x: Tensor, xt: Tensor, products: TorchOps) -> tuple[Tensor, Tensor]:
         """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
         return torch.zeros_like(x), torch.zeros_like(x)
 
@@ -218,7 +218,7 @@ class TransformerCore(HybridCore):
         super().__init__(member)
         self._positions: dict[tuple[object, ...], Tensor] = {}
 
-    def middle(self, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
+    def middle(self, x: Tensor, xt: Tensor, products: TorchOps) -> tuple[Tensor, Tensor]:
         member = self.member
         transformer = member.crosstransformer
         if transformer is None:
@@ -235,7 +235,7 @@ class TransformerCore(HybridCore):
             xt = products.mixed(member.channel_downsampler_t, xt)
         return x, xt
 
-    def _transform(self, transformer: Any, x: Tensor, xt: Tensor, products: Products) -> tuple[Tensor, Tensor]:
+    def _transform(self, transformer: Any, x: Tensor, xt: Tensor, products: TorchOps) -> tuple[Tensor, Tensor]:
         channels, bins, frames = x.shape[1:]
         x = transformer.norm_in(x.permute(0, 3, 2, 1).flatten(1, 2))  # (batch, frames * bins, channels)
         x = x + self._grid_positions(transformer, channels, bins, frames, x)

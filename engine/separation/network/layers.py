@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.separation.ops.device import is_eager_on_cpu
-from engine.separation.ops.torch_ops import TORCH, Products, activated
+from engine.separation.ops.torch_ops import TORCH, TorchOps, activated
 
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 
-def encode(layer: Any, x: Tensor, inject: Tensor | None = None, products: Products = TORCH) -> Tensor:
+def encode(layer: Any, x: Tensor, inject: Tensor | None = None, products: TorchOps = TORCH) -> Tensor:
     """`demucs.hdemucs.HEncLayer.forward`. x: (batch, channels, bins, frames) or (batch, channels, samples)."""
     if not is_eager_on_cpu(x) or type(layer) is not HEncLayer or layer.empty or not _is_plain(layer):
         whole: Tensor = layer(x, inject)
@@ -42,7 +42,7 @@ def encode(layer: Any, x: Tensor, inject: Tensor | None = None, products: Produc
 
 
 def decode(
-    layer: Any, x: Tensor, skip: Tensor | None, length: int, products: Products = TORCH
+    layer: Any, x: Tensor, skip: Tensor | None, length: int, products: TorchOps = TORCH
 ) -> tuple[Tensor, Tensor]:
     """`demucs.hdemucs.HDecLayer.forward`: what the layer gives, and what it has before its transposed convolution.
     `x`, which may be `skip` itself, may be written to."""
@@ -85,7 +85,7 @@ def _turned_back(x: Tensor, dimensions: int) -> Tensor:
     return x if dimensions == 4 else x[:, :, 0]
 
 
-def _add_branches(dconv: DConv, x: Tensor, products: Products) -> None:
+def _add_branches(dconv: DConv, x: Tensor, products: TorchOps) -> None:
     """`demucs.demucs.DConv.forward` over the frames of every bin of (batch, bins, frames, channels), which is written
     to."""
     for branch in dconv.layers:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from engine.separation.ops.device import is_eager_on_cpu
-from engine.separation.ops.torch_ops import TORCH, Products
+from engine.separation.ops.torch_ops import TORCH, TorchOps
 
 
-def self_attention_layer(layer: Any, x: Tensor, products: Products = TORCH) -> Tensor:
+def self_attention_layer(layer: Any, x: Tensor, products: TorchOps = TORCH) -> Tensor:
     """`demucs.transformer.MyTransformerEncoderLayer`. x: (batch, length, channels)."""
     if layer.norm_first:
         normed = layer.norm1(x)
@@ -22,7 +22,7 @@ def self_attention_layer(layer: Any, x: Tensor, products: Products = TORCH) -> T
     return out
 
 
-def cross_attention_layer(layer: Any, x: Tensor, other: Tensor, products: Products = TORCH) -> Tensor:
+def cross_attention_layer(layer: Any, x: Tensor, other: Tensor, products: TorchOps = TORCH) -> Tensor:
     """`demucs.transformer.CrossTransformerEncoderLayer`. x, other: (batch, length, channels)."""
     if layer.norm_first:
         x = products.add_attention(x, layer.gamma_1, layer.cross_attn, layer.norm1(x), layer.norm2(other))

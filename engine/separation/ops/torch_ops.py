@@ -19,7 +19,7 @@ from engine.separation.ops.device import is_eager_on_cpu
 _HIDDEN = 1 << 20  # values between the two products of a transformer's layer that are made at once on a CPU
 
 
-class Products:
+class TorchOps:
     """By torch."""
 
     def convolved(self, conv: Any, x: Tensor, *, activate: bool = False) -> Tensor:
@@ -108,4 +108,4 @@ def added(x: Tensor, scale: Any, change: Tensor) -> Tensor:
     return torch.addcmul(x, scale.scale, change, out=change)
 
 
-TORCH = Products()
+TORCH = TorchOps()

@@ -22,12 +22,12 @@ from torch import Tensor
 from engine.errors import Cancelled
 from engine.separation.cuda.graphs import NO_EFFORT, Effort
 from engine.separation.models.loaded_model import LoadedModel
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.plan.segments import Segment
-from engine.separation.schedule.memory_backoff import Passes
-from engine.separation.schedule.song_run import MixSource, Run, RunReport, StemSink, read_window
+from engine.separation.schedule.memory_backoff import Executor
+from engine.separation.schedule.song_run import MixSource, RunReport, SongRun, StemSink, read_window
 
-Entry = tuple[Run, Segment, Tensor]
+Entry = tuple[SongRun, Segment, Tensor]
 
 _AHEAD_BYTES = 1 << 28
 _POLL_S = 0.05  # how soon a waiting run sees that it was cancelled
@@ -42,14 +42,14 @@ class Batcher:
         precision: str = "auto",
         max_batch: int | None = None,
         allow_cpu: bool = True,
-        kernels: Kernels | None = None,
+        kernels: NativeLibrary | None = None,
         effort: Effort = NO_EFFORT,
     ) -> None:
         """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
         (default: on a CPU one, or two side by side that share its threads; on a GPU what its memory takes, up to 16).
         `allow_cpu`: where a GPU's memory does not suffice for one segment, the CPU stands in for a while. `kernels`:
         compiled ones for the CPU. `effort`: at a GPU's first batches."""
-        self._passes = Passes(
+        self._passes = Executor(
             torch.device(device),
             precision=precision,
             max_batch=max_batch,
@@ -60,7 +60,7 @@ class Batcher:
         self._kernels = kernels
         self._depth = 1 if self.device.type == "cuda" else 0  # batches left to the device while the next is prepared
         self._changed = threading.Condition()
-        self._runs: list[Run] = []
+        self._runs: list[SongRun] = []
         self._clock = 0.0  # virtual time: the turn of the run served last
         self._pair_wait_ends_at: float | None = None  # None: no window waits for one of another run
         self._thread: threading.Thread | None = None
@@ -90,7 +90,7 @@ class Batcher:
 
         Raises `Cancelled`, `OutOfMemory`, `BadOptions`, and whatever `mix` and `sink` raise.
         """
-        run = Run(
+        run = SongRun(
             model,
             mix.samples,
             stems=stems,
@@ -131,7 +131,7 @@ class Batcher:
 
     def _accompany(
         self,
-        run: Run,
+        run: SongRun,
         mix: MixSource,
         sink: StemSink,
         on_progress: Callable[[int, int], None] | None,
@@ -184,14 +184,14 @@ class Batcher:
             with self._changed:
                 run.is_reading = True
 
-    def _windows_ahead(self, run: Run, window_bytes: int) -> int:
+    def _windows_ahead(self, run: SongRun, window_bytes: int) -> int:
         """How many windows may be read and not yet computed: two batches of every member, if they are not too long.
         It changes where the CPU stands in for a while."""
         if self._passes.max_batch == 1:
             return 2
         return min(2 * self._passes.max_batch * len(run.model.members), max(2, _AHEAD_BYTES // window_bytes))
 
-    def _has_news(self, run: Run, reported: int, room: int) -> bool:
+    def _has_news(self, run: SongRun, reported: int, room: int) -> bool:
         return (
             bool(run.blocks)
             or run.failure is not None

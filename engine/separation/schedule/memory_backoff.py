@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from engine.errors import OutOfMemory
 from engine.separation.cuda import graphs as gpu
 from engine.separation.models.loaded_model import LoadedModel
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import Forward, forward_of
 from engine.separation.ops.device import WINDOWS_AT_ONCE, is_out_of_memory, threads_of_a_window
-from engine.separation.schedule.two_lanes import SideBySide
+from engine.separation.schedule.two_lanes import TwoLanes
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 960.0
 """After a want of memory: how long until as much is asked for as at first. Twice as long each time in a row."""
 
 
-class Passes:
+class Executor:
     """The device, and how much it can take at once. Used by one thread.
 
     Want of memory is taken for a passing state (another program may have been there): for a while the batches are
@@ -40,18 +40,18 @@ class Passes:
         precision: str,
         max_batch: int | None,
         allow_cpu: bool,
-        kernels: Kernels | None,
+        kernels: NativeLibrary | None,
         effort: gpu.Effort,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """As `Batcher`. `clock`: seconds, for tests."""
         self.home = device
         self.device = device  # where it works now: `home`, or the CPU in its place
-        self._beside: SideBySide | None = None
+        self._beside: TwoLanes | None = None
         self._most = max_batch or (gpu.BATCH_SIZES[-1] if device.type == "cuda" else 1)
         threads, share = torch.get_num_threads(), threads_of_a_window()
         if max_batch is None and device.type == "cpu" and share < threads:
-            self._most, self._beside = WINDOWS_AT_ONCE, SideBySide(threads, share)
+            self._most, self._beside = WINDOWS_AT_ONCE, TwoLanes(threads, share)
         self._clock = clock
         self._pause_s = FIRST_PAUSE_S
         self._look_again_at: float | None = None
@@ -145,11 +145,11 @@ class Passes:
         if self._beside is not None and len(windows) > 1:
             return self._beside(forward, windows)
         together = self._on_device(windows)
-        if isinstance(forward, gpu.GpuForward):
+        if isinstance(forward, gpu.CudaForward):
             self._prepare(forward, model, together)
         return list(forward(together))
 
-    def _prepare(self, forward: gpu.GpuForward, model: LoadedModel, like: Tensor) -> None:
+    def _prepare(self, forward: gpu.CudaForward, model: LoadedModel, like: Tensor) -> None:
         if model not in self._limits:
             full = like.new_zeros(1, like.shape[1], max(like.shape[-1], forward.usual_samples))
             segment_bytes, free_bytes = gpu.measured_bytes(partial(forward.plain, full), self.device)
@@ -170,9 +170,9 @@ class Passes:
             return model.placed(member, self.device, build, kind=(self._precision, self._effort), own=True)
         return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
 
-    def _on_gpu(self, model: LoadedModel, member: int, module: nn.Module) -> gpu.GpuForward:
+    def _on_gpu(self, model: LoadedModel, member: int, module: nn.Module) -> gpu.CudaForward:
         shape = model.shapes(None)[member]
-        return gpu.GpuForward(
+        return gpu.CudaForward(
             module,
             precision=self._precision,
             usual_samples=shape.window_samples(shape.segment_samples),

@@ -49,7 +49,7 @@ class RunReport:
     devices: tuple[str, ...]
 
 
-class Run:
+class SongRun:
     """The state that is shared between the asking thread and the device's; the batcher's lock guards it, except
     `buffer`, which is the device thread's alone."""
 

@@ -19,7 +19,7 @@ from engine.separation.ops.device import WINDOWS_AT_ONCE
 _Task = tuple[Forward, Tensor, Future[Tensor]]
 
 
-class SideBySide:
+class TwoLanes:
     """Used by one thread. Its own threads begin with the first windows and end with `close`, or with the process."""
 
     def __init__(self, threads: int, share: int) -> None:

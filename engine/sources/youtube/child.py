@@ -37,7 +37,7 @@ PROGRESS_INTERVAL_S = 0.2
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class Refused(Exception):  # not of engine.errors: this process knows nothing of the engine
+class DownloadRejected(Exception):  # not of engine.errors: this process knows nothing of the engine
     """Our own check said no."""
 
     def __init__(self, reason: str, **facts: object) -> None:
@@ -46,7 +46,7 @@ class Refused(Exception):  # not of engine.errors: this process knows nothing of
         self.facts = facts
 
 
-class Log:
+class YtdlpLogger:
     """yt-dlp's logger: nothing is printed, warnings are kept, for they often hold the cause."""
 
     def __init__(self) -> None:
@@ -121,13 +121,13 @@ def _run(request: dict[str, Any]) -> NoReturn:
         out.write(json.dumps({"event": event, **facts}) + "\n")
         out.flush()
 
-    log = Log()
+    log = YtdlpLogger()
     phase = ["start"]
     try:
         if request["package_dir"] not in sys.path:
             sys.path.append(request["package_dir"])
         _download(request, tell, log, phase)
-    except Refused as refused:
+    except DownloadRejected as refused:
         tell("failed", phase=phase[0], reason=refused.reason, warnings=log.warnings, **refused.facts)
     except BaseException as error:  # whatever it is, the parent hears of it
         tell("failed", phase=phase[0], reason=None, **_facts(error, log))
@@ -135,7 +135,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os._exit(0)
 
 
-def _download(request: dict[str, Any], tell: Any, log: Log, phase: list[str]) -> None:
+def _download(request: dict[str, Any], tell: Any, log: YtdlpLogger, phase: list[str]) -> None:
     from yt_dlp import YoutubeDL
     from yt_dlp.version import __version__ as version
 
@@ -145,7 +145,7 @@ def _download(request: dict[str, Any], tell: Any, log: Log, phase: list[str]) ->
     def count(state: dict[str, Any]) -> None:
         got, total = state.get("downloaded_bytes") or 0, state.get("total_bytes") or 0
         if max(got, total) > max_bytes:
-            raise Refused("too_large")
+            raise DownloadRejected("too_large")
         if time.monotonic() - told_at[0] >= PROGRESS_INTERVAL_S:
             told_at[0] = time.monotonic()
             tell("progress", bytes=got, total_bytes=total)
@@ -156,10 +156,10 @@ def _download(request: dict[str, Any], tell: Any, log: Log, phase: list[str]) ->
         check(found, request)
         formats = [one for one in found.get("formats") or [] if _is_ours(one)]
         if not formats:
-            raise Refused("no_audio", **_why_no_audio(found))
+            raise DownloadRejected("no_audio", **_why_no_audio(found))
         formats = [one for one in formats if (one.get("filesize") or 0) <= max_bytes]
         if not formats:
-            raise Refused("too_large")
+            raise DownloadRejected("too_large")
         tell("metadata", version=version, **describe(found))
         phase[0] = "media"
         found["formats"] = formats
@@ -167,13 +167,13 @@ def _download(request: dict[str, Any], tell: Any, log: Log, phase: list[str]) ->
     paths = [Path(one["filepath"]) for one in (done or {}).get("requested_downloads") or [] if one.get("filepath")]
     # yt-dlp can skip a download and call it a success: what counts is the file.
     if len(paths) != 1 or not paths[0].is_file() or not paths[0].stat().st_size:
-        raise Refused("no_file")
+        raise DownloadRejected("no_file")
     if paths[0].stat().st_size > max_bytes:
-        raise Refused("too_large")
+        raise DownloadRejected("too_large")
     tell("done", path=str(paths[0]), format=str(done.get("format_id")), bytes=paths[0].stat().st_size)
 
 
-def parameters(request: dict[str, Any], log: Log, hook: Any) -> dict[str, Any]:
+def parameters(request: dict[str, Any], log: YtdlpLogger, hook: Any) -> dict[str, Any]:
     """What YoutubeDL is started with. Made anew each time: it changes what it is given."""
     small = f"[filesize<=?{int(request['max_bytes'])}]"
     kinds = ("bestaudio[acodec=opus]", "bestaudio[acodec^=mp4a]", "bestaudio", "18", "worst[acodec!=none]")
@@ -209,13 +209,13 @@ def parameters(request: dict[str, Any], log: Log, hook: Any) -> dict[str, Any]:
 def check(found: dict[str, Any], request: dict[str, Any]) -> None:
     """Refuse what is not this one video, finished, and short enough. Raises `Refused`."""
     if found.get("_type", "video") != "video" or found.get("id") != request["video_id"]:
-        raise Refused("not_this_video")
+        raise DownloadRejected("not_this_video")
     live = found.get("live_status")
     if live in ("is_live", "post_live", "is_upcoming"):
-        raise Refused("upcoming" if live == "is_upcoming" else "live")
+        raise DownloadRejected("upcoming" if live == "is_upcoming" else "live")
     duration_s = found.get("duration")
     if duration_s is not None and duration_s > request["max_duration_s"]:
-        raise Refused("too_long", duration_s=duration_s)
+        raise DownloadRejected("too_long", duration_s=duration_s)
 
 
 def _is_ours(one: dict[str, Any]) -> bool:
@@ -247,7 +247,7 @@ def describe(found: dict[str, Any]) -> dict[str, object]:
     return {"title": title, "artist": artist or None, "duration_s": found.get("duration")}
 
 
-def _facts(error: BaseException, log: Log) -> dict[str, object]:
+def _facts(error: BaseException, log: YtdlpLogger) -> dict[str, object]:
     """An exception and what caused it, down to the network."""
     kinds: list[str] = []
     texts: list[str] = []

@@ -26,7 +26,7 @@ from engine.sources.errors import (
     VideoTooLong,
     VideoUnavailable,
     VideoUpcoming,
-    YoutubeBotCheck,
+    YoutubeCaptcha,
     YoutubeChallengeUnsolved,
     YoutubeChanged,
     YoutubeForbidden,
@@ -35,7 +35,7 @@ from engine.sources.errors import (
     YoutubeUnreachable,
 )
 
-REFUSALS_OF_THIS_SERVER = (YoutubeBotCheck, YoutubeRateLimited)
+REFUSALS_OF_THIS_SERVER = (YoutubeCaptcha, YoutubeRateLimited)
 ABOUT_THE_VIDEO = (
     VideoAgeRestricted, VideoBlocked, VideoGeoBlocked, VideoLive, VideoMembersOnly, VideoNoAudio, VideoPrivate,
     VideoProtected, VideoRemoved, VideoTooLarge, VideoTooLong, VideoUnavailable, VideoUpcoming,
@@ -67,7 +67,7 @@ _Row = tuple[str, type[AttemptError]]
 _CAUSES_IN_TEXTS: tuple[_Row, ...] = (
     # Before copyright: "blocked it in your country on copyright grounds".
     (r"in your (country|region|location)", VideoGeoBlocked),
-    (r"not a bot|captcha|unusual traffic|ip is likely being blocked", YoutubeBotCheck),
+    (r"not a bot|captcha|unusual traffic|ip is likely being blocked", YoutubeCaptcha),
     (r"content isn't available, try again later|rate-limited by youtube|too many requests", YoutubeRateLimited),
     (r"private video|video is private", VideoPrivate),
     (r"confirm your age|age-restricted|inappropriate for some users|age verification", VideoAgeRestricted),
@@ -85,7 +85,7 @@ _CAUSES_IN_TEXTS: tuple[_Row, ...] = (
     (r"netscape format cookies|certificate verify failed|unsupported proxy|no module named", YoutubeNotSetUp),
 )
 _CAUSES_IN_WARNINGS: tuple[_Row, ...] = (
-    (r"not a bot|captcha|unusual traffic", YoutubeBotCheck),
+    (r"not a bot|captcha|unusual traffic", YoutubeCaptcha),
     (r"rate-limited by youtube|too many requests|http error 429", YoutubeRateLimited),
     (r"(challenge|signature) solving failed|no supported javascript runtime", YoutubeChallengeUnsolved),
     (r"certificate verify failed", YoutubeNotSetUp),

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from engine.errors import AttemptError, DiskFull, LinksNotYet
+from engine.errors import AttemptError, DiskFull, LinksDisabled
 from engine.sources.errors import (
     VideoTooLong,
     YoutubeFetcherDied,
@@ -48,7 +48,7 @@ PASSED_ON = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ld_library_p
 
 
 @dataclass(frozen=True)
-class Fetched:
+class DownloadedAudio:
     """A file of one video's sound, as YouTube has it (opus in webm, or AAC in m4a). `duration_s` is what YouTube says:
     only decoding tells."""
 
@@ -119,13 +119,13 @@ class Youtube:
         """Raises `YoutubePaused` while YouTube refuses this server, so that nobody queues for nothing."""
         self._breaker.check()
 
-    async def fetch(self, link: VideoLink, dest_dir: Path, *, on_progress: Callable[[float], None]) -> Fetched:
+    async def fetch(self, link: VideoLink, dest_dir: Path, *, on_progress: Callable[[float], None]) -> DownloadedAudio:
         """Download the sound of `link` into `dest_dir`. `on_progress` is given a growing fraction (0-1).
 
         Raises errors below `SourceFailed` (`DiskFull` too); their `transient` says whether it may be tried again.
         When it raises, or the task is cancelled, every process is gone and nothing is left in `dest_dir`."""
         if not self._enabled:
-            raise LinksNotYet
+            raise LinksDisabled
         try:
             installed = check_version()
         except YoutubeNotSetUp as error:
@@ -155,7 +155,7 @@ class Youtube:
 
     async def _fetch(
         self, link: VideoLink, dest_dir: Path, installed: str, on_progress: Callable[[float], None]
-    ) -> Fetched:
+    ) -> DownloadedAudio:
         try:
             async with asyncio.timeout(self._total_timeout_s):
                 try:
@@ -171,7 +171,7 @@ class Youtube:
 
     async def _try(
         self, link: VideoLink, dest_dir: Path, installed: str, on_progress: Callable[[float], None]
-    ) -> Fetched:
+    ) -> DownloadedAudio:
         dest_dir = dest_dir.absolute()  # the child works elsewhere
         with tempfile.TemporaryDirectory(prefix=".youtube-", dir=dest_dir) as name:  # 0700, gone in any case
             own_dir = Path(name)
@@ -181,7 +181,7 @@ class Youtube:
             final = dest_dir / f"{link.video_id}{Path(path).suffix}"
             (own_dir / Path(path).name).replace(final)
         duration_s = facts.get("duration_s")
-        return Fetched(
+        return DownloadedAudio(
             path=final,
             title=_one_line(facts.get("title")) or link.video_id,
             artist=_one_line(facts.get("artist")) or None,

@@ -15,8 +15,8 @@ from pathlib import Path
 import av
 import pytest
 
-from engine.database.job_store import Store
-from engine.database.lock import only_one
+from engine.database.job_store import JobStore
+from engine.database.lock import exclusive_lock
 from engine.jobs.job import Job
 from engine.jobs.results import JobResult
 from tests.fixtures.jobs import NO_CAPS, pending_job
@@ -118,7 +118,7 @@ def test_forget_deletes_only_one_owner(tmp_path: Path, models_dir: Path) -> None
     data = tmp_path / "data"
 
     async def prepare() -> list[Job]:
-        store = await Store.open(data / "stemify.sqlite3")
+        store = await JobStore.open(data / "stemify.sqlite3")
         jobs = [pending_job("discord:1"), pending_job("discord:1"), pending_job("discord:2")]
         for job in jobs:
             await store.add(job, NO_CAPS)
@@ -128,7 +128,7 @@ def test_forget_deletes_only_one_owner(tmp_path: Path, models_dir: Path) -> None
         return jobs
 
     jobs = asyncio.run(prepare())
-    with only_one(data / "stemify.lock"):
+    with exclusive_lock(data / "stemify.lock"):
         refused = run(data, models_dir, "forget", "discord:1")
     assert refused.returncode == 1 and "Stop it there" in refused.stderr
     typo = run(data, models_dir, "forget", "1")

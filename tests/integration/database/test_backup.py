@@ -15,8 +15,8 @@ import pytest
 from engine.database import backup
 from engine.database.backup import BackupFailed, back_up, restore
 from engine.database.errors import AlreadyRunning
-from engine.database.job_store import Store
-from engine.database.lock import only_one
+from engine.database.job_store import JobStore
+from engine.database.lock import exclusive_lock
 from engine.jobs.job import Job, JobStatus
 from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 
@@ -24,7 +24,7 @@ from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 class House:
     """A data folder with a store that is open, as while the bot serves."""
 
-    def __init__(self, data: Path, store: Store, clock: Clock) -> None:
+    def __init__(self, data: Path, store: JobStore, clock: Clock) -> None:
         self.data, self.store, self.clock = data, store, clock
 
     def put(self, key: str, data: bytes = b"sound") -> None:
@@ -54,7 +54,7 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     clock = Clock()
-    store = await Store.open(tmp_path / "data" / "stemify.sqlite3", now=clock)
+    store = await JobStore.open(tmp_path / "data" / "stemify.sqlite3", now=clock)
     yield House(tmp_path / "data", store, clock)
     await store.close()
 
@@ -64,16 +64,16 @@ async def backed_up(house: House, target: Path, *, with_stems: bool = True) -> N
 
 
 @contextlib.asynccontextmanager
-async def restored(source: Path, data: Path) -> AsyncIterator[Store]:
+async def restored(source: Path, data: Path) -> AsyncIterator[JobStore]:
     await asyncio.to_thread(restore, source, data)
-    store = await Store.open(data / "stemify.sqlite3")
+    store = await JobStore.open(data / "stemify.sqlite3")
     yield store
     await store.close()
 
 
 async def test_all_that_could_not_be_made_again_comes_back(house: House, tmp_path: Path) -> None:
     archived, done, waiting = await house.completed(), await house.completed("discord:2"), await house.pending()
-    await house.store.archive_over(JobStatus.COMPLETED, done.updated_at)
+    await house.store.archive_finished(JobStatus.COMPLETED, done.updated_at)
     assert not await house.store.briefs([archived.id]), "the first is in the archive"
     house.put("keys/links.key", b"secret")
     house.put("models/big.th")
@@ -117,7 +117,7 @@ async def test_backup_during_work_is_complete(house: House, tmp_path: Path) -> N
             await house.pending("discord:3")
             done = await house.completed()
             alive.add(done.id)
-            await house.store.archive_over(JobStatus.COMPLETED, done.updated_at - timedelta(seconds=5))
+            await house.store.archive_finished(JobStatus.COMPLETED, done.updated_at - timedelta(seconds=5))
             if done.updated_at.second % 3 == 0:
                 alive.discard(done.id)
                 deleted.add(done.id)
@@ -136,7 +136,7 @@ async def test_backup_during_work_is_complete(house: House, tmp_path: Path) -> N
         data = tmp_path / f"new{number}"
         async with restored(tmp_path / f"backup{number}", data) as store:
             assert (await store.counts())[JobStatus.PENDING] > 0
-            there = [*await store.all_ids_of("discord:1"), *await store.all_ids_of("discord:3")]
+            there = [*await store.ids_by_owner("discord:1"), *await store.ids_by_owner("discord:3")]
             assert before[number] - deleted <= set(there)
             for job_id in there:
                 job = await store.get(job_id)
@@ -148,12 +148,12 @@ async def test_get_finds_job_moved_to_archive_meanwhile(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await house.completed(), await house.completed()
-    await house.store.archive_over(JobStatus.COMPLETED, second.updated_at)
+    await house.store.archive_finished(JobStatus.COMPLETED, second.updated_at)
     loop, copy = asyncio.get_running_loop(), backup._copy_database
 
     def copy_then_archive(source: Path, target: Path) -> int:
         size_bytes = copy(source, target)
-        moving = house.store.archive_over(JobStatus.COMPLETED, second.updated_at + timedelta(days=1))
+        moving = house.store.archive_finished(JobStatus.COMPLETED, second.updated_at + timedelta(days=1))
         asyncio.run_coroutine_threadsafe(moving, loop).result()
         return size_bytes
 
@@ -180,7 +180,7 @@ async def test_incomplete_backup_is_not_restored(house: House, tmp_path: Path) -
     with pytest.raises(BackupFailed, match="not empty"):
         restore(tmp_path / "backup", house.data)
     (tmp_path / "used").mkdir()
-    with only_one(tmp_path / "used" / "stemify.lock"), pytest.raises(AlreadyRunning):
+    with exclusive_lock(tmp_path / "used" / "stemify.lock"), pytest.raises(AlreadyRunning):
         restore(tmp_path / "backup", tmp_path / "used")
     assert await house.store.get(job.id) == job
 

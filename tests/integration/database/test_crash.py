@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from engine.database.archive import Archive
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.jobs.job import Job, JobStatus
 from tests.fixtures.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
@@ -77,7 +77,7 @@ def killed(program: str, *arguments: str, after_s: float) -> list[tuple[str, str
     return [(line.split()[0], line.split()[1]) for line in lines if line.endswith("\n")]
 
 
-async def is_consistent(store: Store) -> None:
+async def is_consistent(store: JobStore) -> None:
     """The file is whole, and every kept count is what counting gives."""
     assert (await store.database.read("PRAGMA integrity_check"))[0][0] == "ok"
     rows = await store.database.read("SELECT id, status, owner, scope FROM jobs")
@@ -103,7 +103,7 @@ async def test_killed_writer_loses_no_committed_row(tmp_path: Path) -> None:
         ):
             if what != "open":
                 told[job_id] = what
-        store = await Store.open(path)
+        store = await JobStore.open(path)
         try:
             await is_consistent(store)
             for job_id, what in told.items():
@@ -139,7 +139,7 @@ asyncio.run(main())
 """
 
 
-async def over_jobs(store: Store, count: int, clock: Clock) -> list[Job]:
+async def over_jobs(store: JobStore, count: int, clock: Clock) -> list[Job]:
     """Failed jobs, spread over four months, a second apart from each month's border and across it."""
     jobs = []
     for number in range(count):
@@ -155,34 +155,34 @@ async def over_jobs(store: Store, count: int, clock: Clock) -> list[Job]:
 
 async def test_no_job_is_lost_or_doubled_when_the_archiver_is_killed(tmp_path: Path) -> None:
     path, clock, chance = tmp_path / "stemify.sqlite3", Clock(), random.Random(7)
-    store = await Store.open(path, now=clock)
+    store = await JobStore.open(path, now=clock)
     jobs = await over_jobs(store, 200, clock)
     await store.close()
     for _ in range(3):
         await asyncio.to_thread(killed, ARCHIVER, str(path), after_s=chance.uniform(0.02, 0.15))
-        store = await Store.open(path)
+        store = await JobStore.open(path)
         await is_consistent(store)
         assert [await store.get(job.id) for job in jobs] == jobs
         await store.close()
-    store = await Store.open(path)
-    while await store.archive_over(JobStatus.FAILED, START + timedelta(days=400)):
+    store = await JobStore.open(path)
+    while await store.archive_finished(JobStatus.FAILED, START + timedelta(days=400)):
         pass
     assert sum((await store.counts()).values()) == 0
     assert [await store.get(job.id) for job in jobs] == jobs
-    found = [job_id for owner in range(3) for job_id in await store.all_ids_of(f"discord:{owner}")]
+    found = [job_id for owner in range(3) for job_id in await store.ids_by_owner(f"discord:{owner}")]
     assert sorted(found) == sorted(job.id for job in jobs)
     await store.close()
 
 
 async def test_a_job_that_a_crash_left_in_both_places_counts_once(tmp_path: Path) -> None:
     clock = Clock()
-    store = await Store.open(tmp_path / "stemify.sqlite3", now=clock)
+    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     (job,) = await over_jobs(store, 1, clock)
     Archive(tmp_path / "archive").add([job])  # copied, and then the crash: not yet deleted here
     kept = await store.keep(job.id, True)
     assert kept is not None and await store.get(job.id) == kept
-    assert await store.all_ids_of(job.owner) == [job.id]
-    assert await store.archive_over(JobStatus.FAILED, START + timedelta(days=400)) == 1
+    assert await store.ids_by_owner(job.owner) == [job.id]
+    assert await store.archive_finished(JobStatus.FAILED, START + timedelta(days=400)) == 1
     assert await store.get(job.id) == kept, "the older copy won"
     Archive(tmp_path / "archive").add([job])
     assert await store.delete(job.id)
@@ -215,7 +215,7 @@ def claimed_by_two(path: Path) -> list[str]:
 
 async def test_two_processes_never_claim_the_same_job(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path)
+    store = await JobStore.open(path)
     for number in range(60):
         await store.add(pending_job(f"discord:{number % 4}"), NO_CAPS)
     claimed = await asyncio.to_thread(claimed_by_two, path)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
-from engine.dispatch.progress import LiveJobs
-from engine.dispatch.runner import AttemptLimits, Attempts
+from engine.dispatch.progress import ProgressTracker
+from engine.dispatch.runner import AttemptLimits, JobRunner
 from engine.errors import SourceUnreachable
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
@@ -38,7 +38,7 @@ async def no_links(job: Job, on_progress: Callable[[float], None]) -> FetchedInp
 class House:
     """A store, a pool and a dispatcher on one data folder."""
 
-    def __init__(self, store: Store, storage: Storage, dispatcher: Dispatcher, live: LiveJobs) -> None:
+    def __init__(self, store: JobStore, storage: Storage, dispatcher: Dispatcher, live: ProgressTracker) -> None:
         self.store, self.storage, self.dispatcher, self.live = store, storage, dispatcher, live
 
     async def add(self, title: str, *, owner: str = "local", link: bool = False) -> str:
@@ -97,9 +97,9 @@ async def house_on(
     grace_s: float = 0.0,
     storage: Storage | None = None,
 ) -> AsyncIterator[House]:
-    store = await Store.open(data / "stemify.sqlite3")
-    storage, live = storage or Storage(data), LiveJobs()
-    attempts = Attempts(store, storage, pool, fetch_link, LIMITS, live)
+    store = await JobStore.open(data / "stemify.sqlite3")
+    storage, live = storage or Storage(data), ProgressTracker()
+    attempts = JobRunner(store, storage, pool, fetch_link, LIMITS, live)
     dispatcher = Dispatcher(store, pool, attempts, live, data / "handover.json", max_attempts=3)
     pool._on_change = dispatcher.wake
     await dispatcher.start()

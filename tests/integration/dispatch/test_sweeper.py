@@ -13,7 +13,7 @@ import pytest
 
 from config.settings import Retention, load
 from engine.backend import backend
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.jobs.entity import new_job_id
@@ -43,7 +43,7 @@ DECOYS = (
 class House:
     root: Path
     clock: Clock
-    store: Store
+    store: JobStore
     storage: Storage
     sweeper: Sweeper
 
@@ -91,7 +91,7 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     root, clock = tmp_path / "data", Clock()
-    store = await Store.open(root / "stemify.sqlite3", now=clock)
+    store = await JobStore.open(root / "stemify.sqlite3", now=clock)
     storage = Storage(root)
     yield House(root, clock, store, storage, Sweeper(store, storage, clock, SETTINGS))
     await store.close()
@@ -253,7 +253,7 @@ async def test_jobs_around_a_months_border_are_found_by_id(house: House) -> None
     for job in (before, after, failed, odd):
         assert job is not None and await house.store.get(job.id) == job
         assert not await house.is_hot(job)
-        assert await house.store.all_ids_of(job.owner) == [job.id]
+        assert await house.store.ids_by_owner(job.owner) == [job.id]
 
 
 async def test_archived_rows_are_smaller(house: House) -> None:
@@ -271,9 +271,9 @@ async def test_an_archived_job_is_still_listed_after_the_newer_ones(house: House
     house.clock.move(days=31)
     await house.sweeper.sweep()
     new = await house.completed()
-    assert await house.store.list_of("discord:1", limit=5) == [new, old]
-    assert await house.store.list_of("discord:1", limit=1) == [new]
-    assert await house.store.list_of("discord:1", limit=5, active_only=True) == []
+    assert await house.store.list_by_owner("discord:1", limit=5) == [new, old]
+    assert await house.store.list_by_owner("discord:1", limit=1) == [new]
+    assert await house.store.list_by_owner("discord:1", limit=5, active_only=True) == []
 
 
 async def test_more_rows_than_a_batch_are_archived_in_one_sweep(house: House) -> None:

@@ -22,12 +22,12 @@ import pytest
 from engine.errors import (
     BrokenAudio,
     Cancelled,
+    DecodingTooExpensive,
     EmptyAudio,
     EmptyInput,
     InputRefused,
     NoAudioTrack,
     NotAudio,
-    TooHeavy,
     TooLarge,
     TooLong,
     TruncatedAudio,
@@ -273,7 +273,7 @@ def _is_media_child(pid: int) -> bool:
 
 
 def test_a_child_past_its_deadline_is_killed(heavy: Path) -> None:
-    with no_child_left(), pytest.raises(TooHeavy) as refusal:
+    with no_child_left(), pytest.raises(DecodingTooExpensive) as refusal:
         run_child("probe", heavy, None, replace(HOURS, timeout_s=0.3))
     assert "more work" in refusal.value.message
 
@@ -281,7 +281,7 @@ def test_a_child_past_its_deadline_is_killed(heavy: Path) -> None:
 def test_a_child_out_of_memory_is_a_refusal(tmp_path: Path) -> None:
     """24 MB more than nothing is less than the libraries need to decode."""
     make_song(tmp_path / "song.flac", seconds=2)
-    with no_child_left(), pytest.raises(TooHeavy):
+    with no_child_left(), pytest.raises(DecodingTooExpensive):
         run_child("probe", tmp_path / "song.flac", None, replace(MediaLimits(), memory_bytes=24 << 20))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import WorkerDied, WorkerLost
+from engine.errors import NodeLost, WorkerDied
 from engine.gateway.protocol import GatewayConfig
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import Done, WorkerConfig
@@ -32,7 +32,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
         lease_s=4.0,
     )  # fmt: skip
     made = WorkerPool([], replace(LIMITS, heartbeat_timeout_s=4.0), gateway=gateway, gateway_command=STAND_IN)
-    assert made.deserted and "10.0.0.1:6379 has not been reached" in str(made.trouble)
+    assert made.has_no_workers and "10.0.0.1:6379 has not been reached" in str(made.trouble)
     await made.start()
     try:
         await ready(made, 2)
@@ -57,7 +57,7 @@ def run(pool: WorkerPool, tmp_path: Path) -> Run:
 
 
 async def test_attempts_are_spread_over_the_machines(pool: WorkerPool, run: Run) -> None:
-    assert pool.slots == 6 and pool.trouble is None and not pool.deserted
+    assert pool.slots == 6 and pool.trouble is None and not pool.has_no_workers
     attempts = [asyncio.ensure_future(run("hang")) for _ in range(4)]
     await asyncio.sleep(0.1)
     assert [worker.attempts for worker in pool.workers] == [2, 2]
@@ -69,11 +69,11 @@ async def test_attempts_are_spread_over_the_machines(pool: WorkerPool, run: Run)
 
 
 async def test_a_lost_machine_casts_no_suspicion_but_a_dead_actor_does(pool: WorkerPool, run: Run) -> None:
-    with pytest.raises(WorkerLost):
+    with pytest.raises(NodeLost):
         await run("machine dies")
     with pytest.raises(WorkerDied) as caught:
         await run("actor dies")
-    assert not isinstance(caught.value, WorkerLost)
+    assert not isinstance(caught.value, NodeLost)
     await ready(pool, 2)
     assert sum(worker.deaths for worker in pool.workers) == 2
 
@@ -111,11 +111,11 @@ async def test_a_drained_node_ends_what_it_has_and_gets_nothing_new(pool: Worker
 async def test_a_lost_gateway_is_started_again_and_says_what_was_wrong(pool: WorkerPool, run: Run) -> None:
     hanging = asyncio.ensure_future(run("hang"))
     await asyncio.sleep(0.1)
-    with pytest.raises(WorkerLost):
+    with pytest.raises(NodeLost):
         await run("gateway dies")
-    with pytest.raises(WorkerLost):
+    with pytest.raises(NodeLost):
         await hanging
-    assert pool.deserted and pool.trouble == "The connection to the Ray cluster was lost."
+    assert pool.has_no_workers and pool.trouble == "The connection to the Ray cluster was lost."
     await ready(pool, 2)
     assert pool.trouble is None
     assert (await run("fine")).attempt == 1

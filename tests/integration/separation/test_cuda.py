@@ -17,7 +17,7 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.network.forward import HybridForward
 from engine.separation.ops.device import device_is_lost, is_out_of_memory
 from engine.separation.schedule.batcher import Batcher, Entry
-from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Passes
+from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Executor
 from tests.fixtures.tiny_models import awake, tiny_hdemucs
 from tests.integration.separation.test_batcher import Echo, Mix, Sink, run
 
@@ -77,7 +77,7 @@ def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
 class Recording:
     """Stands in for a CUDA graph: replaying runs the same work on the same tensors."""
 
-    def __init__(self, forward: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> None:
+    def __init__(self, forward: gpu.CudaForward, key: tuple[int, int], like: torch.Tensor) -> None:
         self.replayed = 0
         self.forward, self.given = forward, like.new_zeros(key[0], like.shape[1], key[1])
         self.stems = forward._recorded_forward(self.given)
@@ -91,17 +91,17 @@ class Recording:
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     made: list[Recording] = []
 
-    def capture(self: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> object:
+    def capture(self: gpu.CudaForward, key: tuple[int, int], like: torch.Tensor) -> object:
         recording = Recording(self, key, like)
         made.append(recording)
         return recording, recording.given, recording.stems
 
-    monkeypatch.setattr(gpu.GpuForward, "_captured", capture)
+    monkeypatch.setattr(gpu.CudaForward, "_captured", capture)
     return made
 
 
-def fails_above(room: int, error: Exception) -> Callable[[gpu.GpuForward, tuple[int, int], torch.Tensor], object]:
-    def capture(self: gpu.GpuForward, key: tuple[int, int], like: torch.Tensor) -> object:
+def fails_above(room: int, error: Exception) -> Callable[[gpu.CudaForward, tuple[int, int], torch.Tensor], object]:
+    def capture(self: gpu.CudaForward, key: tuple[int, int], like: torch.Tensor) -> object:
         if key[0] > room:
             raise error
         recording = Recording(self, key, like)
@@ -110,8 +110,8 @@ def fails_above(room: int, error: Exception) -> Callable[[gpu.GpuForward, tuple[
     return capture
 
 
-def echoing(network: Echo | None = None) -> gpu.GpuForward:
-    return gpu.GpuForward(network or Echo(), precision="fp32", usual_samples=100)
+def echoing(network: Echo | None = None) -> gpu.CudaForward:
+    return gpu.CudaForward(network or Echo(), precision="fp32", usual_samples=100)
 
 
 def test_full_windows_are_captured_in_advance(recordings: list[Recording]) -> None:
@@ -134,18 +134,18 @@ def test_batches_too_large_to_be_recorded_are_not_made(monkeypatch: pytest.Monke
     if how != "at once":
         ended = RuntimeError("CUDA error: operation failed due to a previous error during capture")
         ended.__context__, error = error, ended
-    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(2, error))
+    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(2, error))
     forward = echoing()
     with torch.no_grad():
         assert forward.prepare(torch.zeros(1, 2, 100), 16) == 2
     assert forward.recordings == 2
-    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(0, error))
+    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(0, error))
     with pytest.raises(torch.OutOfMemoryError):
         echoing().prepare(torch.zeros(1, 2, 100), 16)
 
 
 def test_graphs_that_do_not_fit_reduce_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(4, torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(4, torch.OutOfMemoryError("CUDA out of memory")))
     measured: list[torch.Size] = []
 
     def measure(run: Callable[[], torch.Tensor], device: torch.device) -> tuple[int, int]:
@@ -173,7 +173,7 @@ def test_repeated_odd_lengths_are_captured_up_to_limit(recordings: list[Recordin
 
 def test_what_a_recording_reads_lives_as_long_as_it_does(recordings: list[Recording]) -> None:
     network = awake(tiny_hdemucs(1))
-    forward = gpu.GpuForward(network, precision="fp32", usual_samples=22050)
+    forward = gpu.CudaForward(network, precision="fp32", usual_samples=22050)
     with torch.no_grad():
         forward.prepare(torch.zeros(1, 2, 22050), 1)
         inner = forward._forward
@@ -193,7 +193,7 @@ def test_a_network_that_cannot_be_recorded_runs_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = RuntimeError("operation not permitted when stream is capturing")
-    monkeypatch.setattr(gpu.GpuForward, "_captured", fails_above(0, error))
+    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(0, error))
     forward = echoing()
     with torch.no_grad():
         assert forward.prepare(torch.zeros(1, 2, 100), 1) == 1
@@ -215,7 +215,7 @@ def test_each_tier_restores_torch_settings() -> None:
     before = (products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark)
     for precision in ("fp32", "tf32"):
         with torch.no_grad():
-            gpu.GpuForward(Noting(), precision=precision, usual_samples=9).plain(torch.ones(1, 2, 9))
+            gpu.CudaForward(Noting(), precision=precision, usual_samples=9).plain(torch.ones(1, 2, 9))
     assert seen == [False, False, False, True, True, False]
     assert (products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
 
@@ -239,7 +239,7 @@ def test_a_pool_is_given_up_with_its_recordings(monkeypatch: pytest.MonkeyPatch)
     assert pool.handle() != second, "one that a broken recording was in"
 
 
-class CrowdedGpu(Passes):
+class CrowdedGpu(Executor):
     """A GPU on which nothing fits."""
 
     def _one_pass(self, model: LoadedModel, member: int, windows: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -274,7 +274,7 @@ def test_low_memory_without_cpu_fallback_is_an_error() -> None:
         crowded_gpu(allow_cpu=False).stems(LoadedModel.of(Echo()), 0, [torch.randn(2, 100)], lambda _: None)
 
 
-class SharedGpu(Passes):
+class SharedGpu(Executor):
     """A device with a fake allocator: another program leaves room for `room` segments in a batch."""
 
     def __init__(self, room: int, *, max_batch: int = 4) -> None:
@@ -306,7 +306,7 @@ class ReadAhead(Batcher):
         return super()._next_batch()
 
 
-def batcher_on(passes: Passes) -> Batcher:
+def batcher_on(passes: Executor) -> Batcher:
     batcher = ReadAhead()
     batcher._passes = passes
     return batcher

@@ -20,7 +20,7 @@ from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs.options import MODELS
 from engine.separation import Separator
 from engine.separation.models.library import ModelLibrary
-from engine.separation.models.sources import FolderShelf, HubShelf, LegacyShelf, Shelf, demucs_files
+from engine.separation.models.sources import FolderSource, HubSource, LegacySource, ModelSource, demucs_files
 from tests.fakes.model_hub import StandInHub, stand_in_hub
 from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
 
@@ -40,12 +40,12 @@ def hub(tmp_path: Path) -> Iterator[StandInHub]:
         yield served
 
 
-def library(tmp_path: Path, *shelves: Shelf, budget_bytes: int = BUDGET_BYTES) -> ModelLibrary:
+def library(tmp_path: Path, *shelves: ModelSource, budget_bytes: int = BUDGET_BYTES) -> ModelLibrary:
     return ModelLibrary(None, tmp_path / "cache", budget_bytes, shelves=shelves)
 
 
-def hub_shelf(tmp_path: Path, hub: StandInHub) -> HubShelf:
-    return HubShelf(tmp_path / "cache/hub", endpoint=hub.url)
+def hub_shelf(tmp_path: Path, hub: StandInHub) -> HubSource:
+    return HubSource(tmp_path / "cache/hub", endpoint=hub.url)
 
 
 def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: StandInHub) -> None:
@@ -108,7 +108,7 @@ def test_a_file_that_rots_in_the_cache_is_fetched_again(tmp_path: Path, hub: Sta
 
 
 def test_without_a_network_it_says_what_to_do(tmp_path: Path, hub: StandInHub) -> None:
-    nobody = HubShelf(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
+    nobody = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
     with pytest.raises(ModelUnavailable, match="models pull htdemucs") as caught:
         library(tmp_path, nobody).load("htdemucs")
     assert "STEMIFY_MODELS_DIR" in caught.value.message
@@ -118,7 +118,7 @@ def test_without_a_network_it_says_what_to_do(tmp_path: Path, hub: StandInHub) -
 
 def test_offline_mode_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    state = library(tmp_path, HubShelf(tmp_path / "cache")).state("htdemucs")
+    state = library(tmp_path, HubSource(tmp_path / "cache")).state("htdemucs")
     assert state.state == "unavailable"
     assert "HF_HUB_OFFLINE" in (state.reason or "")
 
@@ -140,7 +140,7 @@ def test_the_least_recently_used_model_makes_room(tmp_path: Path) -> None:
         write_model(tmp_path / "own", name, signature=signature)
     tiny = tiny_htdemucs()
     room = 2 * sum(p.numel() * p.element_size() for p in tiny.parameters()) + 1000
-    books = library(tmp_path, FolderShelf(tmp_path / "own", pickles=False), budget_bytes=room)
+    books = library(tmp_path, FolderSource(tmp_path / "own", pickles=False), budget_bytes=room)
     first = books.load("htdemucs")
     second = books.load("hdemucs_mmi")
     assert books.load("htdemucs") is first
@@ -162,7 +162,7 @@ def pickled(folder: Path, signature: str) -> Path:
 def test_the_operators_folder_comes_first_and_may_hold_pickles(tmp_path: Path, hub: StandInHub) -> None:
     pickled(tmp_path / "own", "dddd3333")
     (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
-    own = FolderShelf(tmp_path / "own", pickles=True)
+    own = FolderSource(tmp_path / "own", pickles=True)
     model = library(tmp_path, own, hub_shelf(tmp_path, hub)).load("htdemucs")
     expected = tiny_htdemucs(5).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.members[0].state_dict().items())
@@ -172,26 +172,26 @@ def test_the_operators_folder_comes_first_and_may_hold_pickles(tmp_path: Path, h
 def test_a_pickle_elsewhere_is_not_even_looked_at(tmp_path: Path) -> None:
     pickled(tmp_path / "own", "dddd3333")
     (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
-    assert library(tmp_path, FolderShelf(tmp_path / "own", pickles=False)).state("htdemucs").state != "ready"
+    assert library(tmp_path, FolderSource(tmp_path / "own", pickles=False)).state("htdemucs").state != "ready"
 
 
 def test_a_pickle_that_is_not_what_its_name_promises_is_refused(tmp_path: Path) -> None:
     path = pickled(tmp_path / "own", "dddd3333")
     path.rename(path.with_name("htdemucs-00000000.th"))
     with pytest.raises(ModelCorrupt):
-        library(tmp_path, FolderShelf(tmp_path / "own", pickles=True)).load("htdemucs")
+        library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
 
 
-def legacy_shelf(tmp_path: Path, hub: StandInHub) -> LegacyShelf:
+def legacy_shelf(tmp_path: Path, hub: StandInHub) -> LegacySource:
     path = pickled(tmp_path / "served/hybrid", "eeee4444")
     (tmp_path / "bags").mkdir(exist_ok=True)
     (tmp_path / "bags/htdemucs.yaml").write_text("models: [eeee4444]\n")
     files = {"eeee4444": f"hybrid/{path.name}"}
-    return LegacyShelf(tmp_path / "cache/legacy", root_url=hub.url + "/", files=files, bags=tmp_path / "bags")
+    return LegacySource(tmp_path / "cache/legacy", root_url=hub.url + "/", files=files, bags=tmp_path / "bags")
 
 
 def test_legacy_host_replaces_hub_and_download_resumes(tmp_path: Path, hub: StandInHub) -> None:
-    nobody = HubShelf(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
+    nobody = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
     shelf = legacy_shelf(tmp_path, hub)
     (served,) = (tmp_path / "served/hybrid").iterdir()
     hub.break_after[served.name] = 5_000
@@ -239,7 +239,7 @@ def test_a_file_that_names_foreign_code_does_not_run_it(tmp_path: Path, place: s
         (tmp_path / "own").mkdir()
         save_file({"x": torch.zeros(1)}, tmp_path / "own/htdemucs.safetensors", named)
         with pytest.raises(ModelCorrupt):
-            library(tmp_path, FolderShelf(tmp_path / "own", pickles=False)).load("htdemucs")
+            library(tmp_path, FolderSource(tmp_path / "own", pickles=False)).load("htdemucs")
         assert ran.__name__ not in sys.modules
     finally:
         sys.path.remove(str(tmp_path / "path"))
@@ -248,7 +248,7 @@ def test_a_file_that_names_foreign_code_does_not_run_it(tmp_path: Path, place: s
 @pytest.mark.parametrize("content", ["models: ['../../etc/passwd']", "models: []", "just text", "models: {", "{}"])
 def test_a_bag_that_makes_no_sense_is_said_to_be_damaged(tmp_path: Path, content: str) -> None:
     (tmp_path / "htdemucs.yaml").write_text(content)
-    books = library(tmp_path, FolderShelf(tmp_path, pickles=False))
+    books = library(tmp_path, FolderSource(tmp_path, pickles=False))
     with pytest.raises(ModelCorrupt):
         books.load("htdemucs")
     assert books.state("htdemucs").state == "unavailable"
@@ -260,7 +260,7 @@ def test_every_named_model_has_a_state_and_demucs_pins_its_files(tmp_path: Path)
     assert list(states) == list(MODELS)
     assert states["htdemucs"].state == "to_fetch"
     assert all(state.reason for state in states.values() if state.state == "unavailable")
-    legacy = LegacyShelf(tmp_path)
+    legacy = LegacySource(tmp_path)
     for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q"):
         assert legacy._bag(name) is not None
     assert all(path.endswith(".th") and "-" in path for path in demucs_files().values())

@@ -19,7 +19,7 @@ from engine.separation import build_kernels as build_native
 from engine.separation.native import ops as native_products
 from engine.separation.native.builder import Builder, compiler, compiler_version
 from engine.separation.native.files import CrashedBefore, FirstUse, KernelFiles
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import forward_of
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
@@ -76,7 +76,7 @@ def test_damaged_library_leaves_eager_mode_and_a_log_line(
     publish(files, whole)
     files.library.write_bytes(damaged(whole, kind, at))
     with caplog.at_level(logging.INFO):
-        kernels = Kernels(files.folder, build_after_s=0.0)
+        kernels = NativeLibrary(files.folder, build_after_s=0.0)
         for _ in range(2):
             assert kernels.products_for(tiny_htdemucs(), 60.0) is None
     assert [record.message for record in caplog.records if "checksum" in record.message] != []
@@ -86,7 +86,7 @@ def test_damaged_library_leaves_eager_mode_and_a_log_line(
 
 def test_library_without_checksum_is_refused(files: KernelFiles, whole: bytes) -> None:
     files.library.write_bytes(whole)
-    assert Kernels(files.folder, build_after_s=NEVER).products_for(tiny_htdemucs(), 0.0) is None
+    assert NativeLibrary(files.folder, build_after_s=NEVER).products_for(tiny_htdemucs(), 0.0) is None
     assert not files.library.exists()
 
 
@@ -129,7 +129,7 @@ def test_crash_in_first_pass_costs_one_process(
     assert subprocess.run(command, capture_output=True, check=False).returncode == -crash
     network, windows = awake(tiny_htdemucs(segment=1)), torch.randn(1, 2, 44100)
     with caplog.at_level(logging.INFO):
-        found = forward_of(network, Kernels(files.folder, build_after_s=NEVER))(windows)
+        found = forward_of(network, NativeLibrary(files.folder, build_after_s=NEVER))(windows)
     torch.testing.assert_close(found, forward_of(network)(windows))
     assert sum("ended in its first pass" in record.message for record in caplog.records) == 1
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
@@ -159,7 +159,7 @@ def test_marker_of_ended_process_is_a_crash_once(files: KernelFiles) -> None:
 
 def test_marker_is_removed_after_a_pass_and_at_close(files: KernelFiles, whole: bytes) -> None:
     publish(files, whole)
-    marker, kernels = files.folder / f"{files.key}.trying", Kernels(files.folder, build_after_s=NEVER)
+    marker, kernels = files.folder / f"{files.key}.trying", NativeLibrary(files.folder, build_after_s=NEVER)
     assert kernels.products_for(tiny_htdemucs(), 0.0) is not None
     assert marker.exists()
     kernels.passed()
@@ -235,7 +235,7 @@ def test_build_ended_by_a_signal_is_recorded(files: KernelFiles) -> None:
 def test_folder_that_cannot_be_written_leaves_eager_mode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     with caplog.at_level(logging.INFO):
-        assert Kernels(tmp_path / "file", build_after_s=0.0).products_for(tiny_htdemucs(), 60.0) is None
+        assert NativeLibrary(tmp_path / "file", build_after_s=0.0).products_for(tiny_htdemucs(), 60.0) is None
     assert [record for record in caplog.records if "cannot be built" in record.message]
 
 

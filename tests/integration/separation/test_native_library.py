@@ -12,7 +12,7 @@ from demucs.hdemucs import HDemucs
 
 from engine.separation.native import library as kernels_module
 from engine.separation.native import ops as native_products
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import forward_of
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
@@ -22,14 +22,14 @@ def looks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels_module, "_LOOK_AGAIN_S", 0.0)
 
 
-def publish(kernels: Kernels, content: bytes) -> None:
+def publish(kernels: NativeLibrary, content: bytes) -> None:
     kernels.files.folder.mkdir(exist_ok=True)
     built = kernels.files.folder.with_name("built.so")
     built.write_bytes(content)
     kernels.files.publish(built)
 
 
-def passes(kernels: Kernels, count: int) -> None:
+def passes(kernels: NativeLibrary, count: int) -> None:
     network = awake(tiny_htdemucs(segment=1))
     forward, windows = forward_of(network, kernels), torch.randn(1, 2, 44100)
     expected = forward_of(network)(windows)
@@ -42,18 +42,18 @@ def test_without_a_compiler_it_stays_eager_and_says_so_once(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level("INFO"):
-        passes(Kernels(tmp_path, build_after_s=0), 4)
+        passes(NativeLibrary(tmp_path, build_after_s=0), 4)
     assert sum("no C++ compiler" in record.message for record in caplog.records) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_little_work_is_not_worth_building_for(tmp_path: Path) -> None:
-    passes(Kernels(tmp_path / "kernels", build_after_s=600), 4)
+    passes(NativeLibrary(tmp_path / "kernels", build_after_s=600), 4)
     assert not (tmp_path / "kernels").exists()
 
 
 def test_unloadable_library_is_refused_with_its_reason(tmp_path: Path) -> None:
-    kernels = Kernels(tmp_path / "kernels", build_after_s=0)
+    kernels = NativeLibrary(tmp_path / "kernels", build_after_s=0)
     publish(kernels, b"not a library")
     passes(kernels, 4)
     (left,) = kernels.files.folder.iterdir()
@@ -67,7 +67,7 @@ def test_library_of_another_user_is_not_loaded(tmp_path: Path, caplog: pytest.Lo
     planted.write_bytes(b"not a library")
     os.chown(planted, 65534, 65534)
     with caplog.at_level("INFO"):
-        passes(Kernels(tmp_path, build_after_s=0), 4)
+        passes(NativeLibrary(tmp_path, build_after_s=0), 4)
     assert sum("belongs to another user" in record.message for record in caplog.records) == 1
     assert list(tmp_path.iterdir()) == [planted], "it was neither loaded nor replaced"
 
@@ -75,13 +75,13 @@ def test_library_of_another_user_is_not_loaded(tmp_path: Path, caplog: pytest.Lo
 def test_kernels_are_not_built_where_others_can_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tmp_path.chmod(0o777)
     with caplog.at_level("INFO"):
-        passes(Kernels(tmp_path / "kernels", build_after_s=0), 4)
+        passes(NativeLibrary(tmp_path / "kernels", build_after_s=0), 4)
     assert sum("Other users can change" in record.message for record in caplog.records) <= 1
     assert not list((tmp_path / "kernels").glob("*"))
 
 
 def test_a_network_of_half_precision_is_left_to_torch(tmp_path: Path) -> None:
-    kernels = Kernels(tmp_path, build_after_s=0)
+    kernels = NativeLibrary(tmp_path, build_after_s=0)
     network = awake(tiny_htdemucs(segment=1)).half()
     assert forward_of(network, kernels)._switch is None  # type: ignore[attr-defined]
 
@@ -90,14 +90,14 @@ def test_a_network_with_layers_of_several_bands_runs(tmp_path: Path) -> None:
     build = {"hybrid": True, "cac": True, "multi_freqs": [0.5], "multi_freqs_depth": 1, "channels": 4, "depth": 4}
     network: Any = awake(HDemucs(["one"], nfft=1024, **build))
     windows = torch.randn(1, 2, 44100)
-    kernels = Kernels(tmp_path, build_after_s=float("inf"))
+    kernels = NativeLibrary(tmp_path, build_after_s=float("inf"))
     torch.testing.assert_close(forward_of(network, kernels)(windows), network(windows))
 
 
 def test_the_builder_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
     if os.name != "posix":
         pytest.skip("process groups")
-    kernels = Kernels(tmp_path)
+    kernels = NativeLibrary(tmp_path)
     kernels._builder.start()
     process = kernels._builder._process
     if process is None:

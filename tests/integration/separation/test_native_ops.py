@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from engine.separation.build_kernels import check_faithful, compile_library
 from engine.separation.native import library as kernels_module
 from engine.separation.native import ops as native_products
-from engine.separation.native.library import Kernels
-from engine.separation.native.ops import NativeProducts
+from engine.separation.native.library import NativeLibrary
+from engine.separation.native.ops import NativeOps
 from engine.separation.network import layers
 from engine.separation.network.forward import forward_of
 from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
-from engine.separation.ops.torch_ops import TORCH, Products
+from engine.separation.ops.torch_ops import TORCH, TorchOps
 from tests.fixtures import tiny_models
 from tests.fixtures.signals import noise, snr_db
 from tests.fixtures.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
@@ -67,20 +67,20 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
     return compile_once
 
 
-def publish(library: Path, kernels: Kernels) -> None:
+def publish(library: Path, kernels: NativeLibrary) -> None:
     copy = kernels.files.folder / "copy.so"
     shutil.copy(library, copy)
     kernels.files.publish(copy)
 
 
 @pytest.fixture(params=list(WAYS))
-def products(request: pytest.FixtureRequest, compiled: Compile) -> NativeProducts:
+def products(request: pytest.FixtureRequest, compiled: Compile) -> NativeOps:
     flags, tiles = WAYS[request.param]
     if flags is None and tiles and not native_products.has_tiles():
         pytest.skip("no AMX here")
     if flags == AVX2 and torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}:
         pytest.skip("no AVX2 here")
-    return NativeProducts(compiled(flags), tiles=tiles)
+    return NativeOps(compiled(flags), tiles=tiles)
 
 
 @pytest.fixture(autouse=True)
@@ -92,12 +92,12 @@ def without_gradients() -> Iterator[None]:
 trained = partial(tiny_models.trained, by=0.1)
 
 
-def test_every_kind_of_product_is_faithful(products: NativeProducts) -> None:
+def test_every_kind_of_product_is_faithful(products: NativeOps) -> None:
     check_faithful(products)
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 32, 40), (2, 6, 8, 1), (1, 48, 16, 300), (1, 6, 4001), (2, 6, 4)])
-def test_an_encoder_layer_gives_what_demucs_gives(products: NativeProducts, shape: tuple[int, ...]) -> None:
+def test_an_encoder_layer_gives_what_demucs_gives(products: NativeOps, shape: tuple[int, ...]) -> None:
     layer = trained(HEncLayer(shape[1], 24, freq=len(shape) == 4, norm=False, dconv_kw=BRANCHES))
     assert snr_db(layer(noise(*shape)), layers.encode(layer, noise(*shape), None, products)) > FAITHFUL_DB
 
@@ -105,7 +105,7 @@ def test_an_encoder_layer_gives_what_demucs_gives(products: NativeProducts, shap
 @pytest.mark.parametrize("build", [{}, {"last": True}, {"context": 0}, {"rewrite": False}])
 @pytest.mark.parametrize("shape", [(1, 16, 8, 40), (2, 24, 8, 3), (1, 96, 3, 270), (1, 16, 999), (2, 40, 2)])
 def test_a_decoder_layer_gives_what_demucs_gives(
-    products: NativeProducts, shape: tuple[int, ...], build: dict[str, Any]
+    products: NativeOps, shape: tuple[int, ...], build: dict[str, Any]
 ) -> None:
     is_freq = len(shape) == 4
     layer = trained(HDecLayer(shape[1], 6, freq=is_freq, norm=False, context_freq=True, dconv_kw=BRANCHES, **build))
@@ -117,7 +117,7 @@ def test_a_decoder_layer_gives_what_demucs_gives(
         assert snr_db(wanted, got) > FAITHFUL_DB
 
 
-def test_the_time_branch_is_taken_in_where_it_joins_the_bins(products: NativeProducts) -> None:
+def test_the_time_branch_is_taken_in_where_it_joins_the_bins(products: NativeOps) -> None:
     layer = trained(HEncLayer(6, 16, kernel_size=4, stride=4, pad=False, norm=False, dconv_kw=BRANCHES))
     x, joining = noise(1, 6, 4, 40), noise(1, 16, 40)
     assert snr_db(layer(x, joining), layers.encode(layer, x, joining, products)) > FAITHFUL_DB
@@ -128,7 +128,7 @@ def test_the_time_branch_is_taken_in_where_it_joins_the_bins(products: NativePro
 )
 @pytest.mark.parametrize(("batch", "length"), [(2, 41), (1, 700)])
 def test_a_layer_of_the_transformer_gives_what_demucs_gives(
-    products: NativeProducts, channels: int, heads: int, hidden: int, batch: int, length: int
+    products: NativeOps, channels: int, heads: int, hidden: int, batch: int, length: int
 ) -> None:
     build = {"norm_first": True, "group_norm": True, "norm_out": True, "layer_scale": True, "batch_first": True}
     own = trained(transformer.MyTransformerEncoderLayer(channels, heads, hidden, **build))
@@ -141,7 +141,7 @@ def test_a_layer_of_the_transformer_gives_what_demucs_gives(
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_sharp_attention_is_as_sharp_whatever_comes_first(products: NativeProducts, order: int) -> None:
+def test_sharp_attention_is_as_sharp_whatever_comes_first(products: NativeOps, order: int) -> None:
     """Scores that rise by hundreds from the first keys to the last, or fall."""
     attention = trained(nn.MultiheadAttention(64, 2, batch_first=True))
     asks = 3 + noise(1, 70, 64)
@@ -151,7 +151,7 @@ def test_sharp_attention_is_as_sharp_whatever_comes_first(products: NativeProduc
     assert snr_db(expected, products.add_attention(asks, same, attention, asks, answers)) > FAITHFUL_DB
 
 
-def test_gates_and_activations_bear_any_number(products: NativeProducts) -> None:
+def test_gates_and_activations_bear_any_number(products: NativeOps) -> None:
     conv = nn.Conv1d(1, 2, 1)
     conv.weight.fill_(1)
     assert conv.bias is not None
@@ -164,7 +164,7 @@ def test_gates_and_activations_bear_any_number(products: NativeProducts) -> None
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_no_number_does_not_become_one(products: NativeProducts) -> None:
+def test_what_is_no_number_does_not_become_one(products: NativeOps) -> None:
     """Or a broken network would pass for a quiet one."""
     attention: Any = trained(nn.MultiheadAttention(32, 1, batch_first=True))
     x, lost = noise(1, 40, 32), torch.full((1, 1, 32), torch.nan)
@@ -176,7 +176,7 @@ def test_what_is_no_number_does_not_become_one(products: NativeProducts) -> None
     assert products.convolved(gate, torch.full((1, 1, 3, 8), torch.nan), activate=True).isnan().all()
 
 
-def test_what_is_no_number_stays_in_its_own_pass(products: NativeProducts) -> None:
+def test_what_is_no_number_stays_in_its_own_pass(products: NativeOps) -> None:
     conv, x = trained(nn.Conv1d(24, 8, 3, padding=1)), noise(1, 1, 500, 24)
     expected = products.convolved(conv, x)
     products.convolved(conv, torch.full_like(x, torch.nan))  # in the memory that is used again
@@ -184,7 +184,7 @@ def test_what_is_no_number_stays_in_its_own_pass(products: NativeProducts) -> No
     assert torch.equal(products.convolved(conv, x), expected)
 
 
-def test_the_number_of_threads_changes_no_bit(products: NativeProducts) -> None:
+def test_the_number_of_threads_changes_no_bit(products: NativeOps) -> None:
     layer: Any = trained(nn.TransformerEncoderLayer(64, 2, 256, activation=nn.functional.gelu, batch_first=True))
     conv, x, image = trained(nn.Conv2d(8, 16, 3, padding=1)), noise(1, 600, 64), noise(1, 5, 300, 8)
     (branch,) = trained(DConv(48, depth=1)).layers
@@ -204,7 +204,7 @@ def test_the_number_of_threads_changes_no_bit(products: NativeProducts) -> None:
     assert all(map(torch.equal, *found))
 
 
-def test_what_is_packed_goes_with_its_layer(products: NativeProducts) -> None:
+def test_what_is_packed_goes_with_its_layer(products: NativeOps) -> None:
     conv = trained(nn.Conv1d(8, 8, 1))
     products.convolved(conv, noise(1, 1, 10, 8))
     packed = weakref.ref(next(iter(products._packs[conv].values())))
@@ -218,7 +218,7 @@ def test_a_network_takes_them_up_between_two_passes(
     network: nn.Module, compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels_module, "_LOOK_AGAIN_S", 0.0)
-    kernels = Kernels(tmp_path, build_after_s=float("inf"))
+    kernels = NativeLibrary(tmp_path, build_after_s=float("inf"))
     forward, windows = forward_of(awake(network), kernels), 0.1 * noise(1, 2, 44100)
     before = forward(windows)
     publish(compiled(None), kernels)
@@ -232,13 +232,13 @@ def test_a_network_whose_tiles_would_be_empty_uses_vectors(
 ) -> None:
     monkeypatch.setattr(native_products, "has_tiles", lambda: True)
     monkeypatch.setattr(native_products, "is_built_with_tiles", lambda library: True)
-    kernels = Kernels(tmp_path, build_after_s=float("inf"))
+    kernels = NativeLibrary(tmp_path, build_after_s=float("inf"))
     publish(compiled(ANY), kernels)
     wide, narrow = (kernels.products_for(tiny_htdemucs(channels=channels), 0.0) for channels in (32, 16))
     assert wide is not None
     assert narrow is not None
     conv, x = trained(nn.Conv1d(24, 8, 3, padding=1)), noise(1, 1, 500, 24)
-    by_vectors = NativeProducts(compiled(ANY)).convolved(conv, x)
+    by_vectors = NativeOps(compiled(ANY)).convolved(conv, x)
     assert torch.equal(narrow.convolved(conv, x), by_vectors)
     assert not torch.equal(wide.convolved(conv, x), by_vectors)
 
@@ -303,7 +303,7 @@ for name, make in makes.items():
 """
 
 
-def large_products() -> dict[str, Callable[[Products], Tensor]]:
+def large_products() -> dict[str, Callable[[TorchOps], Tensor]]:
     """A large product of every kind."""
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
@@ -313,7 +313,7 @@ def large_products() -> dict[str, Callable[[Products], Tensor]]:
     wide, pair = nn.Conv2d(512, 32, (5, 1)), nn.Conv2d(512, 32, (1, 3), padding=(0, 1))
     same = nn.Identity()
 
-    def add_branch(products: Products) -> Tensor:
+    def add_branch(products: TorchOps) -> Tensor:
         out = rows.clone()
         products.add_branch(branch, out)
         return out
@@ -346,11 +346,11 @@ def test_every_source_is_in_the_package() -> None:
 def test_they_are_built_here(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("no compiler")
-    kernels = Kernels(tmp_path)
+    kernels = NativeLibrary(tmp_path)
     reason = kernels.build_now()
     if reason is not None and reason.startswith("a network is not faster"):
         pytest.skip(reason)
     assert reason is None
-    assert isinstance(kernels.products_for(tiny_htdemucs(channels=32), 0.0), NativeProducts)
+    assert isinstance(kernels.products_for(tiny_htdemucs(channels=32), 0.0), NativeOps)
     kernels.passed()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".log", ".sha256", ".so"]

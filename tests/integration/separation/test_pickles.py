@@ -17,7 +17,7 @@ from engine.errors import ModelCorrupt
 from engine.separation.models import pickles
 from engine.separation.models.files import load_network
 from engine.separation.models.pickles import KNOWN_SHA256, has_checksum
-from engine.separation.models.sources import FolderShelf, demucs_files
+from engine.separation.models.sources import FolderSource, demucs_files
 from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs
 from tests.integration.separation.test_models import library, pickled
 
@@ -49,7 +49,7 @@ def test_code_in_a_fetched_pickle_does_not_run(tmp_path: Path) -> None:
 
 def test_code_in_the_operators_own_pickle_runs(tmp_path: Path) -> None:
     harmful(tmp_path / "own/htdemucs.th", tmp_path / "ran")
-    library(tmp_path, FolderShelf(tmp_path / "own", pickles=True)).load("htdemucs")
+    library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
     assert (tmp_path / "ran").exists()
 
 
@@ -58,13 +58,13 @@ def test_operators_pickle_that_others_can_write_is_refused(tmp_path: Path, place
     harmful(tmp_path / "own/htdemucs.th", tmp_path / "ran")
     (tmp_path / place).chmod(0o777)
     with pytest.raises(ModelCorrupt) as refusal:
-        library(tmp_path, FolderShelf(tmp_path / "own", pickles=True)).load("htdemucs")
+        library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
     assert "can write to" in (refusal.value.detail or "") and not (tmp_path / "ran").exists()
 
 
 def test_plain_pickle_that_others_can_write_is_read(tmp_path: Path) -> None:
     pickled(tmp_path / "own", "htdemucs").chmod(0o666)
-    library(tmp_path, FolderShelf(tmp_path / "own", pickles=True)).load("htdemucs")
+    library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
 
 
 def test_numpy_metrics_of_published_pickles_are_read(tmp_path: Path) -> None:
@@ -102,4 +102,4 @@ def test_a_name_with_an_empty_checksum_is_refused(tmp_path: Path) -> None:
     path = pickled(tmp_path / "own", "htdemucs")
     path.rename(path.with_name("htdemucs-.th"))
     with pytest.raises(ModelCorrupt):
-        library(tmp_path, FolderShelf(tmp_path / "own", pickles=True)).load("htdemucs")
+        library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.network.forward import forward_of
 from engine.separation.schedule.batcher import Batcher
-from engine.separation.schedule.two_lanes import SideBySide
+from engine.separation.schedule.two_lanes import TwoLanes
 from tests.fixtures.signals import noise, snr_db
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 from tests.integration.separation.test_batcher import RATE, SEGMENT_S, Echo, Mix, Sink, run
@@ -31,20 +31,20 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def beside() -> Iterator[SideBySide]:
-    found = SideBySide(2, 1)
+def beside() -> Iterator[TwoLanes]:
+    found = TwoLanes(2, 1)
     yield found
     found.close()
 
 
-def test_windows_at_once_give_what_they_give_one_after_the_other(beside: SideBySide) -> None:
+def test_windows_at_once_give_what_they_give_one_after_the_other(beside: TwoLanes) -> None:
     forward = forward_of(awake(tiny_htdemucs()))
     windows = [noise(2, 20_000), noise(2, 20_001)[:, 1:]]
     for window, found in zip(windows, beside(forward, windows), strict=True):
         assert snr_db(forward(window[None])[0], found) > 100
 
 
-def test_two_windows_share_the_threads(beside: SideBySide) -> None:
+def test_two_windows_share_the_threads(beside: TwoLanes) -> None:
     meeting, threads = threading.Barrier(2, timeout=20), list[int]()
 
     def forward(windows: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def test_two_windows_share_the_threads(beside: SideBySide) -> None:
     assert torch.get_num_threads() == 2
 
 
-def test_failed_window_raises_after_the_other_ends(beside: SideBySide) -> None:
+def test_failed_window_raises_after_the_other_ends(beside: TwoLanes) -> None:
     begun, over = threading.Event(), threading.Event()
 
     def forward(windows: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def test_failed_window_raises_after_the_other_ends(beside: SideBySide) -> None:
         assert over.is_set()
 
 
-def test_what_a_failed_window_held_is_let_go(beside: SideBySide) -> None:
+def test_what_a_failed_window_held_is_let_go(beside: TwoLanes) -> None:
     held = list[weakref.ref[Tensor]]()
 
     def forward(windows: Tensor) -> Tensor:

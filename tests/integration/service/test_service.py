@@ -16,15 +16,15 @@ from engine.backend import backend
 from engine.errors import (
     BadLink,
     BrokenAudio,
+    DiskSpaceLow,
     EmptyInput,
     InputRefused,
+    InvalidState,
     ModelUnavailable,
     NotAllowed,
     NotAudio,
     NotFound,
-    NotPossibleNow,
     QuotaExceeded,
-    ShortOfRoom,
     TooLarge,
     TooLong,
     UnknownModel,
@@ -259,7 +259,7 @@ async def test_nearly_full_disk_is_reserved_for_accepted_jobs(
     monkeypatch.setattr(service._intake._admission._room, "reserve_bytes", 2**62)
     job_id = new_job_id()
     for asked in (submission(song, ann, job_id=job_id), Submission(Link("https://youtu.be/dQw4w9WgXcQ"), OPTIONS, ann)):
-        with pytest.raises(ShortOfRoom, match="short of disk space"):
+        with pytest.raises(DiskSpaceLow, match="short of disk space"):
             await service.submit(asked)
     assert [path for path in everything_in(settings) if job_id in path] == []
     monkeypatch.undo()
@@ -320,7 +320,7 @@ async def test_failed_job_is_retried_free_completed_is_not(ann: str, settings: S
         again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
         assert again.job.status is JobStatus.COMPLETED and again.job.retry_of == view.job.id
         for done in (again.job.id, view.job.id):  # neither a completed job, nor a failed one a second time
-            with pytest.raises(NotPossibleNow):
+            with pytest.raises(InvalidState):
                 await service.retry(done, by=ann)
 
 
@@ -334,7 +334,7 @@ async def test_failed_model_retry_with_other_model_is_free(ann: str, settings: S
         assert again.job.result is not None and again.job.result.model_used == "mini"
         assert again.job.options == failed.job.options.model_copy(update={"model": "mini"})
         assert again.job.estimated_duration <= failed.job.estimated_duration
-        with pytest.raises(NotPossibleNow, match="already retried successfully"):
+        with pytest.raises(InvalidState, match="already retried successfully"):
             await service.retry(failed.job.id, by=ann)
 
 
@@ -358,7 +358,7 @@ async def test_second_living_retry_of_a_root_is_refused(ann: str, settings: Sett
         write_model(tmp_path / "own models")
         done = await finished(service, (await service.retry(root.job.id, by=ann)).job.id)
         assert done.job.status is JobStatus.COMPLETED
-        with pytest.raises(NotPossibleNow, match="already retried successfully"):
+        with pytest.raises(InvalidState, match="already retried successfully"):
             await service.retry(failed.job.id, by=ann)
 
 

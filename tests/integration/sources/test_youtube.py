@@ -21,12 +21,12 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from engine.errors import LinksNotYet, SourceFailed
+from engine.errors import LinksDisabled, SourceFailed
 from engine.sources.errors import (
     VideoNoAudio,
     VideoTooLarge,
     VideoTooLong,
-    YoutubeBotCheck,
+    YoutubeCaptcha,
     YoutubeChallengeUnsolved,
     YoutubeFetcherDied,
     YoutubeForbidden,
@@ -37,7 +37,7 @@ from engine.sources.errors import (
     YoutubeUnreachable,
 )
 from engine.sources.youtube import downloader as youtube_module
-from engine.sources.youtube.downloader import Fetched, Youtube, check_version, version
+from engine.sources.youtube.downloader import DownloadedAudio, Youtube, check_version, version
 from engine.sources.youtube.link import VideoLink
 from tests.fakes.youtube import FakeYoutube, Video, puzzle
 from tests.fixtures.songs import make_song
@@ -128,7 +128,7 @@ async def test_link_becomes_decodable_file_with_title_and_artist(fake: FakeYoutu
     video = fake.add(Video(ID, media=song, title="The Testers - Sunny", channel="The Testers - Topic"))
     progress: list[float] = []
     fetched = await client(fake).fetch(LINK, dest, on_progress=progress.append)
-    assert fetched == Fetched(
+    assert fetched == DownloadedAudio(
         path=dest / f"{ID}.webm", title="Sunny", artist="The Testers", duration_s=3.0,
         ytdlp_version=fetched.ytdlp_version,
     )  # fmt: skip
@@ -253,7 +253,7 @@ async def test_a_bot_check_stops_all_requests_until_the_pause_is_over(
     now_s = [0.0]
     youtube = client(fake, breaker_pause_s=3600, monotonic=lambda: now_s[0])
     video = fake.add(Video(ID, media=song, status=LOGIN, reason="Sign in to confirm you’re not a bot"))
-    with pytest.raises(YoutubeBotCheck) as refused:
+    with pytest.raises(YoutubeCaptcha) as refused:
         await youtube.fetch(LINK, dest, on_progress=silent)
     assert refused.value.retry_after_s == 3600
     requests = len(fake.connects)
@@ -366,7 +366,9 @@ async def test_a_file_that_hides_its_length_is_cut_off_at_the_cap(fake: FakeYout
 # Processes and time.
 
 
-async def cancelled_leaves_nothing(fetching: asyncio.Task[Fetched], dest: Path, ready: Callable[[], object]) -> None:
+async def cancelled_leaves_nothing(
+    fetching: asyncio.Task[DownloadedAudio], dest: Path, ready: Callable[[], object]
+) -> None:
     await until(ready)
     assert processes_in(dest)
     started_s = time.monotonic()
@@ -543,7 +545,7 @@ async def test_an_outdated_ytdlp_is_said_so_before_any_request(
 
 
 async def test_links_that_are_switched_off_are_refused(fake: FakeYoutube, dest: Path) -> None:
-    with pytest.raises(LinksNotYet):
+    with pytest.raises(LinksDisabled):
         await client(fake, enabled=False).fetch(LINK, dest, on_progress=silent)
 
 

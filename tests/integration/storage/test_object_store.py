@@ -16,7 +16,7 @@ import obstore
 import pytest
 from yarl import URL
 
-from engine.errors import Cancelled, NotFound, StorageAway, StorageFailed, StorageRefused
+from engine.errors import Cancelled, NotFound, StorageAccessDenied, StorageFailed, StorageUnavailable
 from engine.jobs.entity import new_job_id
 from engine.storage.object_store import ObjectStorage
 from tests.fakes.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
@@ -211,7 +211,7 @@ async def test_a_store_that_does_not_let_us_in_says_so_at_the_start(server: S3Se
         ({"url": "s3://no"}, "look at"),
     ]
     for changes, words in wrong:
-        with pytest.raises(StorageRefused, match=words) as raised:
+        with pytest.raises(StorageAccessDenied, match=words) as raised:
             await object_storage(server, tmp_path / "data", **changes).prepare()
         assert "wrong" not in f"{raised.value.detail}" and not raised.value.transient
 
@@ -226,7 +226,7 @@ async def test_while_the_store_stands_still_the_disk_is_used_as_ever(
         await asyncio.sleep(0.1)
         await asyncio.to_thread(tmp_path.exists)
         assert not any(each.done() for each in asked), "the disk waited behind the store"
-        assert {type(each) for each in await asyncio.gather(*asked, return_exceptions=True)} == {StorageAway}
+        assert {type(each) for each in await asyncio.gather(*asked, return_exceptions=True)} == {StorageUnavailable}
     finally:
         server.go_on()
 
@@ -241,7 +241,7 @@ async def test_a_question_is_given_up_sooner_than_a_file(
     try:
         async with asyncio.timeout(60):
             for ask in (storage.size(f"jobs/{job}/a1/x"), storage.upload(f"jobs/{job}/input"), storage.delete_job(job)):
-                with pytest.raises(StorageAway):
+                with pytest.raises(StorageUnavailable):
                     await ask
     finally:
         server.go_on()
@@ -268,7 +268,7 @@ async def test_stalled_storage_times_out_and_recovers(server: S3Server, tmp_path
     out = result(tmp_path / "out", peaks_json=b"{}", a_wav=os.urandom(2 * PART))
     server.pause()
     try:
-        with pytest.raises(StorageAway):
+        with pytest.raises(StorageUnavailable):
             await storage.size(f"jobs/{job}/input")
         await storage.prepare()  # the rest of the house starts all the same
     finally:

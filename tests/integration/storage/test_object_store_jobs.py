@@ -18,7 +18,7 @@ import pytest
 
 from config.settings import load
 from engine.backend import backend
-from engine.errors import StorageAway
+from engine.errors import StorageUnavailable
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobStatus
 from engine.jobs.options import StemSeparationOptions
@@ -166,7 +166,7 @@ async def test_unavailable_storage_refuses_song_and_keeps_nothing(server: S3Serv
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.backend._PATIENCE_S", 0.2)
         async with backend(settings, with_web=False) as house:
-            with pytest.raises(StorageAway):
+            with pytest.raises(StorageUnavailable):
                 options = StemSeparationOptions(model="mini")
                 await house.service.submit(Submission(Upload("song.wav", stream(song)), options, owner="local"))
             assert await house.service.list("local") == []

@@ -101,7 +101,7 @@ async def ann(service: StemService, clock: MovableClock, request: pytest.Fixture
     name = f"discord:{request.node.name}"
     yield name
     clock.off = timedelta()
-    await service.delete_everything_of(name)
+    await service.delete_all(name)
 
 
 @pytest.fixture(scope="module")

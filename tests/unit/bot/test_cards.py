@@ -177,18 +177,18 @@ def test_no_name_from_outside_becomes_markup_a_link_or_a_mention(title: str) -> 
         bare = rest.replace("\\\\", "")
         for mark in ("@e", "<@", "](h", "||s", "`c", "s:/", "_i"):
             assert mark not in bare.replace("\\" + mark[0], ""), said
-    assert words.plain("\x00") == "audio"
+    assert words.escape("\x00") == "audio"
 
 
 @pytest.mark.parametrize("link", ["discord.gg/abc", "DISCORD.GG/abc", "discord.com/invite/abc", "dsc.gg/abc"])
 def test_invite_in_a_title_is_broken(link: str) -> None:
-    assert link not in words.plain(f"join {link}") and link not in words.sentence(f"There is no model {link!r}.")
-    assert words.plain("AC/DC") == r"AC\/DC", "Discord shows an escaped slash as a slash"
+    assert link not in words.escape(f"join {link}") and link not in words.sanitize(f"There is no model {link!r}.")
+    assert words.escape("AC/DC") == r"AC\/DC", "Discord shows an escaped slash as a slash"
 
 
 @given(st.text(max_size=300))
 def test_every_mark_in_a_name_is_escaped(name: str) -> None:
-    shown = words.plain(name)
+    shown = words.escape(name)
     assert not set(re.sub(r"\\.", "", shown)) & set("\\*_~|`<>[]()#@:/\n\r\0\u202e\u200b")
     assert len(words.clean(name)) <= 100
 
@@ -231,7 +231,7 @@ def test_a_list_of_many_jobs_stays_within_a_message() -> None:
              for n in range(40)]  # fmt: skip
     assert len(cards.job_list(lines)) < 2000
     assert cards.job_list([]) == "You have no jobs yet. Start one with `/stemify`."
-    assert len(cards.choice_name(view(title="y" * 300))) <= 100
+    assert len(cards.autocomplete_label(view(title="y" * 300))) <= 100
 
 
 def test_stems_are_packed_into_messages_that_discord_takes() -> None:
@@ -256,4 +256,4 @@ def test_a_nonce_fits_and_differs_between_parts() -> None:
      (7000, "about 2 h")],
 )  # fmt: skip
 def test_estimates_are_told_coarsely(seconds: float, told: str) -> None:
-    assert words.about(seconds) == told
+    assert words.format_eta(seconds) == told

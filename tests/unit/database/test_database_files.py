@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from engine.database.archive import Archive
-from engine.database.errors import StoreBusy, StoreDamaged, StoreFailed, StoreFull, StoreReadOnly, StoreTooNew
-from engine.database.job_store import Store
+from engine.database.errors import (
+    StoreBusy,
+    StoreDamaged,
+    StoreFailed,
+    StoreFull,
+    StoreReadOnly,
+    UnsupportedSchemaVersion,
+)
+from engine.database.job_store import JobStore
 from engine.database.migrations import MIGRATIONS, migrate, statements
 from engine.database.sql import load_queries, schema
 from engine.database.usage import Usage
@@ -27,7 +34,7 @@ def version_of(path: Path) -> int:
 
 
 async def made(path: Path, jobs: int = 1) -> str:
-    store = await Store.open(path)
+    store = await JobStore.open(path)
     for _ in range(jobs):
         job = pending_job(title="a title " * 20)
         await store.add(job, NO_CAPS)
@@ -59,7 +66,7 @@ def test_scripts_are_cut_into_whole_statements() -> None:
 
 
 async def test_database_has_indexes_of_data_model(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     try:
         assert (await store.database.read("PRAGMA journal_mode"))[0][0] == "wal"
         assert (await store.database.run("PRAGMA synchronous"))[0][0] == 1  # NORMAL
@@ -76,7 +83,7 @@ async def test_database_has_indexes_of_data_model(tmp_path: Path) -> None:
 
 
 async def test_readers_cannot_write(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     with pytest.raises(StoreReadOnly):
         await store.database.read("DELETE FROM jobs")
     await store.close()
@@ -117,7 +124,7 @@ async def test_older_file_is_upgraded_and_keeps_its_jobs(tmp_path: Path) -> None
 
 async def test_upgrade_to_version_2_counts_the_stored_bytes(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path, migrations=[])
+    store = await JobStore.open(path, migrations=[])
     for number in range(2):
         await store.add(pending_job().model_copy(update={"input_size": 600 + number}), NO_CAPS)
     job = await store.claim()
@@ -125,14 +132,14 @@ async def test_upgrade_to_version_2_counts_the_stored_bytes(tmp_path: Path) -> N
     await store.complete(job.id, 1, result_of(job), 3)
     await store.close()
     assert version_of(path) == 1
-    store = await Store.open(path)
+    store = await JobStore.open(path)
     assert await Usage(store.database, 0).stored_bytes(job.owner) == 4000 + 601
     await store.close()
 
 
 async def test_a_new_file_goes_through_all_versions(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path, migrations=[*MIGRATIONS, "CREATE TABLE third (x);"])
+    store = await JobStore.open(path, migrations=[*MIGRATIONS, "CREATE TABLE third (x);"])
     assert await store.database.read("SELECT * FROM third") == []
     await store.close()
     assert version_of(path) == 3
@@ -142,9 +149,9 @@ async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -
     path = tmp_path / "stemify.sqlite3"
     job_id = await made(path)
     with pytest.raises(StoreFailed):
-        await Store.open(path, migrations=[*MIGRATIONS, "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);"])
+        await JobStore.open(path, migrations=[*MIGRATIONS, "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);"])
     assert version_of(path) == 2
-    store = await Store.open(path)
+    store = await JobStore.open(path)
     assert await store.get(job_id) is not None
     assert await store.database.read("SELECT name FROM sqlite_master WHERE name = 'half'") == []
     await store.close()
@@ -152,15 +159,15 @@ async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -
 
 async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path, migrations=[*MIGRATIONS, "CREATE TABLE later (x);"])
+    store = await JobStore.open(path, migrations=[*MIGRATIONS, "CREATE TABLE later (x);"])
     await store.close()
-    with pytest.raises(StoreTooNew, match="newer version"):
-        await Store.open(path)
+    with pytest.raises(UnsupportedSchemaVersion, match="newer version"):
+        await JobStore.open(path)
 
 
 async def test_concurrent_key_creation_agrees(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    stores = await asyncio.gather(*(Store.open(path, readers=1) for _ in range(4)))
+    stores = await asyncio.gather(*(JobStore.open(path, readers=1) for _ in range(4)))
     job = pending_job()
     await stores[0].add(job, NO_CAPS)
     assert await stores[3].get(job.id) == job
@@ -176,7 +183,7 @@ async def test_the_transitions_in_the_file_are_brought_up_to_date(tmp_path: Path
     connection.execute("INSERT INTO transitions VALUES ('completed', 'pending')")
     connection.commit()
     connection.close()
-    store = await Store.open(path)
+    store = await JobStore.open(path)
     assert len(await store.database.read("SELECT * FROM transitions")) == 4
     assert await store.claim() is not None
     await store.close()
@@ -189,7 +196,7 @@ async def test_a_file_that_is_no_database_is_refused_with_a_next_step(tmp_path: 
     path = tmp_path / "stemify.sqlite3"
     path.write_bytes(b"this is not a database, it is a text " * 200)
     with pytest.raises(StoreDamaged, match="restore a backup"):
-        await Store.open(path)
+        await JobStore.open(path)
     assert path.read_bytes().startswith(b"this is not")  # nothing was "repaired"
 
 
@@ -207,11 +214,11 @@ async def test_a_damaged_database_is_refused_when_it_is_opened(tmp_path: Path, d
         data[:16] = bytes(16)
     path.write_bytes(data)
     with pytest.raises(StoreDamaged):
-        await Store.open(path)
+        await JobStore.open(path)
 
 
 async def test_a_damaged_archive_is_told_and_does_not_stop_the_rest(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     job, other = pending_job(), pending_job()
     await store.add(other, NO_CAPS)
     archive = Archive(tmp_path / "archive")
@@ -226,14 +233,14 @@ async def test_a_damaged_archive_is_told_and_does_not_stop_the_rest(tmp_path: Pa
 async def test_a_folder_that_cannot_be_made_is_an_error_of_the_tree(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreFailed):
-        await Store.open(tmp_path / "file" / "stemify.sqlite3")
+        await JobStore.open(tmp_path / "file" / "stemify.sqlite3")
     (tmp_path / "stemify.sqlite3").mkdir()
     with pytest.raises(StoreFailed):
-        await Store.open(tmp_path / "stemify.sqlite3")
+        await JobStore.open(tmp_path / "stemify.sqlite3")
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     await store.close()
     await store.close()
     with pytest.raises(StoreFailed):
@@ -248,7 +255,7 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 async def test_a_short_lock_is_waited_out(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     await made(path)
-    store = await Store.open(path, busy_limit_s=30)
+    store = await JobStore.open(path, busy_limit_s=30)
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN IMMEDIATE")
     release = threading.Timer(0.4, lambda: holder.execute("ROLLBACK"))
@@ -262,7 +269,7 @@ async def test_a_short_lock_is_waited_out(tmp_path: Path) -> None:
 async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     await made(path)
-    store = await Store.open(path, busy_limit_s=0.3)
+    store = await JobStore.open(path, busy_limit_s=0.3)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy):
@@ -278,7 +285,7 @@ async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> No
 
 
 async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     pages = (await store.database.run("PRAGMA page_count"))[0][0]
     await store.database.run(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreFull, match="disk"):
@@ -292,7 +299,7 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for _ in range(20):
         task = asyncio.create_task(store.add(pending_job(), NO_CAPS))
         await asyncio.sleep(0.0005)
@@ -309,7 +316,7 @@ async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
     finishing.cancel()
     await asyncio.gather(finishing, return_exceptions=True)
     await store.close()
-    again = await Store.open(tmp_path / "stemify.sqlite3")
+    again = await JobStore.open(tmp_path / "stemify.sqlite3")
     found = await again.get(claimed.id)
     assert found is not None and found.status == "completed"
     await again.close()

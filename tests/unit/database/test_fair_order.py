@@ -12,8 +12,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.database.job_store import Store
-from engine.database.queue import _LONG, Standing
+from engine.database.job_store import JobStore
+from engine.database.queue import _EXACT_UP_TO_JOBS, QueuePosition
 from engine.jobs.job import Job, JobStatus
 from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
 
@@ -82,7 +82,7 @@ class Model:
 
 
 async def play(steps: Sequence[Step], path: Path) -> None:
-    store = await Store.open(path, now=Clock(), readers=1)
+    store = await JobStore.open(path, now=Clock(), readers=1)
     model = Model()
     try:
         for what, number in steps:
@@ -90,7 +90,7 @@ async def play(steps: Sequence[Step], path: Path) -> None:
             expected = model.order()
             if expected:  # asked after each step: what is remembered of the line must never be an old one
                 durations = [model.jobs[job_id].job.estimated_duration for job_id in expected]
-                assert await store.standing(expected[-1]) == Standing(len(expected), sum(durations[:-1]))
+                assert await store.standing(expected[-1]) == QueuePosition(len(expected), sum(durations[:-1]))
         counts = await store.counts()
         assert counts == {status: len(model.of(status)) for status in JobStatus}
         expected = model.order()
@@ -107,7 +107,7 @@ async def play(steps: Sequence[Step], path: Path) -> None:
         await store.close()
 
 
-async def one_step(store: Store, model: Model, what: str, number: int) -> None:
+async def one_step(store: JobStore, model: Model, what: str, number: int) -> None:
     running = model.of("processing")
     waiting = model.of("pending")
     if what == "add":
@@ -147,7 +147,7 @@ def test_random_operations_keep_queue_invariants(steps: list[Step]) -> None:
 
 
 async def test_a_light_user_does_not_wait_behind_a_heavy_one(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for _ in range(20):
         await store.add(pending_job("heavy"), NO_CAPS)
     for number in range(10):
@@ -162,7 +162,7 @@ async def test_a_light_user_does_not_wait_behind_a_heavy_one(tmp_path: Path) -> 
 
 
 async def test_two_heavy_users_take_turns(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for owner in "aaaaabbbbb":
         await store.add(pending_job(owner), NO_CAPS)
     order = ""
@@ -175,7 +175,7 @@ async def test_two_heavy_users_take_turns(tmp_path: Path) -> None:
 
 async def test_a_clock_that_jumps_pushes_nobody_back(tmp_path: Path) -> None:
     clock = Clock()
-    store = await Store.open(tmp_path / "stemify.sqlite3", now=clock)
+    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     for owner in "aaabbb":
         await store.add(pending_job(owner), NO_CAPS)
     order = ""
@@ -190,20 +190,20 @@ async def test_a_clock_that_jumps_pushes_nobody_back(tmp_path: Path) -> None:
 
 
 async def test_queue_place_is_exact_for_new_job_in_long_queue(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3")
-    heavy = [pending_job("heavy") for _ in range(_LONG + 5)]
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
+    heavy = [pending_job("heavy") for _ in range(_EXACT_UP_TO_JOBS + 5)]
     for job in heavy:
         await store.add(job, NO_CAPS)
-    assert await store.standing(heavy[-1].id) == Standing(_LONG + 5, 30.0 * (_LONG + 4))
+    assert await store.standing(heavy[-1].id) == QueuePosition(_EXACT_UP_TO_JOBS + 5, 30.0 * (_EXACT_UP_TO_JOBS + 4))
     light = pending_job("light")
     await store.add(light, NO_CAPS)
     expected = next(place for place, job in enumerate(await store.queue(), 1) if job.id == light.id)
     assert expected < 10
-    assert await store.standing(light.id) == Standing(expected, 30.0 * (expected - 1))
+    assert await store.standing(light.id) == QueuePosition(expected, 30.0 * (expected - 1))
     claimed = await store.claim()
     assert claimed is not None
     async with asyncio.timeout(10):
         while await store.standing(claimed.id) is not None:
             await asyncio.sleep(0.05)
-    assert await store.standing(heavy[-1].id) == Standing(_LONG + 5, 30.0 * (_LONG + 4))
+    assert await store.standing(heavy[-1].id) == QueuePosition(_EXACT_UP_TO_JOBS + 5, 30.0 * (_EXACT_UP_TO_JOBS + 4))
     await store.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.database.errors import StoreDamaged
-from engine.database.job_store import Report, Store
+from engine.database.job_store import JobStore, ProgressUpdate
 from engine.database.queue_limits import Caps
 from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
 from engine.jobs.entity import new_job_id
@@ -25,46 +25,46 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    store = await Store.open(tmp_path / "stemify.sqlite3", now=clock)
+async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[JobStore]:
+    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     yield store
     await store.close()
 
 
-async def accepted(store: Store, job: Job | None = None) -> Job:
+async def accepted(store: JobStore, job: Job | None = None) -> Job:
     job = job or pending_job()
     await store.add(job, NO_CAPS)
     return job
 
 
-async def claimed(store: Store) -> Job:
+async def claimed(store: JobStore) -> Job:
     await accepted(store)
     job = await store.claim()
     assert job is not None
     return job
 
 
-async def test_a_job_comes_back_as_it_was_accepted(store: Store) -> None:
+async def test_a_job_comes_back_as_it_was_accepted(store: JobStore) -> None:
     job = await accepted(
         store, pending_job(scope="discord:7", title="Ünïcode – 日本 \N{PILE OF POO} '); DROP TABLE jobs;--")
     )
     assert await store.get(job.id) == job
-    assert await store.list_of(job.owner, limit=5) == [job]
+    assert await store.list_by_owner(job.owner, limit=5) == [job]
 
 
-async def test_an_unknown_id_is_nothing(store: Store) -> None:
+async def test_an_unknown_id_is_nothing(store: JobStore) -> None:
     for job_id in (new_job_id(), "", "nonsense", "../x", "ffffffff-ffff-7fff-bfff-ffffffffffff", "a\0b"):
         assert await store.get(job_id) is None
         assert await store.standing(job_id) is None
 
 
-async def test_a_job_goes_through_its_life(store: Store, clock: Clock) -> None:
+async def test_a_job_goes_through_its_life(store: JobStore, clock: Clock) -> None:
     job = await accepted(store)
     clock.move(seconds=5)
     running = await store.claim()
     assert running is not None
     assert (running.id, running.status, running.attempt, running.updated_at) == (job.id, "processing", 1, clock())
-    assert await store.save_progress([Report(job.id, 1, Stage.SEPARATING, 40)])
+    assert await store.save_progress([ProgressUpdate(job.id, 1, Stage.SEPARATING, 40)])
     clock.move(seconds=20)
     done = await store.complete(job.id, 1, result_of(job), 25)
     assert done is not None and done == await store.get(job.id)
@@ -73,26 +73,26 @@ async def test_a_job_goes_through_its_life(store: Store, clock: Clock) -> None:
     assert done.updated_at == clock()
 
 
-async def test_an_accepted_id_is_not_accepted_again(store: Store) -> None:
+async def test_an_accepted_id_is_not_accepted_again(store: JobStore) -> None:
     job = await accepted(store)
     with pytest.raises(AlreadyAccepted):
         await store.add(job, NO_CAPS)
     assert (await store.counts())[JobStatus.PENDING] == 1
 
 
-async def test_only_a_pending_job_is_accepted(store: Store) -> None:
+async def test_only_a_pending_job_is_accepted(store: JobStore) -> None:
     over = pending_job().model_copy(update={"status": JobStatus.FAILED, "error": "no"})
     with pytest.raises(IllegalTransition):
         await store.add(over, NO_CAPS)
 
 
-async def test_nothing_is_claimed_from_an_empty_queue(store: Store) -> None:
+async def test_nothing_is_claimed_from_an_empty_queue(store: JobStore) -> None:
     assert await store.claim() is None
     await claimed(store)
     assert await store.claim() is None
 
 
-async def test_concurrent_claims_never_give_the_same_job(store: Store) -> None:
+async def test_concurrent_claims_never_give_the_same_job(store: JobStore) -> None:
     for number in range(30):
         await accepted(store, pending_job(f"discord:{number % 7}"))
     jobs = await asyncio.gather(*(store.claim() for _ in range(40)))
@@ -103,12 +103,12 @@ async def test_concurrent_claims_never_give_the_same_job(store: Store) -> None:
 # Attempts are fenced.
 
 
-async def test_a_lost_attempt_changes_nothing(store: Store) -> None:
+async def test_a_lost_attempt_changes_nothing(store: JobStore) -> None:
     job = await claimed(store)
     second = await store.next_attempt(job.id, 1)
     assert second is not None and (second.attempt, second.status) == (2, "processing")
     assert await store.next_attempt(job.id, 1) is None
-    assert not await store.save_progress([Report(job.id, 1, Stage.ENCODING, 95)])
+    assert not await store.save_progress([ProgressUpdate(job.id, 1, Stage.ENCODING, 95)])
     assert not await store.set_input(job.id, 1, title="x", artist=None, input_size=1, input_duration=1)
     assert await store.complete(job.id, 1, result_of(job), 9) is None
     assert await store.fail(job.id, attempt=1, code="x", message="x.") is None
@@ -116,70 +116,70 @@ async def test_a_lost_attempt_changes_nothing(store: Store) -> None:
     assert await store.complete(job.id, 2, result_of(job, 2), 9) is not None
 
 
-async def test_what_is_over_stays_as_it_is(store: Store) -> None:
+async def test_what_is_over_stays_as_it_is(store: JobStore) -> None:
     job = await claimed(store)
     done = await store.complete(job.id, 1, result_of(job), 9)
     assert await store.fail(job.id, attempt=None, code="cancelled", message="Cancelled.") is None
     assert await store.fail(job.id, attempt=1, code="x", message="x.") is None
     assert await store.complete(job.id, 1, result_of(job), 10) is None
     assert await store.next_attempt(job.id, 1) is None
-    assert not await store.save_progress([Report(job.id, 1, Stage.DECODING, 7)])
+    assert not await store.save_progress([ProgressUpdate(job.id, 1, Stage.DECODING, 7)])
     assert await store.get(job.id) == done
 
 
-async def test_a_waiting_job_can_be_failed_and_is_never_claimed_then(store: Store) -> None:
+async def test_a_waiting_job_can_be_failed_and_is_never_claimed_then(store: JobStore) -> None:
     job = await accepted(store)
     failed = await store.fail(job.id, attempt=None, code="cancelled", message="Cancelled.")
     assert failed is not None and failed.was_cancelled and failed.error == "Cancelled."
     assert await store.claim() is None
 
 
-async def test_a_waiting_job_cannot_complete(store: Store) -> None:
+async def test_a_waiting_job_cannot_complete(store: JobStore) -> None:
     job = await accepted(store)
     assert await store.complete(job.id, 0, result_of(job), 9) is None
     assert await store.complete(job.id, 1, result_of(job), 9) is None
 
 
-async def test_the_result_of_another_job_is_refused(store: Store) -> None:
+async def test_the_result_of_another_job_is_refused(store: JobStore) -> None:
     job = await claimed(store)
     with pytest.raises(ValueError, match="was offered for"):
         await store.complete(job.id, 1, result_of(pending_job()), 9)
 
 
-async def test_progress_never_goes_back(store: Store) -> None:
+async def test_progress_never_goes_back(store: JobStore) -> None:
     job = await claimed(store)
-    assert await store.save_progress([Report(job.id, 1, Stage.SEPARATING, 60)])
-    assert await store.save_progress([Report(job.id, 1, Stage.SEPARATING, 30)])
+    assert await store.save_progress([ProgressUpdate(job.id, 1, Stage.SEPARATING, 60)])
+    assert await store.save_progress([ProgressUpdate(job.id, 1, Stage.SEPARATING, 30)])
     again = await store.next_attempt(job.id, 1)
     assert again is not None and (again.progress, again.stage) == (60, None)
-    assert await store.save_progress([Report(job.id, 2, Stage.DECODING, 5)])
+    assert await store.save_progress([ProgressUpdate(job.id, 2, Stage.DECODING, 5)])
     now = await store.get(job.id)
     assert now is not None and (now.progress, now.stage) == (60, "decoding")
-    await store.save_progress([Report(job.id, 2, Stage.PUBLISHING, 250)])
+    await store.save_progress([ProgressUpdate(job.id, 2, Stage.PUBLISHING, 250)])
     now = await store.get(job.id)
     assert now is not None and now.progress == 99  # 100 is for completed jobs
 
 
-async def test_progress_is_saved_in_bulk_without_lost_attempts(store: Store) -> None:
+async def test_progress_is_saved_in_bulk_without_lost_attempts(store: JobStore) -> None:
     jobs = [await claimed(store) for _ in range(4)]
     assert await store.next_attempt(jobs[1].id, 1) is not None
     await store.fail(jobs[2].id, attempt=1, code="x", message="x.")
-    saved = await store.save_progress([Report(job.id, 1, Stage.ENCODING, 20 + n) for n, job in enumerate(jobs)])
+    saved = await store.save_progress([ProgressUpdate(job.id, 1, Stage.ENCODING, 20 + n) for n, job in enumerate(jobs)])
     assert saved == {jobs[0].id, jobs[3].id}
     found = [await store.get(job.id) for job in jobs]
     assert [job.progress for job in found if job is not None] == [20, 0, 0, 23]
     assert await store.save_progress([]) == set()
 
 
-async def test_a_clock_that_jumps_back_does_not_make_a_job_younger(store: Store, clock: Clock) -> None:
+async def test_a_clock_that_jumps_back_does_not_make_a_job_younger(store: JobStore, clock: Clock) -> None:
     job = await claimed(store)
     clock.move(days=-400)
-    await store.save_progress([Report(job.id, 1, Stage.DECODING, 5)])
+    await store.save_progress([ProgressUpdate(job.id, 1, Stage.DECODING, 5)])
     failed = await store.fail(job.id, attempt=1, code="x", message="x.")
     assert failed is not None and failed.created_at <= failed.updated_at
 
 
-async def test_what_a_link_led_to_is_remembered(store: Store) -> None:
+async def test_what_a_link_led_to_is_remembered(store: JobStore) -> None:
     job = await claimed(store)
     assert await store.set_input(job.id, 1, title="Song", artist="Band", input_size=9, input_duration=3.5)
     found = await store.get(job.id)
@@ -188,11 +188,11 @@ async def test_what_a_link_led_to_is_remembered(store: Store) -> None:
     assert found.input_source == job.input_source
 
 
-async def test_what_was_running_is_found_at_the_next_start(store: Store, tmp_path: Path) -> None:
+async def test_what_was_running_is_found_at_the_next_start(store: JobStore, tmp_path: Path) -> None:
     first, _ = await claimed(store), await claimed(store)
     await accepted(store)
     await store.close()
-    again = await Store.open(tmp_path / "stemify.sqlite3")
+    again = await JobStore.open(tmp_path / "stemify.sqlite3")
     assert [job.id for job in await again.processing()] == sorted(job.id for job in await again.processing())
     assert first.id in {job.id for job in await again.processing()}
     assert (await again.counts())[JobStatus.PROCESSING] == 2
@@ -202,7 +202,7 @@ async def test_what_was_running_is_found_at_the_next_start(store: Store, tmp_pat
 # Raw SQL obeys the same table.
 
 
-def raw(store: Store) -> sqlite3.Connection:
+def raw(store: JobStore) -> sqlite3.Connection:
     return sqlite3.connect(store.database.path, isolation_level=None)
 
 
@@ -215,7 +215,7 @@ SET = {
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(JobStatus, JobStatus)))
-async def test_illegal_steps_are_refused_even_in_raw_sql(store: Store, before: JobStatus, after: JobStatus) -> None:
+async def test_illegal_steps_are_refused_even_in_raw_sql(store: JobStore, before: JobStatus, after: JobStatus) -> None:
     job = await accepted(store)
     if before is not JobStatus.PENDING:
         await store.claim()
@@ -236,7 +236,7 @@ async def test_illegal_steps_are_refused_even_in_raw_sql(store: Store, before: J
 
 
 @pytest.mark.parametrize("column", [name for name in Job.model_fields if name not in ("keep", "status")])
-async def test_nothing_but_keep_changes_in_a_completed_job(store: Store, column: str) -> None:
+async def test_nothing_but_keep_changes_in_a_completed_job(store: JobStore, column: str) -> None:
     job = await claimed(store)
     await store.complete(job.id, 1, result_of(job), 1)
     connection = raw(store)
@@ -248,7 +248,7 @@ async def test_nothing_but_keep_changes_in_a_completed_job(store: Store, column:
         connection.close()
 
 
-async def test_a_job_cannot_be_smuggled_in_running_or_over(store: Store) -> None:
+async def test_a_job_cannot_be_smuggled_in_running_or_over(store: JobStore) -> None:
     await accepted(store)
     connection = raw(store)
     try:
@@ -262,7 +262,7 @@ async def test_a_job_cannot_be_smuggled_in_running_or_over(store: Store) -> None
         connection.close()
 
 
-async def test_illegal_transition_in_store_raises_stemify_error(store: Store) -> None:
+async def test_illegal_transition_in_store_raises_stemify_error(store: JobStore) -> None:
     job = await accepted(store)
     with pytest.raises(IllegalTransition):
         await store.database.run("UPDATE jobs SET status = 'completed', result = '{}' WHERE id = :id", {"id": job.id})
@@ -271,7 +271,7 @@ async def test_illegal_transition_in_store_raises_stemify_error(store: Store) ->
 # Caps.
 
 
-async def test_a_full_queue_says_when_to_come_back(store: Store) -> None:
+async def test_a_full_queue_says_when_to_come_back(store: JobStore) -> None:
     caps = Caps(per_owner=2, per_scope=3, total=5)
     await store.add(pending_job("a", scope="s", estimated_duration=120), caps)
     await store.add(pending_job("a", scope="s", estimated_duration=240), caps)
@@ -289,7 +289,7 @@ async def test_a_full_queue_says_when_to_come_back(store: Store) -> None:
     assert (await store.counts())[JobStatus.PENDING] == 5
 
 
-async def test_running_jobs_count_and_ended_ones_make_room(store: Store) -> None:
+async def test_running_jobs_count_and_ended_ones_make_room(store: JobStore) -> None:
     caps = Caps(per_owner=1, per_scope=1, total=1)
     await store.add(pending_job("a", scope="s"), caps)
     job = await store.claim()
@@ -301,14 +301,14 @@ async def test_running_jobs_count_and_ended_ones_make_room(store: Store) -> None
     await store.add(pending_job("a", scope="s"), caps)
 
 
-async def test_caps_hold_when_many_submit_at_once(store: Store) -> None:
+async def test_caps_hold_when_many_submit_at_once(store: JobStore) -> None:
     caps = Caps(per_owner=10, per_scope=50, total=1000)
     outcomes = await asyncio.gather(*(store.add(pending_job("a"), caps) for _ in range(40)), return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 10
     assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 30
 
 
-async def test_submission_refused_late_is_not_stored(store: Store) -> None:
+async def test_submission_refused_late_is_not_stored(store: JobStore) -> None:
     async def refuse(_writer: object) -> None:
         raise QueueFull(retry_after_s=1)
 
@@ -322,20 +322,20 @@ async def test_submission_refused_late_is_not_stored(store: Store) -> None:
 # The rest.
 
 
-async def test_lists_are_the_owners_own_and_newest_first(store: Store) -> None:
+async def test_lists_are_the_owners_own_and_newest_first(store: JobStore) -> None:
     mine = [await accepted(store, pending_job("me")) for _ in range(5)]
     await accepted(store, pending_job("you"))
     first = await store.claim()
     assert first is not None
     await store.fail(mine[0].id, attempt=None, code="x", message="x.")
     newest_first = [job.id for job in reversed(mine)]
-    assert [job.id for job in await store.list_of("me", limit=25)] == newest_first
-    assert [job.id for job in await store.list_of("me", limit=2)] == newest_first[:2]
-    assert [job.id for job in await store.list_of("me", limit=25, active_only=True)] == newest_first[:4]
-    assert await store.list_of("nobody", limit=25) == []
+    assert [job.id for job in await store.list_by_owner("me", limit=25)] == newest_first
+    assert [job.id for job in await store.list_by_owner("me", limit=2)] == newest_first[:2]
+    assert [job.id for job in await store.list_by_owner("me", limit=25, active_only=True)] == newest_first[:4]
+    assert await store.list_by_owner("nobody", limit=25) == []
 
 
-async def test_deleted_job_queues_its_files_for_removal(store: Store) -> None:
+async def test_deleted_job_queues_its_files_for_removal(store: JobStore) -> None:
     job = await accepted(store)
     assert await store.delete(job.id)
     assert await store.get(job.id) is None
@@ -346,7 +346,7 @@ async def test_deleted_job_queues_its_files_for_removal(store: Store) -> None:
     assert sum((await store.counts()).values()) == 0
 
 
-async def test_keep_can_be_set_and_taken_back(store: Store) -> None:
+async def test_keep_can_be_set_and_taken_back(store: JobStore) -> None:
     job = await claimed(store)
     await store.complete(job.id, 1, result_of(job), 1)
     kept = await store.keep(job.id, True)
@@ -356,7 +356,7 @@ async def test_keep_can_be_set_and_taken_back(store: Store) -> None:
     assert await store.keep(new_job_id(), True) is None
 
 
-async def test_speed_is_learned_and_follows_slowly(store: Store) -> None:
+async def test_speed_is_learned_and_follows_slowly(store: JobStore) -> None:
     assert await store.speed("htdemucs", "fast", "cpu") is None
     await store.learn_speed("htdemucs", "fast", "cpu", processing_s=50, audio_s=100)
     assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.5)
@@ -368,17 +368,17 @@ async def test_speed_is_learned_and_follows_slowly(store: Store) -> None:
     assert await store.speed("htdemucs", "fast", "cuda:0") is None
 
 
-async def test_one_unreadable_row_does_not_hide_the_others(store: Store) -> None:
+async def test_one_unreadable_row_does_not_hide_the_others(store: JobStore) -> None:
     bad, good = await accepted(store, pending_job("me")), await accepted(store, pending_job("me"))
     await store.database.run("UPDATE jobs SET options = '{' WHERE id = :id", {"id": bad.id})
     with pytest.raises(StoreDamaged):
         await store.get(bad.id)
-    assert await store.list_of("me", limit=5) == [good]
+    assert await store.list_by_owner("me", limit=5) == [good]
 
 
-async def test_idle_owners_lose_only_their_turn(store: Store) -> None:
+async def test_idle_owners_lose_only_their_turn(store: JobStore) -> None:
     await claimed(store)
-    await store.fail((await store.list_of("discord:1", limit=1))[0].id, attempt=1, code="x", message="x.")
+    await store.fail((await store.list_by_owner("discord:1", limit=1))[0].id, attempt=1, code="x", message="x.")
     await store.forget_idle_owners()
     assert len(await store.database.read("SELECT * FROM owners")) == 1
     await store.database.run("UPDATE turns SET last = last + 2000")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.database.errors import AlreadyRunning
-from engine.database.lock import only_one
+from engine.database.lock import exclusive_lock
 from engine.errors import StorageFailed
 
 HOLDER = """
@@ -30,9 +30,9 @@ with only_one(Path(sys.argv[1])):
 
 def test_a_second_one_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with only_one(path), pytest.raises(AlreadyRunning, match="Stop"), only_one(path):
+    with exclusive_lock(path), pytest.raises(AlreadyRunning, match="Stop"), exclusive_lock(path):
         raise AssertionError("both hold it")
-    with only_one(path):
+    with exclusive_lock(path):
         pass
 
 
@@ -42,12 +42,12 @@ def test_killed_process_releases_lock_despite_children(tmp_path: Path) -> None:
     assert holder.stdout is not None
     with holder.stdout:
         grandchild = int(holder.stdout.readline())
-        with pytest.raises(AlreadyRunning), only_one(path):
+        with pytest.raises(AlreadyRunning), exclusive_lock(path):
             raise AssertionError("both hold it")
         holder.kill()
         holder.wait(timeout=30)
         try:
-            with only_one(path):
+            with exclusive_lock(path):
                 pass
         finally:
             subprocess.run(["kill", "-9", str(grandchild)], check=True)
@@ -55,9 +55,9 @@ def test_killed_process_releases_lock_despite_children(tmp_path: Path) -> None:
 
 def test_deleting_the_lock_file_lets_no_second_one_in(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with only_one(path):
+    with exclusive_lock(path):
         path.unlink()
-        with pytest.raises(AlreadyRunning), only_one(path):
+        with pytest.raises(AlreadyRunning), exclusive_lock(path):
             raise AssertionError("both hold it")
 
 
@@ -71,10 +71,10 @@ def test_drive_that_cannot_lock_folders_uses_the_file(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", flock)
     path = tmp_path / "lock"
-    with only_one(path), pytest.raises(AlreadyRunning), only_one(path):
+    with exclusive_lock(path), pytest.raises(AlreadyRunning), exclusive_lock(path):
         raise AssertionError("both hold it")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StorageFailed), only_one(tmp_path / "nowhere" / "lock"):
+    with pytest.raises(StorageFailed), exclusive_lock(tmp_path / "nowhere" / "lock"):
         raise AssertionError("there is no such folder")

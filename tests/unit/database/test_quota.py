@@ -15,9 +15,9 @@ from limits import RateLimitItemPerMinute
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
-from engine.database.quota import Quota, SqliteWindow
+from engine.database.quota import Quota, SqliteStorage
 from engine.errors import QueueFull, QuotaExceeded
 from tests.fixtures.jobs import NO_CAPS, Clock, pending_job
 
@@ -132,7 +132,7 @@ async def test_hits_that_have_left_the_window_are_not_kept(quota: Quota, clock: 
         await quota.spend(f"discord:{number}")
     clock.move(hours=2)
     await quota.spend("discord:1")
-    store = await Store.open(tmp_path / "stemify.sqlite3")
+    store = await JobStore.open(tmp_path / "stemify.sqlite3")
     assert len(await store.database.read("SELECT * FROM hits")) == 1
     await store.close()
 
@@ -141,21 +141,21 @@ async def test_hits_that_have_left_the_window_are_not_kept(quota: Quota, clock: 
 
 
 async def test_a_job_is_stored_and_paid_for_or_neither(tmp_path: Path, clock: Clock) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3", now=clock)
+    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     quota = Quota(store.database, per_hour=5, now=clock)
     for _ in range(5):
-        await store.add(pending_job("me"), NO_CAPS, also=quota.spending("me"))
+        await store.add(pending_job("me"), NO_CAPS, also=quota.spend_in("me"))
     late = pending_job("me")
     with pytest.raises(QuotaExceeded, match="in 60 minutes"):
-        await store.add(late, NO_CAPS, also=quota.spending("me"))
+        await store.add(late, NO_CAPS, also=quota.spend_in("me"))
     assert await store.get(late.id) is None
     with pytest.raises(QueueFull):
-        await store.add(pending_job("you"), Caps(per_owner=1, per_scope=1, total=1), also=quota.spending("you"))
+        await store.add(pending_job("you"), Caps(per_owner=1, per_scope=1, total=1), also=quota.spend_in("you"))
     assert await quota.remaining("you") == 5
     outcomes = await asyncio.gather(
-        *(store.add(pending_job("all"), NO_CAPS, also=quota.spending("all")) for _ in range(20)), return_exceptions=True
+        *(store.add(pending_job("all"), NO_CAPS, also=quota.spend_in("all")) for _ in range(20)), return_exceptions=True
     )
-    assert sum(outcome is None for outcome in outcomes) == 5 == len(await store.list_of("all", limit=100))
+    assert sum(outcome is None for outcome in outcomes) == 5 == len(await store.list_by_owner("all", limit=100))
     await store.close()
 
 
@@ -163,9 +163,9 @@ async def test_a_job_is_stored_and_paid_for_or_neither(tmp_path: Path, clock: Cl
 
 
 async def test_limits_finds_the_storage_by_its_scheme(tmp_path: Path, clock: Clock) -> None:
-    store = await Store.open(tmp_path / "stemify.sqlite3", now=clock)
+    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     window = storage_from_string("async+sqlite://", database=store.database, now=clock)  # type: ignore[arg-type]
-    assert isinstance(window, SqliteWindow)
+    assert isinstance(window, SqliteStorage)
     assert await window.check()
     limiter, item = MovingWindowRateLimiter(window), RateLimitItemPerMinute(10)
     assert await limiter.hit(item, "a", cost=7)
@@ -218,7 +218,7 @@ def child(path: Path, how: str) -> subprocess.Popen[str]:
 
 async def test_four_processes_share_quota_despite_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await Store.open(path)  # so that the children only count, and do not also make the file
+    store = await JobStore.open(path)  # so that the children only count, and do not also make the file
     children = [child(path, "leave") for _ in range(3)] + [child(path, "stay")]
     try:
         outputs = [(await asyncio.to_thread(process.communicate, timeout=90))[0] for process in children[:3]]

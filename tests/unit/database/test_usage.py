@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from engine.database.usage import Usage, forget_files
 from engine.errors import TooMuchStored
 from engine.jobs.job import Job
@@ -17,13 +17,13 @@ OWNER = "discord:1"
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(tmp_path / "stemify.sqlite3", now=Clock())
+async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
+    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=Clock())
     yield store
     await store.close()
 
 
-async def claimed(store: Store, title: str = "Sunny") -> Job:
+async def claimed(store: JobStore, title: str = "Sunny") -> Job:
     job = pending_job(OWNER, title=title).model_copy(update={"input_size": 600})
     await store.add(job, NO_CAPS)
     running = await store.claim()
@@ -31,13 +31,13 @@ async def claimed(store: Store, title: str = "Sunny") -> Job:
     return running
 
 
-async def completed(store: Store, title: str = "Sunny") -> Job:
+async def completed(store: JobStore, title: str = "Sunny") -> Job:
     job = await claimed(store, title)
     await store.complete(job.id, 1, result_of(job), 3)
     return job
 
 
-async def test_stored_bytes_follow_the_life_of_a_job(store: Store) -> None:
+async def test_stored_bytes_follow_the_life_of_a_job(store: JobStore) -> None:
     usage = Usage(store.database, 0)
     job = await claimed(store)
     assert await usage.stored_bytes(OWNER) == 600, "the song"
@@ -47,7 +47,7 @@ async def test_stored_bytes_follow_the_life_of_a_job(store: Store) -> None:
     assert await usage.stored_bytes(OWNER) == 0
 
 
-async def test_failed_job_counts_its_song_and_cancelled_one_nothing(store: Store) -> None:
+async def test_failed_job_counts_its_song_and_cancelled_one_nothing(store: JobStore) -> None:
     usage = Usage(store.database, 0)
     failed, cancelled = await claimed(store), await claimed(store)
     await store.fail(failed.id, attempt=1, code="timed_out", message="Too long.")
@@ -57,14 +57,14 @@ async def test_failed_job_counts_its_song_and_cancelled_one_nothing(store: Store
     assert await usage.stored_bytes(OWNER) == 0
 
 
-async def test_archived_job_still_counts(store: Store) -> None:
+async def test_archived_job_still_counts(store: JobStore) -> None:
     job = await completed(store)
-    moved = await store.archive_over(job.status.COMPLETED, Clock()().replace(year=2030))
+    moved = await store.archive_finished(job.status.COMPLETED, Clock()().replace(year=2030))
     assert moved == 1
     assert await Usage(store.database, 0).stored_bytes(OWNER) == 4000
 
 
-async def test_owner_over_the_limit_learns_what_to_delete(store: Store) -> None:
+async def test_owner_over_the_limit_learns_what_to_delete(store: JobStore) -> None:
     await completed(store, "Sunny")
     usage = Usage(store.database, 4000)
     with pytest.raises(TooMuchStored, match=r"Delete jobs .*The largest are: Sunny \(0\.0 MB\)"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.database.job_store import Report
-from engine.dispatch.progress import LiveJobs
+from engine.database.job_store import ProgressUpdate
+from engine.dispatch.progress import ProgressTracker
 from engine.jobs.job import Job, JobStatus, Stage
 from tests.fixtures.jobs import pending_job
 
@@ -15,21 +15,21 @@ def running_job() -> Job:
 
 
 def test_only_what_has_moved_is_saved_again() -> None:
-    live, jobs = LiveJobs(), [running_job(), running_job()]
+    live, jobs = ProgressTracker(), [running_job(), running_job()]
     for job in jobs:
         live.begin(job)
-    assert live.unsaved() == []
+    assert live.take_unsaved() == []
     for job in jobs:
         live.report(job, Stage.SEPARATING, 0.5)
-    assert live.unsaved() == [Report(job.id, 1, Stage.SEPARATING, 50) for job in jobs]
+    assert live.take_unsaved() == [ProgressUpdate(job.id, 1, Stage.SEPARATING, 50) for job in jobs]
     live.report(jobs[1], Stage.SEPARATING, 0.75)
-    assert live.unsaved() == [Report(jobs[1].id, 1, Stage.SEPARATING, 70)]
+    assert live.take_unsaved() == [ProgressUpdate(jobs[1].id, 1, Stage.SEPARATING, 70)]
     live.end(jobs[1].id)
-    assert live.unsaved() == []
+    assert live.take_unsaved() == []
 
 
 def test_a_mark_stays_while_a_job_only_moves_on() -> None:
-    live, job = LiveJobs(), running_job()
+    live, job = ProgressTracker(), running_job()
     assert live.mark(job.id) is None
     live.begin(job)
     live.report(job, Stage.SEPARATING, 0.1)
@@ -44,7 +44,7 @@ def test_a_mark_stays_while_a_job_only_moves_on() -> None:
 
 @pytest.mark.parametrize("count", [3, 80])
 def test_remaining_excludes_own_job(count: int) -> None:
-    live, jobs = LiveJobs(), [running_job() for _ in range(count)]
+    live, jobs = ProgressTracker(), [running_job() for _ in range(count)]
     for job in jobs:
         live.begin(job)
     assert live.remaining_s(but="") == pytest.approx(30 * count, rel=0.01)
@@ -54,12 +54,12 @@ def test_remaining_excludes_own_job(count: int) -> None:
 def test_restarted_job_eta_uses_its_own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("engine.dispatch.progress.time.monotonic", lambda: now)
-    live = LiveJobs()
+    live = ProgressTracker()
     interrupted = running_job().model_copy(update={"progress": 80, "stage": Stage.SEPARATING})
     live.begin(interrupted)
     now += 2
     live.report(interrupted, Stage.SEPARATING, 0.0)
-    assert live.shown(interrupted).progress == 80, "what people see does not go back"
+    assert live.with_live_progress(interrupted).progress == 80, "what people see does not go back"
     assert live.own_remaining_s(interrupted) > 0.8 * interrupted.estimated_duration
     now += 28
     live.report(interrupted, Stage.SEPARATING, 0.5)

@@ -17,20 +17,20 @@ import pytest
 
 from bot.cards import job_card
 from engine.gateway import gateway
-from engine.gateway.actor import Outbox
+from engine.gateway.actor import ReplayBuffer
 from engine.gateway.protocol import GatewayConfig
-from engine.gateway.scratch import own_folder
-from engine.gateway.versions import difference, versions
+from engine.gateway.scratch import create_scratch_dir
+from engine.gateway.versions import describe_mismatch, versions
 from engine.jobs.job import JobView
 from engine.service.service import ServiceSnapshot
 from engine.web.health import _checks
 from engine.worker.protocol import WorkerConfig
-from engine.worker.worker import Wire
+from engine.worker.worker import MessageWriter
 from tests.fixtures.jobs import pending_job
 
 
 def test_lines_are_kept_until_they_have_arrived_and_told_once() -> None:
-    box = Outbox()
+    box = ReplayBuffer()
     for line in (b"one\n", b"two\n"):
         box.write(line)
     assert box.after(0, 0) == (2, ["one\n", "two\n"])
@@ -42,8 +42,8 @@ def test_lines_are_kept_until_they_have_arrived_and_told_once() -> None:
 
 def test_node_with_other_code_or_torch_is_detected() -> None:
     ours = {"Stemify": "abc", "torch": "2.13.0", "demucs": "4.1.0"}
-    assert difference(ours, dict(ours)) is None
-    found = difference(ours, ours | {"Stemify": "def", "torch": "2.12.0"})
+    assert describe_mismatch(ours, dict(ours)) is None
+    found = describe_mismatch(ours, ours | {"Stemify": "def", "torch": "2.12.0"})
     assert found is not None and "Stemify def instead of abc and torch 2.12.0 instead of 2.13.0" in found
     assert set(versions()) == set(ours) and "+" not in versions()["torch"]
 
@@ -91,7 +91,7 @@ async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.Mon
     )
     for name, value in (("read_nodes", read_nodes), ("_HEAD_TIMEOUT_S", 0.01), ("_LOOK_S", 0.01)):
         monkeypatch.setattr(gateway, name, value)
-    looking = asyncio.create_task(gateway.Gateway(config, None, Wire(said))._look(Seen()))  # type: ignore[arg-type]
+    looking = asyncio.create_task(gateway.Gateway(config, None, MessageWriter(said))._watch_nodes(Seen()))  # type: ignore[arg-type]
     async with asyncio.timeout(20):
         while b"does not answer any more" not in said.getvalue():
             await asyncio.sleep(0.01)
@@ -125,12 +125,12 @@ def test_missing_ray_refuses_only_clusters(module: str, tmp_path: Path) -> None:
 
 
 def test_scratch_of_dead_worker_only_is_cleared(tmp_path: Path) -> None:
-    living = own_folder(tmp_path)
+    living = create_scratch_dir(tmp_path)
     (living / "mix.f32").write_bytes(b"in use")
     program = f"from pathlib import Path; from engine.gateway.scratch import own_folder; own_folder(Path('{tmp_path}'))"
     subprocess.run([sys.executable, "-c", program], check=True)
     (dead,) = [folder for folder in tmp_path.iterdir() if folder.is_dir() and folder != living]
     (dead / "mix.f32").write_bytes(b"left behind")
-    mine = own_folder(tmp_path)
+    mine = create_scratch_dir(tmp_path)
     assert {folder for folder in tmp_path.iterdir() if folder.is_dir()} == {living, mine}
     assert (living / "mix.f32").exists()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from engine.jobs.entity import new_job_id
-from engine.jobs.estimates import estimate_s, eta_s, first_guess, remaining_s, tells_of_songs, timeout_s
+from engine.jobs.estimates import estimate_s, eta_s, first_guess, is_long_enough_to_learn, remaining_s, timeout_s
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import MODELS, Quality, StemSeparationOptions
 
@@ -61,5 +61,5 @@ def test_waiting_eta_divides_work_ahead_by_devices() -> None:
 
 def test_a_clip_teaches_nothing_about_songs() -> None:
     """A second of sound costs as much as a segment of eight."""
-    assert not tells_of_songs(1.0)
-    assert tells_of_songs(61.0)
+    assert not is_long_enough_to_learn(1.0)
+    assert is_long_enough_to_learn(61.0)

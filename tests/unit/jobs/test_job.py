@@ -210,7 +210,7 @@ def test_job_round_trips_through_camel_case_json() -> None:
 )
 def test_unknown_option_values_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(BadOptions) as refused:
-        StemSeparationOptions.chosen(**given)
+        StemSeparationOptions.from_user(**given)
     assert refused.value.message.endswith(".")
     with pytest.raises(ValidationError):
         StemSeparationOptions.model_validate(given)
@@ -219,7 +219,7 @@ def test_unknown_option_values_are_refused(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["", "spleeter", "HTDEMUCS", "htdemucs ", "x" * 5000, 7])
 def test_unknown_model_is_refused_with_known_names(name: object) -> None:
     with pytest.raises(UnknownModel) as refused:
-        StemSeparationOptions.chosen(model=name)
+        StemSeparationOptions.from_user(model=name)
     assert all(known in refused.value.message for known in MODELS)
     assert len(refused.value.message) < 400
 
@@ -227,17 +227,17 @@ def test_unknown_model_is_refused_with_known_names(name: object) -> None:
 def test_every_model_of_the_data_model_can_be_chosen() -> None:
     assert {"htdemucs", "htdemucs_ft", "mdx_extra", "mdx_extra_q"} <= set(MODELS)
     for name in MODELS:
-        assert StemSeparationOptions.chosen(model=name).model == name
+        assert StemSeparationOptions.from_user(model=name).model == name
 
 
 def test_best_means_the_fine_tuned_model_unless_one_is_named() -> None:
-    assert StemSeparationOptions.chosen(quality="best").model == "htdemucs_ft"
-    assert StemSeparationOptions.chosen(quality="best", model="mdx_extra").model == "mdx_extra"
-    assert StemSeparationOptions.chosen(quality=Quality.FAST).model == "htdemucs"
+    assert StemSeparationOptions.from_user(quality="best").model == "htdemucs_ft"
+    assert StemSeparationOptions.from_user(quality="best", model="mdx_extra").model == "mdx_extra"
+    assert StemSeparationOptions.from_user(quality=Quality.FAST).model == "htdemucs"
 
 
 def test_what_was_not_given_takes_the_default() -> None:
-    assert StemSeparationOptions.chosen(model=None, segment_duration=None) == StemSeparationOptions()
+    assert StemSeparationOptions.from_user(model=None, segment_duration=None) == StemSeparationOptions()
 
 
 # Results.

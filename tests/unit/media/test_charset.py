@@ -8,7 +8,7 @@ import pytest
 
 from engine.media.charset import repaired
 from engine.media.limits import MediaLimits
-from engine.media.probe import count
+from engine.media.probe import probe
 from tests.fixtures.songs import make_song
 
 FOREIGN = [
@@ -53,10 +53,10 @@ def test_song_with_a_foreign_id3_tag_has_its_title(tmp_path: Path, title: str, e
     frame = b"TIT2" + len(text).to_bytes(4, "big") + b"\0\0" + text
     tag = b"ID3\x03\0\0" + bytes((0, 0, 0, len(frame))) + frame
     (tmp_path / "song.mp3").write_bytes(tag + (tmp_path / "song.mp3").read_bytes())
-    assert count(tmp_path / "song.mp3", MediaLimits()).title == title
+    assert probe(tmp_path / "song.mp3", MediaLimits()).title == title
 
 
 def test_vorbis_comment_is_taken_for_utf_8(tmp_path: Path) -> None:
     title = "Ãðóïïà êðîâè"
     make_song(tmp_path / "song.ogg", seconds=0.5, tags={"title": title})
-    assert count(tmp_path / "song.ogg", MediaLimits()).title == title
+    assert probe(tmp_path / "song.ogg", MediaLimits()).title == title

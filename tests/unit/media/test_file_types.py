@@ -9,7 +9,7 @@ import pytest
 
 from engine.jobs.file_types import EXTENSIONS
 from engine.media.limits import MediaLimits
-from engine.media.probe import count
+from engine.media.probe import probe
 from engine.web.pages import STATIC
 from tests.fixtures.songs import make_song
 
@@ -47,7 +47,7 @@ def test_every_offered_file_type_is_decoded(tmp_path: Path, extension: str) -> N
     container, codec = MUXERS[extension]
     path = tmp_path / f"song{extension}"
     make_song(path, seconds=1, sample_rate=48000, container=container, codec=codec)
-    assert count(path, MediaLimits()).duration_s == pytest.approx(1, abs=0.1)
+    assert probe(path, MediaLimits()).duration_s == pytest.approx(1, abs=0.1)
 
 
 def test_file_dialogue_offers_every_readable_type() -> None:

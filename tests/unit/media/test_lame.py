@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine.media.decode import decode
-from engine.media.lame import ASKED_FOR
+from engine.media.lame import FFMPEG_SYMBOLS
 from tests.fixtures.songs import Samples
 
 SAMPLES = 60_000
@@ -53,4 +53,4 @@ def test_all_that_ffmpeg_asks_for_is_in_the_list() -> None:
     if not libraries:
         pytest.skip("PyAV came without libraries of its own")
     names = re.findall(rb"(?<=\0)lame_\w+(?=\0)", libraries[0].read_bytes())
-    assert {name.decode() for name in names} == set(ASKED_FOR)
+    assert {name.decode() for name in names} == set(FFMPEG_SYMBOLS)

@@ -10,7 +10,7 @@ import pytest
 
 from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
 from engine.media.limits import MediaLimits
-from engine.media.probe import count
+from engine.media.probe import probe
 from tests.fixtures.songs import make_song
 
 TITLE = {"title": "Sunny"}
@@ -97,21 +97,21 @@ def test_song_with_too_many_tags_is_read_without_them(tmp_path: Path, name: str)
     path = tmp_path / filename
     make_song(path, seconds=0.5, **choices)  # type: ignore[arg-type]
     song = path.read_bytes()
-    samples = count(path, MediaLimits()).samples
+    samples = probe(path, MediaLimits()).samples
     path.write_bytes(put(song, MOST_TAGS // 2))
     with path.open("rb") as file:
         assert not hide_large_tags(file)
     path.write_bytes(put(song, MOST_TAGS + 1))
     with path.open("rb") as file:
         assert hide_large_tags(file)
-    found = count(path, MediaLimits())
+    found = probe(path, MediaLimits())
     assert found.samples == samples
     assert found.title is None
 
 
 def test_small_tags_are_kept(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=0.5, tags=TITLE)
-    assert count(tmp_path / "song.mp3", MediaLimits()).title == "Sunny"
+    assert probe(tmp_path / "song.mp3", MediaLimits()).title == "Sunny"
 
 
 def test_id3_tag_over_8_mb_is_skipped(tmp_path: Path) -> None:
@@ -120,4 +120,4 @@ def test_id3_tag_over_8_mb_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "song.mp3").write_bytes(_id3(1, padding_bytes=MOST_TAG_BYTES) + song)
     with (tmp_path / "song.mp3").open("rb") as file:
         assert hide_large_tags(file)[3] == 9
-    assert count(tmp_path / "song.mp3", MediaLimits()).codec in ("mp3", "mp3float")
+    assert probe(tmp_path / "song.mp3", MediaLimits()).codec in ("mp3", "mp3float")

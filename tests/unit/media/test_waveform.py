@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.media.picture import draw
+from engine.media.picture import render_waveform
 from engine.media.waveform import Peaks
 from tests.fixtures.songs import silence, tune
 
@@ -58,7 +58,7 @@ def test_the_picture_has_a_row_a_stem_in_its_colour(tmp_path: Path) -> None:
     for seed, name in enumerate(["vocals", "drums", "bass", "theremin"]):
         stems[name] = Peaks(44100)
         stems[name].add(tune(1, seed=seed) if name != "bass" else silence(1))
-    draw(stems, tmp_path / "stems.png")
+    render_waveform(stems, tmp_path / "stems.png")
     picture = Image.open(tmp_path / "stems.png")
     assert picture.format == "PNG"
     assert picture.getpixel((0, 0)) == (0, 0, 0, 0)  # round corners
@@ -77,6 +77,6 @@ def test_the_picture_has_a_row_a_stem_in_its_colour(tmp_path: Path) -> None:
 def test_the_picture_can_be_drawn_of_almost_nothing(tmp_path: Path) -> None:
     one = Peaks(1)
     one.add(np.ones((1, 1), dtype=np.float32))
-    draw({"vocals": one}, tmp_path / "one.png")
-    draw({}, tmp_path / "none.png")
+    render_waveform({"vocals": one}, tmp_path / "one.png")
+    render_waveform({}, tmp_path / "none.png")
     assert (tmp_path / "one.png").stat().st_size > 500

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import FolderNotPrivate
-from engine.gateway.scratch import own_folder
+from engine.gateway.scratch import create_scratch_dir
 from engine.process.private_files import check_code, private_files, private_folder
 
 STRANGER = 65534
@@ -178,10 +178,10 @@ def test_code_of_another_user_is_refused(parent: Path) -> None:
 
 
 def test_scratch_of_a_node_is_private(parent: Path) -> None:
-    assert mode(own_folder(parent / "node" / "workers").parent) == 0o700
+    assert mode(create_scratch_dir(parent / "node" / "workers").parent) == 0o700
     parent.chmod(0o777)
     with pytest.raises(FolderNotPrivate):
-        own_folder(parent / "node" / "workers")
+        create_scratch_dir(parent / "node" / "workers")
 
 
 def test_files_are_created_for_their_owner_alone(parent: Path) -> None:

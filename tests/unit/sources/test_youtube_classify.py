@@ -130,7 +130,7 @@ def test_client_warning_does_not_hide_video_error() -> None:
     assert classify(failure).code == "youtube_private"
 
 
-ours = [kind for kind in errors.every_error().values() if issubclass(kind, SourceFailed)]
+ours = [kind for kind in errors.error_types().values() if issubclass(kind, SourceFailed)]
 
 
 @pytest.mark.parametrize("kind", ours, ids=lambda kind: kind.__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import ShortOfRoom
+from engine.errors import DiskSpaceLow
 from engine.storage.disk_space import Room
 from tests.fixtures.small_disk import SmallDisk
 
@@ -21,7 +21,7 @@ def test_uploads_together_leave_the_reserve(disk: SmallDisk) -> None:
     room.reserve(300)
     second = room.reserve(300)
     for refused in (room.reserve, room.check):
-        with pytest.raises(ShortOfRoom):
+        with pytest.raises(DiskSpaceLow):
             refused(1)
     second.close()
     room.reserve(300)
@@ -33,7 +33,7 @@ def test_written_bytes_are_not_counted_twice(disk: SmallDisk) -> None:
     first.spend(300)
     (disk.root / "song").write_bytes(bytes(300))
     room.check(300)
-    with pytest.raises(ShortOfRoom):
+    with pytest.raises(DiskSpaceLow):
         room.check(301)
 
 
@@ -43,7 +43,7 @@ def test_upload_stops_when_others_fill_the_disk(disk: SmallDisk) -> None:
     upload.spend(100)
     (disk.root / "stems").write_bytes(bytes(590))
     upload.spend(10)
-    with pytest.raises(ShortOfRoom):
+    with pytest.raises(DiskSpaceLow):
         upload.spend(11)
 
 
@@ -51,12 +51,12 @@ def test_upload_longer_than_declared_is_still_checked(disk: SmallDisk) -> None:
     room = Room(disk.root, 400)
     upload = room.reserve(10)
     upload.spend(600)
-    with pytest.raises(ShortOfRoom):
+    with pytest.raises(DiskSpaceLow):
         upload.spend(601)
 
 
 def test_accepted_job_may_use_the_reserve(disk: SmallDisk) -> None:
     room = Room(disk.root, 900)
-    with room.granted(500), pytest.raises(ShortOfRoom):
+    with room.granted(500), pytest.raises(DiskSpaceLow):
         room.check()
     room.check(100)

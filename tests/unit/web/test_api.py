@@ -19,7 +19,7 @@ from engine.database.errors import StoreBusy
 from engine.jobs.job import JobStatus
 from engine.jobs.options import OutputFormat, Quality
 from engine.service.service import Link, Upload
-from engine.sources.errors import YoutubeBotCheck
+from engine.sources.errors import YoutubeCaptcha
 from engine.web.errors import status_of
 from tests.fixtures.web_backend import WebHouse, open_web_house
 
@@ -385,10 +385,10 @@ async def test_the_log_has_no_signature_and_no_token(house: WebHouse, caplog: py
 
 
 def test_user_fixable_errors_are_not_server_faults() -> None:
-    theirs = (errors.InputRefused, errors.ComeBackLater, errors.SourceFailed, errors.NotFound, errors.NotAllowed)
-    for code, kind in errors.every_error().items():
+    theirs = (errors.InputRefused, errors.RetryLater, errors.SourceFailed, errors.NotFound, errors.NotAllowed)
+    for code, kind in errors.error_types().items():
         status = status_of(kind.__new__(kind))
         assert 400 <= status < (500 if issubclass(kind, theirs) else 600), code
-    assert status_of(errors.UnknownModel()) == status_of(YoutubeBotCheck()) == 422
+    assert status_of(errors.UnknownModel()) == status_of(YoutubeCaptcha()) == 422
     assert status_of(StoreBusy()) == 503
     assert status_of(errors.InternalError()) == 500
