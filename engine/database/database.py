@@ -49,7 +49,7 @@ class Database:
     ) -> Self:
         """`busy_limit_s`: how long to try when another process holds the file.
 
-        Raises `StoreDamaged`, `UnsupportedSchemaVersion`, `StoreReadOnly`, `StoreFull`, `StoreBusy` or `StoreFailed`."""
+        Raises `StoreDamaged`, `UnsupportedSchemaVersion`, `StoreReadOnly`, `StoreFull`, `StoreBusy`, `StoreFailed`."""
         connections: list[aiosqlite.Connection] = []
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

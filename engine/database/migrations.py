@@ -18,7 +18,7 @@ MIGRATIONS: tuple[str, ...] = (version_2(),)
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
     """Run what is missing, in order; returns the version. `connection` is in autocommit mode.
 
-    Raises `UnsupportedSchemaVersion` for a file of a later version, and `sqlite3.Error` (the file is then as it was)."""
+    Raises `UnsupportedSchemaVersion` for a file of a later version, and `sqlite3.Error` (the file is unchanged)."""
     scripts = (schema(), *migrations)
     for version in range(_version(connection), len(scripts)):
         connection.execute("BEGIN IMMEDIATE")

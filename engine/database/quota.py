@@ -157,8 +157,7 @@ class Quota:
         await self._limiter.hit(self._refusals, owner)
 
     def spend_in(self, owner: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
-        """`spend` as a part of `JobStore.add(job, caps, also=…)` of a store that shares this database: the job is stored
-        and paid for in one transaction, or neither."""
+        """`spend` in the transaction of `JobStore.add(job, caps, also=…)`, for a store that shares this database."""
 
         async def spend(writer: aiosqlite.Connection) -> None:
             if not await self._hit(writer, self._item, owner):

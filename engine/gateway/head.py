@@ -1,4 +1,4 @@
-"""The gateway's way to the Ray head: is it there, may we come in, does everything match. Blocking; raises `ClusterUnavailable`."""
+"""Connect the gateway to the Ray head. Blocking; raises `ClusterUnavailable`."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def run_child(
 ) -> dict[str, Any]:
     """Run the child and return its result; blocks. `mode`: "probe" or "decode" (into `out`).
 
-    Raises what the child found wrong with the file, `DecodingTooExpensive` past a limit of time or memory, `Cancelled` within
+    Raises the child's error about the file, `DecodingTooExpensive` past a limit of time or memory, `Cancelled` within
     100 ms of the event, `DiskFull`.
     """
     with contextlib.ExitStack() as files:
@@ -112,8 +112,8 @@ async def probe(path: Path, limits: MediaLimits) -> Probe:
     """Examine the file at `path`. As many children run at once as there are cores, the others wait their turn (the
     deadline counts from a child's start). Cancelling kills the child.
 
-    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `DecodingTooExpensive` (or a kind of
-    these): all are `InputRefused`, with the sentence for the user.
+    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `DecodingTooExpensive` (or a
+    subclass): all are `InputRefused`, with the sentence for the user.
     """
     size = path.stat().st_size
     if not size:
