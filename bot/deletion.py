@@ -1,6 +1,6 @@
 """Deleting a job with all that was posted about it, or everything that somebody has; and forgetting what is long over.
 
-What is to go is written down first: a restart in the middle goes on where it was (`Removal.take_up`).
+What is to go is written down first: a restart in the middle goes on where it was (`JobDeleter.take_up`).
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class JobStore:
         self, job: Job, caps: Caps, *, also: Callable[[aiosqlite.Connection], Awaitable[None]] | None = None
     ) -> None:
         """Accept a pending job. It survives `kill -9` once this has returned. `also` runs in the same transaction
-        (`Quota.spending`): what it raises refuses the job.
+        (`Quota.spend_in`): what it raises refuses the job.
 
         Raises `QueueFull` with the seconds after which a place may be free, `AlreadyAccepted` for an id that is there,
         `IllegalTransition` for a job that is not pending."""

@@ -37,7 +37,7 @@ _CACHE_TTL_S = 1.0
 
 class Queue:
     """Asked for every job that somebody watches, so the line is read once for all of them, until it changes; a line
-    of more than `_LONG` changes all the time, and is read again after `_OLD_S` seconds."""
+    of more than `_EXACT_UP_TO_JOBS` changes all the time, and is read again after `_CACHE_TTL_S` seconds."""
 
     def __init__(self, database: Database, sql: Queries) -> None:
         self._database = database

@@ -100,10 +100,10 @@ def keys_under(prefix: str, store: S3Server) -> list[str]:
 async def knock(cluster: RayCluster, *ray_versions: str, **variables: str) -> list[str]:
     """What gateways of these versions are told at the head's door."""
     program = (
-        "import ray, sys; from engine.gateway.head import NotYet, compare_versions\n"
+        "import ray, sys; from engine.gateway.head import ClusterUnavailable, compare_versions\n"
         "for ray.__version__ in sys.argv[2:]:\n"
         "    try: print('come in' if compare_versions(sys.argv[1]) is None else '')\n"
-        "    except NotYet as error: print(error)"
+        "    except ClusterUnavailable as error: print(error)"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, cluster.address, *ray_versions, env={**os.environ, **variables},

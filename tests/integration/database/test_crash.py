@@ -132,7 +132,7 @@ async def main():
     store = await Store.open(Path(sys.argv[1]))
     print("open", "-", flush=True)
     while True:
-        await store.archive_over(JobStatus.FAILED, START + timedelta(days=400), limit=7)
+        await store.archive_finished(JobStatus.FAILED, START + timedelta(days=400), limit=7)
         await asyncio.sleep(0.001)
 
 asyncio.run(main())

@@ -384,7 +384,7 @@ async def test_store_failure_at_job_end_only_delays_it(
     stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.dispatch.runner._STORE_PAUSES_S", (0.05,))
-    monkeypatch.setattr("engine.dispatch.dispatcher._LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr("engine.dispatch.dispatcher._POLL_S", 0.1)
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
         house.store.database._busy_limit_s = 0.1

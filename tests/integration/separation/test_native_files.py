@@ -109,9 +109,9 @@ import sys
 from pathlib import Path
 import torch
 from engine.separation.network.forward import forward_of
-from engine.separation.native.library import Kernels
+from engine.separation.native.library import NativeLibrary
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
-kernels = Kernels(Path(sys.argv[1]), build_after_s=float("inf"))
+kernels = NativeLibrary(Path(sys.argv[1]), build_after_s=float("inf"))
 forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))
 """
 

@@ -260,12 +260,12 @@ def test_failed_compilation_leaves_only_the_reason(tmp_path: Path, monkeypatch: 
 WITHOUT_MEMORY = """
 import os, resource, sys, threading, torch
 from pathlib import Path
-from engine.separation.native.ops import NativeProducts
+from engine.separation.native.ops import NativeOps
 from engine.separation.ops.torch_ops import TORCH, Products
 from tests.integration.separation.test_native_ops import large_products
 
 torch.set_num_threads(1)
-products = NativeProducts(Path(sys.argv[1]))
+products = NativeOps(Path(sys.argv[1]))
 makes = large_products()
 # packs the weights; the scratch memory ends with the thread
 loading = threading.Thread(target=lambda: [make(products) for make in makes.values()])

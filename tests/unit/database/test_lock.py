@@ -19,9 +19,9 @@ from engine.errors import StorageFailed
 HOLDER = """
 import subprocess, sys
 from pathlib import Path
-from engine.database.lock import only_one
+from engine.database.lock import exclusive_lock
 
-with only_one(Path(sys.argv[1])):
+with exclusive_lock(Path(sys.argv[1])):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     print(child.pid, flush=True)
     child.wait()

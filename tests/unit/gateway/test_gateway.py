@@ -89,7 +89,7 @@ async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.Mon
         worker=worker,
         lease_s=1,
     )
-    for name, value in (("read_nodes", read_nodes), ("_HEAD_TIMEOUT_S", 0.01), ("_LOOK_S", 0.01)):
+    for name, value in (("read_nodes", read_nodes), ("_HEAD_TIMEOUT_S", 0.01), ("_POLL_S", 0.01)):
         monkeypatch.setattr(gateway, name, value)
     looking = asyncio.create_task(gateway.Gateway(config, None, MessageWriter(said))._watch_nodes(Seen()))  # type: ignore[arg-type]
     async with asyncio.timeout(20):
@@ -127,7 +127,10 @@ def test_missing_ray_refuses_only_clusters(module: str, tmp_path: Path) -> None:
 def test_scratch_of_dead_worker_only_is_cleared(tmp_path: Path) -> None:
     living = create_scratch_dir(tmp_path)
     (living / "mix.f32").write_bytes(b"in use")
-    program = f"from pathlib import Path; from engine.gateway.scratch import own_folder; own_folder(Path('{tmp_path}'))"
+    program = (
+        "from pathlib import Path; from engine.gateway.scratch import create_scratch_dir; "
+        f"create_scratch_dir(Path('{tmp_path}'))"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
     (dead,) = [folder for folder in tmp_path.iterdir() if folder.is_dir() and folder != living]
     (dead / "mix.f32").write_bytes(b"left behind")

@@ -42,7 +42,7 @@ def test_the_lent_lame_is_as_true_as_the_own(tmp_path: Path) -> None:
     mix = np.random.default_rng(0).standard_normal((2, SAMPLES), np.float32)
     mix *= np.linspace(0, 0.2, SAMPLES, dtype=np.float32)
     mix[1, : SAMPLES // 2] = mix[0, : SAMPLES // 2]
-    ask = "from engine.media.lame import lend_to_ffmpeg\nassert lend_to_ffmpeg() is"
+    ask = "from engine.media.lame import preload_lame\nassert preload_lame() is"
     lent = error_db(mix, tmp_path / "lent.mp3", f"{ask} True")
     own = error_db(mix, tmp_path / "own.mp3", f"import av\n{ask} False")
     assert lent == pytest.approx(own, abs=0.05)

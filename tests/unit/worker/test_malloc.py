@@ -10,15 +10,15 @@ import pytest
 
 PROGRAM = """
 import numpy as np
-from engine.worker.malloc import give_freed_memory_back, keep_freed_memory
+from engine.worker.malloc import trim_heap, tune_malloc
 from engine.worker.worker import resident_bytes
 
-keep_freed_memory()
+tune_malloc()
 before = resident_bytes()
 blocks = [np.ones(1 << 20) for _ in range(20)]  # 160 MiB
 del blocks
 kept = resident_bytes() - before
-give_freed_memory_back()
+trim_heap()
 print(kept >> 20, (resident_bytes() - before) >> 20)
 """
 
