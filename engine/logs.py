@@ -1,4 +1,8 @@
-"""Log lines: one event a line, plain or JSON, with secrets redacted and control characters escaped."""
+"""Log format: one event per line, plain or JSON, with secrets redacted and control characters escaped.
+
+Messages are short events; what they are about goes into fields:
+`log.info("job accepted", extra={"job": job.id})`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _SECRETS = re.compile(
 
 
 def redact(text: str) -> str:
-    """`text` without tokens and signatures."""
+    """Return `text` without tokens and signatures."""
     return _SECRETS.sub(lambda hit: (hit["keep"] or hit["head"] or hit["webhook"] or "") + "…", text)
 
 
@@ -28,42 +32,56 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-
 
 
 def escaped(text: str) -> str:
-    """`text` on one line: control characters become escapes such as \\n, \\x1b and \\u2028."""
+    """Return `text` with control characters escaped, such as \\n, \\x1b and \\u2028."""
     return _CONTROLS.sub(lambda hit: hit[0].encode("unicode_escape").decode(), text)
 
 
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return what the caller passed as `extra`, redacted; None values are left out."""
+    return {
+        name: value if isinstance(value, int | float) else redact(str(value))
+        for name, value in record.__dict__.items()
+        if name not in _STANDARD and value is not None
+    }
+
+
 class _Plain(logging.Formatter):
-    """One line an event. A traceback follows, each line behind a bar, so that none of it reads like an event."""
+    """One line per event, ending with its fields as `name=value`.
+
+    Each line of a traceback starts with a bar, so that it cannot pass for an event."""
 
     def format(self, record: logging.LogRecord) -> str:
         record.message, record.asctime = record.getMessage(), self.formatTime(record)
-        lines = [escaped(redact(self.formatMessage(record)))]
+        fields = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
+        lines = [escaped(redact(self.formatMessage(record)) + fields)]
         if record.exc_info:
             trace = redact(self.formatException(record.exc_info))
             lines += [f"  | {escaped(line)}" for line in trace.split("\n")]
         return "\n".join(lines)
 
 
-# Our lines name what they are about in these words; one place that reads them is simpler than two ways of writing.
-_JOB = re.compile(r"\bjob ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
-_ATTEMPT = re.compile(r"\battempt (\d+)\b")
+def _quoted(value: object) -> str:
+    """Return `value` as text, in quotes if it could be mistaken for several fields."""
+    text = str(value)
+    if text and not any(each.isspace() or each in '"=' for each in text):
+        return text
+    return json.dumps(text, ensure_ascii=False)
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a line; `job` and `attempt` are fields of their own where the line names them."""
+    """One JSON object per line: the event and its fields, such as `job` and `attempt`; `error` is a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = redact(record.getMessage())
-        event: dict[str, str | int] = {
+        event: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "event": text,
+            "event": redact(record.getMessage()),
         }
-        if job := _JOB.search(text):
-            event["job"] = job[1]
-            if attempt := _ATTEMPT.search(text):
-                event["attempt"] = int(attempt[1])
+        event |= {name: value for name, value in _fields(record).items() if name not in event}
         if record.exc_info:
             event["error"] = redact(self.formatException(record.exc_info))
         text = json.dumps(event, ensure_ascii=False)
@@ -71,7 +89,7 @@ class _JsonLines(logging.Formatter):
 
 
 def escape_unencodable() -> None:
-    """Write characters that the terminal's encoding lacks as `\\x…`, in place of an exception."""
+    """Print characters that the terminal cannot encode as `\\x…` instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

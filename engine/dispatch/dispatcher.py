@@ -116,7 +116,7 @@ class Dispatcher:
             task = self._tasks.get(job_id)
             if task is None:
                 if failed is not None:
-                    log.info("job %s attempt %s failed: %s", job_id, failed.attempt, cancelled.code)
+                    log.info("job failed", extra={"job": job_id, "attempt": failed.attempt, "code": cancelled.code})
                     await self._attempts.clear(job_id)
                     self._live.notify(job_id)
                 return failed

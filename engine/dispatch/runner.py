@@ -91,7 +91,7 @@ class JobRunner:
         Raises `StoreFailed` when the store cannot be told how it went; then somebody must look again."""
         try:
             while True:
-                log.info("job %s attempt %s begins", job.id, job.attempt)
+                log.info("attempt started", extra={"job": job.id, "attempt": job.attempt})
                 try:
                     job = await self._with_input(job)
                     done = await self._attempt(job, alone=suspect)
@@ -120,7 +120,7 @@ class JobRunner:
             else:
                 await asyncio.shield(self.clear_scratch(job.id))
                 self.handed_back[job.id] = job.attempt
-                log.info("job %s attempt %s is handed back", job.id, job.attempt)
+                log.info("attempt handed back", extra={"job": job.id, "attempt": job.attempt})
             raise
         except StoreFailed:
             raise
@@ -139,7 +139,7 @@ class JobRunner:
             actual_duration=round(self._live.elapsed_s(job.id)),
         )
         if failed is not None:
-            log.info("job %s attempt %s failed: %s", job.id, failed.attempt, error.code)
+            log.info("job failed", extra={"job": job.id, "attempt": failed.attempt, "code": error.code})
             await self.clear(job.id, keep_input=not cancelled)
         else:
             await self._clear_if_over(job.id)
@@ -280,7 +280,7 @@ class JobRunner:
             log.warning("job %s: attempt %s was lost before it was done", job.id, job.attempt)
             await self._clear_if_over(job.id)
             return
-        log.info("job %s attempt %s completed in %.1f s", job.id, job.attempt, elapsed_s)
+        log.info("job completed", extra={"job": job.id, "attempt": job.attempt, "elapsed_s": round(elapsed_s, 1)})
         self.audio_seconds += done.input_duration_s
         self.processing_seconds += done.result.processing_time
         if is_long_enough_to_learn(done.input_duration_s):

@@ -141,7 +141,7 @@ class StemService:
 
     async def _view_of_new_job(self, job: Job) -> JobView:
         """The job is stored and will be run: whatever happens here, the asker must not hear that it was refused."""
-        log.info("job %s accepted: %s, %s", job.id, job.model, job.options.quality)
+        log.info("job accepted", extra={"job": job.id, "model": job.model, "quality": job.options.quality})
         self._dispatcher.wake()
         try:
             return await self._views.present(job)
@@ -203,7 +203,7 @@ class StemService:
         await self._store.delete(job.id)  # it notes that the files must go, should we die right here
         await self._storage.delete_job(job.id)
         await self._store.forget_deletion(job.id)
-        log.info("job %s deleted", job.id)
+        log.info("job deleted", extra={"job": job.id})
         self._changed(job.id)
 
     async def delete_all(self, owner: str) -> int:

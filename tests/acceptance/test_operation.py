@@ -86,7 +86,7 @@ async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
         assert rows(bot.folder) == [("completed", 1)], "an orderly stop costs the job no attempt"
     assert stopped_s < 10, "the grace, and what it takes to close"
     (life,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
-    assert life == ["accepted", "begins", "is handed back", "begins", "completed"]
+    assert life == ["accepted", "started", "handed back", "started", "completed"]
     assert len(fake.mentions_of(ann.user)) == 1
 
 
@@ -99,7 +99,7 @@ async def test_second_ctrl_c_skips_wait_and_costs_no_attempt(tmp_path: Path) -> 
     async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60") as (fake, ann, bot):
         message = await asked(fake, ann, tmp_path / "song.mp3")
         for life in (1, 2, 3):
-            await fake.until(partial(has_said, bot, ' begins"', life), "the job to begin")
+            await fake.until(partial(has_said, bot, '"attempt started"', life), "the job to start")
             assert bot.process is not None
             bot.process.send_signal(signal.SIGINT)
             await fake.until(partial(has_said, bot, "or until Ctrl-C comes again", life), "the word about waiting")

@@ -19,11 +19,11 @@ from engine.logs import configure, redact
         ("token MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs", "ZnCjm1XVW7vRze4b7Cq4se7kKWs"),
     ],
 )
-def test_what_opens_a_door_is_not_logged(text: str, secret: str) -> None:
+def test_secrets_are_redacted(text: str, secret: str) -> None:
     assert secret not in redact(text)
 
 
-def test_ordinary_lines_are_left_alone() -> None:
+def test_ordinary_lines_are_unchanged() -> None:
     line = "job 0199-77 completed in 12.3 s, attempt 1"
     assert redact(line) == line
 
@@ -43,10 +43,27 @@ def test_json_log_is_one_object_per_event(capsys: pytest.CaptureFixture[str]) ->
 def test_log_lines_have_job_and_attempt_fields(capsys: pytest.CaptureFixture[str]) -> None:
     job = "01a205ec-fe8d-724b-8237-ca688e1702d8"
     configure("INFO", json_lines=True)
-    logging.getLogger("engine.test").info("job %s attempt %s begins", job, 2)
-    logging.getLogger("engine.test").info("job %s accepted", job)
+    logging.getLogger("engine.test").info("attempt started", extra={"job": job, "attempt": 2})
+    logging.getLogger("engine.test").info("job accepted", extra={"job": job, "attempt": None})
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [(event["job"], event.get("attempt")) for event in events] == [(job, 2), (job, None)]
+    assert [(event["event"], event["job"], event.get("attempt")) for event in events] == [
+        ("attempt started", job, 2),
+        ("job accepted", job, None),
+    ]
+
+
+def test_plain_line_ends_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("INFO", json_lines=False)
+    logging.getLogger("engine.test").info("job failed", extra={"job": "0199", "attempt": 2, "reason": "no space job=1"})
+    assert capsys.readouterr().err.endswith('engine.test: job failed job=0199 attempt=2 reason="no space job=1"\n')
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_fields_are_redacted_and_escaped(capsys: pytest.CaptureFixture[str], json_lines: bool) -> None:
+    configure("INFO", json_lines=json_lines)
+    logging.getLogger("engine.test").info("failed", extra={"url": "/files/x?e=1&s=secretsecret", "reason": FORGED})
+    line = capsys.readouterr().err.removesuffix("\n")
+    assert line.isprintable() and "secretsecret" not in line
 
 
 FORGED = "/x\n2026-11-30 12:00:00,000 ERROR   engine: deleted\r\x1b[31mRED\x85\u2028\u202e\udcff\x00"
