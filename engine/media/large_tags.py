@@ -16,6 +16,7 @@ MOST_TAGS = 2000
 _ID3_UNKNOWN_VERSION = b"\x09"
 _FLAC_COMMENTS, _FLAC_PADDING = 4, 1
 _MOST_CHUNKS = 10_000
+_DEEPEST_ATOM = 8  # moov and trak make two; only a damaged file has more
 
 Patch = tuple[int, bytes]
 """A position in the file, and the bytes to read there."""
@@ -46,6 +47,9 @@ def _find_large_tags(file: BinaryIO) -> list[Patch]:
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:
+    """Return up to `count` bytes; none at a position outside the file, as damaged headers state it."""
+    if not 0 <= position < os.fstat(file.fileno()).st_size:
+        return b""
     file.seek(position)
     return file.read(count)
 
@@ -127,7 +131,7 @@ def _chunks(file: BinaryIO, position: int, end: int, header: str, align: int) ->
         position += len(head) + -(-length // align) * align
 
 
-def _hide_atoms(file: BinaryIO, position: int, end: int) -> list[Patch]:
+def _hide_atoms(file: BinaryIO, position: int, end: int, depth: int = 0) -> list[Patch]:
     """Rename the atoms of tags in an mp4 that are over the limits."""
     found: list[Patch] = []
     for _ in range(_MOST_CHUNKS):
@@ -139,8 +143,8 @@ def _hide_atoms(file: BinaryIO, position: int, end: int) -> list[Patch]:
             length, header_bytes = int.from_bytes(head[8:], "big"), 16
         if length < header_bytes:
             break
-        if name in (b"moov", b"trak"):
-            found += _hide_atoms(file, position + header_bytes, min(end, position + length))
+        if name in (b"moov", b"trak") and depth < _DEEPEST_ATOM:
+            found += _hide_atoms(file, position + header_bytes, min(end, position + length), depth + 1)
         elif name in (b"udta", b"meta") and (
             length > MOST_TAG_BYTES or _read(file, position, length).count(b"data") > MOST_TAGS
         ):

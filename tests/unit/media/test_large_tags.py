@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import InputRefused
 from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
 from engine.media.limits import MediaLimits
 from engine.media.probe import probe
@@ -121,3 +122,28 @@ def test_id3_tag_over_8_mb_is_skipped(tmp_path: Path) -> None:
     with (tmp_path / "song.mp3").open("rb") as file:
         assert hide_large_tags(file)[3] == 9
     assert probe(tmp_path / "song.mp3", MediaLimits()).codec in ("mp3", "mp3float")
+
+
+CAF = b"caff" + bytes(4)
+IMPOSSIBLE = {
+    "caf chunk beyond any file": CAF + struct.pack(">4sQ", b"data", 2**63 - 64) + bytes(64),
+    "caf chunk beyond 64 bits": CAF + struct.pack(">4sQ", b"data", 2**64 - 1) + bytes(64),
+    "atom beyond any file": struct.pack(">I4sQ", 1, b"mdat", 2**62) + bytes(64),
+    "atom beyond 64 bits": struct.pack(">I4sQ", 1, b"moov", 2**64 - 1) + bytes(64),
+    "atoms in one another": b"".join(struct.pack(">I4s", 8 * left, b"moov") for left in range(20_000, 0, -1)),
+    "id3 beyond the file": b"ID3\x04\0\0\xff\xff\xff\xff" + bytes(64),
+    "flac block beyond the file": b"fLaC\x04\xff\xff\xff" + bytes(4),
+    "flac comments beyond the file": b"fLaC\x84\0\0\x10\xff\xff\xff\xff" + bytes(16),
+    "riff chunk beyond the file": b"RIFF\xff\xff\xff\xffWAVELIST\xff\xff\xff\xff" + bytes(64),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_position_ends_search_for_tags(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "song"
+    path.write_bytes(IMPOSSIBLE[name])
+    with path.open("rb") as file:
+        hide_large_tags(file)
+        assert file.tell() == 0
+    with pytest.raises(InputRefused):
+        probe(path, MediaLimits())
