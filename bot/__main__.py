@@ -61,9 +61,9 @@ def run(open_backend: OpenBackend = backend) -> None:
     os.umask(0o077)
     forbid_inspection()
     logs.escape_unencodable()
-    settings = configuration.load()
-    logs.configure(settings.log.level, json_lines=settings.log.json_lines)
     try:
+        settings = configuration.load()
+        logs.configure(settings.log.level, json_lines=settings.log.json_lines)
         asyncio.run(main(settings, open_backend))
     except StemifyError as error:
         raise SystemExit(error.message) from None

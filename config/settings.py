@@ -26,6 +26,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from engine.errors import ConfigurationError
+
 _MUST: Mapping[str, str] = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
@@ -294,15 +296,15 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings. Raises `SystemExit` with a sentence when a value is wrong or a file is missing."""
+    """Read the settings. Raises `ConfigurationError` when a value is wrong or a file is missing."""
     own = os.environ.get("STEMIFY_CONFIG")
     if own and not Path(own).is_file():
-        raise SystemExit(f"STEMIFY_CONFIG names {own}, which is not a file.")
+        raise ConfigurationError(f"STEMIFY_CONFIG names {own}, which is not a file.")
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise SystemExit("\n".join(sentences(error))) from None
+        raise ConfigurationError("\n".join(sentences(error))) from None
     except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SystemExit(f"The file {own} that STEMIFY_CONFIG names cannot be read: {error}.") from None
+        raise ConfigurationError(f"The file {own} that STEMIFY_CONFIG names cannot be read: {error}.") from None
     except SettingsError as error:  # STEMIFY_WEB={…}: a whole section in one variable, and no JSON
-        raise SystemExit(f"The settings cannot be read: {error}. Give one variable for each setting.") from None
+        raise ConfigurationError(f"The settings cannot be read: {error}. Give one variable for each setting.") from None

@@ -33,7 +33,7 @@ from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import AttemptLimits, JobRunner
 from engine.dispatch.sweeper import Sweeper
-from engine.errors import StorageFailed
+from engine.errors import ConfigurationError
 from engine.gateway.protocol import GatewayConfig
 from engine.media.limits import MediaLimits
 from engine.pool.handle import PoolLimits
@@ -116,7 +116,7 @@ async def backend(
     hurried: asyncio.Event | None = None,
 ) -> AsyncIterator[Backend]:
     """Open everything, yield the running house, close it in the reverse order. Once `hurried` is set, closing waits for
-    no song. Raises `StorageFailed` or a store's error with a sentence when the data folder cannot be used."""
+    no song. Raises `ConfigurationError` or a store's error with a sentence when the data folder cannot be used."""
     root = _prepare_folder(settings.data_dir)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -171,9 +171,9 @@ async def _pool(settings: Settings) -> WorkerPool:
 
 
 def _gateway(settings: Settings) -> GatewayConfig:
-    """Raises `SystemExit` with a sentence when Ray is not installed."""
+    """Raises `ConfigurationError` when Ray is not installed."""
     if not ray_is_installed():
-        raise SystemExit(
+        raise ConfigurationError(
             "STEMIFY_CLUSTER__ADDRESS is set, but Ray is not installed here. Install it with: "
             "pip install -c constraints.txt '.[cluster]', or empty the setting to work on this machine alone."
         )
@@ -199,7 +199,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 def _prepare_folder(data_dir: Path) -> Path:
-    """Make the data folder. Raises `StorageFailed` when it cannot be written or others can write to it."""
+    """Make the data folder. Raises `ConfigurationError` when it cannot be written or others can write to it."""
     root = data_dir.expanduser().absolute()
     try:
         private_folder(root)
@@ -207,19 +207,21 @@ def _prepare_folder(data_dir: Path) -> Path:
         trial.touch()
         trial.unlink()
     except OSError as error:
-        raise StorageFailed(f"The data folder {root} cannot be written: {error.strerror}.") from error
+        raise ConfigurationError(f"The data folder {root} cannot be written: {error.strerror}.") from error
     return root
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Open the web server's socket. Port 0 selects a free port. Raises `SystemExit` with a sentence."""
+    """Open the web server's socket. Port 0 selects a free port. Raises `ConfigurationError`."""
     host, port = settings.web.host, settings.web.port
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]  # create_server appends the address
         setting = "STEMIFY_WEB__PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "STEMIFY_WEB__HOST"
-        raise SystemExit(f"The web server cannot listen at {_at(host)}:{port}: {reason}. Change {setting}.") from error
+        raise ConfigurationError(
+            f"The web server cannot listen at {_at(host)}:{port}: {reason}. Change {setting}."
+        ) from error
 
 
 def _base_url(settings: Settings, listening: socket.socket | None) -> str:

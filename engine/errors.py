@@ -29,6 +29,18 @@ class InternalError(StemifyError):
     """Something went wrong on our side. Please try again; if it happens again, tell whoever runs this bot."""
 
 
+class ConfigurationError(StemifyError):
+    """Stemify cannot start with its settings."""
+
+    code = "configuration"
+
+
+class FolderNotPrivate(ConfigurationError):
+    """Other users of this machine can change the bot's files. Ask the bot's operator to check the log."""
+
+    code = "folder_not_private"
+
+
 # Refusals: nothing was accepted, nothing is lost.
 
 
@@ -329,13 +341,6 @@ class StorageAccessDenied(StorageFailed):
     """The place where songs and stems are kept does not let this bot in. Ask whoever runs it to look at its keys."""
 
     code = "storage_refused"
-    transient = False
-
-
-class FolderNotPrivate(StorageFailed):
-    """Other users of this machine can change the bot's files. Ask the bot's operator to look at the log."""
-
-    code = "folder_not_private"
     transient = False
 
 

@@ -105,9 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    settings = load()
-    configure(settings.log.level if chosen.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
     try:
+        settings = load()
+        configure(settings.log.level if chosen.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
         if chosen.command == "serve":
             return asyncio.run(_serve(settings))
         if chosen.command == "separate":

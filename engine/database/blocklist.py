@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from engine.database.database import Database
 from engine.database.rows import to_us, utc_now
-from engine.errors import Blocked, InputRefused
+from engine.errors import Blocked, ConfigurationError, InputRefused
 
 _DISCORD = re.compile(r"discord:\d{1,20}")
 
@@ -33,14 +33,16 @@ def parse_owner(text: str) -> str:
 
 
 class BlockList:
-    """`configured`: from the settings. Raises `SystemExit` when one of these cannot be read."""
+    """`configured`: from the settings. Raises `ConfigurationError` when one of these cannot be read."""
 
     def __init__(self, database: Database, configured: Sequence[str] = ()) -> None:
         self._database = database
         try:
             self._configured = frozenset(parse_owner(text) for text in configured)
         except InputRefused as error:
-            raise SystemExit(f"limits.blocked_owners (STEMIFY_LIMITS__BLOCKED_OWNERS): {error.message}") from None
+            raise ConfigurationError(
+                f"limits.blocked_owners (STEMIFY_LIMITS__BLOCKED_OWNERS): {error.message}"
+            ) from None
 
     async def add(self, owner: str) -> None:
         await self._database.run(

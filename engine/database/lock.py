@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.database.errors import AlreadyRunning
-from engine.errors import StorageFailed
+from engine.errors import ConfigurationError
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
     A file can be deleted while it is locked, a folder in use cannot; some network drives lock files only. The system
     releases both locks when this process ends; child processes do not hold them. Raises `AlreadyRunning`,
-    `StorageFailed`.
+    `ConfigurationError`.
     """
     with contextlib.ExitStack() as descriptors:
         try:
@@ -29,7 +29,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
                 descriptors.callback(os.close, descriptor)
                 _lock(descriptor, path)
         except OSError as error:
-            raise StorageFailed(f"The lock file {path} cannot be made: {error.strerror}.") from error
+            raise ConfigurationError(f"The lock file {path} cannot be made: {error.strerror}.") from error
         yield
 
 

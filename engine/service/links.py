@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from engine.errors import StorageFailed
+from engine.errors import ConfigurationError
 
 Kind = Literal["file", "page", "zip"]
 _KEY_BYTES = 32
@@ -72,18 +72,18 @@ class Links:
 
 def load_key(path: Path) -> bytes:
     """The secret at `path`, made at the first start, readable by its owner only. Of several processes that start at
-    once, all get the same. Raises `StorageFailed` when it cannot be made or is not a key."""
+    once, all get the same. Raises `ConfigurationError` when it cannot be made or is not a key."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _make_key(path)
         key = path.read_bytes()
     except OSError as error:
-        raise StorageFailed(
+        raise ConfigurationError(
             f"The key for links, {path}, cannot be read or made: {error.strerror}. Look at its permissions."
         ) from error
     if len(key) != _KEY_BYTES:
-        raise StorageFailed(f"The key for links, {path}, is damaged. Delete it: old links end, new ones work.")
+        raise ConfigurationError(f"The key for links, {path}, is damaged. Delete it: old links end, new ones work.")
     return key
 
 

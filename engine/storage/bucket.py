@@ -23,7 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from config.settings import Storage as StorageSettings
-from engine.errors import StorageAccessDenied, StorageFailed, StorageUnavailable
+from engine.errors import ConfigurationError, StorageAccessDenied, StorageFailed, StorageUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
@@ -56,7 +56,7 @@ class Bucket:
     `StorageUnavailable` (transient), `StorageAccessDenied` or `StorageFailed`, and blocks: call it in a thread."""
 
     def __init__(self, settings: StorageSettings, *, patience_s: float) -> None:
-        """Makes no connection. Raises `SystemExit` with a sentence when the settings are not right."""
+        """Makes no connection. Raises `ConfigurationError` when the settings are not right."""
         assert settings.url is not None
         self._settings = settings
         self._store = _open(settings, settings.endpoint, patience_s, settings.request_timeout_s)
@@ -248,7 +248,7 @@ def _open(
         store = from_url(settings.url, config=given, client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
         # The store's own words may have a key in them.
-        raise SystemExit(
+        raise ConfigurationError(
             f"The object storage of STEMIFY_STORAGE__URL cannot be used: {type(error).__name__}. "
             "Look at the settings in [storage]."
         ) from None

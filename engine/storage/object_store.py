@@ -203,7 +203,7 @@ class ObjectStorage(Storage):
 
 def open_storage(root: Path, settings: StorageSettings, *, patience_s: float) -> Storage:
     """Where files lie, by the settings. `patience_s`: how long object storage is asked again when it does not answer.
-    Raises `SystemExit` with a sentence when the settings are not right."""
+    Raises `ConfigurationError` when the settings are not right."""
     if settings.url is None:
         return Storage(root)
     return ObjectStorage(root, Bucket(settings, patience_s=patience_s), redirect=settings.redirect)

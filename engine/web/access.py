@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from config.settings import Web
-from engine.errors import NotAllowed
+from engine.errors import ConfigurationError, NotAllowed
 from engine.jobs.job import Job
 from engine.web.refusals import CrossSite, PublicUrlMissing, Unauthorized, WrongHost
 
@@ -53,16 +53,16 @@ def is_loopback(host: str) -> bool:
 
 
 def check_listening(settings: Web) -> None:
-    """Check that strangers cannot use the API unless the operator allows it. Raises `SystemExit` with a sentence."""
+    """Check that strangers cannot use the API unless the operator allows it. Raises `ConfigurationError`."""
     if any(len(token.get_secret_value()) < _MIN_TOKEN_LENGTH for token in settings.api_tokens):
-        raise SystemExit(
+        raise ConfigurationError(
             f"An API token (STEMIFY_WEB__API_TOKENS) is shorter than {_MIN_TOKEN_LENGTH} characters. "
             f"Make one with: {_MAKE_TOKEN}"
         )
     if settings.api_tokens or (place := _public_place(settings)) is None:
         return
     if not settings.open:
-        raise SystemExit(
+        raise ConfigurationError(
             f"The web server can be reached from other machines ({place}), but it has no API token. "
             f"Set STEMIFY_WEB__API_TOKENS (make one with: {_MAKE_TOKEN}). "
             "If anyone who reaches the server may use it, set STEMIFY_WEB__OPEN=true instead."
@@ -84,7 +84,7 @@ def _networks(texts: Sequence[str]) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
     except ValueError as error:
-        raise SystemExit(f"STEMIFY_WEB__TRUSTED_PROXIES: {error}. Give addresses or networks.") from None
+        raise ConfigurationError(f"STEMIFY_WEB__TRUSTED_PROXIES: {error}. Give addresses or networks.") from None
 
 
 def _address(text: str) -> IpAddress | None:
@@ -117,7 +117,7 @@ def owner_of(address: IpAddress | None) -> str:
 
 
 class Access:
-    """Raises `SystemExit` when the settings are not safe."""
+    """Raises `ConfigurationError` when the settings are not safe."""
 
     def __init__(self, settings: Web) -> None:
         check_listening(settings)

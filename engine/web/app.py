@@ -43,7 +43,7 @@ def create_app(
     now: Callable[[], datetime] = _utc_now,
     keep_alive_s: float = 15.0,
 ) -> web.Application:
-    """Raises `SystemExit` with a sentence when it would not be safe to listen with these settings."""
+    """Raises `ConfigurationError` when it would not be safe to listen with these settings."""
     access = Access(settings.web)
     app = web.Application(middlewares=[count_requests, answer_errors, enforce_host_and_origin])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage

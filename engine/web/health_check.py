@@ -6,6 +6,7 @@ import sys
 import urllib.request
 
 from config.settings import Web, load
+from engine.errors import ConfigurationError
 
 _TIMEOUT_S = 4.0
 _HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -25,5 +26,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except ConfigurationError as error:
+        sys.exit(error.message)
     except OSError as error:
         sys.exit(f"The server does not answer: {error}")

@@ -9,10 +9,11 @@ import pytest
 
 from config.settings import load
 from engine.backend import backend
+from engine.errors import ConfigurationError
 
 
 async def refusal(data_dir: Path, **web: object) -> str:
-    with pytest.raises(SystemExit) as exit_info:
+    with pytest.raises(ConfigurationError) as exit_info:
         async with backend(load(data_dir=data_dir, web=web)):
             pass
     return str(exit_info.value)

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from config.settings import Settings, load
+from engine.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,7 +86,7 @@ def test_invalid_setting_stops_start_and_names_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv(f"STEMIFY_{name}", value)
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         load()
     assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
 
@@ -94,7 +95,7 @@ def test_invalid_settings_are_described_without_secrets(tmp_path: Path, monkeypa
     own = tmp_path / "own.toml"
     own.write_text('[discord]\ntoken = 123456\n[web]\napi_tokens = "secret-one"\nport = 1.5\n[log]\nlevel = "info"\n')
     monkeypatch.setenv("STEMIFY_CONFIG", str(own))
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         load()
     told = str(caught.value)
     assert sorted(line.split()[0] for line in told.splitlines()) == ["discord.token", "web.port"]
@@ -108,14 +109,14 @@ def test_a_config_file_that_makes_no_sense_is_told(
     own = tmp_path / "own.toml"
     own.write_bytes(text)
     monkeypatch.setenv("STEMIFY_CONFIG", str(own))
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(ConfigurationError) as caught:
         load()
     assert str(own) in str(caught.value) or "STEMIFY_WEB) must be a section" in str(caught.value)
 
 
 def test_a_config_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_CONFIG", "/nowhere/own.toml")
-    with pytest.raises(SystemExit, match="not a file"):
+    with pytest.raises(ConfigurationError, match="not a file"):
         load()
 
 
@@ -156,7 +157,7 @@ def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_unusable_public_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, complaint: str) -> None:
     monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", url)
-    with pytest.raises(SystemExit, match=complaint) as refusal:
+    with pytest.raises(ConfigurationError, match=complaint) as refusal:
         load()
     assert "STEMIFY_WEB__PUBLIC_URL" in str(refusal.value) and "secret" not in str(refusal.value)
 

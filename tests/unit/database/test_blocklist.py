@@ -9,7 +9,7 @@ import pytest
 
 from engine.database.blocklist import BlockList, parse_owner
 from engine.database.database import Database
-from engine.errors import Blocked, InputRefused
+from engine.errors import Blocked, ConfigurationError, InputRefused
 
 
 @pytest.fixture
@@ -58,5 +58,5 @@ def test_unknown_owner_is_refused_with_the_forms(text: str) -> None:
 
 
 async def test_unreadable_setting_is_named_at_start(database: Database) -> None:
-    with pytest.raises(SystemExit, match="STEMIFY_LIMITS__BLOCKED_OWNERS"):
+    with pytest.raises(ConfigurationError, match="STEMIFY_LIMITS__BLOCKED_OWNERS"):
         BlockList(database, ["bob"])

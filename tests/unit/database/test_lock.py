@@ -14,7 +14,7 @@ import pytest
 
 from engine.database.errors import AlreadyRunning
 from engine.database.lock import exclusive_lock
-from engine.errors import StorageFailed
+from engine.errors import ConfigurationError
 
 HOLDER = """
 import subprocess, sys
@@ -76,5 +76,5 @@ def test_drive_that_cannot_lock_folders_uses_the_file(tmp_path: Path, monkeypatc
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StorageFailed), exclusive_lock(tmp_path / "nowhere" / "lock"):
+    with pytest.raises(ConfigurationError), exclusive_lock(tmp_path / "nowhere" / "lock"):
         raise AssertionError("there is no such folder")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.errors import StorageFailed
+from engine.errors import ConfigurationError
 from engine.service.links import Kind, Links, load_key
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -134,11 +134,11 @@ def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
 def test_a_damaged_key_is_told_with_a_next_step(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "links.key"
     path.write_bytes(content)
-    with pytest.raises(StorageFailed, match="Delete it"):
+    with pytest.raises(ConfigurationError, match="Delete it"):
         load_key(path)
 
 
 def test_a_key_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageFailed, match="permissions"):
+    with pytest.raises(ConfigurationError, match="permissions"):
         load_key(tmp_path / "file" / "links.key")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.errors import ConfigurationError
 from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -29,7 +30,7 @@ async def owner_of(house: WebHouse, forwarded: str) -> str:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "", "stems.example.org"])
 async def test_beyond_loopback_it_does_not_start_without_a_token(tmp_path: Path, host: str) -> None:
-    with pytest.raises(SystemExit, match="STEMIFY_WEB__API_TOKENS"):
+    with pytest.raises(ConfigurationError, match="STEMIFY_WEB__API_TOKENS"):
         async with open_web_house(tmp_path, host=host):
             pass
     async with open_web_house(tmp_path, host=host, api_tokens=[TOKEN]):
@@ -45,7 +46,7 @@ async def test_public_address_without_token_is_refused(tmp_path: Path, setting: 
         "http://[2001:db8::1]",
     ):
         address: dict[str, Any] = {setting: url}
-        with pytest.raises(SystemExit, match=f"STEMIFY_WEB__{setting.upper()} is .*STEMIFY_WEB__API_TOKENS"):
+        with pytest.raises(ConfigurationError, match=f"STEMIFY_WEB__{setting.upper()} is .*STEMIFY_WEB__API_TOKENS"):
             async with open_web_house(tmp_path, **address):
                 pass
         async with open_web_house(tmp_path, api_tokens=[TOKEN], **address) as house:
@@ -94,13 +95,13 @@ async def test_trusted_proxy_without_client_address_is_logged(tmp_path: Path, ca
 
 
 async def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="shorter than 16"):
+    with pytest.raises(ConfigurationError, match="shorter than 16"):
         async with open_web_house(tmp_path, api_tokens=["hunter2"]):
             pass
 
 
 async def test_a_proxy_that_is_no_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="TRUSTED_PROXIES"):
+    with pytest.raises(ConfigurationError, match="TRUSTED_PROXIES"):
         async with open_web_house(tmp_path, trusted_proxies=["nginx"]):
             pass
 
