@@ -20,7 +20,7 @@ import aiohttp
 from bench.report import table
 from engine.jobs.entity import new_job_id
 from engine.storage.object_store import ObjectStorage
-from tests.fakes.object_store import BUCKET, object_storage, s3_client, s3_server
+from tests.fakes.object_store import object_storage, s3_server
 from tests.fixtures.web_backend import open_web_house
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -71,7 +71,7 @@ def main() -> None:
     total_bytes = parser.parse_args().mb * 10**6
     with tempfile.TemporaryDirectory() as name, s3_server(Path(name) / "swift") as server:
         folder = Path(name)
-        s3_client(server).create_bucket(Bucket=BUCKET)
+        server.create_bucket()
         digests = make(folder / "out", total_bytes)
         storage, job_id, rows = object_storage(server, folder / "data", patience_s=60), new_job_id(), []
         before = peak_mib()

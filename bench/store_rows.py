@@ -26,7 +26,7 @@ from engine.database.rows import to_row, to_us
 from engine.database.sql import load_queries
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus, Stage
-from tests.fixtures.jobs import NO_CAPS, START, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, START, pending_job, result_of, waiting_ids
 
 _COUNT_AGAIN = (
     "UPDATE counters SET jobs = (SELECT count(*) FROM jobs WHERE jobs.status = counters.status)",
@@ -105,7 +105,7 @@ async def made(folder: Path, count: int) -> Measured:
     store = await JobStore.open(path)
     opened = time.perf_counter()
     print(f"{count:,} jobs, {path.stat().st_size / 2**20:,.0f} MiB, made in {filled - began:.0f} s", file=sys.stderr)
-    waiting = [queued.id for queued in await store.queue(limit=count)][-20:]
+    waiting = (await waiting_ids(store, limit=count))[-20:]
     return Measured(store, count, ids, owners, opened - filled, waiting, [])
 
 

@@ -21,7 +21,7 @@ from engine.database.archive import Archive
 from engine.database.database import Database
 from engine.database.errors import StoreDamaged
 from engine.database.migrations import MIGRATIONS
-from engine.database.queue import Queue, QueuedJob, QueuePosition
+from engine.database.queue import Queue, QueuePosition
 from engine.database.queue_limits import Caps, check_caps
 from engine.database.rows import from_row, from_us, to_row, to_us, utc_now
 from engine.database.sql import load_queries
@@ -220,10 +220,6 @@ class JobStore:
     async def standing(self, job_id: str) -> QueuePosition | None:
         """The job's place in the order in which claims would come if nothing ended; None when it does not wait."""
         return await self._queue.standing(job_id)
-
-    async def queue(self, *, limit: int = 10_000) -> list[QueuedJob]:
-        """What waits, in the same order."""
-        return await self._queue.line(limit=limit)
 
     async def counts(self) -> dict[JobStatus, int]:
         """Jobs by status, archived ones not counted. Kept by triggers: the cost does not grow with the jobs."""

@@ -120,7 +120,7 @@ FROM this;
 
 -- name: queue
 -- All that waits, in the order in which it would be claimed (as queue_place has it).
-SELECT jobs.id, jobs.model, jobs.options ->> '$.quality' AS quality, jobs.input_duration, jobs.estimated_duration
+SELECT jobs.id, jobs.estimated_duration
 FROM jobs JOIN owners ON owners.owner = jobs.owner
 WHERE jobs.status = 'pending'
 ORDER BY

@@ -9,18 +9,6 @@ from itertools import accumulate
 
 from engine.database.database import Database
 from engine.database.sql import Queries
-from engine.jobs.options import Quality
-
-
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job that waits, as far as an estimate needs it."""
-
-    id: str
-    model: str
-    quality: Quality
-    input_duration: float | None  # seconds
-    estimated_duration: int  # seconds
 
 
 @dataclass(frozen=True)
@@ -52,16 +40,6 @@ class Queue:
     def changed(self) -> None:
         """A job has come, gone or ended."""
         self._changes += 1
-
-    async def line(self, *, limit: int = 10_000) -> list[QueuedJob]:
-        """What waits, next first."""
-        rows = await self._database.read(self._sql.queue, {"limit": limit})
-        return [
-            QueuedJob(
-                row["id"], row["model"], Quality(row["quality"]), row["input_duration"], row["estimated_duration"]
-            )
-            for row in rows
-        ]
 
     async def standing(self, job_id: str) -> QueuePosition | None:
         """None when the job does not wait."""

@@ -70,7 +70,6 @@ class Sweeper:
         swept = SweepResult()
         await self._finish_deletions(swept)
         await self._clear_scratch(swept)
-        await self._abort_uploads()
         await self._look_through_jobs(swept)
         await self._archive(JobStatus.COMPLETED, self._settings.completed_days, swept)
         await self._archive(JobStatus.FAILED, self._settings.failed_days, swept)
@@ -98,16 +97,6 @@ class Sweeper:
             if name not in running:
                 await self._remove(job_id, f"scratch/{name}")
                 swept.leftovers_removed += 1
-
-    async def _abort_uploads(self) -> None:
-        running = {f"jobs/{job.id}/a{job.attempt}" for job in await self._store.processing()}
-        try:
-            aborted = await asyncio.to_thread(self._storage.abort_stale_uploads, running)
-        except StemifyError as error:  # some stores do not let us: no reason to keep everything else
-            log.warning("unfinished uploads stay: %s", error.detail or error.message)
-            return
-        if aborted:
-            log.info("%s unfinished uploads aborted", aborted)
 
     async def _look_through_jobs(self, swept: SweepResult) -> None:
         on_disk = await asyncio.to_thread(self._storage.jobs_on_disk)

@@ -1,19 +1,14 @@
-"""Object storage: S3 and what speaks like it, GCS, Azure. The few calls that files need, by key, through obstore.
-
-What obstore does not offer, listing and aborting unfinished uploads, is botocore's; only S3 keeps them.
-"""
+"""Object storage: S3 and what speaks like it, GCS, Azure. The few calls that files need, by key, through obstore."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,12 +18,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from config.settings import Storage as StorageSettings
-from engine.errors import ConfigurationError, StorageAccessDenied, StorageFailed, StorageUnavailable
+from engine.errors import ConfigurationError, StorageAccessDenied, StorageUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
-
-log = logging.getLogger(__name__)
 
 READ_BYTES = 4 * 2**20  # a request's worth: short enough for its time limit, long enough to be worth one
 _WRITE_BYTES = 2**20
@@ -64,6 +57,11 @@ class Bucket:
         self._asked = _open(settings, settings.endpoint, patience_s, min(_ANSWER_S, settings.request_timeout_s))
         public = settings.public_endpoint or settings.endpoint
         self._public = self._asked if public == settings.endpoint else _open(settings, public, patience_s, _ANSWER_S)
+
+    @property
+    def keeps_unfinished_uploads(self) -> bool:
+        """Whether the parts of an upload that broke off stay until a lifecycle rule removes them."""
+        return isinstance(self._store, S3Store)
 
     def check(self) -> None:
         """Raises as above when the bucket is not there or does not let us in."""
@@ -178,48 +176,6 @@ class Bucket:
         lifetime = timedelta(seconds=self._settings.redirect_lifetime_s)
         with translate_errors(key):
             return obstore.sign(self._public, "GET", key, lifetime)
-
-    def abort_uploads(self, prefix: str, *, begun_before: datetime, spare: Collection[str] = ()) -> int:
-        """Throw away the parts of multipart uploads below the folder `prefix` that were begun but never ended; how
-        many there were. `spare`: the folders in which somebody still works."""
-        if not isinstance(self._store, S3Store):  # Azure forgets them by itself, on GCS a lifecycle rule does
-            return 0
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        client, bucket = self._s3, self._store.config["bucket"]
-        above = f"{self._store.prefix}/" if self._store.prefix else ""
-        aborted = 0
-        try:
-            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{above}{prefix}/")
-            for upload in (each for page in pages for each in page.get("Uploads", [])):
-                key = str(upload["Key"])
-                if upload["Initiated"] < begun_before and key.removeprefix(above).rpartition("/")[0] not in spare:
-                    with contextlib.suppress(client.exceptions.NoSuchUpload):  # ended meanwhile
-                        client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
-                        aborted += 1
-        except ClientError as error:
-            raise StorageFailed(detail=f"unfinished uploads of {prefix}: {error}") from error
-        except BotoCoreError as error:
-            raise StorageUnavailable(detail=f"unfinished uploads of {prefix}: {error}") from error
-        return aborted
-
-    @cached_property
-    def _s3(self) -> Any:
-        """Made once: that takes a fifth of a second of CPU."""
-        import botocore.config
-        import botocore.session
-
-        settings, secret = self._settings, self._settings.secret_access_key
-        return botocore.session.get_session().create_client(
-            "s3",
-            region_name=settings.region or self._store.config.get("region") or "us-east-1",
-            endpoint_url=settings.endpoint,
-            aws_access_key_id=settings.access_key_id,
-            aws_secret_access_key=secret.get_secret_value() if secret else None,
-            config=botocore.config.Config(
-                connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3, "mode": "standard"}
-            ),
-        )
 
 
 def _open(

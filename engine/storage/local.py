@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -239,11 +239,6 @@ class Storage:
             match = _SCRATCH.fullmatch(name)
             if match and match[1] == job_id:
                 self._delete_tree(f"scratch/{name}")
-
-    def abort_stale_uploads(self, running: Collection[str]) -> int:
-        """Throw away what is left of uploads that ended in the middle, except of the attempts `running`
-        ("jobs/<id>/a<attempt>"); how many there were. On one disk there are none."""
-        return 0
 
     def jobs_on_disk(self) -> list[str]:
         """Ids of the jobs that have a folder."""

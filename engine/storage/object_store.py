@@ -11,10 +11,9 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -28,7 +27,6 @@ from engine.text import content_disposition, content_type
 
 log = logging.getLogger(__name__)
 
-_STALE_UPLOAD = timedelta(hours=1)  # no attempt publishes for so long
 _REQUESTS_AT_ONCE = 64
 
 P = ParamSpec("P")
@@ -54,6 +52,8 @@ class ObjectStorage(Storage):
             await self.in_thread(self._bucket.check)
         except StorageUnavailable as error:
             log.error("object storage does not answer, jobs will fail until it does: %s", error.detail)
+        if self._bucket.keeps_unfinished_uploads:
+            log.info("S3 keeps unfinished uploads until a lifecycle rule removes them (docs/scale-out.md)")
 
     def fetch(self, key: str, folder: Path, on_progress: Callable[[float], None] = no_progress) -> Path:
         self.local_path(key)
@@ -159,7 +159,6 @@ class ObjectStorage(Storage):
 
     def _delete_below(self, prefix: str) -> None:
         self._bucket.delete(self._bucket.keys(prefix))
-        self._abort(prefix)
 
     async def tidy_job(self, job_id: str, *, keep_attempt: int | None, keep_input: bool) -> None:
         await super().tidy_job(job_id, keep_attempt=keep_attempt, keep_input=keep_input)
@@ -176,22 +175,6 @@ class ObjectStorage(Storage):
             ):
                 doomed.append(key)
         self._bucket.delete(doomed)
-        if keep_attempt != 1:  # the first attempt ended all that it began, and nobody came before it
-            self._abort(prefix)
-
-    def _abort(self, prefix: str) -> None:
-        """Uploads of a job that nobody works on any more. What cannot be done now the sweeper does."""
-        try:
-            self._bucket.abort_uploads(prefix, begun_before=datetime.now(UTC) + _STALE_UPLOAD)
-        except StorageFailed as error:
-            log.warning("unfinished uploads of %s stay for now: %s", prefix, error.detail)
-
-    def abort_stale_uploads(self, running: Collection[str]) -> int:
-        return self._bucket.abort_uploads(
-            "jobs",
-            begun_before=datetime.now(UTC) - _STALE_UPLOAD,
-            spare=running,
-        )
 
     def jobs_on_disk(self) -> list[str]:
         stored = {name for name in self._bucket.folders("jobs") if JOB.fullmatch(name)}

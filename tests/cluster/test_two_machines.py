@@ -19,7 +19,7 @@ from engine.jobs.options import StemSeparationOptions
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
-from tests.fakes.object_store import BUCKET, S3Server, s3_client, s3_server, storage_settings
+from tests.fakes.object_store import S3Server, s3_server, storage_settings
 from tests.fixtures.ray_cluster import VARIABLES, RayCluster, ray_cluster
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
@@ -55,7 +55,7 @@ def gateway_config(folder: Path, cluster: RayCluster, store: S3Server) -> Gatewa
 
 def spec_of(song: bytes, store: S3Server) -> AttemptSpec:
     job_id = new_job_id()
-    s3_client(store).put_object(Bucket=BUCKET, Key=f"songs/jobs/{job_id}/input", Body=song)
+    store.put(f"songs/jobs/{job_id}/input", song)
     return AttemptSpec(
         job_id=job_id,
         attempt=1,
@@ -88,13 +88,12 @@ def cluster() -> Iterator[RayCluster]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3") / "server") as server:
-        s3_client(server).create_bucket(Bucket=BUCKET)
+        server.create_bucket()
         yield server
 
 
 def keys_under(prefix: str, store: S3Server) -> list[str]:
-    found = s3_client(store).list_objects_v2(Bucket=BUCKET, Prefix=prefix)
-    return [each["Key"] for each in found.get("Contents", ())]
+    return store.keys(prefix)
 
 
 async def knock(cluster: RayCluster, *ray_versions: str, **variables: str) -> list[str]:

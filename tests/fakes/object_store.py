@@ -5,7 +5,10 @@ Four processes (proxy, account, container, object), files in a folder of the tes
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,10 +16,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
-import botocore.session
 from swift.common.ring import RingBuilder
 
 from config.settings import Storage as StorageSettings
@@ -78,6 +83,7 @@ use = egg:swift#proxy
 account_autocreate = true
 """
 
+_KEY = re.compile("<Key>(.*?)</Key>")
 _HASH = "[swift-hash]\nswift_hash_path_prefix = tests\nswift_hash_path_suffix = tests\n\n"
 _POLICY = "[storage-policy:0]\nname = one\ndefault = yes\n\n[swift-constraints]\nmax_file_size = 5368709122\n"
 
@@ -139,6 +145,40 @@ class S3Server:
             process.kill()
             process.wait()
 
+    def create_bucket(self) -> None:
+        self._request("PUT", f"/{BUCKET}")
+
+    def put(self, key: str, content: bytes) -> None:
+        self._request("PUT", f"/{BUCKET}/{quote(key)}", content=content)
+
+    def keys(self, prefix: str) -> list[str]:
+        return _KEY.findall(self._request("GET", f"/{BUCKET}", f"list-type=2&prefix={quote(prefix, safe='')}"))
+
+    def unfinished_uploads(self) -> list[str]:
+        """Return the keys of the multipart uploads that were neither completed nor aborted."""
+        return _KEY.findall(self._request("GET", f"/{BUCKET}", "uploads="))
+
+    def _request(self, method: str, path: str, query: str = "", content: bytes = b"") -> str:
+        """Send a request signed with AWS Signature Version 4."""
+        time_text = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{time_text[:8]}/{REGION}/s3/aws4_request"
+        digest = hashlib.sha256(content).hexdigest()
+        headers = {
+            "host": self.url.removeprefix("http://"), "x-amz-content-sha256": digest, "x-amz-date": time_text,
+        }  # fmt: skip
+        lines = [method, path, query, *(f"{name}:{value}" for name, value in headers.items()), "", ";".join(headers)]
+        canonical = hashlib.sha256("\n".join([*lines, digest]).encode()).hexdigest()
+        key = f"AWS4{SECRET_KEY}".encode()
+        for part in (*scope.split("/"), f"AWS4-HMAC-SHA256\n{time_text}\n{scope}\n{canonical}"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, "
+            f"SignedHeaders={';'.join(headers)}, Signature={key.hex()}"
+        )
+        request = Request(f"{self.url}{path}?{query}", content or None, headers, method=method)
+        with urlopen(request, timeout=30) as response:
+            return str(response.read().decode())
+
     def pause(self) -> None:
         os.kill(self._processes["proxy"].pid, signal.SIGSTOP)
 
@@ -154,17 +194,6 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-
-
-def s3_client(server: S3Server) -> Any:
-    """botocore's own client, to look from outside."""
-    return botocore.session.get_session().create_client(
-        "s3",
-        endpoint_url=server.url,
-        region_name=REGION,
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
 
 
 def storage_settings(server: S3Server, **changes: Any) -> StorageSettings:

@@ -308,16 +308,6 @@ async def test_one_job_that_cannot_be_removed_does_not_stop_the_others(
     assert house.keys(stuck) == set()
 
 
-async def test_sweep_works_without_unfinished_upload_list(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(running: object) -> int:
-        raise StorageFailed(detail="AccessDenied")
-
-    monkeypatch.setattr(house.storage, "abort_stale_uploads", refused)
-    job = await house.completed()
-    house.clock.move(days=91)
-    assert (await house.sweeper.sweep()).results_removed == 1 and house.keys(job) == set()
-
-
 async def test_the_place_of_an_archived_result_is_looked_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """In object storage each look is a request, and there may be a million."""
     job, asked, has_result = await house.completed(), list[str](), house.storage.has_result

@@ -6,12 +6,10 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import botocore.session
 import obstore
 import pytest
 from yarl import URL
@@ -19,7 +17,7 @@ from yarl import URL
 from engine.errors import Cancelled, NotFound, StorageAccessDenied, StorageFailed, StorageUnavailable
 from engine.jobs.entity import new_job_id
 from engine.storage.object_store import ObjectStorage
-from tests.fakes.object_store import BUCKET, S3Server, object_storage, s3_client, s3_server
+from tests.fakes.object_store import BUCKET, S3Server, object_storage, s3_server
 
 PART = 5 * 2**20
 
@@ -27,18 +25,13 @@ PART = 5 * 2**20
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("swift") / "swift") as server:
-        s3_client(server).create_bucket(Bucket=BUCKET)
+        server.create_bucket()
         yield server
 
 
 @pytest.fixture
 def storage(server: S3Server, tmp_path: Path) -> ObjectStorage:
     return object_storage(server, tmp_path / "data")
-
-
-@pytest.fixture(scope="module")
-def s3(server: S3Server) -> Any:
-    return s3_client(server)
 
 
 @pytest.fixture
@@ -53,10 +46,6 @@ async def stream(*blocks: bytes) -> AsyncIterator[bytes]:
 
 def keys(storage: ObjectStorage, job: str) -> set[str]:
     return {key.removeprefix(f"jobs/{job}/") for key in storage._bucket.keys(f"jobs/{job}")}
-
-
-def unfinished(s3: Any) -> list[str]:
-    return [str(each["Key"]) for each in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
 
 
 def result(folder: Path, **files: bytes) -> Path:
@@ -116,34 +105,17 @@ async def test_lost_response_is_safe_to_retry(storage: ObjectStorage, job: str, 
     storage.publish_folder(out, f"jobs/{job}/a1")
 
 
-def test_cancelled_upload_leaves_nothing(storage: ObjectStorage, job: str, tmp_path: Path, s3: Any) -> None:
+def test_cancelled_upload_leaves_nothing(storage: ObjectStorage, job: str, tmp_path: Path, server: S3Server) -> None:
     out = result(tmp_path / "out", a_wav=os.urandom(3 * PART))
 
     def stop(fraction: float) -> None:
         if fraction > 0.7:
+            assert server.unfinished_uploads() == [f"songs/jobs/{job}/a1/a.wav"]
             raise Cancelled
 
     with pytest.raises(Cancelled):
         storage.publish_folder(out, f"jobs/{job}/a1", stop)
-    assert keys(storage, job) == set() and unfinished(s3) == []
-
-
-async def test_what_a_killed_worker_left_in_the_middle_is_thrown_away(
-    storage: ObjectStorage, s3: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended, running = new_job_id(), new_job_id()
-    other = f"jobs/{new_job_id()}/a1/x.wav"
-    for key in (f"songs/jobs/{ended}/a1/x.wav", f"songs/jobs/{running}/a2/x.wav", f"songs/{other}", other):
-        upload = s3.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
-        s3.upload_part(Bucket=BUCKET, Key=key, UploadId=upload, PartNumber=1, Body=bytes(70_000))
-    await storage.tidy_job(ended, keep_attempt=None, keep_input=False)
-    assert len(unfinished(s3)) == 3
-    assert storage.abort_stale_uploads({f"jobs/{running}/a2"}) == 0, "begun just now: somebody may be at it"
-    monkeypatch.setattr("engine.storage.object_store._STALE_UPLOAD", timedelta(seconds=-60))
-    assert storage.abort_stale_uploads({f"jobs/{running}/a2"}) == 1
-    assert set(unfinished(s3)) == {f"songs/jobs/{running}/a2/x.wav", other}, "beside our folder nothing is touched"
-    assert storage._bucket.abort_uploads("jobs", begun_before=datetime.now(UTC) + timedelta(hours=1)) == 1
-    s3.abort_multipart_upload(Bucket=BUCKET, Key=other, UploadId=upload)
+    assert keys(storage, job) == set() and server.unfinished_uploads() == []
 
 
 async def test_only_the_jobs_own_places_are_removed(storage: ObjectStorage, job: str) -> None:
@@ -245,22 +217,6 @@ async def test_a_question_is_given_up_sooner_than_a_file(
                     await ask
     finally:
         server.go_on()
-
-
-async def test_the_tool_for_unfinished_uploads_is_made_once(
-    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It takes a fifth of a second of CPU, and every job is tidied."""
-    made, real = list[str](), botocore.session.Session.create_client
-
-    def create(session: Any, service: str, **options: Any) -> Any:
-        made.append(service)
-        return real(session, service, **options)
-
-    monkeypatch.setattr(botocore.session.Session, "create_client", create)
-    for keep in (None, 2, 3):
-        await storage.tidy_job(new_job_id(), keep_attempt=keep, keep_input=False)
-    assert made == ["s3"]
 
 
 async def test_stalled_storage_times_out_and_recovers(server: S3Server, tmp_path: Path, job: str) -> None:

@@ -25,11 +25,9 @@ from engine.jobs.options import StemSeparationOptions
 from engine.service.submission import Submission, Upload
 from engine.storage.object_store import ObjectStorage
 from tests.fakes.object_store import (
-    BUCKET,
     SECRET_KEY,
     S3Server,
     object_storage,
-    s3_client,
     s3_server,
     storage_settings,
 )
@@ -43,7 +41,7 @@ from tests.integration.service.test_service import stream
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("swift") / "swift") as server:
-        s3_client(server).create_bucket(Bucket=BUCKET)
+        server.create_bucket()
         yield server
 
 

@@ -22,7 +22,7 @@ from engine.database.job_store import JobStore
 from engine.database.migrations import MIGRATIONS, migrate, statements
 from engine.database.sql import load_queries, schema
 from engine.database.usage import Usage
-from tests.fixtures.jobs import NO_CAPS, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, pending_job, result_of, waiting_ids
 
 
 def version_of(path: Path) -> int:
@@ -276,11 +276,11 @@ async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> No
         await store.claim()
     with pytest.raises(StoreBusy):
         await store.add(pending_job(), NO_CAPS)
-    assert len(await store.queue()) == 1  # reading goes on
+    assert len(await waiting_ids(store)) == 1  # reading goes on
     holder.execute("ROLLBACK")
     holder.close()
     await store.add(pending_job(), NO_CAPS)
-    assert len(await store.queue()) == 2
+    assert len(await waiting_ids(store)) == 2
     await store.close()
 
 
@@ -291,10 +291,10 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     with pytest.raises(StoreFull, match="disk"):
         for _ in range(100):
             await store.add(pending_job(title="x" * 3000), NO_CAPS)
-    accepted = len(await store.queue())
+    accepted = len(await waiting_ids(store))
     await store.database.run("PRAGMA max_page_count = 1000000")
     await store.add(pending_job(), NO_CAPS)
-    assert len(await store.queue()) == accepted + 1 == sum((await store.counts()).values())
+    assert len(await waiting_ids(store)) == accepted + 1 == sum((await store.counts()).values())
     await store.close()
 
 
@@ -308,7 +308,7 @@ async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
     job = pending_job()
     await store.add(job, NO_CAPS)  # the writer is free, no transaction hangs
     assert (await store.get(job.id)) == job
-    assert len(await store.queue()) == sum((await store.counts()).values())
+    assert len(await waiting_ids(store)) == sum((await store.counts()).values())
     claimed = await store.claim()
     assert claimed is not None
     finishing = asyncio.create_task(store.complete(claimed.id, 1, result_of(claimed), 1))

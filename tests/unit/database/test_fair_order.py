@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.database.job_store import JobStore
 from engine.database.queue import _EXACT_UP_TO_JOBS, QueuePosition
 from engine.jobs.job import Job, JobStatus
-from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of, waiting_ids
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -94,7 +94,7 @@ async def play(steps: Sequence[Step], path: Path) -> None:
         counts = await store.counts()
         assert counts == {status: len(model.of(status)) for status in JobStatus}
         expected = model.order()
-        assert [queued.id for queued in await store.queue()] == expected
+        assert await waiting_ids(store) == expected
         places = [await store.standing(job_id) for job_id in expected]
         assert [each.place for each in places if each] == list(range(1, len(expected) + 1))
         for known in model.of("processing", "completed", "failed"):
@@ -197,7 +197,7 @@ async def test_queue_place_is_exact_for_new_job_in_long_queue(tmp_path: Path) ->
     assert await store.standing(heavy[-1].id) == QueuePosition(_EXACT_UP_TO_JOBS + 5, 30.0 * (_EXACT_UP_TO_JOBS + 4))
     light = pending_job("light")
     await store.add(light, NO_CAPS)
-    expected = next(place for place, job in enumerate(await store.queue(), 1) if job.id == light.id)
+    expected = (await waiting_ids(store)).index(light.id) + 1
     assert expected < 10
     assert await store.standing(light.id) == QueuePosition(expected, 30.0 * (expected - 1))
     claimed = await store.claim()
