@@ -36,8 +36,9 @@ from engine.dispatch.sweeper import Sweeper
 from engine.errors import ConfigurationError
 from engine.gateway.protocol import GatewayConfig
 from engine.media.limits import MediaLimits
+from engine.pool.devices import find_devices
 from engine.pool.handle import PoolLimits
-from engine.pool.pool import WorkerPool, find_devices
+from engine.pool.pool import WorkerPool
 from engine.pool.remote import ray_is_installed
 from engine.process.private_files import private_folder
 from engine.service.admission import Admission

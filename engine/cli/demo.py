@@ -15,8 +15,7 @@ from rich.table import Table
 
 from config.settings import Settings
 from engine.backend import backend
-from engine.cli.progress_bar import progress_bar
-from engine.cli.terminal import trust_lines
+from engine.cli.terminal import progress_bar, trust_lines
 from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder

@@ -177,9 +177,8 @@ def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
 
 
 async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
-    from engine.cli.progress_bar import progress_bar
     from engine.cli.separate import separate_file
-    from engine.cli.terminal import trust_lines
+    from engine.cli.terminal import progress_bar, trust_lines
 
     options = StemSeparationOptions.from_user(
         model=chosen.model,

@@ -19,7 +19,8 @@ from engine.jobs.job import Stage, overall_progress
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult, StemFiles
 from engine.media.sandbox import probe
-from engine.pool.pool import WorkerPool, find_devices
+from engine.pool.devices import find_devices
+from engine.pool.pool import WorkerPool
 from engine.text import safe_title
 from engine.worker.protocol import AttemptSpec
 

@@ -1,13 +1,37 @@
-"""The trust card of a result as lines for a terminal."""
+"""Terminal output: the progress bar, and a result's trust card as lines of text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from textwrap import wrap
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from engine.jobs.job import Stage
 from engine.jobs.results import JobResult, QualityMetrics, StemInfo, TrustCard
 from engine.text import plural
 
 _WIDTH = 76  # with the callers' indent less than a terminal's 80
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Stage | None, int], None]]:
+    """Show a progress bar on stderr; yield its `show(stage, percent)`."""
+    columns = (TextColumn("{task.description:<11}"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("starting", total=100)
+
+        def show(stage: Stage | None, percent: int) -> None:
+            progress.update(task, completed=percent, description=stage.value if stage else "waiting")
+
+        try:
+            yield show
+        except BaseException:
+            progress.update(task, visible=False)  # leave only the error on the screen
+            raise
+        progress.update(task, completed=100, description="done")
 
 
 def trust_lines(result: JobResult) -> list[str]:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from engine.gateway.scratch import create_scratch_dir
 from engine.gateway.versions import versions
+from engine.worker.process import MessageWriter, storage_of
 from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
-from engine.worker.worker import MessageWriter, Worker, storage_of
 
-log = logging.getLogger("engine.gateway.actor")
+log = logging.getLogger(__name__)
 
 _LISTEN_S = 1.0
 
@@ -61,6 +61,8 @@ class WorkerActor:
     def __init__(self, config: str, secret: str | None, lease_s: float) -> None:
         """`config` is a `WorkerConfig` as JSON, `secret` that of its storage. Imports torch and opens the device; that
         takes some seconds."""
+        from engine.worker.worker import Worker  # the gateway has this class too, and must not import torch
+
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
         self._lease_s = lease_s
         self._heard_at = time.monotonic()

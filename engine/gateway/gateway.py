@@ -1,7 +1,7 @@
-"""The child process that talks to Ray. `python -m engine.gateway.gateway '<GatewayConfig as JSON>'`
+"""The gateway between the main process and a Ray cluster.
 
-The bot's own process never does: a Ray driver is ended by Ray, without an exception, when the head has been away for a
-minute. This one is then simply started again, and says what is wrong until the head is back.
+It is a process because Ray ends a driver, without an exception, when the head has been unreachable for a minute. The
+main process then starts another gateway, which reports the problem until the head is back.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import sys
 
 import ray
@@ -18,11 +16,10 @@ import ray
 from engine.gateway.head import ClusterUnavailable, LocalRayNode, check_reachable, compare_versions, connect
 from engine.gateway.nodes import Node, NodeManager, read_nodes
 from engine.gateway.protocol import Forward, GatewayConfig, Kill, Status, to_gateway
-from engine.process.confinement import die_with_parent, forbid_inspection
-from engine.worker.protocol import SECRET_VARIABLE, Heartbeat, Shutdown
-from engine.worker.worker import MessageWriter, resident_bytes
+from engine.worker.process import MessageWriter, resident_bytes
+from engine.worker.protocol import Heartbeat, Shutdown
 
-log = logging.getLogger("engine.gateway.gateway")
+log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _HEAD_TIMEOUT_S = 5.0
@@ -126,30 +123,3 @@ class Gateway:
             await asyncio.wait_for(asyncio.to_thread(ray.shutdown), _SHUTDOWN_TIMEOUT_S)
         if self._node is not None:
             await asyncio.to_thread(self._node.stop)
-
-
-async def _run(gateway: Gateway) -> None:
-    """Never returns: threads in which Ray waits for a lost head do not hold the process back."""
-    code = 1
-    try:
-        code = await gateway.serve()
-    except Exception:
-        log.exception("the gateway ends")
-    os._exit(code)
-
-
-def main() -> None:
-    die_with_parent()
-    os.umask(0o077)
-    forbid_inspection()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    config = GatewayConfig.model_validate_json(sys.argv[1])
-    secret = os.environ.pop(SECRET_VARIABLE, None)  # not for our children
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    asyncio.run(_run(Gateway(config, secret, MessageWriter(out))))
-
-
-if __name__ == "__main__":
-    main()

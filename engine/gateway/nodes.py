@@ -17,10 +17,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from engine.gateway.actor import WorkerActor
 from engine.gateway.protocol import GatewayConfig, Output, Status, WorkerAdded, WorkerDraining, WorkerRemoved
 from engine.gateway.versions import describe_mismatch, versions
+from engine.worker.process import MessageWriter
 from engine.worker.protocol import Ready, from_worker
-from engine.worker.worker import MessageWriter
 
-log = logging.getLogger("engine.gateway.nodes")
+log = logging.getLogger(__name__)
 
 _RECONCILE_INTERVAL_S = 0.2
 _PAUSES_S = (1.0, 5.0, 15.0, 30.0)

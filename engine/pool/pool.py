@@ -1,15 +1,12 @@
-"""All workers, this machine's and the cluster's: which devices there are, and handing attempts to the least busy."""
+"""All workers, on this machine and in the cluster; each attempt goes to the least busy one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from engine.errors import DeviceNotFound
 from engine.gateway.protocol import GatewayConfig
 from engine.jobs.job import Stage
 from engine.pool.handle import PoolLimits, WorkerHandle
@@ -17,7 +14,7 @@ from engine.pool.local import WorkerProcess
 from engine.pool.remote import GATEWAY, Cluster
 from engine.worker.protocol import AttemptSpec, Done, ModelState, WorkerConfig
 
-LOCAL_WORKER = (sys.executable, "-m", "engine.worker.worker")
+LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
 _HOPELESS_DEATHS = 2
 
 
@@ -133,30 +130,3 @@ class WorkerPool:
                 )
             self._changed.clear()
             await self._changed.wait()
-
-
-async def find_devices(wanted: Sequence[str]) -> list[str]:
-    """Resolve "auto" to every CUDA device, or the CPU. torch is asked in a child, and only where a device file is.
-    Raises `DeviceNotFound` for one that is not here."""
-    gpus = await _count_gpus() if set(wanted) - {"cpu"} else 0
-    there = [f"cuda:{index}" for index in range(gpus)]
-    if "auto" in wanted:
-        return there or ["cpu"]
-    named = ["cuda:0" if device == "cuda" else device for device in wanted]
-    for device in named:
-        if device not in (*there, "cpu"):
-            raise DeviceNotFound(
-                f"There is no device {device[:40]} here. There {'is' if not there else 'are'} "
-                f"{', '.join((*there, 'cpu'))}; “auto” takes the best."
-            )
-    return named
-
-
-async def _count_gpus() -> int:
-    if not any(re.fullmatch(r"nvidia\d+", entry.name) for entry in Path("/dev").iterdir()):
-        return 0
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import torch; print(torch.cuda.device_count())", stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    return int(out) if out.strip().isdigit() else 0

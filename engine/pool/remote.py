@@ -30,7 +30,7 @@ from engine.worker.protocol import Message
 
 log = logging.getLogger(__name__)
 
-GATEWAY = (sys.executable, "-m", "engine.gateway.gateway")
+GATEWAY = (sys.executable, "-m", "engine.gateway")
 _SHUTDOWN_TIMEOUT_S = 8.0
 
 

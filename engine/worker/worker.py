@@ -1,7 +1,7 @@
-"""The child process that owns a device. `python -m engine.worker.worker '<WorkerConfig as JSON>'`
+"""The worker of one device: several attempts at once, by the messages of `engine.worker.protocol`.
 
-It takes several attempts at once (one decodes, one is separated, one is encoded) and speaks the lines of
-`engine.worker.protocol`. It ends when it is told to, when its input ends, or when its parent dies.
+While one attempt decodes, another is separated and a third is encoded. A worker ends on `shutdown`, at the end of its
+input, or when its parent dies.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-from pydantic import SecretStr
 
 from engine.jobs.job import Stage
-from engine.logs import configure
-from engine.process.cpus import default_threads
-from engine.storage.object_store import open_storage
-from engine.worker.malloc import trim_heap, tune_malloc
+from engine.separation.models.library import ModelLibrary
+from engine.separation.native.library import NativeLibrary
+from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
+from engine.separation.schedule.batcher import Batcher
+from engine.storage.local import Storage
+from engine.worker.attempt import Attempt, to_stemify_error
+from engine.worker.malloc import trim_heap
+from engine.worker.process import MessageWriter, resident_bytes, threads_of
 from engine.worker.protocol import (
-    SECRET_VARIABLE,
     AttemptSpec,
     Cancel,
     Failed,
@@ -41,38 +39,9 @@ from engine.worker.protocol import (
     to_worker,
 )
 
-if TYPE_CHECKING:  # imported late, with torch
-    from engine.worker.attempt import Attempt
-
-from engine.process.confinement import die_with_parent, forbid_inspection
-from engine.storage.local import Storage
-
-log = logging.getLogger("engine.worker.worker")
+log = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_S = 0.5
-
-
-class ByteSink(Protocol):
-    """Where lines go."""
-
-    def write(self, line: bytes, /) -> int | None: ...
-    def flush(self) -> None: ...
-
-
-class MessageWriter:
-    """Messages out, one line each, from any thread."""
-
-    def __init__(self, out: ByteSink) -> None:
-        self._out = out
-        self._lock = threading.Lock()
-
-    def send(self, message: Message) -> None:
-        try:
-            with self._lock:
-                self._out.write(message.line())
-                self._out.flush()
-        except (BrokenPipeError, ValueError):
-            os._exit(0)  # nobody listens any more
 
 
 class ThrottledProgress:
@@ -108,17 +77,7 @@ class ThrottledProgress:
 
 class Worker:
     def __init__(self, config: WorkerConfig, wire: MessageWriter, storage: Storage) -> None:
-        """Imports torch and opens the device; that takes a second or two."""
-        from engine.separation.models.library import ModelLibrary
-        from engine.separation.native.library import NativeLibrary
-        from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
-        from engine.separation.schedule.batcher import Batcher
-        from engine.worker import attempt
-
-        self._new_attempt = attempt.Attempt
-        self._raised_as_ours = attempt.to_stemify_error
-        self._device_memory_bytes = device_memory_bytes
-        self._device_is_lost = device_is_lost
+        """Open the device, which takes a second or two."""
         self._config = config
         self._wire = wire
         self._storage = storage
@@ -169,7 +128,7 @@ class Worker:
 
     def _start(self, spec: AttemptSpec) -> None:
         progress = ThrottledProgress(self._wire, spec)
-        attempt = self._new_attempt(
+        attempt = Attempt(
             spec, self._config, self._storage, self._library, self._loader, self._batcher, progress, progress.on_cpu
         )
         with self._lock:
@@ -181,10 +140,10 @@ class Worker:
         try:
             answer: Message = attempt.run()
         except BaseException as error:  # whatever it was, the parent must hear of it
-            if self._device_is_lost(error):
+            if device_is_lost(error):
                 log.critical("the device is lost: %s", error)
                 os._exit(1)  # nothing works on it any more in this process; the parent starts another
-            ours = self._raised_as_ours(error)
+            ours = to_stemify_error(error)
             if ours is not error:
                 log.error("job %s attempt %s broke", spec.job_id, spec.attempt, exc_info=error)
             answer = Failed(
@@ -203,56 +162,6 @@ class Worker:
     def _send_heartbeats(self) -> None:
         while True:
             self._wire.send(
-                Heartbeat(rss_bytes=resident_bytes(), device_bytes=self._device_memory_bytes(self._config.device))
+                Heartbeat(rss_bytes=resident_bytes(), device_bytes=device_memory_bytes(self._config.device))
             )
             time.sleep(self._config.heartbeat_s)
-
-
-def resident_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def storage_of(config: WorkerConfig) -> Storage:
-    """Where the worker's songs lie and its stems go. Takes the secret out of the environment, so that no child of
-    ours has it."""
-    settings, secret = config.storage, os.environ.pop(SECRET_VARIABLE, None)
-    if settings is None:
-        return Storage(Path(config.data_dir))
-    settings = settings.model_copy(update={"secret_access_key": SecretStr(secret) if secret else None})
-    return open_storage(Path(config.data_dir), settings, patience_s=settings.patience_s)
-
-
-def threads_of(config: WorkerConfig) -> int:
-    """Threads of torch on a CPU; 0: as many as torch chooses."""
-    return (config.threads or default_threads()) if config.device == "cpu" else 0
-
-
-def main() -> None:
-    die_with_parent()
-    os.umask(0o077)
-    forbid_inspection()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches the whole group; the parent decides
-    config = WorkerConfig.model_validate_json(sys.argv[1])
-    # The protocol keeps the true stdout; whatever prints by mistake goes to stderr, which is the log.
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    configure("INFO", json_lines=config.json_lines)
-    tune_malloc()
-    if threads := threads_of(config):
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    try:
-        worker = Worker(config, MessageWriter(out), storage_of(config))
-    except (RuntimeError, AssertionError) as error:  # torch, of a GPU that went away or a driver that changed
-        log.critical("the device %s cannot be opened: %s", config.device, f"{error}".partition("\n")[0])
-        os._exit(1)
-    worker.serve(sys.stdin.buffer)
-    worker.close()
-    os._exit(0)  # threads deep in native code do not hold the process back
-
-
-if __name__ == "__main__":
-    main()

@@ -23,8 +23,8 @@ CONFIG = json.loads(sys.argv[1])
 DATA = Path(CONFIG["data_dir"])
 STORAGE: Any = None
 if CONFIG["storage"] is not None:  # the one of the real worker
+    from engine.worker.process import storage_of
     from engine.worker.protocol import WorkerConfig
-    from engine.worker.worker import storage_of
 
     STORAGE = storage_of(WorkerConfig.model_validate(CONFIG))
 

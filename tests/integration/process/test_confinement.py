@@ -205,8 +205,8 @@ def test_other_process_of_the_user_cannot_read_environment() -> None:
 
 
 ENTRY_POINTS = {
-    "engine.worker.worker": "runpy.run_module('engine.worker.worker', run_name='__main__')",
-    "engine.gateway.gateway": "runpy.run_module('engine.gateway.gateway', run_name='__main__')",
+    "engine.worker": "runpy.run_module('engine.worker', run_name='__main__')",
+    "engine.gateway": "runpy.run_module('engine.gateway', run_name='__main__')",
     "engine": "runpy.run_module('engine', run_name='__main__')",
     "bot": "import bot.__main__ as main; main.configuration.load = sys.exit; main.run()",
 }

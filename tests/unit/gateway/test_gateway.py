@@ -24,8 +24,8 @@ from engine.gateway.versions import describe_mismatch, versions
 from engine.jobs.job import JobView
 from engine.service.service import ServiceSnapshot
 from engine.web.health import _checks
+from engine.worker.process import MessageWriter
 from engine.worker.protocol import WorkerConfig
-from engine.worker.worker import MessageWriter
 from tests.fixtures.jobs import pending_job
 
 
@@ -72,7 +72,7 @@ async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.Mon
     class Seen:
         settled = asyncio.Event()
 
-        def settle(self, nodes: list[object]) -> None:
+        def reconcile(self, nodes: list[object]) -> None:
             self.settled.set()
 
     said = io.BytesIO()

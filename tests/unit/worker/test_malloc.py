@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import numpy as np
 from engine.worker.malloc import trim_heap, tune_malloc
-from engine.worker.worker import resident_bytes
+from engine.worker.process import resident_bytes
 
 tune_malloc()
 before = resident_bytes()
