@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo run test test-cluster check bench bench-gpu canary clean
+.PHONY: setup demo run test test-nightly test-cluster check bench bench-gpu canary clean
 
 setup: $(READY)
 
@@ -21,8 +21,13 @@ demo: setup
 run: setup
 	$(BIN)/python -m bot
 
+# Two processes, a file in one of them: most acceptance tests wait rather than compute.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The long forms: 100 kills, 20,000 damaged files, 300 jobs, every kind of native code. An hour and more.
+test-nightly: setup
+	$(BIN)/python -m pytest -m nightly -s
 
 # Everything that can die in a cluster of three machines, on loopback: ten minutes and more, 4 GB of memory.
 test-cluster: setup

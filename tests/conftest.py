@@ -1,15 +1,30 @@
+"""Fixtures and settings for all tests."""
+
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 
+# Two test processes share the cores, where waiting OpenMP threads cost more than they save.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
-def log_left_as_found() -> Iterator[None]:
-    """A test that runs one of the programs in this process configures its log; the next test shall not notice."""
+def restore_root_logger() -> Iterator[None]:
+    """Restore the root logger after a test that configured it."""
     level, handlers = logging.root.level, logging.root.handlers[:]
     yield
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line how to get Chromium if tests were skipped without it."""
+    for report in terminalreporter.stats.get("skipped", []):
+        _, _, reason = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, "")
+        if "apt-get install chromium" in reason:
+            terminalreporter.write_line(f"The tests of the page were skipped: {reason}", yellow=True)
+            return

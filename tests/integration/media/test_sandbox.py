@@ -367,21 +367,30 @@ FUZZ = """
 from pathlib import Path
 import sys
 from tests.fuzz_media import run, search
-told, bad = run(Path(sys.argv[1]), 300, 11) if sys.argv[2] == "mutated" else (search(Path(sys.argv[1]), 150), [])
+count = int(sys.argv[3])
+told, bad = run(Path(sys.argv[1]), count, 11) if sys.argv[2] == "mutated" else (search(Path(sys.argv[1]), count), [])
 print(told)
 sys.exit("\\n".join(bad) or 0)
 """
 
 
-@pytest.mark.parametrize("by", ["mutated", "hypothesis"])
-def test_damaged_files_neither_crash_nor_hang_nor_grow(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize(
+    ("by", "count"),
+    [
+        ("mutated", 100),
+        ("hypothesis", 50),
+        pytest.param("mutated", 20_000, marks=[pytest.mark.nightly, pytest.mark.timeout(7200)]),
+        pytest.param("hypothesis", 1000, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)]),
+    ],
+)
+def test_damaged_files_neither_crash_nor_hang_nor_grow(tmp_path: Path, by: str, count: int) -> None:
     """The fuzzer's files, each in a process of its own, from one that has no threads to lose in a fork."""
     done = subprocess.run(
-        [sys.executable, "-c", FUZZ, str(tmp_path), by],
+        [sys.executable, "-c", FUZZ, str(tmp_path), by, str(count)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=110 if count < 1000 else 7000,
         check=False,
     )
     assert done.returncode == 0, done.stderr

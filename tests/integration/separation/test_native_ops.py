@@ -49,6 +49,7 @@ WAYS = {  # the compiler's flags if they are not those for this processor, and w
     "tiles, one by one": (ANY, True),
     "AMX": (None, True),
 }
+OWN = ("vectors", "AMX")  # the whole matrix runs nightly for the others
 Compile = Callable[[Sequence[str] | None], Path]
 
 
@@ -73,9 +74,18 @@ def publish(library: Path, kernels: NativeLibrary) -> None:
     kernels.files.publish(copy)
 
 
-@pytest.fixture(params=list(WAYS))
+@pytest.fixture(params=[way if way in OWN else pytest.param(way, marks=pytest.mark.nightly) for way in WAYS])
 def products(request: pytest.FixtureRequest, compiled: Compile) -> NativeOps:
-    flags, tiles = WAYS[request.param]
+    return native_ops(request.param, compiled)
+
+
+@pytest.fixture(params=list(WAYS))
+def products_of_every_way(request: pytest.FixtureRequest, compiled: Compile) -> NativeOps:
+    return native_ops(request.param, compiled)
+
+
+def native_ops(way: str, compiled: Compile) -> NativeOps:
+    flags, tiles = WAYS[way]
     if flags is None and tiles and not native_products.has_tiles():
         pytest.skip("no AMX here")
     if flags == AVX2 and torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}:
@@ -92,8 +102,8 @@ def without_gradients() -> Iterator[None]:
 trained = partial(tiny_models.trained, by=0.1)
 
 
-def test_every_kind_of_product_is_faithful(products: NativeOps) -> None:
-    check_faithful(products)
+def test_every_kind_of_product_is_faithful(products_of_every_way: NativeOps) -> None:
+    check_faithful(products_of_every_way)
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 32, 40), (2, 6, 8, 1), (1, 48, 16, 300), (1, 6, 4001), (2, 6, 4)])
