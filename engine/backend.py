@@ -52,6 +52,7 @@ from engine.storage.disk_space import Room
 from engine.storage.object_store import open_storage
 from engine.text import plural
 from engine.web.app import create_app, make_runner
+from engine.web.connections import start_listening
 from engine.worker.protocol import WorkerConfig
 
 log = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ async def _serve_web(app: web.Application, listening: socket.socket, stack: cont
     runner = make_runner(app)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listening).start()
+    await start_listening(runner, listening)
 
 
 def _attempt_limits(settings: Settings) -> AttemptLimits:

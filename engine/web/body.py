@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any, cast
 
@@ -65,6 +66,13 @@ class CappedBody:
         if self._left_bytes < 0:
             raise self._refusal
         return block
+
+    def unread_data(self, data: bytes) -> None:
+        """Put back what a form reader read beyond a field. It is counted when it is read again."""
+        self._left_bytes += len(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._content.unread_data(data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)

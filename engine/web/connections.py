@@ -32,6 +32,8 @@ _HEAD_BYTES = 64 * 1024
 _FRAMING_BYTES = 384 * 1024  # more than one read of the socket, of which the parser may have seen only a part
 _FRAMING_RATIO = 1.25
 _OPEN_FILES = 65536
+_ACCEPTS_AT_ONCE = 16
+_BACKLOG = 128
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _WARNING_INTERVAL_S = 60.0
 
@@ -269,6 +271,12 @@ class LimitedRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         log_failed_accepts(asyncio.get_running_loop())
         return LimitedServer(await super()._make_server(), self._open, **self._kwargs)
+
+
+async def start_listening(runner: web.AppRunner, listening: socket.socket) -> None:
+    """Serve on a bound socket, accepting few connections at a time so that a burst does not hold the event loop."""
+    await web.SockSite(runner, listening, backlog=_ACCEPTS_AT_ONCE).start()
+    listening.listen(_BACKLOG)  # asyncio uses one number for both
 
 
 def log_failed_accepts(loop: asyncio.AbstractEventLoop) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import io
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterable
@@ -12,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
 
+from engine.errors import TooLarge
+from engine.web.body import CappedBody
 from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
 
 MB = 2**20
@@ -171,3 +176,27 @@ async def test_trailers_without_end_are_refused(house: WebHouse) -> None:
     status, error, sent_bytes = await answer_to(house, JSON + CHUNKED, pieces)
     assert (status, error["code"]) == (400, "bad_request")
     assert sent_bytes < 8 * MB
+
+
+OPTIONS = b'--b\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"model": "htdemucs"}\r\n'
+
+
+@pytest.mark.parametrize(("excess_bytes", "expected"), [(-1000, 202), (0, 202), (1, 413)])
+@pytest.mark.parametrize("file_first", [True, False])
+async def test_file_size_limit_is_exact(tmp_path: Path, excess_bytes: int, expected: int, file_first: bool) -> None:
+    file = FILE + b"\r\n" + bytes(MB + excess_bytes) + b"\r\n"
+    body = (file + OPTIONS if file_first else OPTIONS + file) + b"--b--\r\n"
+    async with open_web_house(tmp_path, max_bytes=MB) as house:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        async with house.client.post("/api/stemify", data=io.BytesIO(body), headers=headers) as response:
+            assert response.status == expected
+
+
+async def test_bytes_read_twice_count_once() -> None:
+    content = StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16)
+    content.feed_data(b"x" * 100)
+    content.feed_eof()
+    body = CappedBody(content, 100, TooLarge.over(100))
+    for _ in range(3):
+        body.unread_data(await body.read(60))
+    assert await body.read(100) == b"x" * 100
