@@ -25,7 +25,7 @@ from aiohttp import web
 from config.settings import Web
 from engine.errors import ConfigurationError, NotAllowed
 from engine.jobs.job import Job
-from engine.web.refusals import CrossSite, PublicUrlMissing, Unauthorized, WrongHost
+from engine.web.errors import CrossSite, PublicUrlMissing, Unauthorized, WrongHost
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
 from engine.service.service import Link, Submission, Ticket, Upload
 from engine.web.body import check_declared_length, chosen_options, continue_reading, defer_continue, read_json, uploaded
+from engine.web.errors import BadRequest, UnsupportedBody
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
-from engine.web.refusals import BadRequest, UnsupportedBody
 from engine.web.schemas import StemifyResponse, about, job_status, json_response
 
 

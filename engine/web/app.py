@@ -18,11 +18,10 @@ from engine.web import api, events, files, health, openapi, pages
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
 from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
-from engine.web.errors import Handler, answer_errors
+from engine.web.errors import Handler, UnsupportedEncoding, answer_errors
 from engine.web.headers import security_headers
 from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SERVICE, SETTINGS, STORAGE
 from engine.web.metrics import Metrics
-from engine.web.refusals import UnsupportedEncoding
 
 HEAD_S = 15.0
 IDLE_S = 60.0

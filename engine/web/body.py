@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from engine.errors import BadOptions, StemifyError, TooLarge
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import Upload
-from engine.web.refusals import BadRequest, UnsupportedEncoding, UploadTooSlow
+from engine.web.errors import BadRequest, UnsupportedEncoding, UploadTooSlow
 
 JSON_BYTES = 64 * 1024
 _FRAME_BYTES = 256 * 1024  # boundaries, part headers and options around the file

@@ -18,9 +18,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.errors import InternalError, StemifyError
 from engine.web.access import Access, owner_of, peer_address
-from engine.web.errors import error_response, http_error_response, response_bytes
+from engine.web.errors import BadRequest, HeadTooLarge, HeadTooSlow, error_response, http_error_response, response_bytes
 from engine.web.headers import set_security_headers
-from engine.web.refusals import BadRequest, HeadTooLarge, HeadTooSlow
 
 log = logging.getLogger(__name__)
 

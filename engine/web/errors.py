@@ -10,10 +10,9 @@ from aiohttp import web
 
 from engine import errors
 from engine.database.errors import StoreFailed
-from engine.errors import InternalError, StemifyError
+from engine.errors import InputRefused, InternalError, RetryLater, StemifyError
 from engine.jobs.entity import Entity
 from engine.sources import errors as source_errors
-from engine.web import refusals
 from engine.web.error_page import error_page, is_navigation
 from engine.web.headers import set_security_headers
 
@@ -21,29 +20,116 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+
+class BadRequest(InputRefused):
+    """That request cannot be read. The API's description is at /api/openapi.json."""
+
+    code = "bad_request"
+
+
+class UnsupportedBody(BadRequest):
+    """Send the song as multipart/form-data (field "file"), or a link as application/json ("youtubeUrl")."""
+
+    code = "unsupported_body"
+
+
+class UnsupportedEncoding(UnsupportedBody):
+    """Encoded request bodies are not accepted. Send the body without Content-Encoding or Content-Transfer-Encoding."""
+
+    code = "unsupported_encoding"
+
+
+class UploadTooSlow(BadRequest):
+    """The upload stood still for too long and was given up. Please send the file again."""
+
+    code = "upload_too_slow"
+
+
+class HeadTooSlow(BadRequest):
+    """The request did not arrive in time. Please send it again."""
+
+    code = "request_too_slow"
+
+
+class HeadTooLarge(BadRequest):
+    """The request's address and headers are too large. Send fewer or shorter headers."""
+
+    code = "head_too_large"
+
+
+class TooManyStreams(RetryLater):
+    """Too many pages are watching songs at once from where you are. Close some of them, then load this one again."""
+
+    code = "too_many_streams"
+
+
+class Unauthorized(StemifyError):
+    """This server wants an API token. Send it as "Authorization: Bearer <token>"; whoever runs the server has it."""
+
+    code = "no_token"
+
+
+class WrongHost(StemifyError):
+    """This server is not set up for this address. Open it at the address that it prints when it starts. If you run it
+    behind a proxy, set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
+
+    code = "wrong_host"
+
+
+class CrossSite(StemifyError):
+    """Another web site sent this request, so nothing was done. Use Stemify's own page."""
+
+    code = "cross_site"
+
+
+class PublicUrlMissing(CrossSite):
+    """This page was opened at an address that the server is not set up for, so nothing was done. Whoever runs it must
+    set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
+
+    code = "public_url_missing"
+
+
+class LinkInvalid(StemifyError):
+    """This link is not complete or was changed. Copy the whole link again."""
+
+    code = "link_invalid"
+
+
+class LinkExpired(StemifyError):
+    """This link has expired. Ask for a fresh one where you got it, or separate the song again."""
+
+    code = "link_expired"
+
+
+class RangeNotSatisfiable(StemifyError):
+    """The file has no such part: it is shorter than that."""
+
+    code = "range_outside"
+
+
 STATUS: dict[type[StemifyError], int] = {
-    refusals.BadRequest: 400,
-    refusals.Unauthorized: 401,
+    BadRequest: 400,
+    Unauthorized: 401,
     errors.NotAllowed: 403,
-    refusals.CrossSite: 403,
-    refusals.LinkInvalid: 403,
+    CrossSite: 403,
+    LinkInvalid: 403,
     errors.NotFound: 404,
-    refusals.UploadTooSlow: 408,
-    refusals.HeadTooSlow: 408,
+    UploadTooSlow: 408,
+    HeadTooSlow: 408,
     errors.InvalidState: 409,
     errors.IllegalTransition: 409,
     errors.AlreadyAccepted: 409,
-    refusals.LinkExpired: 410,
+    LinkExpired: 410,
     errors.TooLarge: 413,
     errors.NotAudio: 415,
-    refusals.UnsupportedBody: 415,
-    refusals.RangeNotSatisfiable: 416,
-    refusals.WrongHost: 421,
-    refusals.HeadTooLarge: 431,
-    errors.InputRefused: 422,
+    UnsupportedBody: 415,
+    RangeNotSatisfiable: 416,
+    WrongHost: 421,
+    HeadTooLarge: 431,
+    InputRefused: 422,
     errors.SourceFailed: 422,
     source_errors.YoutubePaused: 429,
-    errors.RetryLater: 429,
+    RetryLater: 429,
     StoreFailed: 503,
     errors.ModelUnavailable: 422,  # here, as it is set up: another model can be chosen, waiting does not help
     errors.DiskFull: 503,
@@ -83,7 +169,7 @@ def error_response(error: StemifyError, request: web.Request | None = None) -> w
     status = status_of(error)
     response = _response(request, status, error.code, error.message)
     retry_after_s = getattr(error, "retry_after_s", None)
-    if isinstance(error, errors.RetryLater) or (status in (429, 503) and retry_after_s):
+    if isinstance(error, RetryLater) or (status in (429, 503) and retry_after_s):
         response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s or 0)))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="stemify"'

@@ -12,8 +12,8 @@ from aiohttp import web
 from engine.errors import NotFound
 from engine.jobs.job import JobView
 from engine.web.api import readable_job
+from engine.web.errors import TooManyStreams
 from engine.web.keys import ACCESS, CLOSING, SERVICE, SETTINGS
-from engine.web.refusals import TooManyStreams
 from engine.web.schemas import job_event, to_json
 
 KEEP_ALIVE_S = web.AppKey("keep_alive_s", float)

@@ -1,10 +1,25 @@
-"""`/files/{storage key}?e=…&s=…`: the stems, pictures and peaks of a result, by signed link."""
+"""`/files/{storage key}?e=…&s=…`: the stems, waveforms and peaks of a result, by signed link.
+
+From object storage the answer is a redirect or the bytes:
+
+- A plain link (90 days) redirects to a presigned one of the store (minutes), so the bytes do not pass through here.
+- The player asks for the bytes (`via=here`): it fetches ranges from its own origin, so the bucket needs no CORS rules.
+  So does a CDN (`via=cdn`), which would otherwise cache a redirect that expires.
+- `download` needs another header than the store would send.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import math
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -12,15 +27,14 @@ from multidict import CIMultiDict
 from engine.errors import NotFound
 from engine.storage.object_store import ObjectStorage
 from engine.text import content_disposition, content_type
+from engine.web.errors import LinkExpired, LinkInvalid, RangeNotSatisfiable, error_response
 from engine.web.keys import LINKS, NOW, STORAGE
-from engine.web.opened import SafeFileResponse
-from engine.web.ranges import is_unsatisfiable, range_not_satisfiable, wanted_range
-from engine.web.refusals import LinkExpired, LinkInvalid
-from engine.web.stored import send_stored
 
 _RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/a[1-9][0-9]{0,3}/[^/]+")
 _PASSED_ON = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)
+_UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
 def add_routes(app: web.Application) -> None:
@@ -42,15 +56,15 @@ async def send_file(request: web.Request) -> web.StreamResponse:
         "Cache-Control": f"{'public' if via_cdn else 'private'}, max-age=3600",
     }
     if isinstance(storage, ObjectStorage):
-        return await send_stored(request, storage, key, headers)
+        return await _send_stored(request, storage, key, headers)
     path = storage.local_path(key)
     try:
         found = path.stat()
     except OSError:
         raise NotFound("That file is no longer here: it was deleted, or its time is over.") from None
-    wanted = wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
-    if wanted and is_unsatisfiable(wanted, found.st_size):
-        return range_not_satisfiable(found.st_size)
+    wanted = _wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
+    if wanted and _is_unsatisfiable(wanted, found.st_size):
+        return _range_not_satisfiable(found.st_size)
     return _File(path, wanted[0] if wanted else None, headers=headers)
 
 
@@ -59,6 +73,101 @@ def check_link(request: web.Request, key: str) -> None:
     links = request.app[LINKS]
     if not links.verify("file", key, request.query, request.app[NOW]()):
         raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
+
+
+async def _send_stored(
+    request: web.Request, storage: ObjectStorage, key: str, headers: dict[str, str]
+) -> web.StreamResponse:
+    """The answer for a key whose link was looked at. Raises `NotFound`, `StorageFailed` (and below)."""
+    found = await storage.find(key)
+    if found is None:
+        raise NotFound("That file is no longer here: it was deleted, or its time is over.")
+    if request.method == "GET" and not {"via", "download"} & request.query.keys():
+        address = await storage.redirect(key)
+        if address is not None:
+            return web.Response(status=302, headers={"Location": address, "Cache-Control": "no-store"})
+    etag = found.etag or f'"{found.size:x}"'
+    headers = headers | {"ETag": etag, "Accept-Ranges": "bytes"}
+    if etag in (each.strip() for each in request.headers.get("If-None-Match", "").split(",")):
+        return web.Response(status=304, headers=headers)
+    start, end, status = 0, found.size, 200
+    if wanted := _wanted_range(request, found.modified.timestamp(), etag):
+        if _is_unsatisfiable(wanted, found.size):
+            return _range_not_satisfiable(found.size)
+        (start, end), status = _resolve(wanted, found.size), 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
+    response = web.StreamResponse(status=status, headers=headers)
+    response.last_modified = found.modified
+    response.content_length = end - start
+    with suppress(ConnectionError):  # the client has gone, there is nobody to tell
+        await response.prepare(request)
+        if request.method != "HEAD":
+            async for block in storage.open_range(key, start, end):
+                await response.write(block)
+        await response.write_eof()
+    return response
+
+
+def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[str] | None:
+    """The one range that is asked for and applies. Others (several, malformed, of an older version) are ignored: the
+    answer is then the whole file."""
+    wanted = _ONE_RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if wanted is None or (wanted["last"] and int(wanted["last"]) < int(wanted["first"])):
+        return None
+    version = request.headers.get("If-Range")
+    if version is None or version == etag:
+        return wanted
+    try:
+        return wanted if math.ceil(modified) == int(parsedate_to_datetime(version).timestamp()) else None
+    except ValueError:  # another version's ETag
+        return None
+
+
+def _is_unsatisfiable(wanted: re.Match[str], size_bytes: int) -> bool:
+    return int(wanted["first"]) >= size_bytes if wanted["first"] else int(wanted["suffix"]) == 0 or size_bytes == 0
+
+
+def _resolve(wanted: re.Match[str], size_bytes: int) -> tuple[int, int]:
+    """First byte, and the one after the last, of a range that is not outside."""
+    if wanted["first"]:
+        last = int(wanted["last"]) if wanted["last"] else size_bytes - 1
+        return int(wanted["first"]), min(last, size_bytes - 1) + 1
+    return max(0, size_bytes - int(wanted["suffix"])), size_bytes
+
+
+def _range_not_satisfiable(size_bytes: int) -> web.StreamResponse:
+    """416, with the size that the file has."""
+    response = error_response(RangeNotSatisfiable())
+    response.headers["Content-Range"] = f"bytes */{size_bytes}"
+    return response
+
+
+class SafeFileResponse(web.FileResponse):
+    """aiohttp's file response for visitors who leave early: it opens the file in a thread and, cancelled meanwhile,
+    would lose it, open."""
+
+    _opened: BufferedReader | None = None
+    _is_left = False
+
+    def _make_response(self, request: web.BaseRequest, accept_encoding: str) -> Any:
+        found = super()._make_response(request, accept_encoding)
+        self._opened = found[1]
+        if self._is_left and self._opened is not None:
+            self._opened.close()
+        return found
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        try:
+            return await super().prepare(request)
+        except asyncio.CancelledError:
+            self._is_left = True  # before looking: the thread looks after it has opened
+            if self._opened is not None:
+                self._opened.close()
+            raise
+        except OSError as error:
+            if error.errno in _UNREACHABLE:  # from sendfile
+                raise ConnectionResetError("the client stopped reading") from error
+            raise
 
 
 class _File(SafeFileResponse):

@@ -11,10 +11,10 @@ from pathlib import Path
 from aiohttp import web
 
 from engine.errors import StemifyError
-from engine.web import page_api as player
+from engine.web import page_api
 from engine.web.api import readable_job
 from engine.web.errors import status_of
-from engine.web.opened import SafeFileResponse
+from engine.web.files import SafeFileResponse
 
 STATIC = Path(__file__).with_name("static")
 _OF_SCRIPTS = "default-src 'none'; script-src 'self'; connect-src 'self'"
@@ -70,5 +70,5 @@ routes = [
     web.get("/", index),
     web.get("/jobs/{job_id}", job),
     web.get("/static/{name}", static),
-    *player.routes,
+    *page_api.routes,
 ]
