@@ -32,17 +32,17 @@ def say(text: str) -> None:
 async def main(settings: configuration.Settings, open_backend: OpenBackend = backend) -> None:
     """Run until SIGTERM or SIGINT."""
     ending = ShutdownSignals()
-    async with open_backend(settings, hurried=ending.hurried) as house:
-        say(f"Stemify's page is at {house.web_url}")
+    async with open_backend(settings, hurried=ending.hurried) as running:
+        say(f"Stemify's page is at {running.web_url}")
         if settings.discord.token is None:
             say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
             await ending.asked.wait()
             return
-        memory = await BotDatabase.open(settings.data_dir / "bot.sqlite3")
+        database = await BotDatabase.open(settings.data_dir / "bot.sqlite3")
         try:
-            await _until(ending.asked, run_bot(settings, house, memory))
+            await _until(ending.asked, run_bot(settings, running, database))
         finally:
-            await memory.close()
+            await database.close()
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:

@@ -1,8 +1,8 @@
-"""The announcement: one new message that notifies the requester, with the stems attached where they fit.
+"""Announce the end of a job: one new message that mentions the requester, with the stems that fit attached.
 
-Exactly once, also across restarts: what is about to be sent is written down first. Where that is all that is known
-afterwards, the message is looked for: Discord itself refuses to make a second one with the same nonce for some
-minutes, and later the channel's history tells.
+A job is announced exactly once, also across restarts: each message is recorded as `sending` before it goes out and as
+`sent` afterwards. After a crash in between, Discord refuses a second message with the same nonce for a few minutes;
+later the channel's history shows whether the first one arrived.
 """
 
 from __future__ import annotations
@@ -10,32 +10,29 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import discord
 
 from bot.cards import announcement, more_stems
-from bot.database import AnnouncementPart, JobMessage
-from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
+from bot.database import AnnouncementPart, BotDatabase, JobMessage
+from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect, send
 from engine.errors import NotFound
 from engine.jobs.job import JobStatus, JobView
 from engine.jobs.results import StemInfo
-
-if TYPE_CHECKING:
-    from bot.app import Stemify
+from engine.service.service import StemService
 
 log = logging.getLogger(__name__)
 
-REQUEST_BYTES = 25 * 1024 * 1024 - 64 * 1024  # Discord's cap of a whole request, less the form around the files
-NONCE_MEMORY_S = 120.0  # Discord remembers nonces for "the past few minutes"
-FILES_A_MESSAGE = 10
-MAX_CLOCK_SKEW = timedelta(minutes=2)  # ours and Discord's, at most
+REQUEST_BYTES = 25 * 1024 * 1024 - 64 * 1024  # Discord's limit for one request, minus the form around the files
+NONCE_TTL_S = 120.0  # Discord remembers nonces for "the past few minutes"
+MAX_FILES = 10  # of one message
+MAX_CLOCK_SKEW = timedelta(minutes=2)  # between this machine and Discord
 
 
 @dataclass(frozen=True)
@@ -46,169 +43,191 @@ class MessageFiles:
 
 
 def pack(stems: Sequence[tuple[str, StemInfo]], limit_bytes: int) -> tuple[list[MessageFiles], list[str]]:
-    """(messages, at least one; names of the stems that fit into none)."""
-    parcels: list[list[tuple[str, StemInfo]]] = [[]]
-    left_out: list[str] = []
-    room = REQUEST_BYTES
+    """Return at least one message's files, and the names of the stems that are too large for any."""
+    messages: list[list[tuple[str, StemInfo]]] = [[]]
+    too_large: list[str] = []
+    free_bytes = REQUEST_BYTES
     for name, info in stems:
         if info.size > min(limit_bytes, REQUEST_BYTES):
-            left_out.append(name)
+            too_large.append(name)
             continue
-        if info.size > room or len(parcels[-1]) == FILES_A_MESSAGE:
-            parcels.append([])
-            room = REQUEST_BYTES
-        parcels[-1].append((name, info))
-        room -= info.size
-    return [MessageFiles(tuple(parcel)) for parcel in parcels], left_out
+        if info.size > free_bytes or len(messages[-1]) == MAX_FILES:
+            messages.append([])
+            free_bytes = REQUEST_BYTES
+        messages[-1].append((name, info))
+        free_bytes -= info.size
+    return [MessageFiles(tuple(message)) for message in messages], too_large
 
 
 def nonce(job_id: str, part: int | str) -> str:
-    """At most 25 characters, as Discord wants it."""
+    """Return a nonce within Discord's limit of 25 characters."""
     return base64.urlsafe_b64encode(UUID(job_id).bytes).decode().rstrip("=") + f"{part}"
 
 
-async def announce(bot: Stemify, posting: JobMessage, view: JobView, *, shown: bool) -> None:
-    """Send what is still to be sent. `shown`: the job's card is where it belongs. Raises only what is worth another
-    try later."""
-    job = view.job
-    if job.was_cancelled:
-        return
-    stems = list(job.result.stems) if job.result is not None else []
-    parcels, left_out = pack(stems, posting.limit_bytes)
-    before = await bot.memory.deliveries(job.id)
-    for part, parcel in enumerate(parcels):
-        if part in before and before[part].sent:
-            continue
-        text = more_stems(job)
-        if part == 0:
-            text = announcement(job, posting.user_id, left_out=left_out, limit_bytes=posting.limit_bytes)
-            if not shown and view.page_url is not None and job.status is JobStatus.COMPLETED:
-                text += f"\n<{view.page_url}>"
-        await _AnnouncementSender(bot, posting, view, part, text).send(parcel, before.get(part))
+@dataclass(frozen=True)
+class _Message:
+    """One message of an announcement."""
+
+    job_message: JobMessage
+    view: JobView
+    part: int
+    text: str
+    files: MessageFiles
+
+    @property
+    def job_id(self) -> str:
+        return self.view.job.id
+
+    @property
+    def nonce(self) -> str:
+        return nonce(self.job_id, self.part)
+
+    def matches(self, sent: discord.Message) -> bool:
+        if str(sent.nonce) == self.nonce:
+            return True
+        replies_to = sent.reference.message_id if sent.reference is not None else None
+        return sent.content == self.text and replies_to in (None, self.job_message.message_id)
 
 
-class _AnnouncementSender:
-    """One message of the announcement on its way."""
+class Announcer:
+    """Sends announcements and records them."""
 
-    def __init__(self, bot: Stemify, posting: JobMessage, view: JobView, part: int, text: str) -> None:
-        self._bot, self._posting, self._view = bot, posting, view
-        self._part, self._text = part, text
+    def __init__(self, database: BotDatabase, messages: Messenger, service: StemService) -> None:
+        self._database = database
+        self._messages = messages
+        self._service = service
 
-    async def send(self, parcel: MessageFiles, before: AnnouncementPart | None) -> None:
-        if before is not None:
-            found = await self._look_for_it(before)
-            if found is not None:
-                await self._sent(*found)
+    async def announce(self, job_message: JobMessage, view: JobView, *, shown: bool) -> None:
+        """Send the parts that have not been sent yet; without the final card `shown`, link to the job's page.
+
+        Raises only errors that are worth a retry.
+        """
+        job = view.job
+        if job.was_cancelled:
+            return
+        stems = list(job.result.stems) if job.result is not None else []
+        packed, too_large = pack(stems, job_message.limit_bytes)
+        recorded = await self._database.announcement_parts(job.id)
+        for part, files in enumerate(packed):
+            text = more_stems(job)
+            if part == 0:
+                text = announcement(job, job_message.user_id, left_out=too_large, limit_bytes=job_message.limit_bytes)
+                if not shown and view.page_url is not None and job.status is JobStatus.COMPLETED:
+                    text += f"\n<{view.page_url}>"
+            await self._send_once(_Message(job_message, view, part, text, files), recorded.get(part))
+
+    async def _send_once(self, message: _Message, recorded: AnnouncementPart | None) -> None:
+        if recorded is not None:
+            if recorded.sent:
                 return
-        await self._bot.memory.mark_sending(self._view.job.id, self._part)
-        message = await self._send(parcel)
-        await self._sent(message.channel.id if message else None, message.id if message else None)
+            sent_as = await self._find_sent(message, recorded)
+            if sent_as is not None:
+                await self._database.mark_sent(message.job_id, message.part, *sent_as)
+                return
+        await self._database.mark_sending(message.job_id, message.part)
+        sent = await self._send(message)
+        await self._database.mark_sent(
+            message.job_id, message.part, sent.channel.id if sent else None, sent.id if sent else None
+        )
 
-    async def _sent(self, channel_id: int | None, message_id: int | None) -> None:
-        await self._bot.memory.mark_sent(self._view.job.id, self._part, channel_id, message_id)
+    async def _find_sent(
+        self, message: _Message, recorded: AnnouncementPart
+    ) -> tuple[int, int] | tuple[None, None] | None:
+        """Return the channel and id of a message that may have been sent.
 
-    async def _look_for_it(self, before: AnnouncementPart) -> tuple[int | None, int | None] | None:
-        """Where the message is that may have been sent; None: it is safe to send it."""
-        posting = self._posting
-        if not posting.reachable:
-            log.warning("job %s: it may have been announced, it is not announced again", posting.job_id)
-            return (None, None)
-        channel = self._bot.wire.channel(posting)
-        tried_at = datetime.fromtimestamp(before.tried_at, UTC)
+        (None, None): it may have arrived, and sending it again is not safe. None: sending it is safe.
+        """
+        if not message.job_message.reachable:
+            return _assume_sent(message)
+        channel = self._messages.channel(message.job_message)
+        tried_at = datetime.fromtimestamp(recorded.tried_at, UTC)
         oldest = discord.utils.time_snowflake(tried_at - MAX_CLOCK_SKEW, high=False)
         try:
-            async for message in channel.history(limit=200, after=discord.Object(oldest), oldest_first=True):
-                if message.author.id == self._bot.own_id and self._is_it(message):
-                    return (message.channel.id, message.id)
+            async for sent in channel.history(limit=200, after=discord.Object(oldest), oldest_first=True):
+                if sent.author.id == self._messages.own_id and message.matches(sent):
+                    return (sent.channel.id, sent.id)
         except discord.HTTPException as error:
             if classify_failure(error) is FailureKind.TRANSIENT:
                 raise
-            if time.time() - before.tried_at > NONCE_MEMORY_S:
-                log.warning("job %s: it may have been announced, it is not announced again", posting.job_id)
-                return (None, None)
+            if time.time() - recorded.tried_at > NONCE_TTL_S:
+                return _assume_sent(message)
         return None
 
-    def _is_it(self, message: discord.Message) -> bool:
-        if str(message.nonce) == nonce(self._posting.job_id, self._part):
-            return True
-        about = message.reference.message_id if message.reference is not None else None
-        return message.content == self._text and about in (None, self._posting.message_id)
-
-    async def _send(self, parcel: MessageFiles) -> discord.Message | None:
-        """The message, or None where nobody can be reached in any way."""
+    async def _send(self, message: _Message) -> discord.Message | None:
+        """Send the message with its stems, or with links if they are too large; None if no route is open."""
         async with AsyncExitStack() as stack:
             files: list[tuple[Path, str]] = []
-            for name, info in parcel.stems:
+            for name, info in message.files.stems:
                 try:
-                    path = await stack.enter_async_context(self._bot.service.open_file(self._view.job, name))
+                    path = await stack.enter_async_context(self._service.open_file(message.view.job, name))
                 except NotFound:
                     continue
                 files.append((path, info.filename))
             try:
-                return await self._post(files)
+                return await self._post(message, files)
             except discord.HTTPException as error:
                 if classify_failure(error) is not FailureKind.TOO_LARGE:
                     raise
-                log.info("job %s: too large to be attached after all, links must do", self._posting.job_id)
-                if self._part:
+                log.info("job %s: Discord refused the files as too large, sending links", message.job_id)
+                if message.part:
                     return None
-        left_out = [name for name, _ in parcel.stems]
-        self._text = announcement(self._view.job, self._posting.user_id, left_out=left_out)
-        return await self._post([])
+        left_out = [name for name, _ in message.files.stems]
+        text = announcement(message.view.job, message.job_message.user_id, left_out=left_out)
+        return await self._post(replace(message, text=text), [])
 
-    async def _post(self, files: list[tuple[Path, str]]) -> discord.Message | None:
-        """Into the channel, else by the interaction's token, else as a direct message."""
-        posting = self._posting
-        mentions = discord.AllowedMentions(users=[discord.Object(posting.user_id)])
+    async def _post(self, message: _Message, files: list[tuple[Path, str]]) -> discord.Message | None:
+        """Post to the channel; if that is refused, with the interaction's token; then as a direct message."""
+        job_message = message.job_message
+        mentions = discord.AllowedMentions(users=[discord.Object(job_message.user_id)])
 
-        def attached() -> list[discord.File]:
+        def attachments() -> list[discord.File]:
             return [discord.File(path, filename=name) for path, name in files]
 
-        if posting.reachable:
+        async def post_to(
+            channel: discord.DMChannel | discord.PartialMessageable, reply_to: int | None
+        ) -> discord.Message:
+            async with self._messages.channel_lock(channel.id, "send"):
+                return await send(
+                    channel,
+                    reply_to,
+                    lambda: {
+                        "content": message.text,
+                        "files": attachments(),
+                        "allowed_mentions": mentions,
+                        "nonce": message.nonce,
+                    },
+                )
+
+        if job_message.reachable:
             try:
-                return await self._to_channel(self._bot.wire.channel(posting), attached, mentions, posting.message_id)
+                return await post_to(self._messages.channel(job_message), job_message.message_id)
             except discord.HTTPException as error:
-                self._check_other_route(error)
-        if self._bot.wire.by_token(posting):
+                _check_other_route(message, error)
+        if self._messages.has_token(job_message):
+            webhook = self._messages.webhook(job_message)
             try:
-                hook = self._bot.wire.webhook(posting)
                 return await retry_on_disconnect(
-                    lambda: hook.send(self._text, files=attached(), allowed_mentions=mentions, wait=True),
+                    lambda: webhook.send(message.text, files=attachments(), allowed_mentions=mentions, wait=True),
                     repeatable=False,
                 )
             except discord.HTTPException as error:
-                self._check_other_route(error)
+                _check_other_route(message, error)
         try:
-            user = await self._bot.create_dm(discord.Object(posting.user_id))
-            return await self._to_channel(user, attached, mentions, None)
+            return await post_to(await self._messages.open_dm(job_message.user_id), None)
         except discord.HTTPException as error:
             if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
                 raise
-            log.info("job %s: its owner cannot be reached (%s)", posting.job_id, error.code)
+            log.info("job %s: its owner cannot be reached (%s)", message.job_id, error.code)
             return None
 
-    def _check_other_route(self, error: discord.HTTPException) -> None:
-        """Raise what another route would not help with."""
-        if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
-            raise error
-        log.info("job %s: trying another route (%s %s)", self._posting.job_id, error.status, error.code)
 
-    async def _to_channel(
-        self,
-        channel: discord.DMChannel | discord.PartialMessageable,
-        attached: Callable[[], list[discord.File]],
-        mentions: discord.AllowedMentions,
-        answer_to: int | None,
-    ) -> discord.Message:
-        key = nonce(self._posting.job_id, self._part)
-        async with self._bot.wire.channel_lock(channel.id, "send"):
-            return await send(
-                channel,
-                answer_to,
-                lambda: {
-                    "content": self._text,
-                    "files": attached(),
-                    "allowed_mentions": mentions,
-                    "nonce": key,
-                },
-            )
+def _assume_sent(message: _Message) -> tuple[None, None]:
+    log.warning("job %s: may have been announced already, not announcing it again", message.job_id)
+    return (None, None)
+
+
+def _check_other_route(message: _Message, error: discord.HTTPException) -> None:
+    """Raise an error that another route would not avoid."""
+    if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
+        raise error
+    log.info("job %s: trying another route (%s %s)", message.job_id, error.status, error.code)

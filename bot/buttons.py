@@ -39,7 +39,7 @@ class JobButton(
         return cls(match["action"], match["job"], item.label or "", item.style)
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
-        await interaction.client.on_job_button(interaction, self.action, self.job_id)
+        interaction.client.dispatch("job_button", interaction, self.action, self.job_id)
 
 
 def button(press: ButtonSpec, job_id: str) -> JobButton:
@@ -78,7 +78,7 @@ class DeleteEverythingButton(
         return cls(int(match["user"]))
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
-        await interaction.client.on_delete_everything(interaction, self.user_id)
+        interaction.client.dispatch("delete_everything_button", interaction, self.user_id)
 
 
 class ConfirmDeleteEverything(discord.ui.View):

@@ -16,7 +16,8 @@ import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot.app import ShardNotConnected, Stemify
+from bot.app import create_bot
+from bot.client import ShardNotConnected, Stemify
 from bot.database import BotDatabase
 from config.proxies import proxy_for
 from config.settings import Settings
@@ -78,14 +79,14 @@ def setback(error: Exception | None) -> Setback:
     return Setback(f"the Discord connection failed ({type(error).__name__})", is_defect=True)
 
 
-async def run_bot(settings: Settings, house: Backend, memory: BotDatabase) -> None:
+async def run_bot(settings: Settings, backend: Backend, database: BotDatabase) -> None:
     """Stay connected until cancelled."""
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
     message_content = settings.discord.message_content
     failures = 0
     while True:
         since = time.monotonic()
-        error = await _connect_once(settings, house, memory, message_content=message_content)
+        error = await _connect_once(settings, backend, database, message_content=message_content)
         if time.monotonic() - since > STABLE_S:
             failures = 0
         if message_content and isinstance(error, discord.PrivilegedIntentsRequired):
@@ -108,7 +109,7 @@ async def run_bot(settings: Settings, house: Backend, memory: BotDatabase) -> No
 
 
 async def _connect_once(
-    settings: Settings, house: Backend, memory: BotDatabase, *, message_content: bool
+    settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool
 ) -> Exception | None:
     """Run one client until its connection is over for good. Returns what ended it."""
     token = settings.discord.token
@@ -117,7 +118,7 @@ async def _connect_once(
     try:
         if settings.discord.api_url is not None:
             await use_api(settings.discord.api_url, settings.discord.proxy_url)
-        bot = Stemify(settings, house, memory, message_content=message_content)
+        bot = create_bot(settings, backend, database, message_content=message_content)
         await bot.start(token.get_secret_value())
     except Exception as error:
         return error

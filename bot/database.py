@@ -115,53 +115,53 @@ class BotDatabase:
     async def close(self) -> None:
         await self._database.close()
 
-    # Postings.
+    # Job messages.
 
-    async def add(self, posting: JobMessage) -> None:
+    async def add(self, job_message: JobMessage) -> None:
         await self._database.execute(
             "INSERT INTO posting (job_id, user_id, guild_id, channel_id, message_id, original, reply_to, token,"
             " token_until, reachable, limit_bytes, state, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
-                posting.job_id,
-                posting.user_id,
-                posting.guild_id,
-                posting.channel_id,
-                posting.message_id,
-                posting.original,
-                posting.reply_to,
-                posting.token,
-                posting.token_until,
-                posting.reachable,
-                posting.limit_bytes,
-                posting.state.value,
+                job_message.job_id,
+                job_message.user_id,
+                job_message.guild_id,
+                job_message.channel_id,
+                job_message.message_id,
+                job_message.original,
+                job_message.reply_to,
+                job_message.token,
+                job_message.token_until,
+                job_message.reachable,
+                job_message.limit_bytes,
+                job_message.state.value,
                 time.time(),
             ),
         )
 
     async def job_message(self, job_id: str) -> JobMessage | None:
-        rows = await self._postings("job_id = ?", (job_id,))
+        rows = await self._select("job_id = ?", (job_id,))
         return rows[0] if rows else None
 
     async def unfinished(self) -> list[JobMessage]:
-        return await self._postings("state <> ?", (JobMessageState.DONE.value,))
+        return await self._select("state <> ?", (JobMessageState.DONE.value,))
 
     async def job_messages_of(self, user_id: int) -> list[JobMessage]:
-        return await self._postings("user_id = ?", (user_id,))
+        return await self._select("user_id = ?", (user_id,))
 
     async def done_before(self, at: float, *, limit: int) -> list[JobMessage]:
         """The youngest first, so that a caller can go on from the last one."""
         where = "state = ? AND created_at < ? ORDER BY created_at DESC LIMIT ?"
-        return await self._postings(where, (JobMessageState.DONE.value, at, limit))
+        return await self._select(where, (JobMessageState.DONE.value, at, limit))
 
-    async def drop_dead_tokens(self) -> None:
+    async def clear_expired_tokens(self) -> None:
         await self._database.execute("UPDATE posting SET token = NULL WHERE token_until < ?", (time.time(),))
 
     async def job_messages(self, job_ids: Iterable[str]) -> dict[str, JobMessage]:
         wanted = list(job_ids)
         marks = ",".join("?" * len(wanted))
-        return {posting.job_id: posting for posting in await self._postings(f"job_id IN ({marks})", wanted)}
+        return {job_message.job_id: job_message for job_message in await self._select(f"job_id IN ({marks})", wanted)}
 
-    async def _postings(self, where: str, values: Iterable[object]) -> list[JobMessage]:
+    async def _select(self, where: str, values: Iterable[object]) -> list[JobMessage]:
         order = "" if "ORDER BY" in where else " ORDER BY created_at"
         query = f"SELECT * FROM posting WHERE {where}{order}"  # noqa: S608  # `where` is ours
         rows = await self._database.execute_fetchall(query, tuple(values))
@@ -183,19 +183,19 @@ class BotDatabase:
     async def set_message(self, job_id: str, message_id: int) -> None:
         await self._database.execute("UPDATE posting SET message_id = ? WHERE job_id = ?", (message_id, job_id))
 
-    async def renew(self, job_id: str, token: str, token_until: float) -> None:
+    async def set_token(self, job_id: str, token: str, token_until: float) -> None:
         """A fresh interaction on the job's message took hold of it again."""
         await self._database.execute(
             "UPDATE posting SET token = ?, token_until = ?, original = 1 WHERE job_id = ?", (token, token_until, job_id)
         )
 
-    async def forget(self, job_id: str) -> None:
+    async def delete(self, job_id: str) -> None:
         await self._database.execute("DELETE FROM posting WHERE job_id = ?", (job_id,))
         await self._database.execute("DELETE FROM delivery WHERE job_id = ?", (job_id,))
 
     # Announcements.
 
-    async def deliveries(self, job_id: str) -> dict[int, AnnouncementPart]:
+    async def announcement_parts(self, job_id: str) -> dict[int, AnnouncementPart]:
         rows = await self._database.execute_fetchall(
             "SELECT part, sent, tried_at, channel_id, message_id FROM delivery WHERE job_id = ?", (job_id,)
         )
@@ -223,7 +223,7 @@ class BotDatabase:
         rows = await self._database.execute_fetchall("SELECT channel_id, mode FROM listening")
         return {row[0]: row[1] for row in rows}
 
-    async def listen(self, channel_id: int, guild_id: int, mode: str) -> None:
+    async def set_listening(self, channel_id: int, guild_id: int, mode: str) -> None:
         if mode == "off":
             await self._database.execute("DELETE FROM listening WHERE channel_id = ?", (channel_id,))
         else:
@@ -232,7 +232,7 @@ class BotDatabase:
                 (channel_id, guild_id, mode),
             )
 
-    async def forget_guild(self, guild_id: int) -> None:
+    async def delete_guild(self, guild_id: int) -> None:
         await self._database.execute("DELETE FROM listening WHERE guild_id = ?", (guild_id,))
 
     async def get_value(self, name: str) -> str | None:

@@ -1,7 +1,7 @@
-"""How messages reach Discord, and what its refusals mean for a job's message.
+"""Send and edit messages, and classify Discord's failures.
 
-A job's message is edited with its interaction's token while that lives (15 minutes; such edits cost no global rate
-limit and work where the bot itself is no member), then as an ordinary message of the channel.
+A job's message is edited with its interaction's token for 15 minutes: these edits do not count toward the global rate
+limit and work where the bot is not a member. After that it is edited as an ordinary message of the channel.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ from bot.database import JobMessage
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-CANNOT_REPLY = 160002  # without the permission to read the history
-CHANNEL_PACE_S = 1.3  # between edits by the channel route: Discord takes 5 in 5 s, 3 in 6 s of old messages
+CANNOT_REPLY = 160002  # returned without the permission Read Message History
+CHANNEL_PACE_S = 1.3  # between edits as a channel message: Discord allows 5 in 5 s, for old messages 3 in 6 s
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
 
 class FailureKind(Enum):
-    TOKEN_OVER = auto()
-    GONE = auto()  # somebody deleted the message
-    NO_ACCESS = auto()  # channel gone, bot thrown out, permission missing, direct messages closed
+    """What a failure means for a message."""
+
+    TOKEN_EXPIRED = auto()
+    GONE = auto()  # the message was deleted
+    NO_ACCESS = auto()  # no channel, no membership, no permission, or direct messages closed
     TOO_LARGE = auto()
     MALFORMED = auto()
     TRANSIENT = auto()
@@ -41,8 +43,8 @@ class FailureKind(Enum):
 
 
 _BY_CODE = {
-    50027: FailureKind.TOKEN_OVER,
-    10015: FailureKind.TOKEN_OVER,
+    50027: FailureKind.TOKEN_EXPIRED,
+    10015: FailureKind.TOKEN_EXPIRED,
     10008: FailureKind.GONE,
     10003: FailureKind.NO_ACCESS,
     10004: FailureKind.NO_ACCESS,
@@ -51,7 +53,7 @@ _BY_CODE = {
     50013: FailureKind.NO_ACCESS,
     50083: FailureKind.NO_ACCESS,  # archived thread
     160005: FailureKind.NO_ACCESS,  # locked thread
-    40094: FailureKind.TOKEN_OVER,  # a user's app may send 5 follow-ups where the bot is not a member
+    40094: FailureKind.TOKEN_EXPIRED,  # a user's app may send 5 follow-ups where the bot is not a member
     40005: FailureKind.TOO_LARGE,
 }
 _BY_STATUS = {400: FailureKind.MALFORMED, 403: FailureKind.NO_ACCESS, 413: FailureKind.TOO_LARGE}
@@ -70,8 +72,10 @@ def classify_failure(error: BaseException) -> FailureKind:
 
 
 async def retry_on_disconnect(call: Callable[[], Awaitable[T]], *, repeatable: bool = True) -> T:
-    """Call again after a broken connection. (discord.py does so for 429 and 5xx, but for resets only on macOS and
-    Windows.) `repeatable` false: what may have been carried out is not asked for twice."""
+    """Call again after a broken connection; if not `repeatable`, only if the request was never sent.
+
+    discord.py retries 429 and 5xx, but connection resets only on macOS and Windows.
+    """
     for pause_s in PAUSES_S:
         try:
             return await call()
@@ -81,95 +85,110 @@ async def retry_on_disconnect(call: Callable[[], Awaitable[T]], *, repeatable: b
             never_sent = isinstance(error, aiohttp.ClientConnectorError)
             if not repeatable and not never_sent:
                 raise
-            log.info("discord connection broke (%s), trying again in %s s", type(error).__name__, pause_s)
+            log.info("the connection to Discord broke (%s), trying again in %s s", type(error).__name__, pause_s)
             await asyncio.sleep(pause_s)
     return await call()
 
 
 class Messenger:
+    """Sends and edits messages within Discord's rate limits."""
+
     def __init__(self, client: discord.Client) -> None:
         self._client = client
         self._next_edit: dict[int, float] = {}
-        self._dead_tokens: set[str] = set()
-        self._doors: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
+        self._expired_tokens: set[str] = set()
+        self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     def channel_lock(self, channel_id: int, kind: Literal["edit", "send"]) -> asyncio.Lock:
-        """One request of a kind at a time for each channel: several that wait for one bucket of discord.py's rate
-        limiter can miss their wake-up, and then sleep for 30 s."""
-        return self._doors.setdefault((channel_id, kind), asyncio.Lock())
+        """Return the lock that allows one request of this kind at a time in a channel.
 
-    def by_token(self, posting: JobMessage) -> bool:
-        """Whether the posting's interaction still opens its message."""
-        return posting.token_alive and posting.token not in self._dead_tokens
+        Several requests that wait for one bucket of discord.py's rate limiter can miss their wake-up and sleep 30 s.
+        """
+        return self._locks.setdefault((channel_id, kind), asyncio.Lock())
 
-    def channel(self, posting: JobMessage) -> discord.PartialMessageable:
-        return self._client.get_partial_messageable(posting.channel_id, guild_id=posting.guild_id)
+    @property
+    def own_id(self) -> int:
+        assert self._client.user is not None
+        return self._client.user.id
 
-    def webhook(self, posting: JobMessage) -> discord.Webhook:
-        assert posting.token is not None
+    def has_token(self, job_message: JobMessage) -> bool:
+        """Whether the message can be edited with its interaction's token."""
+        return job_message.token_alive and job_message.token not in self._expired_tokens
+
+    def channel(self, job_message: JobMessage) -> discord.PartialMessageable:
+        return self._client.get_partial_messageable(job_message.channel_id, guild_id=job_message.guild_id)
+
+    def message(self, channel_id: int, message_id: int) -> discord.PartialMessage:
+        return self._client.get_partial_messageable(channel_id).get_partial_message(message_id)
+
+    async def open_dm(self, user_id: int) -> discord.DMChannel:
+        return await self._client.create_dm(discord.Object(user_id))
+
+    def webhook(self, job_message: JobMessage) -> discord.Webhook:
+        assert job_message.token is not None
         application = self._client.application_id
         assert application is not None
-        hook = discord.Webhook.partial(application, posting.token, client=self._client)
-        hook.proxy = self._client.http.proxy  # discord.py takes the client's session without its proxy
-        return hook
+        webhook = discord.Webhook.partial(application, job_message.token, client=self._client)
+        webhook.proxy = self._client.http.proxy  # discord.py uses the client's session without its proxy
+        return webhook
 
-    async def wait_for_edit_slot(self, posting: JobMessage) -> None:
-        """Wait until this posting may be edited, if its channel's other messages leave no room just now."""
-        if self.by_token(posting):
+    async def wait_for_edit_slot(self, job_message: JobMessage) -> None:
+        """Wait until the message may be edited within its channel's rate limit."""
+        if self.has_token(job_message):
             return
         now = time.monotonic()
-        at = max(now, self._next_edit.get(posting.channel_id, 0.0))
-        self._next_edit[posting.channel_id] = at + CHANNEL_PACE_S
+        start = max(now, self._next_edit.get(job_message.channel_id, 0.0))
+        self._next_edit[job_message.channel_id] = start + CHANNEL_PACE_S
         if len(self._next_edit) > 1000:
             self._next_edit = {channel: when for channel, when in self._next_edit.items() if when > now}
-        await asyncio.sleep(at - now)
+        await asyncio.sleep(start - now)
 
-    def _gave_up(self, posting: JobMessage) -> None:
-        """Discord says that the token is over, whatever the clock says."""
-        if len(self._dead_tokens) > 1000:
-            self._dead_tokens.clear()
-        if posting.token is not None:
-            self._dead_tokens.add(posting.token)
+    def _mark_token_expired(self, job_message: JobMessage) -> None:
+        """Stop using a token that Discord rejected before its time."""
+        if len(self._expired_tokens) > 1000:
+            self._expired_tokens.clear()
+        if job_message.token is not None:
+            self._expired_tokens.add(job_message.token)
 
-    async def show(self, posting: JobMessage, card: Card, *, picture: Path | None = None) -> None:
-        """Bring the job's message to this card. Raises what `trouble` can name when it cannot be done."""
+    async def show(self, job_message: JobMessage, card: Card, *, picture: Path | None = None) -> None:
+        """Edit the job's message to show this card. Raises errors for `classify_failure`."""
         try:
-            await self._show(posting, card, picture)
+            await self._show(job_message, card, picture)
         except discord.HTTPException as error:
             if classify_failure(error) is not FailureKind.MALFORMED or not card.links:
                 raise
-            log.warning("discord refused a card with link buttons (%s); links go into the text", error.text)
-            await self._show(posting, without_link_buttons(card), picture)
+            log.warning("Discord refused a card with link buttons (%s), moving the links into the text", error.text)
+            await self._show(job_message, without_link_buttons(card), picture)
 
-    async def _show(self, posting: JobMessage, card: Card, picture: Path | None) -> None:
-        message_id = posting.message_id
+    async def _show(self, job_message: JobMessage, card: Card, picture: Path | None) -> None:
+        message_id = job_message.message_id
         assert message_id is not None
-        view = layout(card, posting.job_id)
+        view = layout(card, job_message.job_id)
 
-        def attached() -> list[discord.File]:
+        def attachments() -> list[discord.File]:
             return [discord.File(picture, filename=PICTURE)] if picture is not None else discord.utils.MISSING
 
-        if self.by_token(posting):
-            hook = self.webhook(posting)
-            target: Any = "@original" if posting.original else message_id
+        if self.has_token(job_message):
+            webhook = self.webhook(job_message)
+            target: Any = "@original" if job_message.original else message_id
             try:
-                await retry_on_disconnect(lambda: hook.edit_message(target, attachments=attached(), view=view))
+                await retry_on_disconnect(lambda: webhook.edit_message(target, attachments=attachments(), view=view))
             except discord.HTTPException as error:
-                if classify_failure(error) is not FailureKind.TOKEN_OVER:
+                if classify_failure(error) is not FailureKind.TOKEN_EXPIRED:
                     raise
-                self._gave_up(posting)
-                await self.wait_for_edit_slot(posting)
+                self._mark_token_expired(job_message)
+                await self.wait_for_edit_slot(job_message)
             else:
                 return
-        message = self.channel(posting).get_partial_message(message_id)
-        async with self.channel_lock(posting.channel_id, "edit"):
-            await retry_on_disconnect(lambda: message.edit(attachments=attached(), view=view))
+        message = self.channel(job_message).get_partial_message(message_id)
+        async with self.channel_lock(job_message.channel_id, "edit"):
+            await retry_on_disconnect(lambda: message.edit(attachments=attachments(), view=view))
 
-    async def post(self, posting: JobMessage, card: Card, *, nonce: str) -> discord.Message:
-        """Send the job's message where none is there yet, as an answer to `posting.reply_to`."""
-        channel, view = self.channel(posting), layout(card, posting.job_id)
-        async with self.channel_lock(posting.channel_id, "send"):
-            return await send(channel, posting.reply_to, lambda: {"view": view, "nonce": nonce})
+    async def post(self, job_message: JobMessage, card: Card, *, nonce: str) -> discord.Message:
+        """Send the job's message for the first time, as a reply to `job_message.reply_to`."""
+        channel, view = self.channel(job_message), layout(card, job_message.job_id)
+        async with self.channel_lock(job_message.channel_id, "send"):
+            return await send(channel, job_message.reply_to, lambda: {"view": view, "nonce": nonce})
 
 
 async def send(
@@ -177,8 +196,10 @@ async def send(
     reply_to: int | None,
     parts: Callable[[], dict[str, Any]],
 ) -> discord.Message:
-    """Send a message as a reply, or as a plain message where the bot cannot reply. `parts` makes the message; it is
-    called for each attempt, because files can be read only once."""
+    """Send a message as a reply, or as a plain message if the bot may not reply.
+
+    `parts` returns the arguments of `send`; it is called for each attempt, because files can be read only once.
+    """
     if reply_to is not None:
         reference = discord.MessageReference(message_id=reply_to, channel_id=channel.id, fail_if_not_exists=False)
         try:

@@ -1,4 +1,4 @@
-"""One message a job, kept current until the job is over, also across restarts."""
+"""Keep one message per job current until the job has ended, also across restarts."""
 
 from __future__ import annotations
 
@@ -9,92 +9,106 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import discord
 
-from bot.announcement import announce, nonce
+from bot.announcement import Announcer, nonce
 from bot.cards import Card, deleted_card, job_card, never_accepted_card
-from bot.database import JobMessage, JobMessageState
-from bot.messages import FailureKind, classify_failure
+from bot.database import BotDatabase, JobMessage, JobMessageState
+from bot.messages import FailureKind, Messenger, classify_failure
 from engine.errors import NotFound, StemifyError
 from engine.jobs.job import JobView
-
-if TYPE_CHECKING:
-    from bot.app import Stemify
+from engine.service.service import StemService
 
 log = logging.getLogger(__name__)
 
-RESUME_WINDOW = 3  # from this place in the queue on, a message is edited only every third interval
+SLOW_EDITS_FROM_PLACE = 4  # jobs further back in the queue are edited every third interval
 FINAL_PAUSES_S = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 
 
 class ProgressTracker:
-    """The followers of all jobs that are not over and announced."""
+    """Runs a `MessageUpdater` for each job that has not been announced."""
 
-    def __init__(self, bot: Stemify) -> None:
-        self._bot = bot
-        self._followers: dict[str, MessageUpdater] = {}
+    def __init__(
+        self,
+        database: BotDatabase,
+        messages: Messenger,
+        service: StemService,
+        announcer: Announcer,
+        *,
+        edit_interval_s: float,
+    ) -> None:
+        self._database = database
+        self._messages = messages
+        self._service = service
+        self._announcer = announcer
+        self._edit_interval_s = edit_interval_s
+        self._updaters: dict[str, MessageUpdater] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def follow(self, posting: JobMessage) -> None:
-        if posting.job_id in self._tasks:
+    def follow(self, job_message: JobMessage) -> None:
+        """Keep this message current, unless that is already being done."""
+        job_id = job_message.job_id
+        if job_id in self._tasks:
             return
-        follower = MessageUpdater(self._bot, posting)
-        task = asyncio.create_task(follower.run(), name=f"follow {posting.job_id}")
-        self._followers[posting.job_id], self._tasks[posting.job_id] = follower, task
-        task.add_done_callback(lambda done: self._over(posting.job_id, done))
+        updater = MessageUpdater(
+            job_message, self._database, self._messages, self._service, self._announcer, self._edit_interval_s
+        )
+        task = asyncio.create_task(updater.run(), name=f"follow {job_id}")
+        self._updaters[job_id], self._tasks[job_id] = updater, task
+        task.add_done_callback(lambda task: self._on_done(job_id, task))
 
-    def _over(self, job_id: str, task: asyncio.Task[None]) -> None:
-        self._followers.pop(job_id, None)
+    def _on_done(self, job_id: str, task: asyncio.Task[None]) -> None:
+        self._updaters.pop(job_id, None)
         self._tasks.pop(job_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("job %s is no longer followed", job_id, exc_info=error)
+            log.error("job %s: updating its message failed", job_id, exc_info=error)
 
     def refresh_token(self, job_id: str, token: str, token_until: float) -> bool:
-        """A fresh token for the job's message; whether somebody follows it."""
-        follower = self._followers.get(job_id)
-        if follower is not None:
-            follower.posting = replace(follower.posting, token=token, token_until=token_until, original=True)
-            follower.show_again()
-        return follower is not None
+        """Use a new token for the job's message; return whether the message is being followed."""
+        updater = self._updaters.get(job_id)
+        if updater is not None:
+            updater.refresh_token(token, token_until)
+        return updater is not None
 
     async def resume(self, unfinished: Iterable[JobMessage]) -> None:
-        """Pick up what an earlier run of the bot, or a long absence of Discord, left unfinished."""
-        doubtful = []
-        for posting in unfinished:
-            if posting.state is JobMessageState.SUBMITTING:
-                doubtful.append(posting)
+        """Follow messages that a restart or a long outage of Discord left unfinished."""
+        submitting = []
+        for job_message in unfinished:
+            if job_message.state is JobMessageState.SUBMITTING:
+                submitting.append(job_message)
             else:
-                self.follow(posting)
-        for posting in doubtful:
+                self.follow(job_message)
+        for job_message in submitting:
             try:
-                await self._settle(posting)
+                await self._resume_submission(job_message)
             except Exception:
-                log.exception("job %s: whether it was accepted is looked at again at the next start", posting.job_id)
+                log.exception(
+                    "job %s: could not check whether it was accepted, will retry at next start", job_message.job_id
+                )
 
-    async def _settle(self, posting: JobMessage) -> None:
-        """Follow a job that was being handed in when the bot went down, or say that it was not accepted."""
+    async def _resume_submission(self, job_message: JobMessage) -> None:
+        """Follow a job that was being submitted at a restart, or show that it was not accepted."""
         try:
-            await self._bot.service.get(posting.job_id)
+            await self._service.get(job_message.job_id)
         except NotFound:
-            if posting.message_id is not None:
-                await self._never_accepted(posting)
-            await self._bot.memory.forget(posting.job_id)
+            if job_message.message_id is not None:
+                await self._show_never_accepted(job_message)
+            await self._database.delete(job_message.job_id)
         else:
-            await self._bot.memory.set_state(posting.job_id, JobMessageState.FOLLOWING)
-            self.follow(replace(posting, state=JobMessageState.FOLLOWING))
+            await self._database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
+            self.follow(replace(job_message, state=JobMessageState.FOLLOWING))
 
-    async def _never_accepted(self, posting: JobMessage) -> None:
+    async def _show_never_accepted(self, job_message: JobMessage) -> None:
         try:
-            await self._bot.wire.show(posting, never_accepted_card())
+            await self._messages.show(job_message, never_accepted_card())
         except discord.HTTPException as error:
             if classify_failure(error) is FailureKind.TRANSIENT:
                 raise
-            log.info("could not say that job %s was never accepted: %s", posting.job_id, error)
+            log.info("job %s: could not show that it was not accepted: %s", job_message.job_id, error)
 
     async def unfollow(self, job_id: str) -> None:
-        """Follow a job no longer: nothing is shown or announced once this has returned."""
+        """Stop following a job; once this returns, nothing more is shown or announced."""
         task = self._tasks.get(job_id)
         if task is not None:
             task.cancel()
@@ -108,172 +122,194 @@ class ProgressTracker:
 
 
 class MessageUpdater:
-    """Keeps one message current; its words are edited only when they change, and not too often."""
+    """Keeps one message current, editing it only when its text changes and not more often than the interval."""
 
-    def __init__(self, bot: Stemify, posting: JobMessage) -> None:
-        self._bot = bot
-        self.posting = posting
+    def __init__(
+        self,
+        job_message: JobMessage,
+        database: BotDatabase,
+        messages: Messenger,
+        service: StemService,
+        announcer: Announcer,
+        edit_interval_s: float,
+    ) -> None:
+        self._job_message = job_message
+        self._database = database
+        self._messages = messages
+        self._service = service
+        self._announcer = announcer
+        self._edit_interval_s = edit_interval_s
         self._view: JobView | None = None
         self._shown: Card | None = None
         self._editable = True
-        self._news = asyncio.Event()
-        self._over = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
 
-    def show_again(self) -> None:
+    def refresh_token(self, token: str, token_until: float) -> None:
+        """Edit the message with a new token from now on."""
+        self._job_message = replace(self._job_message, token=token, token_until=token_until, original=True)
         self._shown, self._editable = None, True
-        self._news.set()
+        self._changed.set()
 
     async def run(self) -> None:
-        reader = asyncio.create_task(self._read(), name=f"watch {self.posting.job_id}")
+        """Update the message until the job has ended and been announced."""
+        watcher = asyncio.create_task(self._watch(), name=f"watch {self._job_message.job_id}")
         try:
-            if self.posting.message_id is None:
+            if self._job_message.message_id is None:
                 await self._post()
             await self._keep_current()
         finally:
-            reader.cancel()
+            watcher.cancel()
             with suppress(asyncio.CancelledError):
-                await reader
+                await watcher
         if self._view is None or not self._view.job.is_over:
-            await self._deleted()
+            await self._show_deleted()
             return
         await self._finish(self._view)
 
-    # Reading.
+    # Read the job.
 
-    async def _read(self) -> None:
-        """Hold `_view` at the job's latest state until it is over or gone."""
-        service, job_id = self._bot.service, self.posting.job_id
-        while not self._over.is_set():
+    async def _watch(self) -> None:
+        """Keep `_view` at the job's latest state until it has ended or was deleted."""
+        job_id = self._job_message.job_id
+        while not self._ended.is_set():
             try:
-                async for view in service.watch(job_id):
+                async for view in self._service.watch(job_id):
                     self._view = view
-                    self._news.set()
+                    self._changed.set()
                     if view.job.is_over:
-                        self._over.set()
+                        self._ended.set()
             except NotFound:
                 self._view = None
-                self._over.set()
+                self._ended.set()
             except Exception:
-                log.exception("watching job %s broke off, trying again", job_id)
+                log.exception("job %s: watching it failed, trying again", job_id)
                 await asyncio.sleep(2)
             else:
                 await asyncio.sleep(0.2)
-        self._news.set()
+        self._changed.set()
 
-    # Showing.
+    # Show it.
 
     async def _post(self) -> None:
-        """The message is still to be sent (audio that was dropped in a channel)."""
-        while self._view is None and not self._over.is_set():
-            self._news.clear()
-            await self._news.wait()
+        """Send the job's message, for audio that was posted in a channel."""
+        while self._view is None and not self._ended.is_set():
+            self._changed.clear()
+            await self._changed.wait()
         if self._view is None:
             return
-        card = self._card(self._view)
+        card, job_id = self._card(self._view), self._job_message.job_id
         try:
-            message = await self._bot.wire.post(self.posting, card, nonce=nonce(self.posting.job_id, "p"))
+            message = await self._messages.post(self._job_message, card, nonce=nonce(job_id, "p"))
         except Exception as error:
-            log.info("job %s has no message: %s", self.posting.job_id, error)
+            log.info("job %s: its message could not be sent: %s", job_id, error)
             self._editable = False
             return
-        self.posting, self._shown = replace(self.posting, message_id=message.id), card
-        await self._bot.memory.set_message(self.posting.job_id, message.id)
+        self._job_message, self._shown = replace(self._job_message, message_id=message.id), card
+        await self._database.set_message(job_id, message.id)
 
     def _card(self, view: JobView) -> Card:
-        return job_card(view, now=datetime.now(UTC), refreshable=not self.posting.reachable)
+        return job_card(view, now=datetime.now(UTC), refreshable=not self._job_message.reachable)
 
     async def _keep_current(self) -> None:
-        interval_s = self._bot.settings.discord.edit_interval_s
-        while not self._over.is_set():
+        while not self._ended.is_set():
             view = self._view
             if view is not None and self._editable and self._card(view) != self._shown:
-                await self._bot.wire.wait_for_edit_slot(self.posting)
+                await self._messages.wait_for_edit_slot(self._job_message)
                 view = self._view
-                if self._over.is_set() or view is None:
+                if self._ended.is_set() or view is None:
                     break
                 card = self._card(view)
                 if await self._show(card):
                     self._shown = card
-                far_back = view.queue_place is not None and view.queue_place > RESUME_WINDOW
+                is_far_back = view.queue_place is not None and view.queue_place >= SLOW_EDITS_FROM_PLACE
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), interval_s * (3 if far_back else 1))
+                    await asyncio.wait_for(self._ended.wait(), self._edit_interval_s * (3 if is_far_back else 1))
                 continue
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _show(self, card: Card) -> bool:
-        """Whether the message was brought to `card`; what stands in the way for good ends the attempts."""
+        """Edit the message and return whether this card is done; permanent failures end the editing."""
         try:
-            await self._bot.wire.show(self.posting, card)
+            await self._messages.show(self._job_message, card)
         except Exception as error:
-            what = classify_failure(error)
-            if what in (FailureKind.GONE, FailureKind.NO_ACCESS, FailureKind.TOKEN_OVER):
+            kind = classify_failure(error)
+            if kind in (FailureKind.GONE, FailureKind.NO_ACCESS, FailureKind.TOKEN_EXPIRED):
                 self._editable = False
-            elif what is not FailureKind.TRANSIENT:
-                log.exception("job %s: its message could not be edited", self.posting.job_id)
-                return True  # these words do not work; the next ones may
-            log.info("job %s: its message could not be edited: %s", self.posting.job_id, what.name)
+            elif kind is not FailureKind.TRANSIENT:
+                log.exception("job %s: its message could not be edited", self._job_message.job_id)
+                return True  # Discord refuses this text; the next one may work
+            log.info("job %s: its message could not be edited: %s", self._job_message.job_id, kind.name)
             return False
         return True
 
-    # The end.
+    # Finish.
 
     async def _finish(self, view: JobView) -> None:
-        """Show the final card and announce it; what fails for want of a connection, of the storage or of the bot's own
-        memory is tried again for a while, when Discord comes back, and at the next start."""
+        """Show the final card and announce it.
+
+        Failures of Discord, the storage or the database are retried for 20 minutes, then when Discord reconnects and
+        at the next start.
+        """
         shown: bool | None = None
         for pause_s in (*FINAL_PAUSES_S, None):
             try:
                 if shown is None:
-                    await self._bot.wire.wait_for_edit_slot(self.posting)
+                    await self._messages.wait_for_edit_slot(self._job_message)
                     shown = await self._show_final(view)
-                await announce(self._bot, self.posting, view, shown=shown)
+                await self._announcer.announce(self._job_message, view, shown=shown)
             except Exception as error:
-                may_pass = classify_failure(error) is FailureKind.TRANSIENT or isinstance(
+                is_transient = classify_failure(error) is FailureKind.TRANSIENT or isinstance(
                     error, StemifyError | sqlite3.Error
                 )
-                if not may_pass or pause_s is None:
+                if not is_transient or pause_s is None:
                     raise
-                log.warning("job %s: its end is announced later: %s", view.job.id, type(error).__name__)
+                log.warning("job %s: could not announce it, will retry: %s", view.job.id, type(error).__name__)
                 await asyncio.sleep(pause_s)
             else:
-                await self._bot.memory.set_state(view.job.id, JobMessageState.DONE)
+                await self._database.set_state(view.job.id, JobMessageState.DONE)
                 return
 
     async def _show_final(self, view: JobView) -> bool:
-        """Whether the card could be shown where the job was asked for."""
-        if self.posting.message_id is None:
+        """Show the final card and return whether that succeeded. Raises transient failures."""
+        if self._job_message.message_id is None:
             return False
         try:
-            await show_result(self._bot, self.posting, view)
+            await show_result(self._messages, self._service, self._job_message, view)
         except Exception as error:
-            what = classify_failure(error)
-            if what is FailureKind.TRANSIENT:
+            kind = classify_failure(error)
+            if kind is FailureKind.TRANSIENT:
                 raise
-            log.info("job %s: no final card: %s", view.job.id, what.name, exc_info=what is FailureKind.OTHER)
+            log.info(
+                "job %s: could not show the final card: %s",
+                view.job.id,
+                kind.name,
+                exc_info=kind is FailureKind.OTHER,
+            )
             return False
         return True
 
-    async def _deleted(self) -> None:
-        if self.posting.message_id is not None:
+    async def _show_deleted(self) -> None:
+        if self._job_message.message_id is not None:
             with suppress(Exception):
-                await self._bot.wire.show(self.posting, deleted_card())
-        await self._bot.memory.set_state(self.posting.job_id, JobMessageState.DONE)
+                await self._messages.show(self._job_message, deleted_card())
+        await self._database.set_state(self._job_message.job_id, JobMessageState.DONE)
 
 
-async def show_result(bot: Stemify, posting: JobMessage, view: JobView) -> None:
-    """The card of a job that is over, with its picture. Raises what Discord answers."""
+async def show_result(messages: Messenger, service: StemService, job_message: JobMessage, view: JobView) -> None:
+    """Show the card of an ended job, with its picture if there is one. Raises Discord's errors."""
     card = job_card(view, now=datetime.now(UTC))
     if not card.picture:
-        await bot.wire.show(posting, card)
+        await messages.show(job_message, card)
         return
     try:
-        async with bot.service.open_file(view.job, "waveform") as picture:
-            await bot.wire.show(posting, card, picture=picture)
+        async with service.open_file(view.job, "waveform") as picture:
+            await messages.show(job_message, card, picture=picture)
             return
     except NotFound:
         pass
     except Exception as error:
         if classify_failure(error) not in (FailureKind.TOO_LARGE, FailureKind.MALFORMED):
             raise
-    await bot.wire.show(posting, replace(card, picture=False))
+    await messages.show(job_message, replace(card, picture=False))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from config.settings import Discord
 from engine.errors import NotAllowed
 
-if TYPE_CHECKING:
-    from bot.app import Stemify
+
+def is_allowed(settings: Discord, guild_id: int | None) -> bool:
+    return not settings.allowed_guilds or guild_id in settings.allowed_guilds
 
 
-def is_allowed(bot: Stemify, guild_id: int | None) -> bool:
-    allowed = bot.settings.discord.allowed_guilds
-    return not allowed or guild_id in allowed
-
-
-def check_server(bot: Stemify, guild_id: int | None) -> None:
-    """Raises `NotAllowed` outside the allowed servers, also where the bot is installed by a user."""
-    if is_allowed(bot, guild_id):
+def check_server(settings: Discord, guild_id: int | None) -> None:
+    """Raise `NotAllowed` outside the allowed servers, which includes direct messages and user installs."""
+    if is_allowed(settings, guild_id):
         return
     if guild_id is None:
         raise NotAllowed(

@@ -7,12 +7,12 @@ import hashlib
 import itertools
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import Any
 
 import discord
+from discord import app_commands
 
-if TYPE_CHECKING:
-    from bot.app import Stemify
+from bot.database import BotDatabase
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,9 @@ RETRY_PAUSES_S: tuple[float, ...] = (60.0, 300.0, 1800.0, 3600.0)
 class CommandSync:
     """Sends the commands until Discord accepts them. A failure delays only the commands."""
 
-    def __init__(self, bot: Stemify) -> None:
-        self._bot = bot
+    def __init__(self, tree: app_commands.CommandTree[Any], database: BotDatabase) -> None:
+        self._tree = tree
+        self._database = database
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -55,17 +56,16 @@ class CommandSync:
 
     async def _sync(self) -> None:
         """Send the commands unless they are the ones sent last. Raises what Discord answers."""
-        bot = self._bot
         payload = sorted(
-            (command.to_dict(bot.tree) for command in bot.tree.get_commands()),
+            (command.to_dict(self._tree) for command in self._tree.get_commands()),
             key=lambda command: (str(command["type"]), str(command["name"])),
         )
         digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
-        now = f"{bot.application_id}:{digest}"
-        if await bot.memory.get_value("commands") == now:
+        current = f"{self._tree.client.application_id}:{digest}"
+        if await self._database.get_value("commands") == current:
             return
-        await bot.tree.sync()
-        await bot.memory.set_value("commands", now)
+        await self._tree.sync()
+        await self._database.set_value("commands", current)
         log.info("commands synced")
 
 

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
 from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
 from bot.cards import autocomplete_label, job_card, job_line, job_list, without_picture
+from bot.client import Stemify
 from bot.commands.stemify import job_message_of, owner_of, token_until
 from bot.database import JobMessageState
 from bot.messages import retry_on_disconnect
@@ -23,9 +23,6 @@ from bot.text import escape
 from engine.errors import InvalidState, NotAllowed, NotFound
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
-
-if TYPE_CHECKING:
-    from bot.app import Stemify
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +83,22 @@ async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> Non
 async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
-    check_server(bot, interaction.guild_id)
-    posting = job_message_of(interaction, message_id, new_job_id())
-    await bot.memory.add(posting)
+    check_server(bot.settings.discord, interaction.guild_id)
+    job_message = job_message_of(interaction, message_id, new_job_id())
+    await bot.database.add(job_message)
     try:
         check_owner(interaction, await bot.service.get(job_id))
-        await bot.service.retry(job_id, by=owner_of(interaction.user), new_id=posting.job_id)
+        await bot.service.retry(job_id, by=owner_of(interaction.user), new_id=job_message.job_id)
     except Exception:
-        await bot.memory.forget(posting.job_id)
+        await bot.database.delete(job_message.job_id)
         raise
-    await bot.memory.set_state(posting.job_id, JobMessageState.FOLLOWING)
-    bot.progress.follow(posting)
-    before = await bot.memory.job_message(job_id)
+    await bot.database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
+    bot.progress.follow(job_message)
+    before = await bot.database.job_message(job_id)
     if before is not None and before.message_id is not None:
         view = await bot.service.get(job_id)
         with suppress(discord.HTTPException):  # the old card keeps its button then; it is answered with a sentence
-            await bot.wire.show(before, job_card(view, now=datetime.now(UTC), retried=True))
+            await bot.messages.show(before, job_card(view, now=datetime.now(UTC), retried=True))
 
 
 async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
@@ -115,10 +112,10 @@ async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> No
     await acknowledge(interaction)
     bot = interaction.client
     view = await bot.service.get(job_id)
-    posting = await bot.memory.job_message(job_id)
-    if posting is not None and interaction.message is not None and posting.message_id == interaction.message.id:
+    job_message = await bot.database.job_message(job_id)
+    if job_message is not None and interaction.message is not None and job_message.message_id == interaction.message.id:
         until = token_until()
-        await bot.memory.renew(job_id, interaction.token, until)
+        await bot.database.set_token(job_id, interaction.token, until)
         if bot.progress.refresh_token(job_id, interaction.token, until):
             return
     await _update(interaction, view)
@@ -128,11 +125,11 @@ async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> N
     """Bring the pressed button's message up to date. A job under way has its follower for that."""
     if not view.job.is_over or interaction.message is None:
         return
-    posting = job_message_of(interaction, interaction.message.id, view.job.id)
+    job_message = job_message_of(interaction, interaction.message.id, view.job.id)
     if interaction.message.attachments:  # its picture is there already
-        await interaction.client.wire.show(posting, job_card(view, now=datetime.now(UTC)))
+        await interaction.client.messages.show(job_message, job_card(view, now=datetime.now(UTC)))
     else:
-        await show_result(interaction.client, posting, view)
+        await show_result(interaction.client.messages, interaction.client.service, job_message, view)
 
 
 async def _ask_to_delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
@@ -147,7 +144,7 @@ async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> Non
     bot = interaction.client
     view = await bot.service.get(job_id)
     check_can_delete(interaction, view)
-    await bot.removal.job(view)
+    await bot.deletion.delete(view)
     await retry_on_disconnect(lambda: interaction.edit_original_response(content="Deleted.", view=None))
 
 
@@ -164,7 +161,7 @@ async def delete_everything(interaction: discord.Interaction[Stemify], user_id: 
     await acknowledge(interaction)
     if interaction.user.id != user_id:
         raise NotAllowed
-    count = await interaction.client.removal.everything(user_id, owner_of(interaction.user))
+    count = await interaction.client.deletion.delete_all(user_id, owner_of(interaction.user))
     jobs, them = ("1 job", "it") if count == 1 else (f"{count} jobs", "them")
     text = f"Deleted: {jobs}, and everything that belongs to {them}."
     if not count:
@@ -223,8 +220,8 @@ class JobCommands(app_commands.Group):
         await acknowledge(interaction, ephemeral=True)
         bot = interaction.client
         views = await bot.service.list(owner_of(interaction.user), limit=LIST_LIMIT)
-        postings = await bot.memory.job_messages(view.job.id for view in views)
-        urls = {job_id: posting.url for job_id, posting in postings.items()}
+        job_messages = await bot.database.job_messages(view.job.id for view in views)
+        urls = {job_id: job_message.url for job_id, job_message in job_messages.items()}
         text = job_list([job_line(view, urls.get(view.job.id)) for view in views])
         await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import discord
 from discord import app_commands
 
 from bot.cards import error_text
+from bot.client import Stemify
 from bot.commands.stemify import job_message_of, submit
 from bot.database import JobMessage
 from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
@@ -21,9 +22,6 @@ from bot.text import clean
 from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.jobs.entity import new_job_id
 from engine.jobs.options import StemSeparationOptions
-
-if TYPE_CHECKING:
-    from bot.app import Stemify
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +48,9 @@ async def listen_command(interaction: discord.Interaction[Stemify], mode: Litera
     bot = interaction.client
     if interaction.channel_id is None or interaction.guild_id is None:
         raise NotFound("That works only in a channel of a server.")
-    check_server(bot, interaction.guild_id)
-    await bot.memory.listen(interaction.channel_id, interaction.guild_id, mode)
-    bot.listening = await bot.memory.listening()
+    check_server(bot.settings.discord, interaction.guild_id)
+    await bot.database.set_listening(interaction.channel_id, interaction.guild_id, mode)
+    bot.listening = await bot.database.listening()
     text = MODES[mode]
     if mode != "off":
         text += _missing_permissions(interaction)
@@ -79,7 +77,7 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
         return
     parent = message.channel.parent_id if isinstance(message.channel, discord.Thread) else None
     mode = bot.listening.get(message.channel.id) or bot.listening.get(parent or 0)
-    audio = audio_in(message) if mode and is_allowed(bot, message.guild.id) else []
+    audio = audio_in(message) if mode and is_allowed(bot.settings.discord, message.guild.id) else []
     if not audio:
         return
     try:
@@ -107,7 +105,7 @@ async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Att
 
 async def _start(bot: Stemify, message: discord.Message, attachment: discord.Attachment) -> None:
     assert message.guild is not None
-    posting = JobMessage(
+    job_message = JobMessage(
         job_id=new_job_id(),
         user_id=message.author.id,
         channel_id=message.channel.id,
@@ -116,7 +114,7 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
         limit_bytes=message.guild.filesize_limit,
     )
     try:
-        await submit(bot, posting, source_of(attachment), StemSeparationOptions.from_user())
+        await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())
     except NotAllowed as error:  # the user did not ask for anything
         log.info("audio in channel %s ignored: %s", message.channel.id, error.message)
     except StemifyError as error:
@@ -155,5 +153,5 @@ class SplitButton(
             attachment = audio_in(message)[self.index]
         except (discord.NotFound, discord.Forbidden, IndexError):
             raise NotFound("The message with the audio is gone. Post it again, or use `/stemify`.") from None
-        posting = job_message_of(interaction, answer_id, new_job_id())
-        await submit(bot, posting, source_of(attachment), StemSeparationOptions.from_user())
+        job_message = job_message_of(interaction, answer_id, new_job_id())
+        await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
 from bot.buttons import layout
 from bot.cards import accepted_card, job_card, refused_card
+from bot.client import Stemify
 from bot.database import JobMessage, JobMessageState
 from bot.messages import retry_on_disconnect
 from bot.responses import acknowledge
@@ -23,9 +23,6 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.service.service import Attachment, Link, Submission
-
-if TYPE_CHECKING:
-    from bot.app import Stemify
 
 log = logging.getLogger(__name__)
 
@@ -74,27 +71,27 @@ def job_message_of(
     )
 
 
-async def submit(bot: Stemify, posting: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
+async def submit(bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
     """Hand a job in and follow it. What is submitted is written down first, so that a restart finds the message.
     Raises what the service refuses."""
-    check_server(bot, posting.guild_id)
-    await bot.memory.add(posting)
+    check_server(bot.settings.discord, job_message.guild_id)
+    await bot.database.add(job_message)
     try:
         view = await bot.service.submit(
             Submission(
                 source=source,
                 options=options,
-                owner=f"discord:{posting.user_id}",
-                scope=f"discord:{posting.guild_id}" if posting.guild_id else None,
-                place=f"discord:{posting.channel_id}" if posting.channel_id else None,
-                job_id=posting.job_id,
+                owner=f"discord:{job_message.user_id}",
+                scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
+                place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
+                job_id=job_message.job_id,
             )
         )
     except Exception:
-        await bot.memory.forget(posting.job_id)
+        await bot.database.delete(job_message.job_id)
         raise
-    await bot.memory.set_state(posting.job_id, JobMessageState.FOLLOWING)
-    bot.progress.follow(posting)
+    await bot.database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
+    bot.progress.follow(job_message)
     return view
 
 
@@ -120,11 +117,11 @@ async def _start_another(
     name = source.filename if isinstance(source, Attachment) else "audio"
     card = layout(accepted_card(name), job_id)
     message = await retry_on_disconnect(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
-    posting = job_message_of(interaction, message.id, job_id, original=False)
+    job_message = job_message_of(interaction, message.id, job_id, original=False)
     try:
-        await submit(bot, posting, source, options)
+        await submit(bot, job_message, source, options)
     except StemifyError as error:
-        await bot.wire.show(posting, refused_card(name, error, datetime.now(UTC)))
+        await bot.messages.show(job_message, refused_card(name, error, datetime.now(UTC)))
 
 
 @app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")

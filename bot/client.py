@@ -1,0 +1,147 @@
+"""The Discord client and the parts that commands and events use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import discord
+import yarl
+from discord import app_commands
+from discord.http import Route
+
+from bot.announcement import Announcer
+from bot.database import BotDatabase, JobMessage, JobMessageState
+from bot.deletion import JobDeleter
+from bot.messages import Messenger
+from bot.progress import ProgressTracker
+from bot.purge import DatabasePurger
+from bot.responses import InteractionFailed, refuse
+from bot.sync import CommandSync
+from config.proxies import proxy_for
+from config.settings import Settings
+from engine.backend import Backend
+
+log = logging.getLogger(__name__)
+
+VITAL_EVENTS = ("READY", "RESUMED")  # without these there is no session
+
+
+class ShardNotConnected(Exception):
+    """Raised when a shard did not connect at the first attempt."""
+
+
+class CommandTree(app_commands.CommandTree["Stemify"]):
+    """A command tree that answers every error."""
+
+    async def on_error(self, interaction: discord.Interaction[Stemify], error: app_commands.AppCommandError, /) -> None:
+        await refuse(interaction, error)
+
+    async def _call(self, interaction: discord.Interaction[Stemify]) -> None:
+        """Send every error to `on_error`.
+
+        discord.py sends only its own errors there. After any other, such as an unreadable payload, the user would get
+        no answer.
+        """
+        try:
+            await super()._call(interaction)
+        except app_commands.AppCommandError:
+            raise
+        except Exception as error:
+            raise InteractionFailed(error) from error
+
+
+class Stemify(discord.AutoShardedClient):
+    """The Discord client; `bot.app` registers its commands and events."""
+
+    def __init__(self, settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool) -> None:
+        intents = discord.Intents(guilds=True, guild_messages=True, message_content=message_content)
+        super().__init__(
+            intents=intents,
+            allowed_mentions=discord.AllowedMentions.none(),
+            max_messages=None,
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            proxy=proxy_for(Route.BASE, settings.discord.proxy_url),
+        )
+        self.settings = settings
+        self.service = backend.service
+        self.database = database
+        self.sees_attachments = message_content
+        self.listening: dict[int, str] = {}
+        self.messages = Messenger(self)
+        announcer = Announcer(database, self.messages, self.service)
+        self.progress = ProgressTracker(
+            database, self.messages, self.service, announcer, edit_interval_s=settings.discord.edit_interval_s
+        )
+        self.deletion = JobDeleter(database, self.messages, self.service, self.progress)
+        self.tree = CommandTree(
+            self,
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+        )
+        self._purger = DatabasePurger(database, self.service, backend.steady_now, settings.retention.stems_days)
+        self._command_sync = CommandSync(self.tree, database)
+        self._unfinished_at_start: list[JobMessage] = []
+        self._launched: set[int] = set()
+        parsers = self._connection.parsers
+        parsers.update(
+            {event: _skip_unreadable(event, parse) for event, parse in parsers.items() if event not in VITAL_EVENTS}
+        )
+
+    async def setup_hook(self) -> None:
+        self.listening = await self.database.listening()
+        self._unfinished_at_start = await self.database.unfinished()  # before any interaction can add to them
+        await self._command_sync.start()
+        self._purger.start()
+
+    async def launch_shard(self, gateway: yarl.URL, shard_id: int, *, initial: bool = False) -> None:
+        """Connect one shard, once.
+
+        Raises `ShardNotConnected` for a second call: discord.py would retry every 5 s, forever.
+        """
+        if shard_id in self._launched:
+            raise ShardNotConnected
+        self._launched.add(shard_id)
+        await super().launch_shard(gateway, shard_id, initial=initial)
+
+    async def on_connect(self) -> None:
+        unfinished, self._unfinished_at_start = self._unfinished_at_start, []
+        self.deletion.resume([each for each in unfinished if each.state is JobMessageState.DELETING])
+        await self.progress.resume([each for each in unfinished if each.state is not JobMessageState.DELETING])
+        await self.on_resumed()
+
+    async def on_resumed(self) -> None:
+        """Follow the jobs whose updates failed while Discord was unreachable."""
+        unfinished = await self.database.unfinished()
+        await self.progress.resume([each for each in unfinished if each.state is JobMessageState.FOLLOWING])
+
+    async def on_ready(self) -> None:
+        log.info("connected to discord as %s, in %s servers", self.user, len(self.guilds))
+
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        await self.database.delete_guild(guild.id)
+        self.listening = await self.database.listening()
+
+    async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
+        log.exception("event %s failed", event_method)
+
+    async def close(self) -> None:
+        await self._command_sync.close()
+        await self._purger.close()
+        await self.deletion.close()
+        await self.progress.close()
+        await super().close()
+
+
+def _skip_unreadable(event: str, parse: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Log and skip an event that cannot be parsed; discord.py would close the connection."""
+
+    def parse_or_skip(data: Any) -> None:
+        try:
+            parse(data)
+        except Exception as error:
+            log.warning("skipped an event that cannot be parsed: %s (%s: %s)", event, type(error).__name__, error)
+
+    return parse_or_skip
