@@ -168,7 +168,7 @@ class Announcer:
             except discord.HTTPException as error:
                 if classify_failure(error) is not FailureKind.TOO_LARGE:
                     raise
-                log.info("job %s: Discord refused the files as too large, sending links", message.job_id)
+                log.info("Discord refused the files as too large, sending links", extra={"job": message.job_id})
                 if message.part:
                     return None
         left_out = [name for name, _ in message.files.stems]
@@ -217,12 +217,12 @@ class Announcer:
         except discord.HTTPException as error:
             if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
                 raise
-            log.info("job %s: its owner cannot be reached (%s)", message.job_id, error.code)
+            log.info("the job's owner cannot be reached", extra={"job": message.job_id, "code": error.code})
             return None
 
 
 def _assume_sent(message: _Message) -> tuple[None, None]:
-    log.warning("job %s: may have been announced already, not announcing it again", message.job_id)
+    log.warning("the job may have been announced already, not announcing it again", extra={"job": message.job_id})
     return (None, None)
 
 
@@ -230,4 +230,4 @@ def _check_other_route(message: _Message, error: discord.HTTPException) -> None:
     """Raise an error that another route would not avoid."""
     if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
         raise error
-    log.info("job %s: trying another route (%s %s)", message.job_id, error.status, error.code)
+    log.info("trying another route", extra={"job": message.job_id, "status": error.status, "code": error.code})

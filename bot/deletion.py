@@ -81,9 +81,8 @@ class JobDeleter:
                 pass
             except StemifyError as error:
                 log.warning(
-                    "job %s: could not be deleted, will retry at next start: %s",
-                    job_message.job_id,
-                    error.detail or error.message,
+                    "could not delete the job, will retry at next start",
+                    extra={"job": job_message.job_id, "reason": error.detail or error.message},
                 )
                 continue
             await self._delete_messages([job_message])
@@ -96,12 +95,11 @@ class JobDeleter:
             except Exception as error:
                 if classify_failure(error) is FailureKind.TRANSIENT:
                     log.warning(
-                        "job %s: its messages could not be deleted, will retry at next start: %s",
-                        job_message.job_id,
-                        error,
+                        "could not delete the job's messages, will retry at next start",
+                        extra={"job": job_message.job_id, "reason": error},
                     )
                     continue
-                log.info("job %s: a message could not be deleted: %s", job_message.job_id, error)
+                log.info("could not delete a message of the job", extra={"job": job_message.job_id, "reason": error})
             await self._database.delete(job_message.job_id)
 
     async def _delete_posts(self, job_message: JobMessage) -> None:

@@ -62,7 +62,7 @@ class ProgressTracker:
         self._updaters.pop(job_id, None)
         self._tasks.pop(job_id, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("job %s: updating its message failed", job_id, exc_info=error)
+            log.error("updating the job's message failed", exc_info=error, extra={"job": job_id})
 
     def refresh_token(self, job_id: str, token: str, token_until: float) -> bool:
         """Use a new token for the job's message; return whether the message is being followed."""
@@ -84,7 +84,8 @@ class ProgressTracker:
                 await self._resume_submission(job_message)
             except Exception:
                 log.exception(
-                    "job %s: could not check whether it was accepted, will retry at next start", job_message.job_id
+                    "could not check whether the job was accepted, will retry at next start",
+                    extra={"job": job_message.job_id},
                 )
 
     async def _resume_submission(self, job_message: JobMessage) -> None:
@@ -105,7 +106,7 @@ class ProgressTracker:
         except discord.HTTPException as error:
             if classify_failure(error) is FailureKind.TRANSIENT:
                 raise
-            log.info("job %s: could not show that it was not accepted: %s", job_message.job_id, error)
+            log.info("could not show that the job was not accepted", extra={"job": job_message.job_id, "reason": error})
 
     async def unfollow(self, job_id: str) -> None:
         """Stop following a job; once this returns, nothing more is shown or announced."""
@@ -183,7 +184,7 @@ class MessageUpdater:
                 self._view = None
                 self._ended.set()
             except Exception:
-                log.exception("job %s: watching it failed, trying again", job_id)
+                log.exception("watching the job failed, trying again", extra={"job": job_id})
                 await asyncio.sleep(2)
             else:
                 await asyncio.sleep(0.2)
@@ -202,7 +203,7 @@ class MessageUpdater:
         try:
             message = await self._messages.post(self._job_message, card, nonce=nonce(job_id, "p"))
         except Exception as error:
-            log.info("job %s: its message could not be sent: %s", job_id, error)
+            log.info("could not send the job's message", extra={"job": job_id, "reason": error})
             self._editable = False
             return
         self._job_message, self._shown = replace(self._job_message, message_id=message.id), card
@@ -238,9 +239,9 @@ class MessageUpdater:
             if kind in (FailureKind.GONE, FailureKind.NO_ACCESS, FailureKind.TOKEN_EXPIRED):
                 self._editable = False
             elif kind is not FailureKind.TRANSIENT:
-                log.exception("job %s: its message could not be edited", self._job_message.job_id)
+                log.exception("could not edit the job's message", extra={"job": self._job_message.job_id})
                 return True  # Discord refuses this text; the next one may work
-            log.info("job %s: its message could not be edited: %s", self._job_message.job_id, kind.name)
+            log.info("could not edit the job's message", extra={"job": self._job_message.job_id, "reason": kind.name})
             return False
         return True
 
@@ -265,7 +266,9 @@ class MessageUpdater:
                 )
                 if not is_transient or pause_s is None:
                     raise
-                log.warning("job %s: could not announce it, will retry: %s", view.job.id, type(error).__name__)
+                log.warning(
+                    "could not announce the job, will retry", extra={"job": view.job.id, "reason": type(error).__name__}
+                )
                 await asyncio.sleep(pause_s)
             else:
                 await self._database.set_state(view.job.id, JobMessageState.DONE)
@@ -282,10 +285,9 @@ class MessageUpdater:
             if kind is FailureKind.TRANSIENT:
                 raise
             log.info(
-                "job %s: could not show the final card: %s",
-                view.job.id,
-                kind.name,
+                "could not show the final card",
                 exc_info=kind is FailureKind.OTHER,
+                extra={"job": view.job.id, "reason": kind.name},
             )
             return False
         return True

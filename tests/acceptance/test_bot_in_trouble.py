@@ -106,7 +106,7 @@ async def test_locked_bot_database_delays_announcement(stage: Stage) -> None:
         other.execute("BEGIN IMMEDIATE")
         stage.bot.script()
         await stage.true(
-            lambda: "its end is announced later" in stage.bot.log_path.read_text(), "the bot to give up once"
+            lambda: "could not announce the job" in stage.bot.log_path.read_text(), "the bot to give up once"
         )
         other.execute("ROLLBACK")
     await stage.announced(stage.ann)
