@@ -23,11 +23,12 @@ from typing import Any, cast
 
 from bench.report import OUT, table
 from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
+from config.settings import load
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
-from engine.dispatch.runner import AttemptLimits, JobRunner
+from engine.dispatch.runner import JobRunner
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
@@ -42,7 +43,7 @@ from engine.storage.local import Storage
 POOL = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5
 )
-LIMITS = AttemptLimits(max_attempts=3, short_track_s=300, short_timeout_s=300, long_timeout_s=600, max_duration_s=600)
+WORKERS = load().workers.model_copy(update={"attempts_per_worker": 3})
 NO_CAPS = Caps(per_owner=10**9, per_scope=10**9, total=10**9)
 
 SONG_S = (60.0, 210.0, 600.0)  # shortest, most frequent, longest: a triangle
@@ -108,11 +109,11 @@ class House:
         self.times, self.figures = DeviceTimes(), Figures()
         self.storage, self.live = Storage(data), ProgressTracker()
         self.pool = SimulatedPool(devices, POOL, loop, self.times, data)
-        attempts = JobRunner(store, self.storage, self.pool, _no_links, LIMITS, self.live)
-        self.dispatcher = Dispatcher(store, self.pool, attempts, self.live, data / "handover.json", max_attempts=3)
+        runner = JobRunner(store, self.storage, self.pool, _no_links, WORKERS, 600, self.live)
+        self.dispatcher = Dispatcher(store, runner, self.live, data / "handover.json", max_attempts=3)
         views = JobPresenter(store, self.pool, self.live, Links(b"k" * 32, "http://127.0.0.1"), timedelta(days=90))
         self.service = StemService(
-            store, self.storage, self.pool, self.dispatcher, attempts, cast(Intake, None), views, self.live
+            store, self.storage, self.pool, self.dispatcher, cast(Intake, None), views, self.live
         )
         self._followers: set[asyncio.Task[None]] = set()
         self._count_writes()
@@ -278,8 +279,8 @@ def main() -> None:
         for devices in what.devices:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(simulated(lambda loop: run(loop, Path(folder), what, devices, day=day)))  # noqa: B023
-    for load in ("full", "a day"):
-        print(table(f"Load: {load}; a device does {what.speed:g} x real time", [r for r in rows if r["load"] == load]))
+    for kind in ("full", "a day"):
+        print(table(f"Load: {kind}; a device does {what.speed:g} x real time", [r for r in rows if r["load"] == kind]))
     OUT.mkdir(exist_ok=True)
     (OUT / "scale_out.json").write_text(json.dumps({"speed": what.speed, "rows": rows}, indent=2) + "\n")
 

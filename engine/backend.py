@@ -31,7 +31,7 @@ from engine.database.rows import utc_now
 from engine.database.usage import Usage
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
-from engine.dispatch.runner import AttemptLimits, JobRunner
+from engine.dispatch.runner import JobRunner
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import ConfigurationError
 from engine.gateway.protocol import GatewayConfig
@@ -126,7 +126,7 @@ async def backend(
         listening = stack.enter_context(_listen(settings)) if with_web else None
         store = await JobStore.open(root / "stemify.sqlite3", now=now)
         stack.push_async_callback(store.close)
-        storage, live = open_storage(root, settings.storage, patience_s=_PATIENCE_S), ProgressTracker()
+        storage, progress = open_storage(root, settings.storage, patience_s=_PATIENCE_S), ProgressTracker()
         await storage.prepare()
         links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening), settings.web.cdn_url)
         quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
@@ -135,17 +135,16 @@ async def backend(
         youtube = _youtube(settings)
         room = Room(root, settings.limits.free_disk_bytes)
         fetch_link = LinkFetcher(youtube, storage, room, media)
-        attempts = JobRunner(store, storage, pool, fetch_link, _attempt_limits(settings), live)
-        dispatcher = Dispatcher(
-            store, pool, attempts, live, root / "handover.json", max_attempts=settings.workers.max_attempts
-        )
+        workers = settings.workers
+        runner = JobRunner(store, storage, pool, fetch_link, workers, settings.limits.input_duration_s, progress)
+        dispatcher = Dispatcher(store, runner, progress, root / "handover.json", max_attempts=workers.max_attempts)
         limits = _intake_limits(settings)
         blocked = BlockList(store.database, settings.limits.blocked_owners)
         usage = Usage(store.database, settings.limits.stored_bytes_per_user)
         admission = Admission(store, quota, room, limits.caps, blocked, usage)
         intake = Intake(store, quota, admission, storage, pool, youtube, limits, http, now)
-        views = JobPresenter(store, pool, live, links, timedelta(days=settings.web.link_lifetime_days))
-        service = StemService(store, storage, pool, dispatcher, attempts, intake, views, live)
+        presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
+        service = StemService(store, storage, pool, dispatcher, intake, presenter, progress)
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
         await dispatcher.start()
@@ -242,17 +241,6 @@ async def _serve_web(app: web.Application, listening: socket.socket, stack: cont
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await start_listening(runner, listening)
-
-
-def _attempt_limits(settings: Settings) -> AttemptLimits:
-    return AttemptLimits(
-        max_attempts=settings.workers.max_attempts,
-        short_track_s=settings.workers.short_track_s,
-        short_timeout_s=settings.workers.short_timeout_s,
-        long_timeout_s=settings.workers.long_timeout_s,
-        max_duration_s=settings.limits.input_duration_s,
-        neighbours=settings.workers.attempts_per_worker,
-    )
 
 
 def _intake_limits(settings: Settings) -> IntakeLimits:

@@ -1,12 +1,13 @@
-"""Claims jobs fairly, takes up what a crash left behind, cancels, and closes down in order. One task a job.
+"""Claims jobs in fair order and recovers those that an earlier process left running.
 
-What an attempt reports is kept in memory (`live`) and saved every few seconds; what changes a job's state is written
-at once, fenced by the attempt's number.
+Progress is kept in memory and saved every few seconds. Changes of a job's state are written at once, fenced by the
+attempt number.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -16,203 +17,178 @@ from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import JobRunner
 from engine.errors import Cancelled, StemifyError, WorkerDied
 from engine.jobs.job import Job, JobStatus
-from engine.pool.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
-_CLAIMED_LINKS = 32  # links that may wait to be fetched, beside what occupies the workers
-_POLL_S = 5.0
+_SAVE_INTERVAL_S = 3.0
+_STORE_RETRY_S = 5.0
 _LAST_CLAIM_S = 15.0
 
 
 class Dispatcher:
     def __init__(
-        self,
-        store: JobStore,
-        pool: WorkerPool,
-        attempts: JobRunner,
-        live: ProgressTracker,
-        handover: Path,
-        *,
-        max_attempts: int,
+        self, store: JobStore, runner: JobRunner, progress: ProgressTracker, handover: Path, *, max_attempts: int
     ) -> None:
-        """`handover`: a file in which an orderly stop notes what it interrupted, so that only crashes count as
-        attempts."""
+        """`handover`: the file in which an orderly stop records the attempts it interrupted.
+
+        They are repeated without counting; only crashes use up attempts."""
         self._store = store
-        self._pool = pool
-        self._attempts = attempts
-        self._live = live
+        self._runner = runner
+        self._progress = progress
         self._handover = handover
         self._max_attempts = max_attempts
         self._wake = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
         self._recovered: list[Job] = []
         self._lost: set[str] = set()
-        """Those of `_recovered` whose attempt a crash took: the next one counts when it begins, not when it waits for
-        a worker, so that a machine that goes down again and again at its start uses up nobody's attempts."""
+        """Those of `_recovered` whose attempt a crash ended. The next attempt is counted when it starts, not while
+        the job waits for a worker, so that repeated crashes at start-up use up no attempts."""
         self._rescues: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._saver: asyncio.Task[None] | None = None
-        attempts.on_room = self.wake
+        runner.on_capacity = self.wake
 
     async def start(self) -> None:
-        """Take up what an earlier life left behind, then begin to claim."""
+        """Recover the jobs of an earlier process, then start to claim."""
         handed_back = await asyncio.to_thread(_take_handover, self._handover)
         for job in await self._store.processing():
-            await self._attempts.clear_scratch(job.id)
+            await self._runner.cleanup.clear_scratch(job.id)
             if handed_back.get(job.id) == job.attempt:
-                await self._attempts.clear_result(job)
+                await self._runner.cleanup.clear_output(job)
                 self._recovered.append(job)
             else:
                 await self._recover(job)
         self._loop = asyncio.create_task(self._claim_forever(), name="dispatcher")
-        self._saver = asyncio.create_task(self._attempts.save_progress(), name="saver")
+        self._saver = asyncio.create_task(self._save_progress(), name="saver")
 
     async def stop(self, grace_s: float, hurried: asyncio.Event | None = None) -> None:
-        """Claim nothing more; give running attempts `grace_s` to end, or until `hurried` is set; what is left is taken
-        up at the next start."""
-        self._attempts.draining = True
+        """Stop claiming, then drain the runner; interrupted jobs resume at the next start."""
+        self._stopping = True
         if self._loop is not None:
             self._wake.set()
-            # Cancelled, it could lose a job that it has just claimed.
+            # A cancelled loop could lose a job that it has just claimed.
             await asyncio.wait([self._loop], timeout=_LAST_CLAIM_S)
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-        if self._tasks and grace_s > 0:
-            await self._until_done(grace_s, hurried or asyncio.Event())
-        tasks = [*self._tasks.values(), *self._rescues, *([self._saver] if self._saver is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(self._loop)
+        interrupted = await self._runner.drain(grace_s, hurried or asyncio.Event())
+        await _cancel(*self._rescues, *([self._saver] if self._saver is not None else []))
         waiting = {job.id: job.attempt for job in self._recovered if job.id not in self._lost}
-        await asyncio.to_thread(_leave_handover, self._handover, {**waiting, **self._attempts.handed_back})
-
-    async def _until_done(self, grace_s: float, hurried: asyncio.Event) -> None:
-        done = asyncio.create_task(asyncio.wait(list(self._tasks.values())))
-        hurry = asyncio.create_task(hurried.wait())
-        await asyncio.wait([done, hurry], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
-        for waiting in (done, hurry):
-            waiting.cancel()
+        await asyncio.to_thread(_write_handover, self._handover, {**waiting, **interrupted})
 
     def wake(self) -> None:
-        """There may be something to claim, or a slot to run it in."""
+        """Look for a job to claim: there may be a new one, or a free slot."""
         self._wake.set()
 
     @property
     def running(self) -> int:
-        return len(self._tasks)
+        return self._runner.running
 
     async def cancel(self, job_id: str) -> Job | None:
-        """End a pending or running job as cancelled, with nothing left of it. None: it was over already."""
+        """Cancel a pending or running job and delete its files; return None if it had already ended."""
         job = await self._store.get(job_id)
         if job is None or job.is_over:
             return None
-        task = self._tasks.get(job_id)
-        if task is None:
-            self._recovered = [waiting for waiting in self._recovered if waiting.id != job_id]
-            self._lost.discard(job_id)
-            cancelled = Cancelled()
-            failed = await self._store.fail(job_id, attempt=None, code=cancelled.code, message=cancelled.message)
-            task = self._tasks.get(job_id)
-            if task is None:
-                if failed is not None:
-                    log.info("job failed", extra={"job": job_id, "attempt": failed.attempt, "code": cancelled.code})
-                    await self._attempts.clear(job_id)
-                    self._live.notify(job_id)
-                return failed
-        if job_id not in self._attempts.cancelled:  # a second press must not disturb the clean-up of the first
-            self._attempts.cancelled.add(job_id)
-            task.cancel()
-        await asyncio.wait([task])
-        return await self._store.get(job_id)
+        if await self._runner.cancel(job_id):
+            return await self._store.get(job_id)
+        self._recovered = [waiting for waiting in self._recovered if waiting.id != job_id]
+        self._lost.discard(job_id)
+        cancelled = Cancelled()
+        failed = await self._store.fail(job_id, attempt=None, code=cancelled.code, message=cancelled.message)
+        if await self._runner.cancel(job_id):  # it was claimed in the meantime
+            return await self._store.get(job_id)
+        if failed is not None:
+            log.info("job failed", extra={"job": job_id, "attempt": failed.attempt, "code": cancelled.code})
+            await self._runner.cleanup.clear_job(job_id)
+            self._progress.notify(job_id)
+        return failed
 
     async def _recover(self, job: Job) -> None:
-        """A job that is `processing` while nobody works on it: its next attempt, or its end."""
+        """Queue the next attempt of a job that is `processing` but does not run, or fail it."""
         if job.attempt >= self._max_attempts:
-            died = WorkerDied(
-                f"This job was interrupted {job.attempt} times and has been given up. Please ask for it again."
-            )
-            await self._attempts.end(job, died)
+            died = WorkerDied(f"This job was interrupted {job.attempt} times and has been given up. Submit it again.")
+            await self._runner.fail(job, died)
         else:
             self._lost.add(job.id)
             self._recovered.append(job)
 
     async def _claim_forever(self) -> None:
-        while not self._attempts.draining:
+        while not self._stopping:
             self._wake.clear()
             try:
-                while self._has_capacity() and (job := await self._next()) is not None:
-                    self._start(job)
+                while self._may_claim() and (job := await self._next()) is not None:
+                    self._runner.start(job, self._on_done)
             except StemifyError as error:
-                log.error("the store does not answer: %s", error.detail or error.message)
+                log.error("could not claim a job", extra={"reason": error.detail or error.message})
                 await asyncio.sleep(1.0)
                 continue
             await self._wake.wait()
 
-    def _has_capacity(self) -> bool:
-        fetching = len(self._attempts.fetching)
-        busy = len(self._tasks) - fetching
-        is_room = busy < self._pool.slots and fetching < _CLAIMED_LINKS and not self._attempts.waiting_alone
-        return is_room and not self._attempts.draining
+    def _may_claim(self) -> bool:
+        return not self._stopping and self._runner.free_slots() > 0
 
     async def _next(self) -> Job | None:
         while self._recovered:
             job = self._recovered[0]
-            begun = await self._store.next_attempt(job.id, job.attempt) if job.id in self._lost else job
-            if job not in self._recovered:  # cancelled meanwhile
+            started = await self._store.next_attempt(job.id, job.attempt) if job.id in self._lost else job
+            if job not in self._recovered:  # cancelled in the meantime
                 continue
             self._recovered.remove(job)
             self._lost.discard(job.id)
-            if begun is not None:
-                return begun
+            if started is not None:
+                return started
         return await self._store.claim()
 
-    def _start(self, job: Job) -> None:
-        self._live.begin(job)
-        # Twice interrupted is suspicious: it may have been the job that took everything down.
-        task = asyncio.create_task(self._attempts.run(job, suspect=job.attempt >= 3), name=f"job {job.id}")
-        self._tasks[job.id] = task
-        task.add_done_callback(lambda task: self._on_done(job, task))
-
-    def _on_done(self, job: Job, task: asyncio.Task[None]) -> None:
-        del self._tasks[job.id]
-        self._attempts.cancelled.discard(job.id)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("job %s: it cannot be stored how it went", job.id, exc_info=error)
+    def _on_done(self, job: Job, error: BaseException | None) -> None:
+        if error is not None:
+            log.error("could not store the outcome of a job", exc_info=error, extra={"job": job.id})
             rescue = asyncio.create_task(self._retry_store(job.id), name=f"rescue {job.id}")
             self._rescues.add(rescue)
             rescue.add_done_callback(self._rescues.discard)
-        self._live.end(job.id)
         self.wake()
 
     async def _retry_store(self, job_id: str) -> None:
-        """Its task has failed with the store: look until the store answers, so that the job is not left standing."""
+        """Recover a job whose outcome could not be stored, as soon as the store works again."""
         while True:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_STORE_RETRY_S)
             try:
                 job = await self._store.get(job_id)
-                if job is not None and job.status is JobStatus.PROCESSING and job_id not in self._tasks:
+                if job is not None and job.status is JobStatus.PROCESSING and not self._runner.is_running(job_id):
                     await self._recover(job)
             except StemifyError as error:
-                log.error("job %s: the store does not answer: %s", job_id, error.detail or error.message)
+                reason = error.detail or error.message
+                log.error("could not recover a job, will retry", extra={"job": job_id, "reason": reason})
                 continue
-            self._live.notify(job_id)
+            self._progress.notify(job_id)
             self.wake()
             return
 
+    async def _save_progress(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_INTERVAL_S)
+            if updates := self._progress.take_unsaved():
+                with contextlib.suppress(StemifyError):
+                    await self._store.save_progress(updates)
 
-def _leave_handover(path: Path, handed_back: dict[str, int]) -> None:
-    if handed_back:
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _write_handover(path: Path, attempts: dict[str, int]) -> None:
+    if attempts:
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(handed_back))
+        part.write_text(json.dumps(attempts))
         part.replace(path)
 
 
 def _take_handover(path: Path) -> dict[str, int]:
-    """What the last orderly stop noted; it is good for one start."""
+    """Read and delete the record of the last orderly stop: job id → attempt."""
     try:
-        noted = json.loads(path.read_text())
+        attempts = json.loads(path.read_text())
         path.unlink()
     except (OSError, ValueError):
         return {}
-    return {str(job_id): int(attempt) for job_id, attempt in noted.items()} if isinstance(noted, dict) else {}
+    if not isinstance(attempts, dict):
+        return {}
+    return {str(job_id): int(attempt) for job_id, attempt in attempts.items()}

@@ -1,4 +1,4 @@
-"""What the running attempts last reported, not yet on disk, and who wants to hear of it."""
+"""Progress of running jobs, kept in memory between two writes to the database."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from engine.jobs.job import Job, Stage, overall_progress
 _EXACT_UP_TO_JOBS = 50
 _CACHE_TTL_S = 1.0
 
-Mark = tuple[int, Stage | None, bool]
-"""Attempt, stage, whether the CPU stands in: while they stay, a job does nothing but move on."""
-
 
 @dataclass
 class RunningJob:
-    """Where one running job is. Times are of the monotonic clock. `progress` is what people see, which never goes
-    back; `reached` is how far this attempt is, which began at 0."""
+    """State of one running job. Times are monotonic, percentages 0-100."""
 
-    job: Job  # as it was when it was begun with
+    job: Job  # as claimed
     attempt: int
     stage: Stage | None
-    progress: int
+    progress: int  # shown to users; never decreases
     started_at: float
     stage_since: float
     attempt_since: float
-    reached: int = 0
-    on_cpu: bool = False  # in place of a GPU without memory
+    reached: int = 0  # of the current attempt, which started at 0
+    on_cpu: bool = False  # because the GPU ran out of memory
+    version: int = 0  # increases with every change but that of `progress`
 
 
 class ProgressTracker:
     def __init__(self) -> None:
         self._jobs: dict[str, RunningJob] = {}
-        self._sum_s = self._summed_at = 0.0
+        self._remaining_sum_s = self._summed_at = 0.0
         self._saved: set[ProgressUpdate] = set()
         self._listeners: list[Callable[[str], None]] = []
+        # Totals of this process, for the metrics.
         self.stage_seconds: dict[str, float] = {}
-        """Seconds spent per stage, over all attempts of this process."""
+        self.audio_seconds = 0.0
+        self.processing_seconds = 0.0
 
     def subscribe(self, listener: Callable[[str], None]) -> None:
-        """`listener(job_id)` is called in the event loop whenever something about a job may have changed."""
+        """Call `listener(job_id)` in the event loop whenever a job may have changed."""
         self._listeners.append(listener)
 
     def notify(self, job_id: str) -> None:
@@ -56,84 +55,97 @@ class ProgressTracker:
         self.notify(job.id)
 
     def end(self, job_id: str) -> None:
-        live = self._jobs.pop(job_id, None)
-        if live is not None:
-            self._count(live)
+        running = self._jobs.pop(job_id, None)
+        if running is not None:
+            self._count_stage(running)
         self.notify(job_id)
 
     def report(self, job: Job, stage: Stage, fraction: float) -> None:
-        """An attempt is `fraction` (0-1) into `stage`. Progress never goes back, a later attempt's neither."""
-        live = self._jobs.get(job.id)
-        if live is None:
+        """Record that an attempt is `fraction` (0-1) into `stage`. Shown progress never decreases."""
+        running = self._jobs.get(job.id)
+        if running is None:
             return
-        if live.attempt != job.attempt:
-            live.attempt_since = time.monotonic()
-        live.reached = overall_progress(stage, fraction)
-        progress = max(live.progress, live.reached)
-        if (live.attempt, live.stage, live.progress) == (job.attempt, stage, progress):
+        if running.attempt != job.attempt:
+            running.attempt_since = time.monotonic()
+        running.reached = overall_progress(stage, fraction)
+        progress = max(running.progress, running.reached)
+        if (running.attempt, running.stage, running.progress) == (job.attempt, stage, progress):
             return
-        if stage is not live.stage:
-            self._count(live)
-        live.on_cpu = live.on_cpu and live.attempt == job.attempt
-        live.attempt, live.stage, live.progress = job.attempt, stage, progress
+        if stage is not running.stage:
+            self._count_stage(running)
+        if (running.attempt, running.stage) != (job.attempt, stage):
+            running.version += 1
+        running.on_cpu = running.on_cpu and running.attempt == job.attempt
+        running.attempt, running.stage, running.progress = job.attempt, stage, progress
         self.notify(job.id)
 
     def report_cpu_fallback(self, job: Job) -> None:
-        """The CPU has to stand in for the GPU in this attempt."""
-        if live := self._jobs.get(job.id):
-            live.on_cpu = True
+        """Record that the current attempt runs on the CPU instead of its GPU."""
+        if running := self._jobs.get(job.id):
+            running.on_cpu = True
+            running.version += 1
             self.notify(job.id)
 
+    def count_completed(self, audio_s: float, processing_s: float) -> None:
+        """Add a completed job to the totals."""
+        self.audio_seconds += audio_s
+        self.processing_seconds += processing_s
+
     def take_unsaved(self) -> list[ProgressUpdate]:
-        """How far the jobs are that have moved since this was last asked."""
-        reports = [
-            ProgressUpdate(job_id, live.attempt, live.stage, live.progress)
-            for job_id, live in self._jobs.items()
-            if live.stage is not None
+        """Return the progress of the jobs that have changed since the last call."""
+        updates = [
+            ProgressUpdate(job_id, running.attempt, running.stage, running.progress)
+            for job_id, running in self._jobs.items()
+            if running.stage is not None
         ]
-        before, self._saved = self._saved, set(reports)
-        return [report for report in reports if report not in before]
+        before, self._saved = self._saved, set(updates)
+        return [update for update in updates if update not in before]
 
     def get(self, job_id: str) -> RunningJob | None:
         return self._jobs.get(job_id)
 
-    def mark(self, job_id: str) -> Mark | None:
-        """None when the job does not run."""
-        live = self._jobs.get(job_id)
-        return (live.attempt, live.stage, live.on_cpu) if live is not None else None
+    def version(self, job_id: str) -> int | None:
+        """Return a number that stays the same while only the progress changes; None if the job is not running."""
+        running = self._jobs.get(job_id)
+        return running.version if running is not None else None
 
     def elapsed_s(self, job_id: str) -> float:
-        """Since this process began with the job; 0 when it does not run."""
-        live = self._jobs.get(job_id)
-        return time.monotonic() - live.started_at if live else 0.0
+        """Return the seconds since the job was claimed; 0 if it is not running."""
+        running = self._jobs.get(job_id)
+        return time.monotonic() - running.started_at if running else 0.0
 
     def remaining_s(self, *, but: str) -> float:
-        """Seconds until all that runs is done, one after the other; without the job `but`. Asked for every job that
-        waits, so it is worked out once a second at most where many run."""
+        """Return the sum of the remaining seconds of all running jobs, without the job `but`.
+
+        The sum is cached for a second when many jobs run: it is needed for every job that waits."""
         now = time.monotonic()
         if len(self._jobs) <= _EXACT_UP_TO_JOBS or now - self._summed_at >= _CACHE_TTL_S:
-            self._sum_s, self._summed_at = sum(self._one_remaining_s(live, now) for live in self._jobs.values()), now
+            self._remaining_sum_s = sum(self._remaining_s(running, now) for running in self._jobs.values())
+            self._summed_at = now
         own = self._jobs.get(but)
-        return max(0.0, self._sum_s - (self._one_remaining_s(own, now) if own else 0.0))
+        return max(0.0, self._remaining_sum_s - (self._remaining_s(own, now) if own else 0.0))
 
     def own_remaining_s(self, job: Job) -> float:
-        """Seconds until this job, which runs, is done."""
-        live = self._jobs.get(job.id)
-        return self._one_remaining_s(live, time.monotonic()) if live else remaining_s(job, 0, 0.0)
+        """Return the remaining seconds of a running job."""
+        running = self._jobs.get(job.id)
+        return self._remaining_s(running, time.monotonic()) if running else remaining_s(job, 0, 0.0)
 
     @staticmethod
-    def _one_remaining_s(live: RunningJob, now: float) -> float:
-        return remaining_s(live.job, live.reached, now - live.attempt_since)
+    def _remaining_s(running: RunningJob, now: float) -> float:
+        return remaining_s(running.job, running.reached, now - running.attempt_since)
 
     def with_live_progress(self, job: Job) -> Job:
-        """The job with the progress that is not on disk yet."""
-        live = self._jobs.get(job.id)
-        if live is None or job.is_over:
+        """Return the job with progress that is not saved yet."""
+        running = self._jobs.get(job.id)
+        if running is None or job.is_over:
             return job
-        return job.model_copy(update={"progress": max(job.progress, live.progress), "stage": live.stage or job.stage})
+        return job.model_copy(
+            update={"progress": max(job.progress, running.progress), "stage": running.stage or job.stage}
+        )
 
-    def _count(self, live: RunningJob) -> None:
+    def _count_stage(self, running: RunningJob) -> None:
         now = time.monotonic()
-        if live.stage is not None:
-            self.stage_seconds[live.stage] = self.stage_seconds.get(live.stage, 0.0) + now - live.stage_since
-        live.stage_since = now
+        if running.stage is not None:
+            spent_s = now - running.stage_since
+            self.stage_seconds[running.stage] = self.stage_seconds.get(running.stage, 0.0) + spent_s
+        running.stage_since = now

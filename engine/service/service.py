@@ -5,10 +5,7 @@ Front ends (Discord, HTTP, the command line) know this class and the entities in
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,16 +13,16 @@ from pathlib import Path
 
 from engine.database.job_store import JobStore
 from engine.dispatch.dispatcher import Dispatcher
-from engine.dispatch.progress import Mark, ProgressTracker
-from engine.dispatch.runner import JobRunner
+from engine.dispatch.progress import ProgressTracker
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
-from engine.jobs.job import Job, JobStatus, JobView, Stage
+from engine.jobs.job import Job, JobStatus, JobView
 from engine.jobs.options import MODELS
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Ticket
 from engine.service.intake import Intake
 from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import JobPresenter
+from engine.service.watch import Watchers
 from engine.sources.youtube.link import video_ids_in
 from engine.storage.local import Storage
 
@@ -43,18 +40,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-_WHILE_IT_WAITS_S = (5.0, 5.0)  # between two looks of a watcher, and between two that read the job from the disk
-_WHILE_IT_RUNS_S = (1.0, 30.0)
-
-
-@dataclass(eq=False)
-class _Watcher:
-    """One reader of `watch`. A job that only moves on is looked at in memory, now and then; when it gets from the
-    `mark` that is known here to another, there is news."""
-
-    news: asyncio.Event
-    mark: Mark | None
 
 
 @dataclass(frozen=True)
@@ -99,26 +84,18 @@ class StemService:
         storage: Storage,
         pool: WorkerPool,
         dispatcher: Dispatcher,
-        attempts: JobRunner,
         intake: Intake,
-        views: JobPresenter,
-        live: ProgressTracker,
+        presenter: JobPresenter,
+        progress: ProgressTracker,
     ) -> None:
         self._store = store
         self._storage = storage
         self._pool = pool
         self._dispatcher = dispatcher
-        self._attempts = attempts
         self._intake = intake
-        self._views = views
-        self._live = live
-        self._watchers: dict[str, set[_Watcher]] = {}
-        live.subscribe(self._changed)
-
-    def _changed(self, job_id: str) -> None:
-        for watcher in self._watchers.get(job_id, ()):
-            if watcher.mark is None or self._live.mark(job_id) != watcher.mark:
-                watcher.news.set()
+        self._presenter = presenter
+        self._progress = progress
+        self._watchers = Watchers(progress)
 
     def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
         """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared. Pass the ticket to
@@ -144,50 +121,35 @@ class StemService:
         log.info("job accepted", extra={"job": job.id, "model": job.model, "quality": job.options.quality})
         self._dispatcher.wake()
         try:
-            return await self._views.present(job)
+            return await self._presenter.present(job)
         except StemifyError:
             return JobView(job=job)
 
     async def get(self, job_id: str) -> JobView:
         """The job as it is now, archived ones too. Raises `NotFound`."""
-        return await self._views.present(await self._job(job_id))
+        return await self._presenter.present(await self._job(job_id))
 
     async def list(self, owner: str, *, limit: int = 25, active_only: bool = False) -> Sequence[JobView]:
         """The owner's jobs, newest first."""
         jobs = await self._store.list_by_owner(owner, limit=limit, active_only=active_only)
-        return [await self._views.present(job) for job in jobs]
+        return [await self._presenter.present(job) for job in jobs]
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
-        """The current state at once, then every change (progress once a second; coalesced when the reader is slow),
-        ends after a terminal state. Raises `NotFound`."""
-        watcher = _Watcher(asyncio.Event(), self._live.mark(job_id))
-        self._watchers.setdefault(job_id, set()).add(watcher)
-        try:
-            shown: JobView | None = None
-            job, looked_at = await self._job(job_id), time.monotonic()
+        """Yield the current state, then every change, until the job has ended.
+
+        Progress is sampled once a second; a slow reader misses intermediate states. Raises `NotFound`."""
+        with self._watchers.watching(job_id) as watcher:
+            job, shown = await self._job(job_id), None
             while True:
-                view = await self._views.present(job)
+                view = await self._presenter.present(job)
                 if shown is None or _has_changed(shown, view):
                     shown = view
                     yield view
                 if view.job.is_over:
                     return
-                # Places in the queue move without a word about this job, so look now and then.
-                wait_s, again_s = _WHILE_IT_WAITS_S if watcher.mark is None else _WHILE_IT_RUNS_S
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await watcher.news.wait()
-                is_old = time.monotonic() - looked_at >= again_s
-                if watcher.news.is_set() or is_old:
-                    watcher.news.clear()
-                    before, watcher.mark = watcher.mark, self._live.mark(job_id)
-                    if is_old or _needs_reload(before, watcher.mark):
-                        job, looked_at = await self._job(job_id), time.monotonic()
-        finally:
-            watchers = self._watchers.get(job_id, set())
-            watchers.discard(watcher)
-            if not watchers:
-                self._watchers.pop(job_id, None)
+                if await watcher.wait():
+                    watcher.mark_loaded()
+                    job = await self._job(job_id)
 
     async def cancel(self, job_id: str, *, by: str) -> JobView:
         """End a queued or running job, within two seconds. A job that is over stays as it is. Raises `NotFound`,
@@ -204,7 +166,7 @@ class StemService:
         await self._storage.delete_job(job.id)
         await self._store.forget_deletion(job.id)
         log.info("job deleted", extra={"job": job.id})
-        self._changed(job.id)
+        self._watchers.notify(job.id)
 
     async def delete_all(self, owner: str) -> int:
         """Delete all jobs of an owner, archived and kept ones too, and their place in the order of turns; how many
@@ -231,7 +193,7 @@ class StemService:
         if job.status is not JobStatus.COMPLETED:
             raise InvalidState("Only the stems of a completed job can be kept.")
         await self._store.keep(job.id, True)
-        self._changed(job.id)
+        self._watchers.notify(job.id)
         return await self.get(job.id)
 
     @asynccontextmanager
@@ -274,9 +236,9 @@ class StemService:
                 for worker in self._pool.workers
             ),
             usable_models=tuple(name for name, state in self._pool.models.items() if state.state != "unavailable"),
-            stage_seconds=dict(self._live.stage_seconds),
-            audio_seconds=self._attempts.audio_seconds,
-            processing_seconds=self._attempts.processing_seconds,
+            stage_seconds=dict(self._progress.stage_seconds),
+            audio_seconds=self._progress.audio_seconds,
+            processing_seconds=self._progress.processing_seconds,
             trouble=self._pool.trouble,
         )
 
@@ -294,13 +256,6 @@ class StemService:
         if job.owner != by:
             raise NotAllowed
         return job
-
-
-def _needs_reload(before: Mark | None, now: Mark | None) -> bool:
-    """Whether anything but the stage may have changed: a job that is fetched gets its title and length."""
-    if before is None or now is None:
-        return True
-    return before[0] != now[0] or before[1] in (None, Stage.FETCHING)
 
 
 def _has_changed(before: JobView, after: JobView) -> bool:

@@ -15,11 +15,11 @@ from engine.text import safe_title
 
 class JobPresenter:
     def __init__(
-        self, store: JobStore, pool: WorkerPool, live: ProgressTracker, links: Links, link_lifetime: timedelta
+        self, store: JobStore, pool: WorkerPool, progress: ProgressTracker, links: Links, link_lifetime: timedelta
     ) -> None:
         self._store = store
         self._pool = pool
-        self._live = live
+        self._progress = progress
         self._links = links
         self._link_lifetime = link_lifetime
 
@@ -37,17 +37,17 @@ class JobPresenter:
             waiting_s = eta_s(
                 job,
                 # It may have been claimed while we looked: nobody waits for himself.
-                running_s=self._live.remaining_s(but=job.id),
+                running_s=self._progress.remaining_s(but=job.id),
                 ahead_s=standing.ahead_s if standing is not None else 0.0,
                 lanes=sum(1 for worker in self._pool.workers if worker.ready),
             )
             return JobView(job=job, queue_place=place, eta_s=waiting_s, page_url=page_url)
         if job.status is JobStatus.PROCESSING:
-            job, live = self._live.with_live_progress(job), self._live.get(job.id)
+            job, running = self._progress.with_live_progress(job), self._progress.get(job.id)
             return JobView(
                 job=job,
-                eta_s=self._live.own_remaining_s(job),
-                on_cpu=live is not None and live.on_cpu,
+                eta_s=self._progress.own_remaining_s(job),
+                on_cpu=running is not None and running.on_cpu,
                 page_url=page_url,
             )
         if job.status is JobStatus.COMPLETED:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import load
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import Caps
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
-from engine.dispatch.runner import AttemptLimits, JobRunner
+from engine.dispatch.runner import JobRunner
 from engine.errors import SourceUnreachable
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
@@ -27,7 +28,7 @@ from engine.storage.local import Storage
 from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 
-LIMITS = AttemptLimits(max_attempts=3, short_track_s=300, short_timeout_s=30, long_timeout_s=60, max_duration_s=600)
+WORKERS = load().workers.model_copy(update={"max_attempts": 3, "short_timeout_s": 30, "long_timeout_s": 60})
 CAPS = Caps(per_owner=1000, per_scope=1000, total=1000)
 
 
@@ -99,8 +100,8 @@ async def house_on(
 ) -> AsyncIterator[House]:
     store = await JobStore.open(data / "stemify.sqlite3")
     storage, live = storage or Storage(data), ProgressTracker()
-    attempts = JobRunner(store, storage, pool, fetch_link, LIMITS, live)
-    dispatcher = Dispatcher(store, pool, attempts, live, data / "handover.json", max_attempts=3)
+    runner = JobRunner(store, storage, pool, fetch_link, WORKERS, 600, live)
+    dispatcher = Dispatcher(store, runner, live, data / "handover.json", max_attempts=3)
     pool._on_change = dispatcher.wake
     await dispatcher.start()
     try:
@@ -384,7 +385,7 @@ async def test_store_failure_at_job_end_only_delays_it(
     stand_in_pool: PoolMaker, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.dispatch.runner._STORE_PAUSES_S", (0.05,))
-    monkeypatch.setattr("engine.dispatch.dispatcher._POLL_S", 0.1)
+    monkeypatch.setattr("engine.dispatch.dispatcher._STORE_RETRY_S", 0.1)
     async with stand_in_pool() as pool, house_on(data, pool) as house:
         lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
         house.store.database._busy_limit_s = 0.1

@@ -28,18 +28,18 @@ def test_only_what_has_moved_is_saved_again() -> None:
     assert live.take_unsaved() == []
 
 
-def test_a_mark_stays_while_a_job_only_moves_on() -> None:
+def test_version_ignores_progress() -> None:
     live, job = ProgressTracker(), running_job()
-    assert live.mark(job.id) is None
+    assert live.version(job.id) is None
     live.begin(job)
     live.report(job, Stage.SEPARATING, 0.1)
-    mark = live.mark(job.id)
+    version = live.version(job.id)
     live.report(job, Stage.SEPARATING, 0.9)
-    assert live.mark(job.id) == mark
+    assert live.version(job.id) == version
     live.report(job, Stage.ENCODING, 0.0)
-    assert live.mark(job.id) != mark
+    assert live.version(job.id) != version
     live.end(job.id)
-    assert live.mark(job.id) is None
+    assert live.version(job.id) is None
 
 
 @pytest.mark.parametrize("count", [3, 80])
