@@ -23,7 +23,7 @@ from typing import Any
 
 from engine.database.job_store import JobStore, ProgressUpdate
 from engine.database.rows import to_row, to_us
-from engine.database.sql import load_queries
+from engine.database.sql import QUERIES
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus, Stage
 from tests.fixtures.jobs import NO_CAPS, START, pending_job, result_of, waiting_ids
@@ -67,7 +67,7 @@ def fill(path: Path, count: int) -> tuple[list[str], list[str]]:
     connection.execute("BEGIN")
     for name, _ in triggers:
         connection.execute(f"DROP TRIGGER {name}")
-    connection.executemany(load_queries().add_job, rows(count, chance))
+    connection.executemany(QUERIES["add_job"], rows(count, chance))
     for query in _COUNT_AGAIN:
         connection.execute(query)
     for _, sql in triggers:

@@ -32,6 +32,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.database.lock import exclusive_lock
+from engine.database.sql import QUERIES
 from engine.errors import StemifyError
 from engine.process.private_files import private_folder
 
@@ -42,7 +43,6 @@ _MAY_BE_THERE = {LOCK, "models", "lost+found"}  # in a data folder that counts a
 _JOB_FILE = re.compile(
     r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/(?:input[^/]*|(?P<stem>a[1-9][0-9]{0,3}/[^/]+))"
 )
-_SONGS_NEEDED = "SELECT id FROM jobs WHERE status IN ('pending', 'processing') AND input_type = 'file_upload'"
 _MAX_ATTEMPTS = 5
 _PAGES_PER_STEP = 5000  # copied at a time, so that whoever writes to an archive meanwhile is let through
 
@@ -141,7 +141,7 @@ def _copy_jobs(data: Path, part: Path, songs_here: bool) -> int:
     for _ in range(_MAX_ATTEMPTS):
         size_bytes = _copy_database(data / HOT, part / HOT)
         with closing(_connect(part / HOT)) as copy:
-            songs = [f"jobs/{row[0]}/input" for row in copy.execute(_SONGS_NEEDED)]
+            songs = [f"jobs/{row[0]}/input" for row in copy.execute(QUERIES["uploads_needed"])]
         missing = [song for song in songs if songs_here and not _copy(data / song, part / song)]
         if not missing:
             break

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from engine.database.database import Database
 from engine.database.rows import to_us, utc_now
+from engine.database.sql import QUERIES
 from engine.errors import Blocked, ConfigurationError, InputRefused
 
 _DISCORD = re.compile(r"discord:\d{1,20}")
@@ -45,18 +46,14 @@ class BlockList:
             ) from None
 
     async def add(self, owner: str) -> None:
-        await self._database.run(
-            "INSERT OR REPLACE INTO blocked VALUES (:owner, :now)", {"owner": owner, "now": to_us(utc_now())}
-        )
+        await self._database.run(QUERIES["block"], {"owner": owner, "now": to_us(utc_now())})
 
     async def remove(self, owner: str) -> bool:
         """False if the database did not have it."""
-        return bool(
-            await self._database.run("DELETE FROM blocked WHERE owner = :owner RETURNING owner", {"owner": owner})
-        )
+        return bool(await self._database.run(QUERIES["unblock"], {"owner": owner}))
 
     async def all(self) -> list[str]:
-        rows = await self._database.read("SELECT owner FROM blocked ORDER BY blocked_at, owner")
+        rows = await self._database.read(QUERIES["blocked"])
         return [*sorted(self._configured), *(row["owner"] for row in rows if row["owner"] not in self._configured)]
 
     async def check(self, owner: str, scope: str | None) -> None:

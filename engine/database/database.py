@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,7 @@ from engine.errors import AlreadyAccepted, IllegalTransition, StemifyError
 
 T = TypeVar("T")
 Params = Mapping[str, Any]
+Fetch = Callable[[str, Params], Awaitable[Iterable[sqlite3.Row]]]
 
 _WAL_BYTES = 64 * 2**20  # a WAL that a long batch has made larger is cut back to this
 _CHECKED_BYTES = 64 * 2**20  # a file up to this size is read through when it is opened (below 0.3 s)

@@ -24,7 +24,7 @@ from engine.database.migrations import MIGRATIONS
 from engine.database.queue import Queue, QueuePosition
 from engine.database.queue_limits import Caps, check_caps
 from engine.database.rows import from_row, from_us, to_row, to_us, utc_now
-from engine.database.sql import load_queries
+from engine.database.sql import QUERIES
 from engine.errors import IllegalTransition
 from engine.jobs.job import Job, JobStatus, Stage
 from engine.jobs.results import JobResult
@@ -66,8 +66,7 @@ class JobStore:
         self.database = database
         self.archive = archive
         self._now = now
-        self._sql = load_queries()
-        self._queue = Queue(database, self._sql)
+        self._queue = Queue(database)
         self._moving = asyncio.Lock()  # a job is not changed while it is between the hot database and the archive
 
     @classmethod
@@ -101,8 +100,8 @@ class JobStore:
         row = to_row(job)
 
         async def work(writer: aiosqlite.Connection) -> None:
-            await check_caps(writer.execute_fetchall, self._sql, job.owner, job.scope, caps)
-            await writer.execute_fetchall(self._sql.add_job, row)
+            await check_caps(writer.execute_fetchall, job.owner, job.scope, caps)
+            await writer.execute_fetchall(QUERIES["add_job"], row)
             if also is not None:
                 await also(writer)
 
@@ -111,11 +110,11 @@ class JobStore:
 
     async def check_caps(self, owner: str, scope: str | None, caps: Caps) -> None:
         """Raises `QueueFull` unless a job of `owner` in `scope` could be added now."""
-        await check_caps(self.database.read, self._sql, owner, scope, caps)
+        await check_caps(self.database.read, owner, scope, caps)
 
     async def get(self, job_id: str) -> Job | None:
         """The job, from the archives too. Raises `StoreDamaged` when that month's archive cannot be read."""
-        row = await self.database.read_one(self._sql.job, {"id": job_id})
+        row = await self.database.read_one(QUERIES["job"], {"id": job_id})
         if row is not None:
             return from_row(row)
         try:
@@ -125,7 +124,7 @@ class JobStore:
 
     async def list_by_owner(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
         """The owner's jobs, newest first; archived ones come last."""
-        query = self._sql.active_jobs_of if active_only else self._sql.jobs_of
+        query = QUERIES["active_jobs_of"] if active_only else QUERIES["jobs_of"]
         jobs = _decode_rows(await self.database.read(query, {"owner": owner, "limit": limit}))
         if not active_only and len(jobs) < limit:
             known = {job.id for job in jobs}  # a job may be in both for a moment
@@ -139,20 +138,20 @@ class JobStore:
 
     async def ids_by_owner(self, owner: str) -> list[str]:
         """Every job of an owner, archived ones too, for the deletion of everything they have."""
-        rows = await self.database.read(self._sql.ids_of, {"owner": owner})
+        rows = await self.database.read(QUERIES["ids_of"], {"owner": owner})
         archived = await asyncio.to_thread(self.archive.ids_of, owner)
         return list(dict.fromkeys([*archived, *(str(row["id"]) for row in rows)]))
 
     async def claim(self) -> Job | None:
         """The next job in fair order, now `processing` with attempt 1; None when nothing waits. Two callers, or two
         processes, never get the same one."""
-        job = self._one(await self.database.run(self._sql.claim, self._params()))
+        job = self._one(await self.database.run(QUERIES["claim"], self._params()))
         self._queue.changed()
         return job
 
     async def next_attempt(self, job_id: str, attempt: int) -> Job | None:
         """Give up attempt `attempt` and begin the next; None when another was faster or the job is over."""
-        return self._one(await self.database.run(self._sql.next_attempt, self._params(job_id, attempt)))
+        return self._one(await self.database.run(QUERIES["next_attempt"], self._params(job_id, attempt)))
 
     async def save_progress(self, reports: Sequence[ProgressUpdate]) -> set[str]:
         """Ids of the jobs where it was saved; the others' attempts are lost. A lower `progress` than before is not
@@ -167,7 +166,7 @@ class JobStore:
             for each in reports
         ]
         saved = await self.database.run(
-            self._sql.save_progress, {"reports": json.dumps(rows), "now": to_us(self._now())}
+            QUERIES["save_progress"], {"reports": json.dumps(rows), "now": to_us(self._now())}
         )
         return {str(row["id"]) for row in saved}
 
@@ -192,14 +191,14 @@ class JobStore:
             input_duration=input_duration,
             input_source=input_source,
         )
-        return bool(await self.database.run(self._sql.set_input, params))
+        return bool(await self.database.run(QUERIES["set_input"], params))
 
     async def complete(self, job_id: str, attempt: int, result: JobResult, actual_duration: int) -> Job | None:
         """None when the attempt is lost: its result changes nothing. Raises `ValueError` for another job's result."""
         if result.job_id != job_id:
             raise ValueError(f"the result of {result.job_id} was offered for {job_id}")
         params = self._params(job_id, attempt, result=result.model_dump_json(), actual_duration=actual_duration)
-        job = self._one(await self.database.run(self._sql.complete, params))
+        job = self._one(await self.database.run(QUERIES["complete"], params))
         self._queue.changed()  # their owner has one running less, so it may be their turn sooner
         return job
 
@@ -209,13 +208,13 @@ class JobStore:
         """End a job with a reason. `attempt=None`: whichever runs, or none yet. None when the attempt is lost or the
         job is over."""
         params = self._params(job_id, attempt, code=code, message=message, actual_duration=actual_duration)
-        job = self._one(await self.database.run(self._sql.fail, params))
+        job = self._one(await self.database.run(QUERIES["fail"], params))
         self._queue.changed()
         return job
 
     async def processing(self) -> list[Job]:
         """What was being worked on, oldest first; at a start: what the last process left behind."""
-        return _decode_rows(await self.database.read(self._sql.processing_jobs))
+        return _decode_rows(await self.database.read(QUERIES["processing_jobs"]))
 
     async def standing(self, job_id: str) -> QueuePosition | None:
         """The job's place in the order in which claims would come if nothing ended; None when it does not wait."""
@@ -223,12 +222,12 @@ class JobStore:
 
     async def counts(self) -> dict[JobStatus, int]:
         """Jobs by status, archived ones not counted. Kept by triggers: the cost does not grow with the jobs."""
-        return {JobStatus(row["status"]): int(row["jobs"]) for row in await self.database.read(self._sql.counts)}
+        return {JobStatus(row["status"]): int(row["jobs"]) for row in await self.database.read(QUERIES["counts"])}
 
     async def keep(self, job_id: str, keep: bool) -> Job | None:
         """Let the stems stay beyond their time, or not any longer. Archived jobs too."""
         async with self._moving:
-            job = self._one(await self.database.run(self._sql.keep, {"id": job_id, "keep": int(keep)}))
+            job = self._one(await self.database.run(QUERIES["keep"], {"id": job_id, "keep": int(keep)}))
             return job or await asyncio.to_thread(self.archive.set_keep, job_id, keep)
 
     async def delete(self, job_id: str) -> bool:
@@ -236,9 +235,9 @@ class JobStore:
         crash keeps from being removed now, the sweeper removes at the next start. False when there is no such job."""
 
         async def work(writer: aiosqlite.Connection) -> bool:
-            gone = bool(list(await writer.execute_fetchall(self._sql.delete_job, {"id": job_id})))
+            gone = bool(list(await writer.execute_fetchall(QUERIES["delete_job"], {"id": job_id})))
             if gone or archived:
-                await writer.execute_fetchall(self._sql.note_deletion, self._params(job_id))
+                await writer.execute_fetchall(QUERIES["note_deletion"], self._params(job_id))
             return gone or archived
 
         async with self._moving:
@@ -250,23 +249,23 @@ class JobStore:
 
     async def deletions(self) -> list[str]:
         """Deleted jobs whose files may still be there (500 at most)."""
-        return [str(row["job_id"]) for row in await self.database.read(self._sql.deletions)]
+        return [str(row["job_id"]) for row in await self.database.read(QUERIES["deletions"])]
 
     async def forget_deletion(self, job_id: str) -> None:
         """The files are gone."""
-        await self.database.run(self._sql.forget_deletion, {"id": job_id})
+        await self.database.run(QUERIES["forget_deletion"], {"id": job_id})
 
     async def forget_idle_owners(self) -> None:
         """Drop the turns of people who have not been here for a thousand claims."""
-        await self.database.run(self._sql.forget_idle_owners)
+        await self.database.run(QUERIES["forget_idle_owners"])
 
     async def forget_owner(self, owner: str) -> None:
         """Drop the turns of somebody who has no job that waits or runs."""
-        await self.database.run(self._sql.forget_owner, {"owner": owner})
+        await self.database.run(QUERIES["forget_owner"], {"owner": owner})
 
     async def briefs(self, job_ids: Sequence[str]) -> dict[str, JobSummary]:
         """Of those that are not archived."""
-        rows = await self.database.read(self._sql.briefs, {"ids": json.dumps(list(job_ids))})
+        rows = await self.database.read(QUERIES["briefs"], {"ids": json.dumps(list(job_ids))})
         return {
             row["id"]: JobSummary(
                 JobStatus(row["status"]),
@@ -283,11 +282,13 @@ class JobStore:
         a crash at any point."""
 
         async def work(writer: aiosqlite.Connection) -> None:
-            await writer.executemany(self._sql.remove_archived, [{"id": job.id, "keep": int(job.keep)} for job in jobs])
+            await writer.executemany(
+                QUERIES["remove_archived"], [{"id": job.id, "keep": int(job.keep)} for job in jobs]
+            )
 
         async with self._moving:
             params = {"status": status, "before": to_us(before), "limit": limit}
-            jobs = [from_row(row) for row in await self.database.read(self._sql.over_since, params)]
+            jobs = [from_row(row) for row in await self.database.read(QUERIES["over_since"], params)]
             if jobs:
                 await asyncio.to_thread(self.archive.add, jobs)
                 await self.database.write(work)
@@ -295,7 +296,7 @@ class JobStore:
 
     async def speed(self, model: str, quality: str, device: str) -> float | None:
         """Learned seconds of processing per second of audio."""
-        row = await self.database.read_one(self._sql.speed, {"model": model, "quality": quality, "device": device})
+        row = await self.database.read_one(QUERIES["speed"], {"model": model, "quality": quality, "device": device})
         return None if row is None else float(row["s_per_audio_s"])
 
     async def learn_speed(self, model: str, quality: str, device: str, *, processing_s: float, audio_s: float) -> None:
@@ -303,7 +304,7 @@ class JobStore:
         if processing_s <= 0 or audio_s <= 0:
             return
         params = {"model": model, "quality": quality, "device": device, "measured": processing_s / audio_s}
-        await self.database.run(self._sql.learn_speed, params)
+        await self.database.run(QUERIES["learn_speed"], params)
 
     def _params(self, job_id: str | None = None, attempt: int | None = None, **more: object) -> dict[str, Any]:
         return {"now": to_us(self._now()), "id": job_id, "attempt": attempt, **more}
@@ -322,3 +323,9 @@ def _decode_rows(rows: Sequence[Any]) -> list[Job]:
         except StoreDamaged as error:
             log.error("job %s cannot be read: %s", row["id"], error.detail)
     return jobs
+
+
+async def retry_statuses(writer: aiosqlite.Connection, owner: str, root_id: str) -> list[JobStatus]:
+    """Return the statuses of the owner's retries of a job that have not failed, read inside `JobStore.add`."""
+    rows = await writer.execute_fetchall(QUERIES["retry_statuses"], {"owner": owner, "root": root_id})
+    return [JobStatus(row["status"]) for row in rows]

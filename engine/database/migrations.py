@@ -9,17 +9,17 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from engine.database.errors import UnsupportedSchemaVersion
-from engine.database.sql import load_queries, schema, version_2
+from engine.database.sql import QUERIES, read_script
 from engine.jobs.job import TRANSITIONS
 
-MIGRATIONS: tuple[str, ...] = (version_2(),)
+MIGRATIONS: tuple[str, ...] = (read_script("version_2.sql"),)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
     """Run what is missing, in order; returns the version. `connection` is in autocommit mode.
 
     Raises `UnsupportedSchemaVersion` for a file of a later version, and `sqlite3.Error` (the file is unchanged)."""
-    scripts = (schema(), *migrations)
+    scripts = (read_script("schema.sql"), *migrations)
     for version in range(_version(connection), len(scripts)):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -58,9 +58,8 @@ def _copy_transitions(connection: sqlite3.Connection) -> None:
     wanted = {(str(before), str(after)) for before, following in TRANSITIONS.items() for after in following}
     if set(connection.execute("SELECT before, after FROM transitions").fetchall()) == wanted:
         return
-    queries = load_queries()
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(queries.clear_transitions)
+    connection.execute(QUERIES["clear_transitions"])
     for before, after in sorted(wanted):
-        connection.execute(queries.add_transition, {"before": before, "after": after})
+        connection.execute(QUERIES["add_transition"], {"before": before, "after": after})
     connection.execute("COMMIT")

@@ -1,5 +1,5 @@
--- Every query of the store, by name (sql.py loads them; each name is a field of sql.Queries).
--- {to_…} is filled at load with the statuses from which engine.jobs.job.TRANSITIONS allows the step.
+-- The queries of stemify.sqlite3, by name (loaded by sql.py).
+-- {to_…}: the statuses from which engine.jobs.job.TRANSITIONS allows the step.
 
 -- name: add_job
 INSERT INTO jobs (
@@ -176,3 +176,49 @@ DELETE FROM transitions;
 
 -- name: add_transition
 INSERT INTO transitions VALUES (:before, :after);
+
+-- name: retry_statuses
+SELECT status FROM jobs WHERE owner = :owner AND retry_of = :root AND status <> 'failed';
+
+-- name: uploads_needed
+SELECT id FROM jobs WHERE status IN ('pending', 'processing') AND input_type = 'file_upload';
+
+-- name: hit
+-- The test and the hit are one statement: no two processes can both take the last free slot. A hit more than a window
+-- in the future was made under a wrong clock and does not count.
+WITH RECURSIVE slots (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM slots WHERE n < :amount)
+INSERT INTO hits (key, at, expires_at)
+SELECT :key, :now, :now + :window FROM slots
+WHERE :amount + (
+    SELECT count(*) FROM hits WHERE key = :key AND at > :now - :window AND at < :now + :window
+) <= :limit
+RETURNING id;
+
+-- name: newest_hits
+-- The newest `limit` hits in the window: how many, and when the first of them was.
+SELECT count(*) AS hits, min(at) AS oldest FROM (
+    SELECT at FROM hits WHERE key = :key AND at > :now - :window AND at < :now + :window
+    ORDER BY at DESC LIMIT :limit
+);
+
+-- name: delete_expired_hits
+DELETE FROM hits WHERE expires_at <= :now;
+
+-- name: stored_bytes
+SELECT coalesce(sum(bytes), 0) AS bytes FROM stored WHERE owner = :owner;
+
+-- name: largest_stored
+SELECT jobs.title, stored.bytes FROM stored JOIN jobs ON jobs.id = stored.job_id
+WHERE stored.owner = :owner AND jobs.status IN ('completed', 'failed') ORDER BY stored.bytes DESC LIMIT 3;
+
+-- name: forget_stored
+DELETE FROM stored WHERE job_id = :id;
+
+-- name: block
+INSERT OR REPLACE INTO blocked VALUES (:owner, :now);
+
+-- name: unblock
+DELETE FROM blocked WHERE owner = :owner RETURNING owner;
+
+-- name: blocked
+SELECT owner FROM blocked ORDER BY blocked_at, owner;

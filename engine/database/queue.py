@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from engine.database.database import Database
-from engine.database.sql import Queries
+from engine.database.sql import QUERIES
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,8 @@ class Queue:
     """Asked for every job that somebody watches, so the line is read once for all of them, until it changes; a line
     of more than `_EXACT_UP_TO_JOBS` changes all the time, and is read again after `_CACHE_TTL_S` seconds."""
 
-    def __init__(self, database: Database, sql: Queries) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._sql = sql
         self._changes = 0
         self._places: dict[str, int] = {}
         self._ahead_s: list[float] = [0.0]  # of the first, the second, …; and of one behind them all
@@ -49,7 +48,7 @@ class Queue:
                 await self._read()
         place = self._places.get(job_id)
         if place is None and self._line_of != self._changes:  # it has come since the line was read
-            row = await self._database.read_one(self._sql.queue_place, {"id": job_id})
+            row = await self._database.read_one(QUERIES["queue_place"], {"id": job_id})
             place = None if row is None else int(row["place"])
         if place is None:
             return None
@@ -57,7 +56,7 @@ class Queue:
 
     async def _read(self) -> None:
         changes = self._changes  # one that comes while we read makes this an old line
-        rows = await self._database.read(self._sql.queue, {"limit": 10_000})
+        rows = await self._database.read(QUERIES["queue"], {"limit": 10_000})
         self._places = {row["id"]: place for place, row in enumerate(rows, 1)}
         self._ahead_s = list(accumulate((float(row["estimated_duration"]) for row in rows), initial=0.0))
         self._line_of, self._read_at = changes, time.monotonic()

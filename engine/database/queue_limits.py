@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from engine.database.sql import Queries
+from engine.database.database import Fetch
+from engine.database.sql import QUERIES
 from engine.errors import QueueFull
 from engine.text import plural
-
-Fetch = Callable[[str, Mapping[str, Any]], Awaitable[Iterable[sqlite3.Row]]]
 
 _RETRY_AFTER_S = (10.0, 600.0)  # at least and at most
 
@@ -25,10 +21,10 @@ class Caps:
     total: int
 
 
-async def check_caps(fetch: Fetch, sql: Queries, owner: str, scope: str | None, caps: Caps) -> None:
+async def check_caps(fetch: Fetch, owner: str, scope: str | None, caps: Caps) -> None:
     """Raises `QueueFull` when one more job of `owner` in `scope` would exceed the caps. `fetch` runs a query."""
     whose = {"owner": owner, "scope": scope}
-    (active,) = await fetch(sql.active_counts, whose)
+    (active,) = await fetch(QUERIES["active_counts"], whose)
     circle: dict[str, str | None]
     if active["of_owner"] >= caps.per_owner:
         text, circle = f"You already have {active['of_owner']} jobs in the queue.", {**whose, "scope": None}
@@ -38,7 +34,7 @@ async def check_caps(fetch: Fetch, sql: Queries, owner: str, scope: str | None, 
         text, circle = f"The queue is full, with {active['in_all']} jobs.", {"owner": None, "scope": None}
     else:
         return
-    (shortest,) = await fetch(sql.shortest_active, circle)
+    (shortest,) = await fetch(QUERIES["shortest_active"], circle)
     low, high = _RETRY_AFTER_S
     wait_s = min(high, max(low, float(shortest["seconds"] or 0)))
     minutes = max(1, round(wait_s / 60))

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from engine.database.database import Database
+from engine.database.sql import QUERIES
 from engine.errors import TooMuchStored
-
-_STORED = "SELECT coalesce(sum(bytes), 0) AS bytes FROM stored WHERE owner = :owner"
-_LARGEST = """
-SELECT jobs.title, stored.bytes FROM stored JOIN jobs ON jobs.id = stored.job_id
-WHERE stored.owner = :owner AND jobs.status IN ('completed', 'failed') ORDER BY stored.bytes DESC LIMIT 3
-"""
-_FORGET = "DELETE FROM stored WHERE job_id = :id"
 
 
 class Usage:
@@ -21,14 +15,14 @@ class Usage:
         self._limit_bytes = limit_bytes
 
     async def stored_bytes(self, owner: str) -> int:
-        row = await self._database.read_one(_STORED, {"owner": owner})
+        row = await self._database.read_one(QUERIES["stored_bytes"], {"owner": owner})
         return int(row["bytes"]) if row else 0
 
     async def check(self, owner: str) -> None:
         """Raises `TooMuchStored` when the owner has reached the limit."""
         if not self._limit_bytes or (stored_bytes := await self.stored_bytes(owner)) < self._limit_bytes:
             return
-        rows = await self._database.read(_LARGEST, {"owner": owner})
+        rows = await self._database.read(QUERIES["largest_stored"], {"owner": owner})
         largest = ", ".join(f"{row['title']} ({_size(row['bytes'])})" for row in rows)
         examples = f" The largest are: {largest}." if largest else ""
         raise TooMuchStored(
@@ -39,7 +33,7 @@ class Usage:
 
 async def forget_files(database: Database, job_id: str) -> None:
     """Note that the files of a job are removed."""
-    await database.run(_FORGET, {"id": job_id})
+    await database.run(QUERIES["forget_stored"], {"id": job_id})
 
 
 def _size(count_bytes: int) -> str:

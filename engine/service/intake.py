@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import aiosqlite
 
-from engine.database.job_store import JobStore
+from engine.database.job_store import JobStore, retry_statuses
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
 from engine.errors import (
@@ -43,7 +43,6 @@ from engine.text import safe_title
 
 log = logging.getLogger(__name__)
 
-_LIVING_RETRIES = "SELECT status FROM jobs WHERE owner = :owner AND retry_of = :root AND status <> 'failed'"
 _GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
 
 
@@ -200,14 +199,13 @@ class Intake:
         """Part of storing a retry: one at a time for each root, and free only where the user did not cancel."""
 
         async def check(writer: aiosqlite.Connection) -> None:
-            rows = await writer.execute_fetchall(_LIVING_RETRIES, {"owner": old.owner, "root": root_id})
-            living = [row[0] for row in rows]
-            if len(living) > 1:  # the one that is being stored counts
-                if "completed" in living:
+            statuses = await retry_statuses(writer, old.owner, root_id)
+            if len(statuses) > 1:  # the one that is being stored counts
+                if JobStatus.COMPLETED in statuses:
                     raise InvalidState("This job was already retried successfully. Submit the song again.")
                 raise InvalidState("This job is already being tried again.")
             spending = self._quota.spend_in(old.owner)
-            await (spending if old.was_cancelled else self._quota.retrying(old.owner, root_id))(writer)
+            await (spending if old.was_cancelled else self._quota.retry_in(old.owner, root_id))(writer)
 
         return check
 

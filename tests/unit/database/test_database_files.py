@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
+from engine import database
 from engine.database.archive import Archive
 from engine.database.errors import (
     StoreBusy,
@@ -20,7 +22,7 @@ from engine.database.errors import (
 )
 from engine.database.job_store import JobStore
 from engine.database.migrations import MIGRATIONS, migrate, statements
-from engine.database.sql import load_queries, schema
+from engine.database.sql import QUERIES, parse_queries, read_script
 from engine.database.usage import Usage
 from tests.fixtures.jobs import NO_CAPS, pending_job, result_of, waiting_ids
 
@@ -45,21 +47,21 @@ async def made(path: Path, jobs: int = 1) -> str:
 # Queries by name.
 
 
-def test_every_query_has_a_name_that_is_known() -> None:
-    text = "".join(f"-- name: {name}\nSELECT 1;\n" for name in load_queries().__dict__)
-    assert load_queries(text).claim == "SELECT 1;"
-    with pytest.raises(ValueError, match="nobody knows: \\['klaim'\\]"):
-        load_queries(text + "-- name: klaim\nSELECT 2;\n")
-    with pytest.raises(ValueError, match="missing: \\['claim'\\]"):
-        load_queries(text.replace("-- name: claim\n", ""))
-    with pytest.raises(ValueError, match="named twice: claim"):
-        load_queries(text + "-- name: claim\nSELECT 2;\n")
+def test_queries_are_those_that_the_code_uses() -> None:
+    source = "".join(path.read_text() for path in Path(database.__file__).parent.glob("*.py"))
+    assert set(re.findall(r'QUERIES\["(\w+)"\]', source)) == set(QUERIES)
+    assert parse_queries("-- name: one\nSELECT 1;\n") == {"one": "SELECT 1;"}
+    with pytest.raises(ValueError, match="named twice: one"):
+        parse_queries("-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")
 
 
 def test_scripts_are_cut_into_whole_statements() -> None:
-    found = list(statements(schema()))
+    schema = read_script("schema.sql")
+    found = list(statements(schema))
     assert all(sqlite3.complete_statement(statement) for statement in found)
-    assert sum("CREATE TRIGGER" in statement for statement in found) == schema().count("CREATE TRIGGER")
+    assert sum("CREATE TRIGGER" in statement for statement in found) == read_script("schema.sql").count(
+        "CREATE TRIGGER"
+    )
 
 
 # Schema and migrations.
@@ -95,7 +97,7 @@ async def test_readers_cannot_write(tmp_path: Path) -> None:
 def test_no_frequent_query_reads_all_jobs(query: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    sql = getattr(load_queries(), query)
+    sql = QUERIES[query]
     names = ("now", "id", "owner", "scope", "limit", "status", "before")
     plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(names, 1) | {"ids": "[]"}).fetchall()
     connection.close()
