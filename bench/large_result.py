@@ -21,7 +21,7 @@ from bench.report import table
 from engine.jobs.entity import new_job_id
 from engine.storage.object_store import ObjectStorage
 from tests.fakes.object_store import object_storage, s3_server
-from tests.fixtures.web_backend import open_web_house
+from tests.fixtures.web_backend import open_web_server
 
 STEMS = ("vocals", "drums", "bass", "other")
 _BLOCK_BYTES = 2**20
@@ -58,9 +58,9 @@ async def fetched(http: aiohttp.ClientSession, url: str) -> str:
 async def back(storage: ObjectStorage, folder: Path, job_id: str, digests: dict[str, str], query: str) -> float:
     """Fetch all by our own links; seconds."""
     began = time.perf_counter()
-    async with open_web_house(folder, storage=storage) as house, aiohttp.ClientSession() as http:
+    async with open_web_server(folder, storage=storage) as server, aiohttp.ClientSession() as http:
         for name, digest in digests.items():
-            link = f"{house.url}{house.file_link(f'jobs/{job_id}/a1/{name}')}{query}"
+            link = f"{server.url}{server.file_link(f'jobs/{job_id}/a1/{name}')}{query}"
             assert await fetched(http, link) == digest, f"{name} came back changed"
     return time.perf_counter() - began
 

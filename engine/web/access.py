@@ -1,12 +1,11 @@
-"""Who is asking, and may they: addresses behind proxies, API tokens, signed links, other web sites.
+"""Access control: client addresses behind proxies, API tokens, signed links, cross-site requests.
 
-- Anyone who can reach a server without tokens may use it; therefore such a server listens on loopback only and has no
-  public address (unless `web.open` allows it), answers to its own names only (DNS rebinding) and refuses what other web
-  sites make a browser send.
-- With tokens, the API wants one. What a signed page link opens (one job's state, events and stems) it opens without a
-  token, too: that is what the link is for.
-- A job is read by whoever knows its id (74 random bits) and is admitted to the API. It is cancelled and deleted by the
-  address that made it, or with a token if it was made over the API. A job from Discord is ended in Discord.
+- Anyone who can reach a server without tokens may use it. Such a server therefore listens on loopback only and has no
+  public address (unless `web.open` allows it), answers to its own host names only (DNS rebinding) and refuses
+  cross-site requests.
+- With tokens, the API requires one. A signed page link gives access to one job (state, events, stems) without a token.
+- Clients of the API may read any job whose id (74 random bits) they know. A job is cancelled and deleted by the address
+  that submitted it, or with a token if it was submitted over the API. Discord jobs are cancelled in Discord.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def check_listening(settings: Web) -> None:
 
 
 def _public_place(settings: Web) -> str | None:
-    """The setting by which other machines reach this server, with its value."""
+    """Return the setting (with its value) that lets other machines reach this server, or None."""
     if not is_loopback(settings.host):
         return f'STEMIFY_WEB__HOST is "{settings.host}"'
     for variable, url in (("PUBLIC_URL", settings.public_url), ("CDN_URL", settings.cdn_url)):
@@ -102,13 +101,13 @@ def _forwarded(entry: str) -> IpAddress | None:
 
 
 def peer_address(transport: asyncio.BaseTransport | None) -> IpAddress | None:
-    """The address at the other end of a connection."""
+    """Return the address at the other end of a connection."""
     peername = transport.get_extra_info("peername") if transport else None
     return _address(peername[0]) if peername else None
 
 
 def owner_of(address: IpAddress | None) -> str:
-    """Whom an address's jobs belong to. One person has a whole /64 of IPv6, so that counts as one."""
+    """Return the owner of jobs from an address. An IPv6 /64 counts as one owner."""
     if address is None:
         return "ip:unknown"
     if isinstance(address, ipaddress.IPv6Address):
@@ -136,22 +135,24 @@ class Access:
 
     @property
     def wants_token(self) -> bool:
-        """Whether the API is closed to those who have no token."""
+        """Whether the API requires a token."""
         return bool(self._tokens)
 
     def address(self, request: web.Request) -> IpAddress | None:
-        """Where the request really comes from: the nearest hop that is not one of our proxies. `X-Forwarded-For` is
-        read from the right, and only as far as each hop is trusted."""
+        """Return the client's address: the nearest hop that is not a trusted proxy.
+
+        `X-Forwarded-For` is read from the right, as far as each hop is trusted.
+        """
         address = peer_address(request.transport)
         self._warn_of_unknown_proxy(request, address)
         if not self.is_proxy(address):
             return address
         hops = [hop for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
         while hops and self.is_proxy(address):
-            further = _forwarded(hops.pop())
-            if further is None:
+            previous = _forwarded(hops.pop())
+            if previous is None:
                 break
-            address = further
+            address = previous
         return address
 
     def _warn_of_unknown_proxy(self, request: web.Request, peer: IpAddress | None) -> None:
@@ -176,17 +177,17 @@ class Access:
         return address is not None and any(address in network for network in self._proxies)
 
     def owner(self, request: web.Request) -> str:
-        """Whom a job made by this request belongs to: quota and caps count by it."""
+        """Return the owner of jobs created by this request, for quota and limits."""
         return owner_of(self.address(request))
 
     def has_token(self, request: web.Request) -> bool:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = _digest(token.strip())
-        known = [hmac.compare_digest(given, each) for each in self._tokens]  # all of them: no early end to measure
-        return scheme.lower() == "bearer" and any(known)
+        digest = _digest(token.strip())
+        matches = [hmac.compare_digest(digest, each) for each in self._tokens]  # all of them: constant time
+        return scheme.lower() == "bearer" and any(matches)
 
     def require_token(self, request: web.Request) -> None:
-        """Raises `Unauthorized` unless the request may use the API."""
+        """Raise `Unauthorized` unless the request may use the API."""
         if self.wants_token and not self.has_token(request):
             raise Unauthorized
 
@@ -197,12 +198,12 @@ class Access:
         return job.owner == self.owner(request)
 
     def check_may_change(self, request: web.Request, job: Job) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` unless the request may cancel or delete the job."""
         if not self.may_change(request, job):
             raise NotAllowed
 
     def check_host(self, request: web.Request) -> None:
-        """Raises `WrongHost` for an unknown host name (without tokens only, where reaching the server is enough)."""
+        """Raise `WrongHost` for an unknown host name. Servers with tokens accept every name."""
         if self._hosts is None:
             return
         name = _hostname(request.host)
@@ -211,7 +212,7 @@ class Access:
             raise WrongHost
 
     def check_origin(self, request: web.Request) -> None:
-        """Raises `CrossSite` if a browser says that another site requests a change. Programs send no origin."""
+        """Raise `CrossSite` if a browser reports another origin. Other clients do not send one."""
         origin = request.headers.get("Origin")
         if origin is None:
             if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
@@ -223,7 +224,7 @@ class Access:
             if self._public_url is None:
                 raise PublicUrlMissing
             raise CrossSite(
-                "Another web site sent this request, so nothing was done. "
+                "Another web site sent this request, so it was blocked. "
                 f"Open Stemify at its own address, {self._public_url}"
             )
 
@@ -233,7 +234,7 @@ class Access:
             return
         self._has_hinted = True
         log.warning(
-            "request refused for its %s %r: if people open that address, set STEMIFY_WEB__PUBLIC_URL to it (now %s)",
+            "refused a request for its %s %r; if people open that address, set STEMIFY_WEB__PUBLIC_URL to it (now %s)",
             header, value[:200], self._public_url or "not set",
         )  # fmt: skip
 

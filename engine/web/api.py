@@ -1,4 +1,4 @@
-"""`/api/stemify` and `/api/jobs/{id}`: submit, look, cancel or delete."""
+"""`/api/stemify` and `/api/jobs/{id}`: submit, show, cancel or delete jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def stemify(request: web.Request) -> web.Response:
-    """Accept a file (multipart) or a link (JSON): 202, or a refusal that costs nothing."""
+    """Create a job from a file (multipart) or a link (JSON). Refused requests do not count toward the quota."""
     request.app[ACCESS].require_token(request)
     max_file_bytes = request.app[SETTINGS].limits.input_bytes
     check_declared_length(request, max_file_bytes)
@@ -46,7 +46,7 @@ async def stemify(request: web.Request) -> web.Response:
 
 def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]:
     if unknown := body.keys() - {"youtubeUrl", "youtube_url", "options"}:
-        raise BadRequest(f"There is no field {sorted(unknown)[0]!r:.40}. Send youtubeUrl and options.")
+        raise BadRequest(f"Unknown field {sorted(unknown)[0]!r:.40}. Send youtubeUrl and options.")
     text, options = body.get("youtubeUrl", body.get("youtube_url")), body.get("options")
     if not isinstance(text, str):
         raise BadRequest("Send the link as youtubeUrl, or a file as multipart/form-data.")
@@ -64,8 +64,8 @@ async def _submit(
 
 def _accepted(view: JobView) -> web.Response:
     job, place = view.job, view.queue_place
-    where = "It is next in line" if place in (None, 1) else f"It is number {place} in line"
-    message = f"Your song is accepted. {where}; its stems should be ready in about {about(_wait_s(view))}."
+    position = "next in the queue" if place in (None, 1) else f"number {place} in the queue"
+    message = f"Job accepted. It is {position}; the stems should be ready in about {about(_wait_s(view))}."
     headers = {"Location": f"/api/jobs/{job.id}", "Cache-Control": "no-store"}
     if view.page_url:
         headers["Link"] = f'<{view.page_url}>; rel="alternate"; type="text/html"'
@@ -83,7 +83,7 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def remove(request: web.Request) -> web.Response:
-    """A job that is not over is cancelled and shown as it is then; one that is over is deleted with its files."""
+    """Cancel an unfinished job and return its state, or delete a finished one with its files."""
     access, service = request.app[ACCESS], request.app[SERVICE]
     access.require_token(request)
     job = (await service.get(job_id_of(request))).job
@@ -96,7 +96,7 @@ async def remove(request: web.Request) -> web.Response:
 
 
 def job_id_of(request: web.Request) -> str:
-    """The id in the path, in its one spelling. Raises `NotFound` for what is no id."""
+    """Return the job id in the path, in canonical form. Raises `NotFound` if it is not a UUID."""
     try:
         return str(UUID(request.match_info["job_id"]))
     except ValueError:
@@ -104,8 +104,11 @@ def job_id_of(request: web.Request) -> str:
 
 
 async def readable_job(request: web.Request, *link_kinds: Kind) -> JobView:
-    """The job in the path for a request that may read it: it is admitted to the API, or carries a signed link to the
-    job (its page, or one of `link_kinds`). Raises `Unauthorized`, `NotFound`."""
+    """Return the job in the path if the request may read it.
+
+    It may with access to the API or with a signed link to the job (its page, or one of `link_kinds`). Raises
+    `Unauthorized`, `NotFound`.
+    """
     job_id = job_id_of(request)
     links, now = request.app[LINKS], request.app[NOW]()
     if not any(links.verify(kind, job_id, request.query, now) for kind in ("page", *link_kinds)):

@@ -1,4 +1,4 @@
-"""The web application: files, API, event streams, metrics, pages."""
+"""The web application: routes, middlewares and server options."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from engine.web.metrics import Metrics
 
 HEAD_S = 15.0
 IDLE_S = 60.0
-_READ_BYTES = 16 * 1024  # buffered of a body, and 16 times as many chunks
-_LINGER_S = 1.0  # how long the rest of a refused upload is still thrown away, so that the refusal can be read
+_READ_BYTES = 16 * 1024  # of a body; aiohttp buffers up to 16 times as many chunks
+_LINGER_S = 1.0  # the rest of a refused upload is read for this long, or the client would lose the response
 
 
 def _utc_now() -> datetime:
@@ -42,7 +42,7 @@ def create_app(
     now: Callable[[], datetime] = _utc_now,
     keep_alive_s: float = 15.0,
 ) -> web.Application:
-    """Raises `ConfigurationError` when it would not be safe to listen with these settings."""
+    """Create the application. Raises `ConfigurationError` if these settings are not safe to serve."""
     access = Access(settings.web)
     app = web.Application(middlewares=[count_requests, answer_errors, enforce_host_and_origin])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
@@ -69,7 +69,7 @@ async def enforce_host_and_origin(request: web.Request, handler: Handler) -> web
     if {encoding.strip() for encoding in encodings.split(",")} - {"", "identity"}:
         raise UnsupportedEncoding
     access = request.app[ACCESS]
-    if not request.path.startswith("/static/"):  # the error page needs its style under every name
+    if not request.path.startswith("/static/"):  # the page for a wrong host needs its style
         access.check_host(request)
     if request.method not in SAFE_METHODS:
         access.check_origin(request)
@@ -81,8 +81,11 @@ async def _end_streams(app: web.Application) -> None:
 
 
 def make_runner(app: web.Application, *, head_s: float = HEAD_S, idle_s: float = IDLE_S) -> LimitedRunner:
-    """How the application is to be run: a handler whose client has gone is cancelled, a refused upload is not read
-    to its end, bodies are not decompressed, and no log line has a query string in it."""
+    """Create the runner.
+
+    Handlers of disconnected clients are cancelled, refused uploads are not read to the end, bodies are not
+    decompressed, and the access log omits query strings.
+    """
     settings = app[SETTINGS].web
     limits = ConnectionLimits(settings.connections, settings.connections_per_address, head_s=head_s, idle_s=idle_s)
     return LimitedRunner(
@@ -101,7 +104,7 @@ def make_runner(app: web.Application, *, head_s: float = HEAD_S, idle_s: float =
 
 
 class _AccessLog(AbstractAccessLogger):
-    """One line a request. The query string stays out of it: it may open a file."""
+    """Write one line per request, without the query string, which may hold a signature."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         if LOGGED in request:
@@ -109,9 +112,9 @@ class _AccessLog(AbstractAccessLogger):
         address = request.remote
         if isinstance(request, web.Request) and ACCESS in request.app:
             address = str(request.app[ACCESS].address(request) or "-")
-        asked_by_machines = request.path in ("/healthz", "/readyz", "/metrics")
+        is_probe = request.path in ("/healthz", "/readyz", "/metrics")
         self.logger.log(
-            logging.DEBUG if asked_by_machines and response.status < 400 else logging.INFO,
+            logging.DEBUG if is_probe and response.status < 400 else logging.INFO,
             "%s %s %.200s %d %d B %.0f ms", address, request.method, request.path, response.status,
             response.body_length, time * 1000,
         )  # fmt: skip

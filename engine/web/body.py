@@ -1,4 +1,4 @@
-"""What comes in with a request: bytes are counted as they arrive and cut off at the cap, whatever the header says."""
+"""Request bodies: JSON and multipart forms, counted as they arrive and cut off at their limits."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class CappedBody:
         self._until = asyncio.get_running_loop().time() + _WHOLE_S
 
     async def read(self, n: int) -> bytes:
-        """Read at most `n` bytes. Reading all of the body at once is not offered."""
-        await asyncio.sleep(0)  # parsing happens in the read, so a form reader's next read waits its turn
+        """Read at most `n` bytes."""
+        await asyncio.sleep(0)  # yield: the read parses chunks and may not block
         return await self._counted(self._content.read(n))
 
     async def readline(self, *, max_line_length: int = _LINE_BYTES) -> bytes:
         self._left_lines -= 1
         if self._left_lines < 0:
-            raise BadRequest("That form has too many lines outside its fields. Send file and options, once each.")
+            raise BadRequest("The form has too many lines outside its fields. Send file and options, once each.")
         return await self._counted(self._content.readline(max_line_length=min(max_line_length, _LINE_BYTES)))
 
     async def _counted(self, reading: Awaitable[bytes]) -> bytes:
@@ -68,7 +68,7 @@ class CappedBody:
         return block
 
     def unread_data(self, data: bytes) -> None:
-        """Put back what a form reader read beyond a field. It is counted when it is read again."""
+        """Put back bytes that were read too far; they count when they are read again."""
         self._left_bytes += len(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -86,30 +86,32 @@ def _readable() -> Iterator[None]:
     except StemifyError:
         raise
     except (ValueError, AssertionError, RuntimeError, LookupError, OSError, HttpProcessingError) as error:
-        raise BadRequest("The body of that request is damaged or incomplete.", detail=type(error).__name__) from error
+        raise BadRequest("The request body is damaged or incomplete.", detail=type(error).__name__) from error
 
 
 async def continue_reading(request: web.Request) -> None:
-    """Tell a client that waits for it ("Expect: 100-continue") to send the body. Not said before the head of the
-    request has been judged: whoever is refused need not upload anything."""
+    """Send "100 Continue" to a client that expects it.
+
+    Call it after the headers are checked, so that refused clients need not upload the body.
+    """
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the response proper has not begun
+        request.writer.output_size = 0  # the final response has not begun
 
 
 async def defer_continue(request: web.Request) -> None:
-    """The `expect_handler` of routes that call `continue_reading` themselves."""
+    """Do nothing: the `expect_handler` of routes that call `continue_reading` themselves."""
 
 
 def check_declared_length(request: web.Request, max_file_bytes: int) -> None:
-    """Raises `TooLarge` when the head of the request already says that it is."""
+    """Raise `TooLarge` if `Content-Length` exceeds the limit."""
     if (request.content_length or 0) > max_file_bytes + _FRAME_BYTES:
         raise TooLarge.over(max_file_bytes)
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """The JSON object in the body. Raises `BadRequest`, `TooLarge`."""
-    refusal = TooLarge(f"A JSON request has at most {JSON_BYTES // 1024} kB.")
+    """Read the JSON object in the body. Raises `BadRequest`, `TooLarge`."""
+    refusal = TooLarge(f"The JSON body is too large. The limit is {JSON_BYTES // 1024} kB.")
     if (request.content_length or 0) > JSON_BYTES:
         raise refusal
     body = CappedBody(request.content, JSON_BYTES, refusal)
@@ -131,19 +133,21 @@ def _json_object(text: bytes, what: str) -> dict[str, Any]:
 
 
 def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
-    """Options from JSON, camelCase or snake_case. Raises `BadOptions`, `UnknownModel`."""
-    given = values or {}
-    if unknown := given.keys() - _OPTION_NAMES:
-        raise BadOptions(f"There is no option {sorted(unknown)[0]!r:.40}. There are: {', '.join(_SHOWN_OPTIONS)}.")
+    """Parse options from JSON, in camelCase or snake_case. Raises `BadOptions`, `UnknownModel`."""
+    values = values or {}
+    if unknown := values.keys() - _OPTION_NAMES:
+        raise BadOptions(f"Unknown option {sorted(unknown)[0]!r:.40}. The options are: {', '.join(_SHOWN_OPTIONS)}.")
     for name in ("model", "quality"):
-        if not isinstance(given.get(name), str | None):
-            raise BadOptions(f"The option {name} must be text.")
-    return StemSeparationOptions.from_user(**given)
+        if not isinstance(values.get(name), str | None):
+            raise BadOptions(f"The option {name} must be a string.")
+    return StemSeparationOptions.from_user(**values)
 
 
 async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload, StemSeparationOptions]:
-    """The file and the options of a multipart request, in either order. The file is passed on as it arrives; options
-    that follow it are read when the file has been read. Raises `BadRequest`, `TooLarge`, `BadOptions`."""
+    """Read the file and the options of a multipart request, in either order.
+
+    The file is streamed; options that follow it are read after it. Raises `BadRequest`, `TooLarge`, `BadOptions`.
+    """
     body = CappedBody(request.content, max_file_bytes + _FRAME_BYTES, TooLarge.over(max_file_bytes))
     with _readable():
         parts = MultipartReader(request.headers, cast(StreamReader, body), max_headers=_PART_HEADERS)
@@ -157,38 +161,38 @@ async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload
                 return Upload(filename, blocks), options
             return Upload(filename, blocks, late_options=lambda: _options_after_file(parts)), StemSeparationOptions()
         else:
-            raise _one_too_many(part)
-    raise BadRequest('There is no file in that request. Send it as the multipart field "file".')
+            raise _unexpected_field(part)
+    raise BadRequest('The request contains no file. Send it as the multipart field "file".')
 
 
 async def _options_after_file(parts: MultipartReader) -> StemSeparationOptions:
     options: StemSeparationOptions | None = None
     while (part := await _next(parts)) is not None:
         if part.name != "options" or options is not None:
-            raise _one_too_many(part)
+            raise _unexpected_field(part)
         options = await _options(part)
     return options or StemSeparationOptions()
 
 
 async def _options(part: BodyPartReader) -> StemSeparationOptions:
-    return chosen_options(_json_object(await _small(part), "The field options"))
+    return chosen_options(_json_object(await _read_small(part), "The field options"))
 
 
-def _one_too_many(part: BodyPartReader) -> BadRequest:
-    return BadRequest(f"There is one field too many: {part.name!r:.40}. Send file and options, once each.")
+def _unexpected_field(part: BodyPartReader) -> BadRequest:
+    return BadRequest(f"Unexpected field {part.name!r:.40}. Send file and options, once each.")
 
 
 async def _next(parts: MultipartReader) -> BodyPartReader | None:
     with _readable():
         part = await parts.next()
     if isinstance(part, MultipartReader):
-        raise BadRequest("A multipart body inside a multipart body is not read.")
+        raise BadRequest("Nested multipart bodies are not accepted.")
     if part is not None and part.headers.get("Content-Transfer-Encoding", "").strip().lower() not in _PLAIN_PARTS:
         raise UnsupportedEncoding
     return part
 
 
-async def _small(part: BodyPartReader) -> bytes:
+async def _read_small(part: BodyPartReader) -> bytes:
     text = bytearray()
     async for block in _blocks(part, JSON_BYTES):
         text += block

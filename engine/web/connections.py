@@ -60,7 +60,7 @@ class Connections:
         self._warned_at = -_WARNING_INTERVAL_S
 
     def add(self, connection: Connection, transport: asyncio.BaseTransport) -> bool:
-        """Count a new connection, and close one that waits if need be. False: there is no room."""
+        """Count a new connection, closing an idle one if necessary. Return False if there is no capacity."""
         address = peer_address(transport)
         group = None if self._access.is_proxy(address) else owner_of(address)
         if group is not None and self._counts[group] >= self.limits.per_address:
@@ -145,7 +145,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         listening: socket.socket | None = transport.get_extra_info("socket")
         if listening is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # For whatever is sent, by sendfile too: closes a connection whose peer takes nothing for so long.
+            # Closes a connection whose peer reads nothing, during sendfile too.
             with contextlib.suppress(OSError):
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self._limits.idle_s * 1000))
 
@@ -177,7 +177,7 @@ class Connection(web.RequestHandler):
             self._body, self._body_received_bytes = body, 0
         self._body_received_bytes += received_bytes
         if body is not None and self._body_received_bytes > _FRAMING_BYTES + body.total_bytes * _FRAMING_RATIO:
-            self.close()  # after the response; until then input is ignored
+            self.close()  # after the response
             body.feed_eof()
 
     def _stop_head_timer(self) -> None:
@@ -218,13 +218,15 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The response to a malformed request or to an exception that no middleware saw. Raises `ConnectionError`
-        when the client has left or the response had begun."""
+        """Return the response to a malformed request or to an exception outside the middlewares.
+
+        Raises `ConnectionError` if the client disconnected or the response had begun.
+        """
         if isinstance(exc, ConnectionError):
             raise exc
         error: StemifyError = InternalError()
         if isinstance(exc, HttpProcessingError):  # its text quotes the request
-            error = BadRequest("That is not a valid HTTP request.")
+            error = BadRequest("The HTTP request is not valid.")
             log.info("%s malformed request: %s", self._address(), type(exc).__name__)
         else:
             log.error("%s request failed", self._address(), exc_info=exc)
@@ -280,14 +282,14 @@ async def start_listening(runner: web.AppRunner, listening: socket.socket) -> No
 
 def log_failed_accepts(loop: asyncio.AbstractEventLoop) -> None:
     """Log at most one line a minute while connections cannot be accepted, in place of 128 tracebacks a second."""
-    further = loop.get_exception_handler() or type(loop).default_exception_handler
+    default_handler = loop.get_exception_handler() or type(loop).default_exception_handler
     warned_at = -_WARNING_INTERVAL_S
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         nonlocal warned_at
         error = context.get("exception")
         if not (isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES and "accept" in context["message"]):
-            further(loop, context)
+            default_handler(loop, context)
         elif loop.time() - warned_at >= _WARNING_INTERVAL_S:
             warned_at = loop.time()
             log.error("cannot accept connections: %s; allow this process more open files (ulimit -n)", error.strerror)

@@ -1,4 +1,4 @@
-"""Errors on the wire: a status by error class, `{"error": {"code", "message"}}` for programs, a page for browsers."""
+"""Error responses: the web server's own errors, a status by class, JSON for programs, a page for browsers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class BadRequest(InputRefused):
-    """That request cannot be read. The API's description is at /api/openapi.json."""
+    """The request is not valid. The API is described at /api/openapi.json."""
 
     code = "bad_request"
 
@@ -40,69 +40,69 @@ class UnsupportedEncoding(UnsupportedBody):
 
 
 class UploadTooSlow(BadRequest):
-    """The upload stood still for too long and was given up. Please send the file again."""
+    """The upload stalled and was cancelled. Send the file again."""
 
     code = "upload_too_slow"
 
 
 class HeadTooSlow(BadRequest):
-    """The request did not arrive in time. Please send it again."""
+    """The request did not arrive in time. Send it again."""
 
     code = "request_too_slow"
 
 
 class HeadTooLarge(BadRequest):
-    """The request's address and headers are too large. Send fewer or shorter headers."""
+    """The request's URL and headers are too large. Send fewer or shorter headers."""
 
     code = "head_too_large"
 
 
 class TooManyStreams(RetryLater):
-    """Too many pages are watching songs at once from where you are. Close some of them, then load this one again."""
+    """Too many pages from your network are watching jobs. Close some of them, then reload this one."""
 
     code = "too_many_streams"
 
 
 class Unauthorized(StemifyError):
-    """This server wants an API token. Send it as "Authorization: Bearer <token>"; whoever runs the server has it."""
+    """This server requires an API token. Ask its operator for one and send it as "Authorization: Bearer <token>"."""
 
     code = "no_token"
 
 
 class WrongHost(StemifyError):
-    """This server is not set up for this address. Open it at the address that it prints when it starts. If you run it
-    behind a proxy, set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
+    """This server is not set up for this address. Open it at the address that it prints when it starts. Behind a proxy,
+    set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
 
     code = "wrong_host"
 
 
 class CrossSite(StemifyError):
-    """Another web site sent this request, so nothing was done. Use Stemify's own page."""
+    """Another web site sent this request, so it was blocked. Use Stemify's own page."""
 
     code = "cross_site"
 
 
 class PublicUrlMissing(CrossSite):
-    """This page was opened at an address that the server is not set up for, so nothing was done. Whoever runs it must
-    set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
+    """This page was opened at an address that the server is not set up for, so the request was blocked. The operator
+    must set STEMIFY_WEB__PUBLIC_URL to the address that people open."""
 
     code = "public_url_missing"
 
 
 class LinkInvalid(StemifyError):
-    """This link is not complete or was changed. Copy the whole link again."""
+    """This link is incomplete or was changed. Copy the whole link again."""
 
     code = "link_invalid"
 
 
 class LinkExpired(StemifyError):
-    """This link has expired. Ask for a fresh one where you got it, or separate the song again."""
+    """This link has expired. Get a new one where you got it, or submit the song again."""
 
     code = "link_expired"
 
 
 class RangeNotSatisfiable(StemifyError):
-    """The file has no such part: it is shorter than that."""
+    """The requested range is beyond the end of the file."""
 
     code = "range_outside"
 
@@ -131,27 +131,27 @@ STATUS: dict[type[StemifyError], int] = {
     source_errors.YoutubePaused: 429,
     RetryLater: 429,
     StoreFailed: 503,
-    errors.ModelUnavailable: 422,  # here, as it is set up: another model can be chosen, waiting does not help
+    errors.ModelUnavailable: 422,  # not 503: waiting does not help, another model does
     errors.DiskFull: 503,
     errors.StorageFailed: 503,
     errors.StemifyError: 500,
 }
-"""The nearest class up the tree counts."""
+"""The entry of the nearest base class applies."""
 
 _OF_HTTP: dict[int, tuple[str, str]] = {
     404: (
         "no_such_page",
-        "Nothing is at this address. If it was a link, copy all of it. The API is described in /api/openapi.json.",
+        "There is no page at this address. Check that the link is complete. The API is described at /api/openapi.json.",
     ),
-    405: ("method_not_allowed", "That cannot be done here. The header Allow says what can."),
-    413: ("too_large", "That is too large."),
-    417: ("expectation_failed", "Only 'Expect: 100-continue' is understood."),
+    405: ("method_not_allowed", "This method is not allowed here. See the Allow header."),
+    413: ("too_large", "The request is too large."),
+    417: ("expectation_failed", "Only 'Expect: 100-continue' is supported."),
 }
 
 
 class ErrorBody(Entity):
     code: str
-    """Stable, for programs."""
+    """A stable identifier for programs."""
     message: str
     """A sentence for people."""
 
@@ -177,7 +177,7 @@ def error_response(error: StemifyError, request: web.Request | None = None) -> w
 
 
 def response_bytes(error: StemifyError) -> bytes:
-    """The error as a whole response, for a connection that has not sent a whole request."""
+    """Serialize the response to a request whose headers are incomplete."""
     response = error_response(error)
     set_security_headers(response.headers)
     body = response.body
@@ -205,7 +205,7 @@ def http_error_response(error: web.HTTPException, request: web.Request | None = 
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error with a sentence; log a defect with its traceback and answer it as `internal`."""
+    """Answer every error with its message; log unexpected ones with a traceback and answer `internal`."""
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -218,11 +218,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = error_response(error, request)
     except Exception as error:
         if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
-            raise  # the client has gone, there is nobody to tell
+            raise  # the client has disconnected
         log.exception("%s %.200s", request.method, request.path)
         response = error_response(InternalError(), request)
     if request.writer.output_size > 0:
-        raise ConnectionResetError("the response had begun")  # a cut connection is the only honest ending
+        raise ConnectionResetError("the response had begun")  # abort, so that the client notices
     if not request.content.at_eof():
-        response.force_close()  # the rest of the body is not wanted
+        response.force_close()  # do not read the rest of the body
     return response

@@ -1,4 +1,4 @@
-"""`GET /api/jobs/{id}/events`: server-sent events, the state now, every change, and an end."""
+"""`GET /api/jobs/{id}/events`: a job's state and every change as server-sent events."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ KEEP_ALIVE_S = web.AppKey("keep_alive_s", float)
 _LAST_ID = "over"
 _RECONNECT_MS = 3000
 _SLOW_READER_S = 30.0
-_COME_BACK_S = 60.0
+_RETRY_AFTER_S = 60.0
 
 
 class StreamLimiter:
-    """How many there are, of each address and in all. Each holds memory and a watcher for as long as its reader likes,
-    so there is an end to them."""
+    """Limit the open event streams, in total and per address: each holds memory and a watcher."""
 
     def __init__(self, *, in_all: int, per_address: int) -> None:
         self._in_all, self._per_address = in_all, per_address
@@ -33,9 +32,9 @@ class StreamLimiter:
 
     @contextlib.contextmanager
     def acquire(self, address: str) -> Iterator[None]:
-        """Raises `TooManyStreams`."""
+        """Count one stream of the address while it is open. Raises `TooManyStreams`."""
         if self._open[address] >= self._per_address or self._open.total() >= self._in_all:
-            raise TooManyStreams(retry_after_s=_COME_BACK_S)
+            raise TooManyStreams(retry_after_s=_RETRY_AFTER_S)
         self._open[address] += 1
         try:
             yield
@@ -55,7 +54,7 @@ def add_routes(app: web.Application) -> None:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """The last event has the id "over". A browser that connects again after it gets 204, which tells it to stop."""
+    """Stream a job's events. The last one has the id "over"; a client that reconnects after it gets 204 and stops."""
     view = await readable_job(request)
     if view.job.is_over and request.headers.get("Last-Event-ID") == _LAST_ID:
         return web.Response(status=204)
@@ -68,11 +67,11 @@ async def _stream(request: web.Request, job_id: str) -> web.StreamResponse:
         headers={
             "Content-Type": "text/event-stream; charset=utf-8",
             "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",  # nginx would hold the events back
+            "X-Accel-Buffering": "no",  # nginx would buffer the events
         }
     )
     await response.prepare(request)
-    with contextlib.suppress(ConnectionError, TimeoutError):  # the reader went away, or stopped reading
+    with contextlib.suppress(ConnectionError, TimeoutError):  # the client disconnected or stopped reading
         await _write(response, f"retry: {_RECONNECT_MS}\n\n")
         await _follow(request, response, job_id)
         await response.write_eof()
@@ -93,7 +92,7 @@ async def _follow(request: web.Request, response: web.StreamResponse, job_id: st
                 continue
             try:
                 view = upcoming.result()
-            except NotFound:  # deleted while we watched
+            except NotFound:  # the job was deleted
                 await _write(response, f'id: {_LAST_ID}\nevent: gone\ndata: {{"jobId": "{job_id}"}}\n\n')
                 return
             if view is None:

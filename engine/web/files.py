@@ -42,11 +42,11 @@ def add_routes(app: web.Application) -> None:
 
 
 async def send_file(request: web.Request) -> web.StreamResponse:
-    """One file, whole or a range of it. Only what a signature names, and only files of results: no input, no key."""
+    """Send a signed result file, or one range of it. Inputs and keys are never served."""
     key = request.match_info["key"]
     check_link(request, key)
     if not _RESULT_FILE.fullmatch(key):
-        raise NotFound("That is not a file of a result.")
+        raise NotFound("There is no such result file.")
     storage, via_cdn = request.app[STORAGE], request.query.get("via") == "cdn"
     disposition = "attachment" if "download" in request.query else "inline"
     name = key.rpartition("/")[2]
@@ -61,7 +61,7 @@ async def send_file(request: web.Request) -> web.StreamResponse:
     try:
         found = path.stat()
     except OSError:
-        raise NotFound("That file is no longer here: it was deleted, or its time is over.") from None
+        raise NotFound("This file was deleted or has expired.") from None
     wanted = _wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
     if wanted and _is_unsatisfiable(wanted, found.st_size):
         return _range_not_satisfiable(found.st_size)
@@ -69,7 +69,7 @@ async def send_file(request: web.Request) -> web.StreamResponse:
 
 
 def check_link(request: web.Request, key: str) -> None:
-    """Raises `LinkInvalid` or, for a link that was good once, `LinkExpired`."""
+    """Raise `LinkInvalid` for a wrong signature, `LinkExpired` for a valid one that has expired."""
     links = request.app[LINKS]
     if not links.verify("file", key, request.query, request.app[NOW]()):
         raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
@@ -78,10 +78,10 @@ def check_link(request: web.Request, key: str) -> None:
 async def _send_stored(
     request: web.Request, storage: ObjectStorage, key: str, headers: dict[str, str]
 ) -> web.StreamResponse:
-    """The answer for a key whose link was looked at. Raises `NotFound`, `StorageFailed` (and below)."""
+    """Send a file from object storage, or redirect to it. Raises `NotFound`, `StorageFailed`."""
     found = await storage.find(key)
     if found is None:
-        raise NotFound("That file is no longer here: it was deleted, or its time is over.")
+        raise NotFound("This file was deleted or has expired.")
     if request.method == "GET" and not {"via", "download"} & request.query.keys():
         address = await storage.redirect(key)
         if address is not None:
@@ -99,7 +99,7 @@ async def _send_stored(
     response = web.StreamResponse(status=status, headers=headers)
     response.last_modified = found.modified
     response.content_length = end - start
-    with suppress(ConnectionError):  # the client has gone, there is nobody to tell
+    with suppress(ConnectionError):  # the client has disconnected
         await response.prepare(request)
         if request.method != "HEAD":
             async for block in storage.open_range(key, start, end):
@@ -109,8 +109,10 @@ async def _send_stored(
 
 
 def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[str] | None:
-    """The one range that is asked for and applies. Others (several, malformed, of an older version) are ignored: the
-    answer is then the whole file."""
+    """Return the requested range if it applies (RFC 9110, 14.2 and 13.1.5).
+
+    Several ranges, malformed ones and ranges of another version are ignored: the whole file is sent.
+    """
     wanted = _ONE_RANGE.fullmatch(request.headers.get("Range", "").strip())
     if wanted is None or (wanted["last"] and int(wanted["last"]) < int(wanted["first"])):
         return None
@@ -128,7 +130,7 @@ def _is_unsatisfiable(wanted: re.Match[str], size_bytes: int) -> bool:
 
 
 def _resolve(wanted: re.Match[str], size_bytes: int) -> tuple[int, int]:
-    """First byte, and the one after the last, of a range that is not outside."""
+    """Return the first byte and the one after the last of a satisfiable range."""
     if wanted["first"]:
         last = int(wanted["last"]) if wanted["last"] else size_bytes - 1
         return int(wanted["first"]), min(last, size_bytes - 1) + 1
@@ -136,23 +138,25 @@ def _resolve(wanted: re.Match[str], size_bytes: int) -> tuple[int, int]:
 
 
 def _range_not_satisfiable(size_bytes: int) -> web.StreamResponse:
-    """416, with the size that the file has."""
+    """Return a 416 response with the size of the file."""
     response = error_response(RangeNotSatisfiable())
     response.headers["Content-Range"] = f"bytes */{size_bytes}"
     return response
 
 
 class SafeFileResponse(web.FileResponse):
-    """aiohttp's file response for visitors who leave early: it opens the file in a thread and, cancelled meanwhile,
-    would lose it, open."""
+    """A file response that closes its file if the client disconnects.
+
+    aiohttp opens the file in a thread and leaks it if the handler is cancelled at that moment.
+    """
 
     _opened: BufferedReader | None = None
-    _is_left = False
+    _is_cancelled = False
 
     def _make_response(self, request: web.BaseRequest, accept_encoding: str) -> Any:
         found = super()._make_response(request, accept_encoding)
         self._opened = found[1]
-        if self._is_left and self._opened is not None:
+        if self._is_cancelled and self._opened is not None:
             self._opened.close()
         return found
 
@@ -160,7 +164,7 @@ class SafeFileResponse(web.FileResponse):
         try:
             return await super().prepare(request)
         except asyncio.CancelledError:
-            self._is_left = True  # before looking: the thread looks after it has opened
+            self._is_cancelled = True  # first: the thread checks it after opening the file
             if self._opened is not None:
                 self._opened.close()
             raise
@@ -171,8 +175,10 @@ class SafeFileResponse(web.FileResponse):
 
 
 class _File(SafeFileResponse):
-    """aiohttp's file response does the sending. It reads the request's headers itself, and takes an If-Range
-    with an ETag for none; so it is shown only those that were judged here."""
+    """A file response with a range that was checked here.
+
+    aiohttp ignores an If-Range with an ETag, so it gets a request with selected headers only.
+    """
 
     def __init__(self, path: Path, byte_range: str | None, headers: dict[str, str]) -> None:
         super().__init__(path, headers=headers)

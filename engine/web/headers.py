@@ -1,4 +1,4 @@
-"""Headers that every response has."""
+"""Security headers of every response."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def set_security_headers(
     """Add the headers that are not set yet."""
     headers.setdefault("Content-Security-Policy", content_policy)
     headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "no-referrer")  # addresses here open things
+    headers.setdefault("Referrer-Policy", "no-referrer")  # URLs may hold signatures
     headers.setdefault("Cross-Origin-Resource-Policy", resource_policy)
     headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
     headers["Server"] = "Stemify"
 
 
 def security_headers(base_url: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """An `on_response_prepare` signal. What a handler has set itself stays."""
+    """Return an `on_response_prepare` signal that adds the headers a handler has not set."""
     of_pages = _of_pages(base_url)
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:

@@ -1,4 +1,4 @@
-"""`/healthz`: the process answers. `/readyz`: songs can be separated. `/metrics`: how it goes."""
+"""`/healthz`: the process responds. `/readyz`: jobs can run. `/metrics`: numbers for Prometheus."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Check(Entity):
 class Readiness(Entity):
     ready: bool
     checks: dict[str, Check]
-    """store, worker, model; cluster while something is wrong with it"""
+    """store, worker and model; cluster while it has a problem"""
     versions: dict[str, str]
-    """stemify, yt-dlp; empty without a token where one is needed"""
+    """stemify and yt-dlp; empty if the request lacks a required token"""
 
 
 def add_routes(app: web.Application) -> None:
@@ -42,7 +42,7 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Numbers, names, addresses and versions are only for those who may use the API."""
+    """Report readiness. Details and versions need access to the API."""
     access = request.app[ACCESS]
     in_detail = access.has_token(request) or not access.wants_token
     try:
@@ -65,7 +65,7 @@ def _checks(snapshot: ServiceSnapshot) -> dict[str, Check]:
         "worker": Check(ok=bool(workers), detail=", ".join(workers) or "no worker is running"),
         "model": Check(ok=bool(models), detail=", ".join(models) or "no model can be loaded"),
     }
-    if snapshot.trouble is not None:  # as long as somebody works, songs can be separated
+    if snapshot.trouble is not None:  # jobs can run while any worker is ready
         found["cluster"] = Check(ok=bool(workers), detail=snapshot.trouble)
     return found
 

@@ -1,4 +1,4 @@
-"""`python -m engine.web.health_check`: ask the server with these settings whether it works. For the container."""
+"""Health check of the container: `python -m engine.web.health_check`."""
 
 from __future__ import annotations
 

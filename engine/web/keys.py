@@ -1,4 +1,4 @@
-"""What the handlers share, under typed keys of the application."""
+"""Typed application keys of what the handlers share."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ ACCESS = web.AppKey("access", Access)
 METRICS = web.AppKey("metrics", Metrics)
 NOW = web.AppKey[Callable[[], datetime]]("now")
 CLOSING = web.AppKey("closing", asyncio.Event)
-"""Set when the server is about to stop: streams that would go on end themselves."""
+"""Set when the server shuts down, to end event streams."""

@@ -1,4 +1,4 @@
-"""`/metrics`: the backend's numbers for Prometheus, from a registry of our own."""
+"""Prometheus metrics of the backend, in a separate registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.service.service import ServiceSnapshot
 
 
 class Metrics(Collector):
-    """What is counted here, and the last snapshot of the service as metric families."""
+    """HTTP request counts, and the last service snapshot as metric families."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,7 +56,7 @@ def _of_jobs(snapshot: ServiceSnapshot) -> Iterable[Metric]:
         jobs.add_metric([status], snapshot.jobs.get(status, 0))
     yield jobs
     depth = snapshot.jobs.get(JobStatus.PENDING, 0)
-    yield GaugeMetricFamily("stemify_queue_depth", "Jobs that wait for a worker", value=depth)
+    yield GaugeMetricFamily("stemify_queue_depth", "Jobs waiting for a worker", value=depth)
 
 
 def _of_work(snapshot: ServiceSnapshot) -> Iterable[Metric]:
@@ -66,7 +66,7 @@ def _of_work(snapshot: ServiceSnapshot) -> Iterable[Metric]:
     yield stages
     audio_s, processing_s = snapshot.audio_seconds, snapshot.processing_seconds
     yield CounterMetricFamily("stemify_audio_seconds", "Seconds of audio separated", value=audio_s)
-    yield CounterMetricFamily("stemify_processing_seconds", "Seconds that separating them took", value=processing_s)
+    yield CounterMetricFamily("stemify_processing_seconds", "Seconds spent separating it", value=processing_s)
     if audio_s > 0:
         yield GaugeMetricFamily(
             "stemify_real_time_factor",
@@ -77,8 +77,8 @@ def _of_work(snapshot: ServiceSnapshot) -> Iterable[Metric]:
 
 def _of_workers(snapshot: ServiceSnapshot) -> Iterable[Metric]:
     up = GaugeMetricFamily("stemify_worker_up", "Whether the worker of a device is ready", labels=["device"])
-    running = GaugeMetricFamily("stemify_worker_attempts", "Attempts that a worker runs now", labels=["device"])
-    deaths = CounterMetricFamily("stemify_worker_deaths", "How often a worker has died", labels=["device"])
+    running = GaugeMetricFamily("stemify_worker_attempts", "Attempts running on a worker", labels=["device"])
+    deaths = CounterMetricFamily("stemify_worker_deaths", "Crashes of a worker", labels=["device"])
     resident = GaugeMetricFamily("stemify_worker_resident_bytes", "Memory of a worker process", labels=["device"])
     memory = GaugeMetricFamily("stemify_device_memory_bytes", "Memory in use on a device", labels=["device"])
     for worker in snapshot.workers:

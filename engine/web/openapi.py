@@ -1,4 +1,4 @@
-"""`/api/openapi.json`: the description of the API, generated from the entities that it speaks in."""
+"""`/api/openapi.json`: the OpenAPI description, generated from the entities of the API."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]
     (Readiness, "serialization"),
 )
 _SENTENCES: dict[int, str] = {
-    400: "The request cannot be read",
-    401: "An API token is wanted",
-    403: "Not allowed: another web site asks, the job is somebody else's, or the link was changed",
-    404: "There is no such job or file",
-    405: "That method is not for this address",
-    408: "The upload stood still for too long",
-    409: "Not possible in the state that the job is in",
+    400: "The request is not valid",
+    401: "An API token is required",
+    403: "Not allowed: a cross-site request, a job of another owner, or a changed link",
+    404: "The job or file does not exist",
+    405: "The method is not allowed here",
+    408: "The upload stalled",
+    409: "Not possible in the job's current state",
     410: "The link has expired",
-    412: "The file is not the version that was asked for",
-    413: "Larger than accepted; the connection is closed without reading the rest",
+    412: "The file is not the requested version",
+    413: "Too large; the connection is closed without reading the rest",
     415: "Neither a song as multipart/form-data nor a link as application/json, not an audio file, or an encoded body",
-    416: "The file is shorter than that",
-    421: "Not a name of this server",
-    422: "Understood, and refused: the options, a model that cannot be used here, the link or the audio",
-    429: "Too many jobs, or streams, or too little room on the disk; Retry-After says when to come back",
-    500: "A defect",
-    503: "Something is missing that may come back: the store or the disk",
+    416: "The range is beyond the end of the file",
+    421: "Not a host name of this server",
+    422: "Valid but refused: the options, an unavailable model, the link or the audio",
+    429: "Too many jobs or streams, or too little disk space; Retry-After says when to try again",
+    500: "Internal error",
+    503: "The database or the disk is unavailable",
 }
 _WITH_HEADERS: dict[int, Schema] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
@@ -68,14 +68,14 @@ def _document(wants_token: bool) -> bytes:
 
 
 def openapi(*, wants_token: bool) -> Schema:
-    """The document, OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document."""
     _, schemas = models_json_schema(_MODELS, ref_template="#/components/schemas/{model}")
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Stemify",
             "version": version("stemify"),
-            "description": "Turns a song into its stems. Errors are always ErrorResponse.",
+            "description": "Separates songs into stems. Errors are always an ErrorResponse.",
         },
         "servers": [{"url": "/"}],
         "paths": {
@@ -84,14 +84,14 @@ def openapi(*, wants_token: bool) -> Schema:
             "/api/jobs/{jobId}/events": {"parameters": [_JOB_ID], "get": _events()},
             "/api/jobs/{jobId}/stems.zip": {"parameters": [_JOB_ID], "get": _zip()},
             "/files/jobs/{jobId}/{attempt}/{filename}": {"get": _file()},
-            "/healthz": {"get": _plain("healthz", "The process answers", "Health")},
+            "/healthz": {"get": _plain("healthz", "Check that the process responds", "Health")},
             "/readyz": {"get": _readyz()},
             "/metrics": {"get": _metrics()},
         },
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "Wanted where tokens are set up"},
+                "token": {"type": "http", "scheme": "bearer", "description": "Required if tokens are configured"},
             },
         },
         "security": [{"token": []}] if wants_token else [],
@@ -102,7 +102,7 @@ _JOB_ID: Schema = {
     "name": "jobId",
     "in": "path",
     "required": True,
-    "description": "From StemifyResponse. Whoever knows it may read the job.",
+    "description": "From StemifyResponse. Knowing it allows reading the job.",
     "schema": {"type": "string", "format": "uuid"},
 }
 
@@ -149,7 +149,7 @@ def _stemify() -> Schema:
         },
     }
     accepted: Schema = {
-        "description": "Accepted: the message says where the job is in line, and the estimate",
+        "description": "Accepted; the message has the queue position and the estimate",
         "content": _json("StemifyResponse"),
         "headers": {
             "Location": {"description": "The job", "schema": {"type": "string"}},
@@ -172,29 +172,29 @@ def _stemify() -> Schema:
 
 
 def _show() -> Schema:
-    good = {"200": {"description": "The job as it is now", "content": _json("JobStatusResponse")}}
-    return _operation("getJob", "How far a job is, and its result", {**good, **_errors(401, 404)})
+    good = {"200": {"description": "The current state of the job", "content": _json("JobStatusResponse")}}
+    return _operation("getJob", "Get a job's progress and result", {**good, **_errors(401, 404)})
 
 
 def _remove() -> Schema:
     good: Schema = {
-        "200": {"description": "It was not over and is cancelled", "content": _json("JobStatusResponse")},
-        "204": {"description": "It was over and is deleted, with its files"},
+        "200": {"description": "The job was unfinished and is cancelled", "content": _json("JobStatusResponse")},
+        "204": {"description": "The job was finished and is deleted with its files"},
     }
-    return _operation("removeJob", "Cancel a job, or delete one that is over", {**good, **_errors(401, 403, 404)})
+    return _operation("removeJob", "Cancel a job, or delete a finished one", {**good, **_errors(401, 403, 404)})
 
 
 def _events() -> Schema:
     good: Schema = {
         "200": {
             "description": (
-                "Server-sent events: `data` is a JobEvent. The state now comes first, then every change; comments "
-                "keep the connection alive; after the event with the id `over` the stream ends. A job that is "
-                "deleted meanwhile ends it with the event `gone`."
+                "Server-sent events: `data` is a JobEvent. The current state comes first, then every change; "
+                "comments keep the connection alive; the stream ends after the event with the id `over`. If the job "
+                "is deleted, the last event is `gone`."
             ),
             "content": {"text/event-stream": {"schema": {"type": "string", "x-data": _ref("JobEvent")}}},
         },
-        "204": {"description": "The request's Last-Event-ID says that it knows how the job ended"},
+        "204": {"description": "The client has already seen the last event (Last-Event-ID)"},
     }
     return _operation("watchJob", "Follow a job", {**good, **_errors(401, 404, 429)})
 
@@ -220,24 +220,24 @@ def _file() -> Schema:
         _JOB_ID,
         parameter("attempt", "path", "^a[1-9][0-9]{0,3}$", "Part of the link"),
         parameter("filename", "path", "^[^/]+$", "Part of the link"),
-        parameter("e", "query", "^[0-9]+$", "When the link ends, seconds since 1970"),
+        parameter("e", "query", "^[0-9]+$", "When the link expires, in seconds since 1970"),
         parameter("s", "query", "^[A-Za-z0-9_-]+$", "The signature"),
         {
             "name": "download",
             "in": "query",
             "schema": {"type": "string"},
-            "description": "If there: to be saved rather than played",
+            "description": "If present, the file is sent as an attachment",
         },
         {"name": "Range", "in": "header", "schema": {"type": "string"}, "description": "One range of bytes"},
     ]
     good: Schema = {
         "200": {"description": "The file", "content": content},
-        "206": {"description": "The range of it", "content": content},
-        "304": {"description": "It has not changed"},
+        "206": {"description": "The requested range", "content": content},
+        "304": {"description": "Not modified"},
         "412": {"description": _SENTENCES[412]},
     }
     responses = {**good, **_errors(403, 404, 410, 416)}
-    summary = "A file of a result; take the link whole from cdnUrl, it cannot be made up"
+    summary = "Download a result file by the signed link in cdnUrl"
     return _operation("getFile", summary, responses, parameters=parameters, security=[])
 
 
@@ -247,10 +247,10 @@ def _plain(name: str, summary: str, model: str) -> Schema:
 
 
 def _readyz() -> Schema:
-    operation = _plain("readyz", "Songs can be separated", "Readiness")
+    operation = _plain("readyz", "Check that jobs can run", "Readiness")
     either = {"anyOf": [_ref("Readiness"), _ref("ErrorResponse")]}
     not_ready: Schema = {
-        "description": "They cannot; the checks say why",
+        "description": "Not ready; the checks say why",
         "content": {"application/json": {"schema": either}},
     }
     operation["responses"]["503"] = not_ready
@@ -258,5 +258,7 @@ def _readyz() -> Schema:
 
 
 def _metrics() -> Schema:
-    good: Schema = {"200": {"description": "For Prometheus", "content": {"text/plain": {"schema": {"type": "string"}}}}}
-    return _operation("metrics", "The backend's numbers", {**good, **_errors(401)})
+    good: Schema = {
+        "200": {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
+    return _operation("metrics", "Get the backend's metrics", {**good, **_errors(401)})

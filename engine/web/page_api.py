@@ -1,4 +1,4 @@
-"""What the pages want beyond the API: a job with its title and links, its peaks, keep, retry, what can be chosen."""
+"""JSON for the web pages: a job with title and links, its peaks, keep and retry, and the upload options."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from engine.web.schemas import JobEvent, job_event, json_response
 
 
 class PlayerJob(JobEvent):
-    """A job as its page shows it. Addresses are without scheme and host: the page may have been opened at another
-    name than the public one, and then may only ask there."""
+    """A job as shown on its page.
+
+    URLs have no scheme and host: a page opened at another name than the public one may only request that name.
+    """
 
     title: str
     artist: str | None = None
     options: StemSeparationOptions
-    source_url: str | None = None  # the video, where it was one
+    source_url: str | None = None  # of the video, if any
     keep: bool
     cancelled: bool
     error_code: str | None = None
     may_change: bool  # cancel, keep, delete, retry
-    page_query: str  # "e=…&s=…": opens this job's page, state and events to whoever has it
+    page_query: str  # "e=…&s=…": signed access to this job's page, state and events
     files: dict[str, str]  # stem or "zip" → address
 
 
@@ -42,7 +44,7 @@ class ModelOption(Entity):
 
 class UploadOptions(Entity):
     models: tuple[ModelOption, ...]
-    links: bool  # whether YouTube links are taken
+    links: bool  # whether YouTube links are accepted
     wants_token: bool
     max_bytes: int
     max_duration_s: float
@@ -69,13 +71,13 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def peaks(request: web.Request) -> web.Response:
-    """The shapes of the stems, {"duration_s": …, "stems": {name: {"bins", "low", "high"}}}."""
+    """Return the stems' waveforms, {"duration_s": …, "stems": {name: {"bins", "low", "high"}}}."""
     job = (await readable_job(request)).job
     async with request.app[SERVICE].open_file(job, "peaks") as path:
         try:
             text = await asyncio.to_thread(path.read_bytes)
         except FileNotFoundError:
-            raise NotFound("That file is no longer here.") from None
+            raise NotFound("This file was deleted or has expired.") from None
     response = web.Response(
         body=text, content_type="application/json", headers={"Cache-Control": "private, max-age=3600"}
     )
@@ -90,7 +92,7 @@ async def keep(request: web.Request) -> web.Response:
 
 
 async def retry(request: web.Request) -> web.Response:
-    """A new job with the song and options of a failed one; `?model=`: by another model."""
+    """Create a new job from a failed one; `?model=` selects another model."""
     view = await _changeable(request)
     model = request.query.get("model")
     return _player_job(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner, model=model))
@@ -125,8 +127,10 @@ def _player_job(request: web.Request, view: JobView) -> web.Response:
 
 
 def _local_url(url: str) -> str:
-    """The same address on this server, which then sends the bytes itself: the player fetches ranges of them, and may
-    do that at its own origin only."""
+    """Return the URL as a path that sends the bytes from this server.
+
+    The player fetches ranges, which it may do from its own origin only.
+    """
     parts = urlsplit(url)
     return f"{parts.path}?{parts.query.removesuffix('&via=cdn')}&via=here"
 

@@ -1,7 +1,7 @@
-"""`/` and `/jobs/{id}`: the pages for people, and the files that they are made of (`/static/…`).
+"""`/` and `/jobs/{id}`: the web pages, and their static files (`/static/…`).
 
-The pages are the same for everybody and carry nothing about a job: what they show they ask for (`engine.web.page_api`,
-the API). No build step, no framework, nothing from elsewhere.
+The HTML is the same for every visitor; scripts load the data from `engine.web.page_api` and the API. There is no build
+step, no framework and no third-party resource.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ async def index(request: web.Request) -> web.StreamResponse:
 
 
 async def job(request: web.Request) -> web.StreamResponse:
-    """A job that is not there, or not for this visitor, gets the same page, with the status that says so: the page
-    then asks for the job and shows the sentence that it gets."""
+    """Send the job page, with an error status if the job cannot be read.
+
+    The page requests the job again and shows the error message.
+    """
     try:
         await readable_job(request)
     except StemifyError as error:
@@ -53,7 +55,7 @@ def _names() -> frozenset[str]:
 
 
 def _page(name: str, status: int = 200) -> web.FileResponse:
-    # Kept by the browser, a page about an error would be asked for again and answered with 304: all is well.
+    # A browser would revalidate a stored error page, and 304 would make it a success.
     return _file(name, status, cache="no-cache" if status == 200 else "no-store")
 
 
@@ -62,7 +64,7 @@ def _file(name: str, status: int, *, cache: str) -> web.FileResponse:
     charset = "" if content_type.endswith("json") else "; charset=utf-8"
     headers = {"Content-Type": content_type + charset, "Cache-Control": cache}
     if name.endswith(".js"):
-        headers["Content-Security-Policy"] = _OF_SCRIPTS  # a worker has the policy of its script, not of the page
+        headers["Content-Security-Policy"] = _OF_SCRIPTS  # a web worker has the policy of its script
     return SafeFileResponse(STATIC / name, status=status, headers=headers)
 
 

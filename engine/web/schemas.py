@@ -1,4 +1,4 @@
-"""The data transfer objects of the API, and a job's view as one of them."""
+"""The data transfer objects of the API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.jobs.results import JobResult
 
 
 class StemifyRequest(Entity):
-    """The JSON form of a request; a file comes as multipart with the same `options`."""
+    """A request with a link. A file is sent as multipart with the same `options`."""
 
     youtube_url: str | None = None
     options: StemSeparationOptions | None = None
@@ -38,12 +38,12 @@ class JobStatusResponse(Entity):
 
 
 class JobEvent(JobStatusResponse):
-    """The state of a job in the event stream: a JobStatusResponse and what a progress display wants to know."""
+    """The state of a job in the event stream, with what a progress display needs."""
 
     stage: Stage | None = None
     queue_place: int | None = None  # 1 is next; only while pending
-    eta_s: float | None = None  # seconds until it is done, waiting included; None: nobody can say
-    no_worker: bool = False  # no machine is there to work on it; it goes on by itself when one is
+    eta_s: float | None = None  # seconds until completion, including the queue; None if unknown
+    no_worker: bool = False  # no worker is available; the job continues when one is
     links_expire_at: AwareDatetime | None = None
 
 
@@ -76,7 +76,7 @@ def _fields(view: JobView) -> dict[str, Any]:
 
 
 def _with_links(view: JobView) -> JobResult | None:
-    """The result with today's signed links in it."""
+    """Return the result with fresh signed links."""
     result = view.job.result
     if result is None:
         return None
@@ -91,8 +91,10 @@ def _with_links(view: JobView) -> JobResult | None:
 
 
 def to_json(model: BaseModel) -> str:
-    """JSON, camelCase. What a data transfer object marks with "?" (`result`, `error`) is left out when there is
-    none; a null inside a result is written."""
+    """Serialize to JSON in camelCase.
+
+    A missing `result` or `error` is omitted; nulls inside a result are kept.
+    """
     absent = {name for name in ("result", "error") if getattr(model, name, ...) is None}
     return model.model_dump_json(by_alias=True, exclude=absent)
 
@@ -102,7 +104,7 @@ def json_response(model: BaseModel, *, status: int = 200, headers: dict[str, str
 
 
 def about(seconds: float) -> str:
-    """A duration as people say it."""
+    """Format a duration for a sentence."""
     if seconds < 90:
         return f"{max(1, round(seconds))} seconds" if round(seconds) != 1 else "a second"
     return f"{round(seconds / 60)} minutes"

@@ -1,7 +1,7 @@
-"""`GET /api/jobs/{id}/stems.zip`: all stems in one file, put together while it is sent.
+"""`GET /api/jobs/{id}/stems.zip`: all stems in one file, built while it is sent.
 
-The stems are compressed or dense already, so they are stored as they are; that also makes the length known before the
-first byte, and a browser can show how far the download is.
+The stems are stored without compression, which would gain little. The length is therefore known in advance, and a
+browser can show the progress of the download.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def add_routes(app: web.Application) -> None:
 async def stems_zip(request: web.Request) -> web.StreamResponse:
     job = (await readable_job(request, "zip")).job
     if job.result is None:
-        raise InvalidState("This job has no stems (yet). Look at its status first.")
+        raise InvalidState("This job has no stems yet. Check its status first.")
     async with AsyncExitStack() as stack:
         archive = ZipStream(compress_type=ZIP_STORED, sized=True)
-        taken: set[str] = set()
+        used_names: set[str] = set()
         storage = request.app[STORAGE]
         in_thread = storage.in_thread if isinstance(storage, ObjectStorage) else asyncio.to_thread
         for name, info in job.result.stems:
-            arcname = info.filename if info.filename not in taken else f"{name} - {info.filename}"
-            taken.add(arcname)
-            if isinstance(storage, ObjectStorage):  # streamed from there, never whole on this machine
+            arcname = info.filename if info.filename not in used_names else f"{name} - {info.filename}"
+            used_names.add(arcname)
+            if isinstance(storage, ObjectStorage):  # streamed, never stored on this machine
                 if await storage.size(info.path) != info.size:
-                    raise NotFound("The stems of this job are no longer here.")
+                    raise NotFound("The stems of this job were deleted or have expired.")
                 archive.add(storage.blocks(info.path, info.size), arcname, size=info.size)
                 continue
             path = await stack.enter_async_context(request.app[SERVICE].open_file(job, name))
@@ -58,7 +58,7 @@ async def stems_zip(request: web.Request) -> web.StreamResponse:
                 "Accept-Ranges": "none",
             }
         )
-        with suppress(ConnectionError):  # the client has gone, there is nobody to tell
+        with suppress(ConnectionError):  # the client has disconnected
             await response.prepare(request)
             if request.method != "HEAD":
                 blocks = _in_blocks(archive)
@@ -73,7 +73,7 @@ def zip_filename(job: Job) -> str:
 
 
 def _in_blocks(archive: ZipStream) -> Iterator[bytes]:
-    """The archive in blocks worth a hop to a thread each."""
+    """Join the archive's pieces into blocks large enough for a thread hop."""
     waiting = bytearray()
     for piece in archive:
         waiting += piece

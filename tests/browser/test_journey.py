@@ -47,7 +47,7 @@ def downloaded(folder: Path, name: str, browser: Browser) -> Path:
     raise AssertionError(f"{name} did not arrive: {[path.name for path in folder.iterdir()]}")
 
 
-def test_a_song_goes_in_and_its_stems_play_and_come_out(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_upload_plays_and_downloads_stems(browser: Browser, site: Site, tmp_path: Path) -> None:
     song = tmp_path / "Sunny side.mp3"
     make_song(song, seconds=12)
     noting = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _NOTE_STAGES})
@@ -78,7 +78,7 @@ def test_a_song_goes_in_and_its_stems_play_and_come_out(browser: Browser, site: 
     assert "Sunny side" in browser.find_element(By.ID, "recent").text
 
 
-def test_a_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: Path) -> None:
     song = tmp_path / "long.flac"
     make_song(song, seconds=60)
     submit(browser, site, song)
@@ -134,7 +134,7 @@ def test_unavailable_model_offers_retry_with_mini(browser: Browser, site: Site) 
     assert browser.find_element(By.ID, "badges").text.startswith("mini")
 
 
-def test_hostile_names_are_shown_and_do_nothing(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_hostile_names_are_shown_as_text(browser: Browser, site: Site, tmp_path: Path) -> None:
     hostile = '<img src=x onerror="hacked=1">'
     song = tmp_path / f"{hostile}.wav"
     make_song(song, seconds=2)
@@ -149,7 +149,7 @@ def test_hostile_names_are_shown_and_do_nothing(browser: Browser, site: Site, tm
     assert browser.execute_script("return typeof hacked") == "undefined"
 
 
-def test_a_refusal_is_shown_in_the_words_of_the_api(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_refusal_shows_message_of_the_api(browser: Browser, site: Site, tmp_path: Path) -> None:
     text = tmp_path / "notes.mp3"
     text.write_text("not a song at all " * 100)
     submit(browser, site, text)
@@ -192,7 +192,7 @@ def test_page_asks_for_token_in_plain_words(browser: Browser, closed_site: Site,
     assert not browser.find_element(By.ID, "forget-token").is_displayed()
 
 
-def test_a_file_that_is_too_large_is_not_sent(browser: Browser, site: Site, tmp_path: Path) -> None:
+def test_too_large_file_is_not_sent(browser: Browser, site: Site, tmp_path: Path) -> None:
     with (tmp_path / "huge.wav").open("wb") as file:
         file.truncate(60 * 2**20)
     browser.get(f"{site.url}/")
@@ -206,7 +206,7 @@ def test_a_file_that_is_too_large_is_not_sent(browser: Browser, site: Site, tmp_
     assert browser.execute_script("return window.wasSent") is None
 
 
-def test_the_songs_of_this_browser_say_by_which_model_and_when(browser: Browser, site: Site) -> None:
+def test_recent_songs_show_model_and_date(browser: Browser, site: Site) -> None:
     old = '{"id": "old", "title": "An old one", "href": "/jobs/0-0?e=1"}'
     browser.get(f"{site.url}/")
     browser.execute_script("localStorage.setItem('stemify-songs', arguments[0])", f"[{old}]")
@@ -265,7 +265,7 @@ def pressed(browser: Browser) -> list[str]:
     return found
 
 
-def test_deleting_asks_first_and_keeping_lasts(browser: Browser, site: Site) -> None:
+def test_delete_asks_first_and_keep_persists(browser: Browser, site: Site) -> None:
     browser.get(site.page("gone"))
     is_open(browser)
     browser.find_element(By.ID, "keep").click()

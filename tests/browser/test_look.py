@@ -16,7 +16,7 @@ from tests.fixtures.chromium import Browser
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_stems_have_the_colours_and_the_order_of_the_picture(browser: Browser, site: Site, dark: bool) -> None:
+def test_stems_have_colours_and_order_of_the_picture(browser: Browser, site: Site, dark: bool) -> None:
     browser.show_as(1280, 900, dark=dark)
     browser.get(site.page("as drawn"))
     is_open(browser)
@@ -61,7 +61,7 @@ def channels(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def test_result_numbers_appear_once_with_their_units(browser: Browser, site: Site) -> None:
+def test_result_numbers_appear_once_with_units(browser: Browser, site: Site) -> None:
     browser.get(site.page("mp3"))
     is_open(browser)
     text = browser.execute_script("return document.getElementById('player').textContent")
@@ -78,7 +78,7 @@ def test_result_numbers_appear_once_with_their_units(browser: Browser, site: Sit
 
 @pytest.mark.parametrize("page", ["/", "mp3"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_pages_fit_on_a_phone_and_a_desk(browser: Browser, site: Site, tmp_path: Path, page: str, dark: bool) -> None:
+def test_pages_fit_phone_and_desktop(browser: Browser, site: Site, tmp_path: Path, page: str, dark: bool) -> None:
     """The pictures are for people to look at."""
     for width, height, mobile in ((390, 844, True), (1280, 900, False)):
         browser.show_as(width, height, dark=dark, scale=2 if mobile else 1, mobile=mobile)

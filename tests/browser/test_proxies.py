@@ -94,7 +94,7 @@ def test_login_page_in_place_of_data_is_explained(browser: Browser, site: Site) 
     assert "login page" in message and "JSON" not in message
 
 
-def test_404_of_proxy_is_not_taken_for_a_deleted_job(browser: Browser, site: Site) -> None:
+def test_404_of_proxy_is_not_a_deleted_job(browser: Browser, site: Site) -> None:
     is_gone = (
         "const { ask, isGone } = await import('/static/api.js');"
         "return ask('/jobs/0199aa00-0000-7000-8000-000000000000/player.json').catch(isGone);"

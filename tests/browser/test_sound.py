@@ -32,7 +32,7 @@ def sync_error_samples(heard: NDArray[np.float32]) -> int:
 
 
 @pytest.mark.parametrize("kind", ["mp3", "flac", "wav"])
-def test_stems_are_together_to_the_sample_after_every_seek(browser: Browser, site: Site, kind: str) -> None:
+def test_stems_are_sample_aligned_after_every_seek(browser: Browser, site: Site, kind: str) -> None:
     open_player(browser, site.page(kind))
     for position in (0.0, 9.3):
         heard = record(browser, 2.8, position=position)
@@ -41,9 +41,7 @@ def test_stems_are_together_to_the_sample_after_every_seek(browser: Browser, sit
 
 
 @pytest.mark.parametrize(("kind", "exact_within"), [("mp3", 1e-3), ("flac", 2e-7), ("wav", 2e-7)])
-def test_windows_join_without_a_seam_and_are_what_is_in_the_file(
-    browser: Browser, site: Site, kind: str, exact_within: float
-) -> None:
+def test_windows_join_exactly_like_the_file(browser: Browser, site: Site, kind: str, exact_within: float) -> None:
     """Read as the player reads, in windows that begin anywhere, and put side by side."""
     open_player(browser, site.page(kind))
     starts = [0, 88_200, 88_200 * 3 + 17, 12 * RATE]
@@ -64,7 +62,7 @@ def test_windows_join_without_a_seam_and_are_what_is_in_the_file(
         assert float(np.abs(floats(text) - truth[start : start + 20000]).max()) <= exact_within
 
 
-def test_ten_minutes_play_with_seconds_in_memory(browser: Browser, site: Site) -> None:
+def test_ten_minutes_keep_only_seconds_in_memory(browser: Browser, site: Site) -> None:
     open_player(browser, site.page("long"))
     for click_s in CLICKS_S:
         heard = record(browser, 1.2, position=click_s - 0.4)
@@ -79,7 +77,7 @@ def test_ten_minutes_play_with_seconds_in_memory(browser: Browser, site: Site) -
     assert 0 < held < 30e6 < whole
 
 
-def test_solo_silences_the_others_and_mute_only_its_own(browser: Browser, site: Site) -> None:
+def test_solo_silences_others_and_mute_only_its_stem(browser: Browser, site: Site) -> None:
     open_player(browser, site.page("mp3"))
     browser.find_element("id", "play").click()
     browser.until("return document.getElementById('player').dataset.state === 'playing'")

@@ -17,7 +17,7 @@ import yaml
 from config.settings import load
 from engine.web import health_check
 from image.lock import FILES, pinned
-from tests.fixtures.web_backend import open_web_house
+from tests.fixtures.web_backend import open_web_server
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -195,8 +195,8 @@ async def test_health_check_detects_dead_server(tmp_path: Path) -> None:
         )
         return await process.wait() == 0
 
-    async with open_web_house(tmp_path) as house:
-        port_now = house.url.rpartition(":")[2]
+    async with open_web_server(tmp_path) as server:
+        port_now = server.url.rpartition(":")[2]
         assert await healthy(port_now)
     assert not await healthy(port_now)
 

@@ -32,7 +32,7 @@ from tests.fakes.object_store import (
     storage_settings,
 )
 from tests.fixtures.songs import make_song
-from tests.fixtures.web_backend import open_web_house
+from tests.fixtures.web_backend import open_web_server
 from tests.integration.conftest import PoolMaker
 from tests.integration.dispatch.test_dispatcher import house_on
 from tests.integration.service.test_service import stream
@@ -175,7 +175,7 @@ async def test_what_a_link_to_a_stored_file_answers(server: S3Server, tmp_path: 
     storage = object_storage(server, tmp_path, patience_s=0.3)
     key, content = f"jobs/{new_job_id()}/a1/Für Elise.mp3", os.urandom(5_000_000)
     obstore.put(storage._bucket._store, key, content)
-    async with open_web_house(tmp_path, storage=storage) as house:
+    async with open_web_server(tmp_path, storage=storage) as house:
         link = house.file_link(key)
 
         async def ask(url: str, method: str = "GET", **headers: str) -> tuple[int, bytes, Any]:
@@ -210,7 +210,7 @@ async def test_what_a_link_to_a_stored_file_answers(server: S3Server, tmp_path: 
 
 
 async def test_links_to_files_lead_through_the_cdn_where_there_is_one(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, cdn_url="https://cdn.example.org/", open=True) as house:
+    async with open_web_server(tmp_path, cdn_url="https://cdn.example.org/", open=True) as house:
         job_id = await house.job(done=True)
         async with house.client.get(f"/api/jobs/{job_id}") as response:
             result = (await response.json())["result"]

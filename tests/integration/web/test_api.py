@@ -71,7 +71,7 @@ def test_sixth_song_in_an_hour_shows_retry_time(url: str, tmp_path: Path) -> Non
     assert send(url, song, address="198.51.100.8").status_code == 202
 
 
-def test_delete_ends_a_running_job_at_once_and_removes_its_files(url: str, data_dir: Path, tmp_path: Path) -> None:
+def test_delete_cancels_running_job_and_removes_files(url: str, data_dir: Path, tmp_path: Path) -> None:
     make_song(tmp_path / "long.wav", seconds=50, channels=1)
     mine = {"X-Forwarded-For": "203.0.113.5"}
     job_id = send(url, (tmp_path / "long.wav").read_bytes(), address="203.0.113.5").json()["jobId"]
@@ -89,7 +89,7 @@ def test_delete_ends_a_running_job_at_once_and_removes_its_files(url: str, data_
     assert requests.get(f"{url}/api/jobs/{job_id}", timeout=10).status_code == 404
 
 
-def test_it_is_ready_and_counts(url: str) -> None:
+def test_backend_is_ready_and_has_metrics(url: str) -> None:
     ready = requests.get(f"{url}/readyz", timeout=10)
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert "stemify_worker_up{" in requests.get(f"{url}/metrics", timeout=10).text

@@ -130,9 +130,7 @@ def done_job(url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_whatever_is_sent_the_answer_is_a_documented_one(
-    description: Any, done_job: str, method: str, path: str
-) -> None:
+def test_every_response_is_documented(description: Any, done_job: str, method: str, path: str) -> None:
     operation = description[path][method]
     good, bad = (operation.as_strategy(generation_mode=mode) for mode in schemathesis.GenerationMode)
     checks = [
@@ -179,7 +177,7 @@ def shape(value: Any) -> Any:
 
 @pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the examples are for curl")
 @pytest.mark.parametrize("page", ["docs/api.md", "README.md"])
-def test_the_documented_examples_work(url: str, tmp_path: Path, page: str) -> None:
+def test_documented_examples_work(url: str, tmp_path: Path, page: str) -> None:
     found = examples(ROOT / page)
     assert found or page == "README.md"
     make_song(tmp_path / "song.mp3", seconds=1)

@@ -48,8 +48,8 @@ class _Site:
 
     async def __aenter__(self) -> aiohttp.ClientSession:
         self._backend = backend(self._settings)
-        house = await self._backend.__aenter__()
-        self._client = aiohttp.ClientSession(house.web_url)
+        running = await self._backend.__aenter__()
+        self._client = aiohttp.ClientSession(running.web_url)
         return self._client
 
     async def __aexit__(self, *error: object) -> None:
@@ -72,7 +72,7 @@ async def test_pages_have_strict_content_security_policy(
         assert "https://" not in text.replace('placeholder="https://youtu.be/…"', "")
 
 
-async def test_static_files_are_those_of_the_folder_and_no_others(
+async def test_only_files_of_static_folder_are_served(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, _ = open_site
@@ -118,7 +118,7 @@ async def test_unknown_path_is_html_for_browsers_json_for_programs(
             assert (response.status, response.content_type) == (404, "application/json")
 
 
-async def test_dead_link_is_a_page_in_a_browser_and_json_elsewhere(
+async def test_dead_link_is_html_for_browsers_json_for_programs(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, _ = open_site
@@ -132,7 +132,7 @@ async def test_dead_link_is_a_page_in_a_browser_and_json_elsewhere(
             assert (await response.json())["error"]["message"]
 
 
-async def test_a_job_comes_with_everything_its_page_shows(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+async def test_player_json_has_all_page_data(open_site: tuple[aiohttp.ClientSession, str]) -> None:
     client, job_id = open_site
     async with client.get(f"/jobs/{job_id}/player.json") as response:
         job = await response.json()
@@ -156,7 +156,7 @@ async def test_other_web_sites_cannot_keep_or_retry(open_site: tuple[aiohttp.Cli
         assert response.status == 403
 
 
-async def test_choices_say_what_can_be_had(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+async def test_choices_list_models_and_limits(open_site: tuple[aiohttp.ClientSession, str]) -> None:
     client, _ = open_site
     async with client.get("/choices.json") as response:
         choices = await response.json()

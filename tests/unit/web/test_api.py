@@ -21,7 +21,7 @@ from engine.jobs.options import OutputFormat, Quality
 from engine.service.service import Link, Upload
 from engine.sources.errors import YoutubeCaptcha
 from engine.web.errors import status_of
-from tests.fixtures.web_backend import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebServer, open_web_server
 
 LIMIT = 2**20
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"\r\n'
@@ -29,9 +29,9 @@ OPTIONS = {"model": "mini", "quality": "fast", "outputFormat": "flac", "removeVo
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
-    async with open_web_house(tmp_path, max_bytes=LIMIT, per_hour=99) as house:
-        yield house
+async def server(tmp_path: Path) -> AsyncIterator[WebServer]:
+    async with open_web_server(tmp_path, max_bytes=LIMIT, per_hour=99) as server:
+        yield server
 
 
 def form(*fields: tuple[str, bytes | str]) -> FormData:
@@ -45,56 +45,56 @@ def form(*fields: tuple[str, bytes | str]) -> FormData:
     return made
 
 
-async def post(house: WebHouse, **request: Any) -> tuple[int, dict[str, Any]]:
-    async with house.client.post("/api/stemify", **request) as response:
+async def post(server: WebServer, **request: Any) -> tuple[int, dict[str, Any]]:
+    async with server.client.post("/api/stemify", **request) as response:
         assert response.content_type == "application/json"
         return response.status, await response.json()
 
 
-async def refusal(house: WebHouse, **request: Any) -> tuple[int, str]:
-    status, body = await post(house, **request)
+async def refusal(server: WebServer, **request: Any) -> tuple[int, str]:
+    status, body = await post(server, **request)
     assert set(body) == {"error"} and set(body["error"]) == {"code", "message"}
     assert "Traceback" not in body["error"]["message"]
-    assert not house.service.jobs, "nothing was accepted"
-    assert not list(house.storage.root.rglob("*.*")), "nothing is left"
+    assert not server.service.jobs, "nothing was accepted"
+    assert not list(server.storage.root.rglob("*.*")), "nothing is left"
     return status, body["error"]["code"]
 
 
-async def test_a_file_is_accepted_with_its_place_and_estimate(house: WebHouse) -> None:
-    await house.job()
+async def test_file_is_accepted_with_position_and_estimate(server: WebServer) -> None:
+    await server.job()
     song = bytes(range(256)) * 1000
-    async with house.client.post(
+    async with server.client.post(
         "/api/stemify", data=form(("file", song), ("options", json.dumps(OPTIONS)))
     ) as response:
         body = await response.json()
         assert response.status == 202
         assert set(body) == {"jobId", "status", "estimatedDuration", "message"}
         assert (body["status"], body["estimatedDuration"]) == ("pending", 40)
-        assert "number 2 in line" in body["message"] and "80 seconds" in body["message"]
+        assert "number 2 in the queue" in body["message"] and "80 seconds" in body["message"]
         assert response.headers["Location"] == f"/api/jobs/{body['jobId']}"
         assert URL(response.links["alternate"]["url"]).path == f"/jobs/{body['jobId']}"
-    submission = house.service.submissions[-1]
+    submission = server.service.submissions[-1]
     assert isinstance(submission.source, Upload)
     assert (submission.source.filename, submission.owner) == ("Sunny.mp3", "ip:127.0.0.1")
     assert submission.options.output_format is OutputFormat.FLAC
     assert submission.options.remove_vocals
-    assert house.storage.local_path(f"jobs/{body['jobId']}/input").read_bytes() == song
+    assert server.storage.local_path(f"jobs/{body['jobId']}/input").read_bytes() == song
 
 
 @pytest.mark.parametrize("order", [("options", "file"), ("file", "options"), ("file",)])
-async def test_options_may_come_before_or_after_the_file_or_not_at_all(house: WebHouse, order: tuple[str, ...]) -> None:
+async def test_options_may_precede_or_follow_the_file(server: WebServer, order: tuple[str, ...]) -> None:
     values: dict[str, bytes | str] = {"file": b"a song\r\n--of bytes\r\n" * 30_000, "options": json.dumps(OPTIONS)}
-    status, body = await post(house, data=form(*((name, values[name]) for name in order)))
+    status, body = await post(server, data=form(*((name, values[name]) for name in order)))
     assert status == 202
-    assert house.service.submissions[-1].options.model == ("mini" if "options" in order else "htdemucs")
-    assert house.storage.local_path(f"jobs/{body['jobId']}/input").read_bytes() == values["file"]
+    assert server.service.submissions[-1].options.model == ("mini" if "options" in order else "htdemucs")
+    assert server.storage.local_path(f"jobs/{body['jobId']}/input").read_bytes() == values["file"]
 
 
-async def test_a_link_is_accepted_as_json(house: WebHouse) -> None:
+async def test_link_is_accepted_as_json(server: WebServer) -> None:
     address = "https://youtu.be/dQw4w9WgXcQ?list=x"
-    status, _ = await post(house, json={"youtubeUrl": address, "options": {"quality": "best"}})
+    status, _ = await post(server, json={"youtubeUrl": address, "options": {"quality": "best"}})
     assert status == 202
-    submission = house.service.submissions[-1]
+    submission = server.service.submissions[-1]
     assert submission.source == Link(address)
     assert (submission.options.quality, submission.options.model) == (Quality.BEST, "htdemucs_ft")
 
@@ -109,11 +109,11 @@ async def test_a_link_is_accepted_as_json(house: WebHouse) -> None:
      ("", 400, "bad_request"), ("\ud800".encode("utf-8", "surrogatepass"), 400, "bad_request"),
      ("9" * 5000, 400, "bad_request"), ('{"a": "' + "x" * 70_000 + '"}', 413, "too_large")],
 )  # fmt: skip
-async def test_options_that_are_none_are_refused_in_either_order(
-    house: WebHouse, options: str | bytes, status: int, code: str
+async def test_invalid_options_are_refused_in_either_order(
+    server: WebServer, options: str | bytes, status: int, code: str
 ) -> None:
     for fields in ([("options", options), ("file", b"x" * 9999)], [("file", b"x" * 9999), ("options", options)]):
-        assert await refusal(house, data=form(*fields)) == (status, code)
+        assert await refusal(server, data=form(*fields)) == (status, code)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ async def test_options_that_are_none_are_refused_in_either_order(
      (b'{"youtubeUrl": "x", "more": 5}', 400, "bad_request"),
      (b'{"youtubeUrl": "' + b"x" * 70_000 + b'"}', 413, "too_large")],
 )  # fmt: skip
-async def test_json_that_is_no_request_is_refused(house: WebHouse, body: bytes, status: int, code: str) -> None:
-    assert await refusal(house, data=body, headers={"Content-Type": "application/json"}) == (status, code)
+async def test_invalid_json_request_is_refused(server: WebServer, body: bytes, status: int, code: str) -> None:
+    assert await refusal(server, data=body, headers={"Content-Type": "application/json"}) == (status, code)
 
 
 @pytest.mark.parametrize(
@@ -138,30 +138,30 @@ async def test_json_that_is_no_request_is_refused(house: WebHouse, body: bytes, 
      ("multipart/form-data; boundary=b", b"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx", 400),
      ("multipart/mixed; boundary=b", b"--b--", 415)],
 )  # fmt: skip
-async def test_a_damaged_body_is_refused(house: WebHouse, kind: str, body: bytes, status: int) -> None:
-    assert (await refusal(house, data=body, headers={"Content-Type": kind}))[0] == status
+async def test_damaged_body_is_refused(server: WebServer, kind: str, body: bytes, status: int) -> None:
+    assert (await refusal(server, data=body, headers={"Content-Type": kind}))[0] == status
 
 
-async def test_fields_too_many_are_refused(house: WebHouse) -> None:
+async def test_unexpected_fields_are_refused(server: WebServer) -> None:
     for fields in (
         [("song", b"x")],
         [("file", b"x"), ("file", b"y")],
         [("options", "{}"), ("options", "{}")],
         [("options", "{}")],
     ):
-        assert await refusal(house, data=form(*fields)) == (400, "bad_request")
+        assert await refusal(server, data=form(*fields)) == (400, "bad_request")
 
 
-async def test_a_song_that_is_too_large_is_refused_in_either_order(house: WebHouse) -> None:
+async def test_too_large_file_is_refused_in_either_order(server: WebServer) -> None:
     for size in (LIMIT + 1, 3 * LIMIT):
         fields: list[tuple[str, bytes | str]] = [("file", b"x" * size), ("options", "{}")]
-        assert await refusal(house, data=form(*fields)) == (413, "too_large")
-        assert await refusal(house, data=form(*reversed(fields))) == (413, "too_large")
-    assert (await post(house, data=form(("file", b"x" * LIMIT))))[0] == 202
+        assert await refusal(server, data=form(*fields)) == (413, "too_large")
+        assert await refusal(server, data=form(*reversed(fields))) == (413, "too_large")
+    assert (await post(server, data=form(("file", b"x" * LIMIT))))[0] == 202
 
 
-async def raw(house: WebHouse) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host, port = house.runner.addresses[0]
+async def raw(server: WebServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = server.runner.addresses[0]
     return await asyncio.open_connection(host, port)
 
 
@@ -172,10 +172,8 @@ PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\
 @pytest.mark.parametrize(
     ("start", "status", "code"), [(PART, b"413", b"too_large"), (b"x\r\n", b"400", b"bad_request")]
 )
-async def test_an_endless_upload_is_cut_off_and_the_line_closed(
-    house: WebHouse, start: bytes, status: bytes, code: bytes
-) -> None:
-    reader, writer = await raw(house)
+async def test_endless_upload_is_cut_off(server: WebServer, start: bytes, status: bytes, code: bytes) -> None:
+    reader, writer = await raw(server)
     block = b"x" * 65536 + b"\r\n"
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
     sent_bytes = 0
@@ -204,20 +202,20 @@ async def test_an_endless_upload_is_cut_off_and_the_line_closed(
         await asyncio.gather(pushing, return_exceptions=True)
         writer.close()
     assert sent_bytes < 40 * LIMIT
-    assert not list(house.storage.root.rglob("*.*"))
+    assert not list(server.storage.root.rglob("*.*"))
 
 
-async def test_who_asks_first_need_not_upload_what_would_be_refused(house: WebHouse) -> None:
+async def test_refusal_precedes_100_continue(server: WebServer) -> None:
     for head, status in [
         (HEAD + b"Content-Length: 99999999\r\n", 413),
         (HEAD.replace(b"multipart/form-data", b"text/plain") + b"Content-Length: 9\r\n", 415),
         (HEAD + b"Origin: https://evil.example\r\nContent-Length: 9\r\n", 403),
     ]:
-        reader, writer = await raw(house)
+        reader, writer = await raw(server)
         writer.write(head + b"Expect: 100-continue\r\n\r\n")
         assert (await reader.readline()).split()[1] == str(status).encode()
         writer.close()
-    reader, writer = await raw(house)
+    reader, writer = await raw(server)
     body = PART + b"song\r\n--b--\r\n"
     writer.write(HEAD + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(body))
     assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
@@ -228,11 +226,11 @@ async def test_who_asks_first_need_not_upload_what_would_be_refused(house: WebHo
 
 
 @pytest.mark.parametrize(("name", "piece"), [("_IDLE_S", b""), ("_WHOLE_S", b"x")])
-async def test_an_upload_that_does_not_get_on_is_given_up(
-    house: WebHouse, monkeypatch: pytest.MonkeyPatch, name: str, piece: bytes
+async def test_stalled_upload_is_cancelled(
+    server: WebServer, monkeypatch: pytest.MonkeyPatch, name: str, piece: bytes
 ) -> None:
     monkeypatch.setattr(f"engine.web.body.{name}", 0.2)
-    reader, writer = await raw(house)
+    reader, writer = await raw(server)
     writer.write(HEAD + b"Content-Length: 500000\r\n\r\n" + PART)
 
     async def trickle() -> None:
@@ -245,20 +243,20 @@ async def test_an_upload_that_does_not_get_on_is_given_up(
         assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
     trickling.cancel()
     writer.close()
-    assert not list(house.storage.root.rglob("*.*"))
+    assert not list(server.storage.root.rglob("*.*"))
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(house: WebHouse) -> None:
+async def test_aborted_upload_leaves_no_files(server: WebServer) -> None:
     for order in (PART, b'--b\r\nContent-Disposition: form-data; name="options"\r\n\r\n{}\r\n' + PART):
-        _, writer = await raw(house)
+        _, writer = await raw(server)
         writer.write(HEAD + b"Content-Length: 500000\r\n\r\n" + order + b"x" * 200_000)
         await writer.drain()
         await asyncio.sleep(0.1)
         writer.transport.abort()
     async with asyncio.timeout(5):
-        while list(house.storage.root.rglob("*.*")):
+        while list(server.storage.root.rglob("*.*")):
             await asyncio.sleep(0.02)
-    assert not house.service.jobs
+    assert not server.service.jobs
 
 
 @pytest.mark.parametrize(
@@ -270,27 +268,27 @@ async def test_an_upload_that_breaks_off_leaves_nothing(house: WebHouse) -> None
         ("dir/", "audio"),
     ],
 )
-async def test_a_file_name_is_only_its_last_part(house: WebHouse, name: str, shown: str) -> None:
+async def test_folders_in_file_name_are_dropped(server: WebServer, name: str, shown: str) -> None:
     made = FormData(quote_fields=False)
     made.add_field("file", b"x", filename=name)
-    assert (await post(house, data=made))[0] == 202
-    source = house.service.submissions[-1].source
+    assert (await post(server, data=made))[0] == 202
+    source = server.service.submissions[-1].source
     assert isinstance(source, Upload) and source.filename == shown
 
 
-async def test_too_many_jobs_say_when_to_come_back(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, per_hour=1) as house:
-        await house.job()
-        async with house.client.post("/api/stemify", data=form(("file", b"x"))) as response:
+async def test_exceeded_quota_has_retry_after(tmp_path: Path) -> None:
+    async with open_web_server(tmp_path, per_hour=1) as server:
+        await server.job()
+        async with server.client.post("/api/stemify", data=form(("file", b"x"))) as response:
             assert (response.status, response.headers["Retry-After"]) == (429, "1235")
             assert (await response.json())["error"]["code"] == "quota_exceeded"
 
 
-async def test_the_status_is_the_data_models(house: WebHouse) -> None:
-    job_id = await house.job()
+async def test_job_status_matches_the_data_model(server: WebServer) -> None:
+    job_id = await server.job()
 
     async def look() -> dict[str, Any]:
-        async with house.client.get(f"/api/jobs/{job_id}") as response:
+        async with server.client.get(f"/api/jobs/{job_id}") as response:
             assert (response.status, response.headers["Cache-Control"]) == (200, "no-store")
             body: dict[str, Any] = await response.json()
             return body
@@ -300,64 +298,64 @@ async def test_the_status_is_the_data_models(house: WebHouse) -> None:
         "jobId": job_id, "status": "pending", "progress": 0,
         "createdAt": "2026-11-23T12:00:00Z", "updatedAt": "2026-11-23T12:00:00Z",
     }  # fmt: skip
-    await house.service.run(job_id, 42)
-    house.clock.move(seconds=5)
-    await house.service.complete(job_id, {"vocals": b"v", "instrumental": b"i"})
+    await server.service.run(job_id, 42)
+    server.clock.move(seconds=5)
+    await server.service.complete(job_id, {"vocals": b"v", "instrumental": b"i"})
     body = await look()
     assert (body["status"], body["progress"], body["updatedAt"]) == ("completed", 100, "2026-11-23T12:00:05Z")
     stems = body["result"]["stems"]
     assert stems["drums"] is None
     assert stems["vocals"]["sampleRate"] == 44100
     assert body["result"]["cdnUrls"] == [stems["vocals"]["cdnUrl"], stems["instrumental"]["cdnUrl"]]
-    async with house.client.get(stems["vocals"]["cdnUrl"].removeprefix(house.links.base_url)) as response:
+    async with server.client.get(stems["vocals"]["cdnUrl"].removeprefix(server.links.base_url)) as response:
         assert await response.read() == b"v"
 
 
-async def test_delete_cancels_what_runs_and_removes_what_is_over(house: WebHouse) -> None:
-    job_id = await house.job()
-    await house.service.run(job_id, 10)
-    async with house.client.delete(f"/api/jobs/{job_id}") as response:
+async def test_delete_cancels_running_and_removes_finished_jobs(server: WebServer) -> None:
+    job_id = await server.job()
+    await server.service.run(job_id, 10)
+    async with server.client.delete(f"/api/jobs/{job_id}") as response:
         body = await response.json()
         assert (response.status, body["status"], body["error"]) == (200, "failed", "Cancelled.")
-    async with house.client.delete(f"/api/jobs/{job_id}") as response:
+    async with server.client.delete(f"/api/jobs/{job_id}") as response:
         assert (response.status, await response.read()) == (204, b"")
     for method in ("GET", "DELETE"):
-        async with house.client.request(method, f"/api/jobs/{job_id}") as response:
+        async with server.client.request(method, f"/api/jobs/{job_id}") as response:
             assert (response.status, (await response.json())["error"]["code"]) == (404, "not_found")
 
 
-async def test_somebody_elses_job_stays(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, trusted_proxies=["127.0.0.1"]) as house:
-        job_id = await house.job()
+async def test_job_of_another_owner_cannot_be_deleted(tmp_path: Path) -> None:
+    async with open_web_server(tmp_path, trusted_proxies=["127.0.0.1"]) as server:
+        job_id = await server.job()
         headers = {"X-Forwarded-For": "203.0.113.9"}
-        async with house.client.delete(f"/api/jobs/{job_id}", headers=headers) as response:
+        async with server.client.delete(f"/api/jobs/{job_id}", headers=headers) as response:
             assert (response.status, (await response.json())["error"]["code"]) == (403, "not_allowed")
-        assert house.service.jobs[job_id].status is JobStatus.PENDING
+        assert server.service.jobs[job_id].status is JobStatus.PENDING
 
 
 @pytest.mark.parametrize(
     "path", ["/nothing", "/api", "/api/jobs/", "/api/jobs/5", "/api/jobs/%00", "/files/", "/api/jobs/x/stems.zip"]
 )
-async def test_what_is_not_there_is_told_as_json(house: WebHouse, path: str) -> None:
-    async with house.client.get(path) as response:
+async def test_unknown_path_is_404_as_json(server: WebServer, path: str) -> None:
+    async with server.client.get(path) as response:
         assert (response.status, response.content_type) == (404, "application/json")
         assert (await response.json())["error"]["message"].endswith(".") or path == "/nothing"
 
 
-async def test_a_method_that_is_not_for_an_address_is_told_as_json(house: WebHouse) -> None:
+async def test_wrong_method_is_405_as_json(server: WebServer) -> None:
     for method, path, allowed in [
         ("GET", "/api/stemify", "POST"),
         ("PUT", "/api/jobs/x", "DELETE, GET"),
         ("PATCH", "/healthz", "GET, HEAD"),
     ]:
-        async with house.client.request(method, path) as response:
+        async with server.client.request(method, path) as response:
             assert (response.status, response.headers["Allow"]) == (405, allowed)
             assert (await response.json())["error"]["code"] == "method_not_allowed"
 
 
-async def test_a_defect_tells_nothing_but_that_it_is_one(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
-    job_id = await house.job()
-    house.service.raises = RuntimeError("secret inner workings")
+async def test_unexpected_error_reveals_no_details(server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = await server.job()
+    server.service.raises = RuntimeError("secret inner workings")
     for path in (
         f"/api/jobs/{job_id}",
         f"/api/jobs/{job_id}/events",
@@ -365,17 +363,17 @@ async def test_a_defect_tells_nothing_but_that_it_is_one(house: WebHouse, caplog
         "/metrics",
         "/readyz",
     ):
-        async with house.client.get(path) as response:
+        async with server.client.get(path) as response:
             assert (response.status, (await response.json())["error"]["code"]) == (500, "internal")
             assert "secret" not in await response.text()
     assert "secret inner workings" in caplog.text
 
 
-async def test_the_log_has_no_signature_and_no_token(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_has_no_signature_or_token(server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
-        job_id = await house.job(done=True)
-        link = (await house.service.get(job_id)).links[0].url.removeprefix(house.links.base_url)
-        async with house.client.get(link, headers={"Authorization": "Bearer tell-nobody-this"}) as response:
+        job_id = await server.job(done=True)
+        link = (await server.service.get(job_id)).links[0].url.removeprefix(server.links.base_url)
+        async with server.client.get(link, headers={"Authorization": "Bearer tell-nobody-this"}) as response:
             assert response.status == 200
         async with asyncio.timeout(5):
             while f"127.0.0.1 GET /files/jobs/{job_id}/a1/" not in caplog.text:

@@ -18,7 +18,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from engine.errors import TooLarge
 from engine.web.body import CappedBody
-from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
+from tests.fixtures.web_backend import TOKEN, WebServer, open_web_server
 
 MB = 2**20
 POST = b"POST /api/stemify HTTP/1.1\r\nHost: localhost\r\n"
@@ -29,18 +29,18 @@ FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
-    async with open_web_house(tmp_path) as house:
-        yield house
+async def server(tmp_path: Path) -> AsyncIterator[WebServer]:
+    async with open_web_server(tmp_path) as server:
+        yield server
 
 
 def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
 
 
-async def answer_to(house: WebHouse, head: bytes, pieces: Iterable[bytes]) -> tuple[int, dict[str, str], int]:
+async def answer_to(server: WebServer, head: bytes, pieces: Iterable[bytes]) -> tuple[int, dict[str, str], int]:
     """Send a request piece by piece until the answer comes: status, error, and the bytes that were sent by then."""
-    reader, writer = await asyncio.open_connection(*house.runner.addresses[0][:2])
+    reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
     sent_bytes = 0
 
     async def push() -> None:
@@ -63,55 +63,55 @@ async def answer_to(house: WebHouse, head: bytes, pieces: Iterable[bytes]) -> tu
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await pushing
         writer.close()
-    assert not house.service.jobs
+    assert not server.service.jobs
     return int(start.split()[1]), body["error"], sent_bytes
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate", "identity, gzip", "compress"])
 @pytest.mark.parametrize("path", ["/api/stemify", "/nothing", "/healthz"])
-async def test_encoded_body_is_refused_with_415(house: WebHouse, path: str, encoding: str) -> None:
+async def test_encoded_body_is_refused_with_415(server: WebServer, path: str, encoding: str) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
     body = gzip.compress(b'{"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"}')
-    async with house.client.post(path, data=body, headers=headers) as response:
+    async with server.client.post(path, data=body, headers=headers) as response:
         assert (response.status, (await response.json())["error"]["code"]) == (415, "unsupported_encoding")
 
 
-async def test_second_encoding_header_is_refused_with_415(house: WebHouse) -> None:
+async def test_second_encoding_header_is_refused_with_415(server: WebServer) -> None:
     head = JSON + b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n"
-    status, error, _ = await answer_to(house, head, [b"{}"])
+    status, error, _ = await answer_to(server, head, [b"{}"])
     assert (status, error["code"]) in ((415, "unsupported_encoding"), (400, "bad_request"))
 
 
 async def test_encoded_body_without_token_is_refused_with_415(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
-        async with house.client.post("/api/stemify", data=b"x", headers={"Content-Encoding": "br"}) as response:
+    async with open_web_server(tmp_path, api_tokens=[TOKEN]) as server:
+        async with server.client.post("/api/stemify", data=b"x", headers={"Content-Encoding": "br"}) as response:
             assert response.status == 415
-        async with house.client.post("/api/stemify", data=b"x") as response:
+        async with server.client.post("/api/stemify", data=b"x") as response:
             assert response.status == 401
 
 
-async def test_refused_body_is_not_decompressed(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_body_is_not_decompressed(server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
     head = JSON + b"Content-Encoding: gzip\r\nContent-Length: 2000\r\n"
-    status, _, _ = await answer_to(house, head, [b"not gzip" * 100])  # decompression would fail, and be logged
+    status, _, _ = await answer_to(server, head, [b"not gzip" * 100])  # decompression would fail, and be logged
     await asyncio.sleep(0.1)
     assert status == 415
     assert not [record for record in caplog.records if record.name.startswith("aiohttp")]
 
 
-async def test_identity_encoding_is_accepted(house: WebHouse) -> None:
+async def test_identity_encoding_is_accepted(server: WebServer) -> None:
     link, headers = {"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"}, {"Content-Encoding": "Identity"}
-    async with house.client.post("/api/stemify", json=link, headers=headers) as response:
+    async with server.client.post("/api/stemify", json=link, headers=headers) as response:
         assert response.status == 202
 
 
-async def test_endless_json_is_cut_off_at_its_limit(house: WebHouse) -> None:
+async def test_endless_json_is_cut_off_at_its_limit(server: WebServer) -> None:
     block = chunked(b" " * 65536)
-    status, error, sent_bytes = await answer_to(house, JSON + CHUNKED, itertools.repeat(block))
+    status, error, sent_bytes = await answer_to(server, JSON + CHUNKED, itertools.repeat(block))
     assert (status, error["code"]) == (413, "too_large")
     assert sent_bytes < 16 * MB
 
 
-async def test_json_in_many_pieces_is_read_whole(house: WebHouse) -> None:
+async def test_json_in_many_pieces_is_read_whole(server: WebServer) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for byte in b'{"youtubeUrl": "https://youtu.be/dQw4w9WgXcQ"' + b" " * 20_000 + b"}":
             yield bytes([byte])
@@ -119,7 +119,7 @@ async def test_json_in_many_pieces_is_read_whole(house: WebHouse) -> None:
                 await asyncio.sleep(0)
 
     headers = {"Content-Type": "application/json"}
-    async with house.client.post("/api/stemify", data=pieces(), headers=headers) as response:
+    async with server.client.post("/api/stemify", data=pieces(), headers=headers) as response:
         assert response.status == 202
 
 
@@ -134,25 +134,25 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", LINES)
-async def test_form_of_endless_lines_is_refused(house: WebHouse, name: str) -> None:
+async def test_form_of_endless_lines_is_refused(server: WebServer, name: str) -> None:
     start, further = LINES[name], LINES[name].removeprefix(b"--b\r\n")
     pieces = itertools.chain([chunked(start)], itertools.repeat(chunked(further)))
-    status, error, sent_bytes = await answer_to(house, FORM + CHUNKED, pieces)
+    status, error, sent_bytes = await answer_to(server, FORM + CHUNKED, pieces)
     assert (status, error["code"]) == (400, "bad_request")
     assert sent_bytes < 8 * MB
 
 
-async def test_epilogue_is_not_read_to_its_end(house: WebHouse) -> None:
+async def test_epilogue_is_not_read_to_its_end(server: WebServer) -> None:
     body = b"--b--\r\n" + b"\n" * 65536
-    status, error, sent_bytes = await answer_to(house, FORM + CHUNKED, itertools.repeat(chunked(body)))
+    status, error, sent_bytes = await answer_to(server, FORM + CHUNKED, itertools.repeat(chunked(body)))
     assert (status, error["code"]) == (400, "bad_request")
     assert sent_bytes < 8 * MB
 
 
 @pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "x-gzip"])
-async def test_encoded_part_is_refused_with_415(house: WebHouse, encoding: str) -> None:
+async def test_encoded_part_is_refused_with_415(server: WebServer, encoding: str) -> None:
     part = FILE + b"Content-Transfer-Encoding: " + encoding.encode() + b"\r\n\r\nc29uZw==\r\n--b--\r\n"
-    status, error, _ = await answer_to(house, FORM + b"Content-Length: %d\r\n" % len(part), [part])
+    status, error, _ = await answer_to(server, FORM + b"Content-Length: %d\r\n" % len(part), [part])
     assert (status, error["code"]) == (415, "unsupported_encoding")
 
 
@@ -164,16 +164,16 @@ FRAMING = {
 
 
 @pytest.mark.parametrize("name", FRAMING)
-async def test_body_of_mostly_framing_is_refused(house: WebHouse, name: str) -> None:
+async def test_body_of_mostly_framing_is_refused(server: WebServer, name: str) -> None:
     pieces = itertools.chain([chunked(FILE + b"\r\n")], itertools.repeat(FRAMING[name]))
-    status, error, sent_bytes = await answer_to(house, FORM + CHUNKED, pieces)
+    status, error, sent_bytes = await answer_to(server, FORM + CHUNKED, pieces)
     assert (status, error["code"]) == (400, "bad_request")
     assert sent_bytes < 16 * MB
 
 
-async def test_trailers_without_end_are_refused(house: WebHouse) -> None:
+async def test_trailers_without_end_are_refused(server: WebServer) -> None:
     pieces = itertools.chain([chunked(b"{}") + b"0\r\n"], itertools.repeat(b"X: y\r\n" * 1000))
-    status, error, sent_bytes = await answer_to(house, JSON + CHUNKED, pieces)
+    status, error, sent_bytes = await answer_to(server, JSON + CHUNKED, pieces)
     assert (status, error["code"]) == (400, "bad_request")
     assert sent_bytes < 8 * MB
 
@@ -186,9 +186,9 @@ OPTIONS = b'--b\r\nContent-Disposition: form-data; name="options"\r\n\r\n{"model
 async def test_file_size_limit_is_exact(tmp_path: Path, excess_bytes: int, expected: int, file_first: bool) -> None:
     file = FILE + b"\r\n" + bytes(MB + excess_bytes) + b"\r\n"
     body = (file + OPTIONS if file_first else OPTIONS + file) + b"--b--\r\n"
-    async with open_web_house(tmp_path, max_bytes=MB) as house:
+    async with open_web_server(tmp_path, max_bytes=MB) as server:
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
-        async with house.client.post("/api/stemify", data=io.BytesIO(body), headers=headers) as response:
+        async with server.client.post("/api/stemify", data=io.BytesIO(body), headers=headers) as response:
             assert response.status == expected
 
 

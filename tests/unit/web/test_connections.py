@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.web_backend import WebHouse, open_web_house
+from tests.fixtures.web_backend import WebServer, open_web_server
 
 Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
-    async with open_web_house(tmp_path) as house:
-        yield house
+async def server(tmp_path: Path) -> AsyncIterator[WebServer]:
+    async with open_web_server(tmp_path) as server:
+        yield server
 
 
-async def connected(house: WebHouse, source: str = "127.0.0.1") -> Connected:
-    host, port = house.runner.addresses[0][:2]
+async def connected(server: WebServer, source: str = "127.0.0.1") -> Connected:
+    host, port = server.runner.addresses[0][:2]
     return await asyncio.open_connection(host, port, local_addr=(source, 0))
 
 
@@ -38,9 +38,9 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byt
     return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["Content-Length"]))
 
 
-async def is_alive(house: WebHouse, source: str = "127.0.0.1") -> bool:
+async def is_alive(server: WebServer, source: str = "127.0.0.1") -> bool:
     """Whether a new connection is accepted and answered."""
-    reader, writer = await connected(house, source)
+    reader, writer = await connected(server, source)
     try:
         async with asyncio.timeout(10):
             writer.write(HEAD + b"\r\n")
@@ -66,10 +66,10 @@ MALFORMED = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_malformed_request_is_one_line_and_json(
-    house: WebHouse, caplog: pytest.LogCaptureFixture, name: str
+    server: WebServer, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     caplog.set_level("INFO")
-    reader, writer = await connected(house)
+    reader, writer = await connected(server)
     writer.write(MALFORMED[name])
     async with asyncio.timeout(10):
         status, headers, body = await answer(reader)
@@ -84,20 +84,20 @@ async def test_malformed_request_is_one_line_and_json(
     assert "malformed request" in line and "SECRET" not in line and len(line) < 100
 
 
-async def test_client_that_leaves_is_not_logged_as_a_failure(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
-    job_id = await house.job(done=True, vocals=b"x" * 20_000_000)
-    link = (await house.service.get(job_id)).links[0].url.removeprefix(house.links.base_url)
+async def test_client_disconnect_is_not_logged_as_failure(server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = await server.job(done=True, vocals=b"x" * 20_000_000)
+    link = (await server.service.get(job_id)).links[0].url.removeprefix(server.links.base_url)
     for path in (link, f"/api/jobs/{job_id}/stems.zip", f"/api/jobs/{job_id}/events"):
-        reader, writer = await connected(house)
+        reader, writer = await connected(server)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
-        assert await is_alive(house)
+        assert await is_alive(server)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
 
 
-async def test_unknown_expectation_is_refused_as_json(house: WebHouse) -> None:
-    reader, writer = await connected(house)
+async def test_unknown_expectation_is_refused_as_json(server: WebServer) -> None:
+    reader, writer = await connected(server)
     writer.write(HEAD + b"Expect: SECRET\r\n\r\n")
     status, headers, body = await answer(reader)
     writer.close()
@@ -106,14 +106,14 @@ async def test_unknown_expectation_is_refused_as_json(house: WebHouse) -> None:
 
 
 @pytest.fixture
-async def hurried(tmp_path: Path) -> AsyncIterator[WebHouse]:
+async def hurried(tmp_path: Path) -> AsyncIterator[WebServer]:
     """A server with short limits."""
-    async with open_web_house(tmp_path, head_s=0.3, idle_s=1.0) as house:
-        yield house
+    async with open_web_server(tmp_path, head_s=0.3, idle_s=1.0) as server:
+        yield server
 
 
 @pytest.mark.parametrize("start", [b"G", HEAD + b"X: ", b"\r\n\r\n", HEAD + b"\r\n" + HEAD])
-async def test_slow_head_is_refused_with_408(hurried: WebHouse, start: bytes) -> None:
+async def test_slow_head_is_refused_with_408(hurried: WebServer, start: bytes) -> None:
     reader, writer = await connected(hurried)
 
     async def trickle() -> None:
@@ -133,8 +133,8 @@ async def test_slow_head_is_refused_with_408(hurried: WebHouse, start: bytes) ->
     writer.close()
 
 
-async def test_endless_head_is_refused_with_431(house: WebHouse) -> None:
-    reader, writer = await connected(house)
+async def test_endless_head_is_refused_with_431(server: WebServer) -> None:
+    reader, writer = await connected(server)
     async with asyncio.timeout(10):
         writer.write(HEAD)
         for _ in range(70):
@@ -147,7 +147,7 @@ async def test_endless_head_is_refused_with_431(house: WebHouse) -> None:
 
 
 @pytest.mark.parametrize("first", [b"", HEAD + b"\r\n"])
-async def test_idle_connection_is_closed(hurried: WebHouse, first: bytes) -> None:
+async def test_idle_connection_is_closed(hurried: WebServer, first: bytes) -> None:
     reader, writer = await connected(hurried)
     writer.write(first)
     async with asyncio.timeout(10):
@@ -158,7 +158,7 @@ async def test_idle_connection_is_closed(hurried: WebHouse, first: bytes) -> Non
 
 
 @pytest.mark.parametrize("kind", ["file", "zip", "page"])
-async def test_unread_response_is_given_up(hurried: WebHouse, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+async def test_unread_response_is_aborted(hurried: WebServer, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     job_id = await hurried.job(done=True, vocals=b"x" * 30_000_000)
     link = (await hurried.service.get(job_id)).links[0].url.removeprefix(hurried.links.base_url)
     path = {"file": link, "zip": f"/api/jobs/{job_id}/stems.zip", "page": "/static/app.css"}[kind]
@@ -179,76 +179,76 @@ async def test_unread_response_is_given_up(hurried: WebHouse, caplog: pytest.Log
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING or record.exc_info]
 
 
-async def streams(house: WebHouse, count: int) -> list[asyncio.StreamWriter]:
+async def streams(server: WebServer, count: int) -> list[asyncio.StreamWriter]:
     """That many connections from 127.0.0.1, each with an event stream."""
-    job_id = await house.job()
-    await house.client.close()
+    job_id = await server.job()
+    await server.client.close()
     opened = []
     for _ in range(count):
-        reader, writer = await connected(house)
+        reader, writer = await connected(server)
         writer.write(f"GET /api/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await reader.readuntil(b"data: ")
         opened.append(writer)
     return opened
 
 
-async def nobody_left(house: WebHouse, opened: list[asyncio.StreamWriter]) -> None:
+async def nobody_left(server: WebServer, opened: list[asyncio.StreamWriter]) -> None:
     for writer in opened:
         writer.transport.abort()
     async with asyncio.timeout(10):
-        while house.service.watching:
+        while server.service.watching:
             await asyncio.sleep(0.01)
 
 
 async def test_address_with_too_many_connections_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with open_web_house(tmp_path, connections_per_address=3) as house:
-        opened = await streams(house, 3)
+    async with open_web_server(tmp_path, connections_per_address=3) as server:
+        opened = await streams(server, 3)
         for _ in range(5):
-            assert not await is_alive(house)
-        assert await is_alive(house, "127.0.0.2")
-        await nobody_left(house, opened)
-        assert await is_alive(house)
+            assert not await is_alive(server)
+        assert await is_alive(server, "127.0.0.2")
+        await nobody_left(server, opened)
+        assert await is_alive(server)
     assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == [
         "engine.web.connections"
     ], "one line a minute"
 
 
 async def test_connections_in_all_are_limited(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, connections=3) as house:
-        opened = await streams(house, 3)
-        assert not await is_alive(house, "127.0.0.2")
-        await nobody_left(house, opened)
-        assert await is_alive(house, "127.0.0.2")
+    async with open_web_server(tmp_path, connections=3) as server:
+        opened = await streams(server, 3)
+        assert not await is_alive(server, "127.0.0.2")
+        await nobody_left(server, opened)
+        assert await is_alive(server, "127.0.0.2")
 
 
 @pytest.mark.parametrize("limit", ["connections", "connections_per_address"])
 @pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"\r\n"])
 async def test_waiting_connections_make_room_for_new_ones(tmp_path: Path, limit: str, start: bytes) -> None:
     limits: dict[str, Any] = {limit: 5}
-    async with open_web_house(tmp_path, **limits) as house:
+    async with open_web_server(tmp_path, **limits) as server:
         opened = []
         for _ in range(20):
-            reader, writer = await connected(house)
+            reader, writer = await connected(server)
             writer.write(start)
             if start.endswith(b"\r\n\r\n"):
                 assert (await answer(reader))[0] == 200
             opened.append(writer)
         for _ in range(5):
-            assert await is_alive(house)
-        assert house.runner.server is not None and len(house.runner.server.connections) <= 5
+            assert await is_alive(server)
+        assert server.runner.server is not None and len(server.runner.server.connections) <= 5
         for writer in opened:
             writer.close()
 
 
 async def test_trusted_proxy_is_not_limited_by_address(tmp_path: Path) -> None:
-    async with open_web_house(tmp_path, connections_per_address=3, trusted_proxies=["127.0.0.1"]) as house:
-        opened = await streams(house, 6)
-        assert await is_alive(house)
-        await nobody_left(house, opened)
+    async with open_web_server(tmp_path, connections_per_address=3, trusted_proxies=["127.0.0.1"]) as server:
+        opened = await streams(server, 6)
+        assert await is_alive(server)
+        await nobody_left(server, opened)
 
 
-async def test_failed_accept_is_one_log_line(house: WebHouse, caplog: pytest.LogCaptureFixture) -> None:
-    reader, writer = await connected(house)  # its descriptor is above the limit
+async def test_failed_accept_is_one_log_line(server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
+    reader, writer = await connected(server)  # its descriptor is above the limit
     waiting = socket.socket()
     waiting.setblocking(False)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -256,7 +256,7 @@ async def test_failed_accept_is_one_log_line(house: WebHouse, caplog: pytest.Log
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        await asyncio.get_running_loop().sock_connect(waiting, house.runner.addresses[0][:2])
+        await asyncio.get_running_loop().sock_connect(waiting, server.runner.addresses[0][:2])
         await asyncio.sleep(2.2)
         writer.write(HEAD + b"\r\n")
         assert (await answer(reader))[0] == 200, "open connections are served"

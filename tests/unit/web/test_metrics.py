@@ -13,24 +13,24 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.database.errors import StoreBusy
 from engine.service.service import ServiceSnapshot
-from tests.fixtures.web_backend import TOKEN, WebHouse, open_web_house
+from tests.fixtures.web_backend import TOKEN, WebServer, open_web_server
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[WebHouse]:
-    async with open_web_house(tmp_path) as house:
-        yield house
+async def server(tmp_path: Path) -> AsyncIterator[WebServer]:
+    async with open_web_server(tmp_path) as server:
+        yield server
 
 
-async def readiness(house: WebHouse) -> tuple[int, dict[str, Any]]:
-    async with house.client.get("/readyz") as response:
+async def readiness(server: WebServer) -> tuple[int, dict[str, Any]]:
+    async with server.client.get("/readyz") as response:
         return response.status, await response.json()
 
 
-async def test_it_lives_and_is_ready(house: WebHouse) -> None:
-    async with house.client.get("/healthz") as response:
+async def test_healthy_server_is_ready(server: WebServer) -> None:
+    async with server.client.get("/healthz") as response:
         assert (response.status, await response.json()) == (200, {"status": "ok"})
-    status, body = await readiness(house)
+    status, body = await readiness(server)
     assert (status, body["ready"]) == (200, True)
     assert {name: check["ok"] for name, check in body["checks"].items()} == {
         "store": True,
@@ -40,56 +40,56 @@ async def test_it_lives_and_is_ready(house: WebHouse) -> None:
     assert body["versions"] == {"stemify": version("stemify"), "yt-dlp": version("yt-dlp")}
 
 
-async def test_it_is_not_ready_without_store_worker_or_model(house: WebHouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = await house.service.snapshot()
+async def test_missing_store_worker_or_model_is_not_ready(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = await server.service.snapshot()
     down = replace(good, workers=tuple(replace(worker, ready=False) for worker in good.workers))
     for snapshot, missing in [(down, "worker"), (replace(good, usable_models=()), "model")]:
 
         async def snapshot_now(snapshot: ServiceSnapshot = snapshot) -> ServiceSnapshot:
             return snapshot
 
-        monkeypatch.setattr(house.service, "snapshot", snapshot_now)
-        status, body = await readiness(house)
+        monkeypatch.setattr(server.service, "snapshot", snapshot_now)
+        status, body = await readiness(server)
         assert (status, body["ready"], body["checks"][missing]["ok"]) == (503, False, False)
     monkeypatch.undo()
-    house.service.raises = StoreBusy()
-    status, body = await readiness(house)
+    server.service.raises = StoreBusy()
+    status, body = await readiness(server)
     assert (status, body["checks"]["store"]["ok"]) == (503, False)
     assert "database" not in str(body)
 
 
-async def test_api_description_is_made_once(house: WebHouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with house.client.get("/api/openapi.json") as response:
+async def test_api_description_is_cached(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with server.client.get("/api/openapi.json") as response:
         first = await response.json()
     monkeypatch.delattr("engine.web.openapi.openapi")
-    async with house.client.get("/api/openapi.json") as response:
+    async with server.client.get("/api/openapi.json") as response:
         assert (response.status, await response.json()) == (200, first)
 
 
 async def test_readiness_without_token_has_no_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_web_house(tmp_path, api_tokens=[TOKEN]) as house:
+    async with open_web_server(tmp_path, api_tokens=[TOKEN]) as server:
         trouble = "The Ray head at 10.0.0.1:6379 does not answer."
-        snapshot = replace(await house.service.snapshot(), trouble=trouble)
+        snapshot = replace(await server.service.snapshot(), trouble=trouble)
 
         async def snapshot_now() -> ServiceSnapshot:
             return snapshot
 
-        monkeypatch.setattr(house.service, "snapshot", snapshot_now)
-        status, body = await readiness(house)
+        monkeypatch.setattr(server.service, "snapshot", snapshot_now)
+        status, body = await readiness(server)
         assert (status, body["ready"], body["versions"]) == (200, True, {})
         assert set(body["checks"]) == {"store", "worker", "model", "cluster"}
         assert {check["detail"] for check in body["checks"].values()} == {"ok"}
-        async with house.client.get("/readyz", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
+        async with server.client.get("/readyz", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
             body = await response.json()
         assert trouble in str(body) and body["versions"] and body["checks"]["model"]["detail"] == "mini"
 
 
-async def test_the_numbers_are_prometheus(house: WebHouse) -> None:
-    await house.job()
-    await house.job(done=True)
-    async with house.client.get("/nothing/at/all") as response:
+async def test_metrics_are_in_prometheus_format(server: WebServer) -> None:
+    await server.job()
+    await server.job(done=True)
+    async with server.client.get("/nothing/at/all") as response:
         assert response.status == 404
-    async with house.client.get("/metrics") as response:
+    async with server.client.get("/metrics") as response:
         assert response.status == 200
         families = list(text_string_to_metric_families(await response.text()))
     values = {
@@ -107,7 +107,7 @@ async def test_the_numbers_are_prometheus(house: WebHouse) -> None:
     assert values["process_resident_memory_bytes",] > 0
 
 
-async def test_two_servers_count_each_their_own(house: WebHouse, tmp_path: Path) -> None:
-    await house.job()
-    async with open_web_house(tmp_path / "second") as second, second.client.get("/metrics") as response:
+async def test_servers_count_requests_separately(server: WebServer, tmp_path: Path) -> None:
+    await server.job()
+    async with open_web_server(tmp_path / "second") as second, second.client.get("/metrics") as response:
         assert "/api/stemify" not in await response.text()
