@@ -19,7 +19,7 @@ from bench.job import attempt_of, worker_config, write_song
 from bench.networks import RATE, Memory, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
 from engine.media.limits import MediaLimits
-from engine.media.sandbox import run_decode_child
+from engine.media.sandbox import decode_in_sandbox
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.separation.audio.pcm import PcmMix
@@ -44,7 +44,7 @@ def one_job(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[
         model, batcher = library.load("htdemucs"), Batcher(kernels=kernels)
         for number in range(rounds + 1):
             began = time.perf_counter()
-            decoded = run_decode_child(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=120))
+            decoded = decode_in_sandbox(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=120))
             decoding_s = time.perf_counter() - began
             with PcmMix(folder / "raw", channels=decoded.channels, sample_rate=decoded.sample_rate) as pcm:
                 began = time.perf_counter()
@@ -71,7 +71,7 @@ def nearly_free(seconds: float, kernels: NativeLibrary | None) -> list[Row]:
         mix = (song(60).numpy() * 0.1).clip(-1, 1)
         write_song(folder / "song.mp3", seconds, lambda number: mix[:, number % 60 * RATE :][:, :RATE])
         began = time.perf_counter()
-        run_decode_child(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=600))
+        decode_in_sandbox(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=600))
         decoding_s = time.perf_counter() - began
         library = ModelLibrary(folder / "models", folder / "cache", 1 << 30)
         batcher = Batcher(kernels=kernels)

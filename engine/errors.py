@@ -7,6 +7,7 @@ is a defect and is shown as `internal`.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -322,6 +323,11 @@ class DiskFull(AttemptError):
     """The disk of this machine is full. Ask whoever runs this bot to make room, then try again."""
 
     code = "disk_full"
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return True if `error` means that the disk or the user's quota is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageFailed(AttemptError):

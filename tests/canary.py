@@ -16,7 +16,7 @@ from pathlib import Path
 from config.settings import load
 from engine.errors import StemifyError
 from engine.media.limits import MediaLimits
-from engine.media.sandbox import probe
+from engine.media.sandbox import probe_in_sandbox
 from engine.sources.youtube.downloader import Youtube, version
 from engine.sources.youtube.link import parse_link
 
@@ -37,7 +37,7 @@ async def fetch(text: str) -> str:
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="stemify-canary-") as folder:
         fetched = await youtube.fetch(parse_link(text), Path(folder), on_progress=lambda _: None)
-        found = await probe(fetched.path, MediaLimits())
+        found = await probe_in_sandbox(fetched.path, MediaLimits())
         return (
             f"{fetched.artist} - {fetched.title}: {found.codec}, {found.duration_s:.1f} s of sound, "
             f"{fetched.path.stat().st_size} bytes in {time.monotonic() - started_s:.1f} s"

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputRefused
-from engine.media.decoder import read_sound
+from engine.media.decoder import read_audio
 from tests.fixtures.songs import make_song
 
 LONGEST_CPU_S = 10
@@ -111,12 +111,12 @@ def _mutate(data: bytearray, chance: random.Random, other: bytes) -> None:
 def outcome(path: Path) -> tuple[str, str]:
     """What reading one file comes to, in this process: ("read", …), a refusal's name, or "escaped" with the error."""
     try:
-        sound = read_sound(path, max_bytes=50 * 1024 * 1024, max_duration_s=60, sink=lambda block: None)
+        audio = read_audio(path, max_bytes=50 * 1024 * 1024, max_duration_s=60, sink=lambda block: None)
     except InputRefused as error:
         return type(error).__name__, error.detail or ""
     except BaseException as error:  # that is what is looked for
         return "escaped", repr(error)[:500]
-    return "read", f"{sound.samples / sound.out_sample_rate:.2f}"
+    return "read", f"{audio.samples / audio.out_sample_rate:.2f}"
 
 
 def outcome_in_fork(path: Path) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import Stage, overall_progress
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult, StemFiles
-from engine.media.sandbox import probe
+from engine.media.sandbox import probe_in_sandbox
 from engine.pool.devices import find_devices
 from engine.pool.pool import WorkerPool
 from engine.text import safe_title
@@ -48,7 +48,7 @@ async def separate_file(
         raise InputRefused(f"The folder {out} cannot be made: {error.strerror}. Choose another with --out.") from error
     limits = media_limits(settings)
     device = (await find_devices([device]))[0]
-    found = await probe(song, limits)
+    found = await probe_in_sandbox(song, limits)
     with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
         config = worker_config(settings, device).model_copy(
             update={"data_dir": str(Path(work).absolute()), "storage": None}

@@ -1,4 +1,4 @@
-"""Text of tags that claims to be Latin-1 and is in another encoding."""
+"""Repair tags that are marked as Latin-1 but use another encoding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 _FEWEST_LETTERS = 4
-_SINGLE_BYTE = {  # code page: its most frequent letters
+_FREQUENT_LETTERS = {  # by code page
     "cp1251": "оеаинтсрвл",
     "cp1253": "αοιετσνρυηςλδκάέήίόύώ",
     "cp1255": "יוהלארתבמש",
@@ -16,10 +16,10 @@ _COMMON_CHINESE = frozenset(
 )
 
 
-def repaired(text: str) -> str:
-    """Decode `text` in its true encoding if it was read as Latin-1 by mistake; otherwise return it as it is.
+def repair(text: str) -> str:
+    """Decode `text` in its true encoding if it was read as Latin-1 by mistake; otherwise return it unchanged.
 
-    Western words mix accented letters with plain ones, so only words of accented letters alone are suspicious.
+    Western words mix accented with plain letters, so only words with nothing but accented letters are suspicious.
     """
     try:
         data = text.encode("latin-1")
@@ -29,10 +29,10 @@ def repaired(text: str) -> str:
     plain = sum(chr(byte).isalpha() for byte in data if byte < 0x80)
     if high < _FEWEST_LETTERS:
         return text
-    if (utf8 := _decoded(data, "utf-8")) is not None:
+    if (utf8 := _decode(data, "utf-8")) is not None:
         return utf8
     if (
-        (kana := _decoded(data, "cp932"))
+        (kana := _decode(data, "cp932"))
         and _share(kana, "\u3041", "\u30fe") > 0.3
         and _share(kana, "\uff61", "\uff9f") == 0
     ):
@@ -44,8 +44,8 @@ def repaired(text: str) -> str:
 
 def _single_byte(data: bytes) -> str | None:
     best, best_score = None, 0.5
-    for code_page, frequent in _SINGLE_BYTE.items():
-        decoded = _decoded(data, code_page)
+    for code_page, frequent in _FREQUENT_LETTERS.items():
+        decoded = _decode(data, code_page)
         if decoded is None or re.search(r"[^\W\d_A-Za-z][A-Za-z]|[A-Za-z][^\W\d_A-Za-z]", decoded):
             continue
         letters = [char for char in decoded if ord(char) > 0x7F]
@@ -60,16 +60,20 @@ def _single_byte(data: bytes) -> str | None:
 
 
 def _double_byte(data: bytes) -> str | None:
-    chinese, korean, japanese = (_decoded(data, name) for name in ("gb18030", "euc-kr", "euc-jp"))
+    chinese, korean, japanese = (_decode(data, name) for name in ("gb18030", "euc-kr", "euc-jp"))
     if japanese and _share(japanese, "\u3041", "\u30fe") > 0.3:
         return japanese
     is_chinese = chinese is not None and _share(chinese, "\u4e00", "\u9fff") == 1
-    if korean and _share(korean, "\uac00", "\ud7a3") == 1 and not (is_chinese and _common(chinese or "") >= 0.3):
+    if (
+        korean
+        and _share(korean, "\uac00", "\ud7a3") == 1
+        and not (is_chinese and _share_of_common_chinese(chinese or "") >= 0.3)
+    ):
         return korean
     return chinese if is_chinese else None
 
 
-def _decoded(data: bytes, encoding: str) -> str | None:
+def _decode(data: bytes, encoding: str) -> str | None:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError:
@@ -77,11 +81,11 @@ def _decoded(data: bytes, encoding: str) -> str | None:
 
 
 def _share(text: str, first: str, last: str) -> float:
-    """Of the characters that are not ASCII."""
+    """Return the share of the characters beyond ASCII that lie between `first` and `last`."""
     foreign = [char for char in text if ord(char) > 0x7F]
     return sum(first <= char <= last for char in foreign) / len(foreign) if foreign else 0.0
 
 
-def _common(text: str) -> float:
+def _share_of_common_chinese(text: str) -> float:
     foreign = [char for char in text if ord(char) > 0x7F]
     return sum(char in _COMMON_CHINESE for char in foreign) / max(1, len(foreign))

@@ -1,4 +1,7 @@
-"""A song file to raw samples on disk: float32, little-endian, interleaved, one or two channels, gapless."""
+"""Decode or examine a file in this process: for trusted files, and inside the sandboxed child.
+
+Decoded audio is raw on disk: float32, little-endian, interleaved, one or two channels, without encoder padding.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.media.decoder import read_sound
+from engine.media.decoder import read_audio
+from engine.media.limits import MediaLimits
 from engine.media.samples import Samples
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What lies in the raw file: `samples` frames of `channels` (1 or 2) at `sample_rate`, at most 192 kHz."""
+    """A raw file: `samples` frames of `channels` (1 or 2) at `sample_rate`, at most 192 kHz."""
 
     sample_rate: int
     channels: int
@@ -29,6 +33,29 @@ class Decoded:
         return self.samples / self.sample_rate
 
 
+@dataclass(frozen=True)
+class Probe:
+    """The properties of a file that can be separated.
+
+    `sample_rate`, `channels` and `bits` are the file's own; `duration_s` and `samples` (at `sample_rate`) were
+    measured by decoding all of it, because headers can be wrong. `peak` is the largest amplitude, full scale 1.
+    """
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float
+    samples: int
+    bits: int | None
+    title: str | None
+    artist: str | None
+    album: str | None
+    has_cover: bool
+    peak: float
+    tags: dict[str, str] = field(default_factory=dict)
+
+
 def decode(
     song: Path | int,
     out: Path | int,
@@ -37,22 +64,44 @@ def decode(
     max_bytes: int = sys.maxsize,
     on_progress: Callable[[float], None] | None = None,
 ) -> Decoded:
-    """Decode `song` into `out`, in this process: for trusted files only, use the child for others.
+    """Decode `song` into `out`; both are paths or open descriptors.
 
-    Both are paths or open descriptors. `on_progress` gets the fraction of the file that has been read. Raises as
-    `probe` does.
+    `on_progress` gets the fraction of the file that was read. Raises as `engine.media.decoder.read_audio` does.
     """
     with open(out, "wb") as raw:  # noqa: PTH123  # a descriptor has no path
 
-        def keep(block: Samples) -> None:
+        def write(block: Samples) -> None:
             raw.write(np.ascontiguousarray(block.T, dtype="<f4").data)
 
-        sound = read_sound(song, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=keep, on_progress=on_progress)
+        audio = read_audio(
+            song, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=write, on_progress=on_progress
+        )
     return Decoded(
-        sample_rate=sound.out_sample_rate,
-        channels=sound.out_channels,
-        samples=sound.samples,
-        peak=sound.peak,
-        tags=sound.tags,
-        cover=sound.cover,
+        sample_rate=audio.out_sample_rate,
+        channels=audio.out_channels,
+        samples=audio.samples,
+        peak=audio.peak,
+        tags=audio.tags,
+        cover=audio.cover,
+    )
+
+
+def probe(song: Path | int, limits: MediaLimits) -> Probe:
+    """Examine `song`, a path or an open descriptor. Raises as `engine.media.decoder.read_audio` does."""
+    audio = read_audio(song, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=lambda block: None)
+    duration_s = audio.samples / audio.out_sample_rate
+    return Probe(
+        container=audio.container,
+        codec=audio.codec,
+        sample_rate=audio.sample_rate,
+        channels=audio.channels,
+        duration_s=duration_s,
+        samples=round(duration_s * audio.sample_rate),
+        bits=audio.bits,
+        title=audio.tags.get("title"),
+        artist=audio.tags.get("artist"),
+        album=audio.tags.get("album"),
+        has_cover=audio.cover is not None,
+        peak=audio.peak,
+        tags=audio.tags,
     )

@@ -1,9 +1,8 @@
-"""Float stems to wav, flac or mp3 files, block by block.
+"""Encode float stems to wav, flac or mp3, block by block.
 
-wav is 24-bit PCM: every player and audio workstation reads it, and its rounding (-144 dBFS a stem) stays below what a
-sum of stems can show; 16 bits would need dither, float is not understood everywhere and half as large again. flac is
-24-bit for the same reason. mp3 is 320 kbit/s, constant, with the LAME header that lets players cut the encoder's
-delay and padding, so that it starts and ends to the sample.
+wav and flac are 24-bit: every player and audio workstation reads them, and the rounding (-144 dBFS per stem) is
+inaudible in a sum of stems. 16 bits would need dither; float is a third larger and not supported everywhere. mp3 has a
+constant 320 kbit/s and a LAME header, so players cut the encoder's delay and padding to the sample.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from av.audio.stream import AudioStream
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from engine.errors import DiskFull, StorageFailed
+from engine.errors import DiskFull, StorageFailed, is_disk_full
 from engine.media.samples import Samples
 from engine.media.tags import picture_kind
 
 MP3_BIT_RATE = 320_000
-# Of LAME's levels the first that shapes no noise: less than half the work of its own 3, and at 320 kbit/s a smaller
-# error (36.1 dB instead of 34.4 on drums), which counts where stems are mixed again.
+# LAME's first level without noise shaping: less than half the work of the default 3 and, at 320 kbit/s, a smaller
+# error (36.1 dB instead of 34.4 on drums), which matters when stems are mixed again.
 _LAME_QUALITY = "7"
 _FRAME_SAMPLES = 1 << 14
 _BUFFER_BYTES = 1 << 18
@@ -38,7 +37,7 @@ _PICTURE_TIME_BASE = Fraction(1, 90000)
 
 @dataclass(frozen=True)
 class Encoded:
-    """A finished file. `bitrate` in bits a second, None for wav; `peak` is the largest amplitude before clipping."""
+    """A finished file: `bitrate` in bits per second (None for wav), `peak` before clipping."""
 
     size_bytes: int
     samples: int
@@ -48,13 +47,13 @@ class Encoded:
 
 
 class StemEncoder:
-    """Writes one file. It appears under its name at `close`; until then, or after `abort`, it does not exist.
+    """Write one file, which appears under its name at `close`; until then, or after `abort`, it does not exist.
 
         with StemEncoder(path, format="flac", sample_rate=44100, tags={"title": "Sunny (vocals)"}) as encoder:
             encoder.write(block)  # float32 (2, samples), any length
         encoder.encoded
 
-    One encoder belongs to one thread at a time; several run in parallel (FFmpeg works without the interpreter lock).
+    Use an encoder from one thread at a time; several run in parallel because FFmpeg releases the interpreter lock.
     Values beyond full scale are clipped and counted. Raises `DiskFull` and `StorageFailed`.
     """
 
@@ -62,14 +61,17 @@ class StemEncoder:
         self,
         path: Path,
         *,
-        format: str,  # noqa: A002 - the word of the options
+        format: str,  # noqa: A002 - the name of the option
         sample_rate: int,
         channels: int = 2,
         tags: Mapping[str, str] | None = None,
         cover: bytes | None = None,
         bits: int = 24,
     ) -> None:
-        """`format`: "wav", "flac" or "mp3"; `bits` (16 or 24) for the first two; `cover`: JPEG or PNG, not in wav."""
+        """Open the file.
+
+        `format`: "wav", "flac" or "mp3"; `bits`: 16 or 24, not for mp3; `cover`: JPEG or PNG, ignored for wav.
+        """
         if format not in ("wav", "flac", "mp3") or bits not in (16, 24) or channels not in (1, 2):
             raise ValueError(f"cannot encode {format}, {bits} bits, {channels} channels")
         self.path = path
@@ -101,7 +103,7 @@ class StemEncoder:
     def write(self, block: Samples) -> None:
         """Append float32 (channels, samples)."""
         if block.shape[0] != self._channels:
-            raise ValueError(f"{block.shape[0]} channels in place of {self._channels}")
+            raise ValueError(f"{block.shape[0]} channels instead of {self._channels}")
         if not block.shape[1]:
             return
         low, high = float(block.min()), float(block.max())
@@ -117,7 +119,7 @@ class StemEncoder:
                 self._encode(block[:, start : start + _FRAME_SAMPLES])
 
     def close(self) -> Encoded:
-        """Finish the file and give it its name."""
+        """Finish the file and move it to its name."""
         if self.encoded is not None:
             return self.encoded
         try:
@@ -142,7 +144,7 @@ class StemEncoder:
         return self.encoded
 
     def abort(self) -> None:
-        """Give up; nothing is left on disk."""
+        """Stop and delete the unfinished file."""
         output = getattr(self, "_output", None)
         if output is not None:
             with contextlib.suppress(av.FFmpegError, OSError, ValueError):
@@ -192,23 +194,23 @@ class StemEncoder:
         self._output.mux(self._stream.encode(frame))
 
     def _in_format(self, block: Samples) -> NDArray[Any]:
-        """The block as the codec wants it: planar floats, or interleaved integers."""
+        """Convert a block to the codec's format: planar floats or interleaved integers."""
         if self._format == "mp3":
             return np.ascontiguousarray(block, dtype=np.float32)
         full_scale = 1 << (self._bits - 1)
-        whole = block * np.float32(full_scale)  # exact, as is all that follows: 24 bits are what a float32 has
-        np.minimum(np.rint(whole, out=whole), np.float32(full_scale - 1), out=whole)
+        scaled = block * np.float32(full_scale)  # exact, like the steps below: a float32 has 24 bits
+        np.minimum(np.rint(scaled, out=scaled), np.float32(full_scale - 1), out=scaled)
         if self._bits == 24:
-            whole *= np.float32(1 << 8)
-        return whole.T.astype(np.int32 if self._bits == 24 else np.int16, order="C").reshape(1, -1)
+            scaled *= np.float32(1 << 8)
+        return scaled.T.astype(np.int32 if self._bits == 24 else np.int16, order="C").reshape(1, -1)
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DiskFull(detail=os.strerror(error.errno)) from error
+            if is_disk_full(error) or error.errno == errno.EFBIG:
+                raise DiskFull(detail=os.strerror(error.errno or 0)) from error
             raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error
         except av.FFmpegError as error:
             raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error

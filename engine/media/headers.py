@@ -1,24 +1,78 @@
-"""Where a file itself says that its sound ends, to notice that its end is missing."""
+"""File headers: whether a file is audio, and where it says that its track ends."""
 
 from __future__ import annotations
 
 import struct
+from typing import BinaryIO
 
 import av
 from av.audio.stream import AudioStream
 
-from engine.media.gapless import MOV
 from engine.media.view import Seekable
 from engine.media.wav import read_wav_header
 
-OGG, MATROSKA = "ogg", "matroska,webm"
-_LARGEST_SIZE_BYTES = 0x7EF00000  # about 2 GiB, as programs that write into a pipe state it
+MOV, OGG, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "ogg", "matroska,webm"
+
+_HEAD_BYTES = 8192
+_PICTURE_BRANDS = (b"heic", b"heix", b"mif1", b"avif")
+_MP3_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+"""Sample rates by MPEG version (3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5)."""
+_KBITS_MPEG1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_KBITS_MPEG2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_LARGEST_SIZE_BYTES = 0x7EF00000  # about 2 GiB: programs that write into a pipe state it for an unknown size
+
+
+def looks_like_audio(file: BinaryIO) -> bool:
+    """Return True if the file starts like a supported container: a failure to decode it is then damage.
+
+    Leaves the file at its beginning.
+    """
+    file.seek(0)
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    if head[:4] in (b"RIFF", b"RF64"):
+        return head[8:12] == b"WAVE"
+    if head[:4] == b"FORM":
+        return head[8:12] in (b"AIFF", b"AIFC")
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in _PICTURE_BRANDS
+    return (
+        head[:4] in (b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"caff", b"riff")
+        or head[4:8] in (b"moov", b"mdat")
+        or head[:3] == b"ID3"
+        or _has_two_aac_frames(head)
+        or _has_two_mp3_frames(head)
+    )
+
+
+def _has_two_aac_frames(head: bytes) -> bool:
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+        return False
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    return length > 7 and head[length : length + 1] == b"\xff"
+
+
+def _has_two_mp3_frames(head: bytes) -> bool:
+    length = _mp3_frame_bytes(head[:4])
+    return length is not None and _mp3_frame_bytes(head[length : length + 4]) is not None
+
+
+def _mp3_frame_bytes(header: bytes) -> int | None:
+    """Return the length of a layer III frame; None if `header` does not start one."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return None
+    version, bit_rate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
+    if version not in _MP3_RATES or bit_rate in (0, 15) or rate == 3:
+        return None
+    kbits = (_KBITS_MPEG1 if version == 3 else _KBITS_MPEG2)[bit_rate]
+    return (144 if version == 3 else 72) * kbits * 1000 // _MP3_RATES[version][rate] + (header[2] >> 1 & 1)
 
 
 def declared_end_s(container: av.container.InputContainer, stream: AudioStream, file: Seekable) -> float | None:
-    """Where the file itself says that the track ends, by its timestamps; None where there is only a guess.
+    """Return the stated end of the track on the clock of its timestamps; None if there is only an estimate.
 
-    mp3: the frame count of its Xing, Info or VBRI header. wav: the size of its data chunk. ogg: its last granule.
+    mp3: from the frame count in its Xing, Info or VBRI header. wav: from the size of its data chunk. ogg: its last
+    granule.
     """
     name = container.format.name
     if name == "mp3":
@@ -49,7 +103,7 @@ def _stream_seconds(stream: AudioStream) -> float | None:
 
 
 def _stored_seconds(stream: AudioStream) -> float | None:
-    """The length of uncompressed or lossless sound; None if its size stands for an unknown one."""
+    """Return the length of uncompressed or lossless audio; None if its size is a placeholder."""
     length_s = _stream_seconds(stream)
     if length_s is None or length_s * (stream.bit_rate or 0) / 8 > _LARGEST_SIZE_BYTES:
         return None
@@ -57,13 +111,13 @@ def _stored_seconds(stream: AudioStream) -> float | None:
 
 
 def _pre_skip_s(stream: AudioStream) -> float:
-    """How much of the start of an Opus track is dropped."""
+    """Return how much of the start of an Opus track decoders drop."""
     head = stream.codec_context.extradata or b""
     return int.from_bytes(head[10:12], "little") / 48000 if head[:8] == b"OpusHead" else 0.0
 
 
 def _matroska_end_s(container: av.container.InputContainer, stream: AudioStream) -> float | None:
-    """The track's own statement, else the whole file's if there is no video, which may go on for longer."""
+    """Return the track's stated end, or the file's if there is no video, which can be longer."""
     parts = stream.metadata.get("DURATION", "").split(":")
     if len(parts) == 3:
         try:
@@ -75,8 +129,8 @@ def _matroska_end_s(container: av.container.InputContainer, stream: AudioStream)
 
 
 def _mp3_seconds(file: Seekable) -> float | None:
-    """From the frame count in a Xing, Info or VBRI header."""
-    place = file.tell()
+    """Return the length by the frame count in a Xing, Info or VBRI header."""
+    position = file.tell()
     try:
         file.seek(0)
         head = file.read(10)
@@ -89,10 +143,7 @@ def _mp3_seconds(file: Seekable) -> float | None:
         file.seek(start)
         return _xing_seconds(file.read(8192))
     finally:
-        file.seek(place)
-
-
-_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+        file.seek(position)
 
 
 def _xing_seconds(data: bytes) -> float | None:
@@ -100,14 +151,14 @@ def _xing_seconds(data: bytes) -> float | None:
         at = data.find(mark)
         if at < 4 or len(data) < at + skip + 4:
             continue
-        if mark != b"VBRI" and not data[at + 7] & 1:  # flags: there is no frame count
+        if mark != b"VBRI" and not data[at + 7] & 1:  # flags: no frame count
             continue
-        for distance in (36, 21, 13):  # from the frame's header: stereo, mono or MPEG-2, both
+        for distance in (36, 21, 13):  # from the frame's header: stereo; mono or MPEG-2; both
             header = data[at - distance : at] if at >= distance else b""
             if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
                 continue
             version, rate_index = header[1] >> 3 & 3, header[2] >> 2 & 3
-            if version in _RATES and rate_index < 3:
+            if version in _MP3_RATES and rate_index < 3:
                 (frames,) = struct.unpack_from(">I", data, at + skip)
-                return float(frames * (1152 if version == 3 else 576) / _RATES[version][rate_index])
+                return float(frames * (1152 if version == 3 else 576) / _MP3_RATES[version][rate_index])
     return None

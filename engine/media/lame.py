@@ -1,9 +1,8 @@
-"""A LAME that was compiled with optimisation in place of PyAV's own, which was not.
+"""Use lameenc's optimised LAME instead of the unoptimised one in PyAV's wheels.
 
-The mp3 encoder in PyAV's wheels is LAME's code without the compiler's optimisation. lameenc, which demucs depends on,
-has it with: the same sound for a third of the work (17 songs had the same error; of the one whose samples were compared
-they were the same). It shows its functions to the loader, and on Linux a library in the global scope is asked before
-FFmpeg's own. Where something is missing, PyAV's own is used.
+lameenc, a dependency of demucs, encodes the same audio for a third of the work. It exports LAME's functions, and on
+Linux a library in the global scope takes precedence over the one inside FFmpeg. If a function is missing, PyAV's own
+LAME is used.
 """
 
 from __future__ import annotations
@@ -37,20 +36,22 @@ FFMPEG_SYMBOLS = (
     "lame_set_out_samplerate",
     "lame_set_quality",
 )
-"""All that FFmpeg calls. They must come from one library: each has its own idea of what lies behind a pointer."""
+"""All LAME functions that FFmpeg calls. They must come from one library, which defines the structures they share."""
 
 
 def preload_lame() -> bool:
-    """To be called before PyAV is imported; afterwards functions of two libraries could come together, so that nothing
-    is done. Whether FFmpeg now finds the faster one."""
-    found = find_spec("lameenc") if sys.platform == "linux" and "av" not in sys.modules else None
-    if found is None or found.origin is None:
+    """Load lameenc's LAME for FFmpeg; return True if FFmpeg will use it.
+
+    Call it before PyAV is imported: later it does nothing, because functions of two libraries would mix.
+    """
+    spec = find_spec("lameenc") if sys.platform == "linux" and "av" not in sys.modules else None
+    if spec is None or spec.origin is None:
         return False
     try:
-        offered = ctypes.CDLL(found.origin)
-        if not all(hasattr(offered, name) for name in FFMPEG_SYMBOLS):
+        library = ctypes.CDLL(spec.origin)
+        if not all(hasattr(library, name) for name in FFMPEG_SYMBOLS):
             return False
-        ctypes.CDLL(found.origin, ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(spec.origin, ctypes.RTLD_GLOBAL)
     except OSError:
         return False
     return True

@@ -1,6 +1,6 @@
-"""Tags too large to parse: FFmpeg's dictionary takes time quadratic in the number of tags.
+"""Hide tags that are too large: FFmpeg takes time quadratic in their number.
 
-A large tag is hidden by changing its name or version to one that FFmpeg skips; all positions in the file stay the same.
+A large tag gets a name or version that FFmpeg skips; all positions in the file stay the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MOST_TAGS = 2000
 _ID3_UNKNOWN_VERSION = b"\x09"
 _FLAC_COMMENTS, _FLAC_PADDING = 4, 1
 _MOST_CHUNKS = 10_000
-_DEEPEST_ATOM = 8  # moov and trak make two; only a damaged file has more
+_DEEPEST_ATOM = 8  # moov and trak make two; only damaged files have more
 
 Patch = tuple[int, bytes]
-"""A position in the file, and the bytes to read there."""
+"""A position in the file, and the bytes to read there instead."""
 
 
 def hide_large_tags(file: BinaryIO) -> dict[int, int]:
@@ -47,7 +47,7 @@ def _find_large_tags(file: BinaryIO) -> list[Patch]:
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:
-    """Return up to `count` bytes; none at a position outside the file, as damaged headers state it."""
+    """Return up to `count` bytes; none for a position outside the file, which damaged headers can state."""
     if not 0 <= position < os.fstat(file.fileno()).st_size:
         return b""
     file.seek(position)
@@ -55,21 +55,21 @@ def _read(file: BinaryIO, position: int, count: int) -> bytes:
 
 
 def _hide_id3(file: BinaryIO) -> tuple[list[Patch], int]:
-    """All ID3v2 tags at the beginning, which FFmpeg reads into one dictionary, and the position behind them."""
+    """Return patches for the ID3v2 tags at the start, which FFmpeg merges into one, and the position after them."""
     tags: list[int] = []
     start = frames = 0
     while (head := _read(file, start, 10))[:3] == b"ID3" and len(head) == 10:
         tags.append(start)
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         if frames <= MOST_TAGS and size <= MOST_TAG_BYTES:
-            frames += _id3_frames(head + _read(file, start + 10, size))
+            frames += _count_id3_frames(head + _read(file, start + 10, size))
         start += 10 + size + (10 if head[5] & 0x10 else 0)
     is_large = start > MOST_TAG_BYTES or frames > MOST_TAGS
     return [(tag + 3, _ID3_UNKNOWN_VERSION) for tag in tags if is_large], start
 
 
-def _id3_frames(tag: bytes) -> int:
-    """At least as many frames as FFmpeg reads, up to one over the limit."""
+def _count_id3_frames(tag: bytes) -> int:
+    """Count at least as many frames as FFmpeg reads, up to one over the limit."""
     header, size_bytes = (6, 3) if tag[3] == 2 else (10, 4)
     position, frames = 10, 0
     while position + header <= len(tag) and frames <= MOST_TAGS:
@@ -85,7 +85,7 @@ def _syncsafe(size: bytes) -> int:
 
 
 def _hide_flac_comments(file: BinaryIO, position: int) -> list[Patch]:
-    found: list[Patch] = []
+    patches: list[Patch] = []
     size = count = 0
     for _ in range(_MOST_CHUNKS):
         head = _read(file, position, 4)
@@ -93,32 +93,32 @@ def _hide_flac_comments(file: BinaryIO, position: int) -> list[Patch]:
             break
         length = int.from_bytes(head[1:], "big")
         if head[0] & 127 == _FLAC_COMMENTS:
-            found.append((position, bytes([head[0] & 128 | _FLAC_PADDING])))
+            patches.append((position, bytes([head[0] & 128 | _FLAC_PADDING])))
             size += length
-            count += _comments(file, position + 4)
+            count += _count_comments(file, position + 4)
         position += 4 + length
         if head[0] & 128:
             break
-    return found if size > MOST_TAG_BYTES or count > MOST_TAGS else []
+    return patches if size > MOST_TAG_BYTES or count > MOST_TAGS else []
 
 
-def _comments(file: BinaryIO, position: int) -> int:
-    """The number that a block of Vorbis comments states."""
+def _count_comments(file: BinaryIO, position: int) -> int:
+    """Return the stated number of entries of a Vorbis comment block."""
     vendor_bytes = int.from_bytes(_read(file, position, 4), "little")
     return int.from_bytes(_read(file, position + 4 + vendor_bytes, 4), "little")
 
 
 def _hide_chunks(file: BinaryIO, position: int, end: int, header: str, align: int) -> list[Patch]:
-    """Rename all chunks of tags if together they are over the limits."""
-    found: list[Patch] = []
+    """Return patches that rename all tag chunks if together they exceed the limits."""
+    patches: list[Patch] = []
     size = count = 0
     for at, name, length in _chunks(file, position, end, header, align):
         if name in (b"LIST", b"id3 ", b"ID3 ", b"info"):
-            found.append((at, b"JUNK"))
+            patches.append((at, b"JUNK"))
             size += length
             if length <= MOST_TAG_BYTES:
-                count += _entries(name, _read(file, at + struct.calcsize(header), length))
-    return found if size > MOST_TAG_BYTES or count > MOST_TAGS else []
+                count += _count_entries(name, _read(file, at + struct.calcsize(header), length))
+    return patches if size > MOST_TAG_BYTES or count > MOST_TAGS else []
 
 
 def _chunks(file: BinaryIO, position: int, end: int, header: str, align: int) -> Iterator[tuple[int, bytes, int]]:
@@ -132,8 +132,8 @@ def _chunks(file: BinaryIO, position: int, end: int, header: str, align: int) ->
 
 
 def _hide_atoms(file: BinaryIO, position: int, end: int, depth: int = 0) -> list[Patch]:
-    """Rename the atoms of tags in an mp4 that are over the limits."""
-    found: list[Patch] = []
+    """Return patches that rename an mp4's tag atoms that exceed the limits."""
+    patches: list[Patch] = []
     for _ in range(_MOST_CHUNKS):
         head = _read(file, position, 16)
         if position >= end or len(head) < 8:
@@ -144,20 +144,20 @@ def _hide_atoms(file: BinaryIO, position: int, end: int, depth: int = 0) -> list
         if length < header_bytes:
             break
         if name in (b"moov", b"trak") and depth < _DEEPEST_ATOM:
-            found += _hide_atoms(file, position + header_bytes, min(end, position + length), depth + 1)
+            patches += _hide_atoms(file, position + header_bytes, min(end, position + length), depth + 1)
         elif name in (b"udta", b"meta") and (
             length > MOST_TAG_BYTES or _read(file, position, length).count(b"data") > MOST_TAGS
         ):
-            found.append((position + 4, b"free"))
+            patches.append((position + 4, b"free"))
         position += length
-    return found
+    return patches
 
 
-def _entries(name: bytes, data: bytes) -> int:
+def _count_entries(name: bytes, data: bytes) -> int:
     if name == b"info":
         return data.count(b"\0") // 2
     if name != b"LIST":
-        return _id3_frames(data) if len(data) > 10 else 0
+        return _count_id3_frames(data) if len(data) > 10 else 0
     position, count = 4, 0
     while position + 8 <= len(data) and count <= MOST_TAGS:
         length = int.from_bytes(data[position + 4 : position + 8], "little")

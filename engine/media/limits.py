@@ -1,22 +1,22 @@
-"""What a file may be, and what reading it may cost."""
+"""Limits on a file and on the cost of reading it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LEEWAY_S = 0.5
-"""A track may be this much over the limit: ten minutes on the cover are often 10:00.03 in the file."""
+"""Tolerance over the duration limit: a ten-minute track is often 10:00.03 in the file."""
 
 BUSY_FACTOR = 4.0
-"""A song must not be refused because its decoding had to wait for a core."""
+"""Wall-clock time allowed per second of CPU time, because decoding may wait for a core."""
 
 
 @dataclass(frozen=True)
 class MediaLimits:
     """Limits of one file, and of the child process that reads it.
 
-    `timeout_s` is the child's CPU time (by the clock it may take `BUSY_FACTOR` times as long, on a machine that does
-    other things), `memory_bytes` its address space.
+    `timeout_s` is the child's CPU time (its wall-clock deadline is `BUSY_FACTOR` times as long), `memory_bytes` its
+    address space.
     """
 
     max_bytes: int = 50 * 1024 * 1024
@@ -26,7 +26,7 @@ class MediaLimits:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people write them: 9:59, 1:00:02."""
+    """Format seconds as 9:59 or 1:00:02."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)

@@ -1,4 +1,4 @@
-"""Pages of Ogg files: the links of a chain, the granule of the first page, a last page that is cut."""
+"""Pages of Ogg files: links of a chain, the granule of the first page, a truncated last page."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class _Page:
 
 
 def chain_links(file: Seekable) -> list[tuple[int, int]]:
-    """The parts (start, stop) of a chained file; one part if it is not chained, or not Ogg.
+    """Return the links (start, stop) of a chained file; one link if it is not chained, or not Ogg.
 
-    FFmpeg follows a chain only while the format stays, so each link has to be opened by itself.
+    FFmpeg follows a chain only while the format stays the same, so each link must be opened separately.
     """
-    place = file.tell()
+    position = file.tell()
     try:
         size = file.seek(0, 2)
         starts, after_data = [0], False
@@ -33,28 +33,28 @@ def chain_links(file: Seekable) -> list[tuple[int, int]]:
                 starts.append(page.at)
             after_data = not page.begins_stream
     finally:
-        file.seek(place)
+        file.seek(position)
     return list(zip(starts, [*starts[1:], size], strict=True))
 
 
 def first_granule(file: Seekable) -> int | None:
-    """The position that the first page with sound states for its end."""
-    place = file.tell()
+    """Return the stated end of the first page that contains audio."""
+    position = file.tell()
     try:
         return next((page.granule for page in _pages(file, file.seek(0, 2)) if page.granule > 0), None)
     finally:
-        file.seek(place)
+        file.seek(position)
 
 
 def ends_within_page(file: Seekable) -> bool:
-    """Whether the file ends in the middle of a page."""
-    place = file.tell()
+    """Return True if the file ends in the middle of a page."""
+    position = file.tell()
     try:
         size = file.seek(0, 2)
         file.seek(max(0, size - _LONGEST_PAGE_BYTES))
         tail = file.read()
     finally:
-        file.seek(place)
+        file.seek(position)
     page = tail.rfind(b"OggS")
     if page < 0:
         return False
@@ -71,8 +71,8 @@ def _pages(file: Seekable, size: int) -> Iterator[_Page]:
         if header[:4] != b"OggS":
             if at == 0:
                 return
-            found = (header + file.read(_LONGEST_PAGE_BYTES)).find(b"OggS", 1)
-            at += found if found > 0 else _LONGEST_PAGE_BYTES
+            offset = (header + file.read(_LONGEST_PAGE_BYTES)).find(b"OggS", 1)
+            at += offset if offset > 0 else _LONGEST_PAGE_BYTES
             continue
         segments = header[26]
         number = int.from_bytes(header[18:22], "little")

@@ -1,4 +1,4 @@
-"""Decoded frames as float32 arrays: any sample format, any channel layout, in; one or two channels out."""
+"""Convert decoded frames of any sample format and channel layout to float32 with one or two channels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ _HALF_POWER = math.sqrt(0.5)
 _MIDDLE = frozenset({"FC", "BC", "TC", "TFC", "TBC", "BFC"})
 _SILENT = frozenset({"LFE", "LFE2"})
 _LAYOUT_OF = {3: "2.1", 4: "quad", 5: "5.0(side)", 6: "5.1(side)", 7: "6.1", 8: "7.1"}
-
-
 _SAFE_PLANES = 7
-_LOUDEST = 1e10  # 200 dB over full scale: beyond it sums of squares overflow
+_LOUDEST = 1e10  # 200 dB over full scale: sums of larger squares overflow
 
 
 def to_float(frame: av.AudioFrame) -> Samples:
-    """One frame as float32 (channels, samples), full scale 1.0. What is not a number, or beyond all sound, becomes 0.
+    """Return one frame as float32 (channels, samples), full scale 1.0; NaN and absurdly large values become 0.
 
-    Not for frames of which `needs_packing` is true.
+    Not for frames for which `needs_packing` is true.
     """
     name = frame.format.name
     data: NDArray[Any] = frame.to_ndarray()
@@ -34,9 +32,9 @@ def to_float(frame: av.AudioFrame) -> Samples:
         data = data.reshape(-1, frame.layout.nb_channels).T
     scale = _FULL_SCALE.get(name.removesuffix("p"))
     if scale is None:
-        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, and then 0
+        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, then 0
             result = data.astype(np.float32)
-        possible = np.abs(result) <= _LOUDEST  # false for what is not a number
+        possible = np.abs(result) <= _LOUDEST  # False for NaN
         return result if possible.all() else np.where(possible, result, np.float32(0))
     if scale == 128.0:
         return (data.astype(np.float32) - 128.0) / 128.0
@@ -46,21 +44,21 @@ def to_float(frame: av.AudioFrame) -> Samples:
 
 
 def needs_packing(frame: av.AudioFrame) -> bool:
-    """Whether a frame's planes must not be looked at.
+    """Return True if PyAV must not read a frame's planes directly.
 
-    PyAV 18 counts planes up to a null pointer, and there is none after the eighth: it reads beyond. 64-bit integers
-    it does not read at all.
+    PyAV 18 counts planes up to a null pointer; there is none after the eighth, so it reads out of bounds. It does not
+    read 64-bit integers at all.
     """
     too_many = frame.format.is_planar and frame.layout.nb_channels > _SAFE_PLANES
     return too_many or frame.format.name not in format_dtypes
 
 
 def downmix_matrix(layout: av.AudioLayout) -> Samples | None:
-    """The (2, channels) matrix from `layout` to stereo; None when there are no more than two channels.
+    """Return the (2, channels) matrix from `layout` to stereo; None for one or two channels.
 
-    ITU-R BS.775: the fronts as they are, the centre and the surrounds at -3 dB, the LFE left out. The sum may exceed
-    full scale; the job then lowers all stems by one gain. Channels without a known place go to the left and to the
-    right by turns, and only these are scaled down.
+    ITU-R BS.775: fronts unchanged, centre and surrounds at -3 dB, no LFE. The sum may exceed full scale; the job then
+    lowers all stems by one gain. Channels of unknown position alternate between left and right; only a mix with such
+    channels is scaled down.
     """
     count = layout.nb_channels
     if count <= 2:
@@ -88,7 +86,7 @@ def _is_known(names: list[str]) -> bool:
 
 
 class ChannelMixer:
-    """Brings frames of any layout to the channel count of the first: mono stays mono, more than two become two."""
+    """Convert frames of any layout to the channel count of the first: mono stays mono, more than two become two."""
 
     def __init__(self) -> None:
         self.channels = 0
@@ -96,7 +94,7 @@ class ChannelMixer:
         self._packers: dict[tuple[str, str, int], av.AudioResampler] = {}
 
     def __call__(self, frame: av.AudioFrame) -> Samples:
-        """float32 (1 or 2, samples)."""
+        """Return `frame` as float32 (1 or 2, samples)."""
         if needs_packing(frame):
             frame = self._packed(frame)
         block, layout = to_float(frame), frame.layout

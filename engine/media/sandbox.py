@@ -1,7 +1,7 @@
-"""Untrusted files, read in a process of their own.
+"""Read untrusted files in a sandboxed child process.
 
-The child (`engine.media.sandbox_child`) starts isolated (`-I`, an empty environment, its own process group), gets open
-descriptors in place of paths, confines itself, and is killed with its group at the deadline or when its parent ends.
+The child (`engine.media.sandbox_child`) starts isolated (`-I`, a minimal environment, a new process group), gets open
+descriptors instead of paths, confines itself, and is killed with its group at the deadline or when its parent ends.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 from engine.clock import pause_overrun_s
 from engine.errors import (
+    BrokenAudio,
     Cancelled,
     DecodingTooExpensive,
     EmptyInput,
@@ -35,9 +36,8 @@ from engine.errors import (
     TooLarge,
     error_from_code,
 )
-from engine.media.decode import Decoded
+from engine.media.decode import Decoded, Probe
 from engine.media.limits import BUSY_FACTOR, MediaLimits
-from engine.media.probe import Probe
 from engine.media.sandbox_child import OUT_OF_MEMORY
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _POLL_S = 0.05
 _LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
 
 
-def run_decode_child(
+def decode_in_sandbox(
     path: Path,
     out: Path,
     *,
@@ -60,11 +60,10 @@ def run_decode_child(
     cancelled: threading.Event | None = None,
     on_progress: Progress | None = None,
 ) -> Decoded:
-    """`decode` in a bounded child process; blocks. Raises as `probe` does, `DiskFull`, and `Cancelled` within 100 ms
-    of the event."""
-    wire = run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress)
-    cover = wire.pop("cover")
-    return Decoded(**wire, cover=base64.b64decode(cover) if cover else None)
+    """Decode `path` into `out`; blocks. Raises as `run_child` does."""
+    result = run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress)
+    cover = result.pop("cover")
+    return Decoded(**result, cover=base64.b64decode(cover) if cover else None)
 
 
 def run_child(
@@ -76,17 +75,17 @@ def run_child(
     cancelled: threading.Event | None = None,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run the child and return its result; blocks. `mode`: "probe" or "decode" (into `out`).
+    """Run the child and return its result; blocks. `mode` is "probe" or "decode" (into `out`).
 
-    Raises the child's error about the file, `DecodingTooExpensive` past a limit of time or memory, `Cancelled` within
-    100 ms of the event, `DiskFull`.
+    Raises the child's error, an `InputRefused`; `DecodingTooExpensive` over a limit of time or memory; `DiskFull`;
+    `Cancelled` within 100 ms of the event.
     """
     with contextlib.ExitStack() as files:
         song = files.enter_context(path.open("rb"))
         raw = files.enter_context(out.open("wb")).fileno() if out else None
-        order = {"mode": mode, "out": raw, "limits": asdict(limits), "parent_pid": os.getpid()}
+        request = {"mode": mode, "out": raw, "limits": asdict(limits), "parent_pid": os.getpid()}
         child = subprocess.Popen(
-            [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), json.dumps(order)],
+            [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), json.dumps(request)],
             stdin=song,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -94,9 +93,9 @@ def run_child(
             env=_environment(),
             start_new_session=True,
         )
-    answer = _ChildOutput(on_progress)
+    output = _ChildOutput(on_progress)
     try:
-        _listen(child, answer, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
+        _read_output(child, output, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
     finally:
         if child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
@@ -105,15 +104,15 @@ def run_child(
         for pipe in (child.stdout, child.stderr):
             if pipe is not None:
                 pipe.close()
-    return answer.value(status)
+    return output.result(status)
 
 
-async def probe(path: Path, limits: MediaLimits) -> Probe:
-    """Examine the file at `path`. As many children run at once as there are cores, the others wait their turn (the
-    deadline counts from a child's start). Cancelling kills the child.
+async def probe_in_sandbox(path: Path, limits: MediaLimits) -> Probe:
+    """Examine the file at `path`; cancelling kills the child.
 
-    Raises `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`, `DecodingTooExpensive` (or a
-    subclass): all are `InputRefused`, with the sentence for the user.
+    As many children run as there are cores, others wait; the deadline counts from a child's start. Raises
+    `InputRefused`: `EmptyInput`, `TooLarge`, `TooLong`, `NotAudio`, `NoAudioTrack`, `BrokenAudio`,
+    `DecodingTooExpensive` or a subclass.
     """
     size = path.stat().st_size
     if not size:
@@ -127,7 +126,7 @@ async def probe(path: Path, limits: MediaLimits) -> Probe:
             raise Cancelled
         return run_child("probe", path, None, limits, cancelled=cancelled)
 
-    work = asyncio.get_running_loop().run_in_executor(_starters(), call)
+    work = asyncio.get_running_loop().run_in_executor(_executor(), call)
     try:
         return Probe(**await asyncio.shield(work))
     except asyncio.CancelledError:
@@ -138,24 +137,24 @@ async def probe(path: Path, limits: MediaLimits) -> Probe:
 
 
 @cache
-def _starters() -> ThreadPoolExecutor:
+def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="media")
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours: no token, no proxy, no settings."""
+    """Return the child's environment, without tokens, proxies and settings."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return kept | {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @cache
 def _log_sandbox(in_force: str) -> None:
-    """Log it once for each value."""
+    """Log the restrictions in force, once."""
     log.info("sandbox of the media child: %s", in_force or "not available here")
 
 
 class _ChildOutput:
-    """Puts the child's lines together."""
+    """Parse the child's JSON lines, which come from a process that untrusted bytes may control."""
 
     def __init__(self, on_progress: Progress | None) -> None:
         self.stderr = b""
@@ -165,48 +164,50 @@ class _ChildOutput:
         self._last: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> None:
+        """Handle the complete lines of the output so far."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LONGEST_ANSWER_BYTES:
             self._rest = b""
         for line in lines:
             with contextlib.suppress(ValueError):
-                said = json.loads(line)
-                if not isinstance(said, dict):
+                message = json.loads(line)
+                if not isinstance(message, dict):
                     continue
-                if "sandbox" in said:
-                    _log_sandbox(", ".join(said["sandbox"]))
-                elif "progress" in said:
+                if "sandbox" in message:
+                    _log_sandbox(", ".join(message["sandbox"]))
+                elif "progress" in message:
                     if self._on_progress is not None:
-                        self._on_progress(float(said["progress"]))
+                        self._on_progress(float(message["progress"]))
                 else:
-                    self._last = said
+                    self._last = message
 
-    def value(self, status: int) -> dict[str, Any]:
+    def result(self, status: int) -> dict[str, Any]:
+        """Return the result of a child that ended with `status`, or raise its error."""
         last = self._last or {}
         if isinstance(last.get("result"), dict):
             result: dict[str, Any] = last["result"]
             return result
         if isinstance(last.get("error"), dict):
-            told = last["error"]
-            error = error_from_code(str(told.get("code")), str(told.get("message")))
-            error.detail = error.detail or told.get("detail")
+            reported = last["error"]
+            error = error_from_code(str(reported.get("code")), str(reported.get("message")))
+            error.detail = error.detail or reported.get("detail")
             raise error
-        how = f"child ended with {status}: {self.stderr[-500:].decode(errors='replace').strip()}"
+        exit_text = f"child ended with {status}: {self.stderr[-500:].decode(errors='replace').strip()}"
         if self.too_late or status in (OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
-            raise DecodingTooExpensive(detail="deadline" if self.too_late else how)
+            raise DecodingTooExpensive(detail="deadline" if self.too_late else exit_text)
         if status == -signal.SIGXFSZ:
-            raise DecodingTooExpensive(detail=how)
-        if status < 0:  # a decoder crashed on it
-            raise error_from_code("broken_audio", "That file makes the decoder crash. Please export it again.")
-        raise InternalError(detail=how)
+            raise DecodingTooExpensive(detail=exit_text)
+        if status < 0:  # a signal: the decoder crashed
+            raise BrokenAudio("That file crashes the decoder. Please export it again.")
+        raise InternalError(detail=exit_text)
 
 
-def _listen(
-    child: subprocess.Popen[bytes], answer: _ChildOutput, deadline: float, cancelled: threading.Event | None
+def _read_output(
+    child: subprocess.Popen[bytes], output: _ChildOutput, deadline: float, cancelled: threading.Event | None
 ) -> None:
-    """Read both pipes to their end. Raises `Cancelled`; past the deadline it only notes so (the caller kills)."""
+    """Read both pipes to their end or to the deadline, which it notes in `output`. Raises `Cancelled`."""
     assert child.stdout is not None and child.stderr is not None
-    looked_at = time.monotonic()
+    checked_at = time.monotonic()
     with selectors.DefaultSelector() as pipes:
         pipes.register(child.stdout, selectors.EVENT_READ)
         pipes.register(child.stderr, selectors.EVENT_READ)
@@ -214,18 +215,18 @@ def _listen(
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
             now = time.monotonic()
-            deadline += pause_overrun_s(now - looked_at, _POLL_S)
-            looked_at = now
+            deadline += pause_overrun_s(now - checked_at, _POLL_S)
+            checked_at = now
             if now > deadline:
-                answer.too_late = True
+                output.too_late = True
                 return
             for key, _ in pipes.select(_POLL_S):
                 data = os.read(key.fd, 65536)
                 if not data:
                     pipes.unregister(key.fileobj)
                 elif key.fileobj is child.stdout:
-                    answer.feed(data)
+                    output.feed(data)
                 else:
-                    answer.stderr = (answer.stderr + data)[-4096:]
+                    output.stderr = (output.stderr + data)[-4096:]
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -1,9 +1,9 @@
-"""The short-lived process that reads untrusted bytes (`engine.media.sandbox` starts it).
+"""The child process of `engine.media.sandbox`, which reads untrusted bytes.
 
-It bounds and confines itself before it reads the song: address space, CPU time, size of its output, no paths, no
-network, no new processes (`engine.process.confinement`). The song is its standard input; a decoder's output is an
-inherited descriptor. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and at
-last `{"result": {…}}` or `{"error": {…}}`. Every probe waits for the imports of this module.
+Before it reads the song it limits its address space, CPU time and output size and gives up paths, network and new
+processes (`engine.process.confinement`). The song is its standard input; decoded audio goes to an inherited
+descriptor. It prints JSON lines: `{"sandbox": ["seccomp", …]}`, `{"progress": 0.5}` and finally `{"result": {…}}` or
+`{"error": {…}}`. Keep the imports few: every probe waits for them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dataclasses import asdict
 from traceback import format_exc
 from typing import Any
 
-from engine.errors import BrokenAudio, DecodingTooExpensive, DiskFull, StemifyError
+from engine.errors import BrokenAudio, DecodingTooExpensive, DiskFull, StemifyError, is_disk_full
 from engine.media.limits import LEEWAY_S, MediaLimits
 from engine.process.confinement import confine, die_with_parent
 
 OUT_OF_MEMORY = 3
-"""The status it ends with."""
+"""Exit status when memory ran out."""
 
 _HIGHEST_OUT_RATE = 192_000
 _SONG = 0  # standard input
@@ -38,13 +38,13 @@ _TINY_SONG = struct.pack(
 
 def main(arguments: list[str]) -> None:
     os.umask(0o077)
-    order = json.loads(arguments[0])
-    die_with_parent(parent_pid=order["parent_pid"])
-    limits = MediaLimits(**order["limits"])
-    if order["mode"] == "probe":
-        os.nice(5)  # whoever waits for a reply to something else comes first
+    request = json.loads(arguments[0])
+    die_with_parent(parent_pid=request["parent_pid"])
+    limits = MediaLimits(**request["limits"])
+    if request["mode"] == "probe":
+        os.nice(5)  # interactive replies come first
     try:
-        answer: dict[str, Any] = {"result": _work(order, limits)}
+        answer: dict[str, Any] = {"result": _run(request, limits)}
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except StemifyError as error:
@@ -52,75 +52,74 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             os._exit(OUT_OF_MEMORY)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not is_disk_full(error) and error.errno != errno.EFBIG:
             raise
         full = DecodingTooExpensive() if error.errno == errno.EFBIG else DiskFull()
         answer = {"error": {"code": full.code, "message": full.message}}
-    except ImportError:  # a defect of ours: all imports must precede `confine`
+    except ImportError:  # a bug: all imports must precede `confine`
         raise
-    except Exception:  # whatever a damaged file made a library do: the file is refused, the log tells where
+    except Exception:  # a library failed on a damaged file: refuse the file, log the place
         answer = {"error": {"code": BrokenAudio.code, "message": BrokenAudio().message, "detail": format_exc()[-800:]}}
-    _say(answer)
+    _print_json(answer)
     sys.stdout.flush()
-    os._exit(0)  # nothing to tidy up, and a broken container need not be closed
+    os._exit(0)  # nothing to clean up, and closing a broken container can crash
 
 
-def _say(line: dict[str, Any]) -> None:
+def _print_json(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
 
 
-def _work(order: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
+def _run(request: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
     import av.logging
 
-    from engine.media.decode import decode
-    from engine.media.probe import probe
+    from engine.media.decode import decode, probe
 
     av.logging.set_level(None)
-    _import_the_rest(limits)
-    _bound(order, limits)
-    _say({"sandbox": confine()})
-    if order["mode"] == "probe":
+    _import_lazy_modules(limits)
+    _set_limits(request, limits)
+    _print_json({"sandbox": confine()})
+    if request["mode"] == "probe":
         return asdict(probe(_SONG, limits))
-    told_at = 0.0
+    reported_at = 0.0
 
     def on_progress(fraction: float) -> None:
-        nonlocal told_at
+        nonlocal reported_at
         now = time.monotonic()
-        if now - told_at > 0.1:
-            told_at = now
-            _say({"progress": round(fraction, 4)})
+        if now - reported_at > 0.1:
+            reported_at = now
+            _print_json({"progress": round(fraction, 4)})
             sys.stdout.flush()
 
     decoded = decode(
         _SONG,
-        order["out"],
+        request["out"],
         max_duration_s=limits.max_duration_s,
         max_bytes=limits.max_bytes,
         on_progress=on_progress,
     )
-    wire = asdict(decoded)
-    wire["cover"] = base64.b64encode(decoded.cover).decode() if decoded.cover else None
-    return wire
+    result = asdict(decoded)
+    result["cover"] = base64.b64encode(decoded.cover).decode() if decoded.cover else None
+    return result
 
 
-def _import_the_rest(limits: MediaLimits) -> None:
-    """Read a tiny song, which makes PyAV import what it imports late."""
-    from engine.media.probe import probe
+def _import_lazy_modules(limits: MediaLimits) -> None:
+    """Read a tiny song, so PyAV imports the modules that it loads on first use."""
+    from engine.media.decode import probe
 
     song = os.memfd_create("tiny song")
     os.write(song, _TINY_SONG)
     probe(song, limits)
 
 
-def _bound(order: dict[str, Any], limits: MediaLimits) -> None:
-    written = 0 if order["out"] is None else math.ceil((limits.max_duration_s + LEEWAY_S + 2) * _HIGHEST_OUT_RATE * 8)
+def _set_limits(request: dict[str, Any], limits: MediaLimits) -> None:
+    written = 0 if request["out"] is None else math.ceil((limits.max_duration_s + LEEWAY_S + 2) * _HIGHEST_OUT_RATE * 8)
     cpu_s = math.ceil(limits.timeout_s)
-    for what, most in (
+    for resource_id, maximum in (
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, written),
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_CORE, 0),
     ):
-        with contextlib.suppress(ValueError, OSError):  # a lower limit of the operator's stays
-            resource.setrlimit(what, (most, most))
+        with contextlib.suppress(ValueError, OSError):  # keep the operator's lower limit
+            resource.setrlimit(resource_id, (maximum, maximum))

@@ -1,4 +1,4 @@
-"""Tags and cover art: read from the song, carried to its stems."""
+"""Tags and cover art, copied from a song to its stems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import av
 from av.audio.stream import AudioStream
 
-from engine.media.charset import repaired
+from engine.media.charset import repair
 
 KEPT_TAGS = (
     "title",
@@ -22,7 +22,7 @@ KEPT_TAGS = (
     "disc",
     "copyright",
 )
-"""The tags that make sense on a stem."""
+"""Tags that make sense on a stem."""
 
 _ALIASES = {
     "albumartist": "album_artist",
@@ -37,37 +37,37 @@ _LARGEST_COVER_BYTES = 4 * 1024 * 1024
 
 
 def read_tags(container: av.container.InputContainer, stream: AudioStream) -> dict[str, str]:
-    """The carried tags of a file, cleaned. Ogg keeps them on the stream, the others on the container."""
+    """Return the cleaned `KEPT_TAGS` of a file. Ogg has them on the stream, other formats on the container."""
     found: dict[str, str] = {}
     for source in (stream.metadata, container.metadata):
         for key, value in source.items():
             name = _ALIASES.get(key.lower(), key.lower())
-            text = clean(repaired(value) if container.format.name in _MAY_MISSTATE_ENCODING else value)
+            text = clean(repair(value) if container.format.name in _MAY_MISSTATE_ENCODING else value)
             if name in KEPT_TAGS and text:
                 found[name] = text
     return found
 
 
 def clean(text: str, longest: int = _LONGEST_TAG) -> str:
-    """One line of printable text: no control characters, no marks that turn the direction of writing."""
+    """Return `text` as one printable line, without control characters and direction marks."""
     kept = ("" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn") else char for char in text)
     return " ".join("".join(kept).split())[:longest].strip()
 
 
 def usable_cover(picture: bytes) -> bytes | None:
-    """An attached picture as it is, if it is a JPEG or PNG of at most 4 MB."""
+    """Return an attached picture unchanged if it is a JPEG or PNG of at most 4 MB, otherwise None."""
     return picture if len(picture) <= _LARGEST_COVER_BYTES and picture_kind(picture) else None
 
 
 def picture_kind(picture: bytes) -> str | None:
-    """The FFmpeg codec of a picture: "mjpeg", "png" or None."""
+    """Return the FFmpeg codec of a picture: "mjpeg", "png" or None."""
     if picture[:3] == b"\xff\xd8\xff":
         return "mjpeg"
     return "png" if picture[:8] == b"\x89PNG\r\n\x1a\n" else None
 
 
 def stem_tags(tags: Mapping[str, str], *, title: str, stem: str, model: str) -> dict[str, str]:
-    """The tags of one stem: the song's, with the stem in the title and how it was made in the comment."""
+    """Return the tags of one stem: the song's, with the stem in the title and the model in the comment."""
     result = {key: value for key, value in tags.items() if key in KEPT_TAGS}
     result["title"] = f"{clean(title) or 'audio'} ({stem})"
     result["comment"] = f"{stem}, separated with {model} by Stemify"

@@ -1,4 +1,4 @@
-"""A part of a file as FFmpeg reads it."""
+"""Part of a file, presented to FFmpeg as a whole one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import BinaryIO, Protocol
 
 
 class Seekable(Protocol):
-    """A file that can be read at any position."""
+    """A file with random access."""
 
     def tell(self) -> int: ...
 
@@ -17,13 +17,10 @@ class Seekable(Protocol):
 
 
 class FileView:
-    """A readable part of a file, without a name.
-
-    FFmpeg then judges by content and cannot open other files beside it.
-    """
+    """A readable part of a file without a name, so FFmpeg decides by content and cannot open neighbouring files."""
 
     def __init__(self, file: BinaryIO, start: int, stop: int, patches: Mapping[int, int]) -> None:
-        """`patches`: values of bytes to deliver in place of the file's, by position in the file."""
+        """Show `start` to `stop` of `file`, with `patches` (position in the file: byte value) applied."""
         self._file = file
         self._start, self._stop = start, stop
         self._patches = patches
@@ -36,16 +33,16 @@ class FileView:
         at = self._file.tell()
         left = max(0, self._stop - at)
         data = self._file.read(left if count < 0 else min(count, left))
-        places = [place for place in self._patches if at <= place < at + len(data)]
-        if not places:
+        patched_positions = [position for position in self._patches if at <= position < at + len(data)]
+        if not patched_positions:
             return data
         patched = bytearray(data)
-        for place in places:
-            patched[place - at] = self._patches[place]
+        for position in patched_positions:
+            patched[position - at] = self._patches[position]
         return bytes(patched)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move the position; -1 if a header points outside of the file, which FFmpeg takes as a failed seek."""
+        """Move the position; return -1 (FFmpeg: the seek failed) for a position that no file has."""
         origin = {0: self._start, 1: self._file.tell(), 2: self._stop}.get(whence)
         if origin is None or origin + offset < self._start:
             return -1

@@ -1,4 +1,4 @@
-"""Headers of wav files: the length of the sound, and sample widths that FFmpeg misreads."""
+"""Headers of wav files: the length of the audio, and sample widths that FFmpeg misreads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _PLACEHOLDER_MARGIN_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class WavHeader:
-    """`bits_at`: positions in the file of the two-byte fields that state `bits`."""
+    """The chunks of a wav file up to its data.
+
+    `bits_at`: positions in the file of the two-byte fields that state `bits`.
+    """
 
     format_tag: int
     channels: int
@@ -32,7 +35,7 @@ class WavHeader:
 
     @property
     def true_bytes_per_second(self) -> float | None:
-        """From the format alone; None for codecs of variable bit rate."""
+        """Return the rate by the format alone; None for codecs of variable bit rate."""
         if self.format_tag in (_PCM, _FLOAT, _ALAW, _MULAW):
             return self.sample_rate * self.channels * self._container_bytes
         samples = self._adpcm_block_samples
@@ -40,7 +43,7 @@ class WavHeader:
 
     @property
     def _container_bytes(self) -> int:
-        """Bytes of one sample. A wrong block size is common, so it counts only where the format allows padding."""
+        """Return the bytes of one sample; the block size, often wrong, counts only if the format allows padding."""
         stated = -(-self.bits // 8)
         may_be_padded = self.container_bits > self.bits or stated == 3
         if self.format_tag == _PCM and may_be_padded and self.block_bytes in (3 * self.channels, 4 * self.channels):
@@ -59,7 +62,7 @@ class WavHeader:
 
     @property
     def declared_s(self) -> float | None:
-        """Length of the data chunk in seconds; None if it is unknown."""
+        """Length of the data chunk in seconds; None if unknown."""
         rate = self.true_bytes_per_second
         if not rate or (self._missing_bytes > 0 and is_placeholder(self.data_bytes)):
             return None
@@ -67,7 +70,7 @@ class WavHeader:
 
     @property
     def is_cut(self) -> bool:
-        """Whether much of the data is missing, for codecs whose length in seconds cannot be told."""
+        """Whether much of the data is missing, for codecs whose length in seconds is unknown."""
         if self.true_bytes_per_second is not None:
             return False
         return self._missing_bytes > self.data_bytes // 20 and not is_placeholder(self.data_bytes)
@@ -77,9 +80,9 @@ class WavHeader:
         return self.data_at + self.data_bytes - self.file_bytes
 
     def patches(self, file: Seekable) -> dict[int, int]:
-        """Bytes (position: value) to read in place of the file's, for integers in a wider container.
+        """Return bytes (position: value) to read instead of the file's, for integers in a wider container.
 
-        FFmpeg takes 24 bits in 32 for floats as Cool Edit wrote them, and 16 in 24 for packed 16-bit samples.
+        FFmpeg takes 24 bits in 32 for Cool Edit's floats, and 16 in 24 for packed 16-bit samples.
         """
         width = self._container_bytes
         if self.format_tag != _PCM or width == -(-self.bits // 8) or self._holds_floats(file, width):
@@ -87,34 +90,34 @@ class WavHeader:
         return {at + i: byte for at in self.bits_at for i, byte in enumerate((8 * width, 0))}
 
     def _holds_floats(self, file: Seekable, width: int) -> bool:
-        """Whether the data are Cool Edit's floats: their exponents are moderate, those of integers are not."""
+        """Return True for Cool Edit's floats, whose exponents are moderate; those of integers are not."""
         if width != 4:
             return False
-        place = file.tell()
+        position = file.tell()
         try:
             file.seek(self.data_at)
             data = file.read(min(self.data_bytes or _HEADER_BYTES, _HEADER_BYTES))
         finally:
-            file.seek(place)
+            file.seek(position)
         words = np.frombuffer(data[: len(data) // 4 * 4], "<u4")
         exponents = (words[words != 0] >> 23 & 0xFF).astype(np.int64) - 127
         return bool(np.count_nonzero(np.abs(exponents) <= 24) > 0.9 * exponents.size)
 
 
 def is_placeholder(data_bytes: int) -> bool:
-    """Whether a size stands for an unknown one, as recorders and programs that write into a pipe state it."""
+    """Return True if a size means "unknown", as written by recorders and programs that write into a pipe."""
     return any(abs(data_bytes - size) <= _PLACEHOLDER_MARGIN_BYTES for size in _PLACEHOLDERS)
 
 
 def read_wav_header(file: Seekable) -> WavHeader | None:
-    """Parse the chunks up to the data; None if this is not a wav file."""
-    place = file.tell()
+    """Parse the chunks up to the data; return None if this is not a wav file."""
+    position = file.tell()
     try:
         file.seek(0)
         head = file.read(_HEADER_BYTES)
         file_bytes = file.seek(0, 2)
     finally:
-        file.seek(place)
+        file.seek(position)
     if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
         return None
     at, fmt, fmt_at = 12, b"", 0
@@ -161,12 +164,12 @@ def states_less_than_it_holds(file: Seekable) -> bool:
     header = read_wav_header(file)
     if header is None:
         return False
-    place = file.tell()
+    position = file.tell()
     try:
         file.seek(header.data_at + header.data_bytes + (header.data_bytes & 1))
         following = file.read(8)
     finally:
-        file.seek(place)
+        file.seek(position)
     rest_bytes = header.file_bytes - header.data_at
     second_bytes = header.true_bytes_per_second or header.bytes_per_second
     if header.data_bytes == 0 or rest_bytes - header.data_bytes < max(second_bytes, 8):

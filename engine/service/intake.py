@@ -29,9 +29,9 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
+from engine.media.decode import Probe
 from engine.media.limits import MediaLimits
-from engine.media.probe import Probe
-from engine.media.sandbox import probe
+from engine.media.sandbox import probe_in_sandbox
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Admission, Ticket
 from engine.service.submission import Attachment, Link, Submission, Upload
@@ -244,7 +244,7 @@ class Intake:
             self._check_model(options.model)
         await ticket.received()
         async with self._admission.probing(ticket):
-            found: Probe = await probe(self._storage.local_path(key), media)
+            found: Probe = await probe_in_sandbox(self._storage.local_path(key), media)
         await self._storage.upload(key)
         return await self._new_job(
             job_id,

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine.jobs.job import Job
 from engine.media.limits import MediaLimits
-from engine.media.sandbox import probe
+from engine.media.sandbox import probe_in_sandbox
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
 from engine.storage.disk_space import Room
@@ -48,7 +48,7 @@ class LinkFetcher:
         try:
             with self._room.granted(self._limits.max_bytes):
                 fetched = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
-            found = await probe(fetched.path, self._limits)
+            found = await probe_in_sandbox(fetched.path, self._limits)
             size_bytes = fetched.path.stat().st_size
             await self._storage.publish(fetched.path, f"jobs/{job.id}/input")
         finally:

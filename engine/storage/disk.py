@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import DiskFull, StorageFailed
+from engine.errors import DiskFull, StorageFailed, is_disk_full
 
 
 @contextmanager
@@ -19,7 +18,7 @@ def translate_errors(key: str) -> Iterator[None]:
         yield
     except OSError as error:
         detail = f"{key}: {type(error).__name__}: {error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFull(detail=detail) from error
         raise StorageFailed(detail=detail) from error
 

@@ -16,14 +16,14 @@ from threading import Event
 
 import numpy as np
 
-from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed
+from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed, is_disk_full
 from engine.jobs.estimates import overlap_of
 from engine.jobs.job import Stage
 from engine.jobs.options import Quality, StemSeparationOptions
 from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.media.decode import Decoded
 from engine.media.limits import MediaLimits
-from engine.media.sandbox import run_decode_child
+from engine.media.sandbox import decode_in_sandbox
 from engine.quality.estimate import Estimate, estimated
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
@@ -66,7 +66,7 @@ def to_stemify_error(error: BaseException) -> StemifyError:
     if is_out_of_memory(error):
         return OutOfMemory(detail=repr(error))
     if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             return DiskFull(detail=repr(error))
         if error.errno == errno.ENOMEM:
             return OutOfMemory(detail=repr(error))
@@ -166,7 +166,7 @@ class Attempt:
             timeout_s=self._config.decode_timeout_s,
             memory_bytes=self._config.child_memory_bytes,
         )
-        return run_decode_child(
+        return decode_in_sandbox(
             song,
             raw,
             limits=limits,

@@ -23,9 +23,8 @@ from engine.errors import Cancelled, InvalidModelOutput
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import StemInfo, db
 from engine.media.encode import Encoded, StemEncoder
-from engine.media.picture import render_waveform
 from engine.media.tags import stem_tags
-from engine.media.waveform import Peaks
+from engine.media.waveform import Peaks, render_waveform
 from engine.quality.features import StemMeter
 from engine.text import stem_filename
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 
-from engine.media.picture import COLOURS
+from engine.media.waveform import COLOURS
 from tests.browser.conftest import Site
 from tests.browser.test_journey import is_open
 from tests.fixtures.chromium import Browser

@@ -33,7 +33,7 @@ from engine.errors import (
     TruncatedAudio,
 )
 from engine.media.limits import MediaLimits
-from engine.media.sandbox import _environment, probe, run_child, run_decode_child
+from engine.media.sandbox import _environment, decode_in_sandbox, probe_in_sandbox, run_child
 from tests.fixtures.songs import cover_jpeg, make_song, silence
 
 LIMITS = MediaLimits(max_duration_s=10)
@@ -58,7 +58,7 @@ async def test_a_song_is_described(tmp_path: Path) -> None:
         tmp_path / "song", container="flac", codec="flac", bits="24", seconds=2, sample_rate=48000,
         tags={"title": "Sunny", "artist": "A", "album": "B"}, cover=True,
     )  # fmt: skip
-    found = await probe(tmp_path / "song", LIMITS)
+    found = await probe_in_sandbox(tmp_path / "song", LIMITS)
     assert (found.container, found.codec, found.bits) == ("flac", "flac", 24)
     assert (found.sample_rate, found.channels, found.samples, found.duration_s) == (48000, 2, 96000, 2.0)
     assert (found.title, found.artist, found.album, found.has_cover) == ("Sunny", "A", "B", True)
@@ -70,7 +70,7 @@ async def test_the_bytes_decide_and_not_the_name(tmp_path: Path, name: str) -> N
     rate = 48000 if name.endswith("webm") else 44100
     make_song(tmp_path / name, seconds=1, sample_rate=rate, video=name.startswith("clip"))
     wrong = (tmp_path / name).rename(tmp_path / "invoice.pdf")
-    assert (await probe(wrong, LIMITS)).duration_s == pytest.approx(1, abs=0.01)
+    assert (await probe_in_sandbox(wrong, LIMITS)).duration_s == pytest.approx(1, abs=0.01)
 
 
 def _wav_saying(data_bytes: int, seconds: float) -> Callable[[Path], None]:
@@ -135,27 +135,27 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[InputRefused], str]] = {
     ),
     "no sample": (lambda path: void(make_song(path, samples=silence(0))), EmptyAudio, "not one sample"),
     "11 seconds": (lambda path: void(make_song(path, seconds=11)), TooLong, "0:11 long. The limit is 0:10"),
-    "half an mp3": (_cut(0.5, ".mp3"), TruncatedAudio, "stops after 0:02, but says itself that it is 0:04 long"),
-    "half a flac": (_cut(0.5, ".flac"), TruncatedAudio, "its end is missing"),
-    "half a wav": (_cut(0.5, ".wav"), TruncatedAudio, "its end is missing"),
+    "half an mp3": (_cut(0.5, ".mp3"), TruncatedAudio, "should be 0:04 long but ends after 0:02"),
+    "half a flac": (_cut(0.5, ".flac"), TruncatedAudio, "long but ends after 0:02"),
+    "half a wav": (_cut(0.5, ".wav"), TruncatedAudio, "long but ends after 0:02"),
     "half an ogg": (_cut(0.5, ".ogg"), TruncatedAudio, "end of that file is missing"),
-    "half a webm": (_cut(0.5, ".webm", sample_rate=48000), TruncatedAudio, "its end is missing"),
+    "half a webm": (_cut(0.5, ".webm", sample_rate=48000), TruncatedAudio, "long but ends after 0:02"),
     "half an m4a": (_cut(0.5, ".m4a"), BrokenAudio, "damaged"),
     "half an m4a, index first": (
         _cut(0.5, ".m4a", container_options={"movflags": "+faststart"}),
         TruncatedAudio,
-        "its end is missing",
+        "long but ends after 0:02",
     ),
-    "wav says 3 hours": (_wav_saying(44100 * 4 * 10800, 2), TruncatedAudio, "says itself that it is 3:00:00 long"),
+    "wav says 3 hours": (_wav_saying(44100 * 4 * 10800, 2), TruncatedAudio, "should be 3:00:00 long"),
     "wav says 1 s and is 12": (_wav_saying(44100 * 4, 12), TooLong, "longer than 0:10"),
     "flac says 1 s and is 12": (_flac_saying(44100, 12), TooLong, "longer than 0:10"),
-    "flac says 10 hours": (_flac_saying(44100 * 36000, 2), TruncatedAudio, "says itself that it is 10:00:00 long"),
+    "flac says 10 hours": (_flac_saying(44100 * 36000, 2), TruncatedAudio, "should be 10:00:00 long"),
     "mp3 says 1 s and is 15": (_mp3_saying(38, 5, times=3), TooLong, "longer than 0:10"),
-    "mp3 says 7 hours": (_mp3_saying(10**6, 2), TruncatedAudio, "its end is missing"),
+    "mp3 says 7 hours": (_mp3_saying(10**6, 2), TruncatedAudio, "long but ends after 0:02"),
     "one sample in a while": (
         lambda path: void(make_song(path, seconds=1, sample_rate=500)),
         InputRefused,
-        "500 samples a second",
+        "sample rate of 500 Hz",
     ),
 }
 
@@ -170,7 +170,7 @@ async def test_bad_input_is_refused_in_its_own_words(tmp_path: Path, name: str) 
     path = tmp_path / "song"
     write(path)
     with pytest.raises(InputRefused) as refusal:
-        await probe(path, LIMITS)
+        await probe_in_sandbox(path, LIMITS)
     assert type(refusal.value) is kind
     assert words in refusal.value.message
     assert re.search(r"\b(send|export|upload|cut)\b", refusal.value.message, re.IGNORECASE)  # the next step
@@ -195,27 +195,27 @@ ACCEPTED: dict[str, tuple[Callable[[Path], None], float]] = {
 async def test_odd_but_honest_input_is_taken(tmp_path: Path, name: str) -> None:
     write, seconds = ACCEPTED[name]
     write(tmp_path / "song")
-    assert (await probe(tmp_path / "song", LIMITS)).duration_s == pytest.approx(seconds, abs=0.05)
+    assert (await probe_in_sandbox(tmp_path / "song", LIMITS)).duration_s == pytest.approx(seconds, abs=0.05)
 
 
 async def test_a_wav_with_chunks_after_its_data_is_as_long_as_its_data(tmp_path: Path) -> None:
     make_song(tmp_path / "song.wav", seconds=1)
     with (tmp_path / "song.wav").open("ab") as file:
         file.write(b"id3 " + struct.pack("<I", 300_000) + bytes(300_000))
-    assert (await probe(tmp_path / "song.wav", LIMITS)).duration_s == 1
+    assert (await probe_in_sandbox(tmp_path / "song.wav", LIMITS)).duration_s == 1
 
 
 async def test_a_file_over_the_byte_limit_is_refused_with_the_limit(tmp_path: Path) -> None:
     with (tmp_path / "song").open("wb") as file:
         file.truncate(51 * 1024 * 1024)
     with pytest.raises(TooLarge, match=r"51\.0 MB\. The limit is 50 MB"):
-        await probe(tmp_path / "song", LIMITS)
+        await probe_in_sandbox(tmp_path / "song", LIMITS)
 
 
 def test_progress_and_samples_come_out_of_the_child(tmp_path: Path) -> None:
     mix = make_song(tmp_path / "song.flac", seconds=3, cover=True, tags={"title": "Sunny"})
     seen: list[float] = []
-    facts = run_decode_child(tmp_path / "song.flac", tmp_path / "raw", limits=LIMITS, on_progress=seen.append)
+    facts = decode_in_sandbox(tmp_path / "song.flac", tmp_path / "raw", limits=LIMITS, on_progress=seen.append)
     heard = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, 2).T
     assert heard.shape == mix.shape
     assert np.abs(heard - mix).max() < 1e-4
@@ -237,7 +237,7 @@ def no_child_left() -> Iterator[None]:
 def test_cancelling_ends_the_child_at_once(tmp_path: Path, heavy: Path) -> None:
     cancelled = threading.Event()
     with no_child_left(), pytest.raises(Cancelled):
-        run_decode_child(
+        decode_in_sandbox(
             heavy,
             tmp_path / "raw",
             limits=HOURS,
@@ -247,7 +247,7 @@ def test_cancelling_ends_the_child_at_once(tmp_path: Path, heavy: Path) -> None:
 
 
 async def test_cancelling_the_task_ends_the_child(heavy: Path) -> None:
-    work = asyncio.create_task(probe(heavy, HOURS))
+    work = asyncio.create_task(probe_in_sandbox(heavy, HOURS))
     while not media_children(os.getpid()):
         await asyncio.sleep(0.01)
     work.cancel()
@@ -297,8 +297,8 @@ def test_a_decoder_that_crashes_takes_nobody_with_it(heavy: Path, tmp_path: Path
 
     killer = threading.Thread(target=crash)
     killer.start()
-    with pytest.raises(BrokenAudio, match="makes the decoder crash"):
-        run_decode_child(heavy, tmp_path / "raw", limits=HOURS)
+    with pytest.raises(BrokenAudio, match="crashes the decoder"):
+        decode_in_sandbox(heavy, tmp_path / "raw", limits=HOURS)
     killer.join()
 
 
@@ -306,18 +306,18 @@ def test_a_machine_that_stood_still_is_not_blamed_on_the_song(tmp_path: Path, mo
     make_song(tmp_path / "song.wav", seconds=1)
     clock, looks = time.monotonic, iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: clock() + (1000 if next(looks) > 3 else 0))
-    assert run_decode_child(tmp_path / "song.wav", tmp_path / "raw", limits=LIMITS).samples == 44100
+    assert decode_in_sandbox(tmp_path / "song.wav", tmp_path / "raw", limits=LIMITS).samples == 44100
 
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_child_dies_when_its_parent_is_killed(heavy: Path, tmp_path: Path, stopped: bool) -> None:
     program = (
         "from pathlib import Path; import sys\n"
-        "from engine.media.sandbox import run_decode_child\n"
+        "from engine.media.sandbox import decode_in_sandbox\n"
         "from engine.media.limits import MediaLimits\n"
         "limits = MediaLimits(max_duration_s=36_000, timeout_s=600)\n"
         "def tell(at): print(flush=True)\n"
-        "run_decode_child(Path(sys.argv[1]), Path(sys.argv[2]), limits=limits, on_progress=tell)"
+        "decode_in_sandbox(Path(sys.argv[1]), Path(sys.argv[2]), limits=limits, on_progress=tell)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program, str(heavy), str(tmp_path / "raw")], cwd=ROOT, stdout=subprocess.PIPE
@@ -348,7 +348,7 @@ def test_the_child_knows_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_many_probes_at_once_all_get_their_turn(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=1)
     tight = replace(LIMITS, timeout_s=20)
-    found = await asyncio.gather(*(probe(tmp_path / "song.mp3", tight) for _ in range(8)))
+    found = await asyncio.gather(*(probe_in_sandbox(tmp_path / "song.mp3", tight) for _ in range(8)))
     assert {one.samples for one in found} == {44100}
 
 
@@ -360,7 +360,7 @@ async def test_no_file_can_make_us_read_another(tmp_path: Path, text: str) -> No
     make_song(tmp_path / "song.mp3", seconds=1)
     (tmp_path / "list").write_text(text.format(song=tmp_path / "song.mp3"))
     with pytest.raises(NotAudio):
-        await probe(tmp_path / "list", LIMITS)
+        await probe_in_sandbox(tmp_path / "list", LIMITS)
 
 
 FUZZ = """

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.media.charset import repaired
+from engine.media.charset import repair
+from engine.media.decode import probe
 from engine.media.limits import MediaLimits
-from engine.media.probe import probe
 from tests.fixtures.songs import make_song
 
 FOREIGN = [
@@ -37,13 +37,13 @@ LATIN = [
 
 
 @pytest.mark.parametrize(("title", "encoding"), FOREIGN)
-def test_tag_in_another_encoding_is_repaired(title: str, encoding: str) -> None:
-    assert repaired(title.encode(encoding).decode("latin-1")) == title
+def test_tag_in_another_encoding_is_repair(title: str, encoding: str) -> None:
+    assert repair(title.encode(encoding).decode("latin-1")) == title
 
 
 @pytest.mark.parametrize("title", LATIN)
 def test_latin_1_tag_is_left_alone(title: str) -> None:
-    assert repaired(title) == title
+    assert repair(title) == title
 
 
 @pytest.mark.parametrize(("title", "encoding"), [("Группа крови", "cp1251"), ("月亮代表我的心", "gb18030")])

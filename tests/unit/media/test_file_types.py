@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.jobs.file_types import EXTENSIONS
+from engine.media.decode import probe
 from engine.media.limits import MediaLimits
-from engine.media.probe import probe
 from engine.web.pages import STATIC
 from tests.fixtures.songs import make_song
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputRefused
+from engine.media.decode import probe
 from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
 from engine.media.limits import MediaLimits
-from engine.media.probe import probe
 from tests.fixtures.songs import make_song
 
 TITLE = {"title": "Sunny"}

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.media.picture import render_waveform
-from engine.media.waveform import Peaks
+from engine.media.waveform import Peaks, render_waveform
 from tests.fixtures.songs import silence, tune
 
 
