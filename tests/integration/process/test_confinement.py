@@ -84,9 +84,9 @@ def test_single_restriction_holds_without_the_others(step: str, code: str) -> No
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = run_python(
-            "from engine import sandbox\n"
-            "sandbox.forbid_new_privileges()\n"
-            f"if not sandbox.{step}():\n    print('missing')\n    sys.exit()\n"
+            "from engine.process import confinement\n"
+            "confinement.forbid_new_privileges()\n"
+            f"if not confinement.{step}():\n    print('missing')\n    sys.exit()\n"
             f"try:\n    {code}\nexcept OSError:\n    print('refused')\n",
             str(server.getsockname()[1]),
         )
