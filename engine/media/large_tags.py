@@ -10,12 +10,18 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from engine.media.ogg_comments import hide_large_comments
+
 MOST_TAG_BYTES = 8 * 1024 * 1024
 MOST_TAGS = 2000
 
 _ID3_UNKNOWN_VERSION = b"\x09"
 _FLAC_COMMENTS, _FLAC_PADDING = 4, 1
 _MOST_CHUNKS = 10_000
+_MOST_CLUSTERS = 100_000  # and the blocks of clusters without a length
+_EBML, _SEGMENT, _TAGS, _SIMPLE_TAG = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x12\x54\xc3\x67", b"\x67\xc8"
+_CLUSTER = b"\x1f\x43\xb6\x75"
+_UNKNOWN_ELEMENT = b"\x12\x54\xc3\x66"
 _DEEPEST_ATOM = 8  # moov and trak make two; only damaged files have more
 
 Patch = tuple[int, bytes]
@@ -43,6 +49,10 @@ def _find_large_tags(file: BinaryIO) -> list[Patch]:
         patches += _hide_chunks(file, 8, size, ">4sQ", 1)
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"free"):
         patches += _hide_atoms(file, 0, size)
+    elif head[:4] == b"OggS":
+        patches += hide_large_comments(file, lambda size, tags: size > MOST_TAG_BYTES or tags > MOST_TAGS)
+    elif head[:4] == _EBML:
+        patches += _hide_matroska_tags(file, size)
     return patches
 
 
@@ -151,6 +161,35 @@ def _hide_atoms(file: BinaryIO, position: int, end: int, depth: int = 0) -> list
             patches.append((position + 4, b"free"))
         position += length
     return patches
+
+
+def _hide_matroska_tags(file: BinaryIO, end: int) -> list[Patch]:
+    """Rename the elements of tags in a Matroska or WebM file if together they are over the limits."""
+    found: list[Patch] = []
+    position = size = count = 0
+    for _ in range(_MOST_CLUSTERS):
+        head = _read(file, position, 12)
+        if position >= end or len(head) < 2:
+            break
+        id_bytes, length_bytes = _vint_bytes(head[0]), _vint_bytes(head[min(_vint_bytes(head[0]), len(head) - 1)])
+        name = head[:id_bytes]
+        stated = head[id_bytes : id_bytes + length_bytes]
+        length = int.from_bytes(stated, "big") & ((1 << 7 * length_bytes) - 1)
+        position += id_bytes + length_bytes
+        if name == _TAGS:
+            found.append((position - id_bytes - length_bytes, _UNKNOWN_ELEMENT))
+            size += length
+            if length <= MOST_TAG_BYTES:
+                count += _read(file, position, length).count(_SIMPLE_TAG)
+        is_unknown_length = length == (1 << 7 * length_bytes) - 1
+        if name != _SEGMENT and not (name == _CLUSTER and is_unknown_length):
+            position += length
+    return found if size > MOST_TAG_BYTES or count > MOST_TAGS else []
+
+
+def _vint_bytes(first: int) -> int:
+    """The length of a number of EBML, from its first byte (RFC 8794, section 4)."""
+    return 9 - first.bit_length() if first else 8
 
 
 def _count_entries(name: bytes, data: bytes) -> int:

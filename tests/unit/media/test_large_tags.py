@@ -12,6 +12,7 @@ from engine.errors import InputRefused
 from engine.media.decode import probe
 from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
 from engine.media.limits import MediaLimits
+from engine.media.ogg_comments import _with_checksum
 from tests.fixtures.songs import make_song
 
 TITLE = {"title": "Sunny"}
@@ -77,7 +78,60 @@ def _atoms(song: bytes, tags: int) -> bytes:
     return song[:at] + _atom(b"moov", song[at + 8 :] + user_data)
 
 
-PUT: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, str]]] = {
+def _ogg_page(serial: int, number: int, lacing: bytes, data: bytes, flags: int = 0) -> bytes:
+    head = b"OggS" + bytes([0, flags]) + bytes(8) + struct.pack("<III", serial, number, 0) + bytes([len(lacing)])
+    return _with_checksum(bytearray(head + lacing + data))
+
+
+def _ogg_comments(signature: bytes) -> Callable[[bytes, int], bytes]:
+    """Put a packet of comments behind the first page, in place of the one that is there."""
+
+    def put(song: bytes, tags: int) -> bytes:
+        first_end = song.index(b"OggS", 1)
+        serial = int.from_bytes(song[14:18], "little")
+        entries = b"".join(struct.pack("<I", 8) + b"%06x=v" % number for number in range(tags))
+        packet = signature + struct.pack("<I", 400) + b"x" * 400 + struct.pack("<I", tags) + entries + b"\x01"
+        rest = _packets_behind_comments(song, first_end)
+        lacing = bytes([255] * (len(packet) // 255) + [len(packet) % 255])
+        pages, number = b"", 1
+        for at in range(0, len(lacing), 255):
+            piece, packet = packet[: sum(lacing[at : at + 255])], packet[sum(lacing[at : at + 255]) :]
+            pages += _ogg_page(serial, number, lacing[at : at + 255], piece, flags=bool(at))
+            number += 1
+        return song[:first_end] + pages + rest
+
+    return put
+
+
+def _packets_behind_comments(song: bytes, at: int) -> bytes:
+    """The pages from the second one on, without its first packet."""
+    count = song[at + 26]
+    lacing = song[at + 27 : at + 27 + count]
+    end = at + 27 + count + sum(lacing)
+    packet = next(number for number, length in enumerate(lacing) if length < 255) + 1
+    left = song[at + 27 + count + sum(lacing[:packet]) : end]
+    serial = int.from_bytes(song[at + 14 : at + 18], "little")
+    return (_ogg_page(serial, 1, lacing[packet:], left) if left else b"") + song[end:]
+
+
+def _element(name: bytes, data: bytes) -> bytes:
+    return name + (len(data) | 1 << 56).to_bytes(8, "big") + data
+
+
+def _matroska_tags(song: bytes, tags: int) -> bytes:
+    """Put tags before the first cluster."""
+    entries = b"".join(
+        _element(b"\x67\xc8", _element(b"\x45\xa3", b"%06x" % number) + _element(b"\x44\x87", b"v"))
+        for number in range(tags)
+    )
+    at = song.index(b"\x1f\x43\xb6\x75")
+    element = _element(b"\x12\x54\xc3\x67", _element(b"\x73\x73", _element(b"\x63\xc0", b"") + entries))
+    segment = song.index(b"\x18\x53\x80\x67")
+    unknown_length = b"\x01" + b"\xff" * 7
+    return song[: segment + 4] + unknown_length + song[segment + 12 : at] + element + song[at:]
+
+
+PUT: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, object]]] = {
     "id3 before mp3": ("song.mp3", _before, {"container": "mp3", "codec": "libmp3lame"}),
     "two id3 before mp3": ("song.mp3", _as_two_id3_tags, {"container": "mp3", "codec": "libmp3lame"}),
     "id3 2.3 before mp3": ("song.mp3", _old_id3, {"container": "mp3", "codec": "libmp3lame"}),
@@ -89,6 +143,10 @@ PUT: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, str]]] = {
     "id3 in aiff": ("song.aiff", _chunk_behind(12, b"ID3 ", ">4sI"), {"container": "aiff", "codec": "pcm_s16be"}),
     "info in caf": ("song.caf", _chunk_behind(52, b"info", ">4sQ"), {"container": "caf", "codec": "pcm_s16be"}),
     "ilst in m4a": ("song.m4a", _atoms, {}),
+    "comments in opus": ("song.opus", _ogg_comments(b"OpusTags"), {"codec": "libopus", "sample_rate": 48000}),
+    "comments in vorbis": ("song.ogg", _ogg_comments(b"\x03vorbis"), {}),
+    "tags in matroska": ("song.mkv", _matroska_tags, {}),
+    "tags in webm": ("song.webm", _matroska_tags, {"codec": "libopus", "sample_rate": 48000}),
 }
 
 
