@@ -1,8 +1,60 @@
-"""The one tree of errors.
+"""Every error that a user may see.
 
-Every error that may reach a person has a `code` (stable, for programs), a sentence for the person (with the next
-step in it) and `transient`: whether the same attempt may succeed if it is made again. Anything else that is raised
-is a defect and is shown as `internal`.
+StemifyError
+├── InternalError
+├── ConfigurationError          Stemify cannot start
+│   └── FolderNotPrivate
+├── InputRefused                no job was created
+│   ├── EmptyInput
+│   │   └── EmptyAudio
+│   ├── TooLarge
+│   ├── TooLong
+│   ├── NotAudio
+│   │   └── UnreadableCodec
+│   ├── NoAudioTrack
+│   ├── BrokenAudio
+│   │   └── TruncatedAudio
+│   ├── DecodingTooExpensive
+│   ├── BadAttachment
+│   ├── AttachmentGone
+│   ├── BadOptions
+│   │   └── UnknownModel
+│   ├── BadLink
+│   ├── LinksDisabled
+│   └── TooMuchStored
+├── RetryLater                  no job was created; the same request may succeed later
+│   ├── QuotaExceeded
+│   ├── QueueFull
+│   ├── TooManyUploads
+│   ├── TooManyRefusals
+│   └── DiskSpaceLow
+├── NotFound
+├── NotAllowed
+│   └── Blocked
+├── InvalidState
+├── IllegalTransition
+├── DeviceNotFound
+├── AlreadyAccepted
+└── AttemptError                the attempt failed; the job is retried or ends with this error
+    ├── Cancelled
+    ├── ModelUnavailable
+    │   └── ModelCorrupt
+    ├── InvalidModelOutput
+    ├── WorkerDied
+    │   ├── NodeLost
+    │   └── WorkerKilled
+    ├── WorkerStalled
+    ├── AttemptTimedOut
+    ├── OutOfMemory
+    ├── DiskFull
+    ├── StorageFailed
+    │   ├── StorageUnavailable
+    │   └── StorageAccessDenied
+    └── SourceFailed
+        └── SourceUnreachable
+
+More leaves: `engine.database.errors`, `engine.sources.errors` and `engine.web.errors`. Any other exception is a defect
+and is shown as `internal`.
 """
 
 from __future__ import annotations
@@ -12,12 +64,12 @@ from typing import ClassVar
 
 
 class StemifyError(Exception):
-    """Something went wrong on our side."""
+    """Something went wrong."""
 
-    # A subclass's docstring is its default sentence for the user.
+    # The docstring of a class is its default message: what happened, then what the user can do.
 
-    code: ClassVar[str] = "internal"
-    transient: ClassVar[bool] = False
+    code: ClassVar[str] = "internal"  # stable, for programs
+    transient: ClassVar[bool] = False  # whether the same attempt may succeed if it is repeated
 
     def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
         """`message` is shown to the user; `detail` goes to the log only."""
@@ -27,7 +79,7 @@ class StemifyError(Exception):
 
 
 class InternalError(StemifyError):
-    """Something went wrong on our side. Please try again; if it happens again, tell whoever runs this bot."""
+    """Something went wrong on our side. Try again; if it happens again, tell the bot's operator."""
 
 
 class ConfigurationError(StemifyError):
@@ -42,7 +94,7 @@ class FolderNotPrivate(ConfigurationError):
     code = "folder_not_private"
 
 
-# Refusals: nothing was accepted, nothing is lost.
+# Refusals: no job was created.
 
 
 class InputRefused(StemifyError):
@@ -52,13 +104,13 @@ class InputRefused(StemifyError):
 
 
 class EmptyInput(InputRefused):
-    """That file is empty. Please send it again."""
+    """That file is empty. Send it again."""
 
     code = "empty_input"
 
 
 class EmptyAudio(EmptyInput):
-    """There is not one sample of sound in that file. Please export it again."""
+    """That file has an audio track without a single sample. Export it again."""
 
     code = "empty_audio"
 
@@ -70,9 +122,9 @@ class TooLarge(InputRefused):
 
     @classmethod
     def over(cls, max_bytes: int, size_bytes: int | None = None) -> TooLarge:
-        """In numbers; `size_bytes` is None for a file that was cut off at the limit, so that nobody knows its size."""
+        """Return the error with the numbers; `size_bytes` is None if the file was cut off at the limit."""
         lead = f"That file is {size_bytes / 2**20:.1f} MB." if size_bytes else "That file is too large."
-        return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB: send a shorter part, or the same as mp3 or m4a.")
+        return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB. Send a shorter part, or the song as mp3 or m4a.")
 
 
 class TooLong(InputRefused):
@@ -94,45 +146,43 @@ class NoAudioTrack(InputRefused):
 
 
 class BrokenAudio(InputRefused):
-    """That file is damaged, its audio cannot be decoded to the end. Please export or upload it again."""
+    """That file is damaged: its audio cannot be decoded to the end. Export or upload it again."""
 
     code = "broken_audio"
 
 
 class TruncatedAudio(BrokenAudio):
-    """The end of that file is missing. Please export or upload it again."""
+    """The end of that file is missing. Export or upload it again."""
 
     code = "truncated_audio"
 
 
 class UnreadableCodec(NotAudio):
-    """The sound in that file is in a form that I cannot decode, or it is copy-protected. Send it as mp3, wav, m4a
-    or flac."""
+    """The codec of that file is not supported, or it is copy-protected. Send it as mp3, wav, m4a or flac."""
 
     code = "unreadable_codec"
 
 
 class DecodingTooExpensive(InputRefused):
-    """That file takes far more work to decode than a song does. Export it as an ordinary stereo file and send that."""
+    """That file takes too long to decode. Export it as a normal stereo file."""
 
     code = "too_heavy"
 
 
 class BadAttachment(InputRefused):
-    """That file does not lie where attachments lie, so it is not fetched. Attach it to a message and try again."""
+    """Only files attached in Discord are accepted. Attach the file to a message and try again."""
 
     code = "bad_attachment"
 
 
 class AttachmentGone(InputRefused):
-    """That attachment cannot be fetched any more: its link has expired, or it was deleted. Please attach the file
-    again."""
+    """That attachment is no longer available: its link has expired or it was deleted. Attach the file again."""
 
     code = "attachment_gone"
 
 
 class BadOptions(InputRefused):
-    """One of the options has a value that does not exist."""
+    """One of the options has an invalid value."""
 
     code = "bad_options"
 
@@ -144,13 +194,13 @@ class UnknownModel(BadOptions):
 
 
 class BadLink(InputRefused):
-    """That is not a link to one YouTube video. Paste the video's address, or attach the file instead."""
+    """That is not a link to one YouTube video. Paste the address of the video, or attach the file instead."""
 
     code = "bad_link"
 
 
 class LinksDisabled(InputRefused):
-    """YouTube links cannot be fetched here. Please attach the file instead."""
+    """YouTube links are disabled here. Attach the file instead."""
 
     code = "links_not_available"
 
@@ -162,12 +212,12 @@ class TooMuchStored(InputRefused):
 
 
 class RetryLater(StemifyError):
-    """Too much at once. Please try again later."""
+    """Too many requests. Try again later."""
 
     code = "come_back_later"
 
     def __init__(self, message: str | None = None, *, retry_after_s: float, detail: str | None = None) -> None:
-        """`retry_after_s`: seconds until it is worth trying again."""
+        """`retry_after_s`: seconds until another try makes sense."""
         super().__init__(message, detail=detail)
         self.retry_after_s = retry_after_s
 
@@ -197,8 +247,8 @@ class TooManyRefusals(RetryLater):
 
 
 class DiskSpaceLow(RetryLater):
-    """This machine is short of disk space and takes no new songs until there is room again. Ask whoever runs this bot
-    to make some, then try again."""
+    """This machine is short of disk space, so no new songs are accepted. Ask the bot's operator to free some space,
+    then try again."""
 
     code = "short_of_room"
 
@@ -210,7 +260,7 @@ class NotFound(StemifyError):
 
 
 class NotAllowed(StemifyError):
-    """Only the person who asked for this job can do that."""
+    """Only the person who submitted this job can do that."""
 
     code = "not_allowed"
 
@@ -222,30 +272,30 @@ class Blocked(NotAllowed):
 
 
 class InvalidState(StemifyError):
-    """That cannot be done with this job any more."""
+    """That is no longer possible for this job."""
 
     code = "not_possible_now"
 
 
 class IllegalTransition(StemifyError):
-    """A job cannot go that way."""
+    """Illegal status change."""
 
     code = "illegal_transition"
 
 
 class DeviceNotFound(StemifyError):
-    """There is no such device on this machine. Use "auto" or "cpu"."""
+    """This machine does not have that device. Use "auto" or "cpu"."""
 
     code = "no_such_device"
 
 
 class AlreadyAccepted(StemifyError):
-    """This job was already accepted. Look at it with its id instead of sending it again."""
+    """This job was already accepted. Look it up by its id instead of submitting it again."""
 
     code = "already_accepted"
 
 
-# Failures of an attempt: the job exists, and ends with the sentence or is tried again.
+# Failures of an attempt: the job is retried or ends with this error.
 
 
 class AttemptError(StemifyError):
@@ -261,20 +311,20 @@ class Cancelled(AttemptError):
 
 
 class ModelUnavailable(AttemptError):
-    """The model's weights are not on this machine and could not be fetched. Choose another model, or ask whoever
-    runs this bot to fetch them."""
+    """The weights of this model are not on this machine and could not be downloaded. Choose another model, or ask the
+    bot's operator to download them."""
 
     code = "model_unavailable"
 
 
 class ModelCorrupt(ModelUnavailable):
-    """The model's file on this machine is damaged. Ask whoever runs this bot to delete and fetch it again."""
+    """The file of this model is damaged. Ask the bot's operator to delete it and download it again."""
 
     code = "model_corrupt"
 
 
 class InvalidModelOutput(AttemptError):
-    """The model gave numbers for this song that are no sound. Try another model."""
+    """The model produced invalid output for this song. Try another model."""
 
     code = "soundless_model"
 
@@ -287,14 +337,14 @@ class WorkerDied(AttemptError):
 
 
 class NodeLost(WorkerDied):
-    """The machine that was separating this song went away."""
+    """The machine that was separating this song was lost."""
 
     code = "worker_lost"
 
 
 class WorkerKilled(WorkerDied):
-    """The worker process was killed while it was separating this song, most likely because the machine ran out of
-    memory. Try a shorter song, or the quality "fast"."""
+    """The worker process was killed while it was separating this song, probably because the machine ran out of memory.
+    Try a shorter song, or the quality "fast"."""
 
     code = "worker_killed"
 
@@ -320,7 +370,7 @@ class OutOfMemory(AttemptError):
 
 
 class DiskFull(AttemptError):
-    """The disk of this machine is full. Ask whoever runs this bot to make room, then try again."""
+    """The disk of this machine is full. Ask the bot's operator to free some space, then try again."""
 
     code = "disk_full"
 
@@ -338,23 +388,23 @@ class StorageFailed(AttemptError):
 
 
 class StorageUnavailable(StorageFailed):
-    """The place where songs and stems are kept does not answer. Please try again in some minutes."""
+    """The file storage does not respond. Try again in a few minutes."""
 
     code = "storage_away"
 
 
 class StorageAccessDenied(StorageFailed):
-    """The place where songs and stems are kept does not let this bot in. Ask whoever runs it to look at its keys."""
+    """This bot has no access to its file storage. Ask the bot's operator to check the credentials."""
 
     code = "storage_refused"
     transient = False
 
 
 class SourceFailed(AttemptError):
-    """The audio could not be fetched. Please attach the file instead."""
+    """The audio could not be downloaded. Attach the file instead."""
 
     code = "source_failed"
-    retry_after_s: float | None = None  # where it is known: seconds until it is worth trying again
+    retry_after_s: float | None = None  # seconds, if known
 
     def __init__(
         self, message: str | None = None, *, detail: str | None = None, retry_after_s: float | None = None
@@ -364,14 +414,14 @@ class SourceFailed(AttemptError):
 
 
 class SourceUnreachable(SourceFailed):
-    """The audio could not be reached just now. Try again in a while, or attach the file instead."""
+    """The audio cannot be downloaded at the moment. Try again later, or attach the file instead."""
 
     code = "source_unreachable"
     transient = True
 
 
 def error_types() -> dict[str, type[StemifyError]]:
-    """Code → class, over the whole tree as it is imported now."""
+    """Return code → class for every error imported so far."""
     found: dict[str, type[StemifyError]] = {}
     waiting: list[type[StemifyError]] = [StemifyError]
     while waiting:
@@ -382,8 +432,9 @@ def error_types() -> dict[str, type[StemifyError]]:
 
 
 def error_from_code(code: str, message: str) -> StemifyError:
-    """Rebuild an error that crossed a process boundary. An unknown code becomes `InternalError` (no message is
-    believed that we did not write)."""
+    """Rebuild an error that crossed a process boundary.
+
+    An unknown code becomes `InternalError`: its message is not ours, so users do not see it."""
     kind = error_types().get(code)
     if kind is None or kind is StemifyError:
         return InternalError(detail=f"{code}: {message}")
@@ -391,7 +442,7 @@ def error_from_code(code: str, message: str) -> StemifyError:
 
 
 def with_message(kind: type[StemifyError], message: str) -> StemifyError:
-    """An error of `kind` with another sentence, whatever its own constructor asks for."""
+    """Return an error of `kind` with another message."""
     if issubclass(kind, RetryLater):
         return kind(message, retry_after_s=0.0)
     return kind(message)

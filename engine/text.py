@@ -1,4 +1,4 @@
-"""Plurals and safe file names."""
+"""Plurals, safe file names and headers made of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import unicodedata
 from urllib.parse import quote
 
 
-def plural(number: int, what: str) -> str:
-    """ "1 song", "2 songs" """
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def plural(number: int, noun: str) -> str:
+    """Return "1 song" or "2 songs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')
@@ -21,12 +21,13 @@ CONTENT_TYPES = {
     ".png": "image/png",
     ".json": "application/json",
 }
-"""Of the files of a result, by the end of their name."""
+"""Content types of result files by extension."""
 
 
 def safe_title(text: str | None, fallback: str = "audio") -> str:
-    """`text` without what is not allowed or misleads in a file name (control and direction marks, separators,
-    leading dots and hyphens), at most 120 bytes of UTF-8."""
+    """Return `text` as a file name: at most 120 bytes of UTF-8.
+
+    Control and direction marks, separators, and leading dots and hyphens are removed."""
     shown = unicodedata.normalize("NFC", (text or "").encode("utf-8", "ignore").decode("utf-8", "ignore"))
     plain = "".join(each if each.isprintable() and each not in _NOT_IN_NAMES else " " for each in shown)
     shown = " ".join(plain.split()).lstrip("-. ")
@@ -39,12 +40,12 @@ def stem_filename(title: str, stem: str, model: str, extension: str) -> str:
 
 
 def content_type(filename: str) -> str:
-    _, dot, end = filename.rpartition(".")
-    return CONTENT_TYPES.get((dot + end).lower(), "application/octet-stream")
+    _, dot, extension = filename.rpartition(".")
+    return CONTENT_TYPES.get((dot + extension).lower(), "application/octet-stream")
 
 
 def content_disposition(kind: str, filename: str) -> str:
-    """RFC 6266: the name in plain ASCII for old clients, and whole (RFC 8187) for the others."""
+    """Return the header of RFC 6266: an ASCII name for old clients, the full name (RFC 8187) for others."""
     plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
     plain = "".join(each if each.isprintable() and each not in '"\\%' else "_" for each in plain).strip() or "file"
     whole = quote(filename.encode("utf-8", "replace"), safe="!#$&+-.^_`|~")

@@ -62,7 +62,7 @@ async def test_only_the_owner_and_moderators_may_cancel(stage: Stage) -> None:
         _, message = await stage.ask()
         await stage.says(message, "**10 %**")
         refused = await stage.bob.press(message, "Cancel")
-        assert "Only the person who asked" in await stage.private(refused)
+        assert "Only the person who submitted" in await stage.private(refused)
         await canceller.press(message, "Cancel")
         await stage.says(message, "Cancelled.")
     assert stage.fake.mentions_of(stage.ann.user) == []

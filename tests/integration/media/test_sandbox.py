@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[InputRefused], str]] = {
         NoAudioTrack,
         "no sound in it",
     ),
-    "no sample": (lambda path: void(make_song(path, samples=silence(0))), EmptyAudio, "not one sample"),
+    "no sample": (lambda path: void(make_song(path, samples=silence(0))), EmptyAudio, "without a single sample"),
     "11 seconds": (lambda path: void(make_song(path, seconds=11)), TooLong, "0:11 long. The limit is 0:10"),
     "half an mp3": (_cut(0.5, ".mp3"), TruncatedAudio, "should be 0:04 long but ends after 0:02"),
     "half a flac": (_cut(0.5, ".flac"), TruncatedAudio, "long but ends after 0:02"),

@@ -148,10 +148,7 @@ async def test_long_storage_outage_fails_job_and_keeps_input(
         finally:
             await asyncio.to_thread(server.start, "proxy")
         assert (job.status, job.error_code) == (JobStatus.FAILED, "storage_away")
-        assert job.error == (
-            "The place where songs and stems are kept does not answer. Please try again in some minutes. "
-            "It was tried 3 times."
-        )
+        assert job.error == ("The file storage does not respond. Try again in a few minutes. It was tried 3 times.")
         assert keys(storage, job_id) == ["input"]
 
 
