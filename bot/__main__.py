@@ -20,7 +20,7 @@ from engine.process.confinement import forbid_inspection
 
 class OpenBackend(Protocol):
     def __call__(
-        self, settings: configuration.Settings, *, hurried: asyncio.Event
+        self, settings: configuration.Settings, *, forced: asyncio.Event
     ) -> AbstractAsyncContextManager[Backend]: ...
 
 
@@ -32,15 +32,15 @@ def say(text: str) -> None:
 async def main(settings: configuration.Settings, open_backend: OpenBackend = backend) -> None:
     """Run until SIGTERM or SIGINT."""
     ending = ShutdownSignals()
-    async with open_backend(settings, hurried=ending.hurried) as running:
+    async with open_backend(settings, forced=ending.forced) as running:
         say(f"Stemify's page is at {running.web_url}")
         if settings.discord.token is None:
             say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
-            await ending.asked.wait()
+            await ending.requested.wait()
             return
         database = await BotDatabase.open(settings.data_dir / "bot.sqlite3")
         try:
-            await _until(ending.asked, run_bot(settings, running, database))
+            await _until(ending.requested, run_bot(settings, running, database))
         finally:
             await database.close()
 

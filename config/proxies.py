@@ -11,8 +11,10 @@ log = logging.getLogger(__name__)
 
 
 def proxy_for(url: str, configured: str | None) -> str | None:
-    """The proxy for `url`: the configured one, else what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say. A
-    loopback address is never proxied by a variable."""
+    """Return the configured proxy, or the one that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY give for `url`.
+
+    These variables do not apply to loopback addresses.
+    """
     if configured is not None:
         return configured
     parts = urlsplit(url)
@@ -26,7 +28,7 @@ def proxy_for(url: str, configured: str | None) -> str | None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy.lower().startswith(("http://", "https://")):
-        log.warning("only http:// and https:// proxies can be used for Discord; set STEMIFY_DISCORD__PROXY")
+        log.warning("proxy ignored: only http:// and https:// work for Discord; set STEMIFY_DISCORD__PROXY")
         return None
     return proxy
 

@@ -1,7 +1,7 @@
-"""Every knob, its unit in its name. Loaded once, in a `__main__`, and passed down; nothing reads it at import.
+"""All settings, loaded once in a `__main__` and passed down.
 
-Order, later wins: `config/default.toml`, the file that `STEMIFY_CONFIG` names, `STEMIFY_SECTION__KEY` variables.
-`STEMIFY_DATA_DIR` and `STEMIFY_MODELS_DIR` stand alone.
+Sources, later ones win: `config/default.toml`, the file in `STEMIFY_CONFIG`, variables such as `STEMIFY_WEB__PORT`,
+`STEMIFY_DATA_DIR` and `STEMIFY_MODELS_DIR`.
 """
 
 from __future__ import annotations
@@ -44,23 +44,26 @@ _MUST: Mapping[str, str] = {
     "string_type": "must be text",
     "path_type": "must be a path",
     "list_type": "must be a list",
-    "model_type": "must be a section with settings of its own",
-    "model_attributes_type": "must be a section with settings of its own",
+    "model_type": "must be a section, not a single value",
+    "model_attributes_type": "must be a section, not a single value",
     "missing": "is missing",
-    "extra_forbidden": "is no setting",
+    "extra_forbidden": "is not a known setting",
 }
-_SHOWS_ITS_VALUE = ("int", "float", "bool", "greater", "less", "finite", "literal")  # the others may be secrets
+_SHOWS_VALUE = ("int", "float", "bool", "greater", "less", "finite", "literal")  # other values may be secrets
 
 
-def sentences(error: ValidationError) -> Iterator[str]:
-    """One for each setting that is wrong: `web.port (STEMIFY_WEB__PORT) must be a whole number, not "many".`"""
+def describe_errors(error: ValidationError) -> Iterator[str]:
+    """Yield one line for each invalid setting.
+
+    Example: `web.port (STEMIFY_WEB__PORT) must be a whole number, not "many".`
+    """
     for problem in error.errors(include_url=False):
         names = [str(part).lower() for part in problem["loc"] if not isinstance(part, int)]
         rule = _MUST.get(problem["type"])
         context: dict[str, Any] = problem.get("ctx") or {}
         must = f" {rule.format(**context)}" if rule else f": {problem['msg'].removeprefix('Value error, ')}"
         value = problem["input"]
-        shown = problem["type"].startswith(_SHOWS_ITS_VALUE) and isinstance(value, str | int | float)
+        shown = problem["type"].startswith(_SHOWS_VALUE) and isinstance(value, str | int | float)
         not_this = f', not "{str(value)[:40]}"' if shown else ""
         yield f"{'.'.join(names)} (STEMIFY_{'__'.join(names).upper()}){must}{not_this}."
 
@@ -69,7 +72,7 @@ DEFAULTS = Path(__file__).with_name("default.toml")
 
 
 def _split(value: object) -> object:
-    """Lists may be given as "a, b" in a variable, or as in a file: ["a", "b"]."""
+    """Split "a, b" from a variable into a list; ["a", "b"], as in a file, works too."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -79,12 +82,12 @@ def _split(value: object) -> object:
 
 
 def _blank_is_none(value: object) -> object:
-    """`STEMIFY_DISCORD__TOKEN=` in a file of variables means that there is none."""
+    """Treat an empty variable (`STEMIFY_DISCORD__TOKEN=`) as unset."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
 def _without_default_port(url: str | None) -> str | None:
-    """Normalize an `http` or `https` address: lower-case host, no default port, no slash at the end."""
+    """Normalize an `http` or `https` address: lower-case host, no default port, no trailing slash."""
     if url is None:
         return None
     example = "give a full address such as https://stems.example.org"
@@ -101,7 +104,7 @@ def _without_default_port(url: str | None) -> str | None:
 
 
 def _without_path(url: str | None) -> str | None:
-    """Refuse an address below which the pages would not find their own files."""
+    """Refuse an address with a path: the pages could not load their files."""
     if url is not None and urlsplit(url).path:
         raise ValueError("it must not have a path; use a separate host name such as https://stems.example.org")
     return url
@@ -139,12 +142,12 @@ class Discord(Section):
 class Web(Section):
     host: str
     port: int = Field(ge=0, le=65535)
-    public_url: str | None = None  # what people reach us at; default: http://host:port
+    public_url: str | None = None  # public address; default: http://host:port
     trusted_proxies: Annotated[list[str], NoDecode]
     api_tokens: Annotated[list[SecretStr], NoDecode]
     open: bool  # serve the API beyond loopback without tokens
     link_lifetime_days: int = Field(gt=0)
-    cdn_url: str | None = None  # what links to files start with; a CDN that pulls from public_url
+    cdn_url: str | None = None  # for links to files: a CDN that pulls from public_url
     connections: int = Field(gt=0)
     connections_per_address: int = Field(gt=0)
     event_streams: int = Field(gt=0)
@@ -178,7 +181,7 @@ class Media(Section):
 
 class Workers(Section):
     devices: Annotated[list[str], NoDecode]  # "auto", "cpu", "cuda:0", …
-    attempts_per_worker: int = Field(gt=0)  # taken at once by one worker
+    attempts_per_worker: int = Field(gt=0)  # at the same time on one worker
     max_attempts: int = Field(gt=0)
     heartbeat_s: float = Field(gt=0)
     heartbeat_timeout_s: float = Field(gt=0)
@@ -213,17 +216,17 @@ class Retention(Section):
 
 
 class Storage(Section):
-    """Where songs and stems lie: in `data_dir`, or, with a `url`, in object storage."""
+    """Storage of songs and stems: `data_dir`, or object storage if `url` is set."""
 
     url: str | None = None  # s3://, gs://, az://
     endpoint: str | None = None
-    public_endpoint: str | None = None  # the same store as browsers reach it; default: endpoint
+    public_endpoint: str | None = None  # address of the store for browsers; default: endpoint
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
     redirect: bool
-    redirect_lifetime_s: float = Field(gt=0, le=7 * 86400)  # no store signs for longer than a week
-    part_bytes: int = Field(ge=5 * 2**20, le=2**30)  # S3 takes no smaller parts
+    redirect_lifetime_s: float = Field(gt=0, le=7 * 86400)  # S3 signs for a week at most
+    part_bytes: int = Field(ge=5 * 2**20, le=2**30)  # minimum of S3
     request_timeout_s: float = Field(gt=0)
     patience_s: float = Field(gt=0)
 
@@ -286,8 +289,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        own = os.environ.get("STEMIFY_CONFIG")
-        files = [DEFAULTS, *([Path(own)] if own else [])]
+        path = os.environ.get("STEMIFY_CONFIG")
+        files = [DEFAULTS, *([Path(path)] if path else [])]
         return (
             init_settings,
             env_settings,
@@ -296,15 +299,15 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings. Raises `ConfigurationError` when a value is wrong or a file is missing."""
-    own = os.environ.get("STEMIFY_CONFIG")
-    if own and not Path(own).is_file():
-        raise ConfigurationError(f"STEMIFY_CONFIG names {own}, which is not a file.")
+    """Return the settings. Raises `ConfigurationError` for invalid values and missing files."""
+    path = os.environ.get("STEMIFY_CONFIG")
+    if path and not Path(path).is_file():
+        raise ConfigurationError(f"STEMIFY_CONFIG is {path}, which is not a file.")
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(sentences(error))) from None
+        raise ConfigurationError("\n".join(describe_errors(error))) from None
     except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(f"The file {own} that STEMIFY_CONFIG names cannot be read: {error}.") from None
-    except SettingsError as error:  # STEMIFY_WEB={…}: a whole section in one variable, and no JSON
-        raise ConfigurationError(f"The settings cannot be read: {error}. Give one variable for each setting.") from None
+        raise ConfigurationError(f"The file {path} (STEMIFY_CONFIG) cannot be read: {error}.") from None
+    except SettingsError as error:  # a whole section in one variable that is not JSON
+        raise ConfigurationError(f"The settings cannot be read: {error}. Use one variable for each setting.") from None

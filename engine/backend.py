@@ -1,4 +1,4 @@
-"""Wiring: everything between the settings and a running service, opened and closed in order."""
+"""Opens and closes the parts of the backend in order, and handles shutdown signals."""
 
 from __future__ import annotations
 
@@ -57,13 +57,15 @@ from engine.worker.protocol import WorkerConfig
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 10.0  # with object storage, while somebody waits for an answer
+_PATIENCE_S = 10.0  # for object storage, while a user waits
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A running backend. `web_url` is None when the web server was not asked for. `steady_now`: the time by which
-    things may be judged to be old."""
+    """A running backend.
+
+    `web_url`: None without the web server. `steady_now`: the time by which age is judged (`SteadyClock`).
+    """
 
     service: StemService
     web_url: str | None
@@ -115,10 +117,12 @@ async def backend(
     *,
     with_web: bool = True,
     now: Callable[[], datetime] = utc_now,
-    hurried: asyncio.Event | None = None,
+    forced: asyncio.Event | None = None,
 ) -> AsyncIterator[Backend]:
-    """Open everything, yield the running house, close it in the reverse order. Once `hurried` is set, closing waits for
-    no song. Raises `ConfigurationError` or a store's error with a sentence when the data folder cannot be used."""
+    """Run the backend. Set `forced` to shut down without waiting for running jobs.
+
+    Raises `ConfigurationError`, or `StoreFailed` if the database cannot be used.
+    """
     root = _prepare_folder(settings.data_dir)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -148,41 +152,42 @@ async def backend(
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
         await dispatcher.start()
-        stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s, hurried)
+        stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s, forced)
         steady = SteadyClock(root / "clock.json", now)
-        sweeping = asyncio.create_task(Sweeper(store, storage, steady, settings.retention).run(), name="sweeper")
-        stack.push_async_callback(_end, sweeping)
+        sweeper = asyncio.create_task(Sweeper(store, storage, steady, settings.retention).run(), name="sweeper")
+        stack.push_async_callback(_cancel, sweeper)
         if listening is not None:
             await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)
         yield Backend(service, links.base_url if with_web else None, steady)
         if dispatcher.running:
             log.warning(
-                "closing: %s %.0f s to end, or until Ctrl-C comes again; what is not done begins again next time",
-                f"{plural(dispatcher.running, 'song')} {'has' if dispatcher.running == 1 else 'have'}",
-                settings.workers.shutdown_grace_s,
+                "Shutting down: waiting up to %.0f s for %s (Ctrl-C again to skip). "
+                "Unfinished jobs resume at the next start.",
+                workers.shutdown_grace_s,
+                plural(dispatcher.running, "running job"),
             )
 
 
 async def _pool(settings: Settings) -> WorkerPool:
     gateway = _gateway(settings) if settings.cluster.address else None
-    here = [] if gateway is not None and "auto" in settings.workers.devices else settings.workers.devices
-    devices = await find_devices(here)
+    wanted = [] if gateway is not None and "auto" in settings.workers.devices else settings.workers.devices
+    devices = await find_devices(wanted)
     configs = [worker_config(settings, device) for device in devices]
     return WorkerPool(configs, pool_limits(settings.workers), gateway=gateway)
 
 
 def _gateway(settings: Settings) -> GatewayConfig:
-    """Raises `ConfigurationError` when Ray is not installed."""
+    """Return the config of the gateway. Raises `ConfigurationError` if Ray is not installed."""
     if not ray_is_installed():
         raise ConfigurationError(
             "STEMIFY_CLUSTER__ADDRESS is set, but Ray is not installed here. Install it with: "
             "pip install -c constraints.txt '.[cluster]', or empty the setting to work on this machine alone."
         )
     cluster, workers = settings.cluster, settings.workers
-    there: dict[str, Any] = {"cache_dir": str(cluster.node_dir / "models")}
-    if settings.storage.url:  # else all machines share the data folder
-        there |= {"data_dir": str(cluster.node_dir / "workers"), "clears_scratch": True}
-    on_nodes = worker_config(settings, "cpu").model_copy(update=there)
+    overrides: dict[str, Any] = {"cache_dir": str(cluster.node_dir / "models")}
+    if settings.storage.url:  # otherwise all machines share the data folder
+        overrides |= {"data_dir": str(cluster.node_dir / "workers"), "clears_scratch": True}
+    on_nodes = worker_config(settings, "cpu").model_copy(update=overrides)
     return GatewayConfig(
         address=cluster.address,
         node_ip=cluster.node_ip,
@@ -194,19 +199,19 @@ def _gateway(settings: Settings) -> GatewayConfig:
     )
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 def _prepare_folder(data_dir: Path) -> Path:
-    """Make the data folder. Raises `ConfigurationError` when it cannot be written or others can write to it."""
+    """Create the data folder. Raises `ConfigurationError` if it is not writable, or writable by other users."""
     root = data_dir.expanduser().absolute()
     try:
         private_folder(root)
-        trial = root / f".writable-{os.getpid()}"
-        trial.touch()
-        trial.unlink()
+        probe_file = root / f".writable-{os.getpid()}"
+        probe_file.touch()
+        probe_file.unlink()
     except OSError as error:
         raise ConfigurationError(f"The data folder {root} cannot be written: {error.strerror}.") from error
     return root
@@ -273,19 +278,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class ShutdownSignals:
-    """Listens from when it is made, in the running event loop."""
+    """SIGINT and SIGTERM of this process, from its creation in the running event loop."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.hurried = asyncio.Event()
-        """Running songs are not to be waited for either. What is begun is handed back all the same."""
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
+        """Set by a second signal: do not wait for running jobs. They are still handed back."""
         self._loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            self._loop.add_signal_handler(number, self._ask)
+            self._loop.add_signal_handler(number, self._handle)
 
-    def _ask(self) -> None:
-        if self.asked.is_set():
-            self.hurried.set()
-            for number in _SIGNALS:  # a third one ends the process as it would any other
+    def _handle(self) -> None:
+        if self.requested.is_set():
+            self.forced.set()
+            for number in _SIGNALS:  # a third one has its default effect
                 self._loop.remove_signal_handler(number)
-        self.asked.set()
+        self.requested.set()

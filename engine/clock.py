@@ -1,9 +1,9 @@
 """Protection against clock jumps and suspended machines.
 
-A machine that starts with a wrong date (dead battery, typing error, broken time server) must not delete all stems in its
-first sweep. So when the clock moves a day more or less than time has passed, or more than two weeks while the bot was
-off, files are judged by the time before the jump for one day. The operator or the time server has that long to correct
-the clock; after a day without another jump the new time is accepted.
+A machine that starts with a wrong date (dead battery, typing error, broken time server) must not delete all stems in
+its first sweep. So when the clock moves a day more or less than time has passed, or more than two weeks while the bot
+was off, files are judged by the time before the jump for one day. The operator or the time server has that long to
+correct the clock; after a day without another jump the new time is accepted.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ def monotonic_s() -> float:
 def pause_overrun_s(passed_s: float, meant_s: float) -> float:
     """Return how far to extend deadlines after a wait of `passed_s` that should have ended after `meant_s`.
 
-    That is the whole wait if it overran by more than two seconds (the machine was suspended), otherwise 0."""
+    That is the whole wait if it overran by more than two seconds (the machine was suspended), otherwise 0.
+    """
     return passed_s if passed_s > meant_s + _MAX_OVERRUN_S else 0.0
 
 
 class SteadyClock:
     """The time by which age is judged: the machine's, or an earlier one after a jump.
 
-    `path` keeps the last known time over restarts. Without that file, the first day counts as one after a jump."""
+    `path` keeps the last known time over restarts. Without that file, the first day counts as one after a jump.
+    """
 
     def __init__(self, path: Path, now: Callable[[], datetime], passed_s: Callable[[], float] = monotonic_s) -> None:
         self._path = path

@@ -51,7 +51,8 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 class _Plain(logging.Formatter):
     """One line per event, ending with its fields as `name=value`.
 
-    Each line of a traceback starts with a bar, so that it cannot pass for an event."""
+    Each line of a traceback starts with a bar, so that it cannot pass for an event.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         record.message, record.asctime = record.getMessage(), self.formatTime(record)

@@ -27,7 +27,8 @@ CONTENT_TYPES = {
 def safe_title(text: str | None, fallback: str = "audio") -> str:
     """Return `text` as a file name: at most 120 bytes of UTF-8.
 
-    Control and direction marks, separators, and leading dots and hyphens are removed."""
+    Control and direction marks, separators, and leading dots and hyphens are removed.
+    """
     shown = unicodedata.normalize("NFC", (text or "").encode("utf-8", "ignore").decode("utf-8", "ignore"))
     plain = "".join(each if each.isprintable() and each not in _NOT_IN_NAMES else " " for each in shown)
     shown = " ".join(plain.split()).lstrip("-. ")

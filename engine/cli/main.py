@@ -150,9 +150,9 @@ async def _serve(settings: Settings) -> int:
     from engine.backend import ShutdownSignals, backend
 
     ending = ShutdownSignals()
-    async with backend(settings, hurried=ending.hurried) as house:
+    async with backend(settings, forced=ending.forced) as house:
         print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
-        await ending.asked.wait()
+        await ending.requested.wait()
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""Claims jobs in fair order and recovers those that an earlier process left running.
+"""Claims jobs in fair order and recovers jobs that an earlier process left running.
 
 Progress is kept in memory and saved every few seconds. Changes of a job's state are written at once, fenced by the
 attempt number.
@@ -31,7 +31,8 @@ class Dispatcher:
     ) -> None:
         """`handover`: the file in which an orderly stop records the attempts it interrupted.
 
-        They are repeated without counting; only crashes use up attempts."""
+        They are repeated without counting; only crashes use up attempts.
+        """
         self._store = store
         self._runner = runner
         self._progress = progress
@@ -41,8 +42,10 @@ class Dispatcher:
         self._stopping = False
         self._recovered: list[Job] = []
         self._lost: set[str] = set()
-        """Those of `_recovered` whose attempt a crash ended. The next attempt is counted when it starts, not while
-        the job waits for a worker, so that repeated crashes at start-up use up no attempts."""
+        """Jobs in `_recovered` whose attempt ended with a crash.
+
+        Their next attempt is counted when it starts, not while it waits for a worker: repeated crashes at start-up
+        must not use up the attempts."""
         self._rescues: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
         self._saver: asyncio.Task[None] | None = None
@@ -61,15 +64,15 @@ class Dispatcher:
         self._loop = asyncio.create_task(self._claim_forever(), name="dispatcher")
         self._saver = asyncio.create_task(self._save_progress(), name="saver")
 
-    async def stop(self, grace_s: float, hurried: asyncio.Event | None = None) -> None:
+    async def stop(self, grace_s: float, forced: asyncio.Event | None = None) -> None:
         """Stop claiming, then drain the runner; interrupted jobs resume at the next start."""
         self._stopping = True
         if self._loop is not None:
             self._wake.set()
-            # A cancelled loop could lose a job that it has just claimed.
+            # Cancelling the loop could lose a job claimed just now.
             await asyncio.wait([self._loop], timeout=_LAST_CLAIM_S)
             await _cancel(self._loop)
-        interrupted = await self._runner.drain(grace_s, hurried or asyncio.Event())
+        interrupted = await self._runner.drain(grace_s, forced or asyncio.Event())
         await _cancel(*self._rescues, *([self._saver] if self._saver is not None else []))
         waiting = {job.id: job.attempt for job in self._recovered if job.id not in self._lost}
         await asyncio.to_thread(_write_handover, self._handover, {**waiting, **interrupted})

@@ -117,7 +117,8 @@ class ProgressTracker:
     def remaining_s(self, *, but: str) -> float:
         """Return the sum of the remaining seconds of all running jobs, without the job `but`.
 
-        The sum is cached for a second when many jobs run: it is needed for every job that waits."""
+        The sum is cached for a second when many jobs run: it is needed for every job that waits.
+        """
         now = time.monotonic()
         if len(self._jobs) <= _EXACT_UP_TO_JOBS or now - self._summed_at >= _CACHE_TTL_S:
             self._remaining_sum_s = sum(self._remaining_s(running, now) for running in self._jobs.values())

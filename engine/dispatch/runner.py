@@ -35,9 +35,10 @@ OnDone = Callable[[Job, BaseException | None], None]
 
 
 class JobRunner:
-    """Runs each job in a task of its own.
+    """Runs each job in a separate task.
 
-    `on_capacity` is called when a job stops to occupy a worker, or no longer waits for a whole device."""
+    `on_capacity` is called when a job no longer needs a worker slot or a whole device.
+    """
 
     def __init__(
         self,
@@ -84,7 +85,8 @@ class JobRunner:
     def start(self, job: Job, on_done: OnDone) -> None:
         """Run a claimed job to its end.
 
-        `on_done` gets the error if the outcome could not be stored."""
+        `on_done` gets the error if the outcome could not be stored.
+        """
         self._progress.begin(job)
         task = asyncio.create_task(self._run(job), name=f"job {job.id}")
         self._tasks[job.id] = task
@@ -107,17 +109,18 @@ class JobRunner:
         await asyncio.wait([task])
         return True
 
-    async def drain(self, grace_s: float, hurried: asyncio.Event) -> dict[str, int]:
-        """Wait `grace_s` for running jobs, or until `hurried` is set, then stop them.
+    async def drain(self, grace_s: float, forced: asyncio.Event) -> dict[str, int]:
+        """Wait `grace_s` for running jobs, or until `forced` is set, then stop them.
 
-        Returns job id → attempt of those that were interrupted."""
+        Returns job id → attempt of the interrupted jobs.
+        """
         self._draining = True
         if self._tasks and grace_s > 0:
             done = asyncio.create_task(asyncio.wait(list(self._tasks.values())))
-            hurry = asyncio.create_task(hurried.wait())
-            await asyncio.wait([done, hurry], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+            force = asyncio.create_task(forced.wait())
+            await asyncio.wait([done, force], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
             done.cancel()
-            hurry.cancel()
+            force.cancel()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -233,7 +236,7 @@ class JobRunner:
             self._waiting_alone.add(job.id)
 
         def report(stage: Stage, fraction: float) -> None:
-            if job.id in self._waiting_alone:  # it has a worker now: other jobs may start elsewhere
+            if job.id in self._waiting_alone:  # it has a worker now; other jobs may start
                 self._waiting_alone.discard(job.id)
                 self.on_capacity()
             self._progress.report(job, stage, fraction)

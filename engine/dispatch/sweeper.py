@@ -1,7 +1,7 @@
-"""Tidies up: rows that are over move to the archive, stems whose time has come go, and so does what a crash left.
+"""Moves finished jobs to the archive and deletes expired stems and leftovers of crashes.
 
-Only files of our own job layout are touched (`Storage` refuses anything else), and only when the store says that the
-job they belong to no longer needs them.
+Deletes only files in the job layout (`Storage` refuses others), and only if the database says that their job no longer
+needs them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -24,71 +24,66 @@ from engine.storage.local import Storage
 
 log = logging.getLogger(__name__)
 
-_LATE_BY = timedelta(hours=1)  # so long after a job's end a worker that was cut off may still write of a lost attempt
-_UNKNOWN_FOR = timedelta(days=1)  # a folder without a job may be an upload that is just arriving
+_LATE_BY = timedelta(hours=1)  # a disconnected worker may write files of a lost attempt this long after the job's end
+_UNKNOWN_FOR = timedelta(days=1)  # a folder without a job may be an upload in progress
 
 
 @dataclass
 class SweepResult:
-    """What one sweep did."""
+    """Counts of one sweep."""
 
     archived: int = 0  # rows
-    results_removed: int = 0  # jobs whose time had come
+    results_removed: int = 0  # of expired jobs
     leftovers_removed: int = 0  # folders of deleted or unknown jobs, stale scratch
 
 
 class Sweeper:
-    """`sweep` once, at a start and in tests; `run` for ever."""
+    """Sweeps once (`sweep`) or periodically (`run`)."""
 
     def __init__(self, store: JobStore, storage: Storage, now: Callable[[], datetime], settings: Retention) -> None:
         self._store = store
         self._storage = storage
         self._now = now
         self._settings = settings
-        self._tidied: set[str] = set()  # completed jobs where nothing is left but the result
-        self._archived: set[str] = set()  # jobs without a row that have a result
+        self._clean: set[str] = set()  # completed jobs with no files but the result
+        self._archived_results: set[str] = set()  # archived jobs with a result
 
     async def run(self) -> None:
-        """Sweep now and then, until cancelled. What goes wrong is logged and tried again the next time."""
+        """Sweep periodically until cancelled. Errors are logged; the next sweep tries again."""
         while True:
             try:
                 swept = await self.sweep()
-                log.info(
-                    "swept: %s rows archived, %s results and %s leftovers removed",
-                    swept.archived,
-                    swept.results_removed,
-                    swept.leftovers_removed,
-                )
+                log.info("swept", extra=asdict(swept))
             except StemifyError as error:
-                log.error("the sweep failed: %s %s", error.code, error.detail or error.message)
+                log.error("sweep failed", extra={"code": error.code, "reason": error.detail or error.message})
             except Exception:
-                log.exception("the sweep failed")
+                log.exception("sweep failed")
             await asyncio.sleep(self._settings.sweep_interval_s)
 
     async def sweep(self) -> SweepResult:
-        """Do all that is due. May be broken off and repeated at any point."""
+        """Do everything that is due. Can be interrupted and repeated at any point."""
         swept = SweepResult()
         await self._finish_deletions(swept)
         await self._clear_scratch(swept)
-        await self._look_through_jobs(swept)
+        await self._sweep_jobs(swept)
         await self._archive(JobStatus.COMPLETED, self._settings.completed_days, swept)
         await self._archive(JobStatus.FAILED, self._settings.failed_days, swept)
         await self._store.forget_idle_owners()
         return swept
 
     async def _finish_deletions(self, swept: SweepResult) -> None:
-        """Files of jobs that were deleted, where a crash or a full disk came in between."""
+        """Delete the files of deleted jobs that a crash or a full disk left."""
         for job_id in await self._store.deletions():
             try:
                 await self._storage.delete_job(job_id)
             except StemifyError as error:
-                log.warning("job %s: its files could not be removed: %s", job_id, error.detail)
+                log.warning("could not remove files", extra={"job": job_id, "reason": error.detail})
                 continue
             await self._store.forget_deletion(job_id)
             swept.leftovers_removed += 1
 
     async def _clear_scratch(self, swept: SweepResult) -> None:
-        # Listed first, asked afterwards: an attempt is in the store before its scratch is on disk.
+        # List the folders first: an attempt is in the database before its scratch folder exists.
         found = await asyncio.to_thread(self._storage.scratch_on_disk)
         if not found:
             return
@@ -98,58 +93,60 @@ class Sweeper:
                 await self._remove(job_id, f"scratch/{name}")
                 swept.leftovers_removed += 1
 
-    async def _look_through_jobs(self, swept: SweepResult) -> None:
+    async def _sweep_jobs(self, swept: SweepResult) -> None:
         on_disk = await asyncio.to_thread(self._storage.jobs_on_disk)
-        self._tidied.intersection_update(on_disk)
-        self._archived.intersection_update(on_disk)
+        self._clean.intersection_update(on_disk)
+        self._archived_results.intersection_update(on_disk)
         waiting = iter(on_disk)
         while batch := list(islice(waiting, 500)):
-            briefs = await self._store.briefs(batch)
+            summaries = await self._store.briefs(batch)
             for job_id in batch:
                 try:
-                    await self._look_at(job_id, briefs.get(job_id), swept)
+                    await self._sweep_job(job_id, summaries.get(job_id), swept)
                 except StemifyError as error:
-                    log.warning("job %s could not be swept: %s %s", job_id, error.code, error.detail)
+                    log.warning(
+                        "could not sweep job", extra={"job": job_id, "code": error.code, "reason": error.detail}
+                    )
 
-    async def _look_at(self, job_id: str, brief: JobSummary | None, swept: SweepResult) -> None:
+    async def _sweep_job(self, job_id: str, summary: JobSummary | None, swept: SweepResult) -> None:
         now = self._now()
-        if brief is None:
-            # Asked once: in object storage each look is a request, and most jobs are archived.
-            if job_id not in self._archived and await asyncio.to_thread(self._storage.has_result, job_id):
-                self._archived.add(job_id)
-            patience = timedelta(days=self._settings.stems_days) if job_id in self._archived else _UNKNOWN_FOR
-            made_at = _made_at(job_id)
-            if made_at is not None and made_at + patience > now:
-                return  # archived and not yet due, or too young to be judged
+        if summary is None:
+            # Checked once: in object storage each check is a request, and most jobs are archived.
+            if job_id not in self._archived_results and await asyncio.to_thread(self._storage.has_result, job_id):
+                self._archived_results.add(job_id)
+            patience = timedelta(days=self._settings.stems_days) if job_id in self._archived_results else _UNKNOWN_FOR
+            created_at = _created_at(job_id)
+            if created_at is not None and created_at + patience > now:
+                return  # archived and not yet due, or too new
             job = await self._store.get(job_id)
             if job is None:
-                if made_at is None:
-                    return  # our own ids tell their time: not one of ours
+                if created_at is None:
+                    return  # not an id of ours: those contain a time
                 await self._remove(job_id, f"jobs/{job_id}")
                 swept.leftovers_removed += 1
                 return
-            brief = JobSummary.of(job)
-        if brief.status is JobStatus.COMPLETED:
-            if not brief.keep and brief.updated_at + timedelta(days=self._settings.stems_days) <= now:
+            summary = JobSummary.of(job)
+        if summary.status is JobStatus.COMPLETED:
+            if not summary.keep and summary.updated_at + timedelta(days=self._settings.stems_days) <= now:
                 await self._remove(job_id, f"jobs/{job_id}")
-                self._tidied.discard(job_id)
+                self._clean.discard(job_id)
                 swept.results_removed += 1
-            elif job_id not in self._tidied:
-                await self._storage.tidy_job(job_id, keep_attempt=brief.attempt, keep_input=False)
-                if brief.updated_at + _LATE_BY <= now:
-                    self._tidied.add(job_id)
-        elif brief.status is JobStatus.FAILED:
-            retry_until = brief.updated_at + timedelta(days=self._settings.failed_days)
-            can_retry = brief.error_code != "cancelled" and now < retry_until
+            elif job_id not in self._clean:
+                await self._storage.tidy_job(job_id, keep_attempt=summary.attempt, keep_input=False)
+                if summary.updated_at + _LATE_BY <= now:
+                    self._clean.add(job_id)
+        elif summary.status is JobStatus.FAILED:
+            retry_until = summary.updated_at + timedelta(days=self._settings.failed_days)
+            can_retry = summary.error_code != "cancelled" and now < retry_until
             if not can_retry:
                 await forget_files(self._store.database, job_id)
             await self._storage.tidy_job(job_id, keep_attempt=None, keep_input=can_retry)
 
-    async def _remove(self, job_id: str, place: str) -> None:
-        log.info("job %s: removing %s", job_id, place)
-        if place.startswith("jobs/"):
+    async def _remove(self, job_id: str, folder: str) -> None:
+        log.info("removing files", extra={"job": job_id, "folder": folder})
+        if folder.startswith("jobs/"):
             await forget_files(self._store.database, job_id)
-        await self._storage.delete_tree(place)
+        await self._storage.delete_tree(folder)
 
     async def _archive(self, status: JobStatus, days: int, swept: SweepResult) -> None:
         before = self._now() - timedelta(days=days)
@@ -157,14 +154,14 @@ class Sweeper:
             swept.archived += moved
             if moved < ARCHIVE_BATCH:
                 return
-            await asyncio.sleep(0.05)  # let the writers through between the batches
+            await asyncio.sleep(0.05)  # let other writers through
 
 
-def _made_at(job_id: str) -> datetime | None:
-    """When the job was made; None for an id that does not say."""
+def _created_at(job_id: str) -> datetime | None:
+    """Return when the job was created, or None if the id does not contain a time."""
     if UUID(job_id).version != 7:
         return None
     try:
         return id_time(job_id)
-    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+    except (ValueError, OverflowError, OSError):  # out of range
         return None

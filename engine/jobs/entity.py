@@ -1,7 +1,6 @@
-"""What all entities of the data model have in common.
+"""Base of the data model's entities, and job ids.
 
-Field names are the data model's. On the wire they are camelCase (`model_dump(by_alias=True)`); both spellings are
-accepted on input. Entities are frozen: a change is a new object.
+JSON uses camelCase field names (`model_dump(by_alias=True)`); input may use either spelling. Entities are frozen.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ JobId = Annotated[str, AfterValidator(_job_id)]
 
 
 def new_job_id(at: datetime | None = None) -> str:
-    """A UUIDv7 (RFC 9562): the time in milliseconds, then 74 random bits; ids sort by the time of their making."""
+    """Return a UUIDv7 (RFC 9562): the time in milliseconds, then 74 random bits, so that ids sort by age."""
     at_ms = int(at.timestamp() * 1000) if at else time.time_ns() // 1_000_000
     value = (at_ms & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | 0x7 << 76
@@ -44,5 +43,5 @@ def new_job_id(at: datetime | None = None) -> str:
 
 
 def id_time(job_id: str) -> datetime:
-    """When a UUIDv7 was made."""
+    """Return the creation time of a UUIDv7."""
     return datetime.fromtimestamp((UUID(job_id).int >> 80) / 1000, tz=UTC)

@@ -1,4 +1,4 @@
-"""A job: its states, the one table of legal transitions, its stages, and how a front end sees it."""
+"""A job: its states and their legal transitions, its stages, and its view for front ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from engine.jobs.results import JobResult
 
 
 class JobStatus(StrEnum):
-    PENDING = "pending"  # accepted and stored, waits for a worker
-    PROCESSING = "processing"  # claimed; stays so through retries, `attempt` counts them
-    COMPLETED = "completed"  # stems are published; nothing about the job changes any more
-    FAILED = "failed"  # ended with a reason; cancelled is `error_code == "cancelled"`
+    PENDING = "pending"  #: Accepted and stored; waits for a worker.
+    PROCESSING = "processing"  #: Claimed; stays so through retries, which `attempt` counts.
+    COMPLETED = "completed"  #: Stems are published; the job no longer changes.
+    FAILED = "failed"  #: Ended with an error; "cancelled" is one of the error codes.
 
 
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
@@ -31,7 +31,7 @@ ACTIVE_STATUSES = frozenset(JobStatus) - TERMINAL_STATUSES
 
 
 class Stage(StrEnum):
-    """Where inside `processing` an attempt is, in order."""
+    """Steps of an attempt, in order."""
 
     FETCHING = "fetching"
     DECODING = "decoding"
@@ -49,11 +49,11 @@ STAGE_SPANS: dict[Stage, tuple[int, int]] = {
     Stage.ENCODING: (92, 98),
     Stage.PUBLISHING: (98, 100),
 }
-"""What share of the whole each stage stands for, in per cent of `progress`."""
+"""Start and end of each stage in percent of `progress`."""
 
 
 def overall_progress(stage: Stage, fraction: float) -> int:
-    """`progress` (0-99: 100 is only reached by completing) of an attempt that is `fraction` (0-1) into `stage`."""
+    """Return the progress (0-99, as 100 means completed) of an attempt that is `fraction` (0-1) into `stage`."""
     low, high = STAGE_SPANS[stage]
     return min(99, int(low + (high - low) * min(1.0, max(0.0, fraction))))
 
@@ -67,7 +67,7 @@ _VIDEO_ADDRESS = re.compile(r"https://www\.youtube\.com/watch\?v=[A-Za-z0-9_-]{1
 
 
 class Job(Entity):
-    """What a user asked for, and how far it is."""
+    """A request of a user and its state."""
 
     id: JobId
     status: JobStatus
@@ -79,14 +79,14 @@ class Job(Entity):
     options: StemSeparationOptions
     progress: int = Field(default=0, ge=0, le=100)
     result: JobResult | None = None
-    error: str | None = None  # a sentence
+    error: str | None = None  # message for the user
     estimated_duration: int = Field(ge=0)  # seconds of processing
     actual_duration: int | None = Field(default=None, ge=0)
 
-    owner: str = Field(min_length=1)  # who asked: "discord:<user id>", "ip:<address or /64>", "local"
-    scope: str | None = None  # what they asked in, for caps: "discord:<guild id>"
-    place: str | None = None  # where others may see it: "discord:<channel id>"
-    title: str = "audio"  # the track's name, for people and file names
+    owner: str = Field(min_length=1)  # requester: "discord:<user id>", "ip:<address or /64>", "local"
+    scope: str | None = None  # for queue limits: "discord:<guild id>"
+    place: str | None = None  # where others may see the job: "discord:<channel id>"
+    title: str = "audio"  # of the track, for messages and file names
     artist: str | None = None
     input_size: int = Field(default=0, ge=0)  # bytes
     input_duration: float | None = None  # seconds
@@ -94,7 +94,7 @@ class Job(Entity):
     stage: Stage | None = None
     error_code: str | None = None
     retry_of: JobId | None = None
-    keep: bool = False  # links and stems stay until deleted
+    keep: bool = False  # links and stems do not expire
 
     @model_validator(mode="after")
     def _model_is_the_options_model(self) -> Self:
@@ -131,12 +131,12 @@ class Job(Entity):
 
 
 class FileLink(Entity):
-    """A signed, public address of one file of a result."""
+    """A signed, public URL of one file of a result."""
 
     name: str  # "vocals", …, "zip"
     filename: str
     url: str
-    size: int | None = None  # bytes; None where it is made on the fly
+    size: int | None = None  # bytes; None if it is generated on request
 
 
 class JobView(Entity):
@@ -144,9 +144,9 @@ class JobView(Entity):
 
     job: Job
     queue_place: int | None = None  # 1 is next; only while pending
-    eta_s: float | None = None  # seconds until it is done, waiting included; None: nobody can say
-    no_worker: bool = False  # no machine is there to work on it; it goes on by itself when one is
-    on_cpu: bool = False  # the CPU has to stand in for a GPU whose memory did not suffice
+    eta_s: float | None = None  # seconds until it is done, including the wait; None: unknown
+    no_worker: bool = False  # no machine is connected; the job continues when one is
+    on_cpu: bool = False  # runs on the CPU because the GPU ran out of memory
     links: tuple[FileLink, ...] = ()
     page_url: str | None = None
     links_expire_at: AwareDatetime | None = None

@@ -1,4 +1,4 @@
-"""What can be chosen: the models, the qualities, the formats, and what of them a job asks for."""
+"""Models, qualities, output formats, and the options of a job."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MODELS: dict[str, str] = {
     "hdemucs_high": "torchaudio's Hybrid Demucs (needs torchaudio)",
     "mini": "small and embedded: works without a download, rougher results",
 }
-"""Every model that can be named, with a line for people."""
+"""Supported models and their descriptions."""
 
 STEMS = ("vocals", "drums", "bass", "other", "guitar", "piano")
-"""Stems that a model may give, in the order in which they are shown."""
+"""Stems that a model may produce, in display order."""
 
 
 class Quality(StrEnum):
@@ -40,7 +40,7 @@ class OutputFormat(StrEnum):
 
 def _supported_model(name: str) -> str:
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; there are: {', '.join(MODELS)}")
+        raise ValueError(f"unknown model {name!r}; choose one of: {', '.join(MODELS)}")
     return name
 
 
@@ -48,7 +48,7 @@ ModelName = Annotated[str, AfterValidator(_supported_model), Field(json_schema_e
 
 
 class StemSeparationOptions(Entity):
-    """What the user chose."""
+    """Options of a job."""
 
     model: ModelName = "htdemucs"
     quality: Quality = Quality.BALANCED
@@ -70,24 +70,27 @@ class StemSeparationOptions(Entity):
 
     @classmethod
     def from_user(cls, **values: object) -> Self:
-        """Options as a person gave them (None: not given). Raises `UnknownModel` or `BadOptions`."""
-        given = {name: value for name, value in values.items() if value is not None}
-        model = given.get("model")
+        """Return options from user input, where None means the default.
+
+        Raises `UnknownModel` or `BadOptions`.
+        """
+        chosen = {name: value for name, value in values.items() if value is not None}
+        model = chosen.get("model")
         if model is not None and model not in MODELS:
             raise UnknownModel(f"There is no model {str(model)[:40]!r}. Choose one of: {', '.join(MODELS)}.")
-        if model is None and given.get("quality") == Quality.BEST:
-            given["model"] = "htdemucs_ft"
+        if model is None and chosen.get("quality") == Quality.BEST:
+            chosen["model"] = "htdemucs_ft"
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(chosen)
         except ValueError as error:
-            raise BadOptions(_first_complaint(error)) from error
+            raise BadOptions(_describe_first_error(error)) from error
 
 
-def _first_complaint(error: ValueError) -> str:
+def _describe_first_error(error: ValueError) -> str:
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or "options"
-    return f"The option {name} is not right: {first['msg']}."
+    return f"The option {name} is invalid: {first['msg']}."

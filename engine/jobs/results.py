@@ -1,4 +1,4 @@
-"""What a job gives: its stems, and what was measured about them."""
+"""Results of a job: its stems and the measurements of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StemInfo(Entity):
 
 
 class StemFiles(Entity):
-    """The files of a result. In karaoke mode only `vocals` and `instrumental` are there."""
+    """Files of a result. Karaoke mode has only `vocals` and `instrumental`."""
 
     vocals: StemInfo | None = None
     drums: StemInfo | None = None
@@ -40,7 +40,7 @@ class StemFiles(Entity):
     instrumental: StemInfo | None = None
 
     def __iter__(self) -> Iterator[tuple[str, StemInfo]]:  # type: ignore[override]
-        """(stem, file) of those that are there, in the order in which they are shown."""
+        """Yield (stem, file) of the existing stems in display order."""
         for name in (*STEMS, "instrumental"):
             info: StemInfo | None = getattr(self, name)
             if info is not None:
@@ -51,39 +51,40 @@ Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class QualityMetrics(Entity):
-    """Estimates without references, no measurements (`engine/quality/CALIBRATION.md`). None where a stem is silent or
-    absent; the overall score is of the stems that are heard."""
+    """Quality estimated without references (see `engine/quality/CALIBRATION.md`).
+
+    None for a silent or absent stem; the overall score covers the audible stems.
+    """
 
     overall_score: Score
     vocal_isolation: Score | None = None
     drum_separation: Score | None = None
     bass_isolation: Score | None = None
     artifact_reduction: Score | None = None
-    method: str  # what was used, and what it is worth
+    method: str  # of estimation, and its accuracy
     low_confidence: bool = False  # the song is too short for a good estimate
-    advice: str | None = None  # what to try where the overall score is below what production use asks for
+    advice: str | None = None  # what to try if the overall score is too low for production use
 
 
 class ProcessingMetrics(Entity):
-    """Measured, not estimated."""
+    """Measured cost of the attempt."""
 
     processing_time: int = Field(ge=0)  # seconds, whole attempt
-    cpu_usage: float = Field(ge=0)  # per cent of one core, mean over the attempt, of the worker that attempts share
+    cpu_usage: float = Field(ge=0)  # percent of one core, mean over the attempt, of the whole worker
     memory_usage: int = Field(ge=0)  # MB, peak resident size of the worker so far
-    gpu_usage: float | None = None  # per cent of the attempt in which the device was at work; None without a GPU
-    model_load_time: int = Field(ge=0)  # seconds; 0 when the model was resident
+    gpu_usage: float | None = None  # percent of the attempt during which the GPU was busy; None without a GPU
+    model_load_time: int = Field(ge=0)  # seconds; 0 if the model was in memory
     input_file_size: int = Field(ge=0)  # bytes
     output_file_sizes: tuple[int, ...] = ()  # bytes
 
 
 class TrustCard(Entity):
-    """Facts about a result, all measured on the float stems before they were encoded."""
+    """Facts about a result, measured on the float stems before encoding."""
 
-    residual_db: (
-        float | None
-    )  # level of mix minus sum of stems, against the mix, without its offset; None: exactly zero or silent
-    offset: float = Field(default=0.0, ge=0)  # constant offset (DC) that no stem has, full scale 1; 0: hardly any
-    gain_db: float  # the one common gain on all stems
+    # Level of mix minus sum of stems, relative to the mix, without DC; None: exactly zero or silent.
+    residual_db: float | None
+    offset: float = Field(default=0.0, ge=0)  # DC of the mix that no stem has, full scale 1; 0: negligible
+    gain_db: float  # common gain of all stems
     clipped_samples: int = Field(ge=0)
     seed: int
     shifts: int = Field(ge=0)
@@ -91,7 +92,7 @@ class TrustCard(Entity):
     segment_s: float = Field(gt=0)
     segments: int = Field(ge=0)  # forward passes over one segment, all members and shifts
     device: str
-    notes: tuple[str, ...] = ()  # sentences, e.g. that the batch was halved for want of memory
+    notes: tuple[str, ...] = ()  # sentences, such as that the batch was halved to save memory
 
 
 class JobResult(Entity):
@@ -110,5 +111,5 @@ class JobResult(Entity):
 
 
 def db(ratio: float) -> float | None:
-    """An amplitude ratio in dB; None for zero and for what is not finite."""
+    """Return an amplitude ratio in dB; None for zero and non-finite values."""
     return 20 * math.log10(ratio) if ratio > 0 and math.isfinite(ratio) else None

@@ -1,4 +1,4 @@
-"""Admission of songs before a job exists: quota, caps, free space, and how many songs are taken in at once."""
+"""Admission of songs before a job exists: quota, queue limits, free space, concurrent uploads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COSTLY_S = 3.0
 
 
 class Ticket:
-    """Permission to take in one song of `owner`. `spend` is called before each block of it is written."""
+    """Permission to receive one song of `owner`. `spend` is called before each block of it is written."""
 
     def __init__(self, owner: str, reservation: Reservation, transfer: AsyncExitStack) -> None:
         self.owner = owner
@@ -37,7 +37,7 @@ class Ticket:
         self._transfer = transfer
 
     async def received(self) -> None:
-        """Let the next transfer begin: all bytes of this one are on disk."""
+        """Release the transfer slot: all bytes are on disk."""
         self._reservation.close()
         await self._transfer.aclose()
 
@@ -56,9 +56,10 @@ class Admission:
         self._probes = Turns(total=PROBES, per_owner=1)
 
     async def check(self, owner: str, scope: str | None, *, retry: bool = False) -> None:
-        """Raise unless `owner` could submit a song now. A retry is not checked for its cost.
+        """Raise unless `owner` could submit a song now. A retry is not checked against the quota.
 
-        Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `DiskSpaceLow`."""
+        Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `DiskSpaceLow`.
+        """
         await self._blocked.check(owner, scope)
         await asyncio.to_thread(self._room.check)
         if not retry:
@@ -71,7 +72,8 @@ class Admission:
     async def upload(self, owner: str, scope: str | None, size_bytes: int) -> AsyncIterator[Ticket]:
         """Admit an upload of at most `size_bytes` before its first byte is read.
 
-        Raises what `check` raises, and `TooManyUploads` if there is no slot within a few seconds."""
+        Raises what `check` raises, and `TooManyUploads` if there is no slot within a few seconds.
+        """
         await self.check(owner, scope)
         async with AsyncExitStack() as stack:
             transfer = await stack.enter_async_context(AsyncExitStack())
@@ -84,9 +86,10 @@ class Admission:
 
     @asynccontextmanager
     async def attachment(self, owner: str, scope: str | None, size_bytes: int) -> AsyncIterator[Ticket]:
-        """Admit a file of at most `size_bytes` that is downloaded from Discord; waits for the owner's turn.
+        """Admit the download of a file of at most `size_bytes` from Discord, waiting for the owner's turn.
 
-        Raises what `check` raises, and `TooManyUploads` if too many files of the owner wait already."""
+        Raises what `check` raises, and `TooManyUploads` if too many files of the owner already wait.
+        """
         await self.check(owner, scope)
         if self._songs.waiting(owner) >= WAITING_PER_OWNER:
             raise TooManyUploads(retry_after_s=60.0)
@@ -106,13 +109,13 @@ class Admission:
 
     @asynccontextmanager
     async def probing(self, ticket: Ticket) -> AsyncIterator[None]:
-        """Hold a probing slot, which owners get in turn."""
+        """Hold a probing slot; owners take turns."""
         async with self._probes.turn(ticket.owner):
-            began_s = time.monotonic()
+            started_s = time.monotonic()
             try:
                 yield
             finally:
-                ticket.probing_s = time.monotonic() - began_s
+                ticket.probing_s = time.monotonic() - started_s
 
     async def refused(self, ticket: Ticket, error: BaseException) -> None:
         """Count a song that was not accepted against its owner if probing it was expensive."""

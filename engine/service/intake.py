@@ -1,4 +1,4 @@
-"""From a request to a job: fetched, capped, probed, counted, stored. Refusals come before a job exists."""
+"""Turns a request into a stored job: receive, probe, check limits, store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from engine.text import safe_title
 
 log = logging.getLogger(__name__)
 
-_GUESSED_LINK_S = 240.0  # length of a song that has not been fetched yet
+_GUESSED_LINK_S = 240.0  # assumed length of a song that has not been downloaded
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Intake:
     def upload(
         self, owner: str, scope: str | None = None, size_bytes: int | None = None
     ) -> AbstractAsyncContextManager[Ticket]:
-        """Admit an upload before its first byte is read. Raises `RetryLater` (and below)."""
+        """Admit an upload before its first byte is read. Raises what `Admission.upload` raises."""
         return self._admission.upload(owner, scope, min(size_bytes or self._max_bytes, self._max_bytes))
 
     @property
@@ -91,10 +91,10 @@ class Intake:
         return self._limits.media.max_bytes
 
     async def accept(self, submission: Submission, ticket: Ticket | None = None) -> Job:
-        """The stored job. `ticket`: of an upload that was admitted already.
+        """Store a job for the request. `ticket`: of an upload that has already been admitted.
 
-        Raises `InputRefused`, `RetryLater` (and below) or `ModelUnavailable`; then nothing is left of the request
-        and no quota is spent."""
+        Raises `InputRefused`, `RetryLater` or `ModelUnavailable`, leaving no files and no quota spent.
+        """
         self._check_model(submission.options.model)
         source, owner, scope = submission.source, submission.owner, submission.scope
         if isinstance(source, Link):
@@ -119,7 +119,7 @@ class Intake:
             else:
                 assert ticket is not None
                 job = await self._job_of_file(job_id, submission, submission.source, ticket)
-            # Caps, quota and job in one transaction: all of it, or a refusal that costs nothing.
+            # Queue limits, quota and job in one transaction.
             adding = asyncio.ensure_future(
                 self._store.add(job, self._limits.caps, also=self._quota.spend_in(job.owner))
             )
@@ -134,35 +134,39 @@ class Intake:
     async def _count_refusal(self, ticket: Ticket, error: BaseException) -> None:
         try:
             await self._admission.refused(ticket, error)
-        except StemifyError as problem:  # the user needs the reason of the refusal
-            log.warning("a refusal of %s could not be counted: %s", ticket.owner, problem.detail or problem.message)
+        except StemifyError as problem:  # report the original error
+            log.warning(
+                "could not count a refused file",
+                extra={"owner": ticket.owner, "reason": problem.detail or problem.message},
+            )
 
-    async def retry(self, old: Job, fresh_id: str | None, model: str | None = None) -> Job:
-        """A new pending job with the input and options of one that failed, by another `model` where one is named.
-        Three retries a day of one root job are free; further ones, and those of a cancelled job, cost as any other.
+    async def retry(self, old: Job, new_id: str | None, model: str | None = None) -> Job:
+        """Store a new job with the input and options of a failed one, optionally with another `model`.
 
-        Raises `InvalidState`, `QueueFull`, `QuotaExceeded`, `DiskSpaceLow`, `UnknownModel`, `ModelUnavailable`."""
+        Three retries a day of one root job are free; more, and retries of a cancelled job, count toward the quota.
+        Raises `InvalidState`, `QueueFull`, `QuotaExceeded`, `DiskSpaceLow`, `UnknownModel`, `ModelUnavailable`.
+        """
         if old.status is not JobStatus.FAILED:
-            raise InvalidState("Only a job that failed can be tried again.")
+            raise InvalidState("Only a failed job can be retried.")
         options = old.options
         if model is not None:
             options = StemSeparationOptions.from_user(**old.options.model_dump(exclude={"model"}), model=model)
         self._check_model(options.model)
         await self._admission.check(old.owner, old.scope, retry=True)
         root_id = await self._root_of(old)
-        job_id, now = fresh_id or new_job_id(self._now()), self._now()
+        job_id, now = new_id or new_job_id(self._now()), self._now()
         source = old.input_source
         if old.input_type is InputType.FILE_UPLOAD:
             source = f"jobs/{job_id}/input"
             if not await self._storage.copy(old.input_source, source):
-                raise InvalidState("The file of this job is no longer here. Please send it again.")
+                raise InvalidState("The file of this job is no longer available. Send it again.")
         kept = old.model_dump(
             exclude={"status", "progress", "error", "error_code", "actual_duration", "attempt", "stage"}
         )
-        fresh = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
+        initial = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
         chosen = {"model": options.model, "options": options}
         duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
-        job = Job.model_validate({**kept, **fresh, **chosen, **duration, "input_source": source, "retry_of": root_id})
+        job = Job.model_validate({**kept, **initial, **chosen, **duration, "input_source": source, "retry_of": root_id})
         adding = asyncio.ensure_future(
             self._store.add(job, self._limits.caps, also=self._reject_second_retry(old, root_id))
         )
@@ -174,19 +178,23 @@ class Intake:
         return job
 
     async def _discard(self, job_id: str, adding: asyncio.Future[None] | None) -> None:
-        """Leave nothing of a refused request. When only the asker went away while the job was being stored, it is
-        stored, and stands."""
+        """Delete the files of a refused request, unless its job was stored.
+
+        A client that disconnects while the job is stored leaves a valid job.
+        """
         if adding is not None:
             await asyncio.wait([adding])
             if not adding.cancelled() and adding.exception() is None:
                 return
         try:
             await asyncio.shield(self._storage.delete_job(job_id))
-        except StorageFailed as error:  # the asker hears why he was refused; the sweeper comes by later
-            log.warning("job %s: a refused request could not be removed: %s", job_id, error.detail or error.message)
+        except StorageFailed as error:  # report the original error; the sweeper cleans up
+            log.warning(
+                "could not delete a refused request", extra={"job": job_id, "reason": error.detail or error.message}
+            )
 
     async def _root_of(self, old: Job) -> str:
-        """The id of the job that `old` and its earlier retries go back to, whether or not that job still exists."""
+        """Return the id of the job that was retried first, whether or not it still exists."""
         root_id, parent = old.id, old.retry_of
         seen = {root_id}
         while parent is not None and parent not in seen:
@@ -196,14 +204,14 @@ class Intake:
         return root_id
 
     def _reject_second_retry(self, old: Job, root_id: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
-        """Part of storing a retry: one at a time for each root, and free only where the user did not cancel."""
+        """Return a check for the transaction that stores a retry: one at a time per root, free unless cancelled."""
 
         async def check(writer: aiosqlite.Connection) -> None:
             statuses = await retry_statuses(writer, old.owner, root_id)
-            if len(statuses) > 1:  # the one that is being stored counts
+            if len(statuses) > 1:  # including the new one
                 if JobStatus.COMPLETED in statuses:
                     raise InvalidState("This job was already retried successfully. Submit the song again.")
-                raise InvalidState("This job is already being tried again.")
+                raise InvalidState("This job is already being retried.")
             spending = self._quota.spend_in(old.owner)
             await (spending if old.was_cancelled else self._quota.retry_in(old.owner, root_id))(writer)
 

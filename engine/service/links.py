@@ -1,7 +1,7 @@
 """Signed, expiring links: `/files/<storage key>`, `/jobs/<id>` (the player's page) and `/api/jobs/<id>/stems.zip`.
 
-The signature is HMAC-SHA256 over the kind of link, the storage key or job id, and the second in which the link ends,
-so a link to one thing opens nothing else. Whoever has the link may follow it; it must not be logged.
+The signature is HMAC-SHA256 over the kind of link, the storage key or job id, and the time of expiry, so a link cannot
+be changed to open something else. A link is a credential: never log it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ _KEY_BYTES = 32
 
 
 class Links:
-    """`key`: 32 secret bytes (`load_key`). `base_url`: what people reach the web server at. `cdn_url`: a CDN that pulls
-    from there; links to files start with it."""
+    """Signs and verifies links.
+
+    `key`: 32 secret bytes (`load_key`). `base_url`: the public address of the web server. `cdn_url`: a CDN that pulls
+    from it, for links to files.
+    """
 
     def __init__(self, key: bytes, base_url: str, cdn_url: str | None = None) -> None:
         if len(key) < _KEY_BYTES:
@@ -36,25 +39,27 @@ class Links:
         self._cdn_url = cdn_url.rstrip("/") if cdn_url else None
 
     def file(self, key: str, expires_at: datetime) -> str:
-        """A link to the file at a storage key."""
+        """Return a link to the file at a storage key."""
         url = self._url("file", key, f"/files/{quote(key)}", expires_at)
         return url if self._cdn_url is None else f"{self._cdn_url}{url.removeprefix(self.base_url)}&via=cdn"
 
     def page(self, job_id: str, expires_at: datetime) -> str:
-        """A link to a job's page."""
+        """Return a link to the page of a job."""
         return self._url("page", job_id, f"/jobs/{quote(job_id)}", expires_at)
 
     def zip(self, job_id: str, expires_at: datetime) -> str:
-        """A link to all stems of a job in one file."""
+        """Return a link to a zip file of all stems of a job."""
         return self._url("zip", job_id, f"/api/jobs/{quote(job_id)}/stems.zip", expires_at)
 
     def verify(self, kind: Kind, subject: str, query: Mapping[str, str], now: datetime) -> bool:
-        """Whether `query` (`e` and `s` of the link) opens `subject` (a storage key or job id, decoded) now. Never
-        raises, and takes as long for a nearly right signature as for a wrong one."""
+        """Return whether `query` (`e` and `s` of the link) gives access to `subject`, a decoded storage key or job id.
+
+        Never raises; the comparison takes constant time.
+        """
         expiry, signature = query.get("e", ""), query.get("s", "")
         if not (expiry.isascii() and expiry.isdecimal() and len(expiry) <= 12):
             return False
-        # One spelling only: "0123" must not be a second form of "123".
+        # The signature covers the spelling: "0123" is not accepted for "123".
         good = self._signature(kind, subject, expiry).encode()
         matches = hmac.compare_digest(good, signature.encode("utf-8", "surrogatepass"))
         return matches and now.timestamp() < int(expiry)
@@ -64,15 +69,17 @@ class Links:
         return f"{self.base_url}{path}?e={expiry}&s={self._signature(kind, subject, expiry)}"
 
     def _signature(self, kind: Kind, subject: str, expiry: str) -> str:
-        # NUL cannot be in any of the three, so the parts cannot be shifted against each other.
+        # None of the parts can contain NUL, so the message is unambiguous.
         message = "\0".join((kind, expiry, subject)).encode("utf-8", "surrogatepass")
         digest = hmac.new(self._key, message, hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def load_key(path: Path) -> bytes:
-    """The secret at `path`, made at the first start, readable by its owner only. Of several processes that start at
-    once, all get the same. Raises `ConfigurationError` when it cannot be made or is not a key."""
+    """Return the key at `path`, created at the first start and readable by its owner only.
+
+    Processes that start at the same time get the same key. Raises `ConfigurationError`.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
@@ -80,15 +87,17 @@ def load_key(path: Path) -> bytes:
         key = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(
-            f"The key for links, {path}, cannot be read or made: {error.strerror}. Look at its permissions."
+            f"The key for links, {path}, cannot be read or created: {error.strerror}. Check its permissions."
         ) from error
     if len(key) != _KEY_BYTES:
-        raise ConfigurationError(f"The key for links, {path}, is damaged. Delete it: old links end, new ones work.")
+        raise ConfigurationError(
+            f"The key for links, {path}, is damaged. Delete it to create a new one; existing links stop working."
+        )
     return key
 
 
 def _make_key(path: Path) -> None:
-    # Written and synced under another name first; linking fails if somebody else was faster, and never shows a half.
+    # Written and synced under another name; linking is atomic and fails if another process was faster.
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,6 +1,6 @@
-"""`StemService`, the one door to the backend: submit, get, list, watch, cancel, delete, retry, keep.
+"""`StemService`, the interface of the backend: submit, get, list, watch, cancel, delete, retry, keep.
 
-Front ends (Discord, HTTP, the command line) know this class and the entities in `engine.jobs.job`, nothing deeper.
+Front ends (Discord, HTTP, the command line) use this class and the entities in `engine.jobs`, nothing else.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model as a front end offers it. `usable` is what the workers said; `reason` why not."""
+    """A model as a front end offers it; `reason`: why it is not usable."""
 
     name: str
     description: str
@@ -54,7 +54,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class WorkerSnapshot:
-    """One worker as the operator sees it."""
+    """State of one worker, for the operator."""
 
     device: str
     ready: bool
@@ -66,15 +66,15 @@ class WorkerSnapshot:
 
 @dataclass(frozen=True)
 class ServiceSnapshot:
-    """The backend's health at one moment, for `/readyz` and `/metrics`."""
+    """Health of the backend, for `/readyz` and `/metrics`."""
 
     jobs: dict[JobStatus, int]
     workers: tuple[WorkerSnapshot, ...]
     usable_models: tuple[str, ...]
     stage_seconds: dict[str, float] = field(default_factory=dict)  # summed over all attempts of this process
     audio_seconds: float = 0.0  # separated by this process
-    processing_seconds: float = 0.0  # that this took
-    trouble: str | None = None  # with the cluster, where there is one
+    processing_seconds: float = 0.0  # spent on it
+    trouble: str | None = None  # a problem with the cluster
 
 
 class StemService:
@@ -98,26 +98,32 @@ class StemService:
         self._watchers = Watchers(progress)
 
     def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
-        """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared. Pass the ticket to
-        `submit` inside the context. Raises `RetryLater` (and below)."""
+        """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared.
+
+        Pass the ticket to `submit` inside the context. Raises `RetryLater`, `Blocked`, `TooMuchStored`.
+        """
         return self._intake.upload(owner, size_bytes=size_bytes)
 
     async def submit(self, submission: Submission, ticket: Ticket | None = None) -> JobView:
-        """Accept a job, or raise: `InputRefused` (and below), `RetryLater` (and below), `ModelUnavailable`. A
-        refusal costs no quota (a file that was very expensive to check counts as such) and leaves nothing behind. When
-        this returns the job is on disk and survives any crash."""
+        """Accept a job; once this returns, it survives any crash.
+
+        Raises `InputRefused`, `RetryLater` or `ModelUnavailable`. A refused request leaves nothing behind and does
+        not count toward the quota; files that were expensive to check are counted separately.
+        """
         job = await self._intake.accept(submission, ticket)
         return await self._view_of_new_job(job)
 
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
-        """A new job with the input and options of a failed one, by another `model` where one is named. Three retries a
-        day of one song are free. Raises `NotFound`, `NotAllowed`, `InvalidState`, `QueueFull`, `QuotaExceeded`,
-        `UnknownModel`, `ModelUnavailable`."""
+        """Submit a failed job again, optionally with another `model`. Three retries a day of one song are free.
+
+        Raises `NotFound`, `NotAllowed`, `InvalidState`, `QueueFull`, `QuotaExceeded`, `UnknownModel`,
+        `ModelUnavailable`.
+        """
         job = await self._intake.retry(await self._owned(job_id, by), new_id, model)
         return await self._view_of_new_job(job)
 
     async def _view_of_new_job(self, job: Job) -> JobView:
-        """The job is stored and will be run: whatever happens here, the asker must not hear that it was refused."""
+        # The job is stored: never report failure from here on.
         log.info("job accepted", extra={"job": job.id, "model": job.model, "quality": job.options.quality})
         self._dispatcher.wake()
         try:
@@ -126,18 +132,19 @@ class StemService:
             return JobView(job=job)
 
     async def get(self, job_id: str) -> JobView:
-        """The job as it is now, archived ones too. Raises `NotFound`."""
+        """Return a job, archived or not. Raises `NotFound`."""
         return await self._presenter.present(await self._job(job_id))
 
     async def list(self, owner: str, *, limit: int = 25, active_only: bool = False) -> Sequence[JobView]:
-        """The owner's jobs, newest first."""
+        """Return the owner's jobs, newest first."""
         jobs = await self._store.list_by_owner(owner, limit=limit, active_only=active_only)
         return [await self._presenter.present(job) for job in jobs]
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """Yield the current state, then every change, until the job has ended.
 
-        Progress is sampled once a second; a slow reader misses intermediate states. Raises `NotFound`."""
+        Progress is sampled once a second; a slow reader misses intermediate states. Raises `NotFound`.
+        """
         with self._watchers.watching(job_id) as watcher:
             job, shown = await self._job(job_id), None
             while True:
@@ -152,34 +159,38 @@ class StemService:
                     job = await self._job(job_id)
 
     async def cancel(self, job_id: str, *, by: str) -> JobView:
-        """End a queued or running job, within two seconds. A job that is over stays as it is. Raises `NotFound`,
-        `NotAllowed`."""
+        """Cancel a queued or running job within two seconds; a finished job is returned unchanged.
+
+        Raises `NotFound`, `NotAllowed`.
+        """
         job = await self._owned(job_id, by)
         await self._dispatcher.cancel(job.id)
         return await self.get(job.id)
 
     async def delete(self, job_id: str, *, by: str) -> None:
-        """Cancel if needed, then remove files and row. Raises `NotFound`, `NotAllowed`."""
+        """Delete a job and its files, cancelling it first. Raises `NotFound`, `NotAllowed`."""
         job = await self._owned(job_id, by)
         await self._dispatcher.cancel(job.id)
-        await self._store.delete(job.id)  # it notes that the files must go, should we die right here
+        await self._store.delete(job.id)  # also records that the files must be deleted, in case of a crash
         await self._storage.delete_job(job.id)
         await self._store.forget_deletion(job.id)
         log.info("job deleted", extra={"job": job.id})
         self._watchers.notify(job.id)
 
     async def delete_all(self, owner: str) -> int:
-        """Delete all jobs of an owner, archived and kept ones too, and their place in the order of turns; how many
-        jobs there were. One that cannot be deleted does not save the others; its error is raised in the end."""
+        """Delete all data of an owner, including archived and kept jobs; return the number of jobs.
+
+        If a job cannot be deleted, the others still are; the last error is raised at the end.
+        """
         problem: StemifyError | None = None
         job_ids = await self._store.ids_by_owner(owner)
         for job_id in job_ids:
             try:
                 await self.delete(job_id, by=owner)
-            except NotFound:  # somebody was faster
+            except NotFound:  # deleted in the meantime
                 continue
             except StemifyError as error:
-                log.error("job %s could not be deleted: %s", job_id, error.detail or error.message)
+                log.error("could not delete job", extra={"job": job_id, "reason": error.detail or error.message})
                 problem = error
         await self._store.forget_owner(owner)
         if problem is not None:
@@ -187,8 +198,7 @@ class StemService:
         return len(job_ids)
 
     async def keep(self, job_id: str, *, by: str) -> JobView:
-        """Keep the stems beyond their time, until they are deleted. Raises `NotFound`, `NotAllowed`,
-        `InvalidState`."""
+        """Keep the stems until they are deleted. Raises `NotFound`, `NotAllowed`, `InvalidState`."""
         job = await self._owned(job_id, by)
         if job.status is not JobStatus.COMPLETED:
             raise InvalidState("Only the stems of a completed job can be kept.")
@@ -198,8 +208,10 @@ class StemService:
 
     @asynccontextmanager
     async def open_file(self, job: Job, name: str) -> AsyncIterator[Path]:
-        """One file of a completed job ("vocals", …, "waveform", "peaks") as a local path, for as long as the context
-        lasts. Raises `NotFound`."""
+        """Yield a local path of one file of a completed job: "vocals", …, "waveform" or "peaks".
+
+        Raises `NotFound`.
+        """
         result = job.result
         if result is None:
             raise NotFound
@@ -211,7 +223,7 @@ class StemService:
             yield path
 
     def models(self) -> Sequence[ModelChoice]:
-        """What can be chosen, the usable ones first."""
+        """Return all models, usable ones first."""
         states = self._pool.models
         choices = []
         for name, description in MODELS.items():
@@ -221,7 +233,7 @@ class StemService:
         return sorted(choices, key=lambda choice: not choice.usable)
 
     async def snapshot(self) -> ServiceSnapshot:
-        """The backend's health now. Raises `StemifyError` when the store does not answer."""
+        """Return the health of the backend. Raises `StemifyError` if the database does not respond."""
         return ServiceSnapshot(
             jobs=await self._store.counts(),
             workers=tuple(
@@ -245,7 +257,7 @@ class StemService:
     async def _job(self, job_id: str) -> Job:
         try:
             job = await self._store.get(job_id)
-        except ValueError:  # not a job id at all
+        except ValueError:  # not a job id
             job = None
         if job is None:
             raise NotFound
@@ -259,7 +271,7 @@ class StemService:
 
 
 def _has_changed(before: JobView, after: JobView) -> bool:
-    """Whether a watcher should hear of it (an ETA alone moves all the time)."""
+    """Return whether a watcher should get the new view; the remaining time alone changes constantly."""
     return (before.job, before.queue_place, before.no_worker, before.links_expire_at) != (
         after.job,
         after.queue_place,

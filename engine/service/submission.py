@@ -1,4 +1,4 @@
-"""A request for a job: where the song comes from, the options, and who submits it."""
+"""A request for a job: its source, options and owner."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from engine.jobs.options import StemSeparationOptions
 
 @dataclass(frozen=True)
 class Upload:
-    """A file whose bytes arrive as a stream; it is cut off at the byte cap.
+    """A file that arrives as a stream, cut off at the size limit.
 
-    `late_options` reads the options that follow the file; they replace those of the submission."""
+    `late_options` reads options that follow the file; they replace those of the submission.
+    """
 
     filename: str
     stream: AsyncIterator[bytes]
@@ -22,7 +23,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file to be downloaded from one of the allowed hosts (`settings.discord.cdn_hosts`)."""
+    """A file to download from one of the allowed hosts (`settings.discord.cdn_hosts`)."""
 
     filename: str
     url: str
@@ -31,16 +32,18 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Link:
-    """Text with one YouTube link in it."""
+    """Text that contains one YouTube link."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One request. `owner` is who asks ("discord:<user>", "ip:<address>", "local"), `scope` what they ask in (a
-    Discord server), `place` the channel whose members may see the job; `job_id` lets a front end write down first
-    what it is about to submit."""
+    """One request.
+
+    `owner`: "discord:<user>", "ip:<address>" or "local". `scope`: the Discord server. `place`: the channel whose
+    members may see the job. `job_id`: set by a front end that records the job before it is submitted.
+    """
 
     source: Upload | Attachment | Link
     options: StemSeparationOptions

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 class Turns:
     """At most `total` slots in use (None: no limit), at most `per_owner` of them by one owner.
 
-    Each owner has a queue; a free slot goes to the owner that has waited longest since its last slot."""
+    Each owner has a queue; a free slot goes to the owner that has waited longest since its last slot.
+    """
 
     def __init__(self, *, total: int | None, per_owner: int) -> None:
         self._total = total
@@ -21,7 +22,7 @@ class Turns:
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # the owner whose turn is next comes first
 
     def waiting(self, owner: str) -> int:
-        """The number of requests of `owner` that wait for a slot."""
+        """Return the number of requests of `owner` that wait for a slot."""
         return len(self._queues.get(owner, ()))
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A job as a front end shows it: place in the queue, time to go, signed links."""
+"""Views of jobs for front ends: queue position, remaining time, signed links."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class JobPresenter:
     async def _of(self, job: Job) -> JobView:
         page_url = self._links.page(job.id, job.created_at + 2 * self._link_lifetime)
         if job.status is JobStatus.PENDING:
-            standing = await self._store.standing(job.id)
-            place = standing.place if standing is not None else None
+            position = await self._store.standing(job.id)
+            place = position.place if position is not None else None
             waiting_s = eta_s(
                 job,
-                # It may have been claimed while we looked: nobody waits for himself.
+                # The job may have been claimed in the meantime; it does not wait for itself.
                 running_s=self._progress.remaining_s(but=job.id),
-                ahead_s=standing.ahead_s if standing is not None else 0.0,
+                ahead_s=position.ahead_s if position is not None else 0.0,
                 lanes=sum(1 for worker in self._pool.workers if worker.ready),
             )
             return JobView(job=job, queue_place=place, eta_s=waiting_s, page_url=page_url)
@@ -57,7 +57,7 @@ class JobPresenter:
 
     def _file_links(self, job: Job, expires: datetime | None) -> tuple[FileLink, ...]:
         assert job.result is not None
-        until = expires or job.updated_at + 40 * self._link_lifetime  # kept: as good as for ever
+        until = expires or job.updated_at + 40 * self._link_lifetime  # kept: practically unlimited
         files = [
             FileLink(name=name, filename=info.filename, url=self._links.file(info.path, until), size=info.size)
             for name, info in job.result.stems

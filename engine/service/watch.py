@@ -24,7 +24,8 @@ _RUNNING = _Intervals(refresh_s=1.0, reload_s=30.0)
 class Watcher:
     """One reader of one job.
 
-    It wakes at once for every change but progress, which it polls from memory."""
+    It wakes at once for every change but progress, which it polls from memory.
+    """
 
     def __init__(self, progress: ProgressTracker, job_id: str) -> None:
         self._progress = progress

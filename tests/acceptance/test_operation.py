@@ -102,7 +102,7 @@ async def test_second_ctrl_c_skips_wait_and_costs_no_attempt(tmp_path: Path) -> 
             await fake.until(partial(has_said, bot, '"attempt started"', life), "the job to start")
             assert bot.process is not None
             bot.process.send_signal(signal.SIGINT)
-            await fake.until(partial(has_said, bot, "or until Ctrl-C comes again", life), "the word about waiting")
+            await fake.until(partial(has_said, bot, "Ctrl-C again to skip", life), "the word about waiting")
             bot.process.send_signal(signal.SIGINT)
             await asyncio.wait_for(bot.process.wait(), 15)
             assert await bot.stop() == 0

@@ -31,7 +31,7 @@ DECOYS = (
     "jobs/readme.txt",
     "jobs/my-songs/song.mp3",
     "jobs/00000000000000000000000000000000/song.mp3",
-    f"jobs/{uuid4()}/song.mp3",  # an id, but not one that we make
+    f"jobs/{uuid4()}/song.mp3",  # an id, but not a UUIDv7
     "jobs/01a205ec-fe8d-724b-8237-ca688e1702d8.bak/input",
     "scratch/mine/file",
     "scratch/01a205ec-fe8d-724b-8237-ca688e1702d8/file",
@@ -40,7 +40,7 @@ DECOYS = (
 
 
 @dataclass
-class House:
+class SweepCase:
     root: Path
     clock: Clock
     store: JobStore
@@ -70,7 +70,7 @@ class House:
         return job
 
     async def completed(self, owner: str = "discord:1") -> Job:
-        """As a crash right after the last write leaves it: nothing tidied yet."""
+        """Return a completed job as left by a crash right after the last write, before any cleanup."""
         job = await self.running(owner)
         self.put(f"jobs/{job.id}/a1/vocals.mp3")
         done = await self.store.complete(job.id, 1, result_of(job), 1)
@@ -89,270 +89,265 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def case(tmp_path: Path) -> AsyncIterator[SweepCase]:
     root, clock = tmp_path / "data", Clock()
     store = await JobStore.open(root / "stemify.sqlite3", now=clock)
     storage = Storage(root)
-    yield House(root, clock, store, storage, Sweeper(store, storage, clock, SETTINGS))
+    yield SweepCase(root, clock, store, storage, Sweeper(store, storage, clock, SETTINGS))
     await store.close()
 
 
-async def test_completed_rows_stay_30_days_and_stems_90(house: House) -> None:
-    job = await house.completed()
+async def test_completed_rows_stay_30_days_and_stems_90(case: SweepCase) -> None:
+    job = await case.completed()
     for days, is_hot, has_stems in ((29.9, True, True), (0.2, False, True), (59.8, False, True), (0.2, False, False)):
-        house.clock.move(days=days)
-        await house.sweeper.sweep()
-        assert await house.is_hot(job) == is_hot
-        assert house.keys(job) == ({"a1/vocals.mp3"} if has_stems else set())
-        assert await house.store.get(job.id) == job, "a look-up by id answers from the archive, too"
-    assert not (house.root / "jobs" / job.id).exists()
+        case.clock.move(days=days)
+        await case.sweeper.sweep()
+        assert await case.is_hot(job) == is_hot
+        assert case.keys(job) == ({"a1/vocals.mp3"} if has_stems else set())
+        assert await case.store.get(job.id) == job, "the job is found in the archive"
+    assert not (case.root / "jobs" / job.id).exists()
 
 
-async def test_failed_job_keeps_row_and_input_for_7_days(house: House) -> None:
-    job = await house.failed()
-    house.clock.move(days=6.9)
-    await house.sweeper.sweep()
-    assert await house.is_hot(job) and house.keys(job) == {"input"}
-    house.clock.move(days=0.2)
-    swept = await house.sweeper.sweep()
+async def test_failed_job_keeps_row_and_input_for_7_days(case: SweepCase) -> None:
+    job = await case.failed()
+    case.clock.move(days=6.9)
+    await case.sweeper.sweep()
+    assert await case.is_hot(job) and case.keys(job) == {"input"}
+    case.clock.move(days=0.2)
+    swept = await case.sweeper.sweep()
     assert swept.archived == 1
-    assert not await house.is_hot(job) and house.keys(job) == set()
-    assert await house.store.get(job.id) == job
+    assert not await case.is_hot(job) and case.keys(job) == set()
+    assert await case.store.get(job.id) == job
 
 
-async def test_nothing_is_left_of_a_cancelled_job(house: House) -> None:
-    job = await house.failed("cancelled")
-    await house.sweeper.sweep()
-    assert not (house.root / "jobs" / job.id).exists()
-    assert house.storage.scratch_on_disk() == []
+async def test_cancelled_job_leaves_nothing(case: SweepCase) -> None:
+    job = await case.failed("cancelled")
+    await case.sweeper.sweep()
+    assert not (case.root / "jobs" / job.id).exists()
+    assert case.storage.scratch_on_disk() == []
 
 
-async def test_completed_job_drops_input_and_lost_attempts(house: House) -> None:
-    job = await house.running()
-    house.put(f"jobs/{job.id}/a1/half.mp3")
-    await house.store.next_attempt(job.id, 1)
-    house.put(f"jobs/{job.id}/a2/vocals.mp3")
-    await house.store.complete(job.id, 2, result_of(job, 2), 1)
-    await house.sweeper.sweep()
-    assert house.keys(job) == {"a2/vocals.mp3"}
+async def test_completed_job_drops_input_and_lost_attempts(case: SweepCase) -> None:
+    job = await case.running()
+    case.put(f"jobs/{job.id}/a1/half.mp3")
+    await case.store.next_attempt(job.id, 1)
+    case.put(f"jobs/{job.id}/a2/vocals.mp3")
+    await case.store.complete(job.id, 2, result_of(job, 2), 1)
+    await case.sweeper.sweep()
+    assert case.keys(job) == {"a2/vocals.mp3"}
 
 
-async def test_what_waits_or_runs_is_left_alone(house: House) -> None:
-    running = await house.running("a")
-    again = await house.running("b")
-    waiting = await house.pending("c")
-    await house.store.next_attempt(again.id, 1)
-    house.put(f"scratch/{again.id}-a2/mix.raw")
-    house.put(f"jobs/{again.id}/a2/half.mp3")
-    house.clock.move(days=1000)  # the queue stood still for a while
-    await house.sweeper.sweep()
-    assert house.keys(running) == house.keys(waiting) == {"input"}
-    assert house.keys(again) == {"input", "a2/half.mp3"}
-    assert {name for name, _ in house.storage.scratch_on_disk()} == {f"{running.id}-a1", f"{again.id}-a2"}
+async def test_active_jobs_are_untouched(case: SweepCase) -> None:
+    running = await case.running("a")
+    again = await case.running("b")
+    waiting = await case.pending("c")
+    await case.store.next_attempt(again.id, 1)
+    case.put(f"scratch/{again.id}-a2/mix.raw")
+    case.put(f"jobs/{again.id}/a2/half.mp3")
+    case.clock.move(days=1000)  # after a long standstill of the queue
+    await case.sweeper.sweep()
+    assert case.keys(running) == case.keys(waiting) == {"input"}
+    assert case.keys(again) == {"input", "a2/half.mp3"}
+    assert {name for name, _ in case.storage.scratch_on_disk()} == {f"{running.id}-a1", f"{again.id}-a2"}
 
 
-async def test_scratch_of_what_does_not_run_goes_at_once(house: House) -> None:
-    done, failed = await house.completed(), await house.failed()
-    house.put(f"scratch/{new_job_id()}-a1/mix.raw")
-    swept = await house.sweeper.sweep()
-    assert house.storage.scratch_on_disk() == []
+async def test_scratch_of_inactive_jobs_is_deleted(case: SweepCase) -> None:
+    done, failed = await case.completed(), await case.failed()
+    case.put(f"scratch/{new_job_id()}-a1/mix.raw")
+    swept = await case.sweeper.sweep()
+    assert case.storage.scratch_on_disk() == []
     assert swept.leftovers_removed == 3
-    assert await house.store.get(done.id) == done and await house.store.get(failed.id) == failed
+    assert await case.store.get(done.id) == done and await case.store.get(failed.id) == failed
 
 
-async def test_kept_stems_stay_until_they_are_deleted(house: House) -> None:
-    early, late, never = await house.completed("a"), await house.completed("b"), await house.completed("c")
-    await house.store.keep(early.id, True)
-    house.clock.move(days=40)
-    await house.sweeper.sweep()
-    kept = await house.store.keep(late.id, True)  # archived by now
+async def test_kept_stems_stay_until_deleted(case: SweepCase) -> None:
+    early, late, never = await case.completed("a"), await case.completed("b"), await case.completed("c")
+    await case.store.keep(early.id, True)
+    case.clock.move(days=40)
+    await case.sweeper.sweep()
+    kept = await case.store.keep(late.id, True)  # archived by now
     assert kept is not None and kept.keep
-    house.clock.move(days=500)
-    await house.sweeper.sweep()
-    assert house.keys(early) == house.keys(late) == {"a1/vocals.mp3"}
-    assert house.keys(never) == set()
-    await house.store.keep(late.id, False)
-    assert await house.store.delete(early.id)
-    await house.sweeper.sweep()
-    assert house.keys(early) == house.keys(late) == set()
-    assert await house.store.get(early.id) is None
-    assert await house.store.get(late.id) is not None
+    case.clock.move(days=500)
+    await case.sweeper.sweep()
+    assert case.keys(early) == case.keys(late) == {"a1/vocals.mp3"}
+    assert case.keys(never) == set()
+    await case.store.keep(late.id, False)
+    assert await case.store.delete(early.id)
+    await case.sweeper.sweep()
+    assert case.keys(early) == case.keys(late) == set()
+    assert await case.store.get(early.id) is None
+    assert await case.store.get(late.id) is not None
 
 
-async def test_crash_during_delete_still_removes_files(house: House) -> None:
-    job, archived = await house.completed("a"), await house.completed("b")
-    house.clock.move(days=31)
-    await house.sweeper.sweep()
-    job = await house.completed("a")
-    assert await house.store.delete(job.id) and await house.store.delete(archived.id)
-    # Here the process was killed, before it came to the files.
-    await house.sweeper.sweep()
-    assert house.keys(job) == house.keys(archived) == set()
-    assert await house.store.deletions() == []
+async def test_crash_during_delete_still_removes_files(case: SweepCase) -> None:
+    job, archived = await case.completed("a"), await case.completed("b")
+    case.clock.move(days=31)
+    await case.sweeper.sweep()
+    job = await case.completed("a")
+    assert await case.store.delete(job.id) and await case.store.delete(archived.id)
+    # Here the process was killed, before it deleted the files.
+    await case.sweeper.sweep()
+    assert case.keys(job) == case.keys(archived) == set()
+    assert await case.store.deletions() == []
 
 
-async def test_an_upload_that_never_became_a_job_goes_after_a_day(house: House) -> None:
-    arriving = new_job_id(house.clock())
-    house.put(f"jobs/{arriving}/input")
-    house.put(f"jobs/{arriving}/.input.ab12.part")
-    house.clock.move(hours=23)
-    await house.sweeper.sweep()
-    assert (house.root / f"jobs/{arriving}/input").exists()
-    house.clock.move(hours=2)
-    await house.sweeper.sweep()
-    assert not (house.root / f"jobs/{arriving}").exists()
+async def test_upload_without_job_is_deleted_after_a_day(case: SweepCase) -> None:
+    arriving = new_job_id(case.clock())
+    case.put(f"jobs/{arriving}/input")
+    case.put(f"jobs/{arriving}/.input.ab12.part")
+    case.clock.move(hours=23)
+    await case.sweeper.sweep()
+    assert (case.root / f"jobs/{arriving}/input").exists()
+    case.clock.move(hours=2)
+    await case.sweeper.sweep()
+    assert not (case.root / f"jobs/{arriving}").exists()
 
 
-async def test_a_result_whose_row_is_missing_is_not_thrown_away_early(house: House) -> None:
-    unknown = new_job_id(house.clock())  # as after a backup of the database was restored
-    house.put(f"jobs/{unknown}/a1/vocals.mp3")
-    house.clock.move(days=89)
-    await house.sweeper.sweep()
-    assert (house.root / f"jobs/{unknown}/a1/vocals.mp3").exists()
-    house.clock.move(days=2)
-    await house.sweeper.sweep()
-    assert not (house.root / f"jobs/{unknown}").exists()
+async def test_result_without_row_is_kept_for_90_days(case: SweepCase) -> None:
+    unknown = new_job_id(case.clock())  # as after restoring an older database
+    case.put(f"jobs/{unknown}/a1/vocals.mp3")
+    case.clock.move(days=89)
+    await case.sweeper.sweep()
+    assert (case.root / f"jobs/{unknown}/a1/vocals.mp3").exists()
+    case.clock.move(days=2)
+    await case.sweeper.sweep()
+    assert not (case.root / f"jobs/{unknown}").exists()
 
 
-async def test_decoys_are_never_touched(house: House, tmp_path: Path) -> None:
+async def test_foreign_files_are_never_touched(case: SweepCase, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("keep")
     for decoy in DECOYS:
-        house.put(decoy)
+        case.put(decoy)
     for place in ("jobs", "scratch"):
-        old = new_job_id(house.clock())
-        (house.root / place).mkdir(exist_ok=True)
-        (house.root / place / (old if place == "jobs" else f"{old}-a1")).symlink_to(outside)
-    mine = await house.completed()
-    await house.store.delete(mine.id)
-    house.clock.move(days=3000)
+        old = new_job_id(case.clock())
+        (case.root / place).mkdir(exist_ok=True)
+        (case.root / place / (old if place == "jobs" else f"{old}-a1")).symlink_to(outside)
+    mine = await case.completed()
+    await case.store.delete(mine.id)
+    case.clock.move(days=3000)
     for _ in range(2):
-        await house.sweeper.sweep()
-    assert [decoy for decoy in DECOYS if not (house.root / decoy).is_file()] == []
+        await case.sweeper.sweep()
+    assert [decoy for decoy in DECOYS if not (case.root / decoy).is_file()] == []
     assert (outside / "file").read_text() == "keep"
-    assert sum(path.is_symlink() for path in (house.root / "jobs").iterdir()) == 1
-    assert sum(path.is_symlink() for path in (house.root / "scratch").iterdir()) == 1
+    assert sum(path.is_symlink() for path in (case.root / "jobs").iterdir()) == 1
+    assert sum(path.is_symlink() for path in (case.root / "scratch").iterdir()) == 1
 
 
-async def test_jobs_around_a_months_border_are_found_by_id(house: House) -> None:
-    house.clock.at = datetime(2026, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
-    before = await house.completed("a")
-    house.clock.move(seconds=0.001)
-    after = await house.completed("b")
-    # An id that a front end made just before midnight, accepted just after.
-    crossing = pending_job("c", at=house.clock(), job_id=new_job_id(house.clock() - timedelta(seconds=5)))
-    await house.store.add(crossing, NO_CAPS)
-    failed = await house.store.fail(crossing.id, attempt=None, code="x", message="x.")
-    foreign = pending_job("d", at=house.clock(), job_id=str(uuid4()))
-    await house.store.add(foreign, NO_CAPS)
-    odd = await house.store.fail(foreign.id, attempt=None, code="x", message="x.")
-    house.clock.move(days=60)
-    assert (await house.sweeper.sweep()).archived == 4
-    assert house.store.archive.months() == ["2026-12", "2027-01"]
+async def test_jobs_around_end_of_month_are_found_by_id(case: SweepCase) -> None:
+    case.clock.at = datetime(2026, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    before = await case.completed("a")
+    case.clock.move(seconds=0.001)
+    after = await case.completed("b")
+    # An id created just before midnight for a job accepted just after.
+    crossing = pending_job("c", at=case.clock(), job_id=new_job_id(case.clock() - timedelta(seconds=5)))
+    await case.store.add(crossing, NO_CAPS)
+    failed = await case.store.fail(crossing.id, attempt=None, code="x", message="x.")
+    foreign = pending_job("d", at=case.clock(), job_id=str(uuid4()))
+    await case.store.add(foreign, NO_CAPS)
+    odd = await case.store.fail(foreign.id, attempt=None, code="x", message="x.")
+    case.clock.move(days=60)
+    assert (await case.sweeper.sweep()).archived == 4
+    assert case.store.archive.months() == ["2026-12", "2027-01"]
     for job in (before, after, failed, odd):
-        assert job is not None and await house.store.get(job.id) == job
-        assert not await house.is_hot(job)
-        assert await house.store.ids_by_owner(job.owner) == [job.id]
+        assert job is not None and await case.store.get(job.id) == job
+        assert not await case.is_hot(job)
+        assert await case.store.ids_by_owner(job.owner) == [job.id]
 
 
-async def test_archived_rows_are_smaller(house: House) -> None:
-    job = await house.completed()
-    house.clock.move(days=31)
-    await house.sweeper.sweep()
-    path = house.root / "archive" / "2026-11.sqlite3"
+async def test_archived_rows_are_smaller(case: SweepCase) -> None:
+    job = await case.completed()
+    case.clock.move(days=31)
+    await case.sweeper.sweep()
+    path = case.root / "archive" / "2026-11.sqlite3"
     packed = await asyncio.to_thread(lambda: path.read_bytes())
     assert b"vocals" not in packed, "the metadata is not compressed"
-    assert await house.store.get(job.id) == job
+    assert await case.store.get(job.id) == job
 
 
-async def test_an_archived_job_is_still_listed_after_the_newer_ones(house: House) -> None:
-    old = await house.completed()
-    house.clock.move(days=31)
-    await house.sweeper.sweep()
-    new = await house.completed()
-    assert await house.store.list_by_owner("discord:1", limit=5) == [new, old]
-    assert await house.store.list_by_owner("discord:1", limit=1) == [new]
-    assert await house.store.list_by_owner("discord:1", limit=5, active_only=True) == []
+async def test_archived_job_is_listed_after_newer_ones(case: SweepCase) -> None:
+    old = await case.completed()
+    case.clock.move(days=31)
+    await case.sweeper.sweep()
+    new = await case.completed()
+    assert await case.store.list_by_owner("discord:1", limit=5) == [new, old]
+    assert await case.store.list_by_owner("discord:1", limit=1) == [new]
+    assert await case.store.list_by_owner("discord:1", limit=5, active_only=True) == []
 
 
-async def test_more_rows_than_a_batch_are_archived_in_one_sweep(house: House) -> None:
+async def test_more_rows_than_a_batch_are_archived(case: SweepCase) -> None:
     for _ in range(1203):
-        job = pending_job(at=house.clock())
-        await house.store.add(job, NO_CAPS)
-    await house.store.database.run("UPDATE jobs SET status = 'failed', error = 'x'")
-    assert (await house.store.counts())[JobStatus.FAILED] == 1203
-    house.clock.move(days=8)
-    assert (await house.sweeper.sweep()).archived == 1203
-    assert sum((await house.store.counts()).values()) == 0
+        job = pending_job(at=case.clock())
+        await case.store.add(job, NO_CAPS)
+    await case.store.database.run("UPDATE jobs SET status = 'failed', error = 'x'")
+    assert (await case.store.counts())[JobStatus.FAILED] == 1203
+    case.clock.move(days=8)
+    assert (await case.sweeper.sweep()).archived == 1203
+    assert sum((await case.store.counts()).values()) == 0
 
 
-async def test_one_job_that_cannot_be_removed_does_not_stop_the_others(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stuck, loose = await house.completed("a"), await house.completed("b")
-    remove = house.storage.delete_tree
+async def test_job_that_cannot_be_deleted_does_not_stop_sweep(case: SweepCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, other = await case.completed("a"), await case.completed("b")
+    remove = case.storage.delete_tree
 
-    async def refuse(prefix: str) -> None:
+    async def delete_unless_stuck(prefix: str) -> None:
         if stuck.id in prefix:
             raise StorageFailed(detail="read-only")
         await remove(prefix)
 
-    await house.sweeper.sweep()
-    house.clock.move(days=91)
-    monkeypatch.setattr(house.storage, "delete_tree", refuse)
-    await house.sweeper.sweep()
-    assert house.keys(loose) == set() and house.keys(stuck) == {"a1/vocals.mp3"}
+    await case.sweeper.sweep()
+    case.clock.move(days=91)
+    monkeypatch.setattr(case.storage, "delete_tree", delete_unless_stuck)
+    await case.sweeper.sweep()
+    assert case.keys(other) == set() and case.keys(stuck) == {"a1/vocals.mp3"}
     monkeypatch.undo()
-    await house.sweeper.sweep()
-    assert house.keys(stuck) == set()
+    await case.sweeper.sweep()
+    assert case.keys(stuck) == set()
 
 
-async def test_the_place_of_an_archived_result_is_looked_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In object storage each look is a request, and there may be a million."""
-    job, asked, has_result = await house.completed(), list[str](), house.storage.has_result
+async def test_archived_result_is_looked_up_once(case: SweepCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the look-ups: in object storage each is a request."""
+    job, lookups, has_result = await case.completed(), list[str](), case.storage.has_result
 
     def has_result_counted(job_id: str) -> bool:
-        asked.append(job_id)
+        lookups.append(job_id)
         return has_result(job_id)
 
-    monkeypatch.setattr(house.storage, "has_result", has_result_counted)
-    house.clock.move(days=31)
+    monkeypatch.setattr(case.storage, "has_result", has_result_counted)
+    case.clock.move(days=31)
     for _ in range(3):
-        await house.sweeper.sweep()
-    assert asked == [job.id]
-    house.clock.move(days=60)
-    assert (await house.sweeper.sweep()).results_removed == 1
+        await case.sweeper.sweep()
+    assert lookups == [job.id]
+    case.clock.move(days=60)
+    assert (await case.sweeper.sweep()).results_removed == 1
 
 
-async def test_the_sweeper_goes_on_after_a_sweep_that_failed(house: House) -> None:
-    job = await house.completed()
-    house.clock.move(days=91)
-    (house.root / "archive").write_text("in the way")  # no month can be written
-    task = asyncio.create_task(house.sweeper.run())
-    while house.keys(job):
+async def test_sweeper_continues_after_failed_sweep(case: SweepCase) -> None:
+    job = await case.completed()
+    case.clock.move(days=91)
+    (case.root / "archive").write_text("in the way")  # no month can be written
+    task = asyncio.create_task(case.sweeper.run())
+    while case.keys(job):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    assert not task.done() and await house.is_hot(job)
-    (house.root / "archive").unlink()
-    while await house.is_hot(job):
+    assert not task.done() and await case.is_hot(job)
+    (case.root / "archive").unlink()
+    while await case.is_hot(job):
         await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert await house.store.get(job.id) == job
+    assert await case.store.get(job.id) == job
 
 
-async def test_a_machine_that_comes_up_years_ahead_deletes_nothing(
-    house: House, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The whole backend, as it is wired."""
-    job = await house.completed()
-    await house.store.close()
-    settings = load(data_dir=house.root, retention={"sweep_interval_s": 0.05}, workers={"devices": ["cpu"]})
+async def test_start_years_ahead_deletes_nothing(case: SweepCase, caplog: pytest.LogCaptureFixture) -> None:
+    job = await case.completed()
+    await case.store.close()
+    settings = load(data_dir=case.root, retention={"sweep_interval_s": 0.05}, workers={"devices": ["cpu"]})
     clock = Clock(START + timedelta(days=5000))
     caplog.set_level("INFO", "engine.dispatch.sweeper")
     async with asyncio.timeout(30), backend(settings, with_web=False, now=clock) as opened:
         while caplog.text.count("swept") < 2:
             await asyncio.sleep(0.01)
         assert (await opened.service.get(job.id)).job == job
-    assert house.keys(job) == {"a1/vocals.mp3"}
+    assert case.keys(job) == {"a1/vocals.mp3"}

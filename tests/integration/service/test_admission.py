@@ -1,4 +1,4 @@
-"""Admission of songs over HTTP, before a job exists. The whole backend runs, without workers."""
+"""Admission of songs over HTTP, with a backend without workers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Api:
     settings: Settings
 
     async def post(self, body: bytes | AsyncIterator[bytes], address: str = "192.0.2.1") -> tuple[int, str]:
-        """Send a form; the status and the error's code."""
+        """Send a form; return the status and the error code."""
         headers = {**FORM, "X-Forwarded-For": address}
         async with (
             aiohttp.ClientSession() as http,
@@ -47,7 +47,7 @@ class Api:
 
     @asynccontextmanager
     async def stalled_uploads(self, uploads: list[tuple[bytes, str]]) -> AsyncIterator[None]:
-        """Begin one upload for each (bytes before the file, address) and send no more."""
+        """Start an upload for each (bytes before the file, address) and stall it."""
         writers = []
         try:
             for before, address in uploads:
@@ -86,9 +86,9 @@ async def open_api(data_dir: Path, **limits: int) -> AsyncIterator[Api]:
             "workers": loaded.workers.model_copy(update={"devices": []}),
         }
     )
-    async with backend(settings) as house:
-        assert house.web_url is not None
-        yield Api(house.web_url, house.service, settings)
+    async with backend(settings) as opened:
+        assert opened.web_url is not None
+        yield Api(opened.web_url, opened.service, settings)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_seventeenth_upload_of_all_is_refused_with_429(tmp_path: Path, son
 
 
 @pytest.mark.parametrize("declared", [f"Content-Length: {MB}", "Transfer-Encoding: chunked"])
-async def test_spent_quota_is_refused_before_the_body_is_sent(tmp_path: Path, song: bytes, declared: str) -> None:
+async def test_spent_quota_is_refused_before_body(tmp_path: Path, song: bytes, declared: str) -> None:
     async with open_api(tmp_path / "data", jobs_per_hour=1) as api:
         assert (await api.post(forms(song)["file first"]))[0] == 202
         reader, writer = await api.request(f"{declared}\r\nExpect: 100-continue", "192.0.2.1")
@@ -131,7 +131,7 @@ async def test_spent_quota_is_refused_before_the_body_is_sent(tmp_path: Path, so
         writer.close()
 
 
-async def test_full_queue_is_refused_before_the_body_is_sent(tmp_path: Path, song: bytes) -> None:
+async def test_full_queue_is_refused_before_body(tmp_path: Path, song: bytes) -> None:
     async with open_api(tmp_path / "data", queued_per_user=1) as api:
         assert (await api.post(forms(song)["file first"]))[0] == 202
         reader, writer = await api.request(f"Content-Length: {MB}\r\nExpect: 100-continue", "192.0.2.1")
@@ -165,7 +165,7 @@ async def test_parallel_uploads_leave_the_disk_reserve(
     assert disk.least_free_bytes >= reserve_bytes
 
 
-async def test_upload_is_cut_off_when_the_disk_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_upload_stops_when_disk_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SmallDisk(tmp_path, 40 * MB, monkeypatch)
 
     async def body() -> AsyncIterator[bytes]:
@@ -181,7 +181,7 @@ async def test_upload_is_cut_off_when_the_disk_fills_up(tmp_path: Path, monkeypa
     assert not list((tmp_path / "data").glob("jobs/*"))
 
 
-def make_heavy_song(path: Path) -> None:
+def make_expensive_song(path: Path) -> None:
     """Write a small flac file of many channels that takes seconds to decode."""
     size = 4608
     with av.open(str(path), "w", format="flac") as output:
@@ -196,15 +196,15 @@ def make_heavy_song(path: Path) -> None:
         output.mux(stream.encode(None))
 
 
-async def test_heavy_uploads_do_not_hold_up_another_owner(tmp_path: Path, song: bytes) -> None:
-    make_heavy_song(tmp_path / "heavy.flac")
+async def test_expensive_uploads_do_not_delay_other_owner(tmp_path: Path, song: bytes) -> None:
+    make_expensive_song(tmp_path / "heavy.flac")
     heavy = forms((tmp_path / "heavy.flac").read_bytes())["options first"]
     async with open_api(tmp_path / "data") as api:
         attacks = [asyncio.create_task(api.post(heavy, "203.0.113.1")) for _ in range(6)]
         while not list((tmp_path / "data" / "jobs").glob("*/input")):
             await asyncio.sleep(0.02)
         assert await api.post(forms(song)["options first"], "192.0.2.1") == (202, "")
-        assert not all(task.done() for task in attacks), "a heavy song was still in intake"
+        assert not all(task.done() for task in attacks), "an expensive song was still being checked"
         await asyncio.gather(*attacks)
 
 
@@ -226,7 +226,7 @@ async def test_cheap_refusals_are_not_limited(tmp_path: Path, song: bytes) -> No
         assert (await api.post(forms(song)["file first"]))[0] == 202
 
 
-async def test_block_command_takes_effect_on_a_running_server(
+async def test_block_command_affects_running_server(
     tmp_path: Path, song: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STEMIFY_DATA_DIR", str(tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""The whole backend without a front end: real store, real worker with torch, a tiny model, real audio files."""
+"""The backend without a front end: real database, real worker, a tiny model, real audio files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OPTIONS = StemSeparationOptions()
 
 @pytest.fixture
 def ann(request: pytest.FixtureRequest) -> str:
-    """A user with a fresh quota: the backend is shared by all tests, since starting torch takes seconds."""
+    """Return a user with a fresh quota; all tests share one backend, because torch takes seconds to start."""
     return f"discord:{request.node.name}"
 
 
@@ -64,8 +64,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Sett
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(settings: Settings) -> AsyncIterator[StemService]:
-    async with backend(settings, with_web=False) as house:
-        yield house.service
+    async with backend(settings, with_web=False) as opened:
+        yield opened.service
 
 
 async def stream(path: Path) -> AsyncIterator[bytes]:
@@ -87,8 +87,8 @@ def samples_of(path: Path, scratch: Path) -> np.ndarray[tuple[int, ...], np.dtyp
     return np.fromfile(scratch / "raw", np.float32).reshape(-1, decoded.channels).T
 
 
-def everything_in(settings: Settings) -> list[str]:
-    """Files of jobs, running or not."""
+def job_files(settings: Settings) -> list[str]:
+    """Return the files of all jobs."""
     return sorted(
         str(path.relative_to(settings.data_dir))
         for folder in ("jobs", "scratch")
@@ -121,8 +121,7 @@ async def test_stems_have_song_length_and_complete_facts(ann: str, service: Stem
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-async def test_stems_plus_the_residual_are_the_mix(ann: str, service: StemService, tmp_path: Path) -> None:
-    """What the trust card says is left over is what is left over, in the files themselves."""
+async def test_residual_on_trust_card_equals_files(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=4)
     view = await finished(service, (await service.submit(submission(song, ann))).job.id)
@@ -137,7 +136,7 @@ async def test_stems_plus_the_residual_are_the_mix(ann: str, service: StemServic
     assert view.job.result.trust.residual_db == pytest.approx(measured_db, abs=0.05)
 
 
-async def test_karaoke_gives_two_stems_that_add_up_to_the_mix(ann: str, service: StemService, tmp_path: Path) -> None:
+async def test_karaoke_stems_add_up_to_the_mix(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.flac"
     make_song(song, seconds=3)
     view = await finished(service, (await service.submit(submission(song, ann, remove_vocals=True))).job.id)
@@ -152,9 +151,7 @@ async def test_karaoke_gives_two_stems_that_add_up_to_the_mix(ann: str, service:
     np.testing.assert_allclose(total, mix, atol=1e-6)
 
 
-async def test_normalize_brings_the_loudest_stem_to_minus_one_dbfs(
-    ann: str, service: StemService, tmp_path: Path
-) -> None:
+async def test_normalize_sets_loudest_peak_to_minus_one_dbfs(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=3)
     view = await finished(service, (await service.submit(submission(song, ann, normalize=True))).job.id)
@@ -164,7 +161,7 @@ async def test_normalize_brings_the_loudest_stem_to_minus_one_dbfs(
 
 
 @pytest.mark.parametrize("output_format", [*OutputFormat])
-async def test_every_output_format_decodes_to_the_length_of_the_song(
+async def test_output_format_keeps_song_length(
     ann: str, service: StemService, tmp_path: Path, output_format: OutputFormat
 ) -> None:
     song = tmp_path / "song.wav"
@@ -176,8 +173,8 @@ async def test_every_output_format_decodes_to_the_length_of_the_song(
         assert samples_of(path, tmp_path).shape == samples_of(song, tmp_path).shape
 
 
-async def test_the_same_job_gives_the_same_samples(ann: str, service: StemService, tmp_path: Path) -> None:
-    """The seed is made from the job's id; a retry under the same id separates alike."""
+async def test_same_job_id_gives_same_samples(ann: str, service: StemService, tmp_path: Path) -> None:
+    """Separate twice under one id, from which the seed is made."""
     song = tmp_path / "song.wav"
     make_song(song, seconds=2)
     job_id, stems = new_job_id(), []
@@ -192,13 +189,13 @@ async def test_the_same_job_gives_the_same_samples(ann: str, service: StemServic
 
 
 async def refused(service: StemService, settings: Settings, request: Submission, kind: type[InputRefused]) -> None:
-    """The refusal is of that kind, is a sentence with a next step, and leaves no job, file or quota behind."""
-    before = everything_in(settings)
+    """Check that the request is refused with a message and leaves no job and no file."""
+    before = job_files(settings)
     with pytest.raises(kind) as caught:
         await service.submit(request)
     assert len(caught.value.message) > 25 and caught.value.message.endswith((".", "!"))
     assert await service.list(request.owner) == []
-    assert everything_in(settings) == before
+    assert job_files(settings) == before
 
 
 async def test_bad_input_is_refused_and_leaves_nothing(
@@ -221,16 +218,16 @@ async def test_bad_input_is_refused_and_leaves_nothing(
     await refused(service, settings, link, BadLink)
 
 
-async def test_a_model_that_cannot_be_used_is_refused_and_says_why(
+async def test_unusable_model_is_refused_with_reason(
     ann: str, service: StemService, settings: Settings, tmp_path: Path
 ) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)
     await asyncio.wait_for(_until_models_are_known(service), 30)
-    before = everything_in(settings)
+    before = job_files(settings)
     with pytest.raises(ModelUnavailable, match="diffq"):
         await service.submit(submission(song, ann, model="mdx_extra_q"))
-    assert everything_in(settings) == before
+    assert job_files(settings) == before
 
 
 async def _until_models_are_known(service: StemService) -> None:
@@ -258,16 +255,19 @@ async def test_nearly_full_disk_is_reserved_for_accepted_jobs(
     make_song(song, seconds=1)
     monkeypatch.setattr(service._intake._admission._room, "reserve_bytes", 2**62)
     job_id = new_job_id()
-    for asked in (submission(song, ann, job_id=job_id), Submission(Link("https://youtu.be/dQw4w9WgXcQ"), OPTIONS, ann)):
+    for request in (
+        submission(song, ann, job_id=job_id),
+        Submission(Link("https://youtu.be/dQw4w9WgXcQ"), OPTIONS, ann),
+    ):
         with pytest.raises(DiskSpaceLow, match="short of disk space"):
-            await service.submit(asked)
-    assert [path for path in everything_in(settings) if job_id in path] == []
+            await service.submit(request)
+    assert [path for path in job_files(settings) if job_id in path] == []
     monkeypatch.undo()
     view = await finished(service, (await service.submit(submission(song, ann))).job.id)
     assert view.job.status is JobStatus.COMPLETED
 
 
-async def test_only_its_owner_may_touch_a_job(ann: str, service: StemService, tmp_path: Path) -> None:
+async def test_only_owner_may_change_job(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)
     job_id = (await service.submit(submission(song, ann))).job.id
@@ -280,7 +280,7 @@ async def test_only_its_owner_may_touch_a_job(ann: str, service: StemService, tm
         await service.get("../../etc/passwd")
 
 
-async def test_deleting_removes_row_and_files_also_while_it_runs(
+async def test_delete_of_running_job_removes_row_and_files(
     ann: str, service: StemService, settings: Settings, tmp_path: Path
 ) -> None:
     song = tmp_path / "song.wav"
@@ -293,14 +293,14 @@ async def test_deleting_removes_row_and_files_also_while_it_runs(
     await service.delete(job_id, by=ann)
     with pytest.raises(NotFound):
         await service.get(job_id)
-    assert [path for path in everything_in(settings) if job_id in path] == []
+    assert [path for path in job_files(settings) if job_id in path] == []
 
 
 @asynccontextmanager
 async def failed_for_its_model(
     ann: str, settings: Settings, tmp_path: Path
 ) -> AsyncIterator[tuple[StemService, JobView]]:
-    """The only job that the quota of an hour allows; its model's file, in `own models`, is damaged."""
+    """Yield a failed job that used up the quota; its model file, in `own models`, is damaged."""
     song, models = tmp_path / "song.wav", tmp_path / "own models"
     make_song(song, seconds=1)
     write_model(models)
@@ -308,10 +308,10 @@ async def failed_for_its_model(
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     one_an_hour = settings.limits.model_copy(update={"jobs_per_hour": 1})
     changed = settings.model_copy(update={"limits": one_an_hour, "models_dir": models, "data_dir": tmp_path / "data"})
-    async with backend(changed, with_web=False) as house:
-        failed = await finished(house.service, (await house.service.submit(submission(song, ann))).job.id)
+    async with backend(changed, with_web=False) as opened:
+        failed = await finished(opened.service, (await opened.service.submit(submission(song, ann))).job.id)
         assert (failed.job.status, failed.job.error_code) == (JobStatus.FAILED, "model_corrupt")
-        yield house.service, failed
+        yield opened.service, failed
 
 
 async def test_failed_job_is_retried_free_completed_is_not(ann: str, settings: Settings, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ async def test_failed_job_is_retried_free_completed_is_not(ann: str, settings: S
         write_model(tmp_path / "own models")
         again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
         assert again.job.status is JobStatus.COMPLETED and again.job.retry_of == view.job.id
-        for done in (again.job.id, view.job.id):  # neither a completed job, nor a failed one a second time
+        for done in (again.job.id, view.job.id):  # a completed job, and a failed one for the second time
             with pytest.raises(InvalidState):
                 await service.retry(done, by=ann)
 
@@ -352,7 +352,7 @@ async def test_retries_beyond_three_a_day_cost_like_any_job(ann: str, settings: 
             await service.retry(view.job.id, by=ann)
 
 
-async def test_second_living_retry_of_a_root_is_refused(ann: str, settings: Settings, tmp_path: Path) -> None:
+async def test_second_successful_retry_is_refused(ann: str, settings: Settings, tmp_path: Path) -> None:
     async with failed_for_its_model(ann, settings, tmp_path) as (service, root):
         failed = await finished(service, (await service.retry(root.job.id, by=ann)).job.id)
         write_model(tmp_path / "own models")
@@ -362,7 +362,7 @@ async def test_second_living_retry_of_a_root_is_refused(ann: str, settings: Sett
             await service.retry(failed.job.id, by=ann)
 
 
-async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemService, tmp_path: Path) -> None:
+async def test_kept_stems_do_not_expire(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)
     view = await finished(service, (await service.submit(submission(song, ann))).job.id)
@@ -370,7 +370,7 @@ async def test_keeping_stems_takes_their_expiry_away(ann: str, service: StemServ
     assert (await service.keep(view.job.id, by=ann)).links_expire_at is None
 
 
-async def test_watching_tells_every_stage_in_order_and_ends(ann: str, service: StemService, tmp_path: Path) -> None:
+async def test_watch_yields_stages_in_order_until_end(ann: str, service: StemService, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=6)
     job_id = (await service.submit(submission(song, ann))).job.id
@@ -388,14 +388,14 @@ async def test_disconnect_while_storing_leaves_whole_job(
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)
     job_id = new_job_id()
-    async with service._store.database._writing:  # the store is busy with others
-        asking = asyncio.create_task(service.submit(submission(song, ann, job_id=job_id)))
+    async with service._store.database._writing:  # the job has to wait for the database
+        submitting = asyncio.create_task(service.submit(submission(song, ann, job_id=job_id)))
         async with asyncio.timeout(20):
             while not service._store.database._writing._waiters:
                 await asyncio.sleep(0.01)
-        asking.cancel()
+        submitting.cancel()
         await asyncio.sleep(0.1)
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await submitting
     service._dispatcher.wake()
     assert (await finished(service, job_id)).job.status is JobStatus.COMPLETED

@@ -11,7 +11,7 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 @pytest.fixture(autouse=True)
-def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -33,7 +33,7 @@ def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ALL_PROXY": "socks5h://a:1"}, None),
     ],
 )
-def test_variables_name_the_proxy(
+def test_proxy_is_taken_from_variables(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str | None
 ) -> None:
     for name, value in variables.items():

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in os.environ:
@@ -21,7 +21,7 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def test_the_defaults_are_whole() -> None:
+def test_defaults_are_complete() -> None:
     settings = load()
     assert settings.limits.jobs_per_hour == 5
     assert settings.limits.input_bytes == 50 * 2**20
@@ -29,21 +29,21 @@ def test_the_defaults_are_whole() -> None:
 
 
 def test_variables_override_file_overrides_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = tmp_path / "own.toml"
-    own.write_text("[web]\nport = 9000\nlink_lifetime_days = 7\n")
-    monkeypatch.setenv("STEMIFY_CONFIG", str(own))
+    custom = tmp_path / "custom.toml"
+    custom.write_text("[web]\nport = 9000\nlink_lifetime_days = 7\n")
+    monkeypatch.setenv("STEMIFY_CONFIG", str(custom))
     monkeypatch.setenv("STEMIFY_WEB__PORT", "9001")
     settings = load()
     assert (settings.web.port, settings.web.link_lifetime_days, settings.web.host) == (9001, 7, "127.0.0.1")
 
 
-def test_lists_may_be_given_as_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_variable_may_use_toml_syntax(monkeypatch: pytest.MonkeyPatch) -> None:
     for written in ('["cuda:0", "cpu"]', "['cuda:0', 'cpu',]"):
         monkeypatch.setenv("STEMIFY_WORKERS__DEVICES", written)
         assert load().workers.devices == ["cuda:0", "cpu"]
 
 
-def test_lists_may_be_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_variable_may_use_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__CDN_HOSTS", "127.0.0.1:8000, localhost:9")
     monkeypatch.setenv("STEMIFY_WEB__API_TOKENS", "one-long-secret,two-long-secrets")
     settings = load()
@@ -51,13 +51,13 @@ def test_lists_may_be_given_with_commas(monkeypatch: pytest.MonkeyPatch) -> None
     assert [token.get_secret_value() for token in settings.web.api_tokens] == ["one-long-secret", "two-long-secrets"]
 
 
-def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_hidden_when_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "very-secret-token")
     assert "very-secret-token" not in repr(load())
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
+    ("name", "value", "message"),
     [
         ("WEB__PORT", "many", 'web.port (STEMIFY_WEB__PORT) must be a whole number, not "many".'),
         ("WEB__PORT", "70000", 'web.port (STEMIFY_WEB__PORT) must be at most 65535, not "70000".'),
@@ -66,7 +66,7 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
             "0",
             'limits.jobs_per_hour (STEMIFY_LIMITS__JOBS_PER_HOUR) must be more than 0, not "0".',
         ),
-        ("WORKERS__NO_SUCH", "1", "workers.no_such (STEMIFY_WORKERS__NO_SUCH) is no setting."),
+        ("WORKERS__NO_SUCH", "1", "workers.no_such (STEMIFY_WORKERS__NO_SUCH) is not a known setting."),
         (
             "WORKERS__COMPILE",
             "perhaps",
@@ -83,44 +83,44 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
     ],
 )
 def test_invalid_setting_stops_start_and_names_variable(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"STEMIFY_{name}", value)
     with pytest.raises(ConfigurationError) as caught:
         load()
-    assert str(caught.value).startswith(sentence) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
 def test_invalid_settings_are_described_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = tmp_path / "own.toml"
-    own.write_text('[discord]\ntoken = 123456\n[web]\napi_tokens = "secret-one"\nport = 1.5\n[log]\nlevel = "info"\n')
-    monkeypatch.setenv("STEMIFY_CONFIG", str(own))
+    custom = tmp_path / "custom.toml"
+    custom.write_text(
+        '[discord]\ntoken = 123456\n[web]\napi_tokens = "secret-one"\nport = 1.5\n[log]\nlevel = "info"\n'
+    )
+    monkeypatch.setenv("STEMIFY_CONFIG", str(custom))
     with pytest.raises(ConfigurationError) as caught:
         load()
-    told = str(caught.value)
-    assert sorted(line.split()[0] for line in told.splitlines()) == ["discord.token", "web.port"]
-    assert "123456" not in told
+    message = str(caught.value)
+    assert sorted(line.split()[0] for line in message.splitlines()) == ["discord.token", "web.port"]
+    assert "123456" not in message
 
 
 @pytest.mark.parametrize("text", [b"[web\n", b"port = \xff", b"web = 3"])
-def test_a_config_file_that_makes_no_sense_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes
-) -> None:
-    own = tmp_path / "own.toml"
-    own.write_bytes(text)
-    monkeypatch.setenv("STEMIFY_CONFIG", str(own))
+def test_malformed_config_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    custom = tmp_path / "custom.toml"
+    custom.write_bytes(text)
+    monkeypatch.setenv("STEMIFY_CONFIG", str(custom))
     with pytest.raises(ConfigurationError) as caught:
         load()
-    assert str(own) in str(caught.value) or "STEMIFY_WEB) must be a section" in str(caught.value)
+    assert str(custom) in str(caught.value) or "STEMIFY_WEB) must be a section" in str(caught.value)
 
 
-def test_a_config_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STEMIFY_CONFIG", "/nowhere/own.toml")
+def test_missing_config_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMIFY_CONFIG", "/nowhere/custom.toml")
     with pytest.raises(ConfigurationError, match="not a file"):
         load()
 
 
-def test_the_files_for_docker_set_only_settings_that_exist() -> None:
+def test_docker_files_set_only_known_settings() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     for name in {*re.findall(r"STEMIFY_\w+", text), *re.findall(r"STEMIFY_\w+", (ROOT / "Dockerfile").read_text())}:
         model: type[BaseModel] = Settings
@@ -132,7 +132,7 @@ def test_the_files_for_docker_set_only_settings_that_exist() -> None:
         assert last in model.model_fields, name
 
 
-def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMIFY_DISCORD__TOKEN", "")
     monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", " ")
     settings = load()
@@ -140,7 +140,7 @@ def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "complaint"),
+    ("url", "message"),
     [
         ("stems.example.org", "full address"),
         ("stems.example.org:8443", "full address"),
@@ -155,9 +155,9 @@ def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://[::1", "web.public_url"),
     ],
 )
-def test_unusable_public_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, complaint: str) -> None:
+def test_unusable_public_url_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, message: str) -> None:
     monkeypatch.setenv("STEMIFY_WEB__PUBLIC_URL", url)
-    with pytest.raises(ConfigurationError, match=complaint) as refusal:
+    with pytest.raises(ConfigurationError, match=message) as refusal:
         load()
     assert "STEMIFY_WEB__PUBLIC_URL" in str(refusal.value) and "secret" not in str(refusal.value)
 

@@ -28,16 +28,16 @@ def job(status: JobStatus, estimated_duration: int) -> Job:
     )
 
 
-def test_short_and_long_tracks_have_their_own_timeout() -> None:
+def test_timeout_depends_on_track_length() -> None:
     assert timeout_s(300, 10, **LIMITS) == 300
     assert timeout_s(301, 10, **LIMITS) == 600
 
 
-def test_a_slow_device_gets_more_time_than_the_limit() -> None:
+def test_slow_device_gets_longer_timeout() -> None:
     assert timeout_s(300, 1500, **LIMITS) == 4500
 
 
-def test_an_estimate_grows_with_the_song_and_is_never_zero() -> None:
+def test_estimate_grows_with_song_and_is_never_zero() -> None:
     assert estimate_s(0.0001, 0.1) >= 1
     assert estimate_s(1.0, 200) > estimate_s(1.0, 100)
 
@@ -59,7 +59,7 @@ def test_waiting_eta_divides_work_ahead_by_devices() -> None:
     assert eta_s(waiting, running_s=0.0, ahead_s=0.0, lanes=0) == pytest.approx(30.0)
 
 
-def test_a_clip_teaches_nothing_about_songs() -> None:
-    """A second of sound costs as much as a segment of eight."""
+def test_short_clip_is_not_learned_from() -> None:
+    """Check that a clip is ignored: one second costs as much as a whole segment."""
     assert not is_long_enough_to_learn(1.0)
     assert is_long_enough_to_learn(61.0)

@@ -1,4 +1,4 @@
-"""The entities refuse what the data model forbids, and a job moves forward only."""
+"""Entities enforce the data model; jobs only move forward."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ def job(**changes: Any) -> Job:
 LEGAL = {("pending", "processing"), ("pending", "failed"), ("processing", "completed"), ("processing", "failed")}
 
 
-def test_exactly_the_transitions_of_the_data_model_are_legal() -> None:
+def test_transitions_equal_data_model() -> None:
     assert {(before, after) for before, following in TRANSITIONS.items() for after in following} == LEGAL
 
 
-def test_every_status_is_either_active_or_the_end() -> None:
+def test_every_status_is_active_or_terminal() -> None:
     assert set(TRANSITIONS) == set(JobStatus)
     assert {"completed", "failed"} == TERMINAL_STATUSES
     assert {"pending", "processing"} == ACTIVE_STATUSES
 
 
-def test_the_end_can_be_reached_from_everywhere_and_never_left() -> None:
+def test_every_job_can_reach_terminal_status() -> None:
     for start in ACTIVE_STATUSES:
         reached: set[JobStatus] = set()
         waiting = set(TRANSITIONS[start])
@@ -87,11 +87,11 @@ def test_the_end_can_be_reached_from_everywhere_and_never_left() -> None:
             status = waiting.pop()
             reached.add(status)
             waiting |= TRANSITIONS[status] - reached
-        assert start not in reached, "a job could go in circles"
+        assert start not in reached, "a status must not repeat"
         assert reached >= TERMINAL_STATUSES
 
 
-# A job's rules.
+# Validation.
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_end_can_be_reached_from_everywhere_and_never_left() -> None:
         {"status": "queued"},
         {"status": "cancelled"},
         {"model": "spleeter"},
-        {"model": "htdemucs_ft"},  # not the one of the options
+        {"model": "htdemucs_ft"},  # differs from the options
         {"progress": -1},
         {"progress": 101},
         {"progress": "half"},
@@ -117,7 +117,7 @@ def test_the_end_can_be_reached_from_everywhere_and_never_left() -> None:
         {"input_type": "youtube_url", "input_source": "jobs/x/input"},
         {"input_type": "youtube_url", "input_source": "https://example.org/watch?v=dQw4w9WgXcQ"},
         {"input_type": "youtube_url", "input_source": "https://www.youtube.com/watch?v=dQw4w9WgXcQ&list=1"},
-        {"created_at": datetime(2026, 1, 1)},  # noqa: DTZ001 - a time of nowhere
+        {"created_at": datetime(2026, 1, 1)},  # noqa: DTZ001 - no time zone
         {"updated_at": "yesterday"},
         {"estimated_duration": -1},
         {"actual_duration": -1},
@@ -128,14 +128,14 @@ def test_the_end_can_be_reached_from_everywhere_and_never_left() -> None:
         {"retry_of": "the other one"},
         {"surprise": 1},
         {"status": "completed"},  # without a result
-        {"status": "failed"},  # without a reason
+        {"status": "failed"},  # without an error
         {"result": RESULT},  # while pending
         {"error": "no"},  # while pending
         {"status": "completed", "result": RESULT, "error": "no"},
         {"status": "completed", "result": RESULT.model_copy(update={"job_id": new_job_id()})},
     ],
 )
-def test_a_job_against_the_rules_is_refused(changes: dict[str, Any]) -> None:
+def test_invalid_job_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         job(**changes)
 
@@ -154,13 +154,13 @@ def test_a_job_against_the_rules_is_refused(changes: dict[str, Any]) -> None:
         "estimated_duration",
     ],
 )
-def test_a_job_without_a_required_field_is_refused(missing: str) -> None:
+def test_job_without_required_field_is_refused(missing: str) -> None:
     values = job().model_dump(exclude={missing})
     with pytest.raises(ValidationError):
         Job.model_validate(values)
 
 
-def test_jobs_within_the_rules_are_accepted() -> None:
+def test_valid_jobs_are_accepted() -> None:
     assert job().progress == 0
     assert job(progress=100).progress == 100
     assert job(id=str(uuid4())).is_over is False
@@ -169,12 +169,12 @@ def test_jobs_within_the_rules_are_accepted() -> None:
     assert job(input_type="youtube_url", input_source="https://www.youtube.com/watch?v=dQw4w9WgXcQ").result is None
 
 
-def test_a_job_cannot_be_changed_in_place() -> None:
+def test_job_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         job().status = JobStatus.FAILED
 
 
-def test_an_id_has_one_spelling() -> None:
+def test_job_id_is_normalized() -> None:
     assert job(id=ID.upper()).id == job(id=f"{{{ID}}}").id == ID
 
 
@@ -190,7 +190,7 @@ def test_job_round_trips_through_camel_case_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "values",
     [
         {"quality": "perfect"},
         {"output_format": "ogg"},
@@ -208,12 +208,12 @@ def test_job_round_trips_through_camel_case_json() -> None:
         {"volume": 11},
     ],
 )
-def test_unknown_option_values_are_refused(given: dict[str, Any]) -> None:
+def test_unknown_option_values_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(BadOptions) as refused:
-        StemSeparationOptions.from_user(**given)
+        StemSeparationOptions.from_user(**values)
     assert refused.value.message.endswith(".")
     with pytest.raises(ValidationError):
-        StemSeparationOptions.model_validate(given)
+        StemSeparationOptions.model_validate(values)
 
 
 @pytest.mark.parametrize("name", ["", "spleeter", "HTDEMUCS", "htdemucs ", "x" * 5000, 7])
@@ -224,19 +224,19 @@ def test_unknown_model_is_refused_with_known_names(name: object) -> None:
     assert len(refused.value.message) < 400
 
 
-def test_every_model_of_the_data_model_can_be_chosen() -> None:
+def test_all_models_of_data_model_are_accepted() -> None:
     assert {"htdemucs", "htdemucs_ft", "mdx_extra", "mdx_extra_q"} <= set(MODELS)
     for name in MODELS:
         assert StemSeparationOptions.from_user(model=name).model == name
 
 
-def test_best_means_the_fine_tuned_model_unless_one_is_named() -> None:
+def test_best_quality_selects_fine_tuned_model() -> None:
     assert StemSeparationOptions.from_user(quality="best").model == "htdemucs_ft"
     assert StemSeparationOptions.from_user(quality="best", model="mdx_extra").model == "mdx_extra"
     assert StemSeparationOptions.from_user(quality=Quality.FAST).model == "htdemucs"
 
 
-def test_what_was_not_given_takes_the_default() -> None:
+def test_none_selects_default() -> None:
     assert StemSeparationOptions.from_user(model=None, segment_duration=None) == StemSeparationOptions()
 
 
@@ -253,13 +253,13 @@ def test_what_was_not_given_takes_the_default() -> None:
         {"silence_share": 1.5},
     ],
 )
-def test_a_stem_with_impossible_figures_is_refused(changes: dict[str, Any]) -> None:
+def test_invalid_stem_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         StemInfo.model_validate(STEM.model_dump() | changes)
 
 
 @pytest.mark.parametrize("score", [-0.01, 1.01, float("nan"), float("inf"), None])
-def test_an_overall_score_lies_between_0_and_1(score: float | None) -> None:
+def test_invalid_overall_score_is_refused(score: float | None) -> None:
     with pytest.raises(ValidationError):
         QualityMetrics.model_validate({"overall_score": score, "method": "m"})
 
@@ -276,7 +276,7 @@ def test_metrics_have_fields_of_data_model() -> None:
         ProcessingMetrics(processing_time=-1, cpu_usage=0, memory_usage=0, model_load_time=0, input_file_size=0)
 
 
-def test_every_field_of_the_data_model_exists() -> None:
+def test_all_fields_of_data_model_exist() -> None:
     assert set(Job.model_fields) >= {
         "id", "status", "created_at", "updated_at", "input_type", "input_source", "model", "options", "progress",
         "result", "error", "estimated_duration", "actual_duration",
@@ -295,7 +295,7 @@ def test_every_field_of_the_data_model_exists() -> None:
     assert set(Quality) == {"fast", "balanced", "best"}
 
 
-def test_the_api_speaks_the_data_models_words() -> None:
+def test_api_uses_names_of_data_model() -> None:
     answer = StemifyResponse(job_id=ID, estimated_duration=30, message="Queued.").model_dump(by_alias=True, mode="json")
     assert answer == {"jobId": ID, "status": "pending", "estimatedDuration": 30, "message": "Queued."}
     state = JobStatusResponse(job_id=ID, status=JobStatus.PROCESSING, progress=5, created_at=NOW, updated_at=NOW)
@@ -306,13 +306,13 @@ def test_the_api_speaks_the_data_models_words() -> None:
     assert request.options is not None and request.options.output_format == "wav"
 
 
-def test_stems_are_listed_in_the_order_in_which_they_are_shown() -> None:
+def test_stems_are_listed_in_display_order() -> None:
     files = StemFiles(**dict.fromkeys(reversed((*STEMS, "instrumental")), STEM))
     assert [name for name, _ in files] == ["vocals", "drums", "bass", "other", "guitar", "piano", "instrumental"]
     assert [name for name, _ in StemFiles(drums=STEM)] == ["drums"]
 
 
-def test_a_trust_card_refuses_an_overlap_of_the_whole_segment() -> None:
+def test_trust_card_refuses_overlap_of_one() -> None:
     with pytest.raises(ValidationError):
         TrustCard(
             residual_db=None,
@@ -330,7 +330,7 @@ def test_a_trust_card_refuses_an_overlap_of_the_whole_segment() -> None:
 # Progress.
 
 
-def test_stages_follow_one_another_without_a_gap() -> None:
+def test_stages_have_no_gaps() -> None:
     assert list(STAGE_SPANS) == list(Stage)
     spans = list(STAGE_SPANS.values())
     assert spans[0][0] == 0 and spans[-1][1] == 100
@@ -338,7 +338,7 @@ def test_stages_follow_one_another_without_a_gap() -> None:
 
 
 @given(st.sampled_from(list(Stage)), st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_progress_grows_and_stays_below_100_until_done(stage: Stage, one: float, other: float) -> None:
+def test_progress_increases_and_stays_below_100(stage: Stage, one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert 0 <= overall_progress(stage, low) <= overall_progress(stage, high) <= 99
 
@@ -347,20 +347,20 @@ def test_progress_grows_and_stays_below_100_until_done(stage: Stage, one: float,
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9000, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
-def test_an_id_tells_the_millisecond_of_its_making(at: datetime) -> None:
+def test_id_contains_time_of_creation(at: datetime) -> None:
     made = new_job_id(at)
     value = UUID(made)
     assert (value.version, value.variant) == (7, "specified in RFC 4122")
     assert abs(id_time(made) - at) < timedelta(milliseconds=2)
 
 
-def test_ids_sort_by_age_and_never_repeat() -> None:
+def test_ids_sort_by_age_and_are_unique() -> None:
     ids = [new_job_id(NOW + timedelta(milliseconds=step)) for step in range(500)]
     assert ids == sorted(ids)
     assert len({new_job_id(NOW) for _ in range(2000)}) == 2000
 
 
-def test_decibels_of_nothing_are_nothing() -> None:
+def test_db_of_zero_or_non_finite_is_none() -> None:
     assert db(1.0) == 0
     assert db(0.1) == pytest.approx(-20)
     assert db(0.0) is db(-1.0) is db(float("nan")) is db(float("inf")) is None

@@ -1,4 +1,4 @@
-"""A signed link opens exactly one thing until its time, and nothing can be made of it."""
+"""A signed link gives access to one thing until it expires, and cannot be changed."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80)
 
 
 def parts(url: str) -> tuple[str, dict[str, str]]:
-    """(decoded path, query) as a web server sees them."""
+    """Return (decoded path, query) as a web server gets them."""
     split = urlsplit(url)
     return unquote(split.path), {name: values[0] for name, values in parse_qs(split.query).items()}
 
 
-def test_a_link_opens_what_it_was_made_for_until_its_time() -> None:
+def test_link_is_valid_until_it_expires() -> None:
     for kind, subject, url, path in (
         ("file", FILE, LINKS.file(FILE, UNTIL), f"/files/{FILE}"),
         ("page", JOB, LINKS.page(JOB, UNTIL), f"/jobs/{JOB}"),
@@ -48,7 +48,7 @@ def test_a_link_opens_what_it_was_made_for_until_its_time() -> None:
 
 
 @given(TEXT, st.sampled_from(get_args(Kind)), st.sampled_from(get_args(Kind)))
-def test_a_signature_of_one_kind_opens_no_other(subject: str, kind: Kind, other: Kind) -> None:
+def test_signature_is_not_valid_for_other_kind(subject: str, kind: Kind, other: Kind) -> None:
     assume(kind != other)
     _, query = parts(getattr(LINKS, kind)(subject, UNTIL))
     assert LINKS.verify(kind, subject, query, NOW)
@@ -56,21 +56,21 @@ def test_a_signature_of_one_kind_opens_no_other(subject: str, kind: Kind, other:
 
 
 @given(TEXT, TEXT)
-def test_a_signature_opens_no_other_file(subject: str, other: str) -> None:
+def test_signature_is_not_valid_for_other_file(subject: str, other: str) -> None:
     assume(subject != other)
     _, query = parts(LINKS.file(subject, UNTIL))
     assert not LINKS.verify("file", other, query, NOW)
 
 
 @given(TEXT, st.integers(0, 10**12 - 1))
-def test_the_time_cannot_be_changed(subject: str, expiry: int) -> None:
+def test_expiry_cannot_be_changed(subject: str, expiry: int) -> None:
     _, query = parts(LINKS.file(subject, UNTIL))
     assume(str(expiry) != query["e"])
     assert not LINKS.verify("file", subject, query | {"e": str(expiry)}, NOW)
 
 
 @given(st.text(max_size=20), st.text(max_size=60))
-def test_garbage_never_opens_anything_and_never_raises(expiry: str, signature: str) -> None:
+def test_garbage_is_refused_without_error(expiry: str, signature: str) -> None:
     assert not LINKS.verify("file", FILE, {"e": expiry, "s": signature}, NOW)
     _, query = parts(LINKS.file(FILE, UNTIL))
     assume(expiry != query["e"] and signature != query["s"])
@@ -79,14 +79,14 @@ def test_garbage_never_opens_anything_and_never_raises(expiry: str, signature: s
 
 
 @given(st.integers(0, 42), st.integers(1, 255))
-def test_one_changed_character_breaks_a_signature(place: int, by: int) -> None:
+def test_changed_character_breaks_signature(index: int, by: int) -> None:
     _, query = parts(LINKS.file(FILE, UNTIL))
     good = query["s"]
-    wrong = good[:place] + chr((ord(good[place]) + by) % 256) + good[place + 1 :]
+    wrong = good[:index] + chr((ord(good[index]) + by) % 256) + good[index + 1 :]
     assert not LINKS.verify("file", FILE, query | {"s": wrong}, NOW)
 
 
-def test_other_spellings_of_a_good_link_are_refused() -> None:
+def test_other_spellings_of_valid_link_are_refused() -> None:
     _, query = parts(LINKS.file(FILE, UNTIL))
     for expiry in (f"0{query['e']}", f"+{query['e']}", f" {query['e']}", f"{query['e']}.0", "٣" * 10, ""):
         assert not LINKS.verify("file", FILE, query | {"e": expiry}, NOW)
@@ -95,7 +95,7 @@ def test_other_spellings_of_a_good_link_are_refused() -> None:
     assert not LINKS.verify("file", FILE, {}, NOW)
 
 
-def test_another_key_opens_nothing() -> None:
+def test_link_of_other_key_is_refused() -> None:
     _, query = parts(Links(bytes(32), "https://x").file(FILE, UNTIL))
     assert not LINKS.verify("file", FILE, query, NOW)
     with pytest.raises(ValueError, match="32 bytes"):
@@ -105,7 +105,7 @@ def test_another_key_opens_nothing() -> None:
 # The key file.
 
 
-def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+def test_key_is_created_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "links.key"
     old_mask = os.umask(0)
     try:
@@ -119,7 +119,7 @@ def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> 
     assert load_key(tmp_path / "other.key") != key
 
 
-def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
+def test_concurrent_processes_get_the_same_key(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "links.key"
     program = "import sys, pathlib, engine.service.links as l; print(l.load_key(pathlib.Path(sys.argv[1])).hex())"
     children = [
@@ -131,14 +131,14 @@ def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(33)])
-def test_a_damaged_key_is_told_with_a_next_step(tmp_path: Path, content: bytes) -> None:
+def test_damaged_key_stops_start(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "links.key"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match="Delete it"):
         load_key(path)
 
 
-def test_a_key_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_key_that_cannot_be_created_stops_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigurationError, match="permissions"):
         load_key(tmp_path / "file" / "links.key")

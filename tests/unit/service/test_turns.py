@@ -16,12 +16,12 @@ class Crowd:
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
         self.served: list[str] = []
-        self.may_leave = asyncio.Semaphore(0)
+        self.may_finish = asyncio.Semaphore(0)
 
     async def request(self, owner: str, name: str | None = None) -> None:
         async with self.turns.turn(owner):
             self.served.append(name or owner)
-            await self.may_leave.acquire()
+            await self.may_finish.acquire()
 
 
 async def settled() -> None:
@@ -36,7 +36,7 @@ async def test_slots_go_round_robin_by_owner() -> None:
             tasks.create_task(crowd.request(owner))
             await settled()
         for _ in range(7):
-            crowd.may_leave.release()
+            crowd.may_finish.release()
             await settled()
     assert crowd.served == ["a", "a", "b", "c", "a", "b", "a"]
 
@@ -49,7 +49,7 @@ async def test_owner_at_its_limit_leaves_slots_to_others() -> None:
             await settled()
         assert crowd.served == ["a", "a", "b"]
         for _ in range(5):
-            crowd.may_leave.release()
+            crowd.may_finish.release()
     assert crowd.served == ["a", "a", "b", "a", "a"]
 
 
@@ -63,10 +63,10 @@ async def test_cancelled_request_gives_up_its_place() -> None:
         await settled()
         assert crowd.turns.waiting("b") == 2
         waiting.cancel()
-        crowd.may_leave.release()  # in the same turn of the loop: the slot is offered to a cancelled request
+        crowd.may_finish.release()  # in the same turn of the loop: the slot is offered to a cancelled request
         await settled()
         assert crowd.served == ["a", "b again"]
-        crowd.may_leave.release()
+        crowd.may_finish.release()
     assert crowd.turns.waiting("b") == 0
 
 
@@ -77,13 +77,13 @@ async def test_request_cancelled_with_its_grant_frees_the_slot() -> None:
         await settled()
         waiting = tasks.create_task(crowd.request("b"))
         await settled()
-        crowd.may_leave.release()
+        crowd.may_finish.release()
         while crowd.turns.waiting("b"):
             await asyncio.sleep(0)
         waiting.cancel()
         await settled()
         tasks.create_task(crowd.request("c"))
-        crowd.may_leave.release()
+        crowd.may_finish.release()
     assert crowd.served == ["a", "c"]
 
 
