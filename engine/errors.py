@@ -1,57 +1,24 @@
 """Every error that a user may see.
 
 StemifyError
-├── InternalError
-├── ConfigurationError          Stemify cannot start
-│   └── FolderNotPrivate
-├── InputRefused                no job was created
-│   ├── EmptyInput
-│   │   └── EmptyAudio
-│   ├── TooLarge
-│   ├── TooLong
-│   ├── NotAudio
-│   │   └── UnreadableCodec
-│   ├── NoAudioTrack
-│   ├── BrokenAudio
-│   │   └── TruncatedAudio
-│   ├── DecodingTooExpensive
-│   ├── BadAttachment
-│   ├── AttachmentGone
-│   ├── BadOptions
-│   │   └── UnknownModel
-│   ├── BadLink
-│   ├── LinksDisabled
-│   └── TooMuchStored
-├── RetryLater                  no job was created; the same request may succeed later
-│   ├── QuotaExceeded
-│   ├── QueueFull
-│   ├── TooManyUploads
-│   ├── TooManyRefusals
-│   └── DiskSpaceLow
-├── NotFound
-├── NotAllowed
-│   └── Blocked
-├── InvalidState
-├── IllegalTransition
-├── DeviceNotFound
-├── AlreadyAccepted
-└── AttemptError                the attempt failed; the job is retried or ends with this error
-    ├── Cancelled
-    ├── ModelUnavailable
-    │   └── ModelCorrupt
-    ├── InvalidModelOutput
-    ├── WorkerDied
-    │   ├── NodeLost
-    │   └── WorkerKilled
-    ├── WorkerStalled
-    ├── AttemptTimedOut
-    ├── OutOfMemory
-    ├── DiskFull
-    ├── StorageFailed
-    │   ├── StorageUnavailable
-    │   └── StorageAccessDenied
-    └── SourceFailed
-        └── SourceUnreachable
+├── InternalError, NotFound, InvalidState, IllegalTransition, DeviceNotFound, AlreadyAccepted
+├── NotAllowed ── Blocked
+├── ConfigurationError ── FolderNotPrivate  # Stemify cannot start
+├── InputRefused  # no job was created
+│   ├── EmptyInput ── EmptyAudio
+│   ├── NotAudio ── UnreadableCodec
+│   ├── BrokenAudio ── TruncatedAudio
+│   ├── BadOptions ── UnknownModel
+│   ├── TooLarge, TooLong, NoAudioTrack, DecodingTooExpensive, TooMuchStored
+│   └── BadAttachment, AttachmentGone, BadLink, LinksDisabled
+├── RetryLater  # no job was created; the same request may succeed later
+│   └── QuotaExceeded, QueueFull, TooManyUploads, TooManyRefusals, DiskSpaceLow
+└── AttemptError  # the job is retried or ends with this error
+    ├── ModelUnavailable ── ModelCorrupt
+    ├── WorkerDied ── NodeLost, WorkerKilled
+    ├── StorageFailed ── StorageUnavailable, StorageAccessDenied
+    ├── SourceFailed ── SourceUnreachable
+    └── Cancelled, InvalidModelOutput, WorkerStalled, AttemptTimedOut, OutOfMemory, DiskFull
 
 More leaves: `engine.database.errors`, `engine.sources.errors` and `engine.web.errors`. Any other exception is a defect
 and is shown as `internal`.
@@ -71,6 +38,12 @@ class StemifyError(Exception):
     code: ClassVar[str] = "internal"  # stable, for programs
     transient: ClassVar[bool] = False  # whether the same attempt may succeed if it is repeated
 
+    def __init_subclass__(cls, *, code: str | None = None, transient: bool | None = None) -> None:
+        if code is not None:
+            cls.code = code
+        if transient is not None:
+            cls.transient = transient
+
     def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
         """`message` is shown to the user; `detail` goes to the log only."""
         self.message = message or " ".join((type(self).__doc__ or "").split())
@@ -82,43 +55,31 @@ class InternalError(StemifyError):
     """Something went wrong on our side. Try again; if it happens again, tell the bot's operator."""
 
 
-class ConfigurationError(StemifyError):
+class ConfigurationError(StemifyError, code="configuration"):
     """Stemify cannot start with its settings."""
 
-    code = "configuration"
 
-
-class FolderNotPrivate(ConfigurationError):
+class FolderNotPrivate(ConfigurationError, code="folder_not_private"):
     """Other users of this machine can change the bot's files. Ask the bot's operator to check the log."""
-
-    code = "folder_not_private"
 
 
 # Refusals: no job was created.
 
 
-class InputRefused(StemifyError):
+class InputRefused(StemifyError, code="input_refused"):
     """This input cannot be separated."""
 
-    code = "input_refused"
 
-
-class EmptyInput(InputRefused):
+class EmptyInput(InputRefused, code="empty_input"):
     """That file is empty. Send it again."""
 
-    code = "empty_input"
 
-
-class EmptyAudio(EmptyInput):
+class EmptyAudio(EmptyInput, code="empty_audio"):
     """That file has an audio track without a single sample. Export it again."""
 
-    code = "empty_audio"
 
-
-class TooLarge(InputRefused):
+class TooLarge(InputRefused, code="too_large"):
     """That file is too large."""
-
-    code = "too_large"
 
     @classmethod
     def over(cls, max_bytes: int, size_bytes: int | None = None) -> TooLarge:
@@ -127,94 +88,64 @@ class TooLarge(InputRefused):
         return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB. Send a shorter part, or the song as mp3 or m4a.")
 
 
-class TooLong(InputRefused):
+class TooLong(InputRefused, code="too_long"):
     """That track is too long."""
 
-    code = "too_long"
 
-
-class NotAudio(InputRefused):
+class NotAudio(InputRefused, code="not_audio"):
     """That is not an audio file that I can read. Send an mp3, wav, m4a, flac, ogg, opus or webm file."""
 
-    code = "not_audio"
 
-
-class NoAudioTrack(InputRefused):
+class NoAudioTrack(InputRefused, code="no_audio_track"):
     """That file has no sound in it. Send a file with an audio track."""
 
-    code = "no_audio_track"
 
-
-class BrokenAudio(InputRefused):
+class BrokenAudio(InputRefused, code="broken_audio"):
     """That file is damaged: its audio cannot be decoded to the end. Export or upload it again."""
 
-    code = "broken_audio"
 
-
-class TruncatedAudio(BrokenAudio):
+class TruncatedAudio(BrokenAudio, code="truncated_audio"):
     """The end of that file is missing. Export or upload it again."""
 
-    code = "truncated_audio"
 
-
-class UnreadableCodec(NotAudio):
+class UnreadableCodec(NotAudio, code="unreadable_codec"):
     """The codec of that file is not supported, or it is copy-protected. Send it as mp3, wav, m4a or flac."""
 
-    code = "unreadable_codec"
 
-
-class DecodingTooExpensive(InputRefused):
+class DecodingTooExpensive(InputRefused, code="too_heavy"):
     """That file takes too long to decode. Export it as a normal stereo file."""
 
-    code = "too_heavy"
 
-
-class BadAttachment(InputRefused):
+class BadAttachment(InputRefused, code="bad_attachment"):
     """Only files attached in Discord are accepted. Attach the file to a message and try again."""
 
-    code = "bad_attachment"
 
-
-class AttachmentGone(InputRefused):
+class AttachmentGone(InputRefused, code="attachment_gone"):
     """That attachment is no longer available: its link has expired or it was deleted. Attach the file again."""
 
-    code = "attachment_gone"
 
-
-class BadOptions(InputRefused):
+class BadOptions(InputRefused, code="bad_options"):
     """One of the options has an invalid value."""
 
-    code = "bad_options"
 
-
-class UnknownModel(BadOptions):
+class UnknownModel(BadOptions, code="unknown_model"):
     """There is no model of that name."""
 
-    code = "unknown_model"
 
-
-class BadLink(InputRefused):
+class BadLink(InputRefused, code="bad_link"):
     """That is not a link to one YouTube video. Paste the address of the video, or attach the file instead."""
 
-    code = "bad_link"
 
-
-class LinksDisabled(InputRefused):
+class LinksDisabled(InputRefused, code="links_not_available"):
     """YouTube links are disabled here. Attach the file instead."""
 
-    code = "links_not_available"
 
-
-class TooMuchStored(InputRefused):
+class TooMuchStored(InputRefused, code="too_much_stored"):
     """Your jobs take up too much space here. Delete some of them, then try again."""
 
-    code = "too_much_stored"
 
-
-class RetryLater(StemifyError):
+class RetryLater(StemifyError, code="come_back_later"):
     """Too many requests. Try again later."""
-
-    code = "come_back_later"
 
     def __init__(self, message: str | None = None, *, retry_after_s: float, detail: str | None = None) -> None:
         """`retry_after_s`: seconds until another try makes sense."""
@@ -222,157 +153,106 @@ class RetryLater(StemifyError):
         self.retry_after_s = retry_after_s
 
 
-class QuotaExceeded(RetryLater):
+class QuotaExceeded(RetryLater, code="quota_exceeded"):
     """You have used up your jobs for this hour."""
 
-    code = "quota_exceeded"
 
-
-class QueueFull(RetryLater):
+class QueueFull(RetryLater, code="queue_full"):
     """The queue is full. Wait until one of the queued jobs is done."""
 
-    code = "queue_full"
 
-
-class TooManyUploads(RetryLater):
+class TooManyUploads(RetryLater, code="too_many_uploads"):
     """Too many of your songs are being uploaded or checked. Try again when one of them has been accepted."""
 
-    code = "too_many_uploads"
 
-
-class TooManyRefusals(RetryLater):
+class TooManyRefusals(RetryLater, code="too_many_refusals"):
     """Too many of your files took very long to check and were refused."""
 
-    code = "too_many_refusals"
 
-
-class DiskSpaceLow(RetryLater):
+class DiskSpaceLow(RetryLater, code="short_of_room"):
     """This machine is short of disk space, so no new songs are accepted. Ask the bot's operator to free some space,
     then try again."""
 
-    code = "short_of_room"
 
-
-class NotFound(StemifyError):
+class NotFound(StemifyError, code="not_found"):
     """There is no such job, or it is not yours."""
 
-    code = "not_found"
 
-
-class NotAllowed(StemifyError):
+class NotAllowed(StemifyError, code="not_allowed"):
     """Only the person who submitted this job can do that."""
 
-    code = "not_allowed"
 
-
-class Blocked(NotAllowed):
+class Blocked(NotAllowed, code="blocked"):
     """The operator of this bot has blocked you. Ask the operator if this is a mistake."""
 
-    code = "blocked"
 
-
-class InvalidState(StemifyError):
+class InvalidState(StemifyError, code="not_possible_now"):
     """That is no longer possible for this job."""
 
-    code = "not_possible_now"
 
-
-class IllegalTransition(StemifyError):
+class IllegalTransition(StemifyError, code="illegal_transition"):
     """Illegal status change."""
 
-    code = "illegal_transition"
 
-
-class DeviceNotFound(StemifyError):
+class DeviceNotFound(StemifyError, code="no_such_device"):
     """This machine does not have that device. Use "auto" or "cpu"."""
 
-    code = "no_such_device"
 
-
-class AlreadyAccepted(StemifyError):
+class AlreadyAccepted(StemifyError, code="already_accepted"):
     """This job was already accepted. Look it up by its id instead of submitting it again."""
-
-    code = "already_accepted"
 
 
 # Failures of an attempt: the job is retried or ends with this error.
 
 
-class AttemptError(StemifyError):
+class AttemptError(StemifyError, code="attempt_failed"):
     """The separation failed."""
 
-    code = "attempt_failed"
 
-
-class Cancelled(AttemptError):
+class Cancelled(AttemptError, code="cancelled"):
     """Cancelled."""
 
-    code = "cancelled"
 
-
-class ModelUnavailable(AttemptError):
+class ModelUnavailable(AttemptError, code="model_unavailable"):
     """The weights of this model are not on this machine and could not be downloaded. Choose another model, or ask the
     bot's operator to download them."""
 
-    code = "model_unavailable"
 
-
-class ModelCorrupt(ModelUnavailable):
+class ModelCorrupt(ModelUnavailable, code="model_corrupt"):
     """The file of this model is damaged. Ask the bot's operator to delete it and download it again."""
 
-    code = "model_corrupt"
 
-
-class InvalidModelOutput(AttemptError):
+class InvalidModelOutput(AttemptError, code="soundless_model"):
     """The model produced invalid output for this song. Try another model."""
 
-    code = "soundless_model"
 
-
-class WorkerDied(AttemptError):
+class WorkerDied(AttemptError, code="worker_died", transient=True):
     """The worker process died while it was separating this song."""
 
-    code = "worker_died"
-    transient = True
 
-
-class NodeLost(WorkerDied):
+class NodeLost(WorkerDied, code="worker_lost"):
     """The machine that was separating this song was lost."""
 
-    code = "worker_lost"
 
-
-class WorkerKilled(WorkerDied):
+class WorkerKilled(WorkerDied, code="worker_killed"):
     """The worker process was killed while it was separating this song, probably because the machine ran out of memory.
     Try a shorter song, or the quality "fast"."""
 
-    code = "worker_killed"
 
-
-class WorkerStalled(AttemptError):
+class WorkerStalled(AttemptError, code="worker_stalled", transient=True):
     """The worker stopped making progress on this song."""
 
-    code = "worker_stalled"
-    transient = True
 
-
-class AttemptTimedOut(AttemptError):
+class AttemptTimedOut(AttemptError, code="timed_out"):
     """The separation took too long. Try a shorter song, a faster model, or the quality "fast"."""
 
-    code = "timed_out"
 
-
-class OutOfMemory(AttemptError):
+class OutOfMemory(AttemptError, code="out_of_memory", transient=True):
     """The machine ran out of memory. Try a shorter song, or the quality "fast"."""
 
-    code = "out_of_memory"
-    transient = True
 
-
-class DiskFull(AttemptError):
+class DiskFull(AttemptError, code="disk_full"):
     """The disk of this machine is full. Ask the bot's operator to free some space, then try again."""
-
-    code = "disk_full"
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -380,30 +260,21 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-class StorageFailed(AttemptError):
+class StorageFailed(AttemptError, code="storage_failed", transient=True):
     """The stems could not be stored."""
 
-    code = "storage_failed"
-    transient = True
 
-
-class StorageUnavailable(StorageFailed):
+class StorageUnavailable(StorageFailed, code="storage_away"):
     """The file storage does not respond. Try again in a few minutes."""
 
-    code = "storage_away"
 
-
-class StorageAccessDenied(StorageFailed):
+class StorageAccessDenied(StorageFailed, code="storage_refused", transient=False):
     """This bot has no access to its file storage. Ask the bot's operator to check the credentials."""
 
-    code = "storage_refused"
-    transient = False
 
-
-class SourceFailed(AttemptError):
+class SourceFailed(AttemptError, code="source_failed"):
     """The audio could not be downloaded. Attach the file instead."""
 
-    code = "source_failed"
     retry_after_s: float | None = None  # seconds, if known
 
     def __init__(
@@ -413,11 +284,8 @@ class SourceFailed(AttemptError):
         self.retry_after_s = retry_after_s
 
 
-class SourceUnreachable(SourceFailed):
+class SourceUnreachable(SourceFailed, code="source_unreachable", transient=True):
     """The audio cannot be downloaded at the moment. Try again later, or attach the file instead."""
-
-    code = "source_unreachable"
-    transient = True
 
 
 def error_types() -> dict[str, type[StemifyError]]:
