@@ -19,7 +19,6 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from config.proxies import proxy_for
 from config.settings import Settings, Workers
 from engine.clock import SteadyClock
 from engine.database.blocklist import BlockList
@@ -42,7 +41,7 @@ from engine.pool.pool import WorkerPool
 from engine.pool.remote import ray_is_installed
 from engine.process.private_files import private_folder
 from engine.service.admission import Admission
-from engine.service.intake import Intake, IntakeLimits
+from engine.service.intake import Intake
 from engine.service.links import Links, load_key
 from engine.service.service import StemService
 from engine.service.views import JobPresenter
@@ -142,11 +141,12 @@ async def backend(
         workers = settings.workers
         runner = JobRunner(store, storage, pool, fetch_link, workers, settings.limits.input_duration_s, progress)
         dispatcher = Dispatcher(store, runner, progress, root / "handover.json", max_attempts=workers.max_attempts)
-        limits = _intake_limits(settings)
+        limits = settings.limits
+        caps = Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total)
         blocked = BlockList(store.database, settings.limits.blocked_owners)
         usage = Usage(store.database, settings.limits.stored_bytes_per_user)
-        admission = Admission(store, quota, room, limits.caps, blocked, usage)
-        intake = Intake(store, quota, admission, storage, pool, youtube, limits, http, now)
+        admission = Admission(store, quota, room, caps, blocked, usage)
+        intake = Intake(store, quota, admission, storage, pool, youtube, settings, media, caps, http, now)
         presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
         service = StemService(store, storage, pool, dispatcher, intake, presenter, progress)
         await pool.start(on_change=dispatcher.wake)
@@ -246,17 +246,6 @@ async def _serve_web(app: web.Application, listening: socket.socket, stack: cont
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await start_listening(runner, listening)
-
-
-def _intake_limits(settings: Settings) -> IntakeLimits:
-    limits = settings.limits
-    return IntakeLimits(
-        media=media_limits(settings),
-        caps=Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total),
-        cdn_hosts=tuple(settings.discord.cdn_hosts),
-        links_enabled=settings.youtube.enabled,
-        cdn_proxy=lambda url: proxy_for(url, settings.discord.proxy_url),
-    )
 
 
 def _youtube(settings: Settings) -> Youtube:

@@ -6,13 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import aiohttp
 import aiosqlite
 
+from config.proxies import proxy_for
+from config.settings import Settings
 from engine.database.job_store import JobStore, retry_statuses
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
@@ -46,17 +48,6 @@ log = logging.getLogger(__name__)
 _GUESSED_LINK_S = 240.0  # assumed length of a song that has not been downloaded
 
 
-@dataclass(frozen=True)
-class IntakeLimits:
-    """What is accepted."""
-
-    media: MediaLimits
-    caps: Caps
-    cdn_hosts: tuple[str, ...]
-    links_enabled: bool
-    cdn_proxy: Callable[[str], str | None] = lambda url: None  # for the address of an attachment
-
-
 class Intake:
     def __init__(
         self,
@@ -66,7 +57,9 @@ class Intake:
         storage: Storage,
         pool: WorkerPool,
         youtube: Youtube,
-        limits: IntakeLimits,
+        settings: Settings,
+        media: MediaLimits,
+        caps: Caps,
         http: aiohttp.ClientSession,
         now: Callable[[], datetime],
     ) -> None:
@@ -76,7 +69,9 @@ class Intake:
         self._storage = storage
         self._pool = pool
         self._youtube = youtube
-        self._limits = limits
+        self._settings = settings
+        self._media = media
+        self._caps = caps
         self._http = http
         self._now = now
 
@@ -88,7 +83,7 @@ class Intake:
 
     @property
     def _max_bytes(self) -> int:
-        return self._limits.media.max_bytes
+        return self._media.max_bytes
 
     async def accept(self, submission: Submission, ticket: Ticket | None = None) -> Job:
         """Store a job for the request. `ticket`: of an upload that has already been admitted.
@@ -120,9 +115,7 @@ class Intake:
                 assert ticket is not None
                 job = await self._job_of_file(job_id, submission, submission.source, ticket)
             # Queue limits, quota and job in one transaction.
-            adding = asyncio.ensure_future(
-                self._store.add(job, self._limits.caps, also=self._quota.spend_in(job.owner))
-            )
+            adding = asyncio.ensure_future(self._store.add(job, self._caps, also=self._quota.spend_in(job.owner)))
             await asyncio.shield(adding)
         except BaseException as error:
             if ticket is not None:
@@ -167,9 +160,7 @@ class Intake:
         chosen = {"model": options.model, "options": options}
         duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
         job = Job.model_validate({**kept, **initial, **chosen, **duration, "input_source": source, "retry_of": root_id})
-        adding = asyncio.ensure_future(
-            self._store.add(job, self._limits.caps, also=self._reject_second_retry(old, root_id))
-        )
+        adding = asyncio.ensure_future(self._store.add(job, self._caps, also=self._reject_second_retry(old, root_id)))
         try:
             await asyncio.shield(adding)
         except BaseException:
@@ -224,7 +215,7 @@ class Intake:
 
     async def _job_of_link(self, job_id: str, submission: Submission, link: Link) -> Job:
         video = parse_link(link.text)
-        if not self._limits.links_enabled:
+        if not self._settings.youtube.enabled:
             raise LinksDisabled
         self._youtube.check_open()
         return await self._new_job(
@@ -235,16 +226,16 @@ class Intake:
         self, job_id: str, submission: Submission, source: Upload | Attachment, ticket: Ticket
     ) -> Job:
         key = f"jobs/{job_id}/input"
-        media, options = self._limits.media, submission.options
+        media, options = self._media, submission.options
         if isinstance(source, Upload):
             stream = source.stream
         else:
             stream = fetch_attachment(
                 self._http,
                 source.url,
-                allowed_hosts=self._limits.cdn_hosts,
+                allowed_hosts=self._settings.discord.cdn_hosts,
                 max_bytes=media.max_bytes,
-                proxy_for=self._limits.cdn_proxy,
+                proxy_for=lambda url: proxy_for(url, self._settings.discord.proxy_url),
             )
         size_bytes = await self._storage.receive(stream, key, media.max_bytes, ticket.spend)
         if isinstance(source, Upload) and source.late_options is not None:
