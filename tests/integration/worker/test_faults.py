@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from config.settings import Settings, load
 from engine.backend import backend
 from engine.database.errors import StoreBusy
-from engine.errors import StemifyError, StorageFailed
+from engine.errors import ConfigurationError, StemifyError, StorageFailed
 from engine.jobs.job import Job, JobStatus, Stage
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import StemService, Submission, Upload
@@ -244,7 +244,7 @@ async def test_unwritable_data_folder_stops_start_with_sentence(
     with read_only(data / "jobs"), pytest.raises(StorageFailed):
         await ask(service, short_song, ann)
     other = data / "elsewhere"
-    with read_only(other), pytest.raises(StorageFailed, match=r"elsewhere cannot be written: Read-only"):
+    with read_only(other), pytest.raises(ConfigurationError, match=r"elsewhere cannot be written: Read-only"):
         async with backend(settings.model_copy(update={"data_dir": other}), with_web=False):
             pass
 
