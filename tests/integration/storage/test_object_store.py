@@ -178,9 +178,9 @@ async def test_links_may_be_for_another_address_than_ours(server: S3Server, tmp_
 
 async def test_a_store_that_does_not_let_us_in_says_so_at_the_start(server: S3Server, tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"secret_access_key": "wrong"}, "keys"),
+        ({"secret_access_key": "wrong"}, "credentials"),
         ({"url": "s3://nowhere"}, "bucket"),
-        ({"url": "s3://no"}, "look at"),
+        ({"url": "s3://no"}, "credentials"),
     ]
     for changes, words in wrong:
         with pytest.raises(StorageAccessDenied, match=words) as raised:
