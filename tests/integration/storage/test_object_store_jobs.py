@@ -34,7 +34,7 @@ from tests.fakes.object_store import (
 from tests.fixtures.songs import make_song
 from tests.fixtures.web_backend import open_web_server
 from tests.integration.conftest import PoolMaker
-from tests.integration.dispatch.test_dispatcher import house_on
+from tests.integration.dispatch.test_dispatcher import open_backend
 from tests.integration.service.test_service import stream
 
 
@@ -114,11 +114,11 @@ async def test_storage_outage_during_job_costs_one_attempt(
 ) -> None:
     storage = object_storage(server, tmp_path / "data", patience_s=1.0)
     worker = storage_settings(server, patience_s=1.0, request_timeout_s=1.0)
-    async with stand_in_pool(storage=worker) as pool, house_on(tmp_path / "data", pool, storage=storage) as house:
+    async with stand_in_pool(storage=worker) as pool, open_backend(tmp_path / "data", pool, storage=storage) as house:
         job_id = await house.add("slow 2")
         await house.until(job_id, JobStatus.PROCESSING)
         async with asyncio.timeout(60):
-            while (live := house.live.get(job_id)) is None or live.progress == 0:
+            while (live := house.progress.get(job_id)) is None or live.progress == 0:
                 await asyncio.sleep(0.01)
         server.pause()  # what it has been asked by then it does when it goes on, too late for the attempt
         try:
@@ -127,7 +127,7 @@ async def test_storage_outage_during_job_costs_one_attempt(
                     await asyncio.sleep(0.05)
         finally:
             server.go_on()
-        job = await house.over(job_id)
+        job = await house.finished(job_id)
         assert job.status is JobStatus.COMPLETED and job.attempt >= 2, job.error
         assert keys(storage, job_id) == [f"a{job.attempt}/vocals.wav"]
 
@@ -137,14 +137,14 @@ async def test_long_storage_outage_fails_job_and_keeps_input(
 ) -> None:
     storage = object_storage(server, tmp_path / "data", patience_s=0.5)
     worker = storage_settings(server, patience_s=0.3)
-    async with stand_in_pool(storage=worker) as pool, house_on(tmp_path / "data", pool, storage=storage) as house:
+    async with stand_in_pool(storage=worker) as pool, open_backend(tmp_path / "data", pool, storage=storage) as house:
         job_id = await house.add("slow 1")
         async with asyncio.timeout(60):
-            while (live := house.live.get(job_id)) is None or live.progress == 0:
+            while (live := house.progress.get(job_id)) is None or live.progress == 0:
                 await asyncio.sleep(0.01)
         await asyncio.to_thread(server.stop, "proxy")
         try:
-            job = await house.over(job_id)
+            job = await house.finished(job_id)
         finally:
             await asyncio.to_thread(server.start, "proxy")
         assert (job.status, job.error_code) == (JobStatus.FAILED, "storage_away")

@@ -214,7 +214,7 @@ def test_a_refusal_for_too_much_says_when_to_come_back() -> None:
     error = QuotaExceeded("You have used your 5 jobs for this hour. It is free at 12:10 UTC.", retry_after_s=600)
     back = int(NOW.timestamp()) + 601
     assert cards.error_text(error, NOW) == f"You have used your 5 jobs for this hour. Try again <t:{back}:R>."
-    assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Please send it again."
+    assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Send it again."
 
 
 def test_announcement_mentions_owner_and_large_stems() -> None:
