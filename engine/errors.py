@@ -273,7 +273,7 @@ class StorageAccessDenied(StorageFailed, code="storage_refused", transient=False
 
 
 class SourceFailed(AttemptError, code="source_failed"):
-    """The audio could not be downloaded. Attach the file instead."""
+    """The audio could not be downloaded; attach the file instead."""
 
     retry_after_s: float | None = None  # seconds, if known
 

@@ -113,7 +113,7 @@ async def test_an_attachment_comes_whole(session: aiohttp.ClientSession, cdn: Cd
 async def test_nothing_is_fetched_from_a_host_that_is_not_listed(session: aiohttp.ClientSession, url: str) -> None:
     with pytest.raises(BadAttachment) as refusal:
         await fetched(session, url, "cdn.discordapp.com", "10.0.0.1:80")
-    assert "Attach it to a message" in refusal.value.message
+    assert "Attach the file to a message" in refusal.value.message
 
 
 async def test_a_listed_host_does_not_open_its_other_ports(session: aiohttp.ClientSession, cdn: Cdn) -> None:
