@@ -18,7 +18,7 @@ _HEADINGS = {
 
 
 def is_navigation(request: web.Request) -> bool:
-    """Return True if a browser asks for something to show in a tab or to save."""
+    """Return True if a browser requests a page or a download."""
     is_data = request.path.endswith(".json") or (
         request.path.startswith("/api/") and not request.path.endswith("/stems.zip")
     )
@@ -26,7 +26,7 @@ def is_navigation(request: web.Request) -> bool:
 
 
 def error_page(status: int, message: str) -> web.Response:
-    heading = _HEADINGS.get(status, "That did not work")
+    heading = _HEADINGS.get(status, "Something went wrong")
     text = Template(_TEMPLATE.read_text("utf-8")).substitute(heading=heading, message=html.escape(message))
     # A browser would revalidate a stored error page and keep it after the error is gone.
     return web.Response(status=status, text=text, content_type="text/html", headers={"Cache-Control": "no-store"})

@@ -28,7 +28,7 @@ class Site:
     url: str
     data: Path
     downloads: Path
-    known: Samples  # what is in each stem of the planted songs, (2, samples)
+    known: Samples  # the audio of each planted stem, (2, samples)
     planted: dict[str, str]  # format, or "long" → job id
 
     def page(self, name: str) -> str:
@@ -40,7 +40,7 @@ class Site:
 
 
 def known_sound() -> Samples:
-    """15 s that are nowhere like themselves a little later: noise on a tune."""
+    """Make 15 s that never repeat: noise on a tune."""
     noise = np.random.default_rng(5).normal(0, 0.08, (2, 15 * RATE)).astype(np.float32)
     return np.asarray(tune(15) * 0.5 + noise, dtype=np.float32)
 
@@ -62,7 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def closed_site(site: Site, tmp_path: Path) -> Iterator[Site]:
-    """Another one, for those who have the token."""
+    """Run a second backend that requires a token."""
     workers = {"devices": ["cpu"], "threads": 1, "compile": False}
     web = {"port": 0, "api_tokens": [TOKEN]}
     data = tmp_path / "closed"
@@ -94,9 +94,9 @@ def _one_browser(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def browser(_one_browser: Browser) -> Iterator[Browser]:
-    """On an empty page; one browser for all tests, as it takes seconds to start."""
+    """Reset the browser, which all tests share because it starts slowly."""
     _one_browser.get("about:blank")
-    _one_browser.complaints()
-    _one_browser.show_as(1280, 900)
+    _one_browser.console_errors()
+    _one_browser.emulate_screen(1280, 900)
     yield _one_browser
-    _one_browser.get("about:blank")  # what played stops
+    _one_browser.get("about:blank")  # stops playback

@@ -1,4 +1,4 @@
-"""What people do with the pages, in a real browser against the real backend."""
+"""User journeys in a real browser against a real backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 from tests.fixtures.songs import make_song
 
-# Notes everything that the line about the stage has said, over the change of pages.
+# Record every text of the stage line, across page loads.
 _NOTE_STAGES = """
     new MutationObserver(() => {
         const words = document.getElementById("stage")?.textContent;
@@ -43,7 +43,7 @@ def downloaded(folder: Path, name: str, browser: Browser) -> Path:
         found = [path for path in folder.iterdir() if path.match(name)]
         if found:
             return found[0]
-        browser.awaited("await new Promise((resolve) => setTimeout(resolve, 100));")
+        browser.run_async("await new Promise((resolve) => setTimeout(resolve, 100));")
     raise AssertionError(f"{name} did not arrive: {[path.name for path in folder.iterdir()]}")
 
 
@@ -72,7 +72,7 @@ def test_upload_plays_and_downloads_stems(browser: Browser, site: Site, tmp_path
     stem = browser.find_element(By.CSS_SELECTOR, ".lane[data-stem=drums] a")
     stem.click()
     assert downloaded(site.downloads, "*drums*.mp3", browser).name == stem.get_attribute("download")
-    assert browser.complaints() == []
+    assert browser.console_errors() == []
 
     browser.get(f"{site.url}/")
     assert "Sunny side" in browser.find_element(By.ID, "recent").text
@@ -86,7 +86,7 @@ def test_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: Pa
     browser.find_element(By.ID, "cancel").click()
     browser.until("return document.getElementById('failure').checkVisibility()")
     assert browser.find_element(By.ID, "failure-title").text == "Cancelled"
-    assert not browser.find_element(By.ID, "retry").is_displayed()  # its file is gone
+    assert not browser.find_element(By.ID, "retry").is_displayed()  # its file was deleted
 
 
 @pytest.mark.parametrize("behind_a_proxy", [False, True], ids=["alone", "behind a proxy"])
@@ -97,11 +97,11 @@ def test_page_reports_lost_connection_and_reconnects(
     make_song(song, seconds=300 if behind_a_proxy else 150)
     with Line(site.url) as line:
         submit(browser, replace(site, url=line.url), song)
-        browser.until("return document.getElementById('stage')?.textContent === 'Taking the song apart'", timeout_s=60)
+        browser.until("return document.getElementById('stage')?.textContent === 'Separating the stems'", timeout_s=60)
         line.cut(behind_a_proxy=behind_a_proxy)
-        browser.until("return document.getElementById('stage').textContent.includes('connection is lost')")
+        browser.until("return document.getElementById('stage').textContent.includes('Connection lost')")
         shown = browser.find_element(By.ID, "progress").text
-        assert "to go" not in shown and "%" not in shown and "Cancel" not in shown
+        assert "left" not in shown and "%" not in shown and "Cancel" not in shown
         assert browser.title.startswith("No connection")
         asked = (
             "return performance.getEntriesByType('resource').filter((each) => each.name.includes(arguments[0])).length"
@@ -113,8 +113,8 @@ def test_page_reports_lost_connection_and_reconnects(
         line.mend()
         browser.until("return !document.querySelector('.lost')?.checkVisibility()")
         if browser.execute_script("return document.getElementById('player').checkVisibility()"):
-            return  # on a fast machine it is done by now
-        assert browser.find_element(By.ID, "stage").text == "Taking the song apart"
+            return  # already completed on a fast machine
+        assert browser.find_element(By.ID, "stage").text == "Separating the stems"
         assert "%" in browser.find_element(By.ID, "share").text
         assert browser.execute_script(moving) == "running"
         browser.find_element(By.ID, "cancel").click()
@@ -167,11 +167,11 @@ def test_page_asks_for_token_in_plain_words(browser: Browser, closed_site: Site,
     make_song(song, seconds=2)
     submit(browser, closed_site, song)
     error, token, go = (browser.find_element(By.ID, name) for name in ("error", "token", "go"))
-    assert error.text == "Enter the access token. Whoever runs this server has it."
+    assert error.text == "Enter the access token. Ask the server's operator for it."
     assert browser.switch_to.active_element == token
     token.send_keys("not the right one")
     go.click()
-    browser.until("return document.getElementById('error').textContent.startsWith('That access token is not right.')")
+    browser.until("return document.getElementById('error').textContent.startsWith('This access token is wrong.')")
     browser.get(f"{closed_site.url}/jobs/{new_job_id()}")
     notice = browser.until("return document.getElementById('notice').textContent")
     assert notice.startswith("Open the whole link")
@@ -200,9 +200,9 @@ def test_too_large_file_is_not_sent(browser: Browser, site: Site, tmp_path: Path
     browser.execute_script("XMLHttpRequest.prototype.send = () => (window.wasSent = true)")
     browser.find_element(By.ID, "file").send_keys(str(tmp_path / "huge.wav"))
     error = browser.find_element(By.ID, "error")
-    assert error.text == "That file is larger than 50 MB. Send a smaller one."
+    assert error.text == "This file is larger than 50 MB. Send a smaller one."
     browser.find_element(By.ID, "go").click()
-    assert error.text == "That file is larger than 50 MB. Send a smaller one."
+    assert error.text == "This file is larger than 50 MB. Send a smaller one."
     assert browser.execute_script("return window.wasSent") is None
 
 
@@ -227,7 +227,7 @@ def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:
     body = browser.find_element(By.TAG_NAME, "body")
 
     def position() -> float:
-        found: float = browser.awaited("return (await import('/static/job.js')).mixer.player.position")
+        found: float = browser.run_async("return (await import('/static/job.js')).mixer.player.position")
         return found
 
     body.send_keys(Keys.SPACE)
@@ -246,7 +246,7 @@ def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:
     assert pressed(browser) == ["other solo"]
     body.send_keys("0")
     assert pressed(browser) == []
-    # A click on a wave is a place in the song.
+    # A click on a waveform seeks.
     browser.execute_script(
         """
         const wave = document.querySelector(".wave"), { left, width, top } = wave.getBoundingClientRect();
@@ -276,7 +276,7 @@ def test_delete_asks_first_and_keep_persists(browser: Browser, site: Site) -> No
     assert site.file("gone", "drums").exists()
     browser.find_element(By.ID, "delete").click()
     browser.find_element(By.CSS_SELECTOR, "#ask-delete button[value=yes]").click()
-    browser.until("return document.getElementById('notice').textContent === 'This song was deleted.'")
+    browser.until("return document.getElementById('notice').textContent === 'This job was deleted.'")
     assert not site.file("gone", "drums").exists()
     browser.refresh()
     browser.until("return document.getElementById('notice').textContent.startsWith('There is no such job')")

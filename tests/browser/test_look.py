@@ -1,4 +1,4 @@
-"""What the pages look like: colours, words, sizes."""
+"""Colours, texts and sizes of the pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.chromium import Browser
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_stems_have_colours_and_order_of_the_picture(browser: Browser, site: Site, dark: bool) -> None:
-    browser.show_as(1280, 900, dark=dark)
+    browser.emulate_screen(1280, 900, dark=dark)
     browser.get(site.page("as drawn"))
     is_open(browser)
     for rows in (".lane", "#files li"):
@@ -47,7 +47,7 @@ def hue(colour: str) -> float:
 
 
 def contrast(colour: str, ground: str) -> float:
-    """As WCAG 2 defines it."""
+    """Return the contrast ratio of WCAG 2."""
 
     def luminance(colour: str) -> float:
         red, green, blue = (x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in channels(colour))
@@ -79,9 +79,9 @@ def test_result_numbers_appear_once_with_units(browser: Browser, site: Site) -> 
 @pytest.mark.parametrize("page", ["/", "mp3"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_pages_fit_phone_and_desktop(browser: Browser, site: Site, tmp_path: Path, page: str, dark: bool) -> None:
-    """The pictures are for people to look at."""
+    """Save screenshots for manual inspection."""
     for width, height, mobile in ((390, 844, True), (1280, 900, False)):
-        browser.show_as(width, height, dark=dark, scale=2 if mobile else 1, mobile=mobile)
+        browser.emulate_screen(width, height, dark=dark, scale=2 if mobile else 1, mobile=mobile)
         browser.get(f"{site.url}/" if page == "/" else site.page(page))
         if page == "/":
             browser.until("return document.getElementById('model').options.length > 0")
@@ -92,16 +92,16 @@ def test_pages_fit_phone_and_desktop(browser: Browser, site: Site, tmp_path: Pat
         lightness = sum(int(each) for each in re.findall(r"\d+", background)[:3]) / 3
         assert (lightness < 128) is dark
         name = "index" if page == "/" else "job"
-        browser.shoot(tmp_path / f"{name}-{'dark' if dark else 'light'}-{width}.png")
-    assert browser.complaints() == []
+        browser.capture(tmp_path / f"{name}-{'dark' if dark else 'light'}-{width}.png")
+    assert browser.console_errors() == []
 
 
 @pytest.mark.parametrize("width", [360, 420])
 def test_phone_layout_has_one_step_line_and_no_drop_hint(browser: Browser, site: Site, width: int) -> None:
-    browser.show_as(width, 844, mobile=True)
+    browser.emulate_screen(width, 844, mobile=True)
     browser.get(site.page("mp3"))
     is_open(browser)
-    tops = browser.awaited(
+    tops = browser.run_async(
         """
         const { showProgress } = await import("/static/progress.js");
         const { job } = await import("/static/job.js");
@@ -114,5 +114,5 @@ def test_phone_layout_has_one_step_line_and_no_drop_hint(browser: Browser, site:
     browser.get(f"{site.url}/")
     words = browser.find_element(By.CSS_SELECTOR, ".drop-words span")
     assert not words.is_displayed()
-    browser.show_as(1280, 900)
+    browser.emulate_screen(1280, 900)
     assert words.is_displayed()

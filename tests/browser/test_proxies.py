@@ -1,4 +1,4 @@
-"""What the pages say about answers that a proxy gave in place of the server."""
+"""Messages of the pages about responses of a proxy."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_login_page_in_place_of_data_is_explained(browser: Browser, site: Site) 
     with Line(site.url) as line:
         browser.get(f"{line.url}/")
         line.answer(answer("200 OK", "<html>Log in</html>"))
-        message = browser.awaited(
+        message = browser.run_async(
             "const { ask } = await import('/static/api.js');"
             "return ask('/choices.json').catch((error) => error.message);"
         )
@@ -101,9 +101,9 @@ def test_404_of_proxy_is_not_a_deleted_job(browser: Browser, site: Site) -> None
     )
     with Line(site.url) as line:
         browser.get(f"{line.url}/")
-        assert browser.awaited(is_gone) is True
+        assert browser.run_async(is_gone) is True
         line.answer(answer("404 Not Found"))
-        assert browser.awaited(is_gone) is False
+        assert browser.run_async(is_gone) is False
 
 
 def test_default_nginx_limit_is_named_on_the_page(browser: Browser, site: Site, song: Path, tmp_path: Path) -> None:

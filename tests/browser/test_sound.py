@@ -1,4 +1,4 @@
-"""What comes out of the player: the stems, together to the sample, whatever the format, wherever it starts."""
+"""Sample-accurate playback of the stems in every format, from any position."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def open_player(browser: Browser, url: str) -> None:
 
 
 def sync_error_samples(heard: NDArray[np.float32]) -> int:
-    """How far the stems are apart at most: all play the same sound, so the same numbers are to come from all. What the
-    recorder lost (on a busy machine it does) it lost of all stems."""
+    """Return the largest lag between stems in samples.
+
+    All stems play the same sound. A busy machine loses recorded samples, but of all stems at once.
+    """
     if all(np.array_equal(heard[0], stem) for stem in heard[1:]):
         return 0
     pieces = [heard[:, start : start + _PIECE] for start in range(16384, heard.shape[1] - _PIECE, _PIECE)]
@@ -37,20 +39,20 @@ def test_stems_are_sample_aligned_after_every_seek(browser: Browser, site: Site,
     for position in (0.0, 9.3):
         heard = record(browser, 2.8, position=position)
         assert np.abs(heard[:, -RATE:]).max(axis=1).min() > 0.1, f"too little was heard from {position} s on"
-        assert sync_error_samples(heard) == 0  # the bar is 20 ms
+        assert sync_error_samples(heard) == 0  # the requirement is 20 ms
 
 
 @pytest.mark.parametrize(("kind", "exact_within"), [("mp3", 1e-3), ("flac", 2e-7), ("wav", 2e-7)])
 def test_windows_join_exactly_like_the_file(browser: Browser, site: Site, kind: str, exact_within: float) -> None:
-    """Read as the player reads, in windows that begin anywhere, and put side by side."""
+    """Read windows at arbitrary positions, as the player does, and join them."""
     open_player(browser, site.page(kind))
     starts = [0, 88_200, 88_200 * 3 + 17, 12 * RATE]
-    texts = browser.awaited(
+    texts = browser.run_async(
         """
         const { mixer } = await import("/static/job.js");
         const text = (samples) => btoa([...new Uint8Array(samples.buffer)].map((b) => String.fromCharCode(b)).join(""));
         const out = [];
-        for (const start of given[0]) out.push(text((await mixer.player.stems[1].stream.source.read(start, 20000))[1]));
+        for (const start of args[0]) out.push(text((await mixer.player.stems[1].stream.source.read(start, 20000))[1]));
         return [mixer.player.samples, out];
         """,
         starts,
@@ -69,7 +71,7 @@ def test_ten_minutes_keep_only_seconds_in_memory(browser: Browser, site: Site) -
         peaks = np.abs(heard).argmax(axis=1)
         assert np.abs(heard).max() > 0.5, "the click was not heard"
         assert int(peaks.max() - peaks.min()) == 0
-    held, duration = browser.awaited(
+    held, duration = browser.run_async(
         "const { mixer } = await import('/static/job.js'); return [mixer.player.heldBytes, mixer.player.duration];"
     )
     assert duration == pytest.approx(LONG_S)
@@ -99,7 +101,7 @@ def test_solo_silences_others_and_mute_only_its_stem(browser: Browser, site: Sit
 
 
 def decoded(path: Path) -> NDArray[np.float32]:
-    """(channels, samples), by FFmpeg."""
+    """Decode a file to (channels, samples) with FFmpeg."""
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
@@ -107,8 +109,8 @@ def decoded(path: Path) -> NDArray[np.float32]:
 
 
 def levels(browser: Browser) -> dict[str, float]:
-    """What the analysers after the faders see, once the faders have come to rest: RMS by stem, and of "all"."""
-    found: dict[str, float] = browser.awaited(
+    """Return the RMS after the faders, by stem and of "all", once the faders have settled."""
+    found: dict[str, float] = browser.run_async(
         """
         const { mixer } = await import("/static/job.js");
         await new Promise((resolve) => setTimeout(resolve, 400));

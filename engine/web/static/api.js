@@ -1,9 +1,9 @@
-// The server's answers, and its refusals as sentences.
+// Requests to the server, and its errors as messages for the user.
 
 import { isRedirected, proxySentence } from "./proxy.js";
 
 const TOKEN = "stemify-token";
-const PROXY = "proxy"; // the code of an answer that is not Stemify's own
+const PROXY = "proxy"; // the code of a response that does not come from Stemify
 
 export function storedToken() {
   try {
@@ -18,7 +18,7 @@ export function storeToken(token) {
     if (token) localStorage.setItem(TOKEN, token);
     else localStorage.removeItem(TOKEN);
   } catch {
-    // then it is asked for again
+    // the user is asked again
   }
 }
 
@@ -27,7 +27,7 @@ export function authorization() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** An error with the server's own sentence. */
+/** An error with a message for the user. */
 export class Refused extends Error {
   constructor(message, code, status) {
     super(message);
@@ -40,7 +40,7 @@ export function unreachable(message = "The server cannot be reached. Check your 
   return new Refused(message, "unreachable", 0);
 }
 
-/** Why a request got no answer: no connection, or a redirect to a login page that the browser did not follow. */
+/** Why a request got no response: no connection, or a redirect to a login page that the browser did not follow. */
 export async function failure(message) {
   if (await isRedirected()) return new Refused(proxySentence(302), PROXY, 302);
   return unreachable(message);
@@ -49,30 +49,30 @@ export async function failure(message) {
 export function refusalOf(status, text, maxBytes) {
   try {
     const { code, message } = JSON.parse(text).error;
-    if (code === "no_token") return new Refused(tokenWords(), code, status); // the server's own words are for programs
+    if (code === "no_token") return new Refused(tokenWords(), code, status); // the server's message is for programs
     if (typeof code === "string" && typeof message === "string") return new Refused(message, code, status);
   } catch {
-    // not JSON, or other JSON than ours
+    // not an error of Stemify
   }
   return new Refused(proxySentence(status, maxBytes), PROXY, status);
 }
 
-/** Whether Stemify itself answered that there is no such job. */
+/** Whether Stemify itself answered that the job does not exist. */
 export function isGone(error) {
   return error.status === 404 && error.code !== PROXY;
 }
 
 export function tokenWords() {
   return storedToken()
-    ? "That access token is not right. Whoever runs this server has the right one."
-    : "Enter the access token. Whoever runs this server has it.";
+    ? "This access token is wrong. Ask the server's operator for the right one."
+    : "Enter the access token. Ask the server's operator for it.";
 }
 
 export async function refusal(response) {
   return refusalOf(response.status, await response.text().catch(() => ""));
 }
 
-/** Fetch JSON (null where there is nothing). Throws `Refused`. */
+/** Fetch JSON; null if the response is empty. Throws `Refused`. */
 export async function ask(path, options = {}) {
   let response;
   try {
@@ -89,7 +89,7 @@ export async function ask(path, options = {}) {
   }
 }
 
-/** An address of ours, as it is to be asked here: the page may have been opened under another name. */
+/** A URL of this server as a path: the page may have been opened at another host name. */
 export function here(url) {
   const parsed = new URL(url, location.href);
   return parsed.pathname + parsed.search;

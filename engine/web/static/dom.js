@@ -1,8 +1,8 @@
-// Making elements. Whatever comes from outside goes in as text, never as markup.
+// Create DOM elements. Text from outside is inserted as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with properties (`class`, `on…` listeners, `aria-…` and other attributes) and children. */
+/** Create an element with properties (`class`, `on…` listeners, `aria-…` and other attributes) and children. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -48,7 +48,7 @@ export function icon(name) {
   return svg;
 }
 
-/** Ask before something that cannot be undone. */
+/** Open a confirmation dialog. Resolves to whether the user confirmed. */
 export function confirmed(dialog) {
   return new Promise((resolve) => {
     dialog.returnValue = "";

@@ -1,12 +1,12 @@
-// Reading stretches of a FLAC file, to the sample and bit for bit.
+// Read any range of samples from a FLAC file, bit for bit.
 //
-// Browsers decode whole FLAC files only; what they make of a few frames differs. The format is simple, so the frames
-// are decoded here (flac_frame.js; some per cent of a core for four stems). Frames differ in size, so the place of a
-// sample is searched for by guessing between places that are known; while a song plays on, the next one always is.
+// Browsers decode only whole FLAC files reliably. The format is simple, so frames are decoded here (flac_frame.js; a few
+// per cent of a core for four stems). Frames differ in size, so a sample is found by interpolating between known frame
+// positions; during playback the next position is always known.
 
 import { decodeFrame, frameHeader } from "./flac_frame.js";
 
-const NEAR_S = 3; // decode on from a place this near, rather than search
+const NEAR_S = 3; // decode from a position this near rather than search
 const GUESSES = 16;
 
 export class FlacSource {
@@ -16,13 +16,13 @@ export class FlacSource {
     let at = 4;
     for (let isLast = false; !isLast;) {
       const head = await file.read(at, at + 38, signal);
-      if (head.length < 4) throw new Error("This flac file cannot be played here.");
+      if (head.length < 4) throw new Error("This FLAC file cannot be played.");
       isLast = head[0] >> 7 === 1;
       if ((head[0] & 0x7f) === 0) source.#streamInfo(new DataView(head.buffer, head.byteOffset + 4, 34));
       at += 4 + ((head[1] << 16) | (head[2] << 8) | head[3]);
     }
     source.bytesPerSample = (file.size - at) / source.samples;
-    source.places = [{ sample: 0, byte: at }]; // beginnings of frames, in order
+    source.places = [{ sample: 0, byte: at }]; // frame starts, in order
     return source;
   }
 
@@ -32,7 +32,7 @@ export class FlacSource {
     this.channels = ((view.getUint8(12) >> 1) & 7) + 1;
     this.bits = (((view.getUint8(12) & 1) << 4) | (view.getUint8(13) >> 4)) + 1;
     this.samples = (view.getUint8(13) & 15) * 2 ** 32 + view.getUint32(14);
-    // Room for a frame whose coding saved nothing.
+    // Large enough for an uncompressed frame.
     this.maxFrameBytes = view.getUint16(2) * this.channels * Math.ceil(this.bits / 8) + 64;
   }
 
@@ -56,13 +56,13 @@ export class FlacSource {
       if (place === from) throw new Error("A part of this flac file is damaged.");
       this.bytesPerSample = Math.max(0.05, (place.byte - from.byte) / (place.sample - from.sample));
     }
-    this.#remember(last); // it reaches into the next stretch
+    this.#remember(last); // it overlaps the next range
     return channels;
   }
 
   async #bytes(at, wanted, signal) {
     const read = await this.file.read(at, at + wanted, signal);
-    const bytes = new Uint8Array(read.length + 8); // the decoder looks ahead
+    const bytes = new Uint8Array(read.length + 8); // the decoder reads ahead
     bytes.set(read);
     return { bytes, length: read.length };
   }
@@ -83,7 +83,7 @@ export class FlacSource {
     });
   }
 
-  /** The known beginning of a frame at or before a sample. */
+  /** The last known frame start at or before a sample. */
   #known(sample) {
     let found = 0;
     while (found + 1 < this.places.length && this.places[found + 1].sample <= sample) found++;
@@ -95,7 +95,7 @@ export class FlacSource {
     if (this.places[before].sample !== place.sample) this.places.splice(before + 1, 0, place);
   }
 
-  /** The beginning of a frame shortly before a sample. */
+  /** Find a frame start shortly before a sample. */
   async #placeBefore(sample, signal) {
     let low = this.places[this.#known(sample)];
     let high = this.places[this.#known(sample) + 1] ?? { sample: this.samples, byte: this.file.size };
@@ -103,7 +103,7 @@ export class FlacSource {
       const isNear = sample - low.sample <= NEAR_S * this.sampleRate;
       if (isNear || high.byte - low.byte <= 2 * this.maxFrameBytes) break;
       const share = (sample - this.sampleRate - low.sample) / (high.sample - low.sample);
-      // Every other guess is the middle: a silent half would make the straight line creep.
+      // Alternate with bisection: interpolation converges slowly if half of the file is silent.
       const byte = low.byte + Math.floor((guess % 2 ? 0.5 : Math.max(0, share)) * (high.byte - low.byte));
       const found = await this.#frameAfter(byte, high, signal);
       if (!found) high = { ...high, byte };
@@ -116,7 +116,7 @@ export class FlacSource {
     return low;
   }
 
-  /** The first whole frame that begins at or after a byte. */
+  /** Find the first whole frame that starts at or after a byte. */
   async #frameAfter(byte, high, signal) {
     const { bytes, length } = await this.#bytes(byte, 2 * this.maxFrameBytes, signal);
     for (let at = 0; at < length - 16 && byte + at < high.byte; at++) {

@@ -1,4 +1,4 @@
-// Decoding one FLAC frame (RFC 9639).
+// Decode one FLAC frame (RFC 9639).
 
 const CRC8 = table(8, 0x07);
 const CRC16 = table(16, 0x8005);
@@ -24,7 +24,7 @@ function crc16(bytes, start, end) {
   return crc;
 }
 
-/** The header at `at`, or null: {start, samples, assignment, bits, end}; `start` is the frame's first sample. */
+/** Parse the header at `at`: {start, samples, assignment, bits, end}, or null. `start` is the frame's first sample. */
 export function frameHeader(bytes, at, stream) {
   if (at + 16 > bytes.length || bytes[at] !== 0xff || (bytes[at + 1] & 0xfe) !== 0xf8) return null;
   const variable = bytes[at + 1] & 1;
@@ -32,7 +32,7 @@ export function frameHeader(bytes, at, stream) {
   const [assignment, bitsCode] = [bytes[at + 3] >> 4, (bytes[at + 3] >> 1) & 7];
   if (!sizeCode || rateCode === 15 || assignment > 10 || bytes[at + 3] & 1) return null;
   let end = at + 4;
-  // The number is written as in UTF-8, up to 36 bits.
+  // A number of up to 36 bits, coded like UTF-8.
   const extra = Math.clz32(~(bytes[end] << 24)) - 1;
   if (extra === 0 || extra > 6) return null;
   let number = extra < 0 ? bytes[end] : bytes[end] & (0x3f >> extra);
@@ -47,8 +47,8 @@ export function frameHeader(bytes, at, stream) {
   return { at, start: variable ? number : number * stream.blockSamples, samples, assignment, bits, end: end + 1 };
 }
 
-/** The frame of a header: {channels: [Int32Array, …], end}, or null when it is not whole. `bytes` is followed by at
- * least 8 bytes that do not count (`length` do). */
+/** Decode the frame of a header: {channels: [Int32Array, …], end}, or null if it is incomplete. `bytes` has at least
+ * 8 bytes of padding after `length`. */
 export function decodeFrame(bytes, length, header) {
   const bits = new Bits(bytes, header.end, length);
   const count = header.assignment < 8 ? header.assignment + 1 : 2;
@@ -64,7 +64,7 @@ export function decodeFrame(bytes, length, header) {
   return { channels, end: end + 2 };
 }
 
-/** Left and right from left/side, side/right or mid/side. */
+/** Restore left and right from left/side, side/right or mid/side. */
 function separate([left, right], assignment) {
   if (assignment < 8) return;
   for (let i = 0; i < left.length; i++) {
@@ -108,7 +108,7 @@ function linear(bits, out, order, width) {
   predict(out, weights, shift);
 }
 
-/** Residuals become samples. The sums need up to 45 bits, so they are floats, which are exact up to 53. */
+/** Turn residuals into samples. The sums need up to 45 bits; floats are exact up to 53. */
 function predict(out, weights, shift) {
   const [order, divisor] = [weights.length, 2 ** shift];
   const float = Float64Array.from(weights);
@@ -156,7 +156,7 @@ class Bits {
     return shift ? (word << shift) | (bytes[byte + 4] >> (8 - shift)) : word;
   }
 
-  /** The next 1 to 32 bits as a number that is not negative. */
+  /** Read 1 to 32 bits as an unsigned number. */
   read(count) {
     if (this.at > this.end) return 0;
     const value = this.#next32() >>> (32 - count);
@@ -171,7 +171,7 @@ class Bits {
     return value;
   }
 
-  /** How many zeros come before the next one, which is read, too. */
+  /** Count the zeros before the next one bit, and consume it. */
   unary() {
     let zeros = 0;
     while (this.at <= this.end) {

@@ -1,4 +1,4 @@
-// A job's page: progress while it runs, then the mixer.
+// The job page: progress while the job runs, then the mixer.
 
 import { ask, here, isGone } from "./api.js";
 import { byId, confirmed, el, icon, show } from "./dom.js";
@@ -12,7 +12,7 @@ const ASK_AGAIN_MS = 5000;
 const MODEL_FAILED = ["model_unavailable", "model_corrupt", "soundless_model"];
 const id = location.pathname.split("/")[2];
 export let job = null;
-export let mixer = null; // what the browser tests listen to
+export let mixer = null; // used by the browser tests
 
 function notice(error) {
   byId("notice").textContent = error.message;
@@ -69,7 +69,7 @@ function askAgain() {
     () => isOver(job) || watch(),
     (error) => {
       if (isGone(error)) return gone();
-      if (error.status === 0 || error.status >= 500) showLost(job); // 502: so says a proxy before a server that is away
+      if (error.status === 0 || error.status >= 500) showLost(job); // a proxy answers 502 while the server is down
       else notice(error);
       setTimeout(askAgain, ASK_AGAIN_MS);
     },
@@ -80,14 +80,15 @@ function gone() {
   forget(id);
   for (const part of ["progress", "failure", "player"]) show(byId(part), false);
   document.title = "Stemify";
-  notice(new Error("This song was deleted."));
+  notice(new Error("This job was deleted."));
 }
 
 function showFailure() {
   document.title = `${job.cancelled ? "Cancelled" : "Failed"}: ${job.title}`;
-  byId("failure-title").textContent = job.cancelled ? "Cancelled" : "That did not work";
-  byId("failure-words").textContent = job.cancelled ? "Nothing was kept." : job.error;
-  show(byId("retry"), job.mayChange && (!job.cancelled || Boolean(job.sourceUrl))); // what was sent is gone after that
+  byId("failure-title").textContent = job.cancelled ? "Cancelled" : "The job failed";
+  byId("failure-words").textContent = job.cancelled ? "No files were kept." : job.error;
+  // The upload of a cancelled job is deleted.
+  show(byId("retry"), job.mayChange && (!job.cancelled || Boolean(job.sourceUrl)));
   const mayTryMini = job.mayChange && MODEL_FAILED.includes(job.errorCode) && job.options.model !== "mini";
   show(byId("retry-mini"), mayTryMini);
   show(byId("mini-hint"), mayTryMini);
@@ -113,13 +114,13 @@ async function showResult() {
   show(byId("player"), true);
   const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
   mixer?.close();
-  // Stems that were turned up together are turned down together, so that their sum does not clip.
+  // Undo a common gain, so that the sum of the stems does not clip.
   const level = 10 ** (-Math.max(0, job.result.trust?.gainDb ?? 0) / 20);
   const duration = Math.max(...stems.map(({ info }) => info.duration));
   mixer = new Mixer(stems, shapes.stems, { duration, level, onError: notice });
   mixer.player.addEventListener("state", () => mixer.player.state === "playing" && show(byId("notice"), false));
   byId("last-key").textContent = stems.length;
-  mixer.player.load().catch(() => {}); // told by the event "error"
+  mixer.player.load().catch(() => {}); // reported by the event "error"
 }
 
 function showFiles(stems) {
@@ -141,13 +142,13 @@ function showFiles(stems) {
     ),
   );
   byId("expiry").textContent = job.keep
-    ? "They stay here until you delete them."
-    : `They stay here until ${day(job.linksExpireAt)}.`;
+    ? "Available until you delete them."
+    : `Available until ${day(job.linksExpireAt)}.`;
   show(byId("keep"), job.mayChange && !job.keep);
   show(byId("delete"), job.mayChange);
 }
 
-/** A button that asks the server for something; it cannot be pressed twice meanwhile. */
+/** Run an action on click; the button is disabled until it ends. */
 function onPress(name, action) {
   byId(name).addEventListener("click", async () => {
     byId(name).disabled = true;
@@ -164,7 +165,7 @@ function onPress(name, action) {
 onPress("cancel", () => ask(`/api/jobs/${id}`, { method: "DELETE" }));
 onPress("keep", async () => {
   job = await ask(`/jobs/${id}/keep`, { method: "POST" });
-  byId("expiry").textContent = "They stay here until you delete them.";
+  byId("expiry").textContent = "Available until you delete them.";
   show(byId("keep"), false);
 });
 onPress("delete", async () => {
@@ -192,8 +193,8 @@ try {
   if (!isOver(job)) watch();
 } catch (error) {
   const isClosed = error.code === "no_token";
-  const title = isGone(error) ? "There is nothing to hear here" : "This page could not be loaded";
-  byId("title").textContent = isClosed ? "This page is not open to everybody" : title;
-  notice(isClosed ? new Error("Open the whole link that you were given. One that has expired opens it no more.") : error);
+  const title = isGone(error) ? "This job does not exist" : "This page could not be loaded";
+  byId("title").textContent = isClosed ? "This page needs a complete link" : title;
+  notice(isClosed ? new Error("Open the whole link that you were given. An expired link no longer works.") : error);
   if (isGone(error)) forget(id);
 }

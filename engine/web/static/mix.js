@@ -1,4 +1,4 @@
-// Who is heard how loud: faders, mutes, solos, and the presets made of them. Knows neither page nor sound.
+// Mixer state: faders, mutes, solos and presets, without DOM or audio.
 
 export class Mix extends EventTarget {
   constructor(names) {
@@ -11,12 +11,12 @@ export class Mix extends EventTarget {
     this.presets = presetsFor(names);
   }
 
-  /** Whether a stem is heard at all: a solo anywhere silences those that have none. */
+  /** Whether a stem is audible: any solo silences the stems without one. */
   isHeard(name) {
     return this.soloed.size ? this.soloed.has(name) : !this.muted.has(name);
   }
 
-  /** Gains by name. The fader is squared: half way sounds about half as loud. */
+  /** Gains by name. The fader is squared, so that half way sounds about half as loud. */
   get gains() {
     return Object.fromEntries(
       this.names.map((name) => [name, this.isHeard(name) ? this.volumes[name] ** 2 : 0]),

@@ -1,4 +1,4 @@
-// The mixer: a lane for each stem, the transport, presets, keys.
+// The mixer: one lane per stem, transport, presets and keyboard shortcuts.
 
 import { byId, el, icon } from "./dom.js";
 import { Mix } from "./mix.js";
@@ -10,7 +10,7 @@ const JUMP_S = 5;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Mixer {
-  /** `stems`: [{name, url, size, format, filename}]; `peaks` by name; `duration` in seconds; `level`: of the whole. */
+  /** `stems`: [{name, url, size, format, filename}]; `peaks` by name; `duration` in seconds; `level`: gain of the mix. */
   constructor(stems, peaks, { duration, level, onError }) {
     this.stems = stems;
     this.mix = new Mix(stems.map((stem) => stem.name));
@@ -115,7 +115,7 @@ export class Mixer {
     timeline.addEventListener("input", () => this.player.seek((timeline.value / 1000) * this.player.duration));
     byId("master-icon").replaceChildren(icon("volume"));
     byId("master").addEventListener("input", (event) => this.mix.setMaster(event.target.value / 100));
-    // After a click the keys are the player's again, not the button's.
+    // After a click, keys control the player again.
     byId("player").addEventListener("click", (event) => event.detail > 0 && event.target.closest("button")?.blur());
     byId("player").addEventListener(
       "pointerup",
@@ -123,7 +123,7 @@ export class Mixer {
     );
   }
 
-  /** Click or drag on a wave to go there. */
+  /** Seek by clicking or dragging on a waveform. */
   #scrub(wave) {
     const share = (event) => {
       const { left, width } = wave.getBoundingClientRect();
@@ -153,7 +153,7 @@ export class Mixer {
 
   toggle() {
     if (this.player.isGoing) this.player.pause();
-    else this.player.play().catch(() => {}); // told by the event "error"
+    else this.player.play().catch(() => {}); // reported by the event "error"
   }
 
   #key(event) {
@@ -233,7 +233,7 @@ export class Mixer {
       byId("time").textContent = text;
       byId("timeline").setAttribute("aria-valuetext", `${spokenTime(position)} of ${spokenTime(duration)}`);
     }
-    // Only where a pixel changes: painting is what costs most here, by far.
+    // Only if a pixel changes: painting dominates the cost.
     const pixels = Math.max(100, this.lanes[0].wave.width * devicePixelRatio);
     const played = Math.round(share * pixels) / pixels;
     if (played === this.played) return;
@@ -255,8 +255,8 @@ export class Mixer {
   }
 }
 
-/** The level that fills a lane's height, the same for all stems: reached by the highest twentieth of their peaks, so
- * that one click does not make everything else small. */
+/** The level that fills a lane, the same for all stems: the 95th percentile of their peaks, so that one click does not
+ * make everything else small. */
 function tallest(shapes) {
   const levels = shapes.flatMap(({ low, high }) => high.map((each, bin) => Math.max(each, -low[bin]))).sort((a, b) =>
     a - b

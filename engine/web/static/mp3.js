@@ -1,16 +1,16 @@
-// Reading stretches of an mp3 file of constant bit rate, to the sample.
+// Read any range of samples from an MP3 file of constant bit rate.
 //
-// Frame n begins at n times the mean frame length, give or take a byte, so any stretch is one Range request. The
-// browser decodes it; two frames more are read in front, because a frame leans on its predecessors (bit reservoir,
-// overlap), and cut off again. What the encoder put before the song (its header says how much) is skipped.
+// Frame n starts at n times the mean frame length, give or take a byte, so any range is one Range request. The browser
+// decodes it. Two extra frames are read in front and cut off, because frames depend on their predecessors (bit
+// reservoir, overlap). The encoder delay given in the header is skipped.
 
-const SAMPLES = 1152; // a frame
+const SAMPLES = 1152; // per frame
 const DECODER_DELAY = 529;
 const LEAD_FRAMES = 2;
 const RATES = [44100, 48000, 32000];
 const KBITS = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
 
-/** {sampleRate, bitRate, length} of the MPEG-1 layer III frame at `at`, or null. */
+/** Parse the MPEG-1 layer III frame header at `at`: {sampleRate, bitRate, length}, or null. */
 function frameAt(bytes, at) {
   if (at + 4 > bytes.length || bytes[at] !== 0xff || (bytes[at + 1] & 0xfe) !== 0xfa) return null;
   const bitRate = (KBITS[bytes[at + 2] >> 4] ?? 0) * 1000;
@@ -33,7 +33,7 @@ export class Mp3Source {
     let skip = 0;
     while (skip < head.length && !frameAt(head, skip)) skip++;
     const frame = frameAt(head, skip);
-    if (!frame) throw new Error("This mp3 file cannot be played here.");
+    if (!frame) throw new Error("This MP3 file cannot be played.");
     source.sampleRate = frame.sampleRate;
     source.channels = frame.mono ? 1 : 2;
     source.frameBytes = (144 * frame.bitRate) / frame.sampleRate;
@@ -58,16 +58,16 @@ export class Mp3Source {
   }
 
   async read(start, count, signal, decode) {
-    const from = start + this.delay; // in samples that the decoder gives
+    const from = start + this.delay; // in decoded samples
     const first = Math.max(0, Math.floor(from / SAMPLES) - LEAD_FRAMES);
     const last = Math.ceil((from + count) / SAMPLES) + 1;
     const bytes = await this.file.read(this.#near(first) - 2, this.#near(last) + 2, signal);
     const { begin, end, frames } = this.#wholeFrames(bytes);
     const channels = Array.from({ length: this.channels }, () => new Float32Array(count));
     if (!frames) return channels;
-    // A copy: decoding takes the buffer away.
+    // A copy: decoding detaches the buffer.
     const decoded = await decode(bytes.slice(begin, end).buffer);
-    // A first frame that leans on bytes which are not there is left out by some decoders.
+    // Some decoders drop a first frame whose bit reservoir is missing.
     const missing = Math.max(0, frames * SAMPLES - decoded.length);
     const offset = from - first * SAMPLES - (missing < LEAD_FRAMES * SAMPLES ? missing : 0);
     channels.forEach((out, channel) => {

@@ -1,32 +1,31 @@
-// All stems on one clock.
+// Play all stems in sample-accurate sync.
 //
-// Why not media elements: each has a clock of its own, starts tens of milliseconds after it is told to, and stems that
-// are off by one millisecond already sound hollow where they bleed into each other. Why not whole decoded stems: ten
-// minutes of four stems are 850 MB of floats. So each stem is read in windows of two seconds by Range requests
-// (sources.js), and a window of all stems is scheduled on the same sample of one AudioContext, which runs at the
-// stems' rate: no resampling, the same sample in every stem at every moment, some 20 MB held. A window sounds in all
-// stems or in none; where one is late, all wait.
+// Media elements do not work here: each has a separate clock and starts tens of milliseconds late, and an offset of one
+// millisecond already makes bleeding stems sound hollow. Fully decoded stems do not fit: ten minutes of four stems are
+// 850 MB of floats. So each stem is read in windows of two seconds by Range requests (sources.js), and a window of all
+// stems is scheduled on the same sample of one AudioContext. The context runs at the stems' rate, so nothing is
+// resampled, and about 20 MB are held. If the window of one stem is late, all stems wait.
 
 import { openSource } from "./sources.js";
 import { StemStream, WINDOW_S } from "./stream.js";
 
 const PUMP_MS = 100;
-const LEAD_S = 0.1; // between telling a source to start and its start: one that is told late starts late
-const SCHEDULE_AHEAD_S = 5; // timers of a hidden page come once a second
+const LEAD_S = 0.1; // before a scheduled start; a source scheduled late starts late
+const SCHEDULE_AHEAD_S = 5; // timers of a hidden page fire once a second
 const FADE_S = 0.006;
-const GLIDE_S = 0.012; // of a gain, so that it does not click
+const GLIDE_S = 0.012; // of gain changes, to avoid clicks
 
 /** Events: "state" (idle, loading, waiting, playing, paused, ended, failed) and "gains". */
 export class Player extends EventTarget {
   state = "idle";
   error = null;
   loop = false;
-  #run = null; // what sounds now: {bus, songStart, next, sources}
-  #from = 0; // samples; where it stands while nothing sounds
+  #run = null; // the current playback: {bus, songStart, next, sources}
+  #from = 0; // samples; the position while stopped
   #timer = null;
   #opening = null;
 
-  /** `stems`: [{name, url, size, format}]. `duration`: seconds, until the stems are open. */
+  /** `stems`: [{name, url, size, format}]; `duration`: seconds, used until the stems are open. */
   constructor(stems, { duration, level = 1 }) {
     super();
     this.stems = stems.map((stem) => ({ ...stem }));
@@ -35,7 +34,7 @@ export class Player extends EventTarget {
     this.master = 1;
   }
 
-  /** Open the stems and begin to read. Throws what went wrong; may then be tried again. */
+  /** Open the stems and start reading. May be called again after an error. */
   load() {
     this.#opening ??= this.#open().catch((error) => {
       this.#opening = null;
@@ -48,7 +47,7 @@ export class Player extends EventTarget {
   async #open() {
     this.#become("loading");
     const decode = (bytes) => this.context.decodeAudioData(bytes);
-    // The rate of the context is that of the stems, which only they know; mp3s are decoded after this.
+    // The context must run at the stems' rate, which is known only now; mp3s are decoded later.
     const sources = await Promise.all(this.stems.map((stem) => openSource(stem, decode)));
     this.sampleRate = sources[0].sampleRate;
     this.samples = Math.max(...sources.map((source) => source.samples));
@@ -74,7 +73,7 @@ export class Player extends EventTarget {
     this.#glide();
   }
 
-  /** How loud each stem is, 0 to 1 by name, and the whole. */
+  /** Set the gain of each stem (0 to 1, by name) and of the mix. */
   setGains(gains, master = this.master) {
     this.gains = gains;
     this.master = master;
@@ -89,7 +88,7 @@ export class Player extends EventTarget {
     for (const stem of this.stems) stem.gain.gain.setTargetAtTime(this.gains?.[stem.name] ?? 1, now, GLIDE_S);
   }
 
-  /** Seconds of the song, as it is heard now. */
+  /** The audible position in seconds. */
   get position() {
     if (!this.#run) return this.#from / (this.sampleRate ?? 1);
     const latency = this.context.outputLatency || this.context.baseLatency || 0;
@@ -101,19 +100,19 @@ export class Player extends EventTarget {
     return this.state === "playing" || this.state === "waiting";
   }
 
-  /** Decoded bytes that are held. */
+  /** The size of the decoded windows. */
   get heldBytes() {
     return this.stems.reduce((sum, stem) => sum + (stem.stream?.heldBytes ?? 0), 0);
   }
 
   async play() {
-    this.context?.resume(); // now, while the browser still remembers the gesture that it wants
+    this.context?.resume(); // now, while the user gesture is still valid
     await this.load();
     if (this.isGoing) return;
     if (this.#from >= this.samples) this.#from = 0;
     clearTimeout(this.resting);
     this.error = null;
-    this.context.resume(); // until a gesture allows it, the clock stands still
+    this.context.resume(); // the clock stops until a user gesture allows it
     this.#become("waiting");
     this.#timer ??= setInterval(() => this.#pump(), PUMP_MS);
     this.#want();
@@ -126,7 +125,7 @@ export class Player extends EventTarget {
     this.#rest("paused");
   }
 
-  /** Go to a second of the song. */
+  /** Seek to a position in seconds. */
   seek(seconds) {
     const target = Math.round(seconds * (this.sampleRate ?? 44100));
     const going = this.isGoing;
@@ -181,20 +180,20 @@ export class Player extends EventTarget {
     }
     const scheduled = Math.min(run.next * size, this.samples);
     if (scheduled < this.samples && now > run.songStart + scheduled - LEAD_S * this.sampleRate) {
-      this.#from = this.#stop(); // a window is late: all wait for it
+      this.#from = this.#stop(); // a window is late
       this.#become("waiting");
     }
     this.#want();
   }
 
-  /** Start at `#from` as soon as there is enough to go on with. */
+  /** Start at `#from` once enough is buffered. */
   #begin(lead_s = LEAD_S) {
     const window = this.#window(this.#from);
     const size = WINDOW_S * this.sampleRate;
     const isShort = (window + 1) * size - this.#from < size / 4 && (window + 1) * size < this.samples;
     if (!this.#isReady(window) || (isShort && !this.#isReady(window + 1))) return;
     const asked = performance.now();
-    const start = Math.ceil((this.context.currentTime + lead_s) * this.sampleRate); // a whole sample of the context
+    const start = Math.ceil((this.context.currentTime + lead_s) * this.sampleRate); // whole samples
     const buses = this.stems.map((stem) => {
       const bus = this.context.createGain();
       bus.gain.setValueAtTime(0, 0);
@@ -205,7 +204,7 @@ export class Player extends EventTarget {
     this.#run = { buses, songStart: start - this.#from, first: this.#from, next: window, sources: new Set() };
     this.#schedule(this.#run, this.#run.next++, this.#from - window * size);
     if (performance.now() - asked > 500 * lead_s && lead_s < 1) {
-      this.#stop(); // the machine is busy: some may have been told too late
+      this.#stop(); // the machine is busy: some sources may start late
       return this.#begin(2 * lead_s);
     }
     this.#become("playing");
@@ -228,7 +227,7 @@ export class Player extends EventTarget {
     });
   }
 
-  /** Fade out what sounds; returns the sample at which it did. */
+  /** Fade out; returns the current sample. */
   #stop() {
     const run = this.#run;
     if (!run) return this.#from;
@@ -259,7 +258,7 @@ export class Player extends EventTarget {
   #rest(state) {
     clearInterval(this.#timer);
     this.#timer = null;
-    // Let the fade out be heard, then spare the battery.
+    // Suspend after the fade-out to save power.
     this.resting = setTimeout(() => !this.isGoing && this.context?.suspend(), 300);
     this.#become(state);
   }

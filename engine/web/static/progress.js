@@ -1,18 +1,18 @@
-// A job that is not over yet: where it is, how long it will take.
+// Progress of an unfinished job.
 
 import { byId, el, show } from "./dom.js";
 import { about, percent } from "./words.js";
 
 const STAGES = [
-  ["fetching", "Fetch", "Fetching the sound"],
+  ["fetching", "Fetch", "Fetching the audio"],
   ["decoding", "Read", "Reading the song"],
-  ["separating", "Separate", "Taking the song apart"],
+  ["separating", "Separate", "Separating the stems"],
   ["measuring", "Check", "Checking the stems"],
   ["encoding", "Write", "Writing the files"],
   ["publishing", "Done", "Almost there"],
 ];
 
-const NO_WORKER = "Waiting for a machine: it goes on by itself";
+const NO_WORKER = "Waiting for a worker; this starts automatically";
 
 export function showProgress(job) {
   const isWaiting = job.status === "pending";
@@ -20,7 +20,7 @@ export function showProgress(job) {
   byId("stage").textContent = job.noWorker ? NO_WORKER : isWaiting ? waitingWords(job.queuePlace) : (STAGES[at]?.[2] ?? "Starting");
   byId("bar").value = job.progress;
   byId("share").textContent = isWaiting ? "" : percent(job.progress / 100);
-  byId("eta").textContent = job.etaS ? `${about(job.etaS)} to go` : "";
+  byId("eta").textContent = job.etaS ? `${about(job.etaS)} left` : "";
   const stages = STAGES.filter(([stage]) => stage !== "fetching" || job.sourceUrl || job.stage === "fetching");
   byId("steps").replaceChildren(
     ...stages.map(([stage, word]) => {
@@ -35,11 +35,11 @@ export function showProgress(job) {
   show(byId("progress"), true);
 }
 
-/** Nothing is heard of the job: what was shown may be old, and nothing that is pressed would arrive. */
+/** Show that the connection is lost: the progress may be outdated and the buttons would fail. */
 export function showLost(job) {
   if (isLost()) return;
-  byId("stage").textContent = "The connection is lost. Trying again…";
-  byId("eta").textContent = "This page goes on by itself as soon as the server answers.";
+  byId("stage").textContent = "Connection lost. Reconnecting…";
+  byId("eta").textContent = "This page continues as soon as the server responds.";
   byId("share").textContent = "";
   byId("progress").classList.add("lost");
   document.title = `No connection: ${job.title}`;
@@ -51,12 +51,12 @@ export function isLost() {
 }
 
 function waitingWords(place) {
-  if (!place || place === 1) return "Next in line";
-  return `Number ${place} in line`;
+  if (!place || place === 1) return "Next in the queue";
+  return `Number ${place} in the queue`;
 }
 
-/** Call `onChange` with each state of the job until it is over, `onGone` when it was deleted, `onRefused` when the server
- * refuses to say more. A connection that breaks (`onBroken`) is made again by the browser itself. */
+/** Call `onChange` with each state of the job until it is finished, `onGone` when it was deleted, `onRefused` when the
+ * server refuses the stream. After `onBroken` the browser reconnects. */
 export function follow(url, { onChange, onGone, onBroken, onRefused }) {
   const events = new EventSource(url);
   events.onmessage = ({ data }) => {

@@ -1,4 +1,4 @@
-// Sentences for answers that are not Stemify's own: those of a proxy, a firewall or a CDN in front of it.
+// Messages for responses of a proxy, a firewall or a CDN in front of Stemify.
 
 const SENTENCES = {
   400: unreadable,
@@ -17,9 +17,9 @@ const SENTENCES = {
     + "its operator can raise the timeout (nginx: proxy_read_timeout).",
 };
 
-/** The sentence for a status whose body is not Stemify's. `maxBytes`: the largest song that Stemify accepts. */
+/** The message for a status whose body does not come from Stemify. `maxBytes`: the largest file that Stemify accepts. */
 export function proxySentence(status, maxBytes) {
-  if (status < 400) return "Another page came in place of Stemify's answer, perhaps a login page. Reload this page and log in.";
+  if (status < 400) return "Another page was returned instead of Stemify's, perhaps a login page. Reload this page and log in.";
   if (status >= 520) return `The CDN in front of Stemify cannot reach it (status ${status}). Try again in a minute.`;
   const sentence = SENTENCES[status];
   if (typeof sentence === "function") return sentence(maxBytes);
@@ -41,7 +41,7 @@ function notForwarded() {
   return "A proxy in front of Stemify does not forward this address. Its operator must forward all paths and methods.";
 }
 
-/** Whether a proxy redirects requests to elsewhere, as login pages do: the page may not follow there. */
+/** Whether a proxy redirects requests, as login pages do; the page may not follow to another site. */
 export async function isRedirected() {
   try {
     const response = await fetch("/choices.json", { redirect: "manual", cache: "no-store" });

@@ -1,19 +1,19 @@
-// A file that is read in parts, by Range requests.
+// Read a file in parts by Range requests.
 
 import { failure, refusal, unreachable } from "./api.js";
 
-const HEAD_BYTES = 16384; // headers are read in small pieces, all of which lie here
+const HEAD_BYTES = 16384; // all header reads fall into this prefix
 
 export class RangedFile {
   #head = null;
-  #whole = null; // of a server or proxy that does not know ranges
+  #whole = null; // set if a server or proxy ignores ranges
 
   constructor(url, size) {
     this.url = url;
     this.size = size; // bytes
   }
 
-  /** The bytes from `start` to `end` (exclusive), fewer at the end of the file. Throws `Refused`. */
+  /** Read the bytes from `start` to `end` (exclusive), fewer at the end of the file. Throws `Refused`. */
   async read(start, end, signal) {
     start = Math.max(0, start);
     end = Math.min(end, this.size);
@@ -38,7 +38,7 @@ export class RangedFile {
   }
 }
 
-/** What the network gives, or a sentence in place of the browser's own words. */
+/** Await a response, with a message for the user in place of the browser's error. */
 async function reached(promise) {
   try {
     return await promise;

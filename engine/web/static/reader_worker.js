@@ -1,4 +1,4 @@
-// Reads wav and flac files away from the page's thread.
+// Read WAV and FLAC files in a web worker.
 
 import { FlacSource } from "./flac.js";
 import { RangedFile } from "./ranges.js";

@@ -1,4 +1,4 @@
-// The songs that this browser has seen, for its own list on the first page. They stay in the browser.
+// The list of recent jobs on the start page, stored in this browser only.
 
 const KEY = "stemify-songs";
 const MOST = 12;
@@ -16,7 +16,7 @@ function store(songs) {
   try {
     localStorage.setItem(KEY, JSON.stringify(songs.slice(0, MOST)));
   } catch {
-    // then there is no list
+    // the list is optional
   }
 }
 

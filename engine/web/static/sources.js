@@ -1,5 +1,5 @@
-// Stretches of a stem's samples, whatever its format. Reading wav and flac is work for a worker, so that the page
-// stays smooth; mp3 is decoded by the browser, which has threads of its own for that.
+// Read ranges of a stem's samples in any format. WAV and FLAC are read in a web worker, so that the page stays smooth;
+// the browser decodes MP3 in its own threads.
 
 import { Mp3Source } from "./mp3.js";
 import { RangedFile } from "./ranges.js";
@@ -19,7 +19,7 @@ function inWorker(message, signal, transfer = []) {
       else promise?.resolve(data.value);
     };
     worker.onerror = () => {
-      for (const promise of waiting.values()) promise.reject(new Error("The player could not start its reader."));
+      for (const promise of waiting.values()) promise.reject(new Error("The player could not start. Reload this page."));
       waiting.clear();
     };
   }
@@ -48,14 +48,14 @@ class WorkerSource {
     return inWorker({ read: { source: this.source, start, count, into } }, signal, transfer);
   }
 
-  /** What `read` gave may be written over by the next one. */
+  /** The arrays of one `read` are reused by the next. */
   giveBack(channels) {
     this.spare = channels;
   }
 }
 
-/** A source: `sampleRate`, `samples` (its length), and `read(start, count, signal)`, which gives one Float32Array a
- * channel. `decode` turns the bytes of an mp3 into an AudioBuffer at the file's own rate. */
+/** Open a source: `sampleRate`, `samples` (its length), and `read(start, count, signal)`, which resolves to one
+ * Float32Array per channel. `decode` turns the bytes of an mp3 into an AudioBuffer at the file's rate. */
 export async function openSource({ format, url, size }, decode, signal) {
   if (format !== "mp3") return WorkerSource.open(format, url, size, signal);
   const mp3 = await Mp3Source.open(new RangedFile(url, size), signal);

@@ -1,18 +1,18 @@
-// One stem as it comes: windows of two seconds, decoded ahead of the playhead and forgotten behind it.
+// Stream one stem: windows of two seconds, decoded ahead of the playhead and dropped behind it.
 
 export const WINDOW_S = 2;
 const AHEAD = 5; // windows
 const RETRIES = 3;
-const FADED_MS = 500; // by then nothing that was stopped is heard any more
+const FADED_MS = 500; // stopped sources are silent after this
 
 export class StemStream {
   #buffers = new Map(); // window → AudioBuffer
-  #dropped = []; // [AudioBuffer, when]: used again, as garbage of this size is collected late
+  #dropped = []; // [AudioBuffer, when]: reused, because large garbage is collected late
   #loading = null; // {window, stop}
   #at = 0;
   #failures = 0;
 
-  /** `onChange(error?)`: a window has come, or (with the error) cannot be had. */
+  /** `onChange(error?)` is called when a window arrives, or with the error if it cannot be read. */
   constructor(source, context, onChange) {
     this.source = source;
     this.context = context;
@@ -21,19 +21,19 @@ export class StemStream {
     this.windows = Math.max(1, Math.ceil(source.samples / this.windowSamples));
   }
 
-  /** The window's sound; null while it is not there. Beyond the stem's end: silence, as undefined. */
+  /** The window's AudioBuffer; null while it loads, undefined (silence) beyond the stem's end. */
   get(window) {
     return window < this.windows ? (this.#buffers.get(window) ?? null) : undefined;
   }
 
-  /** Decoded bytes that are held. */
+  /** The size of the decoded windows. */
   get heldBytes() {
     let sum = 0;
     for (const buffer of this.#buffers.values()) sum += buffer.length * buffer.numberOfChannels * 4;
     return sum;
   }
 
-  /** Have the windows from this one on; let go of what lies before the one before it, and too far ahead. */
+  /** Load the windows from this one on; drop those before its predecessor and those too far ahead. */
   want(window) {
     this.#at = window;
     for (const [held, buffer] of this.#buffers) {

@@ -1,4 +1,4 @@
-// What was measured about a result, in plain words and in numbers.
+// Quality scores and measurements of a result.
 
 import { byId, el, icon, show } from "./dom.js";
 import { counted, day, decibels, percent, spokenTime, STEM_NAMES, unit } from "./words.js";
@@ -23,7 +23,7 @@ export function showTrust(job, stems) {
   byId("scores").replaceChildren(...scores.map(([key, label]) => score(label, quality[key])));
   if (quality) {
     if (quality.advice) byId("scores").append(el("p", {}, quality.advice));
-    const doubt = quality.lowConfidence ? " The song is short, so this is a rough one." : "";
+    const doubt = quality.lowConfidence ? " The song is short, so the estimate is rough." : "";
     byId("scores").append(
       el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems.${doubt}`),
     );
@@ -63,26 +63,26 @@ function facts(job, stems) {
     if (trust.offset) {
       list.push([
         "good",
-        `The song has a constant offset (DC) of ${offsetShare(trust)} of full scale. You cannot hear it, and the stems are without it.`,
+        `A constant offset (DC) of ${offsetShare(trust)} of full scale was removed. It is inaudible.`,
       ]);
     }
-    if (Math.abs(trust.gainDb) < 0.005) list.push(["good", "The volume was left as it was."]);
+    if (Math.abs(trust.gainDb) < 0.005) list.push(["good", "The volume was not changed."]);
     else {list.push([
         "good",
         `All stems were turned ${trust.gainDb > 0 ? "up" : "down"} by the same ${
           decibels(Math.abs(trust.gainDb)).replace("+", "")
-        }, so they still belong together.`,
+        }, which keeps their balance.`,
       ]);}
     list.push(
       trust.clippedSamples
-        ? ["warn", `${counted(trust.clippedSamples, "sample")} had to be cut off at full scale.`]
+        ? ["warn", `${counted(trust.clippedSamples, "sample")} clipped at full scale.`]
         : ["good", "Nothing is clipped."],
     );
   }
   for (const { name, info } of stems) {
     const stem = STEM_NAMES[name] ?? name;
     if (info.peakDb === null || info.silenceShare === 1) {
-      list.push(["good", `${stem}: nothing to be heard in this song.`]);
+      list.push(["good", `${stem}: silent in this song.`]);
     } else if (info.silenceShare >= 0.05) {
       list.push(["good", `${stem}: silent for ${percent(info.silenceShare)} of the song.`]);
     }
@@ -92,15 +92,15 @@ function facts(job, stems) {
 }
 
 function sumFact(residualDb, isKaraoke) {
-  const together = isKaraoke ? "Vocals and instrumental" : "Together the stems";
-  if (residualDb === null || residualDb <= -80) return ["good", `${together} are the song again, exactly.`];
+  const parts = isKaraoke ? "Vocals and instrumental" : "The stems";
+  if (residualDb === null || residualDb <= -80) return ["good", `${parts} add up to the mix exactly.`];
   const share = 100 * 10 ** (residualDb / 20);
-  const rest = `what differs is ${unit(share < 1 ? share.toFixed(share < 0.1 ? 3 : 1) : Math.round(share), "%")} of its level (${
+  const difference = `the difference is ${unit(share < 1 ? share.toFixed(share < 0.1 ? 3 : 1) : Math.round(share), "%")} of its level (${
     decibels(residualDb)
   })`;
   return residualDb <= -20
-    ? ["good", `${together} give the song back: ${rest}.`]
-    : ["warn", `${together} are not quite the song: ${rest}.`];
+    ? ["good", `${parts} add up to the mix: ${difference}.`]
+    : ["warn", `${parts} do not add up exactly: ${difference}.`];
 }
 
 function offsetShare(trust) {
@@ -132,6 +132,6 @@ function inNumbers(job, trust, processing) {
     ["Separated on", day(job.updatedAt)],
   ];
   if (processing) rows.push(["Memory, peak", unit(processing.memoryUsage.toLocaleString("en"), "MB")]);
-  if (typeof processing?.gpuUsage === "number") rows.push(["GPU at work", percent(processing.gpuUsage / 100)]);
+  if (typeof processing?.gpuUsage === "number") rows.push(["GPU in use", percent(processing.gpuUsage / 100)]);
   return rows;
 }

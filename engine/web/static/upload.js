@@ -1,4 +1,4 @@
-// The first page: a file or a link, some choices, off it goes.
+// The start page: submit a file or a link with options.
 
 import { ask, authorization, failure, here, refusalOf, storedToken, storeToken, tokenWords } from "./api.js";
 import { byId, el, show } from "./dom.js";
@@ -10,13 +10,13 @@ let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 
 let file = null;
 let sending = null;
 
-function tell(error) {
+function showError(error) {
   byId("error").textContent = error?.message ?? "";
   show(byId("error"), Boolean(error));
 }
 
 function choose(chosen) {
-  tell(null);
+  showError(null);
   file = chosen ?? null;
   show(byId("drop"), !file);
   show(byId("chosen"), Boolean(file));
@@ -27,13 +27,13 @@ function choose(chosen) {
   }
   byId("chosen-name").textContent = file.name;
   byId("chosen-size").textContent = bytes(file.size);
-  if (isTooLarge()) tell(tooLarge());
+  if (isTooLarge()) showError(tooLarge());
   byId(isTooLarge() ? "unchoose" : "go").focus();
 }
 
 const isTooLarge = () => file?.size > choices.maxBytes;
 const tooLarge = () =>
-  new Error(`That file is larger than ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}. Send a smaller one.`);
+  new Error(`This file is larger than ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}. Send a smaller one.`);
 
 function options() {
   const value = (name) => document.querySelector(`input[name=${name}]:checked`).value;
@@ -64,20 +64,20 @@ function modelHint() {
   const missing = choices.models.filter(({ usable }) => !usable).map(({ name, reason }) => `${name}: ${reason}`);
   byId("model-hint").textContent = model
     ? `${model.description[0].toUpperCase()}${model.description.slice(1)}.`
-    : "The standard model; for the best quality, the fine-tuned one.";
+    : "The standard model, or the fine-tuned one for the best quality.";
   byId("model").title = missing.join("\n");
 }
 
-/** Send it, telling how far it is. Resolves to the page of the new job. */
+/** Send the form and show the progress. Resolves to the page of the new job. */
 function send() {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch does not tell how much was sent
+    const request = new XMLHttpRequest(); // fetch does not report upload progress
     request.open("POST", "/api/stemify");
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
     let body;
     if (file) {
       body = new FormData();
-      body.append("options", JSON.stringify(options())); // first: then the server need not keep the file waiting
+      body.append("options", JSON.stringify(options())); // first: the server can refuse wrong options before the file
       body.append("file", file, file.name);
       request.upload.onprogress = ({ loaded, total }) => sent(loaded, total);
     } else {
@@ -101,11 +101,11 @@ function sent(loaded, total) {
   byId("sent").value = total ? (100 * loaded) / total : 0;
   byId("sent-words").textContent = loaded < total
     ? `Sending: ${bytes(loaded)} of ${bytes(total)}`
-    : "Sent. The server is listening to it…";
+    : "Sent. The server is checking it…";
 }
 
 function askForToken(error) {
-  tell(error);
+  showError(error);
   choices.wantsToken = true;
   show(byId("token-part"), true);
   byId("token").focus();
@@ -121,16 +121,16 @@ byId("forget-token").addEventListener("click", () => {
 byId("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (sending) return;
-  tell(null);
-  if (!file && !byId("link").value.trim()) return tell(new Error("Choose a song, or paste a link."));
-  if (isTooLarge()) return tell(tooLarge());
+  showError(null);
+  if (!file && !byId("link").value.trim()) return showError(new Error("Choose a song or paste a link."));
+  if (isTooLarge()) return showError(tooLarge());
   if (choices.wantsToken) {
     storeToken(byId("token").value.trim());
     if (!storedToken()) return askForToken(new Error(tokenWords()));
   }
   byId("go").disabled = true;
   byId("sent").removeAttribute("value");
-  byId("sent-words").textContent = file ? "Sending…" : "Asking…";
+  byId("sent-words").textContent = file ? "Sending…" : "Submitting…";
   show(byId("sending"), true);
   try {
     location.assign(await send());
@@ -138,7 +138,7 @@ byId("form").addEventListener("submit", async (event) => {
     byId("go").disabled = false;
     show(byId("sending"), false);
     if (error?.code === "no_token") askForToken(error);
-    else tell(error);
+    else showError(error);
   } finally {
     sending = null;
   }
@@ -161,9 +161,9 @@ addEventListener("drop", (event) => {
 byId("file").addEventListener("change", () => byId("file").files[0] && choose(byId("file").files[0]));
 byId("unchoose").addEventListener("click", () => choose(null));
 byId("model").addEventListener("change", modelHint);
-byId("link").addEventListener("input", () => tell(null));
+byId("link").addEventListener("input", () => showError(null));
 addEventListener("pageshow", () => {
-  // Back from the song's page: ready for another one.
+  // Restored from the back/forward cache.
   byId("go").disabled = false;
   show(byId("sending"), false);
 });
@@ -171,7 +171,7 @@ addEventListener("pageshow", () => {
 const songs = recent();
 byId("recent").replaceChildren(
   ...songs.map(({ title, href, model, made }) => {
-    const which = model && made ? el("small", {}, `${model} · ${day(made)}`) : null; // once they were not remembered
+    const which = model && made ? el("small", {}, `${model} · ${day(made)}`) : null; // older entries have neither
     return el("li", {}, el("a", { href }, el("span", {}, title), which));
   }),
 );
@@ -180,7 +180,7 @@ show(byId("recent-part"), songs.length > 0);
 try {
   choices = await ask("/choices.json");
 } catch (error) {
-  tell(error);
+  showError(error);
 }
 showModels();
 show(byId("link-part"), choices.links && !file);

@@ -1,9 +1,9 @@
-// Reading stretches of a wav file: whole PCM samples lie where arithmetic says.
+// Read any range of samples from a PCM WAV file.
 
 const text = (view, at) => String.fromCharCode(...new Uint8Array(view.buffer, view.byteOffset + at, 4));
 
 export class WavSource {
-  /** Reads the header. */
+  /** Read the header. */
   static async open(file, signal) {
     const source = new WavSource();
     source.file = file;
@@ -26,10 +26,10 @@ export class WavSource {
       }
       at += 8 + size + (size % 2);
     }
-    throw new Error("This wav file cannot be played here.");
+    throw new Error("This WAV file cannot be played.");
   }
 
-  /** Float32Arrays, one a channel, of `count` samples from `start`; `into`: arrays of that length to use. */
+  /** Read `count` samples from `start` as one Float32Array per channel; `into`: arrays of that length to reuse. */
   async read(start, count, signal, into) {
     const from = this.dataAt + start * this.frameBytes;
     const raw = await this.file.read(from, from + count * this.frameBytes, signal);
@@ -38,7 +38,7 @@ export class WavSource {
     for (let channel = 0; channel < this.channels; channel++) {
       const out = channels[channel];
       out.fill(0, present);
-      // The first byte is shifted in as the lowest, the last carries the sign: as if all were 32 bits wide.
+      // Little-endian, extended to 32 bits; the last byte has the sign.
       let at = channel * this.bytes;
       if (this.bytes === 3) {
         for (let i = 0; i < present; i++, at += this.frameBytes) {

@@ -1,4 +1,4 @@
-// The shape of a stem as rounded bars, drawn once per size: pale, and on top in full colour as far as it was played.
+// A stem's waveform as rounded bars, drawn once per size: pale, with the played part in full colour on top.
 
 const BAR = 3; // CSS pixels
 const GAP = 2;
@@ -46,7 +46,7 @@ export class Waveform {
     }
   }
 
-  /** Mean peaks of `count` equal stretches, bent so that quiet parts can be seen. */
+  /** Mean peaks of `count` equal parts, compressed so that quiet parts are visible. */
   #bars(count) {
     const bins = this.levels.length;
     return Array.from({ length: Math.max(1, count) }, (_, index) => {

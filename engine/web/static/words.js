@@ -1,6 +1,6 @@
-// Numbers and names as people say them.
+// Format numbers, times and names.
 
-/** In the order of the models, which the picture on the card has, too. */
+/** In the order of the models and of the picture on the Discord card. */
 export const STEM_NAMES = {
   drums: "Drums",
   bass: "Bass",
@@ -37,7 +37,7 @@ export function about(seconds) {
   return `about ${Math.round(seconds / 3600)} hours`;
 }
 
-/** A number and its unit, which stay on one line. */
+/** A number and its unit, joined by a no-break space. */
 export function unit(number, name) {
   return `${number}\u00a0${name}`;
 }

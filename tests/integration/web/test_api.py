@@ -1,4 +1,4 @@
-"""The API in front of the whole backend: what a person with a browser or a script meets."""
+"""The API in front of a real backend."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def test_delete_cancels_running_job_and_removes_files(url: str, data_dir: Path, 
         for line in events.iter_lines():
             if b'"separating"' in line:
                 break
-    assert requests.delete(f"{url}/api/jobs/{job_id}", timeout=10).status_code == 403, "it is somebody else's"
+    assert requests.delete(f"{url}/api/jobs/{job_id}", timeout=10).status_code == 403, "the job has another owner"
     started = time.monotonic()
     answer = requests.delete(f"{url}/api/jobs/{job_id}", headers=mine, timeout=10)
-    assert time.monotonic() - started < 2.5  # the promise is 2 seconds
+    assert time.monotonic() - started < 2.5  # the documented limit is 2 seconds
     assert (answer.status_code, answer.json()["status"]) == (200, "failed")
     assert requests.delete(f"{url}/api/jobs/{job_id}", headers=mine, timeout=10).status_code == 204
     assert not [path for path in files_of_jobs(data_dir) if job_id in str(path)]

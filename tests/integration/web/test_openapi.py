@@ -1,4 +1,4 @@
-"""The API is what its description and its documentation say: tried by clients that know nothing else."""
+"""The API matches its OpenAPI description and its documentation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DOCUMENTED_ADDRESS = "http://127.0.0.1:8080"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A whole backend with a tiny model, at a port of its own."""
+    """Run a backend with a tiny model."""
     folder = tmp_path_factory.mktemp("api")
     write_model(folder / "models")
     loaded = load(data_dir=folder / "data", models_dir=folder / "models")
@@ -58,7 +58,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class _WithAFile(Document):  # type: ignore[misc]
-    """Of the two kinds of body that the description offers, this client is to send the form."""
+    """A client document that selects the multipart body."""
 
     def parsed(self, ctx: Any) -> Any:
         ctx.document["paths"]["/api/stemify"]["post"]["requestBody"]["content"].pop("application/json")
@@ -120,7 +120,7 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def done_job(url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The id of a job that is completed."""
+    """Submit a job, wait until it completes and return its id."""
     song = tmp_path_factory.mktemp("song") / "song.mp3"
     make_song(song, seconds=1)
     answer = requests.post(f"{url}/api/stemify", files={"file": song.read_bytes()}, timeout=60)
@@ -159,7 +159,7 @@ def test_every_response_is_documented(description: Any, done_job: str, method: s
 
 
 def examples(path: Path) -> list[tuple[str, Any]]:
-    """(shell, JSON that is shown after it or None) of a page's fenced blocks that talk to the API."""
+    """Return the shell examples of a page, each with the JSON shown after it, if any."""
     blocks = re.findall(r"^```(\w+)\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
     found: list[tuple[str, Any]] = []
     for language, text in blocks:
@@ -171,7 +171,7 @@ def examples(path: Path) -> list[tuple[str, Any]]:
 
 
 def shape(value: Any) -> Any:
-    """The keys of a JSON value, at every depth."""
+    """Return the keys of a JSON value at every depth."""
     return {name: shape(each) for name, each in value.items()} if isinstance(value, dict) else None
 
 

@@ -1,4 +1,4 @@
-"""The pages' own addresses, over a real socket against the real backend (without a browser: see tests/browser)."""
+"""Pages and their JSON against a real backend, without a browser (see tests/browser)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_WORKERS = {"devices": ["cpu"], "threads": 1, "compile": False}
 
 @pytest.fixture
 async def planted(tmp_path: Path) -> tuple[Path, str]:
-    """A data folder with one finished job."""
+    """Create a data folder with one finished job."""
     sound = np.random.default_rng(1).normal(0, 0.1, (2, RATE)).astype(np.float32)
     write_model(tmp_path / "models")
     data = tmp_path / "data"
@@ -33,7 +33,7 @@ async def planted(tmp_path: Path) -> tuple[Path, str]:
 
 @pytest.fixture
 async def open_site(planted: tuple[Path, str]) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """Without tokens."""
+    """Run a backend without tokens."""
     async with _site(planted[0]) as client:
         yield client, planted[1]
 

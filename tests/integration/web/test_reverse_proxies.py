@@ -1,4 +1,4 @@
-"""The proxy configurations in docs/reverse-proxy.md, run as they stand there in front of a real backend."""
+"""The proxy configurations of docs/reverse-proxy.md in front of a real backend."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Proxied:
 
     @contextlib.asynccontextmanager
     async def client(self, address: str = "127.0.0.2", **headers: str) -> AsyncIterator[aiohttp.ClientSession]:
-        """A client at this address, with a token unless `headers` are given."""
+        """Open a client at this address, with a token unless `headers` are given."""
         connector = aiohttp.TCPConnector(resolver=Loopback(), ssl=self.trust, local_addr=(address, 0))
         timeout = aiohttp.ClientTimeout(total=100)
         async with aiohttp.ClientSession(
@@ -138,7 +138,7 @@ def form(content: bytes, filename: str = "short.wav") -> aiohttp.FormData:
 
 
 def wav_of(size_bytes: int) -> bytes:
-    """Silence with one click, as 16-bit stereo."""
+    """Make silence with one click, in 16-bit stereo."""
     frames = (size_bytes - 44) // 4
     head = b"RIFF" + (36 + frames * 4).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
     head += (1).to_bytes(2, "little") + (2).to_bytes(2, "little") + (44100).to_bytes(4, "little")
@@ -148,7 +148,7 @@ def wav_of(size_bytes: int) -> bytes:
 
 
 async def submit(client: aiohttp.ClientSession, content: bytes) -> tuple[str, str]:
-    """Returns the job's id and the address of its page."""
+    """Submit a file and return the job's id and the URL of its page."""
     async with client.post("/api/stemify", data=form(content)) as response:
         assert response.status == 202, await response.text()
         return (await response.json())["jobId"], str(response.links["alternate"]["url"])
@@ -218,7 +218,7 @@ async def test_quota_counts_client_addresses_behind_proxy(proxied: Proxied, song
         for _ in range(PER_HOUR):
             await submit(client, song)
         async with client.post("/api/stemify", data=form(song), headers=forged) as response:
-            assert response.status == 429, "a forged address has no quota of its own"
+            assert response.status == 429, "a forged address has no separate quota"
             assert "Retry-After" in response.headers
         await submit(other, song)
 

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do."""
+"""Access control: addresses, tokens, links, hosts and origins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API over a socket: what is accepted, what is refused, and with which words."""
+"""The API over a socket: accepted and refused requests."""
 
 from __future__ import annotations
 
@@ -186,14 +186,14 @@ async def test_endless_upload_is_cut_off(server: WebServer, start: bytes, status
             await writer.drain()
             sent_bytes, piece = sent_bytes + len(piece), block
             if sent_bytes > 2 * LIMIT:
-                await asyncio.sleep(0.01)  # a slow client, that never ends
+                await asyncio.sleep(0.01)  # a slow client that never finishes
 
     pushing = asyncio.create_task(push())
     try:
         async with asyncio.timeout(20):
             assert (await reader.readline()).split()[1] == status  # the phrase depends on Python's version
             rest = b""
-            with contextlib.suppress(ConnectionResetError):  # its end of the line is closed with our bytes unread
+            with contextlib.suppress(ConnectionResetError):  # closed with our bytes unread
                 while block_read := await reader.read(1):
                     rest += block_read
         assert b"Connection: close" in rest and b'"%s"' % code in rest

@@ -1,4 +1,4 @@
-"""Bodies made to cost memory or time: each is refused early, and little of it is read."""
+"""Hostile request bodies, which are refused after little of them is read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def chunked(*pieces: bytes) -> bytes:
 
 
 async def answer_to(server: WebServer, head: bytes, pieces: Iterable[bytes]) -> tuple[int, dict[str, str], int]:
-    """Send a request piece by piece until the answer comes: status, error, and the bytes that were sent by then."""
+    """Send a request in pieces until the response; return its status, its error and the bytes sent."""
     reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
     sent_bytes = 0
 

@@ -1,4 +1,4 @@
-"""Connections over real sockets: malformed requests, slow heads, idle and unread connections, too many of them."""
+"""Limits of connections over real sockets."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ async def connected(server: WebServer, source: str = "127.0.0.1") -> Connected:
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the next response."""
+    """Read the status, headers and body of the next response."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
     headers = dict(line.split(": ", 1) for line in head[1:] if line)
     return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["Content-Length"]))
 
 
 async def is_alive(server: WebServer, source: str = "127.0.0.1") -> bool:
-    """Whether a new connection is accepted and answered."""
+    """Return True if a new connection is accepted and gets a response."""
     reader, writer = await connected(server, source)
     try:
         async with asyncio.timeout(10):
@@ -107,7 +107,7 @@ async def test_unknown_expectation_is_refused_as_json(server: WebServer) -> None
 
 @pytest.fixture
 async def hurried(tmp_path: Path) -> AsyncIterator[WebServer]:
-    """A server with short limits."""
+    """Run a server with short time limits."""
     async with open_web_server(tmp_path, head_s=0.3, idle_s=1.0) as server:
         yield server
 
@@ -180,7 +180,7 @@ async def test_unread_response_is_aborted(hurried: WebServer, caplog: pytest.Log
 
 
 async def streams(server: WebServer, count: int) -> list[asyncio.StreamWriter]:
-    """That many connections from 127.0.0.1, each with an event stream."""
+    """Open that many connections from 127.0.0.1, each with an event stream."""
     job_id = await server.job()
     await server.client.close()
     opened = []

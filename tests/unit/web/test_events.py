@@ -1,4 +1,4 @@
-"""The event stream: the state now, every change, an end; and nothing left behind by those who leave."""
+"""The event stream: state, changes, end and disconnects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def server(tmp_path: Path) -> AsyncIterator[WebServer]:
 
 
 async def messages(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, str]]:
-    """The fields of each message, comments under ""."""
+    """Yield the fields of each message, comments under ""."""
     text = b""
     async for line in response.content:
         text += line

@@ -1,4 +1,4 @@
-"""Signed files: who has the link gets the file, whole or in part; nobody gets anything else."""
+"""Signed result files, whole and in ranges."""
 
 from __future__ import annotations
 

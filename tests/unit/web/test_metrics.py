@@ -1,4 +1,4 @@
-"""Health, readiness, numbers."""
+"""Health, readiness and metrics."""
 
 from __future__ import annotations
 

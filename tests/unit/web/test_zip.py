@@ -1,4 +1,4 @@
-"""All stems in one file: whole, named, stored, its length known, never in memory."""
+"""The zip of all stems."""
 
 from __future__ import annotations
 
