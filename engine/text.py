@@ -24,6 +24,13 @@ CONTENT_TYPES = {
 """Content types of result files by extension."""
 
 
+def printable_line(text: str, longest: int) -> str:
+    """Return `text` as one line of at most `longest` characters, without control characters and direction marks."""
+    hidden = ("Cc", "Cf", "Cs", "Co", "Cn")
+    kept = (each for each in text if each.isspace() or unicodedata.category(each) not in hidden)
+    return " ".join("".join(kept).split())[:longest].strip()
+
+
 def safe_title(text: str | None, fallback: str = "audio") -> str:
     """Return `text` as a file name: at most 120 bytes of UTF-8.
 

@@ -1,7 +1,7 @@
-"""`make canary`: one real video from the real YouTube, fetched and decoded as the bot would do it.
+"""`make canary`: fetch and decode one video from the real YouTube, as the bot does.
 
-The tests cannot know how YouTube answers today, from this machine's address; this does. Uses the operator's settings
-(proxy, cookies, certificates). Exit status: 0 it works, 1 it does not.
+It shows what the tests cannot: how YouTube answers today to this machine's address. It uses the operator's settings
+(proxy, cookies, certificates) and exits with 1 on failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.media.sandbox import probe_in_sandbox
 from engine.sources.youtube.downloader import Youtube, version
 from engine.sources.youtube.link import parse_link
 
-FIRST_VIDEO_EVER = "https://www.youtube.com/watch?v=jNQXAC9IVRw"  # 19 seconds, there since 2005
+FIRST_VIDEO_EVER = "https://www.youtube.com/watch?v=jNQXAC9IVRw"  # 19 seconds, from 2005
 
 
 async def fetch(text: str) -> str:

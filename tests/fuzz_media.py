@@ -1,9 +1,9 @@
-"""Damaged songs by the thousand: every container and codec, mutated, each read in a process of its own.
+"""Fuzz the decoder with mutated files of every container and codec, each read in a forked process.
 
     python -m tests.fuzz_media --count 20000 --seed 7
 
-prints what became of them and fails if one crashed the reader, escaped the tree of errors, hung, or needed much
-memory; such a file is kept. `make test` runs 100, and 50 that hypothesis makes; `make test-nightly` runs 20,000.
+prints the outcomes and fails if a file crashed the decoder, raised an unexpected error, hung, or used too much memory;
+such a file is kept. `make test` runs 100, and 50 that hypothesis makes; `make test-nightly` runs 20,000.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.media.decoder import read_audio
 from tests.fixtures.songs import make_song
 
 LONGEST_CPU_S = 10
-ADDRESS_SPACE_BYTES = 1024 * 1024 * 1024  # as the child has it; a few bytes of mp4 can ask for gigabytes of index
+ADDRESS_SPACE_BYTES = 1024 * 1024 * 1024  # the child's limit; a few bytes of mp4 can request gigabytes of index
 
 KINDS: dict[str, dict[str, Any]] = {
     "cover.mp3": {"cover": True, "tags": {"title": "t"}},
@@ -59,7 +59,7 @@ _NUMBERS = (b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0", b
 
 
 def originals(folder: Path) -> dict[str, bytes]:
-    """One short file of each kind."""
+    """Return one short file of each kind."""
     found = {}
     for name, choices in KINDS.items():
         make_song(folder / name, seconds=0.7, **choices)
@@ -68,31 +68,31 @@ def originals(folder: Path) -> dict[str, bytes]:
 
 
 def mutated(songs: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """(kind, bytes) of `count` damaged files, the same for the same seed."""
-    chance = random.Random(seed)
+    """Yield (kind, bytes) of `count` damaged files, the same for the same seed."""
+    rng = random.Random(seed)
     kinds = list(songs)
     for number in range(count):
         kind = kinds[number % len(kinds)]
         data = bytearray(songs[kind])
-        for _ in range(chance.choice((1, 1, 2, 3))):
+        for _ in range(rng.choice((1, 1, 2, 3))):
             if len(data) < 16:
                 break
-            _mutate(data, chance, songs[chance.choice(kinds)])
+            _mutate(data, rng, songs[rng.choice(kinds)])
         yield kind, bytes(data)
 
 
-def _mutate(data: bytearray, chance: random.Random, other: bytes) -> None:
+def _mutate(data: bytearray, rng: random.Random, other: bytes) -> None:
     size = len(data)
-    at = chance.randrange(size - 8)
-    head = chance.randrange(min(size - 8, 1500))
-    end = min(size, at + chance.randint(1, 2000))
-    match chance.randrange(8):
+    at = rng.randrange(size - 8)
+    head = rng.randrange(min(size - 8, 1500))
+    end = min(size, at + rng.randint(1, 2000))
+    match rng.randrange(8):
         case 0:
-            for _ in range(chance.randint(1, 20)):
-                data[chance.randrange(size)] = chance.randrange(256)
+            for _ in range(rng.randint(1, 20)):
+                data[rng.randrange(size)] = rng.randrange(256)
         case 1:
-            for _ in range(chance.randint(1, 10)):
-                data[chance.randrange(min(size, 600))] = chance.randrange(256)
+            for _ in range(rng.randint(1, 10)):
+                data[rng.randrange(min(size, 600))] = rng.randrange(256)
         case 2:
             del data[at:]
         case 3:
@@ -100,27 +100,27 @@ def _mutate(data: bytearray, chance: random.Random, other: bytes) -> None:
         case 4:
             data[at:at] = data[at:end]
         case 5:
-            data[at : at + 4] = chance.choice(_NUMBERS)
+            data[at : at + 4] = rng.choice(_NUMBERS)
         case 6:
-            data[head : head + 4] = chance.choice(_NUMBERS)
+            data[head : head + 4] = rng.choice(_NUMBERS)
         case _:
-            begin = chance.randrange(len(other))
-            data[at : chance.randrange(at, size)] = other[begin : begin + chance.randint(1, 4000)]
+            begin = rng.randrange(len(other))
+            data[at : rng.randrange(at, size)] = other[begin : begin + rng.randint(1, 4000)]
 
 
 def outcome(path: Path) -> tuple[str, str]:
-    """What reading one file comes to, in this process: ("read", …), a refusal's name, or "escaped" with the error."""
+    """Read one file in this process; return ("read", …), the name of a refusal, or "escaped" and the error."""
     try:
         audio = read_audio(path, max_bytes=50 * 1024 * 1024, max_duration_s=60, sink=lambda block: None)
     except InputRefused as error:
         return type(error).__name__, error.detail or ""
-    except BaseException as error:  # that is what is looked for
+    except BaseException as error:  # anything else is a bug
         return "escaped", repr(error)[:500]
     return "read", f"{audio.samples / audio.out_sample_rate:.2f}"
 
 
 def outcome_in_fork(path: Path) -> tuple[str, str]:
-    """The same in a forked process with the child's limits; "crashed" and "slow" are told too."""
+    """Read one file in a forked process with the child's limits; also returns "crashed" and "slow"."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -132,13 +132,13 @@ def outcome_in_fork(path: Path) -> tuple[str, str]:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read()
+        report = pipe.read()
     _, status, used = os.wait4(pid, 0)
-    if status or not said:
+    if status or not report:
         return "crashed", f"status {status}"
     if used.ru_utime + used.ru_stime > LONGEST_CPU_S:
         return "slow", f"{used.ru_utime + used.ru_stime:.1f} s"
-    kind, detail = json.loads(said)
+    kind, detail = json.loads(report)
     return str(kind), str(detail)
 
 
@@ -146,56 +146,58 @@ BAD = frozenset({"crashed", "slow", "escaped"})
 
 
 def run(folder: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Read `count` mutated files: how many came to what, and a line for each that must not have."""
+    """Read `count` mutated files; return the number of each outcome, and a line for each bad one."""
     av.logging.set_level(None)
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     bad = []
     path = folder / "song"
     for number, (kind, data) in enumerate(mutated(originals(folder), count, seed)):
         path.write_bytes(data)
-        came_to, detail = outcome_in_fork(path)
-        told[came_to] += 1
-        if came_to in BAD:
-            kept = folder / f"{came_to}-{seed}-{number}-{kind}"
+        outcome_name, detail = outcome_in_fork(path)
+        counts[outcome_name] += 1
+        if outcome_name in BAD:
+            kept = folder / f"{outcome_name}-{seed}-{number}-{kind}"
             kept.write_bytes(data)
             bad.append(f"{kept}: {detail}")
-    return told, bad
+    return counts, bad
 
 
 EDITS = st.lists(st.tuples(st.integers(0, 4000), st.binary(max_size=48), st.booleans()), max_size=6)
-"""Where, what, and whether it is put between or over what is there."""
+"""Position, bytes, and whether they are inserted or overwrite."""
 
 
 def search(folder: Path, count: int) -> Counter[str]:
-    """The same by hypothesis, which reduces what it finds to the least edit, in `count` files; raises where one is
-    neither read nor refused."""
+    """Search with hypothesis, which reduces a failure to its smallest edit.
+
+    Raises if one of `count` files is neither read nor refused.
+    """
     av.logging.set_level(None)
-    songs, told = originals(folder), Counter[str]()
+    songs, counts = originals(folder), Counter[str]()
 
     @settings(max_examples=count, deadline=None, derandomize=True, database=None)
     @given(kind=st.sampled_from(sorted(songs)), head_bytes=st.integers(0, 4000), edits=EDITS)
     def is_read_or_refused(kind: str, head_bytes: int, edits: list[tuple[int, bytes, bool]]) -> None:
         data = bytearray(songs[kind] if edits else songs[kind][:head_bytes])
-        for at, put, between in edits:
-            data[at : at if between else at + len(put)] = put
+        for at, new, is_insertion in edits:
+            data[at : at if is_insertion else at + len(new)] = new
         (folder / "song").write_bytes(data)
-        came_to, detail = outcome_in_fork(folder / "song")
-        told[came_to] += 1
-        assert came_to not in BAD, (came_to, detail)
+        outcome_name, detail = outcome_in_fork(folder / "song")
+        counts[outcome_name] += 1
+        assert outcome_name not in BAD, (outcome_name, detail)
 
     is_read_or_refused()
-    return told
+    return counts
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    arguments.add_argument("--count", type=int, default=300)
-    arguments.add_argument("--seed", type=int, default=0)
-    chosen = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fuzz-media-"))
-    told, bad = run(folder, chosen.count, chosen.seed)
-    print(json.dumps({"seed": chosen.seed, "folder": str(folder), "came_to": told, "bad": bad}, indent=1))
-    sys.exit(1 if bad or not told["read"] else 0)
+    counts, bad = run(folder, options.count, options.seed)
+    print(json.dumps({"seed": options.seed, "folder": str(folder), "outcomes": counts, "bad": bad}, indent=1))
+    sys.exit(1 if bad or not counts["read"] else 0)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class BlockDecoder:
             return
         if frame.layout.nb_channels > MOST_CHANNELS or not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
             raise BrokenAudio
-        if not self._started:  # the header can be wrong: HE-AAC doubles its rate
+        if not self._started:  # the header can be wrong, as for AAC with SBR
             self._started = True
             self._rate = frame.sample_rate if frame.sample_rate in USUAL_RATES else RATE_FOR_UNUSUAL
         if self._track.timeline is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
 import av
 from av.audio.stream import AudioStream
 
 from engine.media.charset import repair
+from engine.text import printable_line
 
 KEPT_TAGS = (
     "title",
@@ -42,16 +42,11 @@ def read_tags(container: av.container.InputContainer, stream: AudioStream) -> di
     for source in (stream.metadata, container.metadata):
         for key, value in source.items():
             name = _ALIASES.get(key.lower(), key.lower())
-            text = clean(repair(value) if container.format.name in _MAY_MISSTATE_ENCODING else value)
+            text = repair(value) if container.format.name in _MAY_MISSTATE_ENCODING else value
+            text = printable_line(text, _LONGEST_TAG)
             if name in KEPT_TAGS and text:
                 found[name] = text
     return found
-
-
-def clean(text: str, longest: int = _LONGEST_TAG) -> str:
-    """Return `text` as one printable line, without control characters and direction marks."""
-    kept = ("" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn") else char for char in text)
-    return " ".join("".join(kept).split())[:longest].strip()
 
 
 def usable_cover(picture: bytes) -> bytes | None:
@@ -69,6 +64,6 @@ def picture_kind(picture: bytes) -> str | None:
 def stem_tags(tags: Mapping[str, str], *, title: str, stem: str, model: str) -> dict[str, str]:
     """Return the tags of one stem: the song's, with the stem in the title and the model in the comment."""
     result = {key: value for key, value in tags.items() if key in KEPT_TAGS}
-    result["title"] = f"{clean(title) or 'audio'} ({stem})"
+    result["title"] = f"{printable_line(title, _LONGEST_TAG) or 'audio'} ({stem})"
     result["comment"] = f"{stem}, separated with {model} by Stemify"
     return result

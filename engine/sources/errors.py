@@ -1,4 +1,4 @@
-"""Why a video's sound could not be fetched: leaves of the one tree, each with what to do instead."""
+"""Reasons why the audio of a video could not be fetched, each with what to do instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class VideoPrivate(SourceFailed):
 
 
 class VideoAgeRestricted(SourceFailed):
-    """YouTube shows that video to signed-in adults only. Please attach the file instead."""
+    """That video is age-restricted. Please attach the file instead."""
 
     code = "youtube_age"
 
@@ -36,7 +36,7 @@ class VideoBlocked(SourceFailed):
 
 
 class VideoGeoBlocked(SourceFailed):
-    """That video cannot be watched in the country of this server. Please attach the file instead."""
+    """That video is not available in this server's country. Please attach the file instead."""
 
     code = "youtube_geo"
 
@@ -54,13 +54,13 @@ class VideoProtected(SourceFailed):
 
 
 class VideoLive(SourceFailed):
-    """That is a live stream. Come back when its recording is there, or attach the file instead."""
+    """That is a live stream. Try again when its recording is available, or attach the file instead."""
 
     code = "youtube_live"
 
 
 class VideoUpcoming(SourceFailed):
-    """That video has not started yet. Come back when it is out, or attach the file instead."""
+    """That video has not been released yet. Try again after its release, or attach the file instead."""
 
     code = "youtube_upcoming"
 
@@ -78,70 +78,69 @@ class VideoTooLarge(SourceFailed):
 
 
 class VideoNoAudio(SourceFailed):
-    """There is no sound to fetch from that video. Choose another one, or attach the file instead."""
+    """That video has no audio to download. Choose another one, or attach the file instead."""
 
     code = "youtube_no_audio"
 
 
 class YoutubeCaptcha(SourceFailed):
-    """YouTube takes this server for a bot. Whoever runs it can help with cookies or a proxy; until then please
-    attach the file instead."""
+    """YouTube wants a captcha from this server; the bot's operator can set up cookies or a proxy. Please attach the
+    file instead."""
 
     code = "youtube_bot_check"
 
 
 class YoutubeRateLimited(SourceFailed):
-    """YouTube has had enough of this server for about an hour. Try again later, or attach the file instead."""
+    """YouTube is rate-limiting this server. Try again in about an hour, or attach the file instead."""
 
     code = "youtube_rate_limit"
 
 
 class YoutubePaused(SourceFailed):
-    """YouTube is refusing this server just now. Try again later, or attach the file instead."""
+    """YouTube is refusing requests from this server. Try again later, or attach the file instead."""
 
     code = "youtube_paused"
 
 
 class YoutubeForbidden(SourceFailed):
-    """YouTube did not hand out the sound of that video. Try again in a while, or attach the file instead."""
+    """YouTube refused to send the audio of that video. Try again later, or attach the file instead."""
 
     code = "youtube_forbidden"
 
 
 class YoutubeNotSetUp(SourceFailed):
-    """YouTube cannot be used here as it is set up; whoever runs this bot finds the reason in the log. Until then
-    please attach the file instead."""
+    """YouTube is not set up correctly on this server; the bot's operator finds the reason in the log. Please attach the
+    file instead."""
 
     code = "youtube_setup"
 
 
 class YoutubeChallengeUnsolved(SourceFailed):
-    """YouTube's puzzle for players could not be solved here; whoever runs this bot finds help in docs/youtube.md.
-    Until then please attach the file instead."""
+    """YouTube's JavaScript challenge could not be solved; docs/youtube.md tells the bot's operator what to do. Please
+    attach the file instead."""
 
     code = "youtube_challenge"
 
 
 class YoutubeChanged(SourceFailed):
-    """YouTube has changed, and this bot has not caught up; whoever runs it may have to update yt-dlp. Until then
-    please attach the file instead."""
+    """YouTube has changed; the bot's operator may have to update yt-dlp. Please attach the file instead."""
 
     code = "youtube_changed"
 
 
 class YoutubeUnreachable(SourceUnreachable):
-    """YouTube could not be reached just now. Try again in a while, or attach the file instead."""
+    """YouTube could not be reached. Try again later, or attach the file instead."""
 
     code = "youtube_unreachable"
 
 
 class YoutubeTimedOut(SourceUnreachable):
-    """Fetching that video took too long. Try again in a while, or attach the file instead."""
+    """The download of that video took too long. Try again later, or attach the file instead."""
 
     code = "youtube_timeout"
 
 
 class YoutubeFetcherDied(SourceUnreachable):
-    """The download broke off. Try again in a while, or attach the file instead."""
+    """The download was interrupted. Try again later, or attach the file instead."""
 
     code = "youtube_fetcher_died"

@@ -1,4 +1,4 @@
-"""A job's link becomes the file in the job's folder, examined as an upload is."""
+"""Download a job's link into the job's folder, and examine the file like an upload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.text import safe_title
 
 @dataclass(frozen=True)
 class FetchedInput:
-    """A downloaded file in the job's folder."""
+    """Facts about a downloaded file in the job's folder."""
 
     title: str
     artist: str | None
@@ -29,12 +29,14 @@ class FetchedInput:
 
 
 class FetchLink(Protocol):
-    """Download a job's link into storage. Raises `SourceFailed` (and below) or `InputRefused`."""
+    """Download a job's link into storage. Raises `SourceFailed` or `InputRefused` (or a subclass)."""
 
     async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput: ...
 
 
 class LinkFetcher:
+    """Fetch links with `Youtube`."""
+
     def __init__(self, youtube: Youtube, storage: Storage, room: Room, limits: MediaLimits) -> None:
         self._youtube = youtube
         self._storage = storage
@@ -42,7 +44,7 @@ class LinkFetcher:
         self._limits = limits
 
     async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput:
-        """Raises `SourceFailed` or `InputRefused` (and below)."""
+        """Download the link, examine the file and publish it. Raises as `FetchLink` does."""
         folder = self._storage.local_path(f"scratch/{job.id}-a{job.attempt}")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:

@@ -1,13 +1,12 @@
-"""The process that downloads one video's sound: the only place that imports yt_dlp.
+"""Download one video's audio in a child process, the only one that imports yt_dlp.
 
-Run by its path (`python -I youtube_child.py`), needs nothing but the standard library and yt_dlp. In: one JSON object
-on the first line of stdin, which stays open as a lifeline. Out, one JSON object a line: `metadata`, `progress`, then
-`done` or `failed`. A failure is told as facts (kinds of exception, HTTP status, texts, warnings); what it means is the
-parent's business (`youtube_errors.py`).
+Run by its path (`python -I child.py`); it needs only the standard library and yt_dlp. Input: one JSON object on the
+first line of stdin, which stays open. Output: one JSON object per line: `metadata`, `progress`, then `done` or
+`failed`. A failure is reported as facts (exception classes, HTTP status, texts, warnings), which `classify.py`
+interprets in the parent.
 
-Two processes: the outer one starts the inner one, which does the work, and waits. When stdin closes (the parent
-cancels, or was killed) it kills the inner one's group, Deno included, reaps it, and is gone. An extraction cannot be
-interrupted from within.
+An extraction cannot be interrupted, so there are two processes: the inner one works, the outer one waits. When stdin
+closes (the parent cancels or was killed), the outer one kills the inner one's process group, including Deno, and ends.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from urllib.parse import urlsplit
 MEDIA_HOST = "googlevideo.com"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-MEMORY_BYTES = 1 << 30  # of each process; yt-dlp and Deno need a fifth of it
-CPU_S = 150  # far more than any download takes; ends a script that hangs in Deno
+MEMORY_BYTES = 1 << 30  # per process; yt-dlp and Deno need a fifth of it
+CPU_S = 150  # far more than any download needs; ends a script that loops in Deno
 WARNINGS_KEPT = 40
 TEXT_CHARACTERS = 2000
 PROGRESS_INTERVAL_S = 0.2
 _TERMINAL_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class DownloadRejected(Exception):  # not of engine.errors: this process knows nothing of the engine
-    """Our own check said no."""
+class DownloadRejected(Exception):  # not from engine.errors: this process does not import the engine
+    """A check of ours failed."""
 
     def __init__(self, reason: str, **facts: object) -> None:
         super().__init__(reason)
@@ -47,7 +46,7 @@ class DownloadRejected(Exception):  # not of engine.errors: this process knows n
 
 
 class YtdlpLogger:
-    """yt-dlp's logger: nothing is printed, warnings are kept, for they often hold the cause."""
+    """A logger for yt-dlp that prints nothing and keeps warnings, which often contain the cause."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -67,20 +66,20 @@ class YtdlpLogger:
 
 
 def main() -> None:
-    """The outer process."""
-    with contextlib.suppress(OSError, AttributeError):  # not on Linux: Deno would be init's to reap
+    """Run the outer process."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere init reaps Deno
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     request = json.loads(_first_line())
-    lives, dies = os.pipe()  # the inner process holds the only writing end: closed means that it ended
+    ended, keep_open = os.pipe()  # only the inner process keeps the writing end: it closes when that process ends
     inner = os.fork()
     if inner == 0:
-        os.close(lives)
+        os.close(ended)
         _run(request)
-    with contextlib.suppress(OSError):  # the inner one says the same; whoever is first
+    with contextlib.suppress(OSError):  # both processes set it, because either may run first
         os.setpgid(inner, inner)
-    os.close(dies)
+    os.close(keep_open)
     os.close(1)
-    while lives not in (readable := select.select([0, lives], [], [])[0]):
+    while ended not in (readable := select.select([0, ended], [], [])[0]):
         if readable and not os.read(0, 65536):
             break
     with contextlib.suppress(ProcessLookupError):
@@ -101,23 +100,23 @@ def _first_line() -> bytes:
 
 
 def _run(request: dict[str, Any]) -> NoReturn:
-    """The inner process."""
+    """Run the inner process."""
     os.setpgid(0, 0)
     os.umask(0o077)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    limit_bytes = int(request["max_bytes"]) + (1 << 20)  # the last line of defence, behind the hook
+    limit_bytes = int(request["max_bytes"]) + (1 << 20)  # in case the progress hook fails to stop it
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Not RLIMIT_AS: Deno reserves more address space than any useful limit, and then uses little of it.
+    # Not RLIMIT_AS: Deno reserves more address space than any useful limit, but uses little of it.
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):  # nobody but `tell` writes to the parent, nobody but the outer process reads
-        os.dup2(nothing, descriptor)
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):  # only `emit` writes to the parent, only the outer process reads from it
+        os.dup2(null, descriptor)
 
-    def tell(event: str, **facts: object) -> None:
+    def emit(event: str, **facts: object) -> None:
         out.write(json.dumps({"event": event, **facts}) + "\n")
         out.flush()
 
@@ -126,55 +125,56 @@ def _run(request: dict[str, Any]) -> NoReturn:
     try:
         if request["package_dir"] not in sys.path:
             sys.path.append(request["package_dir"])
-        _download(request, tell, log, phase)
-    except DownloadRejected as refused:
-        tell("failed", phase=phase[0], reason=refused.reason, warnings=log.warnings, **refused.facts)
-    except BaseException as error:  # whatever it is, the parent hears of it
-        tell("failed", phase=phase[0], reason=None, **_facts(error, log))
+        _download(request, emit, log, phase)
+    except DownloadRejected as rejected:
+        emit("failed", phase=phase[0], reason=rejected.reason, warnings=log.warnings, **rejected.facts)
+    except BaseException as error:  # report everything to the parent
+        emit("failed", phase=phase[0], reason=None, **_facts(error, log))
     out.flush()
     os._exit(0)
 
 
-def _download(request: dict[str, Any], tell: Any, log: YtdlpLogger, phase: list[str]) -> None:
+def _download(request: dict[str, Any], emit: Any, log: YtdlpLogger, phase: list[str]) -> None:
     from yt_dlp import YoutubeDL
     from yt_dlp.version import __version__ as version
 
     max_bytes = int(request["max_bytes"])
-    told_at = [0.0]
+    reported_at = [0.0]
 
     def count(state: dict[str, Any]) -> None:
         got, total = state.get("downloaded_bytes") or 0, state.get("total_bytes") or 0
         if max(got, total) > max_bytes:
             raise DownloadRejected("too_large")
-        if time.monotonic() - told_at[0] >= PROGRESS_INTERVAL_S:
-            told_at[0] = time.monotonic()
-            tell("progress", bytes=got, total_bytes=total)
+        if time.monotonic() - reported_at[0] >= PROGRESS_INTERVAL_S:
+            reported_at[0] = time.monotonic()
+            emit("progress", bytes=got, total_bytes=total)
 
     phase[0] = "metadata"
     with YoutubeDL(parameters(request, log, count)) as ydl:
         found = ydl.extract_info(request["url"], download=False, process=False, ie_key="Youtube")
         check(found, request)
-        formats = [one for one in found.get("formats") or [] if _is_ours(one)]
+        formats = [entry for entry in found.get("formats") or [] if _is_allowed(entry)]
         if not formats:
             raise DownloadRejected("no_audio", **_why_no_audio(found))
-        formats = [one for one in formats if (one.get("filesize") or 0) <= max_bytes]
+        formats = [entry for entry in formats if (entry.get("filesize") or 0) <= max_bytes]
         if not formats:
             raise DownloadRejected("too_large")
-        tell("metadata", version=version, **describe(found))
+        emit("metadata", version=version, **describe(found))
         phase[0] = "media"
         found["formats"] = formats
         done = ydl.process_ie_result(found, download=True)
-    paths = [Path(one["filepath"]) for one in (done or {}).get("requested_downloads") or [] if one.get("filepath")]
-    # yt-dlp can skip a download and call it a success: what counts is the file.
+    downloads = (done or {}).get("requested_downloads") or []
+    paths = [Path(entry["filepath"]) for entry in downloads if entry.get("filepath")]
+    # yt-dlp can skip a download and report success, so check the file.
     if len(paths) != 1 or not paths[0].is_file() or not paths[0].stat().st_size:
         raise DownloadRejected("no_file")
     if paths[0].stat().st_size > max_bytes:
         raise DownloadRejected("too_large")
-    tell("done", path=str(paths[0]), format=str(done.get("format_id")), bytes=paths[0].stat().st_size)
+    emit("done", path=str(paths[0]), format=str(done.get("format_id")), bytes=paths[0].stat().st_size)
 
 
 def parameters(request: dict[str, Any], log: YtdlpLogger, hook: Any) -> dict[str, Any]:
-    """What YoutubeDL is started with. Made anew each time: it changes what it is given."""
+    """Return new parameters for YoutubeDL, which modifies them."""
     small = f"[filesize<=?{int(request['max_bytes'])}]"
     kinds = ("bestaudio[acodec=opus]", "bestaudio[acodec^=mp4a]", "bestaudio", "18", "worst[acodec!=none]")
     return {
@@ -201,13 +201,13 @@ def parameters(request: dict[str, Any], log: YtdlpLogger, hook: Any) -> dict[str
         "color": "never",
         "proxy": request["proxy"],
         "cookiefile": request["cookies_file"],
-        # An operator's own certificates (a proxy that opens TLS); verified like any other.
+        # The operator's own certificates (for a proxy that intercepts TLS) replace certifi's.
         "compat_opts": ["no-certifi"] if request["own_ca"] else [],
     }
 
 
 def check(found: dict[str, Any], request: dict[str, Any]) -> None:
-    """Refuse what is not this one video, finished, and short enough. Raises `Refused`."""
+    """Raise `DownloadRejected` unless this is the requested video, not live, and short enough."""
     if found.get("_type", "video") != "video" or found.get("id") != request["video_id"]:
         raise DownloadRejected("not_this_video")
     live = found.get("live_status")
@@ -218,27 +218,29 @@ def check(found: dict[str, Any], request: dict[str, Any]) -> None:
         raise DownloadRejected("too_long", duration_s=duration_s)
 
 
-def _is_ours(one: dict[str, Any]) -> bool:
-    """Whether this format is plain HTTPS from YouTube's media hosts, with sound, unprotected."""
-    address = urlsplit(one.get("url") or "")
+def _is_allowed(entry: dict[str, Any]) -> bool:
+    """Return True if a format is unprotected audio over plain HTTPS from YouTube's media hosts."""
+    address = urlsplit(entry.get("url") or "")
     host = address.hostname or ""
     return (
         address.scheme == "https"
         and host.endswith("." + MEDIA_HOST)
-        and one.get("protocol") in (None, "https")
-        and one.get("acodec") != "none"
-        and not one.get("has_drm")
+        and entry.get("protocol") in (None, "https")
+        and entry.get("acodec") != "none"
+        and not entry.get("has_drm")
     )
 
 
 def _why_no_audio(found: dict[str, Any]) -> dict[str, object]:
-    media = [one for one in found.get("formats") or [] if one.get("ext") != "mhtml"]  # mhtml: preview pictures
-    return {"formats": len(media), "protected": bool(media) and all(one.get("has_drm") for one in media)}
+    media = [entry for entry in found.get("formats") or [] if entry.get("ext") != "mhtml"]  # mhtml: preview pictures
+    return {"formats": len(media), "protected": bool(media) and all(entry.get("has_drm") for entry in media)}
 
 
 def describe(found: dict[str, Any]) -> dict[str, object]:
-    """Title and artist as a music library would have them. YouTube Music names them; otherwise the channel stands in,
-    and a title that starts with the channel's own name loses it."""
+    """Return title, artist and duration.
+
+    Without an artist from YouTube Music the channel is the artist, and is removed from the start of the title.
+    """
     artists = [name for name in found.get("artists") or [] if isinstance(name, str)]
     artist = ", ".join(artists) or re.sub(r" - Topic$", "", found.get("channel") or found.get("uploader") or "")
     title = found.get("track") or found.get("title") or ""
@@ -248,22 +250,22 @@ def describe(found: dict[str, Any]) -> dict[str, object]:
 
 
 def _facts(error: BaseException, log: YtdlpLogger) -> dict[str, object]:
-    """An exception and what caused it, down to the network."""
+    """Collect classes, texts and HTTP status of an exception and its causes."""
     kinds: list[str] = []
     texts: list[str] = []
     status: int | None = None
-    waiting: list[object] = [error]
+    pending: list[object] = [error]
     seen: set[int] = set()
-    while waiting:
-        one = waiting.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
+    while pending:
+        cause = pending.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
             continue
-        seen.add(id(one))
-        kinds += [kind.__name__ for kind in type(one).__mro__ if kind.__name__ not in kinds]
-        texts.append(_TERMINAL_COLOURS.sub("", str(one))[:TEXT_CHARACTERS])
-        status = status or getattr(one, "status", None)
-        wrapped = getattr(one, "exc_info", None)
-        waiting += [wrapped[1] if wrapped else None, getattr(one, "cause", None), one.__cause__, one.__context__]
+        seen.add(id(cause))
+        kinds += [kind.__name__ for kind in type(cause).__mro__ if kind.__name__ not in kinds]
+        texts.append(_TERMINAL_COLOURS.sub("", str(cause))[:TEXT_CHARACTERS])
+        status = status or getattr(cause, "status", None)
+        wrapped = getattr(cause, "exc_info", None)
+        pending += [wrapped[1] if wrapped else None, getattr(cause, "cause", None), cause.__cause__, cause.__context__]
     return {"kinds": kinds, "status": status, "texts": texts, "warnings": log.warnings}
 
 

@@ -1,4 +1,4 @@
-"""When YouTube refuses this server, every further request makes it worse: a pause, then one trial."""
+"""Pause requests after YouTube refused this server, because more of them make it worse; then try one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import math
 from collections.abc import Callable
 from enum import Enum, auto
 
-from engine.sources.errors import (
-    YoutubePaused,
-)
+from engine.sources.errors import YoutubePaused
 
-TRIAL_RETRY_S = 60.0  # what those are told who come while the one trial is under way
+TRIAL_RETRY_S = 60.0  # when to retry a request made during the trial
 
 
 class Outcome(Enum):
-    ANSWERED = auto()  # YouTube dealt with the request, be it by saying that a video is private
-    REFUSED = auto()  # it asked for proof of no bot, or said that there were too many requests
-    UNKNOWN = auto()  # nobody knows: no network, cancelled
+    """The effect of one request on the breaker."""
+
+    ANSWERED = auto()  # YouTube processed the request, even if the video is private
+    REFUSED = auto()  # a captcha, or too many requests
+    UNKNOWN = auto()  # no network, cancelled
 
 
 class Breaker:
-    """Closed: all pass. A refusal opens it for `pause_s`: nobody passes. Then half open: one passes at a time, until
-    one is answered (closed) or refused (open again). In memory only; `monotonic` is the clock, in seconds."""
+    """A circuit breaker: closed until a refusal, open for `pause_s`, then half open.
+
+    Half open, it admits one request at a time until one is answered (closed) or refused (open again). State is in
+    memory only; `monotonic` is the clock in seconds.
+    """
 
     def __init__(self, pause_s: float, monotonic: Callable[[], float]) -> None:
         self._pause_s = pause_s
@@ -31,11 +34,11 @@ class Breaker:
 
     @property
     def paused_for_s(self) -> float:
-        """Seconds until somebody may pass again; 0 when that is now."""
+        """Seconds until a request may be made; 0 if one may be made now."""
         return max(0.0, self._open_until_s - self._monotonic()) if self._open_until_s is not None else 0.0
 
     def admit(self) -> bool:
-        """Let one pass; whether it is the trial (hand this back to `leave`). Raises `YoutubePaused`."""
+        """Admit one request; return True if it is the trial (pass this to `leave`). Raises `YoutubePaused`."""
         if self._open_until_s is None:
             return False
         left_s = self.paused_for_s
@@ -45,12 +48,12 @@ class Breaker:
         raise _paused(left_s or TRIAL_RETRY_S)
 
     def check(self) -> None:
-        """Raises `YoutubePaused` while nobody would pass; lets nobody pass."""
+        """Raise `YoutubePaused` while the breaker is open; admits nothing."""
         if self.paused_for_s > 0:
             raise _paused(self.paused_for_s)
 
     def leave(self, outcome: Outcome, *, trial: bool) -> None:
-        """Say how it went for one that was admitted."""
+        """Record the outcome of an admitted request."""
         if trial:
             self._trial_under_way = False
         if outcome is Outcome.REFUSED:
@@ -63,6 +66,6 @@ def _paused(left_s: float) -> YoutubePaused:
     minutes = math.ceil(left_s / 60)
     when = "in about a minute" if minutes == 1 else f"in about {minutes} minutes"
     return YoutubePaused(
-        f"YouTube is refusing this server just now. Try again {when}, or attach the file instead.",
+        f"YouTube is refusing requests from this server. Try again {when}, or attach the file instead.",
         retry_after_s=left_s,
     )

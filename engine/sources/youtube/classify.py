@@ -1,8 +1,8 @@
-"""What a failed download means: facts from the child in, one error of the tree out.
+"""Translate the facts of a failed download into an error.
 
-yt-dlp tells most causes only in words, so this table reads words. It is tried from the top, first on what the
-exceptions said, then on the warnings before them (there only for causes that lie with us or the network: a warning
-about one of several clients says little about the video), then on the HTTP status and the kinds of exception.
+yt-dlp reports most causes only as text, so this table matches text, from the top: first the exceptions' messages, then
+the warnings (only for causes in this server or the network: a warning about one of several clients says little about
+the video), then the HTTP status and the exceptions' classes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ ABOUT_THE_VIDEO = (
     VideoAgeRestricted, VideoBlocked, VideoGeoBlocked, VideoLive, VideoMembersOnly, VideoNoAudio, VideoPrivate,
     VideoProtected, VideoRemoved, VideoTooLarge, VideoTooLong, VideoUnavailable, VideoUpcoming,
 )  # fmt: skip
-"""Failures that show that YouTube talks to us."""
+"""Failures that prove that YouTube accepts requests from this server."""
 
 
 class Failure(BaseModel):
-    """The child's account. `reason` is set where our own check said no; `kinds` are the names of the exception's
-    classes and of those of its causes; `status` an HTTP status among them."""
+    """Facts about a failure, from the child.
+
+    `reason` is set if a check of the child failed; `kinds` are the class names of the exception and its causes;
+    `status` is an HTTP status among them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,13 +109,13 @@ _NETWORK_KINDS = {"TransportError", "ContentTooShortError", "TimeoutError", "Con
 
 
 def classify(failure: Failure) -> AttemptError:
-    """The error that `failure` means, its `detail` for the log free of addresses."""
-    kind = _meaning(failure)
-    said = [failure.phase, failure.reason or "", *failure.texts[:2], *failure.warnings[:5]]
-    return kind(detail=redact(" | ".join(part for part in said if part))[:DETAIL_CHARACTERS])
+    """Return the error for `failure`; its `detail`, for the log, contains no addresses."""
+    kind = _error_type(failure)
+    facts = [failure.phase, failure.reason or "", *failure.texts[:2], *failure.warnings[:5]]
+    return kind(detail=redact(" | ".join(part for part in facts if part))[:DETAIL_CHARACTERS])
 
 
-def _meaning(failure: Failure) -> type[AttemptError]:
+def _error_type(failure: Failure) -> type[AttemptError]:
     if failure.reason in _OWN_REASONS:
         return _OWN_REASONS[failure.reason]
     texts, warnings = _plain(failure.texts), _plain(failure.warnings)
@@ -150,7 +153,7 @@ def _by_kind(failure: Failure, texts: str, warnings: str) -> type[AttemptError]:
         return YoutubeUnreachable
     if re.search(r"please report this issue|requested format is not available|failed to extract", texts):
         return YoutubeChanged
-    # What is left of what YouTube itself says about a video, in words that this table does not know.
+    # Another statement by YouTube about the video, in words that this table does not know.
     return VideoUnavailable if "ExtractorError" in failure.kinds else SourceFailed
 
 
@@ -163,6 +166,6 @@ def _plain(parts: tuple[str, ...]) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` without anything that could open something: of an address only the host is left."""
+    """Remove credentials and reduce addresses in `text` to their host."""
     text = re.sub(r"[\w.+-]+://(?:[^\s/@'\"]*@)?([^\s/?#'\"<>]*)[^\s'\"<>]*", r"<\1>", text)
     return re.sub(r"[^\s'\"/@]+:[^\s'\"/@]+@", "", text)

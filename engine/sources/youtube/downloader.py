@@ -1,14 +1,13 @@
-"""A YouTube link becomes an audio file: one child process a download (`youtube_child.py`), which can always be killed.
+"""Download the audio of YouTube videos, each in a child process (`child.py`) that can always be killed.
 
-Two deadlines (to the metadata, and in all), caps on bytes and duration, a private copy of the operator's cookies, a
-pause when YouTube refuses this server. yt_dlp is never imported here; an update of it takes effect at the next
-download, without a restart.
+There are two deadlines (for the metadata and in total), limits on bytes and duration, a private copy of the operator's
+cookies, and a pause after YouTube refused this server. yt_dlp is never imported here, so an update of it takes effect
+at the next download without a restart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import importlib.util
 import logging
 import os
@@ -16,7 +15,6 @@ import re
 import shutil
 import tempfile
 import time
-import unicodedata
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,7 +23,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from engine.errors import AttemptError, DiskFull, LinksDisabled
+from engine.errors import AttemptError, DiskFull, LinksDisabled, is_disk_full
+from engine.media.limits import format_duration
 from engine.sources.errors import (
     VideoTooLong,
     YoutubeFetcherDied,
@@ -37,20 +36,23 @@ from engine.sources.youtube.circuit_breaker import Breaker, Outcome
 from engine.sources.youtube.classify import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify
 from engine.sources.youtube.link import VideoLink
 from engine.sources.youtube.process import downloading
+from engine.text import printable_line
 
 log = logging.getLogger(__name__)
 
 MINIMUM_YTDLP = (2026, 8, 19)
-METADATA_SHARE = 0.2  # of the progress of a download, reached when the title is known
+METADATA_SHARE = 0.2  # progress when the title is known
 NAME_CHARACTERS = 200
-# What the child's environment takes over from ours: how to reach the network, and nothing secret but that.
+# Variables copied to the child: how to reach the network, and no other secrets.
 PASSED_ON = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ld_library_path", "ssl_cert_dir")
 
 
 @dataclass(frozen=True)
 class DownloadedAudio:
-    """A file of one video's sound, as YouTube has it (opus in webm, or AAC in m4a). `duration_s` is what YouTube says:
-    only decoding tells."""
+    """The audio of a video in YouTube's own format: Opus in webm, or AAC in m4a.
+
+    `duration_s` is stated by YouTube and can be wrong.
+    """
 
     path: Path
     title: str
@@ -60,7 +62,7 @@ class DownloadedAudio:
 
 
 def version() -> str:
-    """The installed yt-dlp's version, looked up anew each time. Raises `YoutubeNotSetUp`."""
+    """Return the version of the yt-dlp that is installed now. Raises `YoutubeNotSetUp`."""
     try:
         return metadata.version("yt-dlp")
     except metadata.PackageNotFoundError:
@@ -68,8 +70,10 @@ def version() -> str:
 
 
 def check_version() -> str:
-    """The installed version, if it is new enough. Raises `YoutubeNotSetUp`. (pip goes back to an old one without a
-    word when a dependency does not fit.)"""
+    """Return the installed version if it is new enough. Raises `YoutubeNotSetUp`.
+
+    pip silently installs an old version if a dependency does not fit.
+    """
     found = version()
     if tuple(int(part) for part in re.findall(r"\d+", found)[:3]) < MINIMUM_YTDLP:
         least = ".".join(map(str, MINIMUM_YTDLP))
@@ -78,10 +82,12 @@ def check_version() -> str:
 
 
 class Youtube:
-    """Fetches the sound of videos. `max_bytes` and `max_duration_s` bound what is taken, `metadata_timeout_s` and
-    `total_timeout_s` how long it may take (a second try after a refused media address included), `breaker_pause_s`
-    how long YouTube is left alone after it refused this server. `ca_file`: certificates to trust in place of certifi's,
-    for a proxy that opens TLS. `monotonic` is the breaker's clock in seconds."""
+    """Download the audio of videos.
+
+    `total_timeout_s` includes a second try after a refused media address. `breaker_pause_s` is the pause after YouTube
+    refused this server. `ca_file` contains certificates to trust instead of certifi's, for a proxy that intercepts
+    TLS. `monotonic` is the breaker's clock in seconds.
+    """
 
     def __init__(
         self,
@@ -112,18 +118,19 @@ class Youtube:
 
     @property
     def paused_for_s(self) -> float:
-        """Seconds until YouTube is asked again after it refused this server; 0 when nothing is in the way."""
+        """Seconds until YouTube is asked again after it refused this server; 0 if it may be asked now."""
         return self._breaker.paused_for_s
 
     def check_open(self) -> None:
-        """Raises `YoutubePaused` while YouTube refuses this server, so that nobody queues for nothing."""
+        """Raise `YoutubePaused` while YouTube refuses this server, before a job is queued."""
         self._breaker.check()
 
     async def fetch(self, link: VideoLink, dest_dir: Path, *, on_progress: Callable[[float], None]) -> DownloadedAudio:
-        """Download the sound of `link` into `dest_dir`. `on_progress` is given a growing fraction (0-1).
+        """Download the audio of `link` into `dest_dir`; `on_progress` gets a growing fraction (0 to 1).
 
-        Raises errors below `SourceFailed` (`DiskFull` too); their `transient` says whether it may be tried again.
-        When it raises, or the task is cancelled, every process is gone and nothing is left in `dest_dir`."""
+        Raises subclasses of `SourceFailed`, or `DiskFull`; `transient` tells whether to try again. On an error or
+        cancellation no process and no file is left.
+        """
         if not self._enabled:
             raise LinksDisabled
         try:
@@ -135,7 +142,7 @@ class Youtube:
         outcome = Outcome.UNKNOWN
         started_s = time.monotonic()
         try:
-            fetched = await self._fetch(link, dest_dir, installed, _growing(on_progress))
+            fetched = await self._fetch(link, dest_dir, installed, _monotonic_progress(on_progress))
             outcome = Outcome.ANSWERED
         except AttemptError as error:
             if isinstance(error, REFUSALS_OF_THIS_SERVER):
@@ -161,19 +168,18 @@ class Youtube:
                 try:
                     return await self._try(link, dest_dir, installed, on_progress)
                 except YoutubeForbidden:
-                    # A media address may be stale by the time it is used: once more from the start.
+                    # The media address may be stale: try once more from the start.
                     return await self._try(link, dest_dir, installed, on_progress)
         except TimeoutError:
-            raise YoutubeTimedOut(detail=f"more than {self._total_timeout_s:g} s in all") from None
+            raise YoutubeTimedOut(detail=f"more than {self._total_timeout_s:g} s in total") from None
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise (DiskFull if full else YoutubeFetcherDied)(detail=str(error)) from error
+            raise (DiskFull if is_disk_full(error) else YoutubeFetcherDied)(detail=str(error)) from error
 
     async def _try(
         self, link: VideoLink, dest_dir: Path, installed: str, on_progress: Callable[[float], None]
     ) -> DownloadedAudio:
-        dest_dir = dest_dir.absolute()  # the child works elsewhere
-        with tempfile.TemporaryDirectory(prefix=".youtube-", dir=dest_dir) as name:  # 0700, gone in any case
+        dest_dir = dest_dir.absolute()  # the child has another working directory
+        with tempfile.TemporaryDirectory(prefix=".youtube-", dir=dest_dir) as name:  # mode 0700
             own_dir = Path(name)
             request = self._request(link, own_dir)
             async with downloading(request, cwd=own_dir, env=self._environment(own_dir)) as events:
@@ -183,15 +189,15 @@ class Youtube:
         duration_s = facts.get("duration_s")
         return DownloadedAudio(
             path=final,
-            title=_one_line(facts.get("title")) or link.video_id,
-            artist=_one_line(facts.get("artist")) or None,
+            title=_name(facts.get("title")) or link.video_id,
+            artist=_name(facts.get("artist")) or None,
             duration_s=float(duration_s) if duration_s is not None else None,
             ytdlp_version=str(facts.get("version") or installed),
         )
 
     def _request(self, link: VideoLink, own_dir: Path) -> dict[str, object]:
         cookies: Path | None = None
-        if self._cookies_file is not None:  # yt-dlp writes its cookies back: never to the operator's own file
+        if self._cookies_file is not None:  # a copy, because yt-dlp writes cookies back to the file
             cookies = own_dir / "cookies.txt"
             try:
                 shutil.copyfile(self._cookies_file, cookies)
@@ -208,16 +214,16 @@ class Youtube:
             "cookies_file": str(cookies) if cookies else None,
             "proxy": self._proxy.get_secret_value() if self._proxy else None,
             "own_ca": self._ca_file is not None,
-            # Isolated Python (-I) does not look everywhere that we did.
+            # Isolated Python (-I) searches fewer folders.
             "package_dir": str(Path(package.origin).parent.parent) if package and package.origin else "",
         }
 
     def _environment(self, own_dir: Path) -> dict[str, str]:
-        passed_on = {name: value for name, value in os.environ.items() if name.lower() in PASSED_ON}
+        inherited = {name: value for name, value in os.environ.items() if name.lower() in PASSED_ON}
         certificates = {"SSL_CERT_FILE": str(self._ca_file.resolve())} if self._ca_file else {}
         own = str(own_dir)
         return {
-            **passed_on,
+            **inherited,
             **certificates,
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": own,
@@ -231,7 +237,7 @@ class Youtube:
     async def _follow(
         self, events: AsyncIterator[dict[str, Any]], on_progress: Callable[[float], None]
     ) -> tuple[dict[str, Any], str]:
-        """The child's metadata and the path it wrote. Raises what its failure means."""
+        """Return the child's metadata and the path it wrote. Raises the error for its failure."""
         facts: dict[str, Any] = {}
         try:
             async with asyncio.timeout(self._metadata_timeout_s) as clock:
@@ -248,22 +254,23 @@ class Youtube:
                             on_progress(1.0)
                             return facts, event["path"]
                         case "failed":
-                            raise self._meant(Failure.model_validate(event))
+                            raise self._to_error(Failure.model_validate(event))
         except TimeoutError:
             raise YoutubeTimedOut(detail=f"no metadata within {self._metadata_timeout_s:g} s") from None
-        raise YoutubeFetcherDied(detail="the child ended without a word")
+        raise YoutubeFetcherDied(detail="the child ended without a result")
 
-    def _meant(self, failure: Failure) -> AttemptError:
+    def _to_error(self, failure: Failure) -> AttemptError:
         if failure.reason == "too_long" and failure.duration_s is not None:
             return VideoTooLong(
-                f"That video is {_clock(failure.duration_s)} long, the limit is {_clock(self._max_duration_s)}. "
+                f"That video is {format_duration(failure.duration_s)} long; "
+                f"the limit is {format_duration(self._max_duration_s)}. "
                 "Choose a shorter one, or attach the file instead."
             )
         return classify(failure)
 
 
-def _growing(on_progress: Callable[[float], None]) -> Callable[[float], None]:
-    """A second try starts from the beginning; the progress shown does not go back."""
+def _monotonic_progress(on_progress: Callable[[float], None]) -> Callable[[float], None]:
+    """Return a callback that never goes back, although a second try starts from 0."""
     highest = 0.0
 
     def report(fraction: float) -> None:
@@ -275,15 +282,5 @@ def _growing(on_progress: Callable[[float], None]) -> Callable[[float], None]:
     return report
 
 
-def _one_line(text: object) -> str:
-    """A name as people can read it: one line, nothing invisible, not endless."""
-    if not isinstance(text, str):
-        return ""
-    shown = "".join(
-        letter for letter in text if letter.isspace() or unicodedata.category(letter) not in ("Cc", "Cf", "Cs")
-    )
-    return " ".join(shown.split())[:NAME_CHARACTERS].strip()
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def _name(text: object) -> str:
+    return printable_line(text, NAME_CHARACTERS) if isinstance(text, str) else ""

@@ -1,8 +1,8 @@
-"""Which YouTube video a text means. Pure: nothing is looked up, no request is made.
+"""Find the YouTube video linked in a text, without any request.
 
-The address is never passed on: it is reduced to the video's id, from which a new one is built. So a link cannot
-carry anything else in (another host, a redirect, a playlist, a user name), and what cannot be read with certainty is
-refused. yt-dlp's own matcher is no gate: it takes other hosts, redirects and bare words.
+An address is reduced to the video's id, and a new address is built from it, so a link cannot smuggle in another host,
+a redirect, a playlist or a user name. Ambiguous links are refused. yt-dlp's own matcher is too lenient: it
+accepts other hosts, redirects and bare words.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_WORD_CHARACTERS = 2_000
 MAX_MARKS_AFTER = 16
 
 _ID = r"[A-Za-z0-9_-]{11}"
-# Of a query or a fragment: the printable ASCII that a URL may have except "#", and the other scripts.
+# A query or fragment: the printable ASCII allowed in a URL except "#", and other scripts.
 _REST = r"[!$%&'()*+,\-./0-9:;=?@A-Z_a-z~\[\]\u00a1-\U0010ffff]*"
 _ADDRESS = re.compile(
     rf"""
@@ -39,12 +39,12 @@ _ADDRESS = re.compile(
     """,
     re.VERBOSE,
 )
-_WATCH = re.compile(rf"/watch/?\?(?P<query>{_REST})")  # what an attribution link leads on to
+_WATCH = re.compile(rf"/watch/?\?(?P<query>{_REST})")  # the target of an attribution link
 _NOT_IDS = {"videoseries", "live_stream"}  # of embedded playlists and channels
 _HOST_PART = re.compile(r"(?:https?://)?[a-z.:0-9-]+", re.IGNORECASE | re.ASCII)
 _FULL_ID = re.compile(_ID, re.ASCII)
 _DEFAULT_PORT = {"https": ":443", "http": ":80", None: ":443"}
-# Around a link in a message: brackets, quotes, Markdown and Discord's marks, the end of a sentence.
+# Characters around a link in a message: brackets, quotes, Markdown, the end of a sentence.
 _BEFORE = "<([{\"'`*_~|"
 _AFTER = ">)]}\"'`*_~|.,;:!?…。、，！？）」』】"
 _TEXT_BEFORE_SCHEME = re.compile(r"[^\x00-\x7f]+(?=https?://)")  # languages that put no space before a link
@@ -61,14 +61,14 @@ class VideoLink:
 
     @classmethod
     def of(cls, video_id: str) -> VideoLink:
-        """Raises `BadLink` when `video_id` is not the id of a video."""
+        """Build a link. Raises `BadLink` if `video_id` is not a video's id."""
         if not _FULL_ID.fullmatch(video_id):
             raise BadLink
         return cls(video_id, f"https://www.youtube.com/watch?v={video_id}")
 
 
 def video_ids_in(text: str) -> set[str]:
-    """The ids of all videos that are linked in `text`."""
+    """Return the ids of all videos linked in `text`."""
     if len(text) > MAX_TEXT_CHARACTERS or _CONTROL.search(text):
         return set()
     words = (word for word in text.split() if len(word) <= MAX_WORD_CHARACTERS)
@@ -76,12 +76,14 @@ def video_ids_in(text: str) -> set[str]:
 
 
 def parse_link(text: str) -> VideoLink:
-    """The one video that is linked in `text`, a bare address or a whole message. A playlist in the address is
-    ignored, so are times and the like. Raises `BadLink` when there is none, or more than one different video."""
+    """Return the one video linked in `text`, an address or a whole message.
+
+    Playlists and times in the address are ignored. Raises `BadLink` if there is no video, or more than one.
+    """
     ids = video_ids_in(text)
     if len(ids) > 1:
         raise BadLink(
-            "There is more than one video in that message. Paste the address of one, or attach the file instead."
+            "That message links to more than one video. Paste the address of one, or attach the file instead."
         )
     if not ids:
         raise BadLink
@@ -89,10 +91,10 @@ def parse_link(text: str) -> VideoLink:
 
 
 def _video_id_in(word: str) -> str | None:
-    """The id, if this word of a message is the address of a video and nothing else (but what surrounds a link)."""
+    """Return the id if `word` is a video's address, apart from punctuation around it."""
     for start in _starts(word):
         candidate = start
-        # An id may end in "_" or "-": marks are taken off one at a time, only while the address cannot be read.
+        # An id may end in "_" or "-", so marks are removed one at a time until the address matches.
         for _ in range(MAX_MARKS_AFTER):
             if video_id := _video_id_of(candidate):
                 return video_id
@@ -103,8 +105,10 @@ def _video_id_in(word: str) -> str | None:
 
 
 def _starts(word: str) -> Iterator[str]:
-    """Where in a word an address may begin: at its start, behind brackets or a Markdown label, behind letters of
-    another script. Never in the middle of another address."""
+    """Yield `word` from each place where an address may start.
+
+    At its start, after brackets or a Markdown label, after letters of another script; never within another address.
+    """
     bare = word.lstrip(_BEFORE)
     yield bare
     if label := _MARKDOWN_LABEL.match(word):
@@ -132,7 +136,7 @@ def _video_id_of(address: str) -> str | None:
 
 
 def _value(query: str, name: str) -> str:
-    """The value of a parameter as it is written; "" unless there is exactly one."""
+    """Return the raw value of a query parameter; "" unless there is exactly one."""
     parts = (part.partition("=") for part in query.replace("&amp;", "&").split("&"))
     values = {value for key, _, value in parts if key == name}
     return values.pop() if len(values) == 1 else ""
@@ -144,7 +148,7 @@ def _id_of_query(query: str) -> str | None:
 
 
 def _id_of_attribution(query: str) -> str | None:
-    """The id in the address on YouTube that an attribution link leads on to."""
+    """Return the video id in the target of an attribution link."""
     found = _WATCH.fullmatch(unquote(_value(query, "u")))
     video_id = _id_of_query(found["query"]) if found is not None else None
     return video_id if video_id is not None and video_id in query else None

@@ -1,4 +1,4 @@
-"""The parent's side of one `youtube_child.py`: start it, hear it, and leave no process behind, whatever happens."""
+"""Run one download in a child process (`child.py`), and leave no process behind."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ LINE_BYTES = 1 << 20
 async def downloading(
     request: Mapping[str, object], *, cwd: Path, env: Mapping[str, str]
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    """Run a child for `request`; gives its events as they come. On the way out, also by an error or a cancelled task,
-    the child and all that it started are gone. The events raise `YoutubeFetcherDied` when they end too early."""
+    """Run a child for `request` and return its events.
+
+    On exit, including errors and cancellation, the child and its descendants are gone. Iterating raises
+    `YoutubeFetcherDied` if the events end too early.
+    """
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-I", youtube_child.__file__,
         stdin=PIPE, stdout=PIPE, stderr=DEVNULL, start_new_session=True, cwd=cwd, env=env, limit=LINE_BYTES,
@@ -32,25 +35,24 @@ async def downloading(
         async with aclosing(_events(child, request)) as events:
             yield events
     finally:
-        await _to_its_end(asyncio.ensure_future(_end(child)))
+        await _finish(asyncio.ensure_future(_end(child)))
 
 
 async def _events(child: Process, request: Mapping[str, object]) -> AsyncGenerator[dict[str, Any], None]:
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        child.stdin.write(json.dumps(request).encode() + b"\n")  # stdin stays open: the child's lifeline
+        child.stdin.write(json.dumps(request).encode() + b"\n")  # stdin stays open: the child ends when it closes
         await child.stdin.drain()
         async for line in child.stdout:
             yield json.loads(line)
     except (ValueError, BrokenPipeError, ConnectionResetError) as error:
-        raise YoutubeFetcherDied(detail=f"the child's word is not understood: {type(error).__name__}") from error
-    raise YoutubeFetcherDied(detail="the child ended without a word")
+        raise YoutubeFetcherDied(detail=f"invalid message from the child: {type(error).__name__}") from error
+    raise YoutubeFetcherDied(detail="the child ended without a result")
 
 
 async def _end(child: Process) -> None:
-    """The child ends itself, and all that it started, when its stdin closes. Should it not, it is killed, and its own
-    child dies with it."""
+    """Close the child's stdin, which ends it with its descendants; kill it if that fails."""
     assert child.stdin is not None
     child.stdin.close()
     try:
@@ -61,8 +63,8 @@ async def _end(child: Process) -> None:
         await child.wait()
 
 
-async def _to_its_end(ending: asyncio.Future[None]) -> None:
-    """Await `ending`, however often this task is cancelled meanwhile."""
+async def _finish(ending: asyncio.Future[None]) -> None:
+    """Await `ending` even if this task is cancelled, and then raise the cancellation."""
     cancelled: asyncio.CancelledError | None = None
     while not ending.done():
         try:

@@ -1,6 +1,7 @@
-"""A small YouTube on this machine: real TLS with a CA of its own, reached through a CONNECT proxy, so that an
-unmodified yt-dlp believes in it. Plays the watch page, the innertube player, the player's script with its n and
-signature puzzles, and the media hosts.
+"""A fake YouTube for an unmodified yt-dlp, with real TLS, reached through a CONNECT proxy.
+
+It has the watch page, the innertube player, the player's script with its n and signature challenges, and the media
+hosts.
 
     async with FakeYoutube(tmp_path) as youtube:
         youtube.add(Video("dQw4w9WgXcQ", media=path.read_bytes()))

@@ -1,5 +1,7 @@
-"""The puzzles that YouTube's player solves, and a player script that solves them, small, but of the shape that
-yt-dlp's solver looks for in the real one."""
+"""The challenges of YouTube's player, and a small player script that solves them.
+
+The script has the shape that yt-dlp's solver expects of the real one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ var makeAddress=function(u,sp,s){var x=new Address(u);x.set("alr","yes");
 if(s){x.set(sp,encodeURIComponent(unscramble(decodeURIComponent(s))))}return x};
 })(_yt_player);
 """
-UNREADABLE_PLAYER_JS = "var config={signatureTimestamp:20345};"  # a new player that nobody has understood yet
+UNREADABLE_PLAYER_JS = "var config={signatureTimestamp:20345};"  # a new player that no solver knows
 
 
 def new_challenge() -> str:

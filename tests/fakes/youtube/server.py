@@ -1,4 +1,4 @@
-"""The servers of the fake YouTube: one for HTTPS, and the proxy through which every host name leads to it."""
+"""The servers of the fake YouTube: HTTPS, and a proxy that sends every host name to it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FakeYoutube:
     def __init__(self, folder: Path) -> None:
         self.ca_file = folder / "fake-youtube-ca.pem"
         self.videos: dict[str, Video] = {}
-        self.connects: list[str] = []  # host:port, as asked of the proxy
+        self.connects: list[str] = []  # host:port, as requested from the proxy
         self.seen: list[Seen] = []
         self.fails_with: int | None = None
         self.stalls: str | None = None
@@ -99,7 +99,7 @@ class FakeYoutube:
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 await asyncio.gather(_pour(reader, far), _pour(far_reader, writer))
         except asyncio.CancelledError:
-            pass  # the test is over
+            pass  # the test ended
         finally:
             self._tunnels.discard(task)
             for end in (writer, far):
@@ -164,14 +164,14 @@ class FakeYoutube:
             return web.Response(status=403)
         size = len(video.media)
         start, stop = 0, size
-        asked = request.headers.get("Range") if video.says_length else None
-        if asked is not None:
-            first, _, last = asked.removeprefix("bytes=").partition("-")
+        range_header = request.headers.get("Range") if video.says_length else None
+        if range_header is not None:
+            first, _, last = range_header.removeprefix("bytes=").partition("-")
             start, stop = int(first), min(int(last) + 1, size) if last else size
         headers = {"Content-Type": video.mime.partition(";")[0]}
-        if asked is not None:
+        if range_header is not None:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        answer = web.StreamResponse(status=200 if asked is None else 206, headers=headers)
+        answer = web.StreamResponse(status=200 if range_header is None else 206, headers=headers)
         if video.says_length:
             answer.content_length = stop - start
         await answer.prepare(request)
@@ -183,7 +183,7 @@ class FakeYoutube:
             request.transport.abort()
             return answer
         block_bytes = 1 << 18
-        with suppress(ConnectionError):  # the client has had enough
+        with suppress(ConnectionError):  # the client disconnected
             for at in range(start, stop, block_bytes):
                 await answer.write(video.media[at : min(at + block_bytes, stop)])
         return answer

@@ -1,4 +1,4 @@
-"""What the fake YouTube knows of one video, in the JSON that the real one gives."""
+"""A video of the fake YouTube, and its JSON in the format of the real one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ MEDIA_HOST = "rr3---sn-fake1.googlevideo.com"
 
 @dataclass
 class Video:
-    """`media` is the file that is handed out. `status` and `reason` as in playabilityStatus; `behaviour` is that of the
-    media host: it serves, stalls after a few bytes, refuses the first time, or always (403)."""
+    """A video to serve.
+
+    `media` is the file; `status` and `reason` are those of playabilityStatus; `behaviour` is the media host's: it
+    serves, stalls after a few bytes, or answers 403 once or always.
+    """
 
     id: str
     media: bytes = b""
@@ -31,8 +34,8 @@ class Video:
     format_extras: Json = field(default_factory=dict)  # more of the format: drmFamilies, …
     description: str = ""
     has_formats: bool = True
-    says_length: bool = True  # whether the format and the answers tell their length
-    signed: bool = False  # the format's address comes scrambled
+    says_length: bool = True  # whether the format and the responses state their length
+    signed: bool = False  # the format's address is scrambled
     media_host: str = MEDIA_HOST
     behaviour: Literal["serve", "stall", "forbid_once", "forbid", "break", "unavailable"] = "serve"
     challenge: str = field(default_factory=new_challenge)
@@ -40,7 +43,7 @@ class Video:
     media_requests: int = 0
 
     def player_response(self, *, playable: bool) -> Json:
-        """What the player API answers; `playable`: with addresses that can be fetched."""
+        """Return the player API's response; `playable`: with addresses that can be fetched."""
         status: Json = {"status": self.status, "playableInEmbed": True}
         if self.reason is not None:
             status["reason"] = self.reason
@@ -89,7 +92,7 @@ class Video:
         return one
 
     def watch_data(self) -> Json:
-        """ytInitialData of the watch page: the channel's name is here."""
+        """Return the watch page's ytInitialData, which contains the channel's name."""
         return {
             "contents": {
                 "twoColumnWatchNextResults": {

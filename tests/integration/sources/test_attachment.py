@@ -1,4 +1,4 @@
-"""Attachments are fetched over real sockets, from listed hosts only, and never beyond the cap."""
+"""Download attachments over real sockets: listed hosts only, never over the cap."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = bytes(range(256)) * 1000
 
 
 class Cdn:
-    """Discord's file server, as bad as a file server can be."""
+    """A fake of Discord's file server that can fail in every way."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -81,12 +81,12 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def fetched(session: aiohttp.ClientSession, url: str, *hosts: str, max_bytes: int = 1_000_000) -> bytes:
+async def download(session: aiohttp.ClientSession, url: str, *hosts: str, max_bytes: int = 1_000_000) -> bytes:
     return b"".join([part async for part in fetch_attachment(session, url, allowed_hosts=hosts, max_bytes=max_bytes)])
 
 
-async def test_an_attachment_comes_whole(session: aiohttp.ClientSession, cdn: Cdn) -> None:
-    assert await fetched(session, cdn.url("song"), "cdn.discordapp.com", cdn.host) == BODY
+async def test_attachment_is_downloaded(session: aiohttp.ClientSession, cdn: Cdn) -> None:
+    assert await download(session, cdn.url("song"), "cdn.discordapp.com", cdn.host) == BODY
     assert cdn.requests == [f"/song?{SIGNED}"]
 
 
@@ -110,42 +110,42 @@ async def test_an_attachment_comes_whole(session: aiohttp.ClientSession, cdn: Cd
         "",
     ],
 )
-async def test_nothing_is_fetched_from_a_host_that_is_not_listed(session: aiohttp.ClientSession, url: str) -> None:
+async def test_unlisted_host_is_refused(session: aiohttp.ClientSession, url: str) -> None:
     with pytest.raises(BadAttachment) as refusal:
-        await fetched(session, url, "cdn.discordapp.com", "10.0.0.1:80")
+        await download(session, url, "cdn.discordapp.com", "10.0.0.1:80")
     assert "Attach the file to a message" in refusal.value.message
 
 
-async def test_a_listed_host_does_not_open_its_other_ports(session: aiohttp.ClientSession, cdn: Cdn) -> None:
+async def test_listed_host_with_other_port_is_refused(session: aiohttp.ClientSession, cdn: Cdn) -> None:
     with pytest.raises(BadAttachment):
-        await fetched(session, cdn.url("song"), "127.0.0.1")
+        await download(session, cdn.url("song"), "127.0.0.1")
     assert cdn.requests == []
 
 
 async def test_redirects_stay_on_the_list(session: aiohttp.ClientSession, cdn: Cdn) -> None:
-    assert await fetched(session, cdn.url("around"), cdn.host) == BODY
+    assert await download(session, cdn.url("around"), cdn.host) == BODY
     other = Cdn()
     await other.server.start_server()
     cdn.elsewhere = other.url("song")
     with pytest.raises(BadAttachment):
-        await fetched(session, cdn.url("away"), cdn.host)
+        await download(session, cdn.url("away"), cdn.host)
     assert other.requests == []
     await other.server.close()
     with pytest.raises(BadAttachment):
-        await fetched(session, cdn.url("circle"), cdn.host)
+        await download(session, cdn.url("circle"), cdn.host)
     assert cdn.requests.count(f"/circle?{SIGNED}") == 4
 
 
-async def test_the_cap_holds_whatever_the_server_says(session: aiohttp.ClientSession, cdn: Cdn) -> None:
+async def test_cap_holds_for_any_stated_length(session: aiohttp.ClientSession, cdn: Cdn) -> None:
     with pytest.raises(TooLarge, match=r"0\.2 MB\. The limit is 0\.1 MB"):
-        await fetched(session, cdn.url("song"), cdn.host, max_bytes=104_858)
+        await download(session, cdn.url("song"), cdn.host, max_bytes=104_858)
     received = 0
     with pytest.raises(TooLarge):
         async for part in fetch_attachment(session, cdn.url("endless"), allowed_hosts=[cdn.host], max_bytes=1_000_000):
             received += len(part)
     assert received <= 1_000_000
-    with pytest.raises(TooLarge):  # counted as it is unpacked
-        await fetched(session, cdn.url("zipped"), cdn.host)
+    with pytest.raises(TooLarge):  # counted after decompression
+        await download(session, cdn.url("zipped"), cdn.host)
 
 
 @pytest.mark.parametrize(
@@ -159,24 +159,24 @@ async def test_the_cap_holds_whatever_the_server_says(session: aiohttp.ClientSes
         (206, SourceUnreachable, True),
     ],
 )
-async def test_a_refusing_server_becomes_a_sentence(
+async def test_server_error_becomes_user_message(
     session: aiohttp.ClientSession, cdn: Cdn, status: int, kind: type[StemifyError], transient: bool
 ) -> None:
     with pytest.raises(kind) as failure:
-        await fetched(session, cdn.url(str(status)), cdn.host)
+        await download(session, cdn.url(str(status)), cdn.host)
     assert failure.value.transient is transient
 
 
-async def test_a_broken_connection_is_worth_another_try(session: aiohttp.ClientSession, cdn: Cdn) -> None:
-    with pytest.raises(SourceUnreachable, match="broke off"):
-        await fetched(session, cdn.url("short"), cdn.host)
+async def test_interrupted_download_is_transient(session: aiohttp.ClientSession, cdn: Cdn) -> None:
+    with pytest.raises(SourceUnreachable, match="was interrupted"):
+        await download(session, cdn.url("short"), cdn.host)
     url, host = cdn.url("song"), cdn.host
     await cdn.server.close()
-    with pytest.raises(SourceUnreachable, match="does not answer"):
-        await fetched(session, url, host)
+    with pytest.raises(SourceUnreachable, match="is not responding"):
+        await download(session, url, host)
 
 
-async def test_no_error_and_no_log_holds_the_signed_address(
+async def test_errors_and_logs_have_no_signed_address(
     session: aiohttp.ClientSession, cdn: Cdn, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -184,10 +184,10 @@ async def test_no_error_and_no_log_holds_the_signed_address(
     gone = cdn.url("song")
     for url in (cdn.url("away"), cdn.url("short"), f"https://example.org/a?{SIGNED}", gone.replace("http:", "htp:")):
         with pytest.raises(StemifyError) as failure:
-            await fetched(session, url, cdn.host)
+            await download(session, url, cdn.host)
         error: BaseException | None = failure.value
         while error is not None:
             assert "deadbeef" not in f"{error} {getattr(error, 'detail', '')}"
             error = error.__cause__
-    ours = [record.getMessage() for record in caplog.records if not record.name.startswith("aiohttp.access")]
-    assert not any("deadbeef" in line for line in ours)
+    own_lines = [record.getMessage() for record in caplog.records if not record.name.startswith("aiohttp.access")]
+    assert not any("deadbeef" in line for line in own_lines)

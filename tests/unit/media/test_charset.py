@@ -1,4 +1,4 @@
-"""Tags in another encoding than they claim are repaired, true Latin-1 is left alone."""
+"""Tags marked with the wrong encoding are repaired, true Latin-1 is unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LATIN = [
 
 
 @pytest.mark.parametrize(("title", "encoding"), FOREIGN)
-def test_tag_in_another_encoding_is_repair(title: str, encoding: str) -> None:
+def test_tag_in_another_encoding_is_repaired(title: str, encoding: str) -> None:
     assert repair(title.encode(encoding).decode("latin-1")) == title
 
 

@@ -1,4 +1,4 @@
-"""Stems become files that start and end to the sample, appear whole or not at all, and say what they are."""
+"""Encoded stems have the exact length, appear only when complete, and are tagged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def back(path: Path) -> Samples:
 
 @pytest.mark.parametrize(("suffix", "bits"), [(".wav", 24), (".wav", 16), (".flac", 24), (".flac", 16)])
 @pytest.mark.parametrize("samples", [1, 1151, 44100])
-def test_lossless_stems_come_back_to_the_sample(tmp_path: Path, suffix: str, bits: int, samples: int) -> None:
+def test_lossless_stems_are_exact(tmp_path: Path, suffix: str, bits: int, samples: int) -> None:
     mix = tune(1)[:, :samples]
     encoded(tmp_path / f"a{suffix}", mix, bits=bits)
     once = back(tmp_path / f"a{suffix}")
@@ -61,7 +61,7 @@ def test_one_sample_makes_an_mp3_of_one_frame(tmp_path: Path) -> None:
     assert 1 <= back(tmp_path / "a.mp3").shape[1] <= 1152 - 1105
 
 
-def test_the_block_size_does_not_change_the_file(tmp_path: Path) -> None:
+def test_block_size_does_not_change_the_file(tmp_path: Path) -> None:
     mix = tune(0.7)
     for suffix in (".wav", ".flac", ".mp3"):
         encoded(tmp_path / f"a{suffix}", mix, block=311)
@@ -69,7 +69,7 @@ def test_the_block_size_does_not_change_the_file(tmp_path: Path) -> None:
         assert np.array_equal(back(tmp_path / f"a{suffix}"), back(tmp_path / f"b{suffix}"))
 
 
-def test_clipped_values_are_counted_and_the_true_peak_is_told(tmp_path: Path) -> None:
+def test_clipped_samples_are_counted_and_peak_is_true(tmp_path: Path) -> None:
     mix = np.array([[0.5, 1.0, 1.5, -1.0, -3.0], [0, 0, 0, 0, np.nan]], dtype=np.float32)
     facts = encoded(tmp_path / "a.wav", mix)
     assert (facts.clipped_samples, facts.peak) == (2, 3.0)
@@ -78,7 +78,7 @@ def test_clipped_values_are_counted_and_the_true_peak_is_told(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
-def test_stems_carry_the_songs_tags_and_say_how_they_were_made(tmp_path: Path, suffix: str) -> None:
+def test_stem_has_song_tags_and_model_comment(tmp_path: Path, suffix: str) -> None:
     tags = stem_tags(
         {"title": "old", "album": "Süd", "comment": "buy me", "artist": "Band"},
         title="Sünny",
@@ -98,7 +98,7 @@ def test_stems_carry_the_songs_tags_and_say_how_they_were_made(tmp_path: Path, s
     assert decode(path, tmp_path / "raw", max_duration_s=9).cover == (None if suffix == ".wav" else cover_jpeg())
 
 
-def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_file_appears_only_when_complete(tmp_path: Path) -> None:
     encoder = StemEncoder(tmp_path / "a.flac", format="flac", sample_rate=44100)
     encoder.write(tune(0.2))
     assert not (tmp_path / "a.flac").exists()
@@ -106,7 +106,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.flac"]
 
 
-def test_an_encoder_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+def test_aborted_encoder_leaves_nothing(tmp_path: Path) -> None:
     for suffix in ("wav", "flac", "mp3"):
         with pytest.raises(RuntimeError), StemEncoder(tmp_path / "a", format=suffix, sample_rate=44100) as encoder:
             encoder.write(tune(0.2))
@@ -122,14 +122,14 @@ def test_four_stems_encode_in_parallel_threads(tmp_path: Path) -> None:
         assert np.abs(back(tmp_path / f"{at}.flac") - mix).max() < 1e-6
 
 
-def test_a_folder_that_is_not_there_is_a_storage_failure(tmp_path: Path) -> None:
+def test_missing_folder_is_storage_failure(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed):
         StemEncoder(tmp_path / "gone" / "a.wav", format="wav", sample_rate=44100)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
-    """A limit on file size stands in for the full disk; where the disk ends in the file must not matter."""
+def test_full_disk_raises_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    """A limit on the file size simulates a full disk, at several positions in the file."""
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""Every file type that is offered to users can be read."""
+"""Every file type offered to users can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FFmpeg is lent a faster LAME, whole or not at all, and nobody hears a difference."""
+"""FFmpeg uses the faster LAME completely or not at all, with the same accuracy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ with StemEncoder(Path(sys.argv[1]), format="mp3", sample_rate=44100) as encoder:
 
 
 def error_db(mix: Samples, path: Path, beginning: str) -> float:
-    """Of what a process of its own encodes after `beginning`, against the mix."""
+    """Return the error of an mp3 that a new process encodes after running `beginning`."""
     program = f"import sys\nfrom pathlib import Path\n{beginning}\n{PROGRAM}"
     subprocess.run([sys.executable, "-c", program, str(path)], input=mix.tobytes(), check=True, timeout=60)
     decode(path, path.with_suffix(".raw"), max_duration_s=60)
@@ -38,7 +38,7 @@ def error_db(mix: Samples, path: Path, beginning: str) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="FFmpeg keeps its own LAME elsewhere")
-def test_the_lent_lame_is_as_true_as_the_own(tmp_path: Path) -> None:
+def test_preloaded_lame_is_as_accurate_as_pyav_own(tmp_path: Path) -> None:
     mix = np.random.default_rng(0).standard_normal((2, SAMPLES), np.float32)
     mix *= np.linspace(0, 0.2, SAMPLES, dtype=np.float32)
     mix[1, : SAMPLES // 2] = mix[0, : SAMPLES // 2]
@@ -48,9 +48,9 @@ def test_the_lent_lame_is_as_true_as_the_own(tmp_path: Path) -> None:
     assert lent == pytest.approx(own, abs=0.05)
 
 
-def test_all_that_ffmpeg_asks_for_is_in_the_list() -> None:
+def test_symbol_list_covers_all_lame_calls_of_ffmpeg() -> None:
     libraries = list(Path(av.__file__).parents[1].glob("av.libs/libavcodec-*.so*"))
     if not libraries:
-        pytest.skip("PyAV came without libraries of its own")
+        pytest.skip("PyAV uses the system's FFmpeg")
     names = re.findall(rb"(?<=\0)lame_\w+(?=\0)", libraries[0].read_bytes())
     assert {name.decode() for name in names} == set(FFMPEG_SYMBOLS)

@@ -1,4 +1,4 @@
-"""Tags over the limits are skipped; the song behind them is read."""
+"""Tags over the limits are skipped, and the song is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wav headers as programs write them: their lengths and sample widths are not what FFmpeg takes them for."""
+"""Wav headers with lengths and sample widths that FFmpeg misreads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wav(
     rate: int | None = None,
     says: int | None = None,
 ) -> bytes:
-    """A stereo file: `valid` bits make it extensible, `rate` is its stated byte rate, `says` the size of its data."""
+    """Build a stereo file; `valid` bits make it extensible, `rate` and `says` are the stated byte rate and size."""
     fmt = struct.pack(
         "<HHIIHH", tag if valid is None else 0xFFFE, 2, RATE, RATE * block if rate is None else rate, block, bits
     )
@@ -71,14 +71,14 @@ def test_every_width_of_wav_samples_is_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 1, RATE, 11025, 0xFFFFFFFF])
-def test_wrong_byte_rate_is_not_a_missing_end(tmp_path: Path, rate: int) -> None:
+def test_wav_with_wrong_byte_rate_is_not_truncated(tmp_path: Path, rate: int) -> None:
     (tmp_path / "song.wav").write_bytes(wav(IN_16, bits=16, block=4, rate=rate))
     assert read(tmp_path / "song.wav").shape[1] == RATE
 
 
 @pytest.mark.parametrize("codec", ["adpcm_ms", "adpcm_ima_wav", "pcm_alaw", "pcm_mulaw"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_compressed_wav_is_not_a_missing_end(tmp_path: Path, codec: str, channels: int) -> None:
+def test_compressed_wav_is_not_truncated(tmp_path: Path, codec: str, channels: int) -> None:
     make_song(tmp_path / "song.wav", codec=codec, channels=channels, seconds=8)
     assert read(tmp_path / "song.wav").shape[1] == pytest.approx(8 * RATE, abs=4096)
 
@@ -96,7 +96,7 @@ def test_cut_wav_of_any_codec_is_refused(tmp_path: Path, codec: str) -> None:
     "says", [0, 0x7FFFFFFF, 0x7FFFFFD3, 0x7FFFF000, 0x80000000, 0x7FFFFFFE, 0xFFFFFFFF, 0xFFFFFFDB, 0xFFFFFF00]
 )
 @pytest.mark.parametrize("block", [4, 6])
-def test_wav_of_a_pipe_is_read_to_its_end(tmp_path: Path, says: int, block: int) -> None:
+def test_wav_written_to_pipe_is_read_to_its_end(tmp_path: Path, says: int, block: int) -> None:
     data = IN_16 if block == 4 else IN_24
     (tmp_path / "song.wav").write_bytes(wav(data, bits=block * 4, block=block, says=says))
     assert read(tmp_path / "song.wav").shape[1] == RATE
@@ -109,7 +109,7 @@ def test_wav_that_states_three_gigabytes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [0x7F000000 // 4, 0x7FFFFFFF // 4])
-def test_aiff_of_a_pipe_is_read_to_its_end(tmp_path: Path, frames: int) -> None:
+def test_aiff_written_to_pipe_is_read_to_its_end(tmp_path: Path, frames: int) -> None:
     make_song(tmp_path / "song.aiff", container="aiff", codec="pcm_s16be", seconds=1)
     data = bytearray((tmp_path / "song.aiff").read_bytes())
     at = data.index(b"COMM") + 10

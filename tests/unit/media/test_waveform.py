@@ -1,4 +1,4 @@
-"""The peaks are those of the samples, however they arrive, and the picture can be drawn of any stems."""
+"""Peaks are independent of the block size, and any stems can be drawn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fixtures.songs import silence, tune
 
 @given(samples=st.integers(1, 500), bins=st.integers(1, 60), cuts=st.lists(st.integers(1, 120), min_size=1, max_size=9))
 @settings(max_examples=150, deadline=None)
-def test_peaks_do_not_depend_on_how_the_samples_arrive(samples: int, bins: int, cuts: list[int]) -> None:
+def test_peaks_are_independent_of_block_size(samples: int, bins: int, cuts: list[int]) -> None:
     mix = np.random.default_rng(samples).uniform(-1, 1, (2, samples)).astype(np.float32)
     peaks = Peaks(samples, bins)
     at = 0
@@ -34,7 +34,7 @@ def test_peaks_do_not_depend_on_how_the_samples_arrive(samples: int, bins: int, 
     assert peaks.level == pytest.approx(np.sqrt(np.mean(np.square(mix))), abs=1e-5)
 
 
-def test_silence_is_known_as_such() -> None:
+def test_silent_stem_is_detected() -> None:
     peaks = Peaks(44100)
     peaks.add(silence(1))
     assert (peaks.peak, peaks.level, peaks.silence_share) == (0, 0, 1)
@@ -43,7 +43,7 @@ def test_silence_is_known_as_such() -> None:
     assert half.silence_share == pytest.approx(0.5, abs=0.01)
 
 
-def test_the_players_peaks_are_small_whole_numbers() -> None:
+def test_peaks_for_player_are_small_integers() -> None:
     peaks = Peaks(10_000, bins=100)
     peaks.add(3 * tune(1)[:, :10_000])
     data = peaks.as_json(gain=0.5)
@@ -52,7 +52,7 @@ def test_the_players_peaks_are_small_whole_numbers() -> None:
     assert max(data["high"]) == round(127 * min(1, 0.5 * float(peaks.high.max())))
 
 
-def test_the_picture_has_a_row_a_stem_in_its_colour(tmp_path: Path) -> None:
+def test_picture_has_one_coloured_row_per_stem(tmp_path: Path) -> None:
     stems = {}
     for seed, name in enumerate(["vocals", "drums", "bass", "theremin"]):
         stems[name] = Peaks(44100)
@@ -73,7 +73,7 @@ def test_the_picture_has_a_row_a_stem_in_its_colour(tmp_path: Path) -> None:
     assert not has(2, (0xA7, 0x8B, 0xFA))  # silent: grey
 
 
-def test_the_picture_can_be_drawn_of_almost_nothing(tmp_path: Path) -> None:
+def test_picture_of_few_samples_is_drawn(tmp_path: Path) -> None:
     one = Peaks(1)
     one.add(np.ones((1, 1), dtype=np.float32))
     render_waveform({"vocals": one}, tmp_path / "one.png")

@@ -23,7 +23,7 @@ REPORT_HINT = (
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("text", "code"),
     [
         (f"Private video. Sign in if you've been granted access to this video. {LOGIN_HINT}", "youtube_private"),
         ("This video is private", "youtube_private"),
@@ -71,15 +71,15 @@ REPORT_HINT = (
         ("'/x/cookies.txt' does not look like a Netscape format cookies file", "youtube_setup"),
     ],
 )  # fmt: skip
-def test_what_youtube_says_becomes_its_own_error(said: str, meant: str) -> None:
+def test_youtube_message_maps_to_error(text: str, code: str) -> None:
     failure = Failure(
-        phase="metadata", kinds=("DownloadError", "ExtractorError"), texts=(f"ERROR: [youtube] x: {said}",)
+        phase="metadata", kinds=("DownloadError", "ExtractorError"), texts=(f"ERROR: [youtube] x: {text}",)
     )
-    assert classify(failure).code == meant
+    assert classify(failure).code == code
 
 
 @pytest.mark.parametrize(
-    ("failure", "meant"),
+    ("failure", "code"),
     [
         (Failure(phase="media", kinds=("DownloadError", "HTTPError"), status=403), "youtube_forbidden"),
         (Failure(phase="media", kinds=("DownloadError", "HTTPError"), status=404), "youtube_unreachable"),
@@ -100,12 +100,12 @@ def test_what_youtube_says_becomes_its_own_error(said: str, meant: str) -> None:
         (Failure(phase="media", kinds=("MemoryError",)), "source_failed"),
     ],
 )
-def test_what_only_the_facts_tell_becomes_its_own_error(failure: Failure, meant: str) -> None:
-    assert classify(failure).code == meant
+def test_failure_facts_map_to_error(failure: Failure, code: str) -> None:
+    assert classify(failure).code == code
 
 
 @pytest.mark.parametrize(
-    ("warning", "meant"),
+    ("warning", "code"),
     [
         ("Unable to download webpage: HTTP Error 429: Too Many Requests", "youtube_rate_limit"),
         ("n challenge solving failed: Some formats may be missing.", "youtube_challenge"),
@@ -114,10 +114,10 @@ def test_what_only_the_facts_tell_becomes_its_own_error(failure: Failure, meant:
         ("Unable to download API page: HTTP Error 502: Bad Gateway", "youtube_unreachable"),
     ],
 )
-def test_a_cause_that_is_only_in_the_warnings_is_found(warning: str, meant: str) -> None:
-    said = f"ERROR: [youtube] x: Failed to extract any player response{REPORT_HINT}"
-    failure = Failure(phase="metadata", kinds=("DownloadError", "ExtractorError"), texts=(said,), warnings=(warning,))
-    assert classify(failure).code == meant
+def test_cause_in_warnings_is_found(warning: str, code: str) -> None:
+    text = f"ERROR: [youtube] x: Failed to extract any player response{REPORT_HINT}"
+    failure = Failure(phase="metadata", kinds=("DownloadError", "ExtractorError"), texts=(text,), warnings=(warning,))
+    assert classify(failure).code == code
 
 
 def test_client_warning_does_not_hide_video_error() -> None:
@@ -134,7 +134,7 @@ ours = [kind for kind in errors.error_types().values() if issubclass(kind, Sourc
 
 
 @pytest.mark.parametrize("kind", ours, ids=lambda kind: kind.__name__)
-def test_every_way_to_fail_says_to_attach_the_file_instead(kind: type[SourceFailed]) -> None:
+def test_every_error_suggests_to_attach_the_file(kind: type[SourceFailed]) -> None:
     assert kind().message.endswith("attach the file instead.")
     assert kind.transient == issubclass(kind, SourceUnreachable)
 
@@ -149,7 +149,7 @@ def test_every_way_to_fail_says_to_attach_the_file_instead(kind: type[SourceFail
         ("nothing to hide: HTTP Error 403", "nothing to hide: HTTP Error 403"),
     ],
 )
-def test_no_signed_address_and_no_password_gets_into_a_detail(text: str, safe: str) -> None:
+def test_detail_has_no_signed_address_or_password(text: str, safe: str) -> None:
     assert redact(text) == safe
 
 
@@ -179,7 +179,7 @@ def test_open_breaker_admits_one_trial_after_pause() -> None:
     assert breaker.admit() is False
 
 
-def test_a_refused_trial_begins_a_new_pause() -> None:
+def test_refused_trial_starts_new_pause() -> None:
     clock = Clock()
     breaker = Breaker(3600, clock)
     breaker.leave(Outcome.REFUSED, trial=breaker.admit())
@@ -190,7 +190,7 @@ def test_a_refused_trial_begins_a_new_pause() -> None:
     assert breaker.paused_for_s == 3600
 
 
-def test_a_trial_that_told_nothing_leaves_the_next_one_to_try() -> None:
+def test_trial_without_outcome_allows_next_trial() -> None:
     clock = Clock()
     breaker = Breaker(3600, clock)
     breaker.leave(Outcome.REFUSED, trial=breaker.admit())

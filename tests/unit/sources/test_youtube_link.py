@@ -60,7 +60,7 @@ addresses = st.sampled_from(
 
 
 @given(ids, addresses)
-def test_every_form_of_address_gives_the_canonical_one(video_id: str, address: str) -> None:
+def test_every_address_form_gives_canonical_link(video_id: str, address: str) -> None:
     assert parse_link(address.format(video_id)) == VideoLink(video_id, f"https://www.youtube.com/watch?v={video_id}")
 
 
@@ -88,11 +88,11 @@ def test_every_form_of_address_gives_the_canonical_one(video_id: str, address: s
     ],
 )
 @pytest.mark.parametrize("video_id", [ID, "-----------", "_9bZkp7q19_", "abcdefghij-"])
-def test_a_link_inside_a_longer_message_is_found(message: str, video_id: str) -> None:
+def test_link_inside_message_is_found(message: str, video_id: str) -> None:
     assert parse_link(message.format(video_id)).video_id == video_id
 
 
-def test_a_playlist_in_the_address_is_ignored() -> None:
+def test_playlist_in_address_is_ignored() -> None:
     link = parse_link(f"https://www.youtube.com/watch?v={ID}&list=PL0123456789&index=3")
     assert link.url == f"https://www.youtube.com/watch?v={ID}"
 
@@ -112,12 +112,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_address_is_refused_without_a_request(text: str) -> None:
+def test_hostile_address_is_refused_without_a_request(text: str) -> None:
     with pytest.raises(BadLink):
         parse_link(text)
 
 
-def test_two_videos_are_refused_with_a_sentence_that_says_so() -> None:
+def test_two_videos_in_message_are_refused() -> None:
     with pytest.raises(BadLink, match="more than one video"):
         parse_link(f"https://youtu.be/{ID} or https://youtu.be/aaaaaaaaaaa")
 
@@ -143,6 +143,6 @@ def test_userinfo_never_changes_link_target(before: str, address: str) -> None:
 
 
 @pytest.mark.parametrize("video_id", ["", "short", ID + "x", "dQw4w9WgXc/", "../../../ab", "dQw4w9WgXc\n"])
-def test_a_link_cannot_be_made_of_anything_but_an_id(video_id: str) -> None:
+def test_link_requires_valid_id(video_id: str) -> None:
     with pytest.raises(BadLink):
         VideoLink.of(video_id)

@@ -172,7 +172,7 @@ async def test_a_failed_stream_leaves_what_was_there_before(storage: Storage) ->
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, StorageFailed)]
 )
-async def test_a_full_disk_is_told_and_leaves_nothing(
+async def test_full_disk_raises_and_leaves_nothing(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     def full(_file: int) -> None:
