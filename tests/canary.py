@@ -36,11 +36,11 @@ async def fetch(text: str) -> str:
     )
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="stemify-canary-") as folder:
-        fetched = await youtube.fetch(parse_link(text), Path(folder), on_progress=lambda _: None)
-        found = await probe_in_sandbox(fetched.path, MediaLimits())
+        download = await youtube.fetch(parse_link(text), Path(folder), on_progress=lambda _: None)
+        info = await probe_in_sandbox(download.path, MediaLimits())
         return (
-            f"{fetched.artist} - {fetched.title}: {found.codec}, {found.duration_s:.1f} s of sound, "
-            f"{fetched.path.stat().st_size} bytes in {time.monotonic() - started_s:.1f} s"
+            f"{download.artist} - {download.title}: {info.codec}, {info.duration_s:.1f} s of audio, "
+            f"{download.path.stat().st_size} bytes in {time.monotonic() - started_s:.1f} s"
         )
 
 

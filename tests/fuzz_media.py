@@ -60,11 +60,11 @@ _NUMBERS = (b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0", b
 
 def originals(folder: Path) -> dict[str, bytes]:
     """Return one short file of each kind."""
-    found = {}
+    songs = {}
     for name, choices in KINDS.items():
         make_song(folder / name, seconds=0.7, **choices)
-        found[name] = (folder / name).read_bytes()
-    return found
+        songs[name] = (folder / name).read_bytes()
+    return songs
 
 
 def mutated(songs: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:

@@ -38,15 +38,15 @@ _LARGEST_COVER_BYTES = 4 * 1024 * 1024
 
 def read_tags(container: av.container.InputContainer, stream: AudioStream) -> dict[str, str]:
     """Return the cleaned `KEPT_TAGS` of a file. Ogg has them on the stream, other formats on the container."""
-    found: dict[str, str] = {}
+    tags: dict[str, str] = {}
     for source in (stream.metadata, container.metadata):
         for key, value in source.items():
             name = _ALIASES.get(key.lower(), key.lower())
             text = repair(value) if container.format.name in _MAY_MISSTATE_ENCODING else value
             text = printable_line(text, _LONGEST_TAG)
             if name in KEPT_TAGS and text:
-                found[name] = text
-    return found
+                tags[name] = text
+    return tags
 
 
 def usable_cover(picture: bytes) -> bytes | None:

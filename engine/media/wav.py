@@ -159,7 +159,7 @@ def _header(fmt: bytes, fmt_at: int, data_at: int, data_bytes: int, file_bytes: 
 def states_less_than_it_holds(file: Seekable) -> bool:
     """Whether the data go on after the stated end of the data chunk.
 
-    The recorder died before it could write the length, or the length is made up; all of the file is sound.
+    The recorder crashed before it wrote the length, or the length is invented; the whole rest of the file is audio.
     """
     header = read_wav_header(file)
     if header is None:

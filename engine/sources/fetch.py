@@ -49,15 +49,15 @@ class LinkFetcher:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
             with self._room.granted(self._limits.max_bytes):
-                fetched = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
-            found = await probe_in_sandbox(fetched.path, self._limits)
-            size_bytes = fetched.path.stat().st_size
-            await self._storage.publish(fetched.path, f"jobs/{job.id}/input")
+                download = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
+            info = await probe_in_sandbox(download.path, self._limits)
+            size_bytes = download.path.stat().st_size
+            await self._storage.publish(download.path, f"jobs/{job.id}/input")
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return FetchedInput(
-            title=safe_title(fetched.title or found.title),
-            artist=fetched.artist or found.artist,
+            title=safe_title(download.title or info.title),
+            artist=download.artist or info.artist,
             size_bytes=size_bytes,
-            duration_s=found.duration_s,
+            duration_s=info.duration_s,
         )

@@ -128,7 +128,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
         _download(request, emit, log, phase)
     except DownloadRejected as rejected:
         emit("failed", phase=phase[0], reason=rejected.reason, warnings=log.warnings, **rejected.facts)
-    except BaseException as error:  # report everything to the parent
+    except BaseException as error:  # including SystemExit and MemoryError
         emit("failed", phase=phase[0], reason=None, **_facts(error, log))
     out.flush()
     os._exit(0)
@@ -151,18 +151,18 @@ def _download(request: dict[str, Any], emit: Any, log: YtdlpLogger, phase: list[
 
     phase[0] = "metadata"
     with YoutubeDL(parameters(request, log, count)) as ydl:
-        found = ydl.extract_info(request["url"], download=False, process=False, ie_key="Youtube")
-        check(found, request)
-        formats = [entry for entry in found.get("formats") or [] if _is_allowed(entry)]
+        info = ydl.extract_info(request["url"], download=False, process=False, ie_key="Youtube")
+        check(info, request)
+        formats = [entry for entry in info.get("formats") or [] if _is_allowed(entry)]
         if not formats:
-            raise DownloadRejected("no_audio", **_why_no_audio(found))
+            raise DownloadRejected("no_audio", **_why_no_audio(info))
         formats = [entry for entry in formats if (entry.get("filesize") or 0) <= max_bytes]
         if not formats:
             raise DownloadRejected("too_large")
-        emit("metadata", version=version, **describe(found))
+        emit("metadata", version=version, **describe(info))
         phase[0] = "media"
-        found["formats"] = formats
-        done = ydl.process_ie_result(found, download=True)
+        info["formats"] = formats
+        done = ydl.process_ie_result(info, download=True)
     downloads = (done or {}).get("requested_downloads") or []
     paths = [Path(entry["filepath"]) for entry in downloads if entry.get("filepath")]
     # yt-dlp can skip a download and report success, so check the file.
@@ -206,14 +206,14 @@ def parameters(request: dict[str, Any], log: YtdlpLogger, hook: Any) -> dict[str
     }
 
 
-def check(found: dict[str, Any], request: dict[str, Any]) -> None:
+def check(info: dict[str, Any], request: dict[str, Any]) -> None:
     """Raise `DownloadRejected` unless this is the requested video, not live, and short enough."""
-    if found.get("_type", "video") != "video" or found.get("id") != request["video_id"]:
+    if info.get("_type", "video") != "video" or info.get("id") != request["video_id"]:
         raise DownloadRejected("not_this_video")
-    live = found.get("live_status")
+    live = info.get("live_status")
     if live in ("is_live", "post_live", "is_upcoming"):
         raise DownloadRejected("upcoming" if live == "is_upcoming" else "live")
-    duration_s = found.get("duration")
+    duration_s = info.get("duration")
     if duration_s is not None and duration_s > request["max_duration_s"]:
         raise DownloadRejected("too_long", duration_s=duration_s)
 
@@ -231,22 +231,22 @@ def _is_allowed(entry: dict[str, Any]) -> bool:
     )
 
 
-def _why_no_audio(found: dict[str, Any]) -> dict[str, object]:
-    media = [entry for entry in found.get("formats") or [] if entry.get("ext") != "mhtml"]  # mhtml: preview pictures
+def _why_no_audio(info: dict[str, Any]) -> dict[str, object]:
+    media = [entry for entry in info.get("formats") or [] if entry.get("ext") != "mhtml"]  # mhtml: preview pictures
     return {"formats": len(media), "protected": bool(media) and all(entry.get("has_drm") for entry in media)}
 
 
-def describe(found: dict[str, Any]) -> dict[str, object]:
+def describe(info: dict[str, Any]) -> dict[str, object]:
     """Return title, artist and duration.
 
     Without an artist from YouTube Music the channel is the artist, and is removed from the start of the title.
     """
-    artists = [name for name in found.get("artists") or [] if isinstance(name, str)]
-    artist = ", ".join(artists) or re.sub(r" - Topic$", "", found.get("channel") or found.get("uploader") or "")
-    title = found.get("track") or found.get("title") or ""
-    if not found.get("track") and artist and title.casefold().startswith(f"{artist} - ".casefold()):
+    artists = [name for name in info.get("artists") or [] if isinstance(name, str)]
+    artist = ", ".join(artists) or re.sub(r" - Topic$", "", info.get("channel") or info.get("uploader") or "")
+    title = info.get("track") or info.get("title") or ""
+    if not info.get("track") and artist and title.casefold().startswith(f"{artist} - ".casefold()):
         title = title[len(artist) + 3 :]
-    return {"title": title, "artist": artist or None, "duration_s": found.get("duration")}
+    return {"title": title, "artist": artist or None, "duration_s": info.get("duration")}
 
 
 def _facts(error: BaseException, log: YtdlpLogger) -> dict[str, object]:

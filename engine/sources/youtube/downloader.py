@@ -74,11 +74,11 @@ def check_version() -> str:
 
     pip silently installs an old version if a dependency does not fit.
     """
-    found = version()
-    if tuple(int(part) for part in re.findall(r"\d+", found)[:3]) < MINIMUM_YTDLP:
+    installed = version()
+    if tuple(int(part) for part in re.findall(r"\d+", installed)[:3]) < MINIMUM_YTDLP:
         least = ".".join(map(str, MINIMUM_YTDLP))
-        raise YoutubeNotSetUp(detail=f"yt-dlp {found} is too old, at least {least} is needed: docs/youtube.md")
-    return found
+        raise YoutubeNotSetUp(detail=f"yt-dlp {installed} is too old, at least {least} is needed: docs/youtube.md")
+    return installed
 
 
 class Youtube:

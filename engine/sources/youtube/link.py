@@ -121,17 +121,17 @@ def _video_id_of(address: str) -> str | None:
     host = _HOST_PART.match(address)
     if host is None:
         return None
-    found = _ADDRESS.fullmatch(address[: host.end()].lower() + address[host.end() :])
-    if found is None:
+    match = _ADDRESS.fullmatch(address[: host.end()].lower() + address[host.end() :])
+    if match is None:
         return None
-    port = found["port"] or found["port_be"] or found["port_embed"]
-    if port is not None and port != _DEFAULT_PORT[found["scheme"]]:
+    port = match["port"] or match["port_be"] or match["port_embed"]
+    if port is not None and port != _DEFAULT_PORT[match["scheme"]]:
         return None
-    if found["query"] is not None:
-        return _id_of_query(found["query"])
-    if found["attribution"] is not None:
-        return _id_of_attribution(found["attribution"])
-    video_id = found["path_id"] or found["embedded"] or found["shared"]
+    if match["query"] is not None:
+        return _id_of_query(match["query"])
+    if match["attribution"] is not None:
+        return _id_of_attribution(match["attribution"])
+    video_id = match["path_id"] or match["embedded"] or match["shared"]
     return None if video_id in _NOT_IDS else video_id
 
 
@@ -149,6 +149,6 @@ def _id_of_query(query: str) -> str | None:
 
 def _id_of_attribution(query: str) -> str | None:
     """Return the video id in the target of an attribution link."""
-    found = _WATCH.fullmatch(unquote(_value(query, "u")))
-    video_id = _id_of_query(found["query"]) if found is not None else None
+    match = _WATCH.fullmatch(unquote(_value(query, "u")))
+    video_id = _id_of_query(match["query"]) if match is not None else None
     return video_id if video_id is not None and video_id in query else None

@@ -52,7 +52,7 @@ class FakeYoutube:
 
     @property
     def media_seen(self) -> list[Seen]:
-        return [one for one in self.seen if one.path.startswith("/videoplayback")]
+        return [request for request in self.seen if request.path.startswith("/videoplayback")]
 
     async def __aenter__(self) -> Self:
         ca = trustme.CA(organization_name="Fake YouTube")

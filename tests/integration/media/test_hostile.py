@@ -84,7 +84,7 @@ def wait_for_job(url: str, response: Any) -> dict[str, Any]:
 def stems_of(job: dict[str, Any], tmp_path: Path) -> dict[str, NDArray[np.float32]]:
     """Download every stem as (channels, samples)."""
     assert job["status"] == "completed", job.get("error")
-    found = {}
+    stems = {}
     for name, info in job["result"]["stems"].items():
         if info is None:
             continue
@@ -92,8 +92,8 @@ def stems_of(job: dict[str, Any], tmp_path: Path) -> dict[str, NDArray[np.float3
         assert response.status_code == 200
         (tmp_path / "stem").write_bytes(response.content)
         facts = decode(tmp_path / "stem", tmp_path / "raw", max_duration_s=600)
-        found[name] = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, facts.channels).T
-    return found
+        stems[name] = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, facts.channels).T
+    return stems
 
 
 def not_finite() -> NDArray[np.float32]:

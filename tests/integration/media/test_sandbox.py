@@ -58,11 +58,11 @@ async def test_song_properties_are_reported(tmp_path: Path) -> None:
         tmp_path / "song", container="flac", codec="flac", bits="24", seconds=2, sample_rate=48000,
         tags={"title": "Sunny", "artist": "A", "album": "B"}, cover=True,
     )  # fmt: skip
-    found = await probe_in_sandbox(tmp_path / "song", LIMITS)
-    assert (found.container, found.codec, found.bits) == ("flac", "flac", 24)
-    assert (found.sample_rate, found.channels, found.samples, found.duration_s) == (48000, 2, 96000, 2.0)
-    assert (found.title, found.artist, found.album, found.has_cover) == ("Sunny", "A", "B", True)
-    assert found.peak == pytest.approx(np.abs(mix).max(), abs=1e-6)
+    info = await probe_in_sandbox(tmp_path / "song", LIMITS)
+    assert (info.container, info.codec, info.bits) == ("flac", "flac", 24)
+    assert (info.sample_rate, info.channels, info.samples, info.duration_s) == (48000, 2, 96000, 2.0)
+    assert (info.title, info.artist, info.album, info.has_cover) == ("Sunny", "A", "B", True)
+    assert info.peak == pytest.approx(np.abs(mix).max(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song.m4a", "song.ogg", "song.webm", "clip.mp4", "clip.webm"])
@@ -216,9 +216,9 @@ def test_child_reports_progress_and_samples(tmp_path: Path) -> None:
     mix = make_song(tmp_path / "song.flac", seconds=3, cover=True, tags={"title": "Sunny"})
     seen: list[float] = []
     facts = decode_in_sandbox(tmp_path / "song.flac", tmp_path / "raw", limits=LIMITS, on_progress=seen.append)
-    heard = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, 2).T
-    assert heard.shape == mix.shape
-    assert np.abs(heard - mix).max() < 1e-4
+    actual = np.fromfile(tmp_path / "raw", "<f4").reshape(-1, 2).T
+    assert actual.shape == mix.shape
+    assert np.abs(actual - mix).max() < 1e-4
     assert facts.cover == cover_jpeg()
     assert facts.tags == {"title": "Sunny"}
     assert seen
@@ -257,11 +257,11 @@ async def test_cancelled_task_kills_child(heavy: Path) -> None:
 
 
 def media_children(parent_pid: int) -> list[int]:
-    found = []
+    pids = []
     for children in Path(f"/proc/{parent_pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found += [int(pid) for pid in children.read_text().split() if _is_media_child(int(pid))]
-    return found
+            pids += [int(pid) for pid in children.read_text().split() if _is_media_child(int(pid))]
+    return pids
 
 
 def _is_media_child(pid: int) -> bool:
@@ -348,8 +348,8 @@ def test_child_environment_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_many_concurrent_probes_all_succeed(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=1)
     tight = replace(LIMITS, timeout_s=20)
-    found = await asyncio.gather(*(probe_in_sandbox(tmp_path / "song.mp3", tight) for _ in range(8)))
-    assert {result.samples for result in found} == {44100}
+    results = await asyncio.gather(*(probe_in_sandbox(tmp_path / "song.mp3", tight) for _ in range(8)))
+    assert {result.samples for result in results} == {44100}
 
 
 @pytest.mark.parametrize(

@@ -88,26 +88,26 @@ def silent(_: float) -> None:
 
 def pids_in(folder: Path) -> list[int]:
     """Return the ids of all processes whose working directory is in `folder`, even if it was deleted."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # of another user, a zombie, or ended
             if (process / "cwd").readlink().as_posix().startswith(folder.as_posix()):
-                found.append(int(process.name))
-    return found
+                pids.append(int(process.name))
+    return pids
 
 
 def processes_in(folder: Path) -> list[str]:
     """Return the command lines of the processes in `folder`, and this process's zombies."""
-    found = []
+    processes = []
     for pid in pids_in(folder):
         with suppress(OSError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+            processes.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
             if state == "Z" and int(parent) == os.getpid():
-                found.append(f"unreaped {process.name}")
-    return found
+                processes.append(f"unreaped {process.name}")
+    return processes
 
 
 async def until(condition: Callable[[], object], within_s: float = 20) -> None:
@@ -136,7 +136,7 @@ async def test_link_becomes_decodable_file_with_title_and_artist(fake: FakeYoutu
     assert progress[-1] == 1.0
     # One request: the n challenge was solved, because the media host answers 403 to a wrong solution.
     assert video.media_requests == 1
-    assert {one.partition(":")[0] for one in fake.connects} == {"www.youtube.com", video.media_host}
+    assert {target.partition(":")[0] for target in fake.connects} == {"www.youtube.com", video.media_host}
     assert not processes_in(dest)
 
 
@@ -149,7 +149,7 @@ async def test_scrambled_url_and_long_file_are_fetched_in_ranges(fake: FakeYoutu
     assert fetched.path == dest / f"{ID}.m4a"
     assert fetched.path.read_bytes() == media
     assert decoded_samples(fetched.path) >= 2 * 44100
-    ranges = [one.range for one in fake.media_seen]
+    ranges = [request.range for request in fake.media_seen]
     assert len(ranges) > 1
     assert None not in ranges
 
@@ -173,7 +173,7 @@ async def test_concurrent_downloads_do_not_interfere(fake: FakeYoutube, dest: Pa
         fake.add(Video(name, media=song, title=name))
     youtube = client(fake)
     fetched = await asyncio.gather(*(youtube.fetch(VideoLink.of(name), dest, on_progress=silent) for name in names))
-    assert [one.title for one in fetched] == names
+    assert [download.title for download in fetched] == names
     assert sorted(dest.iterdir()) == [dest / f"{name}.webm" for name in names]
 
 
@@ -469,8 +469,8 @@ async def test_child_has_no_secrets_and_a_write_cap(
     fetching = asyncio.create_task(client(fake, proxy=proxy).fetch(LINK, dest, on_progress=silent))
     await until(lambda: list(dest.glob(".youtube-*/*.part")))
     processes = [Path("/proc", str(pid)) for pid in pids_in(dest)]
-    seen = b"".join((one / "environ").read_bytes() + (one / "cmdline").read_bytes() for one in processes)
-    limits = "".join((one / "limits").read_text() for one in processes)
+    seen = b"".join((path / "environ").read_bytes() + (path / "cmdline").read_bytes() for path in processes)
+    limits = "".join((path / "limits").read_text() for path in processes)
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
@@ -497,9 +497,9 @@ async def test_cookies_file_of_operator_is_not_modified(fake: FakeYoutube, dest:
     before = (cookies.read_bytes(), cookies.stat().st_mtime_ns)
     fake.add(Video(ID, media=song))
     await client(fake, cookies_file=cookies).fetch(LINK, dest, on_progress=silent)
-    assert all("mine=oatmeal" in (one.cookie or "") for one in fake.seen if one.host == "www.youtube.com")
+    assert all("mine=oatmeal" in (request.cookie or "") for request in fake.seen if request.host == "www.youtube.com")
     assert (cookies.read_bytes(), cookies.stat().st_mtime_ns) == before
-    assert [one.name for one in dest.iterdir()] == [f"{ID}.webm"]
+    assert [file.name for file in dest.iterdir()] == [f"{ID}.webm"]
 
 
 @pytest.mark.parametrize("content", [None, "not a cookie file\n"])

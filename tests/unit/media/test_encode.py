@@ -26,7 +26,7 @@ def encoded(path: Path, mix: Samples, *, block: int = 7001, bits: int = 24, cove
     return encoder.encoded
 
 
-def back(path: Path) -> Samples:
+def decoded(path: Path) -> Samples:
     facts = decode(path, path.with_suffix(".raw"), max_duration_s=600)
     return np.fromfile(path.with_suffix(".raw"), "<f4").reshape(-1, facts.channels).T
 
@@ -36,29 +36,29 @@ def back(path: Path) -> Samples:
 def test_lossless_stems_are_exact(tmp_path: Path, suffix: str, bits: int, samples: int) -> None:
     mix = tune(1)[:, :samples]
     encoded(tmp_path / f"a{suffix}", mix, bits=bits)
-    once = back(tmp_path / f"a{suffix}")
+    once = decoded(tmp_path / f"a{suffix}")
     assert once.shape == mix.shape
     assert np.abs(once - mix).max() <= 0.5001 / 2 ** (bits - 1)
     encoded(tmp_path / f"b{suffix}", once, bits=bits)
-    assert np.array_equal(back(tmp_path / f"b{suffix}"), once)
+    assert np.array_equal(decoded(tmp_path / f"b{suffix}"), once)
 
 
 @pytest.mark.parametrize("samples", [1000, 44100 - 13])
 def test_mp3_stems_are_gapless(tmp_path: Path, samples: int) -> None:
     mix = tune(1)[:, :samples]
     facts = encoded(tmp_path / "a.mp3", mix)
-    heard = back(tmp_path / "a.mp3")
-    assert heard.shape == mix.shape
+    actual = decoded(tmp_path / "a.mp3")
+    assert actual.shape == mix.shape
     assert facts.bitrate == 320_000
     if samples > 5000:
-        shifted = [np.square(np.roll(heard, by, axis=1) - mix).sum() for by in (-2, -1, 0, 1, 2)]
+        shifted = [np.square(np.roll(actual, by, axis=1) - mix).sum() for by in (-2, -1, 0, 1, 2)]
         assert np.argmin(shifted) == 2
         assert 10 * np.log10(np.square(mix).sum() / shifted[2]) > 20
 
 
 def test_one_sample_makes_an_mp3_of_one_frame(tmp_path: Path) -> None:
     assert encoded(tmp_path / "a.mp3", tune(1)[:, :1]).samples == 1
-    assert 1 <= back(tmp_path / "a.mp3").shape[1] <= 1152 - 1105
+    assert 1 <= decoded(tmp_path / "a.mp3").shape[1] <= 1152 - 1105
 
 
 def test_block_size_does_not_change_the_file(tmp_path: Path) -> None:
@@ -66,15 +66,15 @@ def test_block_size_does_not_change_the_file(tmp_path: Path) -> None:
     for suffix in (".wav", ".flac", ".mp3"):
         encoded(tmp_path / f"a{suffix}", mix, block=311)
         encoded(tmp_path / f"b{suffix}", mix, block=10**6)
-        assert np.array_equal(back(tmp_path / f"a{suffix}"), back(tmp_path / f"b{suffix}"))
+        assert np.array_equal(decoded(tmp_path / f"a{suffix}"), decoded(tmp_path / f"b{suffix}"))
 
 
 def test_clipped_samples_are_counted_and_peak_is_true(tmp_path: Path) -> None:
     mix = np.array([[0.5, 1.0, 1.5, -1.0, -3.0], [0, 0, 0, 0, np.nan]], dtype=np.float32)
     facts = encoded(tmp_path / "a.wav", mix)
     assert (facts.clipped_samples, facts.peak) == (2, 3.0)
-    assert back(tmp_path / "a.wav")[0].tolist() == pytest.approx([0.5, 1, 1, -1, -1], abs=1e-6)
-    assert back(tmp_path / "a.wav")[1, 4] == 0
+    assert decoded(tmp_path / "a.wav")[0].tolist() == pytest.approx([0.5, 1, 1, -1, -1], abs=1e-6)
+    assert decoded(tmp_path / "a.wav")[1, 4] == 0
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
@@ -89,11 +89,11 @@ def test_stem_has_song_tags_and_model_comment(tmp_path: Path, suffix: str) -> No
     with StemEncoder(path, format=suffix[1:], sample_rate=44100, tags=tags, cover=cover_jpeg()) as encoder:
         encoder.write(tune(0.2))
     with av.open(str(path)) as container:
-        found = {key.lower(): value for key, value in container.metadata.items()}
+        tags = {key.lower(): value for key, value in container.metadata.items()}
         pictures = [stream for stream in container.streams if stream.type == "video"]
-    assert found["title"] == "Sünny (vocals)"
-    assert (found["artist"], found["album"]) == ("Band", "Süd")
-    assert found["comment"] == "vocals, separated with htdemucs by Stemify"
+    assert tags["title"] == "Sünny (vocals)"
+    assert (tags["artist"], tags["album"]) == ("Band", "Süd")
+    assert tags["comment"] == "vocals, separated with htdemucs by Stemify"
     assert len(pictures) == (0 if suffix == ".wav" else 1)
     assert decode(path, tmp_path / "raw", max_duration_s=9).cover == (None if suffix == ".wav" else cover_jpeg())
 
@@ -119,12 +119,12 @@ def test_four_stems_encode_in_parallel_threads(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda at: encoded(tmp_path / f"{at}.flac", mixes[at]), range(4)))
     for at, mix in enumerate(mixes):
-        assert np.abs(back(tmp_path / f"{at}.flac") - mix).max() < 1e-6
+        assert np.abs(decoded(tmp_path / f"{at}.flac") - mix).max() < 1e-6
 
 
 def test_missing_folder_is_storage_failure(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed):
-        StemEncoder(tmp_path / "gone" / "a.wav", format="wav", sample_rate=44100)
+        StemEncoder(tmp_path / "missing" / "a.wav", format="wav", sample_rate=44100)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])

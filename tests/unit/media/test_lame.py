@@ -32,9 +32,9 @@ def error_db(mix: Samples, path: Path, beginning: str) -> float:
     program = f"import sys\nfrom pathlib import Path\n{beginning}\n{PROGRAM}"
     subprocess.run([sys.executable, "-c", program, str(path)], input=mix.tobytes(), check=True, timeout=60)
     decode(path, path.with_suffix(".raw"), max_duration_s=60)
-    heard = np.fromfile(path.with_suffix(".raw"), "<f4").reshape(-1, 2).T
-    assert heard.shape == mix.shape
-    return 10 * math.log10(np.square(heard - mix).sum() / np.square(mix).sum())
+    actual = np.fromfile(path.with_suffix(".raw"), "<f4").reshape(-1, 2).T
+    assert actual.shape == mix.shape
+    return 10 * math.log10(np.square(actual - mix).sum() / np.square(mix).sum())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="FFmpeg keeps its own LAME elsewhere")

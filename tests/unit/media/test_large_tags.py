@@ -26,7 +26,7 @@ def _id3(frames: int, version: int = 4, padding_bytes: int = 0) -> bytes:
     return b"ID3" + bytes([version, 0, 0, size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127]) + body
 
 
-def _before(song: bytes, tags: int) -> bytes:
+def _id3_before(song: bytes, tags: int) -> bytes:
     return _id3(tags) + song
 
 
@@ -45,7 +45,7 @@ def _flac_comments(song: bytes, tags: int) -> bytes:
 
 
 def _chunk_behind(head_bytes: int, name: bytes, form: str) -> Callable[[bytes, int], bytes]:
-    def put(song: bytes, tags: int) -> bytes:
+    def add_tags(song: bytes, tags: int) -> bytes:
         if name == b"LIST":
             data = b"INFO" + b"".join(b"%04x" % number + struct.pack("<I", 2) + b"v\0" for number in range(tags))
         elif name == b"info":
@@ -55,7 +55,7 @@ def _chunk_behind(head_bytes: int, name: bytes, form: str) -> Callable[[bytes, i
         chunk = struct.pack(form, name, len(data)) + data + bytes(len(data) & 1 if name != b"info" else 0)
         return song[:head_bytes] + chunk + song[head_bytes:]
 
-    return put
+    return add_tags
 
 
 def _atom(name: bytes, data: bytes) -> bytes:
@@ -86,7 +86,7 @@ def _ogg_page(serial: int, number: int, lacing: bytes, data: bytes, flags: int =
 def _ogg_comments(signature: bytes) -> Callable[[bytes, int], bytes]:
     """Put a packet of comments behind the first page, in place of the one that is there."""
 
-    def put(song: bytes, tags: int) -> bytes:
+    def add_tags(song: bytes, tags: int) -> bytes:
         first_end = song.index(b"OggS", 1)
         serial = int.from_bytes(song[14:18], "little")
         entries = b"".join(struct.pack("<I", 8) + b"%06x=v" % number for number in range(tags))
@@ -100,7 +100,7 @@ def _ogg_comments(signature: bytes) -> Callable[[bytes, int], bytes]:
             number += 1
         return song[:first_end] + pages + rest
 
-    return put
+    return add_tags
 
 
 def _packets_behind_comments(song: bytes, at: int) -> bytes:
@@ -131,12 +131,12 @@ def _matroska_tags(song: bytes, tags: int) -> bytes:
     return song[: segment + 4] + unknown_length + song[segment + 12 : at] + element + song[at:]
 
 
-PUT: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, object]]] = {
-    "id3 before mp3": ("song.mp3", _before, {"container": "mp3", "codec": "libmp3lame"}),
+WAYS_TO_ADD_TAGS: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, object]]] = {
+    "id3 before mp3": ("song.mp3", _id3_before, {"container": "mp3", "codec": "libmp3lame"}),
     "two id3 before mp3": ("song.mp3", _as_two_id3_tags, {"container": "mp3", "codec": "libmp3lame"}),
     "id3 2.3 before mp3": ("song.mp3", _old_id3, {"container": "mp3", "codec": "libmp3lame"}),
-    "id3 before aac": ("song.aac", _before, {"container": "adts", "codec": "aac"}),
-    "id3 before flac": ("song.flac", _before, {}),
+    "id3 before aac": ("song.aac", _id3_before, {"container": "adts", "codec": "aac"}),
+    "id3 before flac": ("song.flac", _id3_before, {}),
     "comments in flac": ("song.flac", _flac_comments, {}),
     "info in wav": ("song.wav", _chunk_behind(12, b"LIST", "<4sI"), {}),
     "id3 in wav": ("song.wav", _chunk_behind(12, b"id3 ", "<4sI"), {}),
@@ -150,17 +150,17 @@ PUT: dict[str, tuple[str, Callable[[bytes, int], bytes], dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PUT)
+@pytest.mark.parametrize("name", WAYS_TO_ADD_TAGS)
 def test_song_with_too_many_tags_is_read_without_them(tmp_path: Path, name: str) -> None:
-    filename, put, choices = PUT[name]
+    filename, add_tags, choices = WAYS_TO_ADD_TAGS[name]
     path = tmp_path / filename
     make_song(path, seconds=0.5, **choices)  # type: ignore[arg-type]
     song = path.read_bytes()
     samples = probe(path, MediaLimits()).samples
-    path.write_bytes(put(song, MOST_TAGS // 2))
+    path.write_bytes(add_tags(song, MOST_TAGS // 2))
     with path.open("rb") as file:
         assert not hide_large_tags(file)
-    path.write_bytes(put(song, MOST_TAGS + 1))
+    path.write_bytes(add_tags(song, MOST_TAGS + 1))
     with path.open("rb") as file:
         assert hide_large_tags(file)
     found = probe(path, MediaLimits())

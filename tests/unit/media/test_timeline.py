@@ -80,9 +80,9 @@ def loudest(samples: Samples, start_s: float, stop_s: float) -> float:
 @pytest.mark.parametrize(("codec", "container"), TRACKS)
 def test_late_start_is_not_truncated(tmp_path: Path, sources: Path, codec: str, container: str, late_s: float) -> None:
     path = remux(sources / SOURCES[codec], tmp_path / "late", container, late_s=late_s)
-    facts, heard = decoded(path)
+    facts, actual = decoded(path)
     assert facts.duration_s == pytest.approx(8, abs=0.05)
-    assert loudest(heard, 0.1, 0.4) > 0.1
+    assert loudest(actual, 0.1, 0.4) > 0.1
 
 
 @pytest.mark.parametrize("lost_s", [(3.0, 6.0), (3.0, 3.7), (3.0, 3.06)])
@@ -91,16 +91,16 @@ def test_gap_in_timestamps_becomes_silence(
     tmp_path: Path, sources: Path, codec: str, container: str, lost_s: tuple[float, float]
 ) -> None:
     _, whole = decoded(remux(sources / SOURCES[codec], tmp_path / "whole", container))
-    facts, heard = decoded(remux(sources / SOURCES[codec], tmp_path / "gap", container, lost_s=lost_s))
+    facts, actual = decoded(remux(sources / SOURCES[codec], tmp_path / "gap", container, lost_s=lost_s))
     assert facts.samples == pytest.approx(whole.shape[1], abs=RATE // 500)
     if (codec, container) == ("flac", "ogg"):  # its packets have no timestamps, only the pages
         return
     after = slice(round((lost_s[1] + 0.3) * RATE), round(7.8 * RATE))
-    reference, rest = whole[0, after], heard[0, after]
+    reference, rest = whole[0, after], actual[0, after]
     products = [float(np.dot(np.roll(reference, shift)[200:-200], rest[200:-200])) for shift in range(-150, 151)]
     assert abs(int(np.argmax(products)) - 150) <= RATE // 500
     if lost_s[1] - lost_s[0] > 0.5:
-        assert loudest(heard, lost_s[0] + 0.15, lost_s[1] - 0.05) < 0.01
+        assert loudest(actual, lost_s[0] + 0.15, lost_s[1] - 0.05) < 0.01
 
 
 @pytest.mark.parametrize(("codec", "container"), TRACKS)
@@ -186,14 +186,14 @@ def test_every_link_of_a_chained_ogg_is_read(tmp_path: Path, name: str) -> None:
         data += part.read_bytes()
         parts.append(decoded(part))
     (tmp_path / "chain.ogg").write_bytes(data)
-    facts, heard = decoded(tmp_path / "chain.ogg")
+    facts, actual = decoded(tmp_path / "chain.ogg")
     assert (facts.sample_rate, facts.channels) == CHAINS[name][0][1:]
     length_s = sum(part.duration_s for part, _ in parts)
     assert facts.duration_s == pytest.approx(length_s, abs=0.002)
     first = parts[0][1]
-    assert np.allclose(heard[:, : first.shape[1]], first, atol=1e-6)
+    assert np.allclose(actual[:, : first.shape[1]], first, atol=1e-6)
     at = first.shape[1] + facts.sample_rate // 10
-    level = float(np.square(heard[:, at : at + facts.sample_rate]).mean())
+    level = float(np.square(actual[:, at : at + facts.sample_rate]).mean())
     assert level == pytest.approx(float(np.square(parts[1][1][:, parts[1][0].sample_rate // 10 :]).mean()), rel=0.3)
 
 
@@ -232,6 +232,6 @@ def test_opus_with_large_pre_skip_is_not_truncated(tmp_path: Path, sources: Path
 def test_gap_in_a_mono_track_is_filled(tmp_path: Path) -> None:
     mix = tune(2, sample_rate=RATE, channels=1)
     make_song(tmp_path / "mono.opus", samples=mix, sample_rate=RATE)
-    facts, heard = decoded(remux(tmp_path / "mono.opus", tmp_path / "gap", "webm", jump_s=(1, 1)))
+    facts, actual = decoded(remux(tmp_path / "mono.opus", tmp_path / "gap", "webm", jump_s=(1, 1)))
     assert facts.channels == 1
-    assert heard.shape[1] == pytest.approx(3 * RATE, abs=RATE // 100)
+    assert actual.shape[1] == pytest.approx(3 * RATE, abs=RATE // 100)

@@ -28,15 +28,15 @@ def wav(
     tag: int = 1,
     valid: int | None = None,
     rate: int | None = None,
-    says: int | None = None,
+    stated_bytes: int | None = None,
 ) -> bytes:
-    """Build a stereo file; `valid` bits make it extensible, `rate` and `says` are the stated byte rate and size."""
+    """Build a stereo file; `valid` bits make it extensible, `rate` and `stated_bytes` are in its header."""
     fmt = struct.pack(
         "<HHIIHH", tag if valid is None else 0xFFFE, 2, RATE, RATE * block if rate is None else rate, block, bits
     )
     if valid is not None:
         fmt += struct.pack("<HHIH", 22, valid, 3, tag) + bytes.fromhex("000000001000800000aa00389b71")
-    size = len(data) if says is None else says
+    size = len(data) if stated_bytes is None else stated_bytes
     chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", size) + data
     return b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVE" + chunks
 
@@ -65,9 +65,9 @@ WIDTHS = {
 @pytest.mark.parametrize("name", WIDTHS)
 def test_every_width_of_wav_samples_is_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "song.wav").write_bytes(WIDTHS[name])
-    heard = read(tmp_path / "song.wav")
-    assert heard.shape == SONG.shape
-    assert np.abs(heard - SONG).max() < 1e-4
+    actual = read(tmp_path / "song.wav")
+    assert actual.shape == SONG.shape
+    assert np.abs(actual - SONG).max() < 1e-4
 
 
 @pytest.mark.parametrize("rate", [0, 1, RATE, 11025, 0xFFFFFFFF])
@@ -93,17 +93,17 @@ def test_cut_wav_of_any_codec_is_refused(tmp_path: Path, codec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "says", [0, 0x7FFFFFFF, 0x7FFFFFD3, 0x7FFFF000, 0x80000000, 0x7FFFFFFE, 0xFFFFFFFF, 0xFFFFFFDB, 0xFFFFFF00]
+    "stated_bytes", [0, 0x7FFFFFFF, 0x7FFFFFD3, 0x7FFFF000, 0x80000000, 0x7FFFFFFE, 0xFFFFFFFF, 0xFFFFFFDB, 0xFFFFFF00]
 )
 @pytest.mark.parametrize("block", [4, 6])
-def test_wav_written_to_pipe_is_read_to_its_end(tmp_path: Path, says: int, block: int) -> None:
+def test_wav_written_to_pipe_is_read_to_its_end(tmp_path: Path, stated_bytes: int, block: int) -> None:
     data = IN_16 if block == 4 else IN_24
-    (tmp_path / "song.wav").write_bytes(wav(data, bits=block * 4, block=block, says=says))
+    (tmp_path / "song.wav").write_bytes(wav(data, bits=block * 4, block=block, stated_bytes=stated_bytes))
     assert read(tmp_path / "song.wav").shape[1] == RATE
 
 
 def test_wav_that_states_three_gigabytes_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "song.wav").write_bytes(wav(IN_16, bits=16, block=4, says=3 << 30))
+    (tmp_path / "song.wav").write_bytes(wav(IN_16, bits=16, block=4, stated_bytes=3 << 30))
     with pytest.raises(TruncatedAudio):
         read(tmp_path / "song.wav")
 

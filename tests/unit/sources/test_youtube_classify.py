@@ -130,10 +130,10 @@ def test_client_warning_does_not_hide_video_error() -> None:
     assert classify(failure).code == "youtube_private"
 
 
-ours = [kind for kind in errors.error_types().values() if issubclass(kind, SourceFailed)]
+SOURCE_ERRORS = [kind for kind in errors.error_types().values() if issubclass(kind, SourceFailed)]
 
 
-@pytest.mark.parametrize("kind", ours, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", SOURCE_ERRORS, ids=lambda kind: kind.__name__)
 def test_every_error_suggests_to_attach_the_file(kind: type[SourceFailed]) -> None:
     assert kind().message.endswith("attach the file instead.")
     assert kind.transient == issubclass(kind, SourceUnreachable)
