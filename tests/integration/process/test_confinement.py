@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from config.settings import Storage
-from engine.media import sandbox as in_child
+from engine.media import sandbox
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_child
 from engine.pool.local import worker_environment
@@ -110,7 +110,7 @@ def test_unprivileged_process_is_confined_too() -> None:
 def test_media_child_is_confined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log names what is in force."""
     make_song(tmp_path / "song.wav", seconds=0.1)
-    in_child._log_sandbox.cache_clear()
+    sandbox._log_sandbox.cache_clear()
     with caplog.at_level(logging.INFO):
         run_child("probe", tmp_path / "song.wav", None, MediaLimits())
     (line,) = [record.getMessage() for record in caplog.records if "sandbox" in record.getMessage()]
