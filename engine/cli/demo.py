@@ -1,4 +1,4 @@
-"""`make demo`: a sample song, made here, goes through the real service and comes back as stems."""
+"""`make demo`: generate a sample song, separate it with the real service, and score the stems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.cli.terminal import progress_bar, trust_lines
 from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
-from engine.quality.evaluate import samples_of
+from engine.quality.evaluate import read_audio
 from engine.quality.sdr import sdr_db
 from engine.service.service import StemService, Submission, Upload
 from engine.synth.song import Song, sample_song
@@ -28,28 +28,28 @@ MODEL = "mini"
 
 
 async def run_demo(settings: Settings, out: Path) -> int:
-    """Write the demo's files into `out` and print what they are. The exit code."""
+    """Write the demo's files to `out`, print a report, and return the exit code."""
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
-    console.print("[bold]1.[/] A song is made: drums, bass, chords and a sung line, 20 seconds.")
+    console.print("[bold]1.[/] Generating a song: drums, bass, chords and vocals, 20 seconds.")
     song = await asyncio.to_thread(sample_song)
     mix = out / "Stemify sample song.wav"
     await asyncio.to_thread(_write_mix, song, mix)
-    console.print(f"[bold]2.[/] It is separated with the embedded model [bold]{MODEL}[/], by the real service.")
+    console.print(f"[bold]2.[/] Separating it with the embedded model [bold]{MODEL}[/].")
     with tempfile.TemporaryDirectory(prefix="stemify-demo-") as data:
         demo_settings = settings.model_copy(update={"data_dir": Path(data)})
-        async with backend(demo_settings, with_web=False) as house:
-            view = await _separate(house.service, mix)
-            await _fetch_files(house.service, view, out)
+        async with backend(demo_settings, with_web=False) as running:
+            view = await _separate(running.service, mix)
+            await _fetch_files(running.service, view, out)
     if view.job.result is None:
         console.print(f"[red]{view.job.error}[/]")
         return 1
-    console.print("[bold]3.[/] The stems, against the true ones (SDR in dB, higher is better):")
+    console.print("[bold]3.[/] Quality of the stems (SDR in dB, higher is better):")
     console.print(await asyncio.to_thread(_stem_table, view, song, out))
     console.print("Trust card")
     for line in trust_lines(view.job.result):
         console.print(f"   {line}", markup=False, highlight=False)
-    console.print(f"[bold]4.[/] The files, and the picture waveform.png, are in {out}/:")
+    console.print(f"[bold]4.[/] Files in {out}/:")
     for file in sorted(out.iterdir()):
         console.print(f"   {file.name}", markup=False, highlight=False)
     return 0
@@ -62,13 +62,13 @@ def _write_mix(song: Song, path: Path) -> None:
 
 
 async def _separate(service: StemService, mix: Path) -> JobView:
-    async def bytes_of() -> AsyncIterator[bytes]:
+    async def read_blocks() -> AsyncIterator[bytes]:
         with mix.open("rb") as file:
             while block := file.read(1 << 18):
                 yield block
 
     options = StemSeparationOptions(model=MODEL, quality=Quality.BALANCED, output_format=OutputFormat.WAV)
-    view = await service.submit(Submission(Upload(mix.name, bytes_of()), options, owner="local"))
+    view = await service.submit(Submission(Upload(mix.name, read_blocks()), options, owner="local"))
     with progress_bar() as show:
         async with contextlib.aclosing(service.watch(view.job.id)) as states:
             async for view in states:
@@ -87,12 +87,12 @@ async def _fetch_files(service: StemService, view: JobView, out: Path) -> None:
 
 def _stem_table(view: JobView, song: Song, out: Path) -> Table:
     assert view.job.result is not None
-    table = Table("stem", "level", "the mix as it is", "separated", box=None, pad_edge=False)
+    table = Table("stem", "level", "mix", "separated", box=None, pad_edge=False)
     scores = []
     for name, info in view.job.result.stems:
         truth = song.stems[name]
-        estimate, _ = samples_of(out / info.filename)
-        assert estimate.shape == truth.shape, "a stem has the length of the mix"
+        estimate, _ = read_audio(out / info.filename)
+        assert estimate.shape == truth.shape, "the stem and the mix differ in length"
         scores.append(sdr_db(truth, estimate))
         level = "silent" if info.level_db is None else f"{info.level_db:.1f} dBFS"
         table.add_row(name, level, f"{sdr_db(truth, song.mix):.1f}", f"[bold]{scores[-1]:.1f}[/]")

@@ -1,4 +1,4 @@
-"""`python -m engine`: serve, separate, evaluate, models, demo, backup, restore, forget."""
+"""The command line, `python -m engine`."""
 
 from __future__ import annotations
 
@@ -23,51 +23,56 @@ DONE, FAILED, REFUSED = 0, 1, 2
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m engine", description="Turn songs into stems.")
-    commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="the web page and the API, without Discord")
-    demo = commands.add_parser("demo", help="make a sample song and separate it with the embedded model")
-    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="where the files go (default: demo-out)")
-    one = commands.add_parser("separate", help="separate one file")
-    one.add_argument("song", type=_file)
-    one.add_argument("--out", type=Path, default=Path("stems"), help="folder for the stems (default: stems)")
-    one.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
-    one.add_argument("--quality", choices=[each.value for each in Quality], help="default: balanced")
-    one.add_argument("--format", choices=[each.value for each in OutputFormat], help="default: mp3")
-    one.add_argument("--karaoke", action="store_true", help="vocals and everything else")
-    one.add_argument("--normalize", action="store_true", help="loudest peak at -1 dBFS")
-    one.add_argument("--shifts", type=_count, help="random shifts to average over (default: what the quality says)")
-    one.add_argument("--overlap", type=_fraction, help="of segments, 0 to 0.95 (default: what the quality says)")
-    one.add_argument("--seed", type=int, default=0, help="of the shifts (default: 0)")
-    one.add_argument("--device", default="auto", help='"auto", "cpu", "cuda:0", …')
-    one.add_argument("--json", action="store_true", help="print the result as JSON")
-    judge = commands.add_parser("evaluate", help="score stems against the true ones")
-    judge.add_argument("estimates", type=Path, help="folder of stems, as separate leaves it")
-    judge.add_argument("references", type=Path, help="folder of the true stems: vocals.wav, drums.wav, …")
-    judge.add_argument("--json", action="store_true", help="print the scores as JSON")
-    models = commands.add_parser("models", help="what models there are").add_subparsers(dest="action", required=True)
-    models.add_parser("list", help="all models and whether they can be used here")
-    pull = models.add_parser("pull", help="fetch weights ahead of time")
+    """Return the parser of all commands."""
+    root = argparse.ArgumentParser(prog="python -m engine", description="Turn songs into stems.")
+    commands = root.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve", help="run the web page and the API, without Discord")
+    demo = commands.add_parser("demo", help="generate a sample song and separate it with the embedded model")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="output folder (default: demo-out)")
+    separate = commands.add_parser("separate", help="separate one file")
+    separate.add_argument("song", type=_file)
+    separate.add_argument("--out", type=Path, default=Path("stems"), help="output folder (default: stems)")
+    separate.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
+    separate.add_argument("--quality", choices=[each.value for each in Quality], help="default: balanced")
+    separate.add_argument("--format", choices=[each.value for each in OutputFormat], help="default: mp3")
+    separate.add_argument("--karaoke", action="store_true", help="write vocals and instrumental only")
+    separate.add_argument("--normalize", action="store_true", help="set the loudest peak to -1 dBFS")
+    separate.add_argument("--shifts", type=_count, help="number of random shifts to average (default: by quality)")
+    separate.add_argument("--overlap", type=_fraction, help="overlap of segments, 0 to 0.95 (default: by quality)")
+    separate.add_argument("--seed", type=int, default=0, help="seed of the shifts (default: 0)")
+    separate.add_argument("--device", default="auto", help='"auto", "cpu", "cuda:0", …')
+    separate.add_argument("--json", action="store_true", help="print the result as JSON")
+    evaluate = commands.add_parser("evaluate", help="score stems against reference stems")
+    evaluate.add_argument("estimates", type=Path, help="folder of stems, as written by separate")
+    evaluate.add_argument("references", type=Path, help="folder of reference stems: vocals.wav, drums.wav, …")
+    evaluate.add_argument("--json", action="store_true", help="print the scores as JSON")
+    models = commands.add_parser("models", help="manage the models").add_subparsers(dest="action", required=True)
+    models.add_parser("list", help="list all models and their availability")
+    pull = models.add_parser("pull", help="download weights in advance")
     pull.add_argument("names", nargs="*", metavar="NAME", help="default: htdemucs")
-    models.add_parser("check", help="load every model that is here; say what is missing, and why")
-    save = commands.add_parser("backup", help="copy all jobs, keys and stems into a new folder, while the bot runs")
-    save.add_argument("folder", type=Path)
-    save.add_argument("--without-stems", action="store_true", help="leave out what can be separated again")
-    put_back = commands.add_parser("restore", help="put a backup into an empty data folder (STEMIFY_DATA_DIR)")
-    put_back.add_argument("folder", type=Path)
-    gone = commands.add_parser("forget", help="delete everything of one person (stop the bot first)")
-    gone.add_argument("owner", help="discord:<user id> or ip:<address>")
-    block = commands.add_parser("block", help="refuse new jobs of a user, a server or an address, while the bot runs")
+    models.add_parser("check", help="load every available model; list missing ones with the reason")
+    backup = commands.add_parser(
+        "backup", help="copy all jobs, keys and stems to a new folder, also while the bot runs"
+    )
+    backup.add_argument("folder", type=Path)
+    backup.add_argument("--without-stems", action="store_true", help="leave out stems, which can be separated again")
+    restore = commands.add_parser("restore", help="restore a backup into an empty data folder (STEMIFY_DATA_DIR)")
+    restore.add_argument("folder", type=Path)
+    forget = commands.add_parser("forget", help="delete all data of one user (stop the bot first)")
+    forget.add_argument("owner", help="discord:<user id> or ip:<address>")
+    block = commands.add_parser(
+        "block", help="refuse new jobs of a user, a server or an address, also while the bot runs"
+    )
     unblock = commands.add_parser("unblock", help="accept jobs of a blocked owner again")
     for command in (block, unblock):
         command.add_argument("owner", help="discord:<user or server id> or ip:<address or network>")
     commands.add_parser("blocked", help="list the blocked owners").set_defaults(owner=None)
-    return top
+    return root
 
 
 def _file(text: str) -> Path:
     if text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError("links are for Discord, the web page and the API; give a file here")
+        raise argparse.ArgumentTypeError("links work in Discord, on the web page and in the API only; give a file")
     return Path(text)
 
 
@@ -88,52 +93,52 @@ def _fraction(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code: 0 done, 1 failed, 2 refused input."""
-    chosen = parser().parse_args(arguments)
+    """Run a command and return its exit code: 0 done, 1 failed, 2 input refused."""
+    args = parser().parse_args(arguments)
     try:
-        # Files that a user asks for get the mode that their own umask says.
-        private = chosen.command not in ("separate", "demo", "evaluate")
+        # Output files get the mode of the user's umask.
+        private = args.command not in ("separate", "demo", "evaluate")
         with private_files() if private else contextlib.nullcontext():
-            code = _run(chosen)
+            code = _run(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # `… | head`: nobody reads on, which is no error
-        if chosen.command == "serve":
+    except BrokenPipeError:  # the reader has stopped, as in `… | head`
+        if args.command == "serve":
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
 
 
-def _run(chosen: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     try:
         settings = load()
-        configure(settings.log.level if chosen.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
-        if chosen.command == "serve":
+        configure(settings.log.level if args.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
+        if args.command == "serve":
             return asyncio.run(_serve(settings))
-        if chosen.command == "separate":
-            return asyncio.run(_separate(settings, chosen))
-        if chosen.command == "demo":
+        if args.command == "separate":
+            return asyncio.run(_separate(settings, args))
+        if args.command == "demo":
             from engine.cli.demo import run_demo
 
-            return asyncio.run(run_demo(settings, chosen.out))
-        if chosen.command == "evaluate":
-            return _evaluate(chosen)
-        if chosen.command in ("backup", "restore"):
-            return _backup_or_restore(settings, chosen)
-        if chosen.command == "forget":
+            return asyncio.run(run_demo(settings, args.out))
+        if args.command == "evaluate":
+            return _evaluate(args)
+        if args.command in ("backup", "restore"):
+            return _backup_or_restore(settings, args)
+        if args.command == "forget":
             from engine.cli.forget import forget_owner
 
-            count = asyncio.run(forget_owner(settings, chosen.owner))
+            count = asyncio.run(forget_owner(settings, args.owner))
             print(f"{plural(count, 'job')} deleted")
             return DONE
-        if chosen.command in ("block", "unblock", "blocked"):
+        if args.command in ("block", "unblock", "blocked"):
             from engine.cli.block import run_block_command
 
-            print(asyncio.run(run_block_command(settings, chosen.command, chosen.owner)))
+            print(asyncio.run(run_block_command(settings, args.command, args.owner)))
             return DONE
         from engine.cli.models import run_model_command
 
-        return run_model_command(settings, chosen)
+        return run_model_command(settings, args)
     except (InputRefused, RetryLater) as error:
         print(error.message, file=sys.stderr)
         return REFUSED
@@ -149,58 +154,58 @@ def _run(chosen: argparse.Namespace) -> int:
 async def _serve(settings: Settings) -> int:
     from engine.backend import ShutdownSignals, backend
 
-    ending = ShutdownSignals()
-    async with backend(settings, forced=ending.forced) as house:
-        print(f"Stemify serves {house.web_url}  (Ctrl-C ends it)", flush=True)
-        await ending.requested.wait()
+    signals = ShutdownSignals()
+    async with backend(settings, forced=signals.forced) as running:
+        print(f"Stemify is running at {running.web_url}  (Ctrl-C to stop)", flush=True)
+        await signals.requested.wait()
     return DONE
 
 
-def _backup_or_restore(settings: Settings, chosen: argparse.Namespace) -> int:
+def _backup_or_restore(settings: Settings, args: argparse.Namespace) -> int:
     from engine.database.backup import back_up, restore
 
-    if chosen.command == "backup":
-        contents = back_up(
+    if args.command == "backup":
+        manifest = back_up(
             settings.data_dir,
-            chosen.folder,
-            with_stems=not chosen.without_stems,
+            args.folder,
+            with_stems=not args.without_stems,
             songs_here=settings.storage.url is None,
         )
-        told = f"Backed up to {chosen.folder}"
+        summary = f"Backed up to {args.folder}"
     else:
-        contents = restore(chosen.folder, settings.data_dir)
-        told = f"Restored into {settings.data_dir} as of {contents.made_at:%Y-%m-%d %H:%M} UTC"
-    size_mb = (sum(contents.databases.values()) + contents.file_bytes) / 1e6
-    what = f"{plural(len(contents.databases), 'database')}, {plural(contents.files, 'file')}"
-    print(f"{told}: {what}, {size_mb:,.1f} MB")
+        manifest = restore(args.folder, settings.data_dir)
+        summary = f"Restored into {settings.data_dir} as of {manifest.made_at:%Y-%m-%d %H:%M} UTC"
+    size_mb = (sum(manifest.databases.values()) + manifest.file_bytes) / 1e6
+    counts = f"{plural(len(manifest.databases), 'database')}, {plural(manifest.files, 'file')}"
+    print(f"{summary}: {counts}, {size_mb:,.1f} MB")
     return DONE
 
 
-async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
+async def _separate(settings: Settings, args: argparse.Namespace) -> int:
     from engine.cli.separate import separate_file
     from engine.cli.terminal import progress_bar, trust_lines
 
     options = StemSeparationOptions.from_user(
-        model=chosen.model,
-        quality=chosen.quality,
-        output_format=chosen.format,
-        normalize=chosen.normalize,
-        remove_vocals=chosen.karaoke,
+        model=args.model,
+        quality=args.quality,
+        output_format=args.format,
+        normalize=args.normalize,
+        remove_vocals=args.karaoke,
     )
     with contextlib.ExitStack() as stack:
         show = stack.enter_context(progress_bar())
         result = await separate_file(
             settings,
-            chosen.song,
-            chosen.out,
+            args.song,
+            args.out,
             options,
-            shifts=chosen.shifts,
-            overlap=chosen.overlap,
-            seed=chosen.seed,
-            device=chosen.device,
+            shifts=args.shifts,
+            overlap=args.overlap,
+            seed=args.seed,
+            device=args.device,
             on_progress=show,
         )
-    if chosen.json:
+    if args.json:
         print(result.model_dump_json(indent=2))
     else:
         for name, info in result.stems:
@@ -209,16 +214,16 @@ async def _separate(settings: Settings, chosen: argparse.Namespace) -> int:
     return DONE
 
 
-def _evaluate(chosen: argparse.Namespace) -> int:
+def _evaluate(args: argparse.Namespace) -> int:
     from engine.quality.evaluate import evaluate
 
-    scores = evaluate(chosen.estimates, chosen.references)
-    if chosen.json:
+    scores = evaluate(args.estimates, args.references)
+    if args.json:
         print(json.dumps([score.as_dict() for score in scores], indent=2))
         return DONE
     print(f"{'dB':12} {'SDR':>7} {'SI-SDR':>7} {'SIR':>7} {'SAR':>7}")
     for score in scores:
         values = (score.sdr_db, score.si_sdr_db, score.sir_db, score.sar_db)
         cells = " ".join("      –" if value is None else f"{value:7.2f}" for value in values)
-        print(f"{score.stem:12} {cells}{'  (silent in the references)' if score.silent_reference else ''}")
+        print(f"{score.stem:12} {cells}{'  (silent reference)' if score.silent_reference else ''}")
     return DONE

@@ -1,4 +1,4 @@
-"""`python -m engine models list|pull|check`. These run the model library in this process."""
+"""`python -m engine models list|pull|check`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from engine.jobs.options import MODELS
 from engine.separation.models.library import ModelLibrary
 from engine.text import plural
 
-_STATE_TEXT = {"ready": "ready", "to_fetch": "fetched at first use", "unavailable": "not here"}
+_STATE_TEXT = {"ready": "ready", "to_fetch": "downloaded at first use", "unavailable": "missing"}
 
 
-def run_model_command(settings: Settings, chosen: argparse.Namespace) -> int:
-    """The command's exit code: 1 when something that was asked for is missing."""
+def run_model_command(settings: Settings, args: argparse.Namespace) -> int:
+    """Run one of the commands; return exit code 1 if a model is missing or broken."""
     library = ModelLibrary(
         models_dir=settings.models_dir,
         cache_dir=(settings.data_dir / "models").absolute(),
         memory_budget_bytes=settings.workers.model_memory_bytes,
     )
-    if chosen.action == "list":
+    if args.action == "list":
         return _list(library)
-    if chosen.action == "pull":
-        return _pull(library, chosen.names or ["htdemucs"])
+    if args.action == "pull":
+        return _pull(library, args.names or ["htdemucs"])
     return _check(library)
 
 
 def _list(library: ModelLibrary) -> int:
-    table = Table("model", "what it is", "weights", box=None, pad_edge=False)
+    table = Table("model", "description", "weights", box=None, pad_edge=False)
     for state in library.states():
         table.add_row(
             *(Text(cell) for cell in (state.name, MODELS[state.name], state.reason or _STATE_TEXT[state.state]))
@@ -44,7 +44,7 @@ def _list(library: ModelLibrary) -> int:
 
 def _pull(library: ModelLibrary, names: list[str]) -> int:
     console = Console(stderr=True, markup=False)
-    missing = 0
+    failures = 0
     for name in names:
         if name not in MODELS:
             raise UnknownModel(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
@@ -54,17 +54,17 @@ def _pull(library: ModelLibrary, names: list[str]) -> int:
             try:
                 library.pull(name, lambda done, total, task=task: progress.update(task, completed=done, total=total))  # type: ignore[misc]
             except StemifyError as error:
-                missing += 1
+                failures += 1
                 console.print(f"{name}: {error.message}")
                 if error.detail:
                     console.print(f"   {error.detail}")
             else:
-                console.print(f"{name}: here")
-    return 1 if missing else 0
+                console.print(f"{name}: ready")
+    return 1 if failures else 0
 
 
 def _check(library: ModelLibrary) -> int:
-    """Load everything that is on this machine, through the real loaders."""
+    """Load every model that is on this machine."""
     table = Table("model", "state", "", box=None, pad_edge=False)
     broken = 0
     for state in library.states():

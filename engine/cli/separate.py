@@ -1,4 +1,4 @@
-"""One song on the command line: probe, one worker, one attempt, files in a folder. No store, no queue."""
+"""Separate one file on the command line: one worker and one attempt, without job store and queue."""
 
 from __future__ import annotations
 
@@ -37,18 +37,22 @@ async def separate_file(
     device: str,
     on_progress: Callable[[Stage, int], None],
 ) -> JobResult:
-    """Separate `song` into the folder `out` (made if need be). The stems are named after the file, since two files may
-    have the same tags; what it left there before is replaced. Paths in the result are those of the files. Raises
-    `InputRefused`, `DeviceNotFound` and `AttemptError` (and below)."""
+    """Separate `song` into the folder `out`, which is created if needed.
+
+    Stems are named after the file, since two files may have the same tags. Earlier stems of the same file are replaced.
+    Paths in the result are those of the files. Raises `InputRefused`, `DeviceNotFound` and `AttemptError`s.
+    """
     if not song.is_file():
-        raise InputRefused(f"{song} is a folder, not a song." if song.is_dir() else f"There is no file {song}.")
+        raise InputRefused(f"{song} is a folder. Give a file." if song.is_dir() else f"There is no file {song}.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputRefused(f"The folder {out} cannot be made: {error.strerror}. Choose another with --out.") from error
+        raise InputRefused(
+            f"The folder {out} cannot be created: {error.strerror}. Choose another with --out."
+        ) from error
     limits = media_limits(settings)
     device = (await find_devices([device]))[0]
-    found = await probe_in_sandbox(song, limits)
+    metadata = await probe_in_sandbox(song, limits)
     with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
         config = worker_config(settings, device).model_copy(
             update={"data_dir": str(Path(work).absolute()), "storage": None}
@@ -66,8 +70,8 @@ async def separate_file(
                 scratch_key="scratch",
                 output_key="done",
                 options=options,
-                title=safe_title(found.title or song.stem),
-                artist=found.artist,
+                title=safe_title(metadata.title or song.stem),
+                artist=metadata.artist,
                 seed=seed,
                 max_duration_s=limits.max_duration_s,
                 shifts=shifts,
@@ -80,35 +84,35 @@ async def separate_file(
             )
         finally:
             await pool.stop()
-        named = partial(_output_name, title=spec.title, after=safe_title(song.stem))
+        rename = partial(_output_name, title=spec.title, prefix=safe_title(song.stem))
         for file in (Path(work) / "done").iterdir():
-            await asyncio.to_thread(_move, file, out / named(file.name))
-    return _relocate(done.result, out, named)
+            await asyncio.to_thread(_move, file, out / rename(file.name))
+    return _relocate(done.result, out, rename)
 
 
 def _move(file: Path, target: Path) -> None:
-    """Move a file that the worker made for itself alone; its mode becomes that of any new file of the user."""
+    """Move a file from the worker's private folder; give it the mode of a new file of the user."""
     target.touch()
-    with contextlib.suppress(OSError):  # a file system that ignores modes
+    with contextlib.suppress(OSError):  # a file system without modes
         file.chmod(stat.S_IMODE(target.stat().st_mode))
     shutil.move(file, target)
 
 
-def _output_name(name: str, *, title: str, after: str) -> str:
-    """A file of the job `title`: several songs may go into one folder, with the same tags or none."""
-    return f"{after} - {name.removeprefix(f'{title} - ')}"
+def _output_name(name: str, *, title: str, prefix: str) -> str:
+    """Replace the job's `title` at the start of a file name by `prefix`."""
+    return f"{prefix} - {name.removeprefix(f'{title} - ')}"
 
 
-def _relocate(result: JobResult, out: Path, named: Callable[[str], str]) -> JobResult:
+def _relocate(result: JobResult, out: Path, rename: Callable[[str], str]) -> JobResult:
     stems = {}
     for name, info in result.stems:
-        filename = named(info.filename)
+        filename = rename(info.filename)
         stems[name] = {**info.model_dump(), "filename": filename, "path": str(out / filename)}
     return result.model_copy(
         update={
             "output_dir": str(out),
             "stems": StemFiles.model_validate(stems),
-            "waveform_path": str(out / named("waveform.png")),
-            "peaks_path": str(out / named("peaks.json")),
+            "waveform_path": str(out / rename("waveform.png")),
+            "peaks_path": str(out / rename("peaks.json")),
         }
     )

@@ -13,7 +13,7 @@ from engine.jobs.job import Stage
 from engine.jobs.results import JobResult, QualityMetrics, StemInfo, TrustCard
 from engine.text import plural
 
-_WIDTH = 76  # with the callers' indent less than a terminal's 80
+_WIDTH = 76  # plus the callers' indent, less than 80 columns
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def progress_bar() -> Iterator[Callable[[Stage | None, int], None]]:
 
 
 def trust_lines(result: JobResult) -> list[str]:
-    """Facts of each stem, of their sum, the plan; the last only where they were measured."""
+    """Return the trust card as lines: the stems, their sum, the plan, and what else was measured."""
     rows = [(name, _stem_facts(info)) for name, info in result.stems]
     if (trust := result.trust) is not None:
         residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
@@ -66,8 +66,8 @@ def _quality_rows(quality: QualityMetrics) -> list[tuple[str, str]]:
         "few artefacts": quality.artifact_reduction,
     }  # fmt: skip
     parts = ", ".join(f"{name} {score:.0%}" for name, score in scores.items() if score is not None)
-    doubt = ", rough: the song is short" if quality.low_confidence else ""
-    rows = [("quality", f"about {quality.overall_score:.0%}{doubt} ({parts})"), ("", quality.method)]
+    caveat = ", rough: the song is short" if quality.low_confidence else ""
+    rows = [("quality", f"about {quality.overall_score:.0%}{caveat} ({parts})"), ("", quality.method)]
     return [*rows, ("", quality.advice)] if quality.advice else rows
 
 

@@ -248,9 +248,9 @@ class JobRunner:
         try:
             return await self._pool.run(
                 self._spec(job),
-                alone=alone,
+                exclusive=alone,
                 timeout_s=deadline_s,
-                slowness=deadline_s / self._short_timeout_s,
+                stall_factor=deadline_s / self._short_timeout_s,
                 on_progress=report,
                 on_cpu=on_cpu,
             )

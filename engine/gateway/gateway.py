@@ -29,96 +29,99 @@ _LINE_BYTES = 4 << 20
 
 
 class Gateway:
-    def __init__(self, config: GatewayConfig, secret: str | None, wire: MessageWriter) -> None:
-        """`secret`: of the storage, for the workers."""
+    """Connect to the head, start workers on its nodes, and pass messages to and from them."""
+
+    def __init__(self, config: GatewayConfig, storage_secret: str | None, writer: MessageWriter) -> None:
         self._config = config
-        self._secret = secret
-        self._wire = wire
+        self._storage_secret = storage_secret
+        self._writer = writer
         self._node: LocalRayNode | None = None
-        self._begun = False
-        self._trouble: str | None = None
+        self._ray_started = False
+        self._problem: str | None = None
 
     async def serve(self) -> int:
-        """Until there is nothing more to obey; the exit code."""
+        """Serve until `shutdown` or the end of the input; return the exit code."""
         lines = asyncio.StreamReader(limit=_LINE_BYTES)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-        beating = asyncio.create_task(self._send_heartbeats())
-        listening = asyncio.create_task(lines.readline())  # before there are workers only the end can be said
+        heartbeats = asyncio.create_task(self._send_heartbeats())
+        next_line = asyncio.create_task(
+            lines.readline()
+        )  # until there are workers, only `shutdown` or the end of the input
         try:
-            while not await self._reach():
-                if self._begun:
-                    return 1  # what Ray has begun in a process cannot be begun there again
-                done, _ = await asyncio.wait([listening], timeout=_CONNECT_RETRY_S)
+            while not await self._connect():
+                if self._ray_started:
+                    return 1  # Ray cannot be started twice in one process
+                done, _ = await asyncio.wait([next_line], timeout=_CONNECT_RETRY_S)
                 if done:
                     return 0
-            machines = NodeManager(self._config, self._secret, self._wire)
-            looking = asyncio.create_task(self._watch_nodes(machines))
+            nodes = NodeManager(self._config, self._storage_secret, self._writer)
+            watch = asyncio.create_task(self._watch_nodes(nodes))
             while True:
-                await asyncio.wait([listening, looking], return_when=asyncio.FIRST_COMPLETED)
-                if looking.done():
-                    looking.result()  # it ends by a defect only: start afresh
-                if not self._handle_messages(await listening, machines):
+                await asyncio.wait([next_line, watch], return_when=asyncio.FIRST_COMPLETED)
+                if watch.done():
+                    watch.result()  # it ends only by a bug: raise, and let the parent start another gateway
+                if not self._handle_messages(await next_line, nodes):
                     return 0
-                listening = asyncio.create_task(lines.readline())
+                next_line = asyncio.create_task(lines.readline())
         finally:
-            beating.cancel()
+            heartbeats.cancel()
             await self._stop()
 
-    async def _reach(self) -> bool:
-        """One try to become a part of the cluster."""
+    async def _connect(self) -> bool:
+        """Try once to join the cluster; return whether it worked."""
         address = self._config.address
         try:
             await asyncio.to_thread(check_reachable, address)
             await asyncio.to_thread(compare_versions, address)
-            self._begun = True
+            self._ray_started = True
             self._node = LocalRayNode(self._config) if self._config.own_node else None
             await asyncio.to_thread(connect, self._config, self._node)
         except ClusterUnavailable as error:
-            self._send(str(error))
+            self._report(str(error))
             return False
-        self._trouble = None
-        self._wire.send(Status(about="head", text=None))
+        self._problem = None
+        self._writer.send(Status(about="head", text=None))
         return True
 
-    def _handle_messages(self, line: bytes, machines: NodeManager) -> bool:
-        """Whether to go on."""
+    def _handle_messages(self, line: bytes, nodes: NodeManager) -> bool:
+        """Handle one line; return False at the end."""
         if not line:
             return False
         message = to_gateway.validate_json(line)
         if isinstance(message, Forward):
-            machines.tell(message.worker, message.words)
+            nodes.forward(message.worker, message.words)
         elif isinstance(message, Kill):
-            machines.drop(message.worker, "it was taken down")
+            nodes.kill(message.worker, "it was killed")
         return not isinstance(message, Shutdown)
 
-    async def _watch_nodes(self, machines: NodeManager) -> None:
+    async def _watch_nodes(self, nodes: NodeManager) -> None:
         reading: asyncio.Task[list[Node]] | None = None
         while True:
-            # While the head is away a question is not answered, and not asked again: each would hold a thread.
+            # One query at a time: while the head is away, each would block a thread.
             reading = reading or asyncio.create_task(asyncio.to_thread(read_nodes))
             done, _ = await asyncio.wait([reading], timeout=_HEAD_TIMEOUT_S)
             error = reading.exception() if done else TimeoutError()
             if error is not None:
                 log.warning("the head does not answer: %r", error)
-                self._send(f"The Ray head at {self._config.address} does not answer any more.")
+                self._report(f"The Ray head at {self._config.address} does not answer.")
             else:
-                self._send(None)
-                machines.reconcile(reading.result())
+                self._report(None)
+                nodes.reconcile(reading.result())
             reading = None if done else reading
             await asyncio.sleep(_POLL_S)
 
     async def _send_heartbeats(self) -> None:
         while True:
-            self._wire.send(Heartbeat(rss_bytes=resident_bytes()))
+            self._writer.send(Heartbeat(rss_bytes=resident_bytes()))
             await asyncio.sleep(self._config.heartbeat_s)
 
-    def _send(self, trouble: str | None) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._wire.send(Status(about="head", text=trouble))
+    def _report(self, problem: str | None) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._writer.send(Status(about="head", text=problem))
 
     async def _stop(self) -> None:
-        """Actors that are not detached end with their driver."""
+        """Disconnect from Ray, which ends the actors, and stop the local node."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(ray.shutdown), _SHUTDOWN_TIMEOUT_S)
         if self._node is not None:

@@ -1,7 +1,7 @@
-"""What the main process and the gateway say to each other, one JSON object a line, as in `engine.worker.protocol`.
+"""Messages between the main process and the gateway: one JSON object per line, as in `engine.worker.protocol`.
 
-The gateway carries the talk with many workers, so each word names its worker, and a worker's own line travels inside
-as it is. In: `tell`, `drop`, `shutdown`. Out: `joined`, `said`, `leaving`, `left`, `trouble`, `heartbeat`.
+In: `tell`, `drop`, `shutdown`. Out: `joined`, `said`, `leaving`, `left`, `trouble`, `heartbeat`. Each message names its
+worker; `tell` and `said` contain a line of the worker protocol, unchanged.
 """
 
 from __future__ import annotations
@@ -14,55 +14,59 @@ from engine.worker.protocol import Heartbeat, Message, Shutdown, WorkerConfig
 
 
 class GatewayConfig(BaseModel):
-    """What the gateway is started with, as one JSON argument."""
+    """Configuration of the gateway, passed as one JSON argument."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str  # of the Ray head, "host:port"
-    node_ip: str | None  # this machine's address as the other nodes see it; None: Ray finds out
-    own_node: bool  # start a Ray node without devices here, for the time being
-    cpus_per_worker: int  # 0: only GPUs work
+    node_ip: str | None  # this machine's address as seen by the other nodes; None: detected by Ray
+    own_node: bool  # start a Ray node without devices on this machine, while the gateway runs
+    cpus_per_worker: int  # 0: use GPUs only
     heartbeat_s: float
-    worker: WorkerConfig  # of every worker, but for its device and threads
-    lease_s: float  # a worker that nobody has listened to for so long ends itself
+    worker: WorkerConfig  # of every worker, except device and threads
+    lease_s: float  # a worker that is not polled for this long exits
 
 
 class Forward(Message):
+    """A line for a worker."""
+
     type: Literal["tell"] = "tell"
     worker: str
     words: str  # a line of `engine.worker.protocol`
 
 
 class Kill(Message):
-    """End a worker at once, whatever it does."""
+    """Kill a worker at once."""
 
     type: Literal["drop"] = "drop"
     worker: str
 
 
 class WorkerAdded(Message):
-    """A worker is being started. It can be used when it says `ready` itself."""
+    """A worker is starting; it is usable once it sends `ready`."""
 
     type: Literal["joined"] = "joined"
     worker: str
-    name: str  # for people, and the same for the next worker in this place
+    name: str  # of the slot, for display; its next worker has the same
 
 
 class Output(Message):
+    """A line from a worker."""
+
     type: Literal["said"] = "said"
     worker: str
     words: str  # a line of `engine.worker.protocol`
 
 
 class WorkerDraining(Message):
-    """The worker's node is being drained: no more attempts, please, and `drop` it after the last one."""
+    """The worker's node is being drained: start no attempts on it, and `drop` it after the last one."""
 
     type: Literal["leaving"] = "leaving"
     worker: str
 
 
 class WorkerRemoved(Message):
-    """The worker is gone. `lost`: with its machine or the connection, so no attempt is to blame for it."""
+    """The worker is gone. `lost`: with its machine or connection, so no attempt caused it."""
 
     type: Literal["left"] = "left"
     worker: str
@@ -71,10 +75,10 @@ class WorkerRemoved(Message):
 
 
 class Status(Message):
-    """What is wrong about something ("head", or a node); None: nothing any more."""
+    """A problem with the head or a node; `text` is None when it is resolved."""
 
     type: Literal["trouble"] = "trouble"
-    about: str
+    about: str  # "head" or the name of a worker slot
     text: str | None
 
 

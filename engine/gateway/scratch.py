@@ -1,4 +1,4 @@
-"""A worker's own folder on its machine: scratch that nobody else clears there."""
+"""Scratch folders of workers on machines without a main process, which would delete leftovers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from engine.process.private_files import private_folder
 
 
 def create_scratch_dir(root: Path) -> Path:
-    """Make a folder under `root` for as long as this process lives, and remove those of processes that died.
+    """Create a folder under `root` for this process, and delete the folders of dead processes.
 
-    Raises `FolderNotPrivate` when another user could change what is in it.
+    Raises `FolderNotPrivate` if other users can write to `root`.
     """
     root = private_folder(root)
     for old in root.glob("*.lock"):
@@ -29,7 +29,7 @@ def create_scratch_dir(root: Path) -> Path:
                 os.close(handle)
     folder = root / uuid4().hex
     folder.mkdir()
-    taken = folder.with_suffix(".taken")
-    fcntl.flock(os.open(taken, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)  # let go when the process ends
-    taken.rename(folder.with_suffix(".lock"))  # not before it is held
+    new_lock = folder.with_suffix(".taken")
+    fcntl.flock(os.open(new_lock, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)  # released when the process ends
+    new_lock.rename(folder.with_suffix(".lock"))  # visible to others only once it is locked
     return folder

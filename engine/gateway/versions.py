@@ -1,4 +1,4 @@
-"""What must be the same on every machine of a cluster, and the sentence when it is not."""
+"""Compare the versions of code on the machines of a cluster."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ _PACKAGES = ("demucs", "torch")
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Stemify's own code (as a digest: a version number does not change with every commit) and of what decides how
-    the stems sound. Ray and Python are compared by Ray."""
-    found = {"Stemify": _digest(Path(__file__).parent.parent)}
+    """Return versions of all code that affects the stems; Stemify's is a digest of its source.
+
+    Ray and Python are compared with the head: see `engine.gateway.head`.
+    """
+    result = {"Stemify": _digest(Path(__file__).parent.parent)}
     for package in _PACKAGES:
         try:
-            found[package] = version(package).partition("+")[0]  # a CPU and a CUDA build of torch are the same one
+            result[package] = version(package).partition("+")[0]  # CPU and CUDA builds of torch are equal
         except PackageNotFoundError:
-            found[package] = "none"
-    return found
+            result[package] = "none"
+    return result
 
 
 def _digest(folder: Path) -> str:
@@ -32,10 +34,10 @@ def _digest(folder: Path) -> str:
 
 
 def describe_mismatch(here: Mapping[str, str], there: Mapping[str, str]) -> str | None:
-    """A sentence about what differs on a machine; None: nothing."""
+    """Return a sentence about the versions that differ, or None."""
     differing = [
         f"{name} {there.get(name, 'none')} instead of {here[name]}" for name in here if there.get(name) != here[name]
     ]
     if not differing:
         return None
-    return f"It has {' and '.join(differing)}: install there what the bot has."
+    return f"It has {' and '.join(differing)}. Install the bot's versions there."

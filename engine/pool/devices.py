@@ -11,20 +11,19 @@ from pathlib import Path
 from engine.errors import DeviceNotFound
 
 
-async def find_devices(wanted: Sequence[str]) -> list[str]:
+async def find_devices(names: Sequence[str]) -> list[str]:
     """Resolve "auto" to all CUDA devices, or the CPU. Raises `DeviceNotFound` for a device that does not exist."""
-    gpus = await _count_gpus() if set(wanted) - {"cpu"} else 0
-    there = [f"cuda:{index}" for index in range(gpus)]
-    if "auto" in wanted:
-        return there or ["cpu"]
-    named = ["cuda:0" if device == "cuda" else device for device in wanted]
-    for device in named:
-        if device not in (*there, "cpu"):
+    gpus = await _count_gpus() if set(names) - {"cpu"} else 0
+    cuda = [f"cuda:{index}" for index in range(gpus)]
+    if "auto" in names:
+        return cuda or ["cpu"]
+    devices = ["cuda:0" if device == "cuda" else device for device in names]
+    for device in devices:
+        if device not in (*cuda, "cpu"):
             raise DeviceNotFound(
-                f"There is no device {device[:40]} here. There {'is' if not there else 'are'} "
-                f"{', '.join((*there, 'cpu'))}; “auto” takes the best."
+                f"This machine has no device {device[:40]}. Choose one of: auto, {', '.join((*cuda, 'cpu'))}."
             )
-    return named
+    return devices
 
 
 async def _count_gpus() -> int:

@@ -1,4 +1,4 @@
-"""What the parent knows of one worker, and its conversation with it, whatever carries the lines."""
+"""The main process's handle of one worker, independent of the transport."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """How the pool treats its workers; times in seconds."""
+    """Limits of the pool."""
 
     attempts_per_worker: int
     heartbeat_timeout_s: float
@@ -42,7 +42,7 @@ class PoolLimits:
 
 @dataclass
 class _RunningAttempt:
-    """One attempt on one worker, as the parent sees it."""
+    """An attempt that runs on a worker."""
 
     spec: AttemptSpec
     on_progress: Callable[[Stage, float], None]
@@ -51,64 +51,67 @@ class _RunningAttempt:
     deadline: float
     on_cpu: Callable[[], float]
     separating: bool = False
-    told_on_cpu: bool = False
-    moved_at: float = field(default_factory=lambda: time.monotonic())
-    alone: bool = False
+    cpu_reported: bool = False
+    progressed_at: float = field(default_factory=lambda: time.monotonic())
+    exclusive: bool = False
 
 
 class WorkerHandle(ABC):
-    """One worker: its attempts, their clocks, and the words that go to and fro."""
+    """A worker, its running attempts and their deadlines."""
 
     def __init__(self, name: str, limits: PoolLimits, on_change: Callable[[], None]) -> None:
         self.name = name
         self._limits = limits
         self._on_change = on_change
         self._runs: dict[tuple[str, int], _RunningAttempt] = {}
-        self._alone = 0  # how many of them want the device to themselves; asked for all workers, at every claim
+        self._exclusive = 0  # the number of exclusive attempts: counted here, since every claim needs it
         self.ready: Ready | None = None
         self.heartbeat: Heartbeat | None = None
-        self.leaving = False
-        """It takes no more attempts and ends with the ones it has."""
+        self.draining = False
+        """Finish the running attempts and accept no new ones."""
 
     @property
     def pid(self) -> int | None:
-        """Of its process, where that is on this machine and lives."""
+        """The id of its process, if that runs on this machine."""
         return None
 
     @property
     @abstractmethod
     def deaths(self) -> int:
-        """How often it has died."""
+        """The number of times it has died."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Take the worker down, whatever it does; its attempts are lost."""
+        """Kill the worker; its attempts are lost."""
 
     @abstractmethod
     def _send(self, message: Message) -> None:
-        """A word to the worker; lost without a trace when it is gone."""
+        """Send a message; ignored if the worker is gone."""
 
     @property
     def attempts(self) -> int:
+        """The number of running attempts."""
         return len(self._runs)
 
     @property
     def silence_timeout_s(self) -> float:
+        """How long it may send nothing before it is killed."""
         return self._limits.heartbeat_timeout_s if self.ready else self._limits.start_timeout_s
 
     @property
     def slots(self) -> int:
-        """Attempts that it can run at once, as things are."""
+        """The number of attempts that it can run at once."""
         if self.ready is None:
             return 0
-        if self.leaving:
+        if self.draining:
             return len(self._runs)
-        return 1 if self._alone else self._limits.attempts_per_worker
+        return 1 if self._exclusive else self._limits.attempts_per_worker
 
-    def can_take(self, *, alone: bool) -> bool:
-        if self.ready is None or self.leaving:
+    def can_take(self, *, exclusive: bool) -> bool:
+        """Return whether it can start another attempt now."""
+        if self.ready is None or self.draining:
             return False
-        if self._alone or (alone and self._runs):
+        if self._exclusive or (exclusive and self._runs):
             return False
         return len(self._runs) < self._limits.attempts_per_worker
 
@@ -116,25 +119,30 @@ class WorkerHandle(ABC):
         self,
         spec: AttemptSpec,
         *,
-        alone: bool,
+        exclusive: bool,
         timeout_s: float,
-        slowness: float,
+        stall_factor: float,
         on_progress: Callable[[Stage, float], None],
         on_cpu: Callable[[], float],
     ) -> Done:
-        """Run an attempt to its end. `on_cpu` is called when the CPU has to stand in for the worker's GPU, and says
-        how many seconds the attempt may take from then on. Raises `AttemptError`s. When the calling task is cancelled
-        the attempt is cancelled on the worker, within `cancel_grace_s`, by force if need be, before this returns."""
+        """Run an attempt and return its result.
+
+        `on_cpu` is called when the CPU takes over from the worker's GPU, and returns the seconds that the attempt may
+        take from then on. When the calling task is cancelled, the attempt is cancelled on the worker; if that takes
+        longer than `cancel_grace_s`, the worker is killed. Raises `AttemptError`s.
+        """
         outcome: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        run = _RunningAttempt(spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, on_cpu, alone=alone)
+        run = _RunningAttempt(
+            spec, on_progress, outcome, timeout_s, time.monotonic() + timeout_s, on_cpu, exclusive=exclusive
+        )
         key = (spec.job_id, spec.attempt)
         self._runs[key] = run
-        self._alone += alone
+        self._exclusive += exclusive
         self._send(Start(spec=spec))
-        stall_s = self._limits.stall_timeout_s * max(1.0, slowness)
+        stall_s = self._limits.stall_timeout_s * max(1.0, stall_factor)
         try:
             while True:
-                stalled_at = run.moved_at + stall_s
+                stalled_at = run.progressed_at + stall_s
                 wait_s = min(run.deadline, stalled_at) - time.monotonic()
                 if wait_s <= 0:
                     await self._cancel_run(run)
@@ -143,36 +151,36 @@ class WorkerHandle(ABC):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         return await asyncio.shield(run.outcome)
-                stood_still_s = pause_overrun_s(time.monotonic() - began, pause_s)
-                run.deadline += stood_still_s
-                run.moved_at += stood_still_s
+                overrun_s = pause_overrun_s(time.monotonic() - began, pause_s)
+                run.deadline += overrun_s
+                run.progressed_at += overrun_s
         except asyncio.CancelledError:
-            await _to_its_end(self._cancel_run(run))
+            await _run_shielded(self._cancel_run(run))
             raise
         finally:
             self._runs.pop(key, None)
-            self._alone -= alone
+            self._exclusive -= exclusive
             if not run.outcome.done():
                 run.outcome.cancel()
             self._on_change()
 
     async def _cancel_run(self, run: _RunningAttempt) -> None:
-        """Make the worker let go of an attempt."""
+        """Cancel an attempt on the worker; kill the worker if it does not respond."""
         self._send(Cancel(job_id=run.spec.job_id, attempt=run.spec.attempt))
         with contextlib.suppress(TimeoutError, StemifyError):
             await asyncio.wait_for(asyncio.shield(run.outcome), self._limits.cancel_grace_s)
         if not run.outcome.done():
-            log.warning("worker %s does not let go of job %s: killing it", self.name, run.spec.job_id)
+            log.warning("worker %s did not cancel job %s: killing it", self.name, run.spec.job_id)
             self.kill()
             with contextlib.suppress(TimeoutError, StemifyError):
                 await asyncio.wait_for(asyncio.shield(run.outcome), 2.0)
 
     def handle_line(self, line: bytes | str) -> None:
-        """A line that the worker said. What is not of the protocol costs its life."""
+        """Handle one line from the worker. An invalid line kills it."""
         try:
             message = from_worker.validate_json(line)
         except ValueError:
-            log.error("worker %s said something that is not of the protocol", self.name)
+            log.error("worker %s sent an invalid message", self.name)
             self.kill()
             return
         if isinstance(message, Ready):
@@ -185,14 +193,14 @@ class WorkerHandle(ABC):
             return
         run = self._runs.get((message.job_id, message.attempt))
         if run is None or run.outcome.done():
-            return  # a late word about an attempt that was taken away
+            return  # a late message about an attempt that is over
         if isinstance(message, Progress):
-            run.moved_at = time.monotonic()
+            run.progressed_at = time.monotonic()
             if message.stage is Stage.SEPARATING and not run.separating:
-                # A first job may have fetched its model until here, which is not the song's fault.
-                run.separating, run.deadline = True, run.moved_at + run.timeout_s
-            if message.on_cpu and not run.told_on_cpu:
-                run.told_on_cpu, run.deadline = True, max(run.deadline, run.moved_at + run.on_cpu())
+                # The time before this may include a download of the model.
+                run.separating, run.deadline = True, run.progressed_at + run.timeout_s
+            if message.on_cpu and not run.cpu_reported:
+                run.cpu_reported, run.deadline = True, max(run.deadline, run.progressed_at + run.on_cpu())
             run.on_progress(message.stage, message.fraction)
         elif isinstance(message, Done):
             run.outcome.set_result(message)
@@ -200,10 +208,10 @@ class WorkerHandle(ABC):
             if message.detail:
                 log.error("job %s attempt %s: %s: %s", message.job_id, message.attempt, message.code, message.detail)
             run.outcome.set_exception(error_from_code(message.code, message.message))
-            run.outcome.exception()  # looked at: an attempt nobody awaits any more is no warning
+            run.outcome.exception()  # retrieved, so that an attempt without a waiter logs no warning
 
     def fail_all(self, error: type[WorkerDied] = WorkerDied) -> None:
-        """The worker is gone, and all its attempts with it."""
+        """Fail all attempts, since the worker is gone."""
         self.ready = None
         for run in self._runs.values():
             if not run.outcome.done():
@@ -211,8 +219,8 @@ class WorkerHandle(ABC):
                 run.outcome.exception()
 
 
-async def _to_its_end(work: Coroutine[None, None, None]) -> None:
-    """Cancelling the caller again does not stop what must be done."""
+async def _run_shielded(work: Coroutine[None, None, None]) -> None:
+    """Run `work` to its end, even if the caller is cancelled again."""
     task = asyncio.ensure_future(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The parent's side of one device's worker on this machine: a child process, restarted when it dies."""
+"""The handle of a worker on this machine: a child process, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -13,58 +13,59 @@ from engine.worker.protocol import SECRET_VARIABLE, Message, WorkerConfig
 
 
 class WorkerProcess(WorkerHandle):
-    """One device's worker, through all the processes that it lives in."""
+    """The worker of one device, across restarts of its process."""
 
     def __init__(
         self, config: WorkerConfig, limits: PoolLimits, command: Sequence[str], on_change: Callable[[], None]
     ) -> None:
         super().__init__(config.device, limits, on_change)
-        events = SupervisorCallbacks(
-            line=self.handle_line, end=self._ended, silence_timeout_s=lambda: self.silence_timeout_s
+        callbacks = SupervisorCallbacks(
+            line=self.handle_line, end=self._on_end, silence_timeout_s=lambda: self.silence_timeout_s
         )
-        self._child = Supervisor(
+        self._supervisor = Supervisor(
             f"worker {config.device}",
             [*command, config.model_dump_json()],
             worker_environment(config),
-            events,
+            callbacks,
         )
 
     @property
     def pid(self) -> int | None:
-        return self._child.pid
+        return self._supervisor.pid
 
     @property
     def deaths(self) -> int:
-        return self._child.deaths
+        return self._supervisor.deaths
 
     def start(self) -> None:
-        self._child.start()
+        """Start the process."""
+        self._supervisor.start()
 
     async def stop(self) -> None:
-        """Ask it to end, then make it."""
+        """Shut the process down; kill it if it does not end."""
         self.leaving = True
-        await self._child.stop()
+        await self._supervisor.stop()
         self.fail_all()
 
     def kill(self) -> None:
-        self._child.kill()
+        self._supervisor.kill()
 
     def _send(self, message: Message) -> None:
-        self._child.send(message)
+        self._supervisor.send(message)
 
-    def _ended(self) -> None:
-        self.fail_all(WorkerKilled if self._child.was_oom_killed else WorkerDied)
+    def _on_end(self) -> None:
+        self.fail_all(WorkerKilled if self._supervisor.was_oom_killed else WorkerDied)
         self._on_change()
 
 
 def worker_environment(config: WorkerConfig) -> dict[str, str]:
-    """What a worker needs, with the caches inside the data folder."""
-    kept = computing_environment() | network_environment()
+    """Return the environment variables for a worker."""
+    variables = computing_environment() | network_environment()
     if config.threads and config.device == "cpu":
-        kept["OMP_NUM_THREADS"] = str(config.threads)
+        variables["OMP_NUM_THREADS"] = str(config.threads)
     if config.storage is not None:
-        kept |= storage_environment(secrets=config.storage.access_key_id is None)
+        variables |= storage_environment(secrets=config.storage.access_key_id is None)
         if config.storage.secret_access_key is not None:
-            kept[SECRET_VARIABLE] = config.storage.secret_access_key.get_secret_value()
-    kept["TORCH_HOME"] = str(Path(config.cache_dir) / "torch")
-    return kept
+            variables[SECRET_VARIABLE] = config.storage.secret_access_key.get_secret_value()
+    variables["TORCH_HOME"] = str(Path(config.cache_dir) / "torch")
+    return variables

@@ -15,11 +15,11 @@ from engine.pool.remote import GATEWAY, Cluster
 from engine.worker.protocol import AttemptSpec, Done, ModelState, WorkerConfig
 
 LOCAL_WORKER = (sys.executable, "-m", "engine.worker")
-_HOPELESS_DEATHS = 2
+_MAX_START_FAILURES = 2
 
 
 class WorkerPool:
-    """The workers of this machine, and of a cluster where there is one: these come and go."""
+    """The workers of this machine, and of a cluster if there is one."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class WorkerPool:
         gateway: GatewayConfig | None = None,
         gateway_command: Sequence[str] = GATEWAY,
     ) -> None:
-        """One worker a config. `command` is what starts one; it is given the config as a last argument."""
+        """Create one local worker per config. `command` starts it, with the config as its last argument."""
         self._on_change: Callable[[], None] | None = None
         self._changed = asyncio.Event()
         self._local = [WorkerProcess(config, limits, command, self._change) for config in configs]
@@ -37,7 +37,7 @@ class WorkerPool:
 
     @property
     def workers(self) -> list[WorkerHandle]:
-        """All there are now, ready or not."""
+        """All current workers, ready or not."""
         return [*self._local, *(self.cluster.workers if self.cluster is not None else ())]
 
     def _change(self) -> None:
@@ -46,7 +46,7 @@ class WorkerPool:
             self._on_change()
 
     async def start(self, on_change: Callable[[], None] | None = None) -> None:
-        """`on_change` is called (in the event loop) whenever a slot may have become free."""
+        """Start all workers. `on_change` is called in the event loop when a slot may have become free."""
         self._on_change = on_change
         for worker in self._local:
             worker.start()
@@ -54,28 +54,28 @@ class WorkerPool:
             self.cluster.start()
 
     async def stop(self) -> None:
+        """Stop all workers; running attempts are lost."""
         cluster = [self.cluster.stop()] if self.cluster is not None else []
         await asyncio.gather(*(worker.stop() for worker in self._local), *cluster)
 
     @property
     def slots(self) -> int:
-        """Attempts that the workers which are ready can run at once."""
+        """The number of attempts that ready workers can run at once."""
         return sum(worker.slots for worker in self.workers)
 
     @property
-    def trouble(self) -> str | None:
-        """What is wrong with the cluster, for the operator."""
-        return self.cluster.trouble if self.cluster is not None else None
+    def cluster_problem(self) -> str | None:
+        """The problem with the cluster, in a sentence for the operator."""
+        return self.cluster.problem if self.cluster is not None else None
 
     @property
     def has_no_workers(self) -> bool:
-        """Whether all machines of the cluster are away and nobody else works. (A local worker comes back by itself in
-        seconds.)"""
+        """Whether there is a cluster and no worker is ready. A local worker restarts within seconds."""
         return self.cluster is not None and not any(worker.ready for worker in self.workers)
 
     @property
     def models(self) -> dict[str, ModelState]:
-        """The best that any worker says of each model."""
+        """The best availability of each model on any worker."""
         order = {"ready": 0, "to_fetch": 1, "unavailable": 2}
         best: dict[str, ModelState] = {}
         for worker in self.workers:
@@ -86,16 +86,16 @@ class WorkerPool:
 
     @property
     def device(self) -> str:
-        """What kind of device estimates are learned for."""
+        """The device name that learned speeds belong to."""
         ready = next((worker.ready for worker in self.workers if worker.ready), None)
         return ready.device_name if ready else self._local[0].name if self._local else "none"
 
     async def wait_ready(self, timeout_s: float) -> bool:
-        """Whether a worker became ready in time; no use waiting for one that dies again and again."""
+        """Wait for a worker to become ready; return False on timeout or repeated crashes."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not any(worker.ready for worker in self.workers):
-                    if self.cluster is None and all(worker.deaths >= _HOPELESS_DEATHS for worker in self._local):
+                    if self.cluster is None and all(worker.deaths >= _MAX_START_FAILURES for worker in self._local):
                         return False
                     self._changed.clear()
                     await self._changed.wait()
@@ -106,25 +106,27 @@ class WorkerPool:
         self,
         spec: AttemptSpec,
         *,
-        alone: bool = False,
+        exclusive: bool = False,
         timeout_s: float,
-        slowness: float = 1.0,
+        stall_factor: float = 1.0,
         on_progress: Callable[[Stage, float], None],
         on_cpu: Callable[[], float] = lambda: 0.0,
     ) -> Done:
-        """Run an attempt on the least busy worker that can take it, waiting for one. `alone`: with no neighbours, for
-        an attempt whose last worker died. `timeout_s` is given once for getting ready and once from the first segment
-        on; `slowness` (1 or more) stretches the stall watchdog on a slow device. Raises `AttemptError`s; see
-        `WorkerProcess.run`."""
+        """Run an attempt on the least busy worker that can take it, waiting for one.
+
+        `exclusive` attempts have no neighbours, for a job whose last worker died. `timeout_s` applies once to the
+        preparation and once from the first segment on. `stall_factor` (1 or more) extends the stall timeout on a slow
+        device. Raises `AttemptError`s; see `WorkerHandle.run`.
+        """
         while True:
-            takers = [worker for worker in self.workers if worker.can_take(alone=alone)]
-            if takers:
-                worker = min(takers, key=lambda each: each.attempts)
+            candidates = [worker for worker in self.workers if worker.can_take(exclusive=exclusive)]
+            if candidates:
+                worker = min(candidates, key=lambda each: each.attempts)
                 return await worker.run(
                     spec,
-                    alone=alone,
+                    exclusive=exclusive,
                     timeout_s=timeout_s,
-                    slowness=slowness,
+                    stall_factor=stall_factor,
                     on_progress=on_progress,
                     on_cpu=on_cpu,
                 )

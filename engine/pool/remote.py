@@ -1,4 +1,4 @@
-"""The workers of other machines, as the main process sees them: like local ones, only that they come and go."""
+"""Handles of workers on other machines, which the gateway starts and ends."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ _SHUTDOWN_TIMEOUT_S = 8.0
 
 
 def ray_is_installed() -> bool:
+    """Return whether the `cluster` extra is installed."""
     return find_spec("ray") is not None
 
 
 class ClusterWorker(WorkerHandle):
-    """One worker on another machine, for one life."""
+    """One worker on another machine; a restarted worker is another object."""
 
     def __init__(self, worker_id: str, name: str, cluster: Cluster) -> None:
         super().__init__(name, cluster.limits, cluster.on_change)
         self.worker_id = worker_id
-        self.heard_at = time.monotonic()
+        self.last_line_at = time.monotonic()
         self._cluster = cluster
 
     @property
@@ -52,18 +53,18 @@ class ClusterWorker(WorkerHandle):
         return self._cluster.deaths_of(self.name)
 
     def kill(self) -> None:
-        self._cluster.say(Kill(worker=self.worker_id))
+        self._cluster.send(Kill(worker=self.worker_id))
 
     def _send(self, message: Message) -> None:
-        self._cluster.say(Forward(worker=self.worker_id, words=message.line().decode()))
+        self._cluster.send(Forward(worker=self.worker_id, words=message.line().decode()))
 
     def handle_line(self, line: bytes | str) -> None:
-        self.heard_at = time.monotonic()
+        self.last_line_at = time.monotonic()
         super().handle_line(line)
 
 
 class Cluster:
-    """The gateway's process, and the workers it speaks for."""
+    """The gateway process and the workers behind it."""
 
     def __init__(
         self,
@@ -76,16 +77,16 @@ class Cluster:
         self.on_change = on_change
         self._workers: dict[str, ClusterWorker] = {}
         self._deaths: Counter[str] = Counter()
-        self._troubles: dict[str, str] = {"head": f"The Ray head at {config.address} has not been reached yet."}
+        self._problems: dict[str, str] = {"head": f"The Ray head at {config.address} has not been reached yet."}
         self._watch: asyncio.Task[None] | None = None
-        events = SupervisorCallbacks(
-            line=self._handle_line, end=self._gateway_ended, silence_timeout_s=lambda: limits.heartbeat_timeout_s
+        callbacks = SupervisorCallbacks(
+            line=self._handle_line, end=self._on_gateway_end, silence_timeout_s=lambda: limits.heartbeat_timeout_s
         )
-        self._child = Supervisor(
-            "the cluster's gateway",
+        self._supervisor = Supervisor(
+            "gateway",
             [*command, config.model_dump_json()],
             worker_environment(config.worker) | ray_environment(),
-            events,
+            callbacks,
         )
 
     @property
@@ -93,72 +94,76 @@ class Cluster:
         return list(self._workers.values())
 
     @property
-    def trouble(self) -> str | None:
-        """What is wrong, in sentences for the operator; None: nothing that we know of."""
-        return " ".join(self._troubles.values()) or None
+    def problem(self) -> str | None:
+        """All known problems, in sentences for the operator."""
+        return " ".join(self._problems.values()) or None
 
     @property
     def pid(self) -> int | None:
-        """Of the gateway."""
-        return self._child.pid
+        """The process id of the gateway."""
+        return self._supervisor.pid
 
     def deaths_of(self, name: str) -> int:
+        """Return how often the worker of a slot has died."""
         return self._deaths[name]
 
     def start(self) -> None:
-        self._child.start()
-        self._watch = asyncio.create_task(self._watch_silence(), name="silence in the cluster")
+        """Start the gateway."""
+        self._supervisor.start()
+        self._watch = asyncio.create_task(self._watch_silence(), name="cluster silence")
 
     async def stop(self) -> None:
+        """Stop the gateway and fail all attempts."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self._child.stop(_SHUTDOWN_TIMEOUT_S)
+        await self._supervisor.stop(_SHUTDOWN_TIMEOUT_S)
         self._lose_all()
 
-    def say(self, message: Message) -> None:
-        self._child.send(message)
+    def send(self, message: Message) -> None:
+        """Send a message to the gateway; ignored if it is not running."""
+        self._supervisor.send(message)
 
     def _handle_line(self, line: bytes) -> None:
         try:
             message = from_gateway.validate_json(line)
         except ValueError:
-            log.error("the cluster's gateway said something that is not of the protocol")
-            self._child.kill()
+            log.error("the gateway sent an invalid message")
+            self._supervisor.kill()
             return
         if isinstance(message, WorkerAdded):
             self._workers[message.worker] = ClusterWorker(message.worker, message.name, self)
         elif isinstance(message, Status):
-            self._note(message)
+            self._on_status(message)
         elif isinstance(message, Output | WorkerDraining | WorkerRemoved):
             worker = self._workers.get(message.worker)
             if worker is not None:
-                self._about(worker, message)
+                self._on_worker_message(worker, message)
 
-    def _about(self, worker: ClusterWorker, message: Output | WorkerDraining | WorkerRemoved) -> None:
+    def _on_worker_message(self, worker: ClusterWorker, message: Output | WorkerDraining | WorkerRemoved) -> None:
         if isinstance(message, Output):
             worker.handle_line(message.words)
             return
         if isinstance(message, WorkerDraining):
-            log.info("worker %s: its node is being drained, %d attempt(s) to end", worker.name, worker.attempts)
-            worker.leaving = True
+            log.info("worker %s: node is being drained, attempts left: %d", worker.name, worker.attempts)
+            worker.draining = True
         else:
             log.warning("worker %s is gone: %s", worker.name, message.reason)
-            self._deaths[worker.name] += not worker.leaving
+            self._deaths[worker.name] += not worker.draining
             del self._workers[worker.worker_id]
             worker.fail_all(NodeLost if message.lost else WorkerDied)
         self.on_change()
 
-    def _note(self, trouble: Status) -> None:
-        if trouble.text is not None:
-            log.error("%s", trouble.text)
-            self._troubles[trouble.about] = trouble.text
-        elif self._troubles.pop(trouble.about, None) is not None:
-            log.info("the cluster: %s is well again", trouble.about)
+    def _on_status(self, status: Status) -> None:
+        if status.text is not None:
+            log.error("%s", status.text)
+            self._problems[status.about] = status.text
+        elif self._problems.pop(status.about, None) is not None:
+            log.info("cluster: %s recovered", status.about)
         self.on_change()
 
-    def _gateway_ended(self) -> None:
-        self._troubles = {"head": self._troubles.get("head", "The connection to the Ray cluster was lost.")}
+    def _on_gateway_end(self) -> None:
+        self._problems = {"head": self._problems.get("head", "The connection to the Ray cluster was lost.")}
         self._lose_all()
         self.on_change()
 
@@ -172,9 +177,9 @@ class Cluster:
             await asyncio.sleep(min(1.0, self.limits.heartbeat_timeout_s / 4))
             now = time.monotonic()
             for worker in self.workers:
-                if worker.leaving and not worker.attempts:
+                if worker.draining and not worker.attempts:
                     worker.kill()
-                elif now - worker.heard_at > worker.silence_timeout_s:
-                    log.error("worker %s is silent for %.0f s", worker.name, worker.silence_timeout_s)
+                elif now - worker.last_line_at > worker.silence_timeout_s:
+                    log.error("worker %s was silent for %.0f s: killing it", worker.name, worker.silence_timeout_s)
                     worker.kill()
-                    worker.heard_at = now  # the gateway answers at once that it is gone
+                    worker.last_line_at = now  # kill it once: the gateway reports its end at once

@@ -1,4 +1,4 @@
-"""A child process that is started again whenever it ends, and killed when it falls silent. It speaks in lines."""
+"""Supervise a child process that writes lines: restart it when it ends, kill it when it is silent."""
 
 from __future__ import annotations
 
@@ -25,64 +25,68 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True)
 class SupervisorCallbacks:
-    """What the child's owner wants to hear; called in the event loop."""
+    """Callbacks of a supervisor, called in the event loop."""
 
     line: Callable[[bytes], None]
-    end: Callable[[], None]  # this life is over; not called for the last one, after `stop`
+    end: Callable[[], None]  # the process ended; not called after `stop`
     silence_timeout_s: Callable[[], float]
 
 
 class Supervisor:
-    """One child process, through all its lives."""
+    """A child process, across restarts."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: dict[str, str], events: SupervisorCallbacks
+        self, name: str, command: Sequence[str], environment: dict[str, str], callbacks: SupervisorCallbacks
     ) -> None:
         self.name = name
         self._command = command
         self._environment = environment
-        self._events = events
+        self._callbacks = callbacks
         self._process: asyncio.subprocess.Process | None = None
-        self._heard_at = 0.0
-        self._life: asyncio.Task[None] | None = None
+        self._last_line_at = 0.0
+        self._task: asyncio.Task[None] | None = None
         self._killed = False
         self.closing = False
         self.deaths = 0
 
     @property
     def pid(self) -> int | None:
+        """The process id while it runs."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     @property
     def was_oom_killed(self) -> bool:
-        """Whether its last life ended by a SIGKILL that was not ours, as the kernel sends it when memory runs out."""
+        """Whether the process was ended by a SIGKILL that was not ours, as when memory runs out."""
         code = self._process.returncode if self._process is not None else None
         return code == -signal.SIGKILL and not self._killed
 
     def start(self) -> None:
-        self._life = asyncio.create_task(self._run_forever(), name=self.name)
+        """Start the process, and restart it until `stop`."""
+        self._task = asyncio.create_task(self._run_forever(), name=self.name)
 
-    async def stop(self, patience_s: float = 1.0) -> None:
-        """Ask it to end, then make it."""
+    async def stop(self, timeout_s: float = 1.0) -> None:
+        """Send `shutdown`; kill the process if it does not end within `timeout_s`."""
         self.closing = True
         self.send(Shutdown())
         process = self._process
         if process is not None:
             try:
-                await asyncio.wait_for(process.wait(), patience_s)
+                await asyncio.wait_for(process.wait(), timeout_s)
             except TimeoutError:
                 self.kill()
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.gather(self._life, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def kill(self) -> None:
+        """Kill the process if it runs."""
         if self.pid is not None:
             self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def send(self, message: Message) -> None:
+        """Send a message; ignored if the process is gone."""
         if self._process is not None and self._process.stdin is not None and self.pid is not None:
             with contextlib.suppress(OSError, RuntimeError):
                 self._process.stdin.write(message.line())
@@ -90,20 +94,20 @@ class Supervisor:
     async def _run_forever(self) -> None:
         failures = 0
         while not self.closing:
-            born_at = time.monotonic()
+            started_at = time.monotonic()
             try:
                 await self._run_once()
             except Exception:
-                log.exception("%s", self.name)
+                log.exception("%s failed", self.name)
                 self.kill()
             if self.closing:
                 return
             self.deaths += 1
-            self._events.end()
-            failures = 0 if time.monotonic() - born_at > _STABLE_S else failures + 1
+            self._callbacks.end()
+            failures = 0 if time.monotonic() - started_at > _STABLE_S else failures + 1
             pause_s = _RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)]
             code = self._process.returncode if self._process is not None else None
-            log.warning("%s ended with code %s, starts again in %.1f s", self.name, code, pause_s)
+            log.warning("%s exited with code %s; restarting in %.1f s", self.name, code, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _run_once(self) -> None:
@@ -115,13 +119,13 @@ class Supervisor:
             env=self._environment,
             cwd=Path(__file__).parents[2],
         )
-        self._heard_at, self._killed = time.monotonic(), False
+        self._last_line_at, self._killed = time.monotonic(), False
         watch = asyncio.create_task(self._watch_silence())
         try:
             assert self._process.stdout is not None
             while line := await self._process.stdout.readline():
-                self._heard_at = time.monotonic()
-                self._events.line(line)
+                self._last_line_at = time.monotonic()
+                self._callbacks.line(line)
             await self._process.wait()
         finally:
             watch.cancel()
@@ -130,11 +134,11 @@ class Supervisor:
 
     async def _watch_silence(self) -> None:
         while True:
-            allowed_s, began = self._events.silence_timeout_s(), time.monotonic()
-            pause_s = min(_POLL_S, allowed_s / 4)
+            timeout_s, began = self._callbacks.silence_timeout_s(), time.monotonic()
+            pause_s = min(_POLL_S, timeout_s / 4)
             await asyncio.sleep(pause_s)
-            self._heard_at += pause_overrun_s(time.monotonic() - began, pause_s)
-            if time.monotonic() - self._heard_at > allowed_s:
-                log.error("%s is silent for %.0f s: killing it", self.name, allowed_s)
+            self._last_line_at += pause_overrun_s(time.monotonic() - began, pause_s)
+            if time.monotonic() - self._last_line_at > timeout_s:
+                log.error("%s was silent for %.0f s: killing it", self.name, timeout_s)
                 self.kill()
                 return

@@ -18,15 +18,18 @@ from engine.quality.sdr import sdr_db, si_scores_db
 
 Audio = NDArray[np.float32]
 _NAMES = (*STEMS, "instrumental")
-_SLACK_S = 0.1  # lossy codecs may add or lose a little at the end
+_TOLERANCE_S = 0.1  # lossy codecs may change the length slightly
 _WORD = re.compile(r"[a-z]+")
-_LONGEST_S = 24 * 3600
+_MAX_DURATION_S = 24 * 3600
 
 
 @dataclass(frozen=True)
 class StemScore:
-    """One stem, in dB. SDR is the global one of the Music Demixing Challenge, and defined for silence too; the others
-    are None where they have no meaning. SIR and SAR: `engine.quality.bss_eval`, against all references."""
+    """Scores of one stem in dB.
+
+    SDR is the global one of the Music Demixing Challenge, which is defined for silence too. The others are None if they
+    are undefined. SIR and SAR are those of `engine.quality.bss_eval`, with all references.
+    """
 
     stem: str
     sdr_db: float
@@ -36,24 +39,30 @@ class StemScore:
     silent_reference: bool
 
     def as_dict(self) -> dict[str, object]:
+        """Return the scores as a dictionary."""
         return asdict(self)
 
 
 def evaluate(estimates: Path, references: Path) -> list[StemScore]:
-    """Compare every stem that is in both folders. Guitar and piano count as `other`, and the rest as `instrumental`,
-    where the references know no better. Raises `InputRefused` and what `decode` does."""
-    guesses, rate = _read_folder(estimates)
-    truths, true_rate = _read_folder(references)
-    if rate != true_rate:
-        raise InputRefused(f"The estimates have {rate} samples a second, the references {true_rate}.")
-    guesses, truths = _same_stems(guesses, truths)
-    names = [name for name in _NAMES if name in guesses and name in truths]
+    """Score every stem that is in both folders.
+
+    If only one folder has guitar or piano, they are added to `other`. If only the estimates have `instrumental`, its
+    reference is the sum of all stems but vocals. Raises `InputRefused`, and errors of `decode`.
+    """
+    estimated_stems, rate = _read_folder(estimates)
+    reference_stems, reference_rate = _read_folder(references)
+    if rate != reference_rate:
+        raise InputRefused(f"The estimates have a sample rate of {rate} Hz, the references of {reference_rate} Hz.")
+    estimated_stems, reference_stems = _same_stems(estimated_stems, reference_stems)
+    names = [name for name in _NAMES if name in estimated_stems and name in reference_stems]
     if not names:
-        raise InputRefused("The two folders have no stem in common: their files are found by names such as vocals.wav.")
-    lengths = [audio.shape[1] for folder in (guesses, truths) for audio in folder.values()]
-    if max(lengths) - min(lengths) > _SLACK_S * rate:
+        raise InputRefused("The two folders have no stem in common. Name files after their stem, such as vocals.wav.")
+    lengths = [audio.shape[1] for folder in (estimated_stems, reference_stems) for audio in folder.values()]
+    if max(lengths) - min(lengths) > _TOLERANCE_S * rate:
         raise InputRefused(f"The files differ in length, by {(max(lengths) - min(lengths)) / rate:.1f} s.")
-    truth, guess = (np.stack([folder[name][:, : min(lengths)] for name in names]) for folder in (truths, guesses))
+    truth, guess = (
+        np.stack([folder[name][:, : min(lengths)] for name in names]) for folder in (reference_stems, estimated_stems)
+    )
     ratios = sir_sar_db(truth, guess)
     return [
         StemScore(
@@ -68,10 +77,10 @@ def evaluate(estimates: Path, references: Path) -> list[StemScore]:
     ]
 
 
-def samples_of(path: Path) -> tuple[Audio, int]:
-    """A file of our own as (2, samples) and its sample rate."""
+def read_audio(path: Path) -> tuple[Audio, int]:
+    """Decode a trusted file to (2, samples); return it with its sample rate."""
     with tempfile.NamedTemporaryFile(suffix=".f32") as raw:
-        decoded = decode(path, Path(raw.name), max_duration_s=_LONGEST_S)
+        decoded = decode(path, Path(raw.name), max_duration_s=_MAX_DURATION_S)
         audio = np.fromfile(raw.name, "<f4").reshape(-1, decoded.channels).T
     return np.ascontiguousarray(np.broadcast_to(audio, (2, audio.shape[1]))), decoded.sample_rate
 
@@ -87,7 +96,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Audio], int]:
         if name in files:
             raise InputRefused(f"{folder} has two files for {name}: {files[name].name} and {path.name}.")
         files[name] = path
-    read = {name: samples_of(path) for name, path in files.items()}
+    read = {name: read_audio(path) for name, path in files.items()}
     rates = {rate for _, rate in read.values()}
     if len(rates) != 1:
         raise InputRefused(
@@ -99,7 +108,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Audio], int]:
 
 
 def _stem_in(filename: str) -> str | None:
-    """The stem that a file is named after: "vocals", "Song - vocals - mini"; in case of doubt the last one."""
+    """Return the stem in a file name such as "vocals" or "Song - vocals - mini"; the last one of several."""
     ours = re.search(rf" - ({'|'.join(_NAMES)}) - [^-]+$", filename)
     if ours is not None:
         return ours[1]
@@ -107,17 +116,19 @@ def _stem_in(filename: str) -> str | None:
     return found[-1] if found else None
 
 
-def _same_stems(guesses: dict[str, Audio], truths: dict[str, Audio]) -> tuple[dict[str, Audio], dict[str, Audio]]:
-    guesses, truths = dict(guesses), dict(truths)
+def _same_stems(
+    estimated_stems: dict[str, Audio], reference_stems: dict[str, Audio]
+) -> tuple[dict[str, Audio], dict[str, Audio]]:
+    estimated_stems, reference_stems = dict(estimated_stems), dict(reference_stems)
     for part in ("guitar", "piano"):
-        for folder, beside in ((guesses, truths), (truths, guesses)):
-            if part in folder and part not in beside and "other" in folder and "other" in beside:
+        for folder, opposite in ((estimated_stems, reference_stems), (reference_stems, estimated_stems)):
+            if part in folder and part not in opposite and "other" in folder and "other" in opposite:
                 folder["other"] = _sum([folder["other"], folder.pop(part)])
-    if "instrumental" in guesses and "instrumental" not in truths:
-        rest = [audio for name, audio in truths.items() if name != "vocals"]
+    if "instrumental" in estimated_stems and "instrumental" not in reference_stems:
+        rest = [audio for name, audio in reference_stems.items() if name != "vocals"]
         if rest:
-            truths["instrumental"] = _sum(rest)
-    return guesses, truths
+            reference_stems["instrumental"] = _sum(rest)
+    return estimated_stems, reference_stems
 
 
 def _sum(parts: list[Audio]) -> Audio:

@@ -1,8 +1,8 @@
-"""What can be seen in a mix and its stems without the true stems, gathered block by block.
+"""Features of a mix and its stems for the quality estimate, computed block by block.
 
-Per stem, x is the mix, s the stem and n = x − s all the rest, each as a short-time spectrum. Every feature is a ratio
-of energies, so that the gain of the song is not in it. Memory does not grow with the song. The samples are the
-separation's own, before they are encoded.
+Per stem, x is the mix, s the stem and n = x − s the rest, each as a short-time spectrum. Every feature is a ratio of
+energies, and so independent of the song's gain. Memory use is independent of the song's length. The samples are those
+of the separation, before they are encoded.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Block = NDArray[np.float32]
 Features = dict[str, float]
 
 WINDOW = 2048
-BINS = 744  # up to 16 kHz: what lies above is often cut off
+BINS = 744  # up to 16 kHz, since many files have nothing above
 FRAMES = 16  # analysed at once
 WHOLE_GROUPS = 80  # the first minute at 44.1 kHz; after it every second group of frames is enough
-LIMIT_DB = 40.0  # a ratio beyond it tells no more
-HEARD_DB = -35.0  # a stem below this, against the mix, counts as silent
-SILENT_POWER = 1e-9  # of the mix, a sample (-90 dBFS): below it there is nothing to estimate
+LIMIT_DB = 40.0  # larger ratios carry no information
+HEARD_DB = -35.0  # a stem below this level, relative to the mix, is silent
+SILENT_POWER = 1e-9  # of the mix, per sample (-90 dBFS); a mix below it is silent
 _PART_OF = {"guitar": "other", "piano": "other"}
-"""The estimate knows four stems; of six, these are parts of the fourth."""
+"""The estimate knows four stems; of six, these belong to `other`."""
 
 
 def ratio_db(over: float, under: float) -> float:
-    """10 log10 of a ratio of energies, within ±`LIMIT_DB` whatever the two are."""
+    """Return a ratio of energies in dB, limited to ±`LIMIT_DB`."""
     if not over > 0:
         return -LIMIT_DB
     if not under > 0:
@@ -38,13 +38,13 @@ def ratio_db(over: float, under: float) -> float:
 
 
 class StemMeter:
-    """Takes the mix and the stems as they become final; `features` at the end."""
+    """Measure blocks of the mix and the stems; `features` returns the result."""
 
     def __init__(self, stems: Sequence[str]) -> None:
         self.stems = tuple(dict.fromkeys(_PART_OF.get(name, name) for name in stems))
         self._rows = {name: 1 + i for i, name in enumerate(self.stems)}
         self._window = np.hanning(WINDOW).astype(np.float32)
-        # Of the mix, then the stems: what is analysed at once, as far as it has come in.
+        # The mix, then the stems: the frames that are analysed together.
         self._group = np.zeros((1 + len(self.stems), 2, FRAMES * WINDOW), np.float32)
         self._filled = 0
         self._groups = 0
@@ -53,7 +53,7 @@ class StemMeter:
         self._frames = 0
 
     def add(self, mix: Block, stems: Mapping[str, Block]) -> None:
-        """The next final block of all, at the song's level."""
+        """Add the next final block of the mix and all stems, at the song's level."""
         taken = 0
         while taken < mix.shape[1]:
             here = slice(taken, taken + self._group.shape[2] - self._filled)
@@ -61,7 +61,7 @@ class StemMeter:
             taken = here.stop
 
     def finish(self) -> None:
-        """The song is over: the frame that has begun is filled up with silence."""
+        """Analyse the remaining samples, padded with silence."""
         frames = -(-self._filled // WINDOW)
         self._group[..., self._filled :] = 0
         if frames:
@@ -69,17 +69,17 @@ class StemMeter:
         self._filled = 0
 
     def _fill(self, mix: Block, stems: Mapping[str, Block]) -> None:
-        """Always the same frames together, however the blocks were cut."""
+        """Collect samples into groups of frames that do not depend on the block size."""
         here = slice(self._filled, self._filled + mix.shape[1])
         self._group[0, :, here] = mix
-        begun = set()
+        started = set()
         for name, block in stems.items():
             row = self._rows.get(_PART_OF.get(name, name))
-            if row in begun:
+            if row in started:
                 self._group[row, :, here] += block
             elif row is not None:
                 self._group[row, :, here] = block
-                begun.add(row)
+                started.add(row)
         self._filled = here.stop
         if self._filled == self._group.shape[2]:
             if self._groups < WHOLE_GROUPS or self._groups % 2:
@@ -117,14 +117,17 @@ class StemMeter:
     def features(
         self, agreement_db: Mapping[str, float | None], residual_db: float | None = None
     ) -> dict[str, Features]:
-        """By stem, of those that are heard. `agreement_db`: of the separation's passes. `residual_db`: the mix minus
-        all stems, against the mix; None: not all stems were made, or they add up exactly."""
+        """Return the features of each audible stem.
+
+        `agreement_db` is the agreement of the separation's passes. `residual_db` is the level of the mix minus all
+        stems, relative to the mix; None if stems are missing or add up exactly.
+        """
         if not self._frames:
             return {}
         mix = float(self._sums["mix"][0])
         # The window leaves 3/8 of the energy; a real signal has half of it in these bins; there are two channels.
         samples_power = mix / (self._frames * WINDOW * WINDOW * 2 * 3 / 16)
-        found: dict[str, Features] = {}
+        result: dict[str, Features] = {}
         for row, name in enumerate(self.stems):
             own, with_mix, blurred, magnitude, change = (
                 float(self._sums[sum_][row]) for sum_ in ("own", "with mix", "blurred", "magnitude", "change")
@@ -132,23 +135,25 @@ class StemMeter:
             level_db = ratio_db(own, mix)
             if samples_power <= SILENT_POWER or level_db < HEARD_DB:
                 continue
-            cross = with_mix - own  # ⟨s, n⟩: of a least-squares estimate, the energy of its error
-            found[name] = {
+            cross = with_mix - own  # ⟨s, n⟩: for a least-squares estimate, the energy of its error
+            result[name] = {
                 "level": level_db,
-                "distortion": ratio_db(own + max(cross, 0.0), cross),  # of such an estimate, its SDR
-                "added": float(np.clip(cross / own, -1, 1)),  # negative: something that is not in the mix
-                "blurred": ratio_db(own, blurred),  # the SDR of the best mask where s and n were the truth
+                "distortion": ratio_db(own + max(cross, 0.0), cross),  # for such an estimate, its SDR
+                "added": float(
+                    np.clip(cross / own, -1, 1)
+                ),  # negative: the stem contains something that is not in the mix
+                "blurred": ratio_db(own, blurred),  # the SDR of the best mask if s and n were exact
                 "steadiness": ratio_db(magnitude, change),
             }
             if (agreement := agreement_db.get(name)) is not None:
-                found[name]["agreement"] = float(np.clip(agreement, -LIMIT_DB, LIMIT_DB))
+                result[name]["agreement"] = float(np.clip(agreement, -LIMIT_DB, LIMIT_DB))
             if residual_db is not None:
-                found[name]["residual"] = float(np.clip(level_db - residual_db, -LIMIT_DB, LIMIT_DB))
-        return found
+                result[name]["residual"] = float(np.clip(level_db - residual_db, -LIMIT_DB, LIMIT_DB))
+        return result
 
 
 def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Summed over the two channels: (signals, 2, frames, bins) → (signals, frames, bins)."""
+    """Multiply and sum over the two channels: (signals, 2, frames, bins) → (signals, frames, bins)."""
     product = a[:, 0] * b[:, 0]
     product += a[:, 1] * b[:, 1]
     return product

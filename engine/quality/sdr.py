@@ -1,4 +1,4 @@
-"""How near an estimate is to the truth, where the truth is known."""
+"""SDR and the scale-invariant scores of an estimate with a known reference."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ Audio = NDArray[np.float32]
 
 
 def sdr_db(reference: Audio, estimate: Audio) -> float:
-    """Global signal-to-distortion ratio of two arrays of one shape, over channels and time (the formula of the Music
-    Demixing Challenge 2021, arXiv:2108.13559)."""
+    """Return the global signal-to-distortion ratio over channels and time, in dB.
+
+    This is the formula of the Music Demixing Challenge 2021 (arXiv:2108.13559). Both arrays have the same shape.
+    """
     d = 1e-7
     truth = reference.astype(np.float64)
     distance = truth - estimate
@@ -18,22 +20,22 @@ def sdr_db(reference: Audio, estimate: Audio) -> float:
 
 
 def si_scores_db(references: NDArray[np.float32], index: int, estimate: Audio) -> tuple[float, float, float]:
-    """Scale-invariant (SI-SDR, SI-SIR, SI-SAR) of an estimate of `references[index]`, in dB (arXiv:1811.02508).
+    """Return (SI-SDR, SI-SIR, SI-SAR) of an estimate of `references[index]`, in dB (arXiv:1811.02508).
 
-    `references` (sources, channels, samples), `estimate` (channels, samples); channels and time are one long vector.
-    Infinite where nothing is wrong, and SI-SDR minus infinity where nothing is right; NaN only for a silent estimate
-    or reference.
+    `references` is (sources, channels, samples), `estimate` (channels, samples); channels and time form one vector.
+    Scores are infinite without the error in question, and SI-SDR is minus infinity without any of the reference. All
+    are NaN for a silent estimate or reference.
     """
     truth = references.reshape(len(references), -1).astype(np.float64)
-    guess = estimate.reshape(-1).astype(np.float64)
-    gram, seen = truth @ truth.T, truth @ guess
-    total = float(guess @ guess)
-    heard = gram.diagonal() > 0
-    if not heard[index] or total <= 0:
+    flat_estimate = estimate.reshape(-1).astype(np.float64)
+    gram, products = truth @ truth.T, truth @ flat_estimate
+    total = float(flat_estimate @ flat_estimate)
+    audible = gram.diagonal() > 0
+    if not audible[index] or total <= 0:
         return float("nan"), float("nan"), float("nan")
-    target = float(seen[index] ** 2 / gram[index, index])
-    solution = np.linalg.lstsq(gram[np.ix_(heard, heard)], seen[heard], rcond=None)[0]
-    explained = min(total, max(target, float(seen[heard] @ solution)))
+    target = float(products[index] ** 2 / gram[index, index])
+    solution = np.linalg.lstsq(gram[np.ix_(audible, audible)], products[audible], rcond=None)[0]
+    explained = min(total, max(target, float(products[audible] @ solution)))
     return (
         _ratio_db(target, total - target, total),
         _ratio_db(target, explained - target, total),

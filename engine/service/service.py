@@ -251,7 +251,7 @@ class StemService:
             stage_seconds=dict(self._progress.stage_seconds),
             audio_seconds=self._progress.audio_seconds,
             processing_seconds=self._progress.processing_seconds,
-            trouble=self._pool.trouble,
+            trouble=self._pool.cluster_problem,
         )
 
     async def _job(self, job_id: str) -> Job:

@@ -1,7 +1,7 @@
-"""The demo's song: composed and rendered here, so that its true stems are known and nothing has to be downloaded.
+"""Generate the demo's song, so that its true stems are known and no download is needed.
 
-`compose` invents a short song (drums, bass, chords with a melody instrument, and a sung line); `render` plays it with
-`engine.synth.synthesizer`. The recipe of the embedded model in `training/` uses both with other seeds.
+`compose` writes a short song (drums, bass, chords, melody and vocals), and `render` plays it with
+`engine.synth.synthesizer`. The training of the embedded model in `training/` uses both with other seeds.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from engine.synth.synthesizer import (
 )
 
 STEMS = ("drums", "bass", "other", "vocals")
-SAMPLE_SONG_SEED = 20_000_017  # the recipe's songs have seeds below 10 000 000
+SAMPLE_SONG_SEED = 20_000_017  # training songs have seeds below 10 000 000
 PROGRESSIONS = (
     (0, 4, 5, 3), (5, 3, 0, 4), (0, 5, 3, 4), (0, 3, 4, 3), (1, 4, 0, 0), (0, 0, 3, 4),
     (5, 4, 3, 4), (0, 6, 3, 0), (3, 4, 2, 5), (0, 2, 3, 4),
 )  # fmt: skip
-# Sixteen steps a bar: kick, snare, hat. Upper case is an accent.
+# Sixteen steps per bar for kick, snare and hat. Upper case is an accent.
 GROOVES: dict[str, tuple[str, str, str]] = {
     "rock": ("X-------X-x-----", "----X-------X---", "x-x-x-x-x-x-x-x-"),
     "pop": ("X-----x-X-------", "----X-------X---", "x-x-x-x-x-x-x-x-"),
@@ -52,7 +52,7 @@ MAJOR, MINOR, DORIAN = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3,
 
 @dataclass(frozen=True)
 class Score:
-    """What every instrument plays. `chords` and `melody` together are the stem `other`."""
+    """The notes of every instrument. `chords` and `melody` form the stem `other`."""
 
     duration_s: float
     drums: tuple[Hit, ...]
@@ -72,7 +72,7 @@ class Song:
 
 
 def sample_song(seed: int = SAMPLE_SONG_SEED, duration_s: float = 20.0) -> Song:
-    """The song that `seed` makes; the default is the demo's, which the embedded model never saw in training."""
+    """Generate the song of a seed; the default one is not in the training data of the embedded model."""
     rng = np.random.default_rng(seed)
     stems = render(compose(rng, duration_s), rng)
     gain = 0.9 / (np.abs(sum(stems.values())).max() + 1e-9)
@@ -81,7 +81,7 @@ def sample_song(seed: int = SAMPLE_SONG_SEED, duration_s: float = 20.0) -> Song:
 
 
 def compose(rng: np.random.Generator, duration_s: float) -> Score:
-    """A random but playable song: key, tempo, progression, groove, bass line, chord style, sung phrases."""
+    """Compose a random song: key, tempo, progression, groove, bass line, chord style, vocal phrases."""
     bar_s = 240.0 / rng.uniform(72, 168)
     scale = (MAJOR, MINOR, DORIAN)[rng.integers(3)]
     key = int(rng.integers(0, 12))
@@ -188,7 +188,7 @@ def _chord_bar(rng: np.random.Generator, style: int, voicing: list[int], at: At,
 
 
 def random_timbre(rng: np.random.Generator, role: str) -> Timbre:
-    """An instrument for `role`: bass, chords or melody."""
+    """Draw an instrument for a role: bass, chords or melody."""
     u = rng.uniform
     plucked = rng.uniform() < (0.4 if role == "bass" else 0.5)
     return Timbre(
@@ -206,12 +206,13 @@ def random_timbre(rng: np.random.Generator, role: str) -> Timbre:
 
 
 def random_singer(rng: np.random.Generator) -> Singer:
+    """Draw a voice."""
     u = rng.uniform
     return Singer(u(0.85, 1.25), u(0.7, 1.4), u(0.01, 0.1), u(0.1, 0.6), u(4.5, 6.8), u(0.02, 0.1), u(0.2, 0.9))
 
 
 def render(score: Score, rng: np.random.Generator) -> dict[str, Audio]:
-    """The score on instruments drawn from `rng`: stems `(2, samples)` by name, not yet at a common loudness."""
+    """Play the score on random instruments; return stems `(2, samples)` by name."""
     n = samples(score.duration_s)
 
     def place(mono: Audio, spread: float) -> Audio:
@@ -236,6 +237,6 @@ def render(score: Score, rng: np.random.Generator) -> dict[str, Audio]:
 
 
 def level(audio: Audio, rms: float) -> Audio:
-    """`audio` at an RMS, or as it is when it is silent."""
+    """Scale audio to an RMS level; silence is unchanged."""
     now = float(np.sqrt((audio.astype(np.float64) ** 2).mean()))
     return (audio * (rms / now)).astype(np.float32) if now > 1e-6 else audio

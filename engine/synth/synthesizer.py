@@ -1,7 +1,7 @@
-"""A small numpy synthesizer: drums, wavetable instruments, a formant voice and a room.
+"""A small numpy synthesizer: drums, wavetable instruments, a formant voice and a reverb.
 
-It renders the demo's song and part of the embedded model's training songs, so that both exist without a download.
-Everything is deterministic for a given `numpy.random.Generator`. Audio is float32 at `SAMPLE_RATE`.
+It renders the demo's song and some training songs of the embedded model. The output is deterministic for a given
+`numpy.random.Generator`. Audio is float32 at `SAMPLE_RATE`.
 """
 
 from __future__ import annotations
@@ -80,15 +80,17 @@ class Singer:
 
 
 def samples(seconds: float) -> int:
+    """Return a duration in samples."""
     return round(seconds * SAMPLE_RATE)
 
 
 def hz_of(midi: float) -> float:
+    """Return the frequency of a MIDI key number."""
     return float(440.0 * 2.0 ** ((midi - 69.0) / 12.0))
 
 
 def noise(rng: np.random.Generator, n: int, low_hz: float, high_hz: float) -> Audio:
-    """White noise `(n,)` between two frequencies with soft edges, at an RMS of 1."""
+    """Generate white noise `(n,)` between two frequencies with soft edges, at an RMS of 1."""
     if n < 8:
         return np.zeros(n, np.float32)
     spectrum = np.fft.rfft(rng.standard_normal(n))
@@ -99,7 +101,7 @@ def noise(rng: np.random.Generator, n: int, low_hz: float, high_hz: float) -> Au
 
 
 def drum_kit(rng: np.random.Generator) -> dict[str, Audio]:
-    """One kit drawn from `rng`: a mono one-shot for each piece."""
+    """Generate a random drum kit: one mono sample for each piece."""
 
     def body(seconds: float, decay_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         t = np.arange(samples(seconds)) / SAMPLE_RATE
@@ -146,25 +148,25 @@ LEVELS = {"kick": 1.0, "snare": 0.8, "clap": 0.7, "rim": 0.5, "hat": 0.3, "open"
 
 
 def render_drums(hits: Sequence[Hit], kit: dict[str, Audio], n: int, rng: np.random.Generator) -> Audio:
-    """Hits through a kit: `(2, n)`, each piece at its own place between the speakers."""
+    """Render hits with a kit to `(2, n)`, each piece at a random pan position."""
     out = np.zeros((2, n), np.float32)
-    places = {piece: 0.0 if piece in {"kick", "snare"} else float(rng.uniform(-0.5, 0.5)) for piece in kit}
+    positions = {piece: 0.0 if piece in {"kick", "snare"} else float(rng.uniform(-0.5, 0.5)) for piece in kit}
     for hit in hits:
         start = samples(hit.start_s)
         shot = kit[hit.piece][: max(0, n - start)]
         level = LEVELS.get(hit.piece, 0.7) * hit.velocity * rng.uniform(0.9, 1.1)
-        out[:, start : start + len(shot)] += (level * pan_gains(places[hit.piece]))[:, None] * shot
+        out[:, start : start + len(shot)] += (level * pan_gains(positions[hit.piece]))[:, None] * shot
     return out
 
 
-def pan_gains(place: float) -> Audio:
-    """Equal-power gains `(2,)` of a place from -1 (left) to 1 (right)."""
-    angle = (place + 1) * np.pi / 4
+def pan_gains(position: float) -> Audio:
+    """Return equal-power gains `(2,)` for a position from -1 (left) to 1 (right)."""
+    angle = (position + 1) * np.pi / 4
     return np.array([np.cos(angle), np.sin(angle)], np.float32) * np.float32(np.sqrt(2))
 
 
 def wave_table(amplitudes: NDArray[np.float64], phases: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One cycle of a wave from its harmonics' amplitudes (the first is the fundamental), at an RMS of 1."""
+    """Return one cycle of a wave from the amplitudes of its harmonics, at an RMS of 1."""
     spectrum = np.zeros(_TABLE // 2 + 1, np.complex128)
     count = min(len(amplitudes), _TABLE // 2 - 1)
     spectrum[1 : count + 1] = amplitudes[:count] * np.exp(1j * phases[:count])
@@ -173,9 +175,10 @@ def wave_table(amplitudes: NDArray[np.float64], phases: NDArray[np.float64]) -> 
 
 
 def read_table(table: NDArray[np.float64], cycles: NDArray[np.float64]) -> NDArray[np.float64]:
-    place = (cycles % 1.0) * _TABLE
-    index = place.astype(np.int64)
-    part = place - index
+    """Read a wave table at positions in cycles, with linear interpolation."""
+    position = (cycles % 1.0) * _TABLE
+    index = position.astype(np.int64)
+    part = position - index
     index %= _TABLE
     return np.asarray(table[index] * (1 - part) + table[(index + 1) % _TABLE] * part)
 
@@ -189,7 +192,7 @@ def _envelope(n: int, held: int, timbre: Timbre) -> NDArray[np.float64]:
 
 
 def render_notes(notes: Sequence[Note], timbre: Timbre, n: int, rng: np.random.Generator) -> Audio:
-    """Notes through a wavetable instrument: mono `(n,)`."""
+    """Render notes with a wavetable instrument to mono `(n,)`."""
     out = np.zeros(n, np.float64)
     phases = rng.uniform(0, 2 * np.pi, _TABLE)
     uneven = rng.uniform(0.6, 1.0, _TABLE)
@@ -229,7 +232,7 @@ def _formant_level(hz: NDArray[np.floating], vowel: str, singer: Singer) -> NDAr
 def _sung_pitch(
     notes: Sequence[Note], i: int, length: int, singer: Singer, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """MIDI pitch over one note: a glide from a neighbour, then vibrato that grows."""
+    """Return the MIDI pitch over one note: a glide from the previous one, then growing vibrato."""
     note, t = notes[i], np.arange(length) / SAMPLE_RATE
     before = notes[i - 1].midi if i and note.start_s - notes[i - 1].start_s < 1 else note.midi - rng.uniform(0, 2)
     glide = (before - note.midi) * np.exp(-t / singer.glide_s)
@@ -240,7 +243,7 @@ def _sung_pitch(
 
 
 def render_voice(notes: Sequence[Note], singer: Singer, n: int, rng: np.random.Generator) -> Audio:
-    """Notes sung by a formant voice, each from one vowel to another, some after a consonant: mono `(n,)`."""
+    """Render notes with a formant voice to mono `(n,)`, each from one vowel to another."""
     out = np.zeros(n, np.float64)
     phases = rng.uniform(0, 0.6, _TABLE)
     names = sorted(VOWELS)
@@ -276,12 +279,12 @@ def render_voice(notes: Sequence[Note], singer: Singer, n: int, rng: np.random.G
 
 
 def reverb(audio: Audio, rng: np.random.Generator, *, decay_s: float, wet: float) -> Audio:
-    """`audio` `(2, n)` in a room made of decaying noise, different on both sides; same length."""
+    """Add reverb to `(2, n)` audio: decaying noise, different on both channels; same length."""
     n, tail = audio.shape[1], samples(min(3.0, decay_s * 2))
     t = np.arange(tail) / SAMPLE_RATE
-    room = rng.standard_normal((2, tail)) * np.exp(-t * (3.45 / decay_s)) * (t > rng.uniform(0.002, 0.03))
-    room /= np.sqrt((room**2).sum(1, keepdims=True)) + 1e-9
+    response = rng.standard_normal((2, tail)) * np.exp(-t * (3.45 / decay_s)) * (t > rng.uniform(0.002, 0.03))
+    response /= np.sqrt((response**2).sum(1, keepdims=True)) + 1e-9
     size = 1 << (n + tail - 1).bit_length()
-    spectrum = np.fft.rfft(audio, size) * np.fft.rfft(room, size)
+    spectrum = np.fft.rfft(audio, size) * np.fft.rfft(response, size)
     spectrum *= 1 / (1 + np.fft.rfftfreq(size, 1 / SAMPLE_RATE) / 5000)
     return (audio + wet * np.fft.irfft(spectrum, size)[:, :n]).astype(np.float32)

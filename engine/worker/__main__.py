@@ -11,7 +11,7 @@ from typing import NoReturn
 from engine.logs import configure
 from engine.process.confinement import die_with_parent, forbid_inspection
 from engine.worker.malloc import tune_malloc
-from engine.worker.process import MessageWriter, storage_of, threads_of
+from engine.worker.process import MessageWriter, open_worker_storage, torch_threads
 from engine.worker.protocol import WorkerConfig
 
 log = logging.getLogger("engine.worker")
@@ -28,12 +28,12 @@ def main() -> NoReturn:
     os.dup2(2, 1)
     configure("INFO", json_lines=config.json_lines)
     tune_malloc()
-    if threads := threads_of(config):
+    if threads := torch_threads(config):
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     from engine.worker.worker import Worker  # imports torch, which reads the environment only then
 
     try:
-        worker = Worker(config, MessageWriter(out), storage_of(config))
+        worker = Worker(config, MessageWriter(out), open_worker_storage(config))
     except (RuntimeError, AssertionError) as error:  # from torch: the GPU is gone or its driver has changed
         log.critical("the device %s cannot be opened: %s", config.device, f"{error}".partition("\n")[0])
         os._exit(1)

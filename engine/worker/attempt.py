@@ -24,7 +24,7 @@ from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, St
 from engine.media.decode import Decoded
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
-from engine.quality.estimate import Estimate, estimated
+from engine.quality.estimate import Estimate, estimate_quality
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.loaded_model import LoadedModel
@@ -44,23 +44,25 @@ OVERLAPS = {Quality.FAST: 0.1, Quality.BALANCED: 0.25, Quality.BEST: 0.25}
 
 @dataclass(frozen=True)
 class Plan:
-    """How the model is applied."""
+    """Parameters of the separation."""
 
     shifts: int
     overlap: float  # fraction of a segment
-    segment_s: float | None  # None: the model's own
+    segment_s: float | None  # None: the model's default
 
     @classmethod
     def of(cls, spec: AttemptSpec, model_segment_s: float) -> Plan:
+        """Return the plan for the attempt's options."""
         options: StemSeparationOptions = spec.options
-        wanted = overlap_of(options, model_segment_s) if spec.overlap is None else spec.overlap
-        overlap = OVERLAPS[options.quality] if wanted is None else wanted
+        overlap = overlap_of(options, model_segment_s) if spec.overlap is None else spec.overlap
+        if overlap is None:
+            overlap = OVERLAPS[options.quality]
         shifts = SHIFTS[options.quality] if spec.shifts is None else spec.shifts
         return cls(shifts, overlap, options.segment_duration)
 
 
 def to_stemify_error(error: BaseException) -> StemifyError:
-    """The error of the tree that stands for whatever was raised inside an attempt."""
+    """Translate any exception from an attempt into a `StemifyError`."""
     if isinstance(error, StemifyError):
         return error
     if is_out_of_memory(error):
@@ -75,7 +77,7 @@ def to_stemify_error(error: BaseException) -> StemifyError:
 
 
 class Attempt:
-    """Runs in a thread of its own. `cancelled` is looked at between all batches and blocks."""
+    """One attempt, run in a worker thread. `cancelled` is checked between batches and blocks."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class Attempt:
         on_progress: Callable[[Stage, float], None],
         on_cpu: Callable[[], None],
     ) -> None:
-        """`on_cpu` is called when the CPU has to stand in for the worker's GPU."""
+        """Prepare an attempt. `on_cpu` is called when the CPU takes over from the worker's GPU."""
         self.spec = spec
         self.cancelled = Event()
         self._config = config
@@ -101,7 +103,10 @@ class Attempt:
         self._scratch = storage.local_path(spec.scratch_key)
 
     def run(self) -> Done:
-        """Raises what `to_stemify_error` understands. Leaves scratch to the main process."""
+        """Run the attempt and return its result. The main process removes the scratch folder.
+
+        Raises anything; see `to_stemify_error`.
+        """
         started, cpu_started = time.monotonic(), time.process_time()
         out = self._scratch / "out"
         out.mkdir(parents=True, exist_ok=True)
@@ -120,17 +125,17 @@ class Attempt:
                 model_rate=model.sample_rate,
                 model_channels=model.audio_channels,
             ) as mix,
-            self._files(mix, model, decoded, out) as files,
+            self._open_writer(mix, model, decoded, out) as writer,
         ):
-            report, plan = self._separate(model, mix, files)
+            report, plan = self._separate(model, mix, writer)
             self._on_progress(Stage.MEASURING, 0)
-            files.finish()
+            writer.finish()
             self._on_progress(Stage.ENCODING, 0)
-            picture, peaks = files.write_pictures()  # beside the last block, which is being encoded
-            infos = files.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
+            picture, peaks = writer.write_pictures()  # while the last block is still being encoded
+            infos = writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
             self._stop_if_cancelled()
-            estimate = self._estimate(files, report, decoded)
-            trust = self._trust_card(files, plan, report, estimate, mix)
+            estimate = self._estimate(writer, report, decoded)
+            trust = self._trust_card(writer, plan, report, estimate, mix)
         self._step(Stage.PUBLISHING, 0)
         self._storage.publish_folder(out, self.spec.output_key, lambda fraction: self._step(Stage.PUBLISHING, fraction))
         wall_s = time.monotonic() - started
@@ -175,7 +180,10 @@ class Attempt:
         )
 
     def _load(self) -> LoadedModel:
-        """In another thread, so that a cancelled attempt need not wait for a download that others may want."""
+        """Load the model in another thread.
+
+        A cancelled attempt then ends at once, while a download that other attempts may need continues.
+        """
         loading = self._loader.submit(self._library.load, self.spec.options.model)
         while True:
             self._stop_if_cancelled()
@@ -183,7 +191,7 @@ class Attempt:
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return loading.result(timeout=0.2)
 
-    def _files(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemWriter:
+    def _open_writer(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemWriter:
         options = self.spec.options
         tags = dict(decoded.tags)
         if self.spec.artist:
@@ -198,18 +206,18 @@ class Attempt:
             output_format=options.output_format,
             normalize=options.normalize,
             karaoke=options.remove_vocals,
-            labels=TrackInfo(safe_title(self.spec.title), options.model, tags, decoded.cover),
+            track=TrackInfo(safe_title(self.spec.title), options.model, tags, decoded.cover),
             scale=mix.std,
             cancelled=self.cancelled,
         )
 
-    def _separate(self, model: LoadedModel, mix: PcmMix, files: StemWriter) -> tuple[RunReport, Plan]:
+    def _separate(self, model: LoadedModel, mix: PcmMix, writer: StemWriter) -> tuple[RunReport, Plan]:
         plan = Plan.of(self.spec, model.segment_s)
         self._on_progress(Stage.SEPARATING, 0)
         report = self._batcher.run(
             model,
             mix,
-            files,
+            writer,
             stems=["vocals"] if self.spec.options.remove_vocals else model.sources,
             shifts=plan.shifts,
             overlap=plan.overlap,
@@ -221,12 +229,12 @@ class Attempt:
         )
         return report, plan
 
-    def _estimate(self, files: StemWriter, report: RunReport, decoded: Decoded) -> Estimate:
-        """What the stems' quality may be; nothing that the output format or the common gain has a part in."""
+    def _estimate(self, writer: StemWriter, report: RunReport, decoded: Decoded) -> Estimate:
+        """Estimate the quality of the stems, independently of output format and gain."""
         options = self.spec.options
-        residual_db = None if options.remove_vocals else files.residual_db
-        return estimated(
-            files.meter.features(report.agreement_db, residual_db),
+        residual_db = None if options.remove_vocals else writer.residual_db
+        return estimate_quality(
+            writer.meter.features(report.agreement_db, residual_db),
             model=options.model,
             quality=options.quality,
             duration_s=decoded.samples / decoded.sample_rate,
@@ -234,13 +242,13 @@ class Attempt:
         )
 
     def _trust_card(
-        self, files: StemWriter, plan: Plan, report: RunReport, estimate: Estimate, mix: PcmMix
+        self, writer: StemWriter, plan: Plan, report: RunReport, estimate: Estimate, mix: PcmMix
     ) -> TrustCard:
         return TrustCard(
-            residual_db=files.residual_db,
+            residual_db=writer.residual_db,
             offset=mix.offset,
-            gain_db=round(20 * float(np.log10(files.gain)), 3),
-            clipped_samples=files.clipped_samples,
+            gain_db=round(20 * float(np.log10(writer.gain)), 3),
+            clipped_samples=writer.clipped_samples,
             seed=self.spec.seed,
             shifts=plan.shifts,
             overlap=plan.overlap,

@@ -48,7 +48,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def storage_of(config: WorkerConfig) -> Storage:
+def open_worker_storage(config: WorkerConfig) -> Storage:
     """Open the storage of inputs and results.
 
     Removes the storage's secret from the environment, so that child processes do not inherit it.
@@ -60,6 +60,6 @@ def storage_of(config: WorkerConfig) -> Storage:
     return open_storage(Path(config.data_dir), settings, patience_s=settings.patience_s)
 
 
-def threads_of(config: WorkerConfig) -> int:
+def torch_threads(config: WorkerConfig) -> int:
     """Return the number of torch threads on a CPU; 0 lets torch choose."""
     return (config.threads or default_threads()) if config.device == "cpu" else 0

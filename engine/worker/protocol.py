@@ -1,7 +1,7 @@
-"""What the main process and a worker say to each other: one JSON object a line, over the worker's stdin and stdout.
+"""Messages between the main process and a worker: one JSON object per line, on the worker's stdin and stdout.
 
-In: `start`, `cancel`, `shutdown`. Out: `ready`, `progress`, `heartbeat`, `done`, `failed`. A worker's word is bound to
-(job_id, attempt), so that a late word about a lost attempt can be told from a true one.
+In: `start`, `cancel`, `shutdown`. Out: `ready`, `progress`, `heartbeat`, `done`, `failed`. Messages about an attempt
+name its (job_id, attempt), so that late messages about a lost attempt can be ignored.
 """
 
 from __future__ import annotations
@@ -19,40 +19,43 @@ SECRET_VARIABLE = "STEMIFY_STORAGE__SECRET_ACCESS_KEY"  # noqa: S105
 
 
 class Message(BaseModel):
+    """Base class of all messages."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     def line(self) -> bytes:
+        """Return the message as a line of JSON."""
         return self.model_dump_json().encode() + b"\n"
 
 
 class AttemptSpec(BaseModel):
-    """Everything a worker needs to know to run one attempt of one job."""
+    """One attempt of one job, as a worker runs it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     job_id: str
     attempt: int
-    input_key: str  # the three are storage keys: where the song lies,
-    scratch_key: str  # a folder on the worker's own disk, the attempt's own, removed by the main process afterwards,
-    output_key: str  # and where the finished files appear
+    input_key: str  # storage key of the song
+    scratch_key: str  # storage key of a folder on the worker's disk; the main process removes it afterwards
+    output_key: str  # storage key of the folder for the finished files
     options: StemSeparationOptions
     title: str
     artist: str | None = None
     seed: int
     max_duration_s: float
-    shifts: int | None = None  # None: what the quality says
-    overlap: float | None = None  # fraction of a segment; None: what the quality says
+    shifts: int | None = None  # None: the quality's default
+    overlap: float | None = None  # fraction of a segment; None: the quality's default
 
 
 class WorkerConfig(BaseModel):
-    """What a worker is started with, as one JSON argument."""
+    """Configuration of a worker, passed as one JSON argument."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     device: str
-    data_dir: str  # absolute; the root of scratch, and of all storage keys unless `storage` has a url
-    storage: StorageSettings | None = None  # its secret comes in SECRET_VARIABLE: arguments can be read by others
-    clears_scratch: bool = False  # on a machine on which the main process cannot
+    data_dir: str  # absolute; the root of scratch, and of all storage keys without object storage
+    storage: StorageSettings | None = None  # the secret is in SECRET_VARIABLE: other users can read arguments
+    clears_scratch: bool = False  # on a machine where the main process cannot do it
     threads: int = 0  # 0: all cores
     models_dir: str | None = None
     cache_dir: str
@@ -63,7 +66,7 @@ class WorkerConfig(BaseModel):
     decode_timeout_s: float
     child_memory_bytes: int
     input_bytes: int
-    json_lines: bool = False  # how it writes its log
+    json_lines: bool = False  # log format
 
 
 class Start(Message):
@@ -82,7 +85,7 @@ class Shutdown(Message):
 
 
 class ModelState(BaseModel):
-    """Whether a model can be used on a worker: on disk, to be fetched at first use, or why not."""
+    """Availability of a model on a worker."""
 
     name: str
     state: Literal["ready", "to_fetch", "unavailable"]
@@ -102,7 +105,7 @@ class Progress(Message):
     attempt: int
     stage: Stage
     fraction: float = Field(ge=0, le=1)
-    on_cpu: bool = False  # the worker's GPU had no memory left, so its CPU goes on, and more slowly
+    on_cpu: bool = False  # the GPU was out of memory, so the slower CPU continues
 
 
 class Heartbeat(Message):

@@ -1,8 +1,8 @@
-"""From final blocks of samples to finished files: measured, encoded while the rest is still being separated.
+"""Measure and encode stems block by block, while the rest of the song is still being separated.
 
-All stems of a job get ONE common gain, so that they still add up to the mix. The gain is known only at the end, so
-the files are encoded at unity as the blocks come, and only when a peak over full scale (or `normalize`) asks for
-another gain are they encoded again from the float samples kept in scratch.
+All stems of a job get one common gain, so that they still add up to the mix. It is known only at the end: files are
+first encoded at unity gain, and encoded again from the float samples in scratch if a peak exceeds full scale or
+`normalize` is set.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ Block = NDArray[np.float32]
 """(2, samples)"""
 
 NORMALIZED_PEAK = 10 ** (-1 / 20)
-_UNDER_FULL_SCALE = 0.9999
-_REDO_SAMPLES = 1 << 18
+_MAX_PEAK = 0.9999
+_BLOCK_SAMPLES = 1 << 18
 
 
 class SupportsNumpy(Protocol):
-    """What a torch tensor offers; this room does not import torch."""
+    """A torch tensor, without an import of torch."""
 
     def numpy(self) -> Block: ...
 
 
 @dataclass(frozen=True)
 class TrackInfo:
-    """How the files of a job are named and tagged."""
+    """Names and tags for the files of a job."""
 
     title: str
     model: str
@@ -53,7 +53,7 @@ class TrackInfo:
 
 
 class _Stem:
-    """One stem on its way: raw samples to scratch, facts, peaks, and a file at unity, in a thread of its own."""
+    """Write one stem in a thread: raw samples in scratch, peaks, and an encoded file at unity gain."""
 
     def __init__(self, name: str, raw_path: Path, samples: int, encoder: StemEncoder | None) -> None:
         self.name = name
@@ -66,8 +66,8 @@ class _Stem:
         self._encoding: Future[None] | None = None
 
     def write(self, block: Block) -> None:
-        """Hand a block over; waits for the one before, so that at most two are in memory."""
-        self.settle()
+        """Queue a block after waiting for the previous one, so that at most two are in memory."""
+        self.wait()
         self._measuring = self._thread.submit(self._measure, block)
         self._encoding = self._thread.submit(self._encode, block)
 
@@ -79,18 +79,20 @@ class _Stem:
         if self.encoder is not None:
             self.encoder.write(block)
 
-    def settle(self) -> None:
+    def wait(self) -> None:
+        """Wait until the last block is written and encoded."""
         for step in (self._measuring, self._encoding):
             if step is not None:
                 step.result()
 
     def finish_raw(self) -> None:
-        """All blocks have been handed over; the last one may still be being encoded."""
+        """Close the raw file after the last block, which may still be encoding."""
         if self._measuring is not None:
             self._measuring.result()
         self._raw.close()
 
     def close(self) -> None:
+        """Stop the thread; discard an unfinished file."""
         self._thread.shutdown(wait=True)
         if not self._raw.closed:
             self._raw.close()
@@ -99,7 +101,10 @@ class _Stem:
 
 
 class StemWriter:
-    """The sink of a separation. Use as a context: leaving it closes every thread and unfinished file."""
+    """The sink of a separation.
+
+    As a context manager it stops all threads and discards unfinished files on exit.
+    """
 
     def __init__(
         self,
@@ -113,12 +118,15 @@ class StemWriter:
         output_format: OutputFormat,
         normalize: bool,
         karaoke: bool,
-        labels: TrackInfo,
+        track: TrackInfo,
         scale: float,
         cancelled: Event,
     ) -> None:
-        """`read_mix(start, stop)` gives the mix that the stems add up to; a separated sample is multiplied by `scale`.
-        With `karaoke` only `vocals` comes in, and `instrumental` = mix minus vocals is made here."""
+        """Open a file for every stem.
+
+        `read_mix(start, stop)` returns samples of the mix that the stems add up to. Separated samples are multiplied
+        by `scale`. With `karaoke`, only `vocals` is written by the caller, and `instrumental` is the mix minus vocals.
+        """
         self.samples = samples
         self._out = out
         self._read_mix = read_mix
@@ -126,7 +134,7 @@ class StemWriter:
         self._format = output_format
         self._normalize = normalize
         self._karaoke = karaoke
-        self._labels = labels
+        self._track = track
         self._scale = np.float32(scale)
         self._cancelled = cancelled
         self._mix_energy = 0.0
@@ -149,19 +157,19 @@ class StemWriter:
             stem.close()
 
     def _encoder(self, name: str) -> StemEncoder:
-        filename = stem_filename(self._labels.title, name, self._labels.model, self._format.value)
-        labels = self._labels
-        tags = stem_tags(labels.tags, title=labels.title, stem=name, model=labels.model)
+        track = self._track
+        filename = stem_filename(track.title, name, track.model, self._format.value)
+        tags = stem_tags(track.tags, title=track.title, stem=name, model=track.model)
         return StemEncoder(
             self._out / filename,
             format=self._format.value,
             sample_rate=self._rate,
             tags=tags,
-            cover=self._labels.cover,
+            cover=track.cover,
         )
 
     def write(self, start: int, stems: Mapping[str, SupportsNumpy]) -> None:
-        """The next final block of every stem, (2, n), still at the model's level."""
+        """Write the next final block of every stem, (2, n), at the model's level."""
         blocks = {name: block.numpy() * self._scale for name, block in stems.items()}
         length = next(iter(blocks.values())).shape[1]
         mix = self._read_mix(start, start + length)
@@ -179,7 +187,7 @@ class StemWriter:
             stem.write(blocks[name])
 
     def finish(self) -> None:
-        """All blocks are in: settle the facts and the common gain. The last one may still be being encoded."""
+        """Compute measurements and the common gain after the last block, which may still be encoding."""
         for stem in self._stems.values():
             stem.finish_raw()
         self.meter.finish()
@@ -187,23 +195,26 @@ class StemWriter:
         if self._normalize and peak > 0:
             self.gain = NORMALIZED_PEAK / peak
         elif peak > 1:
-            self.gain = _UNDER_FULL_SCALE / peak
+            self.gain = _MAX_PEAK / peak
 
     @property
     def residual_db(self) -> float | None:
-        """Level of what the stems leave of the mix, against the mix."""
+        """Level of the mix minus all stems, relative to the mix."""
         if self._mix_energy <= 0 or self._residual_energy <= 0:
             return None
         return round(10 * float(np.log10(self._residual_energy / self._mix_energy)), 2)
 
     def encode(self, on_progress: Callable[[float], None]) -> dict[str, StemInfo]:
-        """Finish the files (again from scratch where a gain is due), all stems in parallel. `path` is the name."""
-        redo = self._normalize or self.gain != 1.0
+        """Finish all files in parallel, encoding again if a gain applies.
+
+        `path` in the result is the file name.
+        """
+        encode_again = self._normalize or self.gain != 1.0
         stems = list(self._stems.values())
         done = 0
         infos: dict[str, StemInfo] = {}
         with ThreadPoolExecutor(len(stems), thread_name_prefix="encode") as threads:
-            futures = {stem.name: threads.submit(self._encode_one, stem, redo) for stem in stems}
+            futures = {stem.name: threads.submit(self._encode_one, stem, encode_again) for stem in stems}
             for name, future in futures.items():
                 encoded = future.result()
                 self.clipped_samples += encoded.clipped_samples
@@ -212,14 +223,14 @@ class StemWriter:
                 on_progress(done / len(stems))
         return infos
 
-    def _encode_one(self, stem: _Stem, redo: bool) -> Encoded:
-        stem.settle()
-        if redo:
+    def _encode_one(self, stem: _Stem, encode_again: bool) -> Encoded:
+        stem.wait()
+        if encode_again:
             if stem.encoder is not None:
                 stem.encoder.abort()
             stem.encoder = self._encoder(stem.name)
             with stem.raw_path.open("rb") as raw:
-                while data := raw.read(_REDO_SAMPLES * 8):
+                while data := raw.read(_BLOCK_SAMPLES * 8):
                     if self._cancelled.is_set():
                         raise Cancelled
                     block = np.frombuffer(data, np.float32).reshape(-1, 2).T * np.float32(self.gain)
@@ -247,7 +258,7 @@ class StemWriter:
         )
 
     def write_pictures(self) -> tuple[Path, Path]:
-        """The waveform picture and the player's peaks, in the out folder; after `finish`."""
+        """Write the waveform picture and the player's peaks to the output folder; call after `finish`."""
         peaks = {name: stem.peaks for name, stem in self._stems.items()}
         picture, data = self._out / "waveform.png", self._out / "peaks.json"
         render_waveform(peaks, picture, gain=self.gain)
@@ -257,4 +268,4 @@ class StemWriter:
 
 
 def _energy(block: NDArray[np.floating[Any]]) -> float:
-    return float(np.einsum("ij,ij->", block, block))  # np.vdot has threads of its own, which wait for more in a loop
+    return float(np.einsum("ij,ij->", block, block))  # np.vdot starts threads that busy-wait

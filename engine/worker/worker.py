@@ -23,7 +23,7 @@ from engine.separation.schedule.batcher import Batcher
 from engine.storage.local import Storage
 from engine.worker.attempt import Attempt, to_stemify_error
 from engine.worker.malloc import trim_heap
-from engine.worker.process import MessageWriter, resident_bytes, threads_of
+from engine.worker.process import MessageWriter, resident_bytes, torch_threads
 from engine.worker.protocol import (
     AttemptSpec,
     Cancel,
@@ -45,18 +45,18 @@ _PROGRESS_INTERVAL_S = 0.5
 
 
 class ThrottledProgress:
-    """An attempt's progress, sent when the stage changes or a quarter of a second has passed."""
+    """Send an attempt's progress when the stage changes or `_PROGRESS_INTERVAL_S` has passed."""
 
-    def __init__(self, wire: MessageWriter, spec: AttemptSpec) -> None:
-        self._wire = wire
+    def __init__(self, writer: MessageWriter, spec: AttemptSpec) -> None:
+        self._writer = writer
         self._spec = spec
         self._stage: Stage | None = None
         self._sent_at = 0.0
-        self._on_cpu = False
+        self._is_on_cpu = False
 
     def on_cpu(self) -> None:
-        """From now on it goes more slowly than was to be expected of the device."""
-        self._on_cpu = True
+        """Report from now on that the CPU has taken over."""
+        self._is_on_cpu = True
 
     def __call__(self, stage: Stage, fraction: float) -> None:
         now = time.monotonic()
@@ -64,29 +64,31 @@ class ThrottledProgress:
             return
         self._stage, self._sent_at = stage, now
         fraction = min(1.0, max(0.0, fraction))
-        self._wire.send(
+        self._writer.send(
             Progress(
                 job_id=self._spec.job_id,
                 attempt=self._spec.attempt,
                 stage=stage,
                 fraction=fraction,
-                on_cpu=self._on_cpu,
+                on_cpu=self._is_on_cpu,
             )
         )
 
 
 class Worker:
-    def __init__(self, config: WorkerConfig, wire: MessageWriter, storage: Storage) -> None:
+    """Run attempts on one device."""
+
+    def __init__(self, config: WorkerConfig, writer: MessageWriter, storage: Storage) -> None:
         """Open the device, which takes a second or two."""
         self._config = config
-        self._wire = wire
+        self._writer = writer
         self._storage = storage
         self._library = ModelLibrary(
             models_dir=Path(config.models_dir) if config.models_dir else None,
             cache_dir=Path(config.cache_dir),
             memory_budget_bytes=config.model_memory_bytes,
         )
-        use_threads(threads_of(config))
+        use_threads(torch_threads(config))
         kernels = (
             NativeLibrary(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
         )
@@ -99,8 +101,8 @@ class Worker:
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="attempt")
 
     def serve(self, lines: Iterable[bytes]) -> None:
-        """Obey until the input ends."""
-        self._wire.send(Ready(device=self._config.device, device_name=self._name, models=self._model_states()))
+        """Handle messages until `shutdown` or the end of the input, then cancel all attempts."""
+        self._writer.send(Ready(device=self._config.device, device_name=self._name, models=self._model_states()))
         threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
         for line in lines:
             message = to_worker.validate_json(line)
@@ -118,16 +120,16 @@ class Worker:
                 attempt.cancelled.set()
 
     def close(self) -> None:
-        """End what would outlast the process: a build, and the marker of a first use of the kernels."""
+        """Stop a kernel build, and remove the marker of a first use of the kernels."""
         if self._kernels is not None:
             self._kernels.close()
 
     def _model_states(self) -> tuple[ModelState, ...]:
-        found = self._library.states()
-        return tuple(ModelState(name=each.name, state=each.state, reason=each.reason) for each in found)
+        states = self._library.states()
+        return tuple(ModelState(name=each.name, state=each.state, reason=each.reason) for each in states)
 
     def _start(self, spec: AttemptSpec) -> None:
-        progress = ThrottledProgress(self._wire, spec)
+        progress = ThrottledProgress(self._writer, spec)
         attempt = Attempt(
             spec, self._config, self._storage, self._library, self._loader, self._batcher, progress, progress.on_cpu
         )
@@ -138,16 +140,20 @@ class Worker:
     def _run(self, attempt: Attempt) -> None:
         spec: AttemptSpec = attempt.spec
         try:
-            answer: Message = attempt.run()
-        except BaseException as error:  # whatever it was, the parent must hear of it
+            outcome: Message = attempt.run()
+        except BaseException as error:  # the parent needs a message, whatever the reason
             if device_is_lost(error):
                 log.critical("the device is lost: %s", error)
-                os._exit(1)  # nothing works on it any more in this process; the parent starts another
-            ours = to_stemify_error(error)
-            if ours is not error:
-                log.error("job %s attempt %s broke", spec.job_id, spec.attempt, exc_info=error)
-            answer = Failed(
-                job_id=spec.job_id, attempt=spec.attempt, code=ours.code, message=ours.message, detail=ours.detail
+                os._exit(1)  # the device is unusable in this process; the parent starts another one
+            failure = to_stemify_error(error)
+            if failure is not error:
+                log.error("job %s attempt %s failed", spec.job_id, spec.attempt, exc_info=error)
+            outcome = Failed(
+                job_id=spec.job_id,
+                attempt=spec.attempt,
+                code=failure.code,
+                message=failure.message,
+                detail=failure.detail,
             )
         finally:
             if self._config.clears_scratch:
@@ -155,13 +161,13 @@ class Worker:
             with self._lock:
                 del self._running[spec.job_id, spec.attempt]
                 is_idle = not self._running
-        self._wire.send(answer)
+        self._writer.send(outcome)
         if is_idle:
             trim_heap()
 
     def _send_heartbeats(self) -> None:
         while True:
-            self._wire.send(
+            self._writer.send(
                 Heartbeat(rss_bytes=resident_bytes(), device_bytes=device_memory_bytes(self._config.device))
             )
             time.sleep(self._config.heartbeat_s)

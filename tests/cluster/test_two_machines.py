@@ -132,7 +132,7 @@ async def test_two_nodes_share_attempts_and_dead_node_returns_its(
     make_song(tmp_path / "song.mp3", seconds=1.0)
     pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster, store))
     song = (tmp_path / "song.mp3").read_bytes()
-    assert pool.has_no_workers and pool.trouble is not None
+    assert pool.has_no_workers and pool.cluster_problem is not None
 
     async def run() -> Done:
         return await pool.run(spec_of(song, store), timeout_s=600, on_progress=lambda *_: None)
@@ -140,7 +140,7 @@ async def test_two_nodes_share_attempts_and_dead_node_returns_its(
     await pool.start()
     try:
         await until_ready(pool, cluster)
-        assert pool.slots == 4 and not pool.has_no_workers and pool.trouble is None
+        assert pool.slots == 4 and not pool.has_no_workers and pool.cluster_problem is None
         for done in await asyncio.gather(*(run() for _ in range(4))):
             keys = keys_under(f"songs/{done.result.output_dir}/", store)
             assert sum(key.endswith(".mp3") for key in keys) == 4 and len(keys) == 6, keys

@@ -13,7 +13,7 @@ from pathlib import Path
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class StandInHub:
+class FakeModelHub:
     """Serves `folder/<namespace>/<repository>/<file>` as the hub does, and `folder/<path>` as a plain host."""
 
     def __init__(self, folder: Path) -> None:
@@ -29,8 +29,8 @@ class StandInHub:
 
 
 @contextmanager
-def stand_in_hub(folder: Path) -> Iterator[StandInHub]:
-    hub = StandInHub(folder)
+def fake_model_hub(folder: Path) -> Iterator[FakeModelHub]:
+    hub = FakeModelHub(folder)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -23,10 +23,10 @@ CONFIG = json.loads(sys.argv[1])
 DATA = Path(CONFIG["data_dir"])
 STORAGE: Any = None
 if CONFIG["storage"] is not None:  # the one of the real worker
-    from engine.worker.process import storage_of
+    from engine.worker.process import open_worker_storage
     from engine.worker.protocol import WorkerConfig
 
-    STORAGE = storage_of(WorkerConfig.model_validate(CONFIG))
+    STORAGE = open_worker_storage(WorkerConfig.model_validate(CONFIG))
 
 
 def say(**message: Any) -> None:

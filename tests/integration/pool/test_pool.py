@@ -35,7 +35,7 @@ def spec_of(title: str) -> AttemptSpec:
 
 
 async def run(pool: WorkerPool, title: str, *, alone: bool = False, timeout_s: float = 30.0) -> Done:
-    return await pool.run(spec_of(title), alone=alone, timeout_s=timeout_s, on_progress=lambda *_: None)
+    return await pool.run(spec_of(title), exclusive=alone, timeout_s=timeout_s, on_progress=lambda *_: None)
 
 
 def gone(pid: int) -> bool:

@@ -32,7 +32,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
         lease_s=4.0,
     )  # fmt: skip
     made = WorkerPool([], replace(LIMITS, heartbeat_timeout_s=4.0), gateway=gateway, gateway_command=STAND_IN)
-    assert made.has_no_workers and "10.0.0.1:6379 has not been reached" in str(made.trouble)
+    assert made.has_no_workers and "10.0.0.1:6379 has not been reached" in str(made.cluster_problem)
     await made.start()
     try:
         await ready(made, 2)
@@ -43,7 +43,7 @@ async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
 
 async def ready(pool: WorkerPool, count: int) -> None:
     async with asyncio.timeout(60):
-        while sum(worker.ready is not None and not worker.leaving for worker in pool.workers) != count:
+        while sum(worker.ready is not None and not worker.draining for worker in pool.workers) != count:
             await asyncio.sleep(0.01)
 
 
@@ -51,13 +51,13 @@ async def ready(pool: WorkerPool, count: int) -> None:
 def run(pool: WorkerPool, tmp_path: Path) -> Run:
     async def one(title: str, *, alone: bool = False) -> Done:
         spec = spec_of(title)
-        return await pool.run(spec, alone=alone, timeout_s=30.0, on_progress=lambda *_: None)
+        return await pool.run(spec, exclusive=alone, timeout_s=30.0, on_progress=lambda *_: None)
 
     return one
 
 
 async def test_attempts_are_spread_over_the_machines(pool: WorkerPool, run: Run) -> None:
-    assert pool.slots == 6 and pool.trouble is None and not pool.has_no_workers
+    assert pool.slots == 6 and pool.cluster_problem is None and not pool.has_no_workers
     attempts = [asyncio.ensure_future(run("hang")) for _ in range(4)]
     await asyncio.sleep(0.1)
     assert [worker.attempts for worker in pool.workers] == [2, 2]
@@ -115,7 +115,7 @@ async def test_a_lost_gateway_is_started_again_and_says_what_was_wrong(pool: Wor
         await run("gateway dies")
     with pytest.raises(NodeLost):
         await hanging
-    assert pool.has_no_workers and pool.trouble == "The connection to the Ray cluster was lost."
+    assert pool.has_no_workers and pool.cluster_problem == "The connection to the Ray cluster was lost."
     await ready(pool, 2)
-    assert pool.trouble is None
+    assert pool.cluster_problem is None
     assert (await run("fine")).attempt == 1

@@ -21,14 +21,14 @@ from engine.jobs.options import MODELS
 from engine.separation import Separator
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.sources import FolderSource, HubSource, LegacySource, ModelSource, demucs_files
-from tests.fakes.model_hub import StandInHub, stand_in_hub
+from tests.fakes.model_hub import FakeModelHub, fake_model_hub
 from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
 
 BUDGET_BYTES = 1 << 30
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[StandInHub]:
+def hub(tmp_path: Path) -> Iterator[FakeModelHub]:
     """Has `htdemucs` and the bag `htdemucs_ft`."""
     write_model(tmp_path / "served/adefossez/HTDemucs")
     folder = tmp_path / "served/adefossez/HTDemucs-ft"
@@ -36,7 +36,7 @@ def hub(tmp_path: Path) -> Iterator[StandInHub]:
         write_model(folder, "htdemucs_ft", seed=seed, signature=signature)
     bag = "models: ['aaaa0000', 'bbbb1111']\nweights: [[1, 0, 0, 1], [0, 1, 1, 1]]\n"
     (folder / "htdemucs_ft.yaml").write_text(bag)
-    with stand_in_hub(tmp_path / "served") as served:
+    with fake_model_hub(tmp_path / "served") as served:
         yield served
 
 
@@ -44,11 +44,11 @@ def library(tmp_path: Path, *shelves: ModelSource, budget_bytes: int = BUDGET_BY
     return ModelLibrary(None, tmp_path / "cache", budget_bytes, shelves=shelves)
 
 
-def hub_shelf(tmp_path: Path, hub: StandInHub) -> HubSource:
+def hub_shelf(tmp_path: Path, hub: FakeModelHub) -> HubSource:
     return HubSource(tmp_path / "cache/hub", endpoint=hub.url)
 
 
-def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: StandInHub) -> None:
+def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: FakeModelHub) -> None:
     assert library(tmp_path, hub_shelf(tmp_path, hub)).state("htdemucs").state == "to_fetch"
     model = library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
     assert model.sources == tuple(SOURCES)
@@ -62,14 +62,14 @@ def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: StandInHub
     assert all(torch.equal(value, stored[name]) for name, value in model.members[0].state_dict().items())
 
 
-def test_a_bag_comes_with_its_weights(tmp_path: Path, hub: StandInHub) -> None:
+def test_a_bag_comes_with_its_weights(tmp_path: Path, hub: FakeModelHub) -> None:
     model = library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs_ft")
     assert model.weights == ((1, 0, 0, 1), (0, 1, 1, 1))
     assert model.wanted_members(model.rows(["drums"])) == (0,)
     assert model.share(1, model.rows(["vocals"])[0]) == 0.5
 
 
-def test_pulling_ahead_tells_how_far_it_is(tmp_path: Path, hub: StandInHub) -> None:
+def test_pulling_ahead_tells_how_far_it_is(tmp_path: Path, hub: FakeModelHub) -> None:
     seen: list[tuple[int, int | None]] = []
     books = library(tmp_path, hub_shelf(tmp_path, hub))
     books.pull("htdemucs", lambda done, total: seen.append((done, total)))
@@ -81,7 +81,7 @@ def test_pulling_ahead_tells_how_far_it_is(tmp_path: Path, hub: StandInHub) -> N
 
 
 def test_a_download_that_breaks_off_is_resumed(
-    tmp_path: Path, hub: StandInHub, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hub: FakeModelHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
@@ -90,7 +90,7 @@ def test_a_download_that_breaks_off_is_resumed(
     assert hub.ranges == ["bytes=16384-"]
 
 
-def test_a_damaged_download_fails_cleanly_and_the_next_one_works(tmp_path: Path, hub: StandInHub) -> None:
+def test_a_damaged_download_fails_cleanly_and_the_next_one_works(tmp_path: Path, hub: FakeModelHub) -> None:
     hub.damage.add("0a1b2c3d.safetensors")
     books = library(tmp_path, hub_shelf(tmp_path, hub))
     with pytest.raises(ModelUnavailable, match="could not be fetched"):
@@ -100,14 +100,14 @@ def test_a_damaged_download_fails_cleanly_and_the_next_one_works(tmp_path: Path,
     books.load("htdemucs")
 
 
-def test_a_file_that_rots_in_the_cache_is_fetched_again(tmp_path: Path, hub: StandInHub) -> None:
+def test_a_file_that_rots_in_the_cache_is_fetched_again(tmp_path: Path, hub: FakeModelHub) -> None:
     library(tmp_path, hub_shelf(tmp_path, hub)).pull("htdemucs")
     (weights,) = (tmp_path / "cache/hub").rglob("*.safetensors")
     weights.resolve().write_bytes(b"rotten")
     library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
 
 
-def test_without_a_network_it_says_what_to_do(tmp_path: Path, hub: StandInHub) -> None:
+def test_without_a_network_it_says_what_to_do(tmp_path: Path, hub: FakeModelHub) -> None:
     nobody = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
     with pytest.raises(ModelUnavailable, match="models pull htdemucs") as caught:
         library(tmp_path, nobody).load("htdemucs")
@@ -123,7 +123,7 @@ def test_offline_mode_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "HF_HUB_OFFLINE" in (state.reason or "")
 
 
-def test_many_who_ask_at_once_get_one_download(tmp_path: Path, hub: StandInHub) -> None:
+def test_many_who_ask_at_once_get_one_download(tmp_path: Path, hub: FakeModelHub) -> None:
     books = library(tmp_path, hub_shelf(tmp_path, hub))
     found = []
     threads = [threading.Thread(target=lambda: found.append(books.load("htdemucs"))) for _ in range(4)]
@@ -159,7 +159,7 @@ def pickled(folder: Path, signature: str) -> Path:
     return path.rename(folder / f"{signature}-{sha256(path.read_bytes()).hexdigest()[:8]}.th")
 
 
-def test_the_operators_folder_comes_first_and_may_hold_pickles(tmp_path: Path, hub: StandInHub) -> None:
+def test_the_operators_folder_comes_first_and_may_hold_pickles(tmp_path: Path, hub: FakeModelHub) -> None:
     pickled(tmp_path / "own", "dddd3333")
     (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
     own = FolderSource(tmp_path / "own", pickles=True)
@@ -182,7 +182,7 @@ def test_a_pickle_that_is_not_what_its_name_promises_is_refused(tmp_path: Path) 
         library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
 
 
-def legacy_shelf(tmp_path: Path, hub: StandInHub) -> LegacySource:
+def legacy_shelf(tmp_path: Path, hub: FakeModelHub) -> LegacySource:
     path = pickled(tmp_path / "served/hybrid", "eeee4444")
     (tmp_path / "bags").mkdir(exist_ok=True)
     (tmp_path / "bags/htdemucs.yaml").write_text("models: [eeee4444]\n")
@@ -190,7 +190,7 @@ def legacy_shelf(tmp_path: Path, hub: StandInHub) -> LegacySource:
     return LegacySource(tmp_path / "cache/legacy", root_url=hub.url + "/", files=files, bags=tmp_path / "bags")
 
 
-def test_legacy_host_replaces_hub_and_download_resumes(tmp_path: Path, hub: StandInHub) -> None:
+def test_legacy_host_replaces_hub_and_download_resumes(tmp_path: Path, hub: FakeModelHub) -> None:
     nobody = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
     shelf = legacy_shelf(tmp_path, hub)
     (served,) = (tmp_path / "served/hybrid").iterdir()
@@ -202,7 +202,7 @@ def test_legacy_host_replaces_hub_and_download_resumes(tmp_path: Path, hub: Stan
     assert len(hub.requests) == asked
 
 
-def test_the_old_hosts_pickle_must_have_the_pinned_checksum(tmp_path: Path, hub: StandInHub) -> None:
+def test_the_old_hosts_pickle_must_have_the_pinned_checksum(tmp_path: Path, hub: FakeModelHub) -> None:
     shelf = legacy_shelf(tmp_path, hub)
     (served,) = (tmp_path / "served/hybrid").iterdir()
     hub.damage.add(served.name)
@@ -211,7 +211,7 @@ def test_the_old_hosts_pickle_must_have_the_pinned_checksum(tmp_path: Path, hub:
     assert not list((tmp_path / "cache/legacy").glob("*"))
 
 
-def test_a_pickle_swapped_in_the_cache_is_not_opened(tmp_path: Path, hub: StandInHub) -> None:
+def test_a_pickle_swapped_in_the_cache_is_not_opened(tmp_path: Path, hub: FakeModelHub) -> None:
     shelf = legacy_shelf(tmp_path, hub)
     books = library(tmp_path, shelf)
     books.pull("htdemucs")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.quality.estimate import CALIBRATION, calibration, predicted_db
+from engine.quality.estimate import CALIBRATION, calibration, predict_db
 from engine.quality.sdr import sdr_db
 from engine.synth.song import STEMS
 from tests.fixtures.songs import tune
@@ -59,13 +59,13 @@ def test_saved_fit_predicts_and_imputes_missing_feature() -> None:
     written = as_json(ridge, data.names, data.sdr)
     seen = dict(zip(data.names, data.x[3], strict=True))
     low, high = written["range_db"]
-    assert predicted_db(written, seen) == pytest.approx(np.clip(ridge(data.x[3:4])[0], low, high), abs=1e-3)
+    assert predict_db(written, seen) == pytest.approx(np.clip(ridge(data.x[3:4])[0], low, high), abs=1e-3)
     del seen["level"]
     at_mean = data.x[3:4].copy()
     at_mean[0, data.names.index("level")] = ridge.mean[data.names.index("level")]
-    assert predicted_db(written, seen) == pytest.approx(np.clip(ridge(at_mean)[0], low, high), abs=1e-3)
-    assert predicted_db(written, {"distortion": 1e9}) <= high
-    assert predicted_db(written, {"distortion": float("nan")}) == predicted_db(written, {})
+    assert predict_db(written, seen) == pytest.approx(np.clip(ridge(at_mean)[0], low, high), abs=1e-3)
+    assert predict_db(written, {"distortion": 1e9}) <= high
+    assert predict_db(written, {"distortion": float("nan")}) == predict_db(written, {})
 
 
 def test_prediction_comes_from_fit_without_its_family() -> None:

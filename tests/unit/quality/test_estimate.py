@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.jobs.options import Quality
-from engine.quality.estimate import CALIBRATION, GATE, GATE_SDR_DB, Estimate, calibration, estimated, score_of
+from engine.quality.estimate import CALIBRATION, GATE, GATE_SDR_DB, Estimate, calibration, estimate_quality, score_of
 from engine.quality.features import FRAMES, WINDOW, Block, Features, StemMeter
 from tests.fixtures.songs import tune
 
@@ -38,7 +38,7 @@ def measured(stems: dict[str, Block], mix: Block | None = None, block: int = 1 <
 
 def estimate(features: dict[str, Features], model: str = "mini", **changes: object) -> Estimate:
     how: dict[str, object] = {"quality": Quality.BALANCED, "duration_s": 200.0, "karaoke": False}
-    return estimated(features, model=model, **(how | changes))  # type: ignore[arg-type]
+    return estimate_quality(features, model=model, **(how | changes))  # type: ignore[arg-type]
 
 
 def test_the_way_a_song_was_cut_into_blocks_changes_nothing() -> None:
@@ -122,7 +122,7 @@ def test_what_a_model_makes_of_silence_is_not_judged() -> None:
     stems = {name: stem * np.float32(1e-5) for name, stem in stems_of().items()}
     assert measured(stems) == {}, "below -90 dBFS"
     assert set(measured({name: stem * np.float32(100) for name, stem in stems.items()})) == set(STEMS)
-    assert estimate({}).reason == "The quality was not estimated: there is no stem to be heard."
+    assert estimate({}).reason == "The quality was not estimated: all stems are silent."
 
 
 def test_silent_stems_are_left_out() -> None:
@@ -187,14 +187,14 @@ def test_advice_appears_only_below_gate() -> None:
 def test_method_says_experimental_where_claim_unmet() -> None:
     made = calibration()
     found = estimate(measured(stems_of())).metrics
-    assert found is not None and made["hash"] in found.method and "never tried on recorded music;" in found.method
+    assert found is not None and made["hash"] in found.method and "not tested on recorded music;" in found.method
     for stem in STEMS:
         worth = made["stems"][stem]["worth"]
         assert (f"{stem}: experimental" in found.method) == (not worth["claimed"])
         assert f"rank correlation {worth['spearman']:.2f}, error {worth['mae_db']:.1f} dB" in found.method
     elsewhere = estimate(measured(stems_of()), "htdemucs").metrics
     assert elsewhere is not None and elsewhere.method.count("experimental") == 4
-    assert "never tried on recorded music or on htdemucs;" in elsewhere.method
+    assert "not tested on recorded music or on htdemucs;" in elsewhere.method
 
 
 def test_calibration_claim_follows_from_its_figures() -> None:
