@@ -1,5 +1,7 @@
-"""A cluster of three machines and everything that may die in it: no job is lost, none is published twice, and the
-bot's process lives through it all. Minutes long: `make test-cluster`."""
+"""Failures in a cluster of three nodes: no job is lost or published twice, and the bot keeps running.
+
+These tests take minutes: run them with `make test-cluster`.
+"""
 
 from __future__ import annotations
 
@@ -41,24 +43,24 @@ def bot(cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(autouse=True)
 def complete(cluster: RayCluster, bot: Bot) -> None:
-    """All three machines work."""
-    everybody(cluster, bot)
+    """Wait until all three nodes have a worker."""
+    await_all_workers(cluster, bot)
 
 
-def everybody(cluster: RayCluster, bot: Bot) -> None:
+def await_all_workers(cluster: RayCluster, bot: Bot) -> None:
     def three() -> bool:
-        cluster.tend()
+        cluster.restart_dead_nodes()
         return len(bot.workers()) == 3
 
     bot.until(three, "three workers")
 
 
-def sixty(bot: Bot, count: int = 60) -> list[str]:
-    with ThreadPoolExecutor(4) as people:
-        return list(people.map(bot.submit, [bot.folder / "song.mp3"] * count))
+def submit_many(bot: Bot, count: int = 60) -> list[str]:
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(bot.submit, [bot.folder / "song.mp3"] * count))
 
 
-def all_over(bot: Bot, job_ids: list[str]) -> None:
+def await_end(bot: Bot, job_ids: list[str]) -> None:
     def over() -> bool:
         rows = {row["id"]: row["status"] for row in bot.rows()}
         return all(rows[each] in ("completed", "failed") for each in job_ids)
@@ -74,53 +76,53 @@ def attempts(bot: Bot, job_ids: list[str]) -> list[int]:
     return sorted(row["attempt"] for row in bot.rows() if row["id"] in set(job_ids))
 
 
-def test_sixty_jobs_are_shared_by_three_machines(bot: Bot, cluster: RayCluster) -> None:
+def test_three_nodes_share_sixty_jobs(bot: Bot, cluster: RayCluster) -> None:
     began = time.monotonic()
-    job_ids = sixty(bot)
-    all_over(bot, job_ids)
+    job_ids = submit_many(bot)
+    await_end(bot, job_ids)
     print(f"60 jobs in {time.monotonic() - began:.1f} s")
     bot.assert_all_published_once(job_ids)
     assert attempts(bot, job_ids) == [1] * 60
 
 
-def test_a_machine_that_dies_in_the_middle_costs_no_job(bot: Bot, cluster: RayCluster) -> None:
-    job_ids = sixty(bot)
+def test_killed_node_loses_no_job(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = submit_many(bot)
     bot.until(lambda: done(bot, job_ids) >= 3, "first jobs")
     killed = time.monotonic()
     cluster.nodes[0].kill()
     bot.until(lambda: len(bot.workers()) == 2, "notice of the lost machine")
     print(f"kill -9 of a machine was noticed after {time.monotonic() - killed:.1f} s")
-    all_over(bot, job_ids)
+    await_end(bot, job_ids)
     bot.assert_all_published_once(job_ids)
     assert attempts(bot, job_ids)[-1] == 2
 
 
-def test_an_actor_that_dies_costs_no_job(bot: Bot, cluster: RayCluster) -> None:
-    job_ids = sixty(bot, 20)
+def test_killed_actor_loses_no_job(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = submit_many(bot, 20)
     bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
     (actor,) = cluster.nodes[1].actors()
     os.kill(actor, signal.SIGKILL)
-    all_over(bot, job_ids)
+    await_end(bot, job_ids)
     bot.assert_all_published_once(job_ids)
     assert attempts(bot, job_ids)[-1] == 2
 
 
 def test_suspended_node_cannot_publish_after_waking(bot: Bot, cluster: RayCluster) -> None:
-    job_ids = sixty(bot, 20)
+    job_ids = submit_many(bot, 20)
     bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
     stopped = time.monotonic()
     cluster.nodes[2].signal(signal.SIGSTOP)
     bot.until(lambda: len(bot.workers()) == 2, "notice of the stopped machine")
     print(f"a stopped machine was given up after {time.monotonic() - stopped:.1f} s")
-    all_over(bot, job_ids)
+    await_end(bot, job_ids)
     cluster.nodes[2].signal(signal.SIGCONT)
-    everybody(cluster, bot)
+    await_all_workers(cluster, bot)
     time.sleep(5)
     bot.assert_all_published_once(job_ids)
 
 
-def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(bot: Bot, cluster: RayCluster) -> None:
-    job_ids = sixty(bot, 20)
+def test_drained_node_finishes_and_gets_no_new_jobs(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = submit_many(bot, 20)
     bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
     ray_command = str(Path(sys.executable).with_name("ray"))
     (node_id,) = set(re.findall(rf"node (\w+) joined: {cluster.nodes[0].host},", bot.log())[-1:])
@@ -130,26 +132,26 @@ def test_a_drained_machine_ends_what_it_has_and_gets_nothing_new(bot: Bot, clust
         env={**os.environ, **VARIABLES}, check=True, capture_output=True,
     )  # fmt: skip
     bot.until(lambda: len(bot.workers()) == 2, "end of the drained worker")
-    all_over(bot, job_ids)
+    await_end(bot, job_ids)
     bot.assert_all_published_once(job_ids)
     assert attempts(bot, job_ids) == [1] * 20
-    cluster.nodes[0].kill()  # what was to be done with the machine; `complete` starts it again
+    cluster.nodes[0].kill()  # as an operator would; the fixture `complete` restarts it
 
 
-def test_while_the_head_is_away_jobs_wait_and_the_bot_says_why(bot: Bot, cluster: RayCluster) -> None:
-    job_ids = sixty(bot, 20)
+def test_lost_head_delays_jobs_and_is_reported(bot: Bot, cluster: RayCluster) -> None:
+    job_ids = submit_many(bot, 20)
     bot.until(lambda: done(bot, job_ids) >= 2, "first jobs")
     killed = time.monotonic()
     cluster.head.kill()
     bot.until(lambda: "does not answer" in bot.readiness()["checks"].get("cluster", {}).get("detail", ""), "reason")
-    print(f"that the head is away was said after {time.monotonic() - killed:.1f} s")
+    print(f"the lost head was reported after {time.monotonic() - killed:.1f} s")
     bot.until(lambda: not bot.readiness()["ready"], "unreadiness")
     job_ids.append(bot.submit(bot.folder / "song.mp3"))
     time.sleep(10)
     assert bot.process.poll() is None
     cluster.start_head()
     began = time.monotonic()
-    everybody(cluster, bot)
+    await_all_workers(cluster, bot)
     print(f"three workers were back {time.monotonic() - began:.1f} s after the head")
-    all_over(bot, job_ids)
+    await_end(bot, job_ids)
     bot.assert_all_published_once(job_ids)

@@ -1,4 +1,4 @@
-"""A real Ray cluster of two machines (loopback addresses), as small as it can be."""
+"""A minimal real Ray cluster of two nodes on loopback addresses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gateway_config(folder: Path, cluster: RayCluster, store: S3Server) -> Gatewa
     return GatewayConfig(
         address=cluster.address,
         node_ip="127.0.0.2",
-        own_node=False,  # the head's does
+        own_node=False,  # the head's node is used
         cpus_per_worker=1,
         heartbeat_s=1.0,
         lease_s=120.0,
@@ -70,10 +70,10 @@ def spec_of(song: bytes, store: S3Server) -> AttemptSpec:
 
 
 async def until_ready(pool: WorkerPool, cluster: RayCluster) -> None:
-    """A worker on every machine."""
+    """Wait for a worker on every node."""
     async with asyncio.timeout(600):
         while sum(worker.ready is not None for worker in pool.workers) != len(cluster.nodes):
-            await asyncio.to_thread(cluster.tend)
+            await asyncio.to_thread(cluster.restart_dead_nodes)
             await asyncio.sleep(0.1)
 
 
@@ -96,12 +96,12 @@ def keys_under(prefix: str, store: S3Server) -> list[str]:
     return store.keys(prefix)
 
 
-async def knock(cluster: RayCluster, *ray_versions: str, **variables: str) -> list[str]:
-    """What gateways of these versions are told at the head's door."""
+async def try_versions(cluster: RayCluster, *ray_versions: str, **variables: str) -> list[str]:
+    """Return the head's answer to gateways with these Ray versions."""
     program = (
         "import ray, sys; from engine.gateway.head import ClusterUnavailable, compare_versions\n"
         "for ray.__version__ in sys.argv[2:]:\n"
-        "    try: print('come in' if compare_versions(sys.argv[1]) is None else '')\n"
+        "    try: print('accepted' if compare_versions(sys.argv[1]) is None else '')\n"
         "    except ClusterUnavailable as error: print(error)"
     )
     process = await asyncio.create_subprocess_exec(
@@ -116,9 +116,9 @@ async def knock(cluster: RayCluster, *ray_versions: str, **variables: str) -> li
 async def test_wrong_ray_token_or_version_is_refused(cluster: RayCluster) -> None:
     ours = version("ray")
     (right, other), (stranger,) = await asyncio.gather(
-        knock(cluster, ours, "2.0.0"), knock(cluster, ours, RAY_AUTH_TOKEN="x" * 32)
+        try_versions(cluster, ours, "2.0.0"), try_versions(cluster, ours, RAY_AUTH_TOKEN="x" * 32)
     )
-    assert right == "come in"
+    assert right == "accepted"
     assert "does not accept the bot's token" in stranger
     assert f"runs Ray {ours} on Python" in other and "the bot Ray 2.0.0" in other
 
@@ -127,7 +127,7 @@ async def test_wrong_ray_token_or_version_is_refused(cluster: RayCluster) -> Non
 async def test_two_nodes_share_attempts_and_dead_node_returns_its(
     tmp_path: Path, cluster: RayCluster, store: S3Server
 ) -> None:
-    """They share nothing but the object storage."""
+    """The nodes share only the object storage."""
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=1.0)
     pool = WorkerPool([], LIMITS, gateway=gateway_config(tmp_path, cluster, store))
@@ -144,7 +144,7 @@ async def test_two_nodes_share_attempts_and_dead_node_returns_its(
         for done in await asyncio.gather(*(run() for _ in range(4))):
             keys = keys_under(f"songs/{done.result.output_dir}/", store)
             assert sum(key.endswith(".mp3") for key in keys) == 4 and len(keys) == 6, keys
-        assert not list((tmp_path / "workers").glob("*/scratch/*")), "a worker clears its own scratch"
+        assert not list((tmp_path / "workers").glob("*/scratch/*")), "workers delete their scratch"
         (actor,) = cluster.nodes[0].actors()
         attempts = [asyncio.create_task(run()) for _ in range(2)]  # one on each
         async with asyncio.timeout(60):

@@ -1,8 +1,7 @@
-"""A gateway that speaks the real protocol over real pipes for two workers, and does what a job's title says, without
-Ray.
+"""A fake gateway without Ray for two workers: the real protocol, with behaviour set by the job's title.
 
-Titles: "fine", "hang" (until it is cancelled), "deaf" (does not obey cancel), "drain" (its node is drained, then
-the attempt ends), "machine dies", "actor dies", "gateway dies", "stands still" (the worker says nothing more).
+Titles: "fine", "hang" (until it is cancelled), "deaf" (ignores cancel), "drain" (its node is drained, then the
+attempt ends), "machine dies", "actor dies", "gateway dies", "stands still" (the worker goes silent).
 """
 
 from __future__ import annotations
@@ -15,38 +14,38 @@ import time
 from typing import Any
 
 LOCK = threading.Lock()
-STILL: set[str] = set()
+SILENT: set[str] = set()
 ALIVE: set[str] = set()
 
 
-def say(**message: Any) -> None:
+def send(**message: Any) -> None:
     with LOCK:
         print(json.dumps(message), flush=True)
 
 
-def worker_says(worker: str, **message: Any) -> None:
-    if worker not in STILL and worker in ALIVE:
-        say(type="said", worker=worker, words=json.dumps(message))
+def send_from(worker: str, **message: Any) -> None:
+    if worker not in SILENT and worker in ALIVE:
+        send(type="said", worker=worker, words=json.dumps(message))
 
 
 def join(worker: str, name: str) -> None:
     ALIVE.add(worker)
-    say(type="joined", worker=worker, name=name)
-    worker_says(worker, type="ready", device="cpu", device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
+    send(type="joined", worker=worker, name=name)
+    send_from(worker, type="ready", device="cpu", device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
 
 
 def leave(worker: str, reason: str, *, lost: bool) -> None:
     ALIVE.discard(worker)
-    say(type="left", worker=worker, reason=reason, lost=lost)
+    send(type="left", worker=worker, reason=reason, lost=lost)
     name, number = worker.split("#")
     threading.Timer(0.2, join, (f"{name}#{int(number) + 1}", name)).start()
 
 
 def beat() -> None:
     while True:
-        say(type="heartbeat", rss_bytes=1000)
+        send(type="heartbeat", rss_bytes=1000)
         for worker in sorted(ALIVE):
-            worker_says(worker, type="heartbeat", rss_bytes=1000)
+            send_from(worker, type="heartbeat", rss_bytes=1000)
         time.sleep(0.1)
 
 
@@ -55,17 +54,17 @@ def done(worker: str, me: dict[str, Any], spec: dict[str, Any]) -> None:
         "job_id": spec["job_id"], "output_dir": spec["output_key"], "stems": {}, "processing_time": 1,
         "model_used": "mini", "file_size": 0,
     }  # fmt: skip
-    worker_says(worker, type="done", **me, result=result, separating_s=0.1, input_duration_s=60.0)
+    send_from(worker, type="done", **me, result=result, separating_s=0.1, input_duration_s=60.0)
 
 
 def start(worker: str, spec: dict[str, Any]) -> None:
     me = {"job_id": spec["job_id"], "attempt": spec["attempt"]}
-    worker_says(worker, type="progress", **me, stage="separating", fraction=0.1)
+    send_from(worker, type="progress", **me, stage="separating", fraction=0.1)
     title = spec["title"]
     if title == "fine":
         done(worker, me, spec)
     elif title == "drain":
-        say(type="leaving", worker=worker)
+        send(type="leaving", worker=worker)
         threading.Timer(0.5, done, (worker, me, spec)).start()
     elif title == "machine dies":
         leave(worker, "its machine is gone", lost=True)
@@ -74,13 +73,13 @@ def start(worker: str, spec: dict[str, Any]) -> None:
     elif title == "gateway dies":
         os._exit(1)
     elif title == "stands still":
-        STILL.add(worker)
+        SILENT.add(worker)
 
 
 def main() -> None:
     json.loads(sys.argv[1])
     titles: dict[str, str] = {}
-    say(type="trouble", about="head", text=None)
+    send(type="trouble", about="head", text=None)
     for name in ("one", "two"):
         join(f"{name}#1", name)
     threading.Thread(target=beat, daemon=True).start()
@@ -89,14 +88,14 @@ def main() -> None:
         if message["type"] == "shutdown":
             break
         if message["type"] == "drop":
-            leave(message["worker"], "it was taken down", lost=False)
+            leave(message["worker"], "it was killed", lost=False)
             continue
         words = json.loads(message["words"])
         if words["type"] == "start":
             titles[words["spec"]["job_id"]] = words["spec"]["title"]
             start(message["worker"], words["spec"])
         elif titles[words["job_id"]] != "deaf":
-            worker_says(
+            send_from(
                 message["worker"], type="failed", job_id=words["job_id"], attempt=words["attempt"], code="cancelled",
                 message="Cancelled.",
             )  # fmt: skip

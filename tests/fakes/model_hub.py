@@ -1,5 +1,7 @@
-"""A stand-in for the Hugging Face hub, and for a plain file host, on loopback: the hub's own file layout, HEAD with
-`etag` and `x-repo-commit`, Range, and the breaks that networks have."""
+"""A fake Hugging Face hub and plain file host on loopback.
+
+It has the hub's file layout, HEAD with `etag` and `x-repo-commit`, Range, and broken connections.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FakeModelHub:
-    """Serves `folder/<namespace>/<repository>/<file>` as the hub does, and `folder/<path>` as a plain host."""
+    """Serve `folder/<namespace>/<repository>/<file>` like the hub, and `folder/<path>` like a plain host."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.requests: list[tuple[str, str]] = []  # (method, file name)
         self.ranges: list[str] = []
         self.break_after: dict[str, int] = {}  # file name → bytes after which the connection is dropped, once
-        self.damage: set[str] = set()  # file names that arrive with other bytes
+        self.damage: set[str] = set()  # file names served with wrong bytes
         self.url = ""
 
     def count(self, method: str) -> int:

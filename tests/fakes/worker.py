@@ -1,8 +1,8 @@
-"""A worker that speaks the real protocol over real pipes and does what the job's title says, without torch.
+"""A fake worker without torch: the real protocol over real pipes, with behaviour set by the job's title.
 
-Titles: "fine", "slow <s>", "die", "die once", "hang", "deaf" (does not obey cancel), "silent" (no heartbeat either),
+Titles: "fine", "slow <s>", "die", "die once", "hang", "deaf" (ignores cancel), "silent" (hangs without heartbeat),
 "garbage", "fail <code>", "fail once <code>", "steps" (some progress, then done), "on cpu <s>" (its GPU is full),
-"kill" and "kill once" (as the machine does it when memory runs out).
+"kill" and "kill once" (as the kernel does when memory runs out).
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ SILENT = threading.Event()
 CONFIG = json.loads(sys.argv[1])
 DATA = Path(CONFIG["data_dir"])
 STORAGE: Any = None
-if CONFIG["storage"] is not None:  # the one of the real worker
+if CONFIG["storage"] is not None:  # as in the real worker
     from engine.worker.process import open_worker_storage
     from engine.worker.protocol import WorkerConfig
 
     STORAGE = open_worker_storage(WorkerConfig.model_validate(CONFIG))
 
 
-def say(**message: Any) -> None:
+def send(**message: Any) -> None:
     with LOCK:
         print(json.dumps(message), flush=True)
 
 
 def beat(interval_s: float) -> None:
     while not SILENT.is_set():
-        say(type="heartbeat", rss_bytes=1000, device_bytes=None)
+        send(type="heartbeat", rss_bytes=1000, device_bytes=None)
         time.sleep(interval_s)
 
 
 def once(spec: dict[str, Any]) -> bool:
-    """Whether this is the first attempt."""
+    """Return whether this is the first attempt."""
     return int(spec["attempt"]) == 1
 
 
@@ -72,7 +72,7 @@ def attempt(spec: dict[str, Any]) -> None:
     if STORAGE is not None:
         STORAGE.fetch(spec["input_key"], DATA / spec["scratch_key"])
     on_cpu = title.startswith("on cpu")
-    say(type="progress", **me, stage="separating", fraction=0.1, on_cpu=on_cpu)
+    send(type="progress", **me, stage="separating", fraction=0.1, on_cpu=on_cpu)
     if title == "die" or (title == "die once" and once(spec)):
         os._exit(9)
     if title == "kill" or (title == "kill once" and once(spec)):
@@ -83,38 +83,38 @@ def attempt(spec: dict[str, Any]) -> None:
     if title == "silent":
         SILENT.set()
     if title.startswith("fail") and (not title.startswith("fail once") or once(spec)):
-        say(type="failed", **me, code=title.split()[-1], message="It failed, as asked.")
+        send(type="failed", **me, code=title.split()[-1], message="It failed, as asked.")
         return
     wait_s = float(title.split()[-1]) if title.startswith("slow") or on_cpu else 0.0
     ends = time.monotonic() + (1e9 if title in ("hang", "deaf", "silent", "garbage") else wait_s)
     while time.monotonic() < ends:
         if (spec["job_id"], spec["attempt"]) in CANCELLED and title != "deaf":
-            say(type="failed", **me, code="cancelled", message="Cancelled.")
+            send(type="failed", **me, code="cancelled", message="Cancelled.")
             return
         time.sleep(0.01)
     if title == "steps":
         for step in range(1, 6):
-            say(type="progress", **me, stage="separating", fraction=step / 5)
+            send(type="progress", **me, stage="separating", fraction=step / 5)
             time.sleep(0.02)
-    say(type="done", **me, result=publish(spec), separating_s=0.1, input_duration_s=60.0)
+    send(type="done", **me, result=publish(spec), separating_s=0.1, input_duration_s=60.0)
 
 
-def attempt_or_say_why(spec: dict[str, Any]) -> None:
+def run_attempt(spec: dict[str, Any]) -> None:
     try:
         attempt(spec)
     except Exception as error:
         code, message = getattr(error, "code", "internal"), getattr(error, "message", str(error))
-        say(type="failed", job_id=spec["job_id"], attempt=spec["attempt"], code=code, message=message)
+        send(type="failed", job_id=spec["job_id"], attempt=spec["attempt"], code=code, message=message)
 
 
 def main() -> None:
-    say(type="ready", device=CONFIG["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
+    send(type="ready", device=CONFIG["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
     threading.Thread(target=beat, args=(CONFIG["heartbeat_s"],), daemon=True).start()
     for line in sys.stdin:
         message = json.loads(line)
         if message["type"] == "start":
             CANCELLED.discard((message["spec"]["job_id"], message["spec"]["attempt"]))
-            threading.Thread(target=attempt_or_say_why, args=(message["spec"],), daemon=True).start()
+            threading.Thread(target=run_attempt, args=(message["spec"],), daemon=True).start()
         elif message["type"] == "cancel":
             CANCELLED.add((message["job_id"], message["attempt"]))
         else:

@@ -1,4 +1,4 @@
-"""`python -m engine …` as a person runs it."""
+"""`python -m engine` in a child process."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def test_ascii_output_escapes_other_characters(
 
 
 @pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600)])
-def test_separated_files_have_the_modes_of_the_user(
-    tmp_path: Path, models_dir: Path, umask: int, expected: int
-) -> None:
+def test_output_files_follow_umask(tmp_path: Path, models_dir: Path, umask: int, expected: int) -> None:
     song, out = tmp_path / "song.wav", tmp_path / "out"
     make_song(song, seconds=2)
     before = os.umask(umask)
@@ -87,12 +85,12 @@ def test_separate_prints_json_and_progress_on_stderr(tmp_path: Path, models_dir:
         assert Path(info.path).parent == out and Path(info.path).stat().st_size == info.size
     assert "100%" in done.stderr
     left = sorted(path.name for path in out.iterdir() if path.suffix != ".flac")
-    assert left == ["song - peaks.json", "song - waveform.png"], "no scratch is left, no name is taken"
+    assert left == ["song - peaks.json", "song - waveform.png"], "no scratch is left"
     assert result.waveform_path == str(out / "song - waveform.png") and Path(result.waveform_path).is_file()
     assert result.peaks_path is not None and Path(result.peaks_path).is_file()
 
 
-def test_refused_input_exits_with_two_and_a_sentence(tmp_path: Path, models_dir: Path) -> None:
+def test_refused_input_exits_with_two(tmp_path: Path, models_dir: Path) -> None:
     text = tmp_path / "song.mp3"
     text.write_text("not a song")
     done = run(tmp_path / "data", models_dir, "separate", text, "--out", tmp_path / "out")
@@ -104,7 +102,7 @@ def test_refused_input_exits_with_two_and_a_sentence(tmp_path: Path, models_dir:
     assert unknown.returncode == 2 and "There is no model" in unknown.stderr
 
 
-def test_a_failure_exits_with_one_and_a_sentence(tmp_path: Path) -> None:
+def test_failure_exits_with_one(tmp_path: Path) -> None:
     models, song = tmp_path / "models", tmp_path / "song.wav"
     write_model(models)
     next(models.glob("*.safetensors")).write_bytes(b"damaged")
@@ -152,20 +150,20 @@ def test_same_tags_give_distinct_file_names(tmp_path: Path, models_dir: Path) ->
         assert stem.metadata["title"] == "Sunny (vocals)"
 
 
-def test_a_link_on_the_command_line_is_told_where_it_belongs(tmp_path: Path, models_dir: Path) -> None:
+def test_link_is_refused_with_hint(tmp_path: Path, models_dir: Path) -> None:
     refused = run(tmp_path / "data", models_dir, "separate", "https://youtu.be/dQw4w9WgXcQ")
     assert refused.returncode == 2
     assert "links work in Discord, on the web page and in the API only; give a file" in refused.stderr
 
 
-def test_what_goes_wrong_is_all_that_is_said(tmp_path: Path, models_dir: Path) -> None:
+def test_error_is_the_only_output(tmp_path: Path, models_dir: Path) -> None:
     (tmp_path / "song.mp3").write_text("no song")
     refused = run(tmp_path / "data", models_dir, "separate", tmp_path / "song.mp3", "--out", tmp_path)
     assert refused.returncode == 2
     assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, models_dir: Path) -> None:
+def test_closed_pipe_exits_with_zero(tmp_path: Path, models_dir: Path) -> None:
     make_song(tmp_path / "song.wav", seconds=1)
     command = f"{sys.executable} -m engine separate {tmp_path}/song.wav --out {tmp_path} --device cpu"
     command += " | true; echo ${PIPESTATUS[0]}"
@@ -186,10 +184,10 @@ def test_models_list_and_check_cover_every_model(tmp_path: Path, models_dir: Pat
     assert "loads" in checked.stdout and "diffq" in checked.stdout
 
 
-def test_a_device_that_is_not_there_is_told_in_one_sentence(tmp_path: Path, models_dir: Path) -> None:
+def test_unknown_device_is_refused(tmp_path: Path, models_dir: Path) -> None:
     make_song(tmp_path / "song.wav", seconds=1)
-    for device, here in (("cuda:9", "cuda:9"), ("tpu", "tpu")):
+    for device in ("cuda:9", "tpu"):
         done = run(tmp_path / "data", models_dir, "separate", tmp_path / "song.wav", "--device", device)
         assert done.returncode == 1
-        assert f"This machine has no device {here}. Choose one of: auto, " in done.stderr
+        assert f"This machine has no device {device}. Choose one of: auto, " in done.stderr
         assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The pool against real child processes."""
+"""The pool with real child processes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-async def test_an_attempt_ends_with_its_result_and_reports_progress(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_attempt_returns_result_and_reports_progress(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     seen: list[tuple[Stage, float]] = []
     async with stand_in_pool() as pool:
         spec = spec_of("steps")
@@ -64,7 +64,7 @@ async def test_dead_worker_fails_attempt_and_restarts(stand_in_pool: PoolMaker, 
         assert pool.workers[0].deaths == 1
 
 
-async def test_kill_minus_nine_of_a_worker_is_noticed_at_once(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_sigkill_of_worker_is_noticed_at_once(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         attempt = asyncio.create_task(run(pool, "hang"))
         await asyncio.sleep(0.1)
@@ -76,7 +76,7 @@ async def test_kill_minus_nine_of_a_worker_is_noticed_at_once(stand_in_pool: Poo
                 await attempt
 
 
-async def test_a_stopped_worker_is_killed_for_its_silence(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_silent_worker_is_killed(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(heartbeat_timeout_s=0.5) as pool:
         attempt = asyncio.create_task(run(pool, "hang"))
         await asyncio.sleep(0.1)
@@ -91,7 +91,7 @@ async def test_a_stopped_worker_is_killed_for_its_silence(stand_in_pool: PoolMak
 
 
 async def test_suspended_machine_kills_no_worker(stand_in_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A virtual machine that was paused: the clock has gone on."""
+    """The clock jumps, as in a virtual machine that was paused."""
     clock, ahead_s = time.monotonic, 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock() + ahead_s)
     async with stand_in_pool(stall_timeout_s=5.0) as pool:
@@ -102,24 +102,24 @@ async def test_suspended_machine_kills_no_worker(stand_in_pool: PoolMaker, monke
         assert pool.workers[0].deaths == 0
 
 
-async def test_an_attempt_without_progress_is_taken_away_as_stalled(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_attempt_without_progress_is_stalled(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(stall_timeout_s=0.3) as pool:
         with pytest.raises(WorkerStalled):
             await run(pool, "hang")
-        assert pool.workers[0].deaths == 0, "a worker that lets go is not killed"
+        assert pool.workers[0].deaths == 0, "a worker that cancels is not killed"
 
 
-async def test_an_attempt_over_its_time_is_taken_away(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_attempt_past_deadline_times_out(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(AttemptTimedOut):
             await run(pool, "slow 20", timeout_s=0.3)
 
 
 async def test_cpu_fallback_extends_attempt_deadline(stand_in_pool: PoolMaker) -> None:
-    told: list[str] = []
+    calls: list[str] = []
 
     def on_cpu() -> float:
-        told.append("on the CPU")
+        calls.append("on_cpu")
         return 20.0
 
     async with stand_in_pool() as pool:
@@ -127,7 +127,7 @@ async def test_cpu_fallback_extends_attempt_deadline(stand_in_pool: PoolMaker) -
         await pool.run(spec, timeout_s=0.4, on_progress=lambda *_: None, on_cpu=on_cpu)
         with pytest.raises(AttemptTimedOut):
             await run(pool, "slow 20", timeout_s=0.4)
-    assert told == ["on the CPU"]
+    assert calls == ["on_cpu"]
 
 
 async def test_externally_killed_worker_counts_as_out_of_memory(stand_in_pool: PoolMaker) -> None:
@@ -135,7 +135,7 @@ async def test_externally_killed_worker_counts_as_out_of_memory(stand_in_pool: P
         with pytest.raises(WorkerDied, match="ran out of memory") as killed:
             await run(pool, "kill")
         assert killed.value.transient
-        with pytest.raises(WorkerDied) as hung:  # which is killed as well, but by us
+        with pytest.raises(WorkerDied) as hung:  # killed by the pool
             await run(pool, "silent")
         assert "memory" not in hung.value.message
 
@@ -154,35 +154,35 @@ async def test_cancel_kills_worker_that_ignores_it(stand_in_pool: PoolMaker, tmp
         await run(pool, "fine")
 
 
-async def test_a_suspect_runs_alone(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_exclusive_attempt_has_no_neighbours(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         neighbour = asyncio.create_task(run(pool, "slow 0.4"))
         await asyncio.sleep(0.05)
         suspect = asyncio.create_task(run(pool, "slow 0.3", alone=True))
         await asyncio.sleep(0.1)
-        assert pool.workers[0].attempts == 1, "it waits for the neighbour to end"
+        assert pool.workers[0].attempts == 1, "the exclusive attempt waits for its neighbour"
         await neighbour
         await asyncio.sleep(0.1)
         late = asyncio.create_task(run(pool, "fine"))
         await asyncio.sleep(0.05)
-        assert pool.workers[0].attempts == 1, "nobody joins it"
+        assert pool.workers[0].attempts == 1, "no other attempt joins it"
         await asyncio.gather(suspect, late)
 
 
-async def test_a_worker_that_talks_nonsense_is_replaced(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_worker_with_invalid_output_is_replaced(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(WorkerDied):
             await run(pool, "garbage")
         await run(pool, "fine")
 
 
-async def test_an_error_keeps_its_class_and_sentence_across_the_pipe(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_error_keeps_class_and_message_across_pipe(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool() as pool:
         with pytest.raises(BrokenAudio, match="It failed, as asked"):
             await run(pool, "fail broken_audio")
 
 
-async def test_attempts_spread_over_the_workers(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_attempts_spread_over_workers(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(workers=2) as pool:
         attempts = [asyncio.create_task(run(pool, "slow 0.3")) for _ in range(2)]
         await asyncio.sleep(0.1)
@@ -190,7 +190,7 @@ async def test_attempts_spread_over_the_workers(stand_in_pool: PoolMaker, tmp_pa
         await asyncio.gather(*attempts)
 
 
-async def test_stopping_the_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
+async def test_stopped_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(workers=2) as pool:
         pids = [worker.pid for worker in pool.workers]
         attempt = asyncio.create_task(run(pool, "deaf"))
@@ -200,7 +200,7 @@ async def test_stopping_the_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp
     assert all(pid is not None and gone(pid) for pid in pids)
 
 
-async def test_a_worker_whose_device_is_gone_says_so_in_one_line(tmp_path: Path) -> None:
+async def test_missing_device_is_reported_in_one_line(tmp_path: Path) -> None:
     config = WorkerConfig(
         device="cuda:99", data_dir=str(tmp_path), cache_dir=str(tmp_path / "models"), model_memory_bytes=1 << 30,
         heartbeat_s=0.1, decode_timeout_s=10.0, child_memory_bytes=1 << 30, input_bytes=1 << 20,
@@ -208,6 +208,6 @@ async def test_a_worker_whose_device_is_gone_says_so_in_one_line(tmp_path: Path)
     process = await asyncio.create_subprocess_exec(
         *LOCAL_WORKER, config.model_dump_json(), stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    _, told = await process.communicate()
+    _, stderr = await process.communicate()
     assert process.returncode == 1
-    assert b"the device cuda:99 cannot be opened: " in told and b"Traceback" not in told
+    assert b"the device cuda:99 cannot be opened: " in stderr and b"Traceback" not in stderr

@@ -1,4 +1,4 @@
-"""The pool with workers of other machines, behind a stand-in for the gateway. The real one: tests/cluster."""
+"""The pool with remote workers, through a fake gateway. For the real one see tests/cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.worker.protocol import Done, WorkerConfig
 from tests.integration.conftest import LIMITS
 from tests.integration.pool.test_pool import spec_of
 
-STAND_IN = (sys.executable, str(Path(__file__).parents[2] / "fakes" / "gateway.py"))
+FAKE_GATEWAY = (sys.executable, str(Path(__file__).parents[2] / "fakes" / "gateway.py"))
 Run = Callable[..., Awaitable[Done]]
 
 
@@ -31,14 +31,14 @@ async def pool(tmp_path: Path) -> AsyncIterator[WorkerPool]:
         address="10.0.0.1:6379", node_ip=None, own_node=False, cpus_per_worker=1, heartbeat_s=0.1, worker=worker,
         lease_s=4.0,
     )  # fmt: skip
-    made = WorkerPool([], replace(LIMITS, heartbeat_timeout_s=4.0), gateway=gateway, gateway_command=STAND_IN)
-    assert made.has_no_workers and "10.0.0.1:6379 has not been reached" in str(made.cluster_problem)
-    await made.start()
+    pool = WorkerPool([], replace(LIMITS, heartbeat_timeout_s=4.0), gateway=gateway, gateway_command=FAKE_GATEWAY)
+    assert pool.has_no_workers and "10.0.0.1:6379 has not been reached" in str(pool.cluster_problem)
+    await pool.start()
     try:
-        await ready(made, 2)
-        yield made
+        await ready(pool, 2)
+        yield pool
     finally:
-        await made.stop()
+        await pool.stop()
 
 
 async def ready(pool: WorkerPool, count: int) -> None:
@@ -56,7 +56,7 @@ def run(pool: WorkerPool, tmp_path: Path) -> Run:
     return one
 
 
-async def test_attempts_are_spread_over_the_machines(pool: WorkerPool, run: Run) -> None:
+async def test_attempts_spread_over_nodes(pool: WorkerPool, run: Run) -> None:
     assert pool.slots == 6 and pool.cluster_problem is None and not pool.has_no_workers
     attempts = [asyncio.ensure_future(run("hang")) for _ in range(4)]
     await asyncio.sleep(0.1)
@@ -68,7 +68,7 @@ async def test_attempts_are_spread_over_the_machines(pool: WorkerPool, run: Run)
     assert sum(worker.deaths for worker in pool.workers) == 0
 
 
-async def test_a_lost_machine_casts_no_suspicion_but_a_dead_actor_does(pool: WorkerPool, run: Run) -> None:
+async def test_lost_node_and_dead_actor_raise_different_errors(pool: WorkerPool, run: Run) -> None:
     with pytest.raises(NodeLost):
         await run("machine dies")
     with pytest.raises(WorkerDied) as caught:
@@ -87,28 +87,28 @@ async def test_stuck_actor_is_killed_without_its_neighbour(pool: WorkerPool, run
     with pytest.raises(asyncio.CancelledError):
         await deaf
     ended, going = await asyncio.wait(others, timeout=30.0, return_when=asyncio.FIRST_COMPLETED)
-    assert (len(ended), len(going)) == (1, 1), "only the actor that did not let go was taken down"
+    assert (len(ended), len(going)) == (1, 1), "only the actor that ignored the cancellation is killed"
     await ready(pool, 2)
     going.pop().cancel()
 
 
-async def test_a_silent_worker_is_given_up(pool: WorkerPool, run: Run) -> None:
-    with pytest.raises(WorkerDied):  # neither stalled nor out of time: those come after 30 s
+async def test_silent_remote_worker_is_replaced(pool: WorkerPool, run: Run) -> None:
+    with pytest.raises(WorkerDied):  # before the stall timeout and the deadline, after 30 s
         await run("stands still")
     await ready(pool, 2)
 
 
-async def test_a_drained_node_ends_what_it_has_and_gets_nothing_new(pool: WorkerPool, run: Run) -> None:
+async def test_draining_node_finishes_and_gets_no_new_attempts(pool: WorkerPool, run: Run) -> None:
     draining = asyncio.ensure_future(run("drain"))
     await ready(pool, 1)
-    assert pool.slots == 4, "its own attempt, and three on the other machine"
+    assert pool.slots == 4, "its own attempt, and three slots on the other node"
     assert all([(await run("fine")).attempt == 1 for _ in range(4)])
     assert (await draining).attempt == 1
     await ready(pool, 2)
-    assert sum(worker.deaths for worker in pool.workers) == 0, "it was asked to go"
+    assert sum(worker.deaths for worker in pool.workers) == 0, "draining is not a death"
 
 
-async def test_a_lost_gateway_is_started_again_and_says_what_was_wrong(pool: WorkerPool, run: Run) -> None:
+async def test_lost_gateway_is_restarted_and_reported(pool: WorkerPool, run: Run) -> None:
     hanging = asyncio.ensure_future(run("hang"))
     await asyncio.sleep(0.1)
     with pytest.raises(NodeLost):

@@ -1,4 +1,4 @@
-"""`python -m engine evaluate`: real files, found by their names, against the true ones."""
+"""`python -m engine evaluate` with real files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scores(capsys: pytest.CaptureFixture[str], estimates: Path, references: Path
 
 @pytest.fixture
 def truth() -> dict[str, Samples]:
-    """One channel each: half the unknowns of SIR and SAR, an eighth of the time."""
+    """Return mono stems, for which SIR and SAR take an eighth of the time."""
     return {name: tune(SECONDS, channels=1, seed=i) for i, name in enumerate(("vocals", "drums", "bass", "other"))}
 
 
@@ -66,7 +66,7 @@ def test_karaoke_and_six_stems_are_scored_by_four_references(
     assert set(found) == set(truth) and found["other"]["sdr_db"] > 60
 
 
-def test_a_silent_reference_has_an_sdr_and_nothing_else(
+def test_silent_reference_gets_sdr_only(
     tmp_path: Path, truth: dict[str, Samples], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "true", {**truth, "vocals": silence(SECONDS, channels=1)})

@@ -1,4 +1,4 @@
-"""The shipped weights of `mini` keep what they scored when they were published."""
+"""The scores of the shipped weights of `mini`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_demo_stem_beats_no_separation(separate: Separate) -> None:
         assert scores["mini"][stem] > 2 + max(scores["the mix itself"][stem], scores["silence"][stem]), stem
 
 
-def test_the_model_is_small_and_describes_itself() -> None:
+def test_mini_is_small_and_has_model_card() -> None:
     (weights,) = EMBEDDED.glob("*.safetensors")
     assert weights.stat().st_size < 6e6
     assert weights.stem in (EMBEDDED / "mini.yaml").read_text()

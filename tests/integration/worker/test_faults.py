@@ -1,6 +1,7 @@
-"""The machine fails under the whole backend: real disks, signals, memory limits and a tiny model. What people see, what
-is tried again and what is kept; docs/faults.md is the table. Without the right to mount, the faults of the disk are
-skipped, and only those."""
+"""Faults of the machine under the whole backend: real disks, signals, memory limits and a tiny model.
+
+docs/faults.md lists the expected behaviour. Tests of the disk are skipped without permission to mount.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1 << 20
-NO_MOUNT = "needs the right to mount"
+NO_MOUNT = "needs permission to mount"
 
 
 def mounted(*arguments: object) -> bool:
@@ -42,7 +43,7 @@ def mounted(*arguments: object) -> bool:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A disk of 128 MiB; an ordinary folder where we may not mount."""
+    """Mount a disk of 128 MiB; without permission, return an ordinary folder."""
     folder = tmp_path_factory.mktemp("disk")
     is_small = mounted("-t", "tmpfs", "-o", f"size={128 * MIB},mode=700", "tmpfs", folder)
     yield folder
@@ -76,7 +77,7 @@ def clock() -> MovableClock:
 def settings(data: Path, models: Path) -> Settings:
     loaded = load(data_dir=data, models_dir=models)
     workers = {"devices": ["cpu"], "threads": 1, "compile": False, "heartbeat_s": 0.5, "heartbeat_timeout_s": 6.0}
-    limits = loaded.limits.model_copy(update={"free_disk_bytes": 0})  # else nothing would be taken onto so small a disk
+    limits = loaded.limits.model_copy(update={"free_disk_bytes": 0})  # the disk is smaller than the default
     return loaded.model_copy(update={"workers": loaded.workers.model_copy(update=workers), "limits": limits})
 
 
@@ -85,19 +86,19 @@ async def service(
     settings: Settings, clock: MovableClock, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[StemService]:
     patch = pytest.MonkeyPatch()
-    patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # an unused port
     patch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
-    async with backend(settings, with_web=False, now=clock) as house:
+    async with backend(settings, with_web=False, now=clock) as running:
         async with asyncio.timeout(100):
-            while not (await house.service.snapshot()).usable_models:
+            while not (await running.service.snapshot()).usable_models:
                 await asyncio.sleep(0.05)
-        yield house.service
+        yield running.service
     patch.undo()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def ann(service: StemService, clock: MovableClock, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """A user with a fresh quota, who leaves nothing on the small disk."""
+    """Return a user with a fresh quota; delete their data afterwards."""
     name = f"discord:{request.node.name}"
     yield name
     clock.off = timedelta()
@@ -113,7 +114,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Long enough that a watcher sees it being separated."""
+    """Return a song long enough to be watched while it is separated."""
     path = tmp_path_factory.mktemp("songs") / "long.mp3"
     make_song(path, seconds=20)
     return path
@@ -126,23 +127,23 @@ def short_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def ask(service: StemService, song: Path, owner: str, **options: object) -> str:
+async def submit(service: StemService, song: Path, owner: str, **options: object) -> str:
     async def stream() -> AsyncIterator[bytes]:
         yield song.read_bytes()
 
-    chosen = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
-    return (await service.submit(Submission(Upload(song.name, stream()), chosen, owner=owner))).job.id
+    parsed = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
+    return (await service.submit(Submission(Upload(song.name, stream()), parsed, owner=owner))).job.id
 
 
-async def over(service: StemService, job_id: str) -> Job:
+async def finish(service: StemService, job_id: str) -> Job:
     async with asyncio.timeout(100):
         return [view async for view in service.watch(job_id)][-1].job
 
 
-async def until(service: StemService, job_id: str, there: Callable[[Job], bool]) -> None:
+async def until(service: StemService, job_id: str, condition: Callable[[Job], bool]) -> None:
     async with asyncio.timeout(60):
         async for view in service.watch(job_id):
-            if there(view.job):
+            if condition(view.job):
                 return
             assert not view.job.is_over, view.job.error
 
@@ -168,7 +169,7 @@ def worker_pid(service: StemService) -> int:
 
 @contextmanager
 def ballast(data: Path, *, leaving_bytes: int) -> Iterator[None]:
-    """Somebody else fills the disk."""
+    """Fill the disk, except for `leaving_bytes`."""
     if not data.is_mount():
         pytest.skip(NO_MOUNT)
     path = data / "ballast"
@@ -195,19 +196,19 @@ def read_only(folder: Path) -> Iterator[None]:
 # The disk.
 
 
-@pytest.mark.parametrize("leaving_mib", [2, 8])  # while it is read, while its stems are written
+@pytest.mark.parametrize("leaving_mib", [2, 8])  # full during decoding, full while stems are written
 async def test_full_disk_fails_job_and_keeps_input_for_retry(
     service: StemService, data: Path, song: Path, short_song: Path, ann: str, leaving_mib: int
 ) -> None:
-    earlier = await over(service, await ask(service, short_song, ann))
+    earlier = await finish(service, await submit(service, short_song, ann))
     with ballast(data, leaving_bytes=leaving_mib * MIB):
-        job = await over(service, await ask(service, song, ann))
+        job = await finish(service, await submit(service, song, ann))
         assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "disk_full", 1)
         assert job.error is not None and "make room" in job.error
         assert files_of(data, job.id) == [f"jobs/{job.id}/input"], "no half-written stem"
     assert (await service.get(earlier.id)).job == earlier
     again = await service.retry(job.id, by=ann)
-    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+    assert (await finish(service, again.job.id)).status is JobStatus.COMPLETED
 
 
 async def test_full_disk_refuses_upload_and_keeps_no_part(
@@ -215,7 +216,7 @@ async def test_full_disk_refuses_upload_and_keeps_no_part(
 ) -> None:
     before = sorted(data.rglob("*"))
     with ballast(data, leaving_bytes=MIB // 2), pytest.raises(StemifyError, match="disk of this machine is full"):
-        await ask(service, song, ann)
+        await submit(service, song, ann)
     assert [path for path in sorted(data.rglob("*")) if path not in before and "sqlite" not in path.name] == []
 
 
@@ -223,18 +224,18 @@ async def test_storage_denied_three_times_keeps_input(
     service: StemService, data: Path, short_song: Path, ann: str
 ) -> None:
     with read_only(data / "scratch"):
-        job = await over(service, await ask(service, short_song, ann))
+        job = await finish(service, await submit(service, short_song, ann))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "storage_failed", 3)
     assert job.error == "The stems could not be stored. It was tried 3 times."
     again = await service.retry(job.id, by=ann)
-    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+    assert (await finish(service, again.job.id)).status is JobStatus.COMPLETED
 
 
 async def test_storage_denied_once_costs_one_attempt(service: StemService, data: Path, song: Path, ann: str) -> None:
-    job_id = await ask(service, song, ann)
+    job_id = await submit(service, song, ann)
     with read_only(data / "jobs"):
         await until(service, job_id, lambda job: job.attempt == 2)
-    job = await over(service, job_id)
+    job = await finish(service, job_id)
     assert job.status is JobStatus.COMPLETED and job.attempt in (2, 3)
 
 
@@ -242,7 +243,7 @@ async def test_unwritable_data_folder_stops_start_with_sentence(
     service: StemService, settings: Settings, data: Path, short_song: Path, ann: str
 ) -> None:
     with read_only(data / "jobs"), pytest.raises(StorageFailed):
-        await ask(service, short_song, ann)
+        await submit(service, short_song, ann)
     other = data / "elsewhere"
     with read_only(other), pytest.raises(ConfigurationError, match=r"elsewhere cannot be written: Read-only"):
         async with backend(settings.model_copy(update={"data_dir": other}), with_web=False):
@@ -252,21 +253,21 @@ async def test_unwritable_data_folder_stops_start_with_sentence(
 async def test_locked_database_refuses_new_and_finishes_running(
     service: StemService, data: Path, long_song: Path, short_song: Path, ann: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job_id = await ask(service, long_song, ann, output_format="mp3")
+    job_id = await submit(service, long_song, ann, output_format="mp3")
     await until(service, job_id, separating)
     monkeypatch.setattr(service._store.database, "_busy_limit_s", 0.5)
     lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     files = sorted((data / "jobs").rglob("*"))
     with pytest.raises(StoreBusy, match=r"used by another program\. Please try again"):
-        await ask(service, short_song, ann)
+        await submit(service, short_song, ann)
     assert [path for path in sorted((data / "jobs").rglob("*")) if job_id not in str(path)] == [
         path for path in files if job_id not in str(path)
     ]
-    assert (await service.get(job_id)).job.status is JobStatus.PROCESSING, "it can be looked at meanwhile"
+    assert (await service.get(job_id)).job.status is JobStatus.PROCESSING, "reading still works"
     lock.execute("ROLLBACK")
     lock.close()
-    job = await over(service, job_id)
+    job = await finish(service, job_id)
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 1)
 
 
@@ -274,10 +275,10 @@ async def test_locked_database_refuses_new_and_finishes_running(
 
 
 async def test_hung_worker_is_replaced_and_job_completes(service: StemService, long_song: Path, ann: str) -> None:
-    job_id, hanging = await ask(service, long_song, ann, output_format="mp3"), worker_pid(service)
+    job_id, hanging = await submit(service, long_song, ann, output_format="mp3"), worker_pid(service)
     await until(service, job_id, separating)
     os.kill(hanging, signal.SIGSTOP)
-    job = await over(service, job_id)
+    job = await finish(service, job_id)
     assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
     assert worker_pid(service) != hanging
 
@@ -285,20 +286,20 @@ async def test_hung_worker_is_replaced_and_job_completes(service: StemService, l
 async def test_worker_out_of_memory_is_reported_and_retried(
     service: StemService, data: Path, song: Path, short_song: Path, ann: str
 ) -> None:
-    await over(service, await ask(service, short_song, ann))  # all libraries are loaded
+    await finish(service, await submit(service, short_song, ann))  # loads all libraries
     pid = worker_pid(service)
     used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
     _, most = resource.prlimit(pid, resource.RLIMIT_AS)
     resource.prlimit(pid, resource.RLIMIT_AS, (used + MIB, most))
-    job_id = await ask(service, song, ann)
-    job = await over(service, job_id)
+    job_id = await submit(service, song, ann)
+    job = await finish(service, job_id)
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "out_of_memory", 3), job.error
     assert job.error is not None and "Try a shorter song" in job.error
     assert files_of(data, job.id) == [f"jobs/{job.id}/input"]
     resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
     again = await service.retry(job.id, by=ann)
-    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
-    assert worker_pid(service) == pid, "the worker outlived it"
+    assert (await finish(service, again.job.id)).status is JobStatus.COMPLETED
+    assert worker_pid(service) == pid, "the worker has not been restarted"
 
 
 # Models.
@@ -310,19 +311,19 @@ async def test_damaged_model_file_fails_job_until_replaced(
     file = models / "bbbb1111.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    job = await over(service, await ask(service, short_song, ann, model="hdemucs_mmi"))
+    job = await finish(service, await submit(service, short_song, ann, model="hdemucs_mmi"))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_corrupt", 1)
     assert job.error is not None and "delete and fetch it again" in job.error
     file.write_bytes(whole)
     again = await service.retry(job.id, by=ann)
-    assert (await over(service, again.job.id)).status is JobStatus.COMPLETED
+    assert (await finish(service, again.job.id)).status is JobStatus.COMPLETED
 
 
-async def test_a_model_file_that_is_gone_fails_the_job_with_what_to_do(
+async def test_missing_model_file_fails_job_with_advice(
     service: StemService, models: Path, short_song: Path, ann: str
 ) -> None:
     (models / "cccc2222.safetensors").unlink()
-    job = await over(service, await ask(service, short_song, ann, model="mdx_extra"))
+    job = await finish(service, await submit(service, short_song, ann, model="mdx_extra"))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_unavailable", 1)
     assert job.error is not None and "mini needs no download" in job.error
 
@@ -337,7 +338,7 @@ async def test_invalid_model_output_fails_job_with_advice(
     state = load_file(file)
     next(iter(state.values())).fill_(float("nan"))
     save_file(state, file, metadata)
-    job = await over(service, await ask(service, short_song, ann, model="htdemucs_ft"))
+    job = await finish(service, await submit(service, short_song, ann, model="htdemucs_ft"))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "soundless_model", 1)
     assert job.error is not None and "Try another model" in job.error
     assert files_of(data, job.id) == [f"jobs/{job.id}/input"]
@@ -347,16 +348,16 @@ async def test_invalid_model_output_fails_job_with_advice(
 
 
 @pytest.mark.parametrize("days", [-400, 1])
-async def test_a_clock_that_jumps_neither_loses_nor_delays_a_job(
+async def test_clock_jump_does_not_lose_jobs(
     service: StemService, clock: MovableClock, long_song: Path, short_song: Path, ann: str, days: int
 ) -> None:
-    running = await ask(service, long_song, ann, output_format="mp3")
-    waiting = await ask(service, short_song, ann)
+    running = await submit(service, long_song, ann, output_format="mp3")
+    waiting = await submit(service, short_song, ann)
     await until(service, running, separating)
     clock.off += timedelta(days=days)
-    later = await ask(service, short_song, ann)
+    later = await submit(service, short_song, ann)
     for job_id in (running, waiting, later):
-        assert (await over(service, job_id)).status is JobStatus.COMPLETED
+        assert (await finish(service, job_id)).status is JobStatus.COMPLETED
     listed = await service.list(ann)
     assert {view.job.id for view in listed} == {running, waiting, later}
     assert all(view.links for view in listed)

@@ -28,27 +28,27 @@ async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ste
     write_model(folder / "models")
     loaded = load(data_dir=folder / "data", models_dir=folder / "models")
     workers = loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False})
-    async with backend(loaded.model_copy(update={"workers": workers}), with_web=False) as house:
-        yield house.service
+    async with backend(loaded.model_copy(update={"workers": workers}), with_web=False) as running:
+        yield running.service
 
 
 async def result_of(service: StemService, folder: Path, samples: Samples, **options: object) -> JobResult:
-    """The result of a song of these samples; every call is somebody else's."""
+    """Separate a song of these samples, as a new user each time, and return the result."""
     song = folder / f"{len(list(folder.iterdir()))}.wav"
     make_song(song, samples=samples, bits="f32")
 
-    async def bytes_of() -> AsyncIterator[bytes]:
+    async def read_blocks() -> AsyncIterator[bytes]:
         yield song.read_bytes()
 
-    chosen = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
-    view = await service.submit(Submission(Upload(song.name, bytes_of()), chosen, owner=f"discord:{song}"))
+    parsed = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
+    view = await service.submit(Submission(Upload(song.name, read_blocks()), parsed, owner=f"discord:{song}"))
     view = [each async for each in service.watch(view.job.id)][-1]
     assert view.job.result is not None, view.job.error
     return view.job.result
 
 
-async def test_the_estimate_is_the_same_whatever_the_files_are(service: StemService, tmp_path: Path) -> None:
-    loud = tune(4) * np.float32(2.5)  # some stems clip, so that a common gain is due
+async def test_estimate_does_not_depend_on_output_format(service: StemService, tmp_path: Path) -> None:
+    loud = tune(4) * np.float32(2.5)  # some stems clip, so a common gain applies
     first = await result_of(service, tmp_path, loud)
     assert first.quality_metrics is not None and "experimental" in first.quality_metrics.method
     for options in ({"output_format": "mp3"}, {"output_format": "flac", "normalize": True}):
@@ -56,7 +56,7 @@ async def test_the_estimate_is_the_same_whatever_the_files_are(service: StemServ
         assert again.quality_metrics == first.quality_metrics
 
 
-async def test_the_estimate_does_not_depend_on_the_gain(service: StemService, tmp_path: Path) -> None:
+async def test_estimate_does_not_depend_on_gain(service: StemService, tmp_path: Path) -> None:
     song = tune(4)
     plain, quiet = [
         (await result_of(service, tmp_path, song * np.float32(gain))).quality_metrics for gain in (1.0, 0.02)
@@ -67,7 +67,7 @@ async def test_the_estimate_does_not_depend_on_the_gain(service: StemService, tm
 
 
 @pytest.mark.parametrize("karaoke", [False, True])
-async def test_odd_songs_have_finite_numbers_or_a_reason(service: StemService, tmp_path: Path, karaoke: bool) -> None:
+async def test_odd_songs_get_estimate_or_reason(service: StemService, tmp_path: Path, karaoke: bool) -> None:
     rng = np.random.default_rng(0)
     nothing = await result_of(service, tmp_path, silence(3), remove_vocals=karaoke)
     assert nothing.quality_metrics is None and nothing.trust is not None

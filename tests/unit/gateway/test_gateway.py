@@ -1,4 +1,4 @@
-"""What the cluster's two ends agree on, and what people are told when it is not there."""
+"""The gateway, its actors, and reports of an unreachable cluster."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from engine.worker.protocol import WorkerConfig
 from tests.fixtures.jobs import pending_job
 
 
-def test_lines_are_kept_until_they_have_arrived_and_told_once() -> None:
-    box = ReplayBuffer()
+def test_replay_buffer_keeps_lines_until_confirmed() -> None:
+    buffer = ReplayBuffer()
     for line in (b"one\n", b"two\n"):
-        box.write(line)
-    assert box.after(0, 0) == (2, ["one\n", "two\n"])
-    assert box.after(0, 0) == (2, ["one\n", "two\n"]), "the answer was lost on its way, so it comes again"
-    box.write(b"three\n")
-    assert box.after(2, 0) == (3, ["three\n"])
-    assert box.after(3, 0) == (3, [])
+        buffer.write(line)
+    assert buffer.after(0, 0) == (2, ["one\n", "two\n"])
+    assert buffer.after(0, 0) == (2, ["one\n", "two\n"]), "unconfirmed lines are sent again"
+    buffer.write(b"three\n")
+    assert buffer.after(2, 0) == (3, ["three\n"])
+    assert buffer.after(3, 0) == (3, [])
 
 
 def test_node_with_other_code_or_torch_is_detected() -> None:
     ours = {"Stemify": "abc", "torch": "2.13.0", "demucs": "4.1.0"}
     assert describe_mismatch(ours, dict(ours)) is None
-    found = describe_mismatch(ours, ours | {"Stemify": "def", "torch": "2.12.0"})
-    assert found is not None and "Stemify def instead of abc and torch 2.12.0 instead of 2.13.0" in found
+    mismatch = describe_mismatch(ours, ours | {"Stemify": "def", "torch": "2.12.0"})
+    assert mismatch is not None and "Stemify def instead of abc and torch 2.12.0 instead of 2.13.0" in mismatch
     assert set(versions()) == set(ours) and "+" not in versions()["torch"]
 
 
@@ -61,21 +61,21 @@ def test_readyz_fails_only_without_workers() -> None:
 
 
 async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each question holds a thread until the head is back."""
-    back, asked = threading.Event(), list[int]()
+    """Each query blocks a thread until the head is back."""
+    head_is_back, queries = threading.Event(), list[int]()
 
     def read_nodes() -> list[object]:
-        asked.append(1)
-        back.wait(20)
+        queries.append(1)
+        head_is_back.wait(20)
         return []
 
-    class Seen:
-        settled = asyncio.Event()
+    class FakeNodeManager:
+        reconciled = asyncio.Event()
 
         def reconcile(self, nodes: list[object]) -> None:
-            self.settled.set()
+            self.reconciled.set()
 
-    said = io.BytesIO()
+    output = io.BytesIO()
     worker = WorkerConfig(
         device="cpu", data_dir="/", cache_dir="/", model_memory_bytes=1, heartbeat_s=1, decode_timeout_s=1,
         child_memory_bytes=1, input_bytes=1,
@@ -91,16 +91,16 @@ async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.Mon
     )
     for name, value in (("read_nodes", read_nodes), ("_HEAD_TIMEOUT_S", 0.01), ("_POLL_S", 0.01)):
         monkeypatch.setattr(gateway, name, value)
-    looking = asyncio.create_task(gateway.Gateway(config, None, MessageWriter(said))._watch_nodes(Seen()))  # type: ignore[arg-type]
+    watch = asyncio.create_task(gateway.Gateway(config, None, MessageWriter(output))._watch_nodes(FakeNodeManager()))  # type: ignore[arg-type]
     async with asyncio.timeout(20):
-        while b"does not answer" not in said.getvalue():
+        while b"does not answer" not in output.getvalue():
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
-        assert asked == [1]
-        back.set()
-        await Seen.settled.wait()
-    assert b'"text":null' in said.getvalue()
-    looking.cancel()
+        assert queries == [1]
+        head_is_back.set()
+        await FakeNodeManager.reconciled.wait()
+    assert b'"text":null' in output.getvalue()
+    watch.cancel()
 
 
 @pytest.mark.parametrize("module", ["engine", "bot"])
@@ -115,13 +115,13 @@ def test_missing_ray_refuses_only_clusters(module: str, tmp_path: Path) -> None:
         "STEMIFY_CLUSTER__ADDRESS": "127.0.0.1:6379",
     }
     arguments = ["serve"] if module == "engine" else []
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", hide_ray + run, *arguments],
         env={**os.environ, **variables}, capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-    assert ended.returncode == 1
-    assert "Ray is not installed here" in ended.stderr and "[cluster]" in ended.stderr, json.dumps(ended.stderr)
-    assert "Traceback" not in ended.stderr
+    assert process.returncode == 1
+    assert "Ray is not installed here" in process.stderr and "[cluster]" in process.stderr, json.dumps(process.stderr)
+    assert "Traceback" not in process.stderr
 
 
 def test_scratch_of_dead_worker_only_is_cleared(tmp_path: Path) -> None:

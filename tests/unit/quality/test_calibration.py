@@ -1,4 +1,4 @@
-"""The recipe of the quality estimate: that its figures mean what they say."""
+"""The training of the quality estimate, and the figures of its calibration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.validation_outputs import Row, embedded_weights, rows_of, signatur
 
 
 def rows(noise_db: float, sounds: int = 4, songs: int = 10) -> list[Row]:
-    """Vocals whose SDR is half their level and all their distortion, but for some noise."""
+    """Return vocals with an SDR of half their level plus their distortion plus noise."""
     rng = np.random.default_rng(0)
     made = []
     for family in range(sounds):
@@ -97,7 +97,7 @@ def test_claim_is_met_by_good_estimate_only() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_a_fault_and_nearer_is_nearer(fault: str) -> None:
+def test_faults_lower_sdr_and_nearer_raises_it(fault: str) -> None:
     truth = {name: tune(2, seed=i) for i, name in enumerate(STEMS)}
     rng = np.random.default_rng(0)
     stems = {name: (stem + rng.normal(0, 0.005, stem.shape)).astype(np.float32) for name, stem in truth.items()}
@@ -126,9 +126,7 @@ def test_calibration_matches_shipped_weights() -> None:
     assert calibration()["weights"] == signature_of(embedded_weights()), "run training.calibrate again: training/README"
 
 
-def test_the_card_has_the_figures_of_the_coefficients_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_card_matches_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration_card, "CALIBRATION", tmp_path / "calibration.json")
     written = calibration_card.write_card(calibration())
     assert written.read_text() == CALIBRATION.with_name("CALIBRATION.md").read_text(), "run training.calibrate --write"

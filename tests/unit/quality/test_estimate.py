@@ -1,4 +1,4 @@
-"""The quality estimate: what it must never do, whatever the song, the model and the gain are."""
+"""The quality estimate for many songs, models and gains."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ AGREEMENT: dict[str, float | None] = dict.fromkeys((*STEMS, "guitar", "piano"), 
 
 
 def stems_of(seconds: float = 3.0) -> dict[str, Block]:
-    """Four stems of one level that leak into each other."""
+    """Return four stems of equal level that leak into each other."""
     clean = [tune(seconds, seed=i) for i in range(4)]
     return {name: (clean[i] + 0.1 * clean[i - 1]).astype(np.float32) for i, name in enumerate(STEMS)}
 
 
-def measured(stems: dict[str, Block], mix: Block | None = None, block: int = 1 << 30) -> dict[str, Features]:
+def features_of(stems: dict[str, Block], mix: Block | None = None, block: int = 1 << 30) -> dict[str, Features]:
     whole: Block = np.sum(list(stems.values()), axis=0, dtype=np.float32) if mix is None else mix
     meter = StemMeter(tuple(stems))
     for start in range(0, whole.shape[1], block):
@@ -41,20 +41,20 @@ def estimate(features: dict[str, Features], model: str = "mini", **changes: obje
     return estimate_quality(features, model=model, **(how | changes))  # type: ignore[arg-type]
 
 
-def test_the_way_a_song_was_cut_into_blocks_changes_nothing() -> None:
+def test_features_do_not_depend_on_block_size() -> None:
     stems = stems_of()
-    whole = measured(stems)
+    whole = features_of(stems)
     for block in (997, WINDOW * FRAMES, 100_000):
-        cut = measured(stems, block=block)
+        cut = features_of(stems, block=block)
         for name in STEMS:
             assert cut[name] == pytest.approx(whole[name], rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("gain_db", [-60.0, -12.0, 18.0])
-def test_gain_changes_the_scores_by_nothing_that_counts(gain_db: float) -> None:
+def test_gain_does_not_change_scores(gain_db: float) -> None:
     stems = stems_of()
     gain = np.float32(10 ** (gain_db / 20))
-    plain, changed = measured(stems), measured({name: stem * gain for name, stem in stems.items()})
+    plain, changed = features_of(stems), features_of({name: stem * gain for name, stem in stems.items()})
     for name in STEMS:
         assert changed[name] == pytest.approx(plain[name], abs=0.01)
     before, after = estimate(plain).metrics, estimate(changed).metrics
@@ -63,14 +63,14 @@ def test_gain_changes_the_scores_by_nothing_that_counts(gain_db: float) -> None:
     assert after.artifact_reduction == pytest.approx(before.artifact_reduction, abs=0.002)
 
 
-def test_memory_does_not_grow_with_the_song() -> None:
+def test_meter_memory_is_constant() -> None:
     meter, stems = StemMeter(STEMS), stems_of(2)
     mix: Block = np.sum(list(stems.values()), axis=0)
-    kept = []
+    sizes = []
     for _ in range(12):
         meter.add(mix, stems)
-        kept.append(len(pickle.dumps(meter)))
-    assert kept[-1] <= kept[1] + 64, "but for longer numbers"
+        sizes.append(len(pickle.dumps(meter)))
+    assert sizes[-1] <= sizes[1] + 64, "counters may have more digits"
 
 
 def noise(seconds: float = 3.0) -> Block:
@@ -104,64 +104,64 @@ def sine(seconds: float = 3.0) -> Block:
         pytest.param(lambda mix: {name: np.full_like(mix, np.nan) for name in STEMS}, id="not a number"),
     ],
 )
-def test_there_are_finite_numbers_or_a_reason(
+def test_estimate_is_finite_or_has_reason(
     mix: Callable[[], Block], separate: Callable[[Block], dict[str, Block]]
 ) -> None:
     song = mix()
-    features = measured(separate(song), song)
+    features = features_of(separate(song), song)
     assert all(math.isfinite(value) for stem in features.values() for value in stem.values())
-    found = estimate(features, duration_s=song.shape[1] / RATE)
-    if found.metrics is None:
-        assert found.reason is not None and found.reason.endswith(".")
+    result = estimate(features, duration_s=song.shape[1] / RATE)
+    if result.metrics is None:
+        assert result.reason is not None and result.reason.endswith(".")
         return
-    json.loads(found.metrics.model_dump_json())
-    assert 0 <= found.metrics.overall_score <= 1 and found.metrics.low_confidence
+    json.loads(result.metrics.model_dump_json())
+    assert 0 <= result.metrics.overall_score <= 1 and result.metrics.low_confidence
 
 
-def test_what_a_model_makes_of_silence_is_not_judged() -> None:
+def test_silent_song_is_not_estimated() -> None:
     stems = {name: stem * np.float32(1e-5) for name, stem in stems_of().items()}
-    assert measured(stems) == {}, "below -90 dBFS"
-    assert set(measured({name: stem * np.float32(100) for name, stem in stems.items()})) == set(STEMS)
+    assert features_of(stems) == {}, "below -90 dBFS"
+    assert set(features_of({name: stem * np.float32(100) for name, stem in stems.items()})) == set(STEMS)
     assert estimate({}).reason == "The quality was not estimated: all stems are silent."
 
 
 def test_silent_stems_are_left_out() -> None:
     stems = stems_of()
     stems["vocals"] = stems["vocals"] * np.float32(1e-4)
-    features = measured(stems)
+    features = features_of(stems)
     assert set(features) == {"drums", "bass", "other"}
-    found = estimate(features).metrics
-    assert found is not None and found.vocal_isolation is None and found.drum_separation is not None
-    assert "vocals" not in found.method
+    result = estimate(features).metrics
+    assert result is not None and result.vocal_isolation is None and result.drum_separation is not None
+    assert "vocals" not in result.method
 
 
-def test_six_stems_are_judged_as_four() -> None:
+def test_six_stems_are_estimated_as_four() -> None:
     stems = stems_of()
     parts = {"guitar": 0.5 * stems["other"], "piano": 0.2 * stems["other"], "other": 0.3 * stems["other"]}
     six = {name: stem.astype(np.float32) for name, stem in {**stems, **parts}.items()}
-    for name, features in measured(six).items():
-        assert features == pytest.approx(measured(stems)[name], rel=1e-3, abs=1e-3)
+    for name, features in features_of(six).items():
+        assert features == pytest.approx(features_of(stems)[name], rel=1e-3, abs=1e-3)
 
 
-def test_karaoke_is_judged_by_its_vocals_alone() -> None:
+def test_karaoke_is_estimated_from_vocals() -> None:
     stems = stems_of()
     mix: Block = np.sum(list(stems.values()), axis=0)
-    found = estimate(measured({"vocals": stems["vocals"]}, mix), karaoke=True).metrics
-    assert found is not None
-    assert found.vocal_isolation == found.overall_score
-    assert found.drum_separation is None and found.bass_isolation is None
+    result = estimate(features_of({"vocals": stems["vocals"]}, mix), karaoke=True).metrics
+    assert result is not None
+    assert result.vocal_isolation == result.overall_score
+    assert result.drum_separation is None and result.bass_isolation is None
     silent = estimate({}, karaoke=True)
     assert silent.metrics is None and silent.reason == "The quality was not estimated: the vocals are silent."
 
 
-def test_a_score_is_the_gate_where_the_policy_says_so() -> None:
+def test_score_at_gate_sdr_is_gate() -> None:
     for stem, sdr_db in GATE_SDR_DB.items():
         assert score_of(stem, sdr_db) == pytest.approx(GATE)
         assert score_of(stem, sdr_db - 3) < GATE < score_of(stem, sdr_db + 3)
 
 
 def with_sdr(sdr_db: float) -> dict[str, Features]:
-    """Features that all speak for vocals with an SDR as far on this side as the calibration reaches."""
+    """Return vocals features that push the estimate towards `sdr_db` as far as the calibration allows."""
     ridge = calibration()["stems"]["vocals"]["sdr"]
     way = ridge["reach"] * np.sign(sdr_db - ridge["intercept"])
     each = zip(ridge["features"], ridge["mean"], ridge["scale"], ridge["weights"], strict=True)
@@ -174,8 +174,8 @@ def test_advice_appears_only_below_gate() -> None:
         estimate(poor, model, quality=quality).metrics
         for model, quality in (("mini", Quality.BEST), ("htdemucs", Quality.FAST), ("htdemucs_ft", Quality.BEST))
     ]
-    words = [metrics.advice for metrics in advice if metrics is not None]
-    assert words == [
+    advice_texts = [metrics.advice for metrics in advice if metrics is not None]
+    assert advice_texts == [
         "Try another model: htdemucs, or htdemucs_ft.",
         "Try the quality best, or the model htdemucs_ft.",
         "Try another model: mdx_extra.",
@@ -185,21 +185,21 @@ def test_advice_appears_only_below_gate() -> None:
 
 
 def test_method_says_experimental_where_claim_unmet() -> None:
-    made = calibration()
-    found = estimate(measured(stems_of())).metrics
-    assert found is not None and made["hash"] in found.method and "not tested on recorded music;" in found.method
+    content = calibration()
+    result = estimate(features_of(stems_of())).metrics
+    assert result is not None and content["hash"] in result.method and "not tested on recorded music;" in result.method
     for stem in STEMS:
-        worth = made["stems"][stem]["worth"]
-        assert (f"{stem}: experimental" in found.method) == (not worth["claimed"])
-        assert f"rank correlation {worth['spearman']:.2f}, error {worth['mae_db']:.1f} dB" in found.method
-    elsewhere = estimate(measured(stems_of()), "htdemucs").metrics
+        worth = content["stems"][stem]["worth"]
+        assert (f"{stem}: experimental" in result.method) == (not worth["claimed"])
+        assert f"rank correlation {worth['spearman']:.2f}, error {worth['mae_db']:.1f} dB" in result.method
+    elsewhere = estimate(features_of(stems_of()), "htdemucs").metrics
     assert elsewhere is not None and elsewhere.method.count("experimental") == 4
     assert "not tested on recorded music or on htdemucs;" in elsewhere.method
 
 
 def test_calibration_claim_follows_from_its_figures() -> None:
-    made = json.loads(CALIBRATION.read_text())
-    for row in made["stems"].values():
+    content = json.loads(CALIBRATION.read_text())
+    for row in content["stems"].values():
         worth = row["worth"]
         met = (
             worth["rows"] >= 50 and worth["spearman"] >= 0.7 and worth["low"] >= 0.5 and worth["mae_db"] <= 2
@@ -209,7 +209,7 @@ def test_calibration_claim_follows_from_its_figures() -> None:
 
 
 def test_short_songs_are_marked() -> None:
-    features = measured(stems_of())
+    features = features_of(stems_of())
     for duration_s, short in ((9.9, True), (10.0, False)):
-        found = estimate(features, duration_s=duration_s).metrics
-        assert found is not None and found.low_confidence is short
+        result = estimate(features, duration_s=duration_s).metrics
+        assert result is not None and result.low_confidence is short

@@ -1,4 +1,4 @@
-"""True metrics: the formulas by hand, and against a published implementation (fast_bss_eval)."""
+"""Scores with known references, computed by hand and by fast_bss_eval."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Audio = NDArray[np.float32]
 
 
 def signals(sources: int, channels: int, samples: int = 8000) -> tuple[Audio, Audio]:
-    """References, and estimates with an echo, a leak and some noise: (sources, channels, samples)."""
+    """Return references, and estimates with echo, leakage and noise: (sources, channels, samples)."""
     rng = np.random.default_rng(1)
     truth = rng.normal(size=(sources, channels, samples))
-    room = rng.normal(size=30) * np.exp(-np.arange(30) / 5)
-    echoed = np.apply_along_axis(lambda one: np.convolve(one, room)[:samples], 2, truth)
+    response = rng.normal(size=30) * np.exp(-np.arange(30) / 5)
+    echoed = np.apply_along_axis(lambda one: np.convolve(one, response)[:samples], 2, truth)
     guess = echoed + 0.3 * np.roll(truth, 1, axis=0) + 0.2 * rng.normal(size=truth.shape)
     return truth.astype(np.float32), guess.astype(np.float32)
 
 
-def explained(ratio_db: float, total: float) -> float:
-    """The energy, of `total`, whose ratio to the rest is known."""
+def energy_part(ratio_db: float, total: float) -> float:
+    """Return the part of `total` with the given ratio to the rest."""
     ratio = 10 ** (ratio_db / 10)
     return float(total * ratio / (1 + ratio))
 
@@ -37,7 +37,7 @@ def test_global_sdr_is_energy_ratio() -> None:
     assert sdr_db(np.zeros_like(truth), np.zeros_like(truth)) == 0
 
 
-def test_scale_invariant_scores_are_the_published_ones() -> None:
+def test_si_scores_match_fast_bss_eval() -> None:
     truth, guess = signals(3, 1)
     sdr, sir, sar, _ = fast_bss_eval.si_bss_eval_sources(truth[:, 0], guess[:, 0], zero_mean=False)
     for i in range(3):
@@ -55,19 +55,22 @@ def test_si_scores_are_finite_beside_silent_stem() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 64, 512])
-def test_sir_and_sar_are_the_published_ones(length: int) -> None:
+def test_sir_and_sar_match_fast_bss_eval(length: int) -> None:
     truth, guess = signals(2, 1)
     _, sir, sar, _ = fast_bss_eval.bss_eval_sources(truth[:, 0].astype(float), guess[:, 0].astype(float), length)
-    for i, found in enumerate(sir_sar_db(truth, guess, length)):
-        assert found == pytest.approx((sir[i], sar[i]), abs=1e-3)
+    for i, scores in enumerate(sir_sar_db(truth, guess, length)):
+        assert scores == pytest.approx((sir[i], sar[i]), abs=1e-3)
 
 
-def test_sir_and_sar_of_stereo_stems_are_those_of_images() -> None:
-    """As in mir_eval and museval both channels of a stem are free: put together from the published implementation's
-    projections of each channel of an estimate onto the stem's two channels, and onto all four."""
+def test_stereo_sir_and_sar_use_both_channels() -> None:
+    """The expected scores follow mir_eval and museval, which project onto both channels of a stem.
+
+    They are combined from the projections of fast_bss_eval: each channel of an estimate onto the two channels of its
+    stem, and onto all four.
+    """
     truth, guess = signals(2, 2)
     channels = truth.reshape(4, -1).astype(float)
-    for i, found in enumerate(sir_sar_db(truth, guess, 64)):
+    for i, scores in enumerate(sir_sar_db(truth, guess, 64)):
         total, target, known = 0.0, 0.0, 0.0
         for channel in guess[i].astype(float):
             every = np.broadcast_to(channel, (4, channels.shape[1]))
@@ -75,17 +78,17 @@ def test_sir_and_sar_of_stereo_stems_are_those_of_images() -> None:
             own = channels[2 * i : 2 * i + 2]
             sar_of_own = fast_bss_eval.bss_eval_sources(own, every[:2], 64)[2][0]
             total += float(channel @ channel)
-            known += explained(sar_of_all, float(channel @ channel))
-            target += explained(sar_of_own, float(channel @ channel))
+            known += energy_part(sar_of_all, float(channel @ channel))
+            target += energy_part(sar_of_own, float(channel @ channel))
         expected = 10 * np.log10([target / (known - target), known / (total - known)])
-        assert found == pytest.approx(tuple(expected), abs=1e-3)
+        assert scores == pytest.approx(tuple(expected), abs=1e-3)
 
 
-def test_a_long_signal_is_taken_in_blocks_without_a_seam() -> None:
+def test_blocks_do_not_change_scores_of_long_signal() -> None:
     truth, guess = signals(2, 1, 40_000)
     _, sir, sar, _ = fast_bss_eval.bss_eval_sources(truth[:, 0].astype(float), guess[:, 0].astype(float), 32)
-    for i, found in enumerate(sir_sar_db(truth, guess, 32)):
-        assert found == pytest.approx((sir[i], sar[i]), abs=1e-3)
+    for i, scores in enumerate(sir_sar_db(truth, guess, 32)):
+        assert scores == pytest.approx((sir[i], sar[i]), abs=1e-3)
 
 
 def test_sir_and_sar_are_none_without_references() -> None:
@@ -97,7 +100,7 @@ def test_sir_and_sar_are_none_without_references() -> None:
     assert sir_sar_db(truth, np.zeros_like(guess), 16) == [(None, None), (None, None)]
 
 
-def test_a_mono_stem_in_two_channels_is_one_signal() -> None:
+def test_duplicated_mono_channel_scores_as_mono() -> None:
     truth, guess = signals(2, 1, 3000)
     one = sir_sar_db(truth, guess, 16)
     two = sir_sar_db(truth.repeat(2, axis=1), guess.repeat(2, axis=1), 16)

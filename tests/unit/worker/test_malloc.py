@@ -1,4 +1,4 @@
-"""What a process keeps of the memory that it has freed."""
+"""Freed memory under the tuned malloc."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ print(kept >> 20, (resident_bytes() - before) >> 20)
 
 def test_freed_memory_is_kept_until_trim() -> None:
     if platform.libc_ver()[0] != "glibc":
-        pytest.skip("another allocator")
+        pytest.skip("needs glibc")
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     kept_mib, left_mib = map(int, done.stdout.split())
     assert kept_mib > 100
