@@ -188,7 +188,7 @@ def _hide_matroska_tags(file: BinaryIO, end: int) -> list[Patch]:
 
 
 def _vint_bytes(first: int) -> int:
-    """The length of a number of EBML, from its first byte (RFC 8794, section 4)."""
+    """Return the length of an EBML number, from its first byte (RFC 8794, section 4)."""
     return 9 - first.bit_length() if first else 8
 
 

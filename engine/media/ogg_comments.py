@@ -93,7 +93,7 @@ def _pages(file: Seekable) -> Iterator[_Page]:
 
 
 def _comments_start(file: Seekable, stream: _Stream) -> int | None:
-    """The offset of the vendor string's length in the packet; None if the packet has no comments."""
+    """Return the offset of the vendor string's length in the packet; None if the packet has no comments."""
     at, length = stream.pieces[0]
     file.seek(at)
     head = file.read(min(length, 8))
@@ -109,7 +109,7 @@ def _comments_start(file: Seekable, stream: _Stream) -> int | None:
 
 
 def _size_and_count(file: Seekable, pieces: list[tuple[int, int]], start: int) -> tuple[int, int]:
-    """The bytes of a packet of comments, and the number of comments that it states."""
+    """Return the bytes of a comment packet, and its stated number of comments."""
     size = sum(length for _, length in pieces)
     vendor_bytes = int.from_bytes(_read(file, pieces, start, 4), "little")
     return size, int.from_bytes(_read(file, pieces, start + 4 + vendor_bytes, 4), "little")

@@ -104,7 +104,7 @@ def _ogg_comments(signature: bytes) -> Callable[[bytes, int], bytes]:
 
 
 def _packets_behind_comments(song: bytes, at: int) -> bytes:
-    """The pages from the second one on, without its first packet."""
+    """Return the pages from the second one on, without its first packet."""
     count = song[at + 26]
     lacing = song[at + 27 : at + 27 + count]
     end = at + 27 + count + sum(lacing)
