@@ -271,7 +271,7 @@ WITHOUT_MEMORY = """
 import os, resource, sys, threading, torch
 from pathlib import Path
 from engine.separation.native.ops import NativeOps
-from engine.separation.ops.torch_ops import TORCH, Products
+from engine.separation.ops.torch_ops import TORCH, TorchOps
 from tests.integration.separation.test_native_ops import large_products
 
 torch.set_num_threads(1)

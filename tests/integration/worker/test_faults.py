@@ -190,7 +190,7 @@ def read_only(folder: Path) -> Iterator[None]:
         assert mounted("-o", "remount,ro,bind", folder)
         yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # an attempt may have files open
 
 
 # The disk.
