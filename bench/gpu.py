@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.networks import RATE, htdemucs, mdx_extra, ours, snr_db, song, stock
 from bench.report import OUT, machine, save, table
 from bench.unblend import Separate, unblend_way
-from engine.separation.cuda.graphs import CudaForward, Effort
+from engine.separation.cuda.graphs import CudaForward, Tuning
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import device_is_lost
 from engine.separation.schedule.batcher import Batcher
@@ -71,10 +71,10 @@ class Bench:
         began = time.perf_counter()
         with prepare() as separate:
             separate(self.mixes[: 1 if who.startswith("stock") else songs])
-            warm_s, recordings = time.perf_counter() - began, _recordings()
+            warm_s, warm_recordings = time.perf_counter() - began, recordings()
             one_s, one = min((self._timed(separate, self.mixes[:1]) for _ in range(3)), key=lambda timed: timed[0])
             queue_s, queue = self._timed(separate, self.mixes[:songs])
-            recorded = _recordings()
+            recorded, unrecordable = recordings(), unrecordable_shapes()
             peak_bytes = torch.cuda.max_memory_reserved() if self.device != "cpu" else 0
         found = (one[0], queue[-1])
         expected = self._expected.setdefault(network, found)
@@ -92,7 +92,8 @@ class Bench:
             "peak_gib": peak_bytes / 2**30,
             "warm_s": warm_s,
             "recorded": recorded,
-            "of_it_late": recorded - recordings,  # in what was timed: not fair
+            "of_it_late": recorded - warm_recordings,  # in what was timed: not fair
+            "not_recordable": unrecordable,  # shapes that run without a recording
         }
 
     def _timed(self, separate: Separate, mixes: list[Tensor]) -> tuple[float, list[Tensor]]:
@@ -111,9 +112,14 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
 
-def _recordings() -> int:
-    """CUDA graphs that there are now."""
+def recordings() -> int:
+    """Return the number of CUDA graphs in this process."""
     return sum(each.recordings for each in gc.get_objects() if type(each) is CudaForward)
+
+
+def unrecordable_shapes() -> int:
+    """Return the number of shapes of which no CUDA graph could be made."""
+    return sum(each.unrecordable for each in gc.get_objects() if type(each) is CudaForward)
 
 
 @contextmanager
@@ -176,8 +182,8 @@ def measure_all(bench: Bench, device: str, songs: int) -> None:
     def add_bag(who: str, prepare: Callable[[], Way], needs_s: float) -> None:
         bench.measure("mdx_extra", who, prepare, songs=1, needs_s=needs_s)
 
-    def mine(precision: str, **effort: bool) -> Callable[[], Way]:
-        return lambda: our_way(transformer, device, precision=precision, effort=Effort(**effort))
+    def mine(precision: str, **tuning: bool) -> Callable[[], Way]:
+        return lambda: our_way(transformer, device, precision=precision, tuning=Tuning(**tuning))
 
     torch.backends.cudnn.allow_tf32 = False  # what the 90 dB are measured against
     add("stock", lambda: stock_way(transformer, device), 60)

@@ -49,7 +49,10 @@ class StemBuffer:
         self._windows.clear()
 
     def add(self, segment: Segment, stems: Tensor) -> None:
-        """Add `stems` (stems, channels, segment.samples). Segments of one stream must come in order."""
+        """Add (stems, channels, segment.samples); segments of one stream must come in order.
+
+        Changes nothing when it runs out of memory.
+        """
         stream = self._plan.streams[segment.stream]
         begin = max(segment.start, 0)
         end = segment.start + segment.samples
@@ -58,20 +61,23 @@ class StemBuffer:
             self._grow(end)
             weight = self._window(segment)[inner] * self._shares[segment.stream]
             here = slice(begin - self._start, end - self._start)
-            self._data[..., here].addcmul_(stems[..., inner], weight)
             self._note_spread(begin, stems[..., inner], weight[:, 0])
+            self._data[..., here].addcmul_(stems[..., inner], weight)
         self._next[segment.stream] = min(segment.start + stream.stride, stream.stop)
 
     def take(self) -> tuple[int, Tensor] | None:
-        """The samples that became final since the last call: (position, (stems, channels, n)), or None."""
+        """Return the samples that became final since the last call, (position, (stems, channels, n)), or None.
+
+        Changes nothing when it runs out of memory.
+        """
         final = min(self._next)
         if final <= self._start:
             return None
         n = final - self._start
         position, block = self._start, self._data[..., :n].clone()
-        self._data = self._data[..., n:].clone()
+        rest = self._data[..., n:].clone()
         self._measure(position, block)
-        self._start = final
+        self._data, self._start = rest, final
         return position, block
 
     def agreement_db(self) -> list[float | None]:
@@ -88,21 +94,24 @@ class StemBuffer:
         weight = weight[..., looked_at]
         first = -(-begin // _EVERY) - -(-self._start // _EVERY)
         here = slice(first, first + weight.shape[-1])
-        self._sides[0, :, here].addcmul_(stems[..., looked_at].square().sum(1), weight)
+        power = stems[..., looked_at].square().sum(1)
+        self._sides[0, :, here].addcmul_(power, weight)
         self._sides[1, :, here].addcmul_(weight, weight)
 
     def _measure(self, position: int, block: Tensor) -> None:
         power = block[..., -position % _EVERY :: _EVERY].square().sum(1)
         squares, owned = self._sides[..., : power.shape[-1]]
-        self._sums += torch.stack([((1 - owned) * power), squares - power, power]).sum(-1, dtype=torch.float64)
+        sums = torch.stack([((1 - owned) * power), squares - power, power]).sum(-1, dtype=torch.float64)
         self._sides = self._sides[..., power.shape[-1] :].clone()
+        self._sums += sums
 
     def _grow(self, end: int) -> None:
         missing = end - self._start - self._data.shape[-1]
         if missing > 0:
-            self._data = torch.nn.functional.pad(self._data, (0, missing))
+            data = torch.nn.functional.pad(self._data, (0, missing))
             looked_at = -(-end // _EVERY) - -(-self._start // _EVERY)
             self._sides = torch.nn.functional.pad(self._sides, (0, looked_at - self._sides.shape[-1]))
+            self._data = data
 
     def _window(self, segment: Segment) -> Tensor:
         stream = self._plan.streams[segment.stream]

@@ -1,8 +1,7 @@
-"""One owner of a device: it takes the segments of all runs, batches those that fit together, and gives back stems.
+"""One thread per device that computes the segments of all runs, in batches of those that fit together.
 
-Each run has a thread of its own (the caller's), which reads ahead and writes away; one thread, which ends when there
-are no runs (on a GPU with `close`: cuDNN keeps its plans by thread), does all the work on the device. Who is served
-next is decided segment by segment.
+The thread of each caller reads its mix ahead and writes its stems. The device's thread ends when there are no runs; on
+a GPU it ends with `close`, because cuDNN keeps its plans per thread.
 """
 
 from __future__ import annotations
@@ -13,25 +12,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from engine.errors import Cancelled
-from engine.separation.cuda.graphs import NO_EFFORT, Effort
+from engine.errors import Cancelled, OutOfMemory
+from engine.separation.cuda.graphs import NO_TUNING, Tuning
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.native.library import NativeLibrary
-from engine.separation.plan.segments import Segment
+from engine.separation.ops.device import use_threads
 from engine.separation.schedule.memory_backoff import Executor
-from engine.separation.schedule.song_run import MixSource, RunReport, SongRun, StemSink, read_window
+from engine.separation.schedule.run_queue import PAIR_WAIT_S, Entry, RunQueue
+from engine.separation.schedule.song_run import Block, MixSource, RunReport, SongRun, StemSink, read_window
 
-Entry = tuple[SongRun, Segment, Tensor]
-
-_AHEAD_BYTES = 1 << 28
+_AHEAD_BYTES = 1 << 28  # of windows, for each member of a bag
 _POLL_S = 0.05  # how soon a waiting run sees that it was cancelled
-_PAIR_WAIT_S = 0.1  # the longest that a run's last window waits for a window of another run
 
 
 class Batcher:
@@ -43,32 +39,33 @@ class Batcher:
         max_batch: int | None = None,
         allow_cpu: bool = True,
         kernels: NativeLibrary | None = None,
-        effort: Effort = NO_EFFORT,
+        tuning: Tuning = NO_TUNING,
     ) -> None:
-        """`precision`: "fp32", "tf32" or "fp16" of a GPU; "auto" is fp16. `max_batch`: segments in a batch at most
-        (default: on a CPU one, or two side by side that share its threads; on a GPU what its memory takes, up to 16).
-        `allow_cpu`: where a GPU's memory does not suffice for one segment, the CPU stands in for a while. `kernels`:
-        compiled ones for the CPU. `effort`: at a GPU's first batches."""
-        self._passes = Executor(
+        """Open nothing yet; the device is used from the first run on.
+
+        `precision`: "fp32", "tf32" or "fp16" on a GPU; "auto" is fp16. `max_batch`: the most segments in a batch; by
+        default what a GPU's memory takes, up to 16, and on a CPU one, or two that share its threads. `allow_cpu`: the
+        CPU stands in while the GPU has no memory for one segment. `kernels`: compiled kernels for the CPU.
+        """
+        self._executor = Executor(
             torch.device(device),
             precision=precision,
             max_batch=max_batch,
             allow_cpu=allow_cpu,
             kernels=kernels,
-            effort=effort,
+            tuning=tuning,
         )
         self._kernels = kernels
-        self._depth = 1 if self.device.type == "cuda" else 0  # batches left to the device while the next is prepared
+        self._depth = 1 if self.device.type == "cuda" else 0  # batches on the device while the next one is prepared
+        self._threads = torch.get_num_threads()
         self._changed = threading.Condition()
-        self._runs: list[SongRun] = []
-        self._clock = 0.0  # virtual time: the turn of the run served last
-        self._pair_wait_ends_at: float | None = None  # None: no window waits for one of another run
+        self._runs = RunQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
 
     @property
     def device(self) -> torch.device:
-        return self._passes.device
+        return self._executor.device
 
     def run(
         self,
@@ -85,10 +82,10 @@ class Batcher:
         on_cpu: Callable[[], None] | None = None,
         cancelled: threading.Event | None = None,
     ) -> RunReport:
-        """Separate one mix; blocks until the last block is written. `on_progress(done, total)` counts segments;
-        `on_cpu()` is called once, before the progress, when the CPU had to stand in for a GPU.
+        """Separate one mix; return when the last block is written.
 
-        Raises `Cancelled`, `OutOfMemory`, `BadOptions`, and whatever `mix` and `sink` raise.
+        `on_progress(done, total)` counts segments. `on_cpu()` is called once, before the progress, when the CPU stands
+        in for a GPU. Raises `Cancelled`, `OutOfMemory`, `BadOptions`, and what `mix` and `sink` raise.
         """
         run = SongRun(
             model,
@@ -102,22 +99,20 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise Cancelled
-            self._runs.append(run)
+            self._runs.add(run)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=f"batcher {self.device}", daemon=True)
+                self._thread = threading.Thread(target=self._serve_device, name=f"batcher {self.device}", daemon=True)
                 self._thread.start()
         try:
-            self._accompany(run, mix, sink, on_progress, on_cpu, cancelled)
+            self._serve_caller(run, mix, sink, on_progress, on_cpu, cancelled)
         finally:
             with self._changed:
-                run.over = True
-                run.waiting.clear()
                 self._runs.remove(run)
                 self._changed.notify_all()
         return run.report()
 
     def close(self) -> None:
-        """End all runs (they raise `Cancelled`) and the device's thread."""
+        """End all runs, which raise `Cancelled`, and the device's thread."""
         with self._changed:
             self._closed = True
             thread = self._thread
@@ -129,7 +124,7 @@ class Batcher:
 
     # The caller's thread
 
-    def _accompany(
+    def _serve_caller(
         self,
         run: SongRun,
         mix: MixSource,
@@ -151,14 +146,12 @@ class Batcher:
                 if self.device.type == "cuda":
                     window = window.pin_memory()
                 with self._changed:
-                    if not run.waiting:
-                        run.turn = max(run.turn, self._clock)
-                    run.waiting.append((upcoming, window))
+                    self._runs.add_window(run, upcoming, window)
                     self._changed.notify_all()
                 upcoming = next(unread, None)
             with self._changed:
-                room = ahead if upcoming is not None else 0
-                self._changed.wait_for(partial(self._has_news, run, reported, room), timeout=_POLL_S)
+                wanted = ahead if upcoming is not None else 0
+                self._changed.wait_for(partial(self._has_news, run, reported, wanted), timeout=_POLL_S)
                 if run.failure is not None:
                     raise run.failure
                 if self._closed:
@@ -169,8 +162,8 @@ class Batcher:
                 run.is_reading = not blocks and done == reported
                 if not run.is_reading:
                     self._changed.notify_all()
-                stood_in = any(device != str(self._passes.home) for device in run.devices)
-            if stood_in and on_cpu is not None:
+                is_on_cpu = any(device != str(self._executor.home) for device in run.devices)
+            if is_on_cpu and on_cpu is not None:
                 on_cpu()
                 on_cpu = None
             for position, block in blocks:
@@ -185,38 +178,41 @@ class Batcher:
                 run.is_reading = True
 
     def _windows_ahead(self, run: SongRun, window_bytes: int) -> int:
-        """How many windows may be read and not yet computed: two batches of every member, if they are not too long.
-        It changes where the CPU stands in for a while."""
-        if self._passes.max_batch == 1:
-            return 2
-        return min(2 * self._passes.max_batch * len(run.model.members), max(2, _AHEAD_BYTES // window_bytes))
+        """Return how many windows to read before they are computed: two batches of every member, if memory allows.
 
-    def _has_news(self, run: SongRun, reported: int, room: int) -> bool:
+        It changes while the CPU stands in for a GPU.
+        """
+        if self._executor.max_batch == 1:
+            return 2
+        return min(2 * self._executor.max_batch, max(2, _AHEAD_BYTES // window_bytes)) * len(run.model.members)
+
+    def _has_news(self, run: SongRun, reported: int, wanted: int) -> bool:
         return (
             bool(run.blocks)
             or run.failure is not None
             or self._closed
             or run.done > reported
-            or len(run.waiting) < room
+            or len(run.waiting) < wanted
         )
 
     # The device's thread
 
-    def _work(self) -> None:
+    def _serve_device(self) -> None:
         launched: deque[_Launched] = deque()
         last_ended = 0.0
-        home = self._passes.home
+        home = self._executor.home
         on_device = torch.cuda.device(home) if home.type == "cuda" else contextlib.nullcontext()
+        use_threads(self._threads)  # the thread that created this batcher had them; other threads may have fewer
         with torch.no_grad(), on_device:
             while True:
                 with self._changed:
                     batch = self._next_batch()
                     while not batch and not launched:
                         if self._closed or not (self._runs or home.type == "cuda"):
-                            self._passes.rest()
+                            self._executor.stop_threads()
                             self._thread = None
                             return
-                        self._changed.wait(None if self._pair_wait_ends_at is None else _PAIR_WAIT_S)
+                        self._changed.wait(PAIR_WAIT_S if self._runs.waits_for_other_run else None)
                         batch = self._next_batch()
                 if batch:
                     launched.append(self._launch(batch))
@@ -224,60 +220,30 @@ class Batcher:
                     last_ended = self._finish(launched.popleft(), last_ended)
 
     def _next_batch(self) -> list[Entry]:
-        batch: list[Entry] = []
-        key: tuple[int, int, int] | None = None
-        limit = 0 if self._passes.wants_pairs and self._waits_for_a_pair() else 1
-        while len(batch) < limit:
-            choices = [(run.turn, i) for i, run in enumerate(self._runs) if run.next_with(key) is not None]
-            if not choices or self._closed:
-                break
-            run = self._runs[min(choices)[1]]
-            if key is None:
-                self._clock = run.turn
-                limit = self._passes.limit(run.model)
-            place = run.next_with(key)
-            assert place is not None
-            segment, window = run.take(place)
-            key = run.key(segment)
-            batch.append((run, segment, window))
-        return batch
-
-    def _waits_for_a_pair(self) -> bool:
-        """Whether the only window that was read should wait for a second one.
-
-        It waits for the next window of its own run. It waits for another run only while that run reads its mix, and
-        at most `_PAIR_WAIT_S`, so that a slow mix or sink does not delay its neighbours.
-        """
-        owners = [run for run in self._runs for _ in run.waiting]
-        if len(owners) == 1:
-            (owner,) = owners
-            if owner.taken + 1 < owner.total:
-                return True
-            if any(run.is_reading and run.taken < run.total for run in self._runs if run is not owner):
-                now = time.monotonic()
-                if self._pair_wait_ends_at is None:
-                    self._pair_wait_ends_at = now + _PAIR_WAIT_S
-                if now < self._pair_wait_ends_at:
-                    return True
-        self._pair_wait_ends_at = None
-        return False
+        if self._closed:
+            return []
+        return self._runs.next_batch(self._executor.limit, in_pairs=self._executor.wants_pairs)
 
     def _launch(self, batch: list[Entry]) -> _Launched:
-        """Start the work on a batch; on a GPU it may go on when this returns."""
-        began = time.monotonic()
+        """Start the work on a batch; a GPU may still work when this returns."""
+        launched = _Launched(batch)
+        first, segment, _ = batch[0]
+        windows = [window for _, _, window in batch]
+        note = partial(self._note, batch)
         try:
-            outputs = self._passes.stems(
-                batch[0][0].model, batch[0][1].member, [window for _, _, window in batch], partial(self._note, batch)
-            )
-            blocks = [run.add(segment, stems) for (run, segment, _), stems in zip(batch, outputs, strict=True)]
-            on_host = [None if block is None else (block[0], _to_host(block[1])) for block in blocks]
-            arrived = None
+            while launched.completed < len(batch):
+                rest = windows[launched.completed :]
+                try:
+                    self._executor.compute(first.model, segment.member, rest, launched.use, note)
+                except OutOfMemory as error:
+                    launched.fail_next(error)
             if self.device.type == "cuda":
-                arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-                arrived.record()
-            return _Launched(batch, began, on_host, arrived, str(self.device))
+                launched.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                launched.event.record()
         except Exception as error:
-            return _Launched(batch, began, [None] * len(batch), None, str(self.device), error)
+            launched.fail_all(error)
+        launched.device = str(self.device)
+        return launched
 
     def _note(self, batch: list[Entry], sentence: str) -> None:
         with self._changed:
@@ -285,42 +251,55 @@ class Batcher:
                 run.note(sentence)
 
     def _finish(self, launched: _Launched, last_ended: float) -> float:
-        """Wait for a batch and hand out what it made final; when that was."""
-        error = launched.error
+        """Wait for a batch and give out what it made final; return when it ended."""
         try:
-            if launched.arrived is not None:
-                launched.arrived.synchronize()
-        except RuntimeError as failed:
-            error = failed
+            if launched.event is not None:
+                launched.event.synchronize()
+        except RuntimeError as error:
+            launched.fail_all(error)
         ended = time.monotonic()
         busy_s = ended - max(launched.began, last_ended)
         with self._changed:
-            for (run, _, _), block in zip(launched.batch, launched.blocks, strict=True):
+            for index, (run, _, _) in enumerate(launched.batch):
                 run.done += 1
                 run.ended_at = ended
                 if launched.device not in run.devices:
                     run.devices.append(launched.device)
                 run.busy_s += busy_s / len(launched.batch)
-                run.failure = error or run.failure
-                if block is not None and not run.over:
+                run.failure = launched.failures.get(index) or run.failure
+                block = launched.blocks.get(index)
+                if block is not None and not run.is_over:
                     run.blocks.append(block)
             self._changed.notify_all()
         return ended
 
 
-@dataclass(frozen=True)
 class _Launched:
-    """A batch whose work has been started. `arrived`: when it has ended; None: it has."""
+    """A batch whose work has started."""
 
-    batch: list[Entry]
-    began: float
-    blocks: list[tuple[int, Tensor] | None]
-    arrived: torch.cuda.Event | None
-    device: str
-    error: Exception | None = None
+    def __init__(self, batch: list[Entry]) -> None:
+        self.batch = batch
+        self.began = time.monotonic()
+        self.device = ""
+        self.blocks: dict[int, Block | None] = {}  # by index in the batch
+        self.completed = 0  # windows whose results are used, or whose run failed
+        self.failures: dict[int, Exception] = {}  # by index in the batch
+        self.event: torch.cuda.Event | None = None  # None: the work has ended
+        self._is_added = False  # the next window's stems are in its run, but its block was not taken
 
+    def use(self, _: int, stems: Tensor) -> None:
+        """Add the stems of the next window to its run; called again with the same ones after memory ran out."""
+        run, segment, _window = self.batch[self.completed]
+        if not self._is_added:
+            run.add(segment, stems)
+            self._is_added = True
+        self.blocks[self.completed] = run.take_block()
+        self.completed, self._is_added = self.completed + 1, False
 
-def _to_host(block: Tensor) -> Tensor:
-    if block.device.type == "cpu":
-        return block
-    return torch.empty(block.shape, pin_memory=True).copy_(block, non_blocking=True)
+    def fail_next(self, error: Exception) -> None:
+        """Fail the run of the next window and go on after it."""
+        self.failures[self.completed] = error
+        self.completed, self._is_added = self.completed + 1, False
+
+    def fail_all(self, error: Exception) -> None:
+        self.failures = dict.fromkeys(range(len(self.batch)), error)

@@ -1,18 +1,21 @@
-"""A batch of windows through a network, in as many passes as the device's memory asks for."""
+"""Batches of windows through a network, made smaller while the device is short of memory."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import OutOfMemory
-from engine.separation.cuda import graphs as gpu
+from engine.separation.cuda.batch_size import BATCH_SIZES, fitting_batch, measure_bytes
+from engine.separation.cuda.graphs import CudaForward, GraphPool, Tuning
+from engine.separation.cuda.precision import resolve_precision
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import Forward, forward_of
@@ -21,17 +24,20 @@ from engine.separation.schedule.two_lanes import TwoLanes
 
 log = logging.getLogger(__name__)
 
+UseStems = Callable[[int, Tensor], None]
+
 HALVED = "The batch was halved for want of memory."
 CPU_TOOK_OVER = "The GPU's memory did not suffice, so the CPU took over."
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 960.0
-"""After a want of memory: how long until as much is asked for as at first. Twice as long each time in a row."""
+"""How long batches stay small after memory ran out; doubled when it runs out again right afterwards."""
 
 
 class Executor:
-    """The device, and how much it can take at once. Used by one thread.
+    """The device of a worker, and how much it can compute at once. Used by one thread.
 
-    Want of memory is taken for a passing state (another program may have been there): for a while the batches are
-    smaller, or the CPU stands in for a GPU, and then it is tried anew."""
+    A lack of memory may pass when another program ends. For a while the batches are smaller, or the CPU stands in for a
+    GPU; then the full size is tried again.
+    """
 
     def __init__(
         self,
@@ -41,32 +47,34 @@ class Executor:
         max_batch: int | None,
         allow_cpu: bool,
         kernels: NativeLibrary | None,
-        effort: gpu.Effort,
+        tuning: Tuning,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """As `Batcher`. `clock`: seconds, for tests."""
+        """Take the options of `Batcher`; `clock` returns seconds."""
         self.home = device
-        self.device = device  # where it works now: `home`, or the CPU in its place
-        self._beside: TwoLanes | None = None
-        self._most = max_batch or (gpu.BATCH_SIZES[-1] if device.type == "cuda" else 1)
+        self.device = device  # the device in use: `home`, or the CPU in its place
+        self._lanes: TwoLanes | None = None
+        self._max_batch = max_batch or (BATCH_SIZES[-1] if device.type == "cuda" else 1)
         threads, share = torch.get_num_threads(), threads_of_a_window()
         if max_batch is None and device.type == "cpu" and share < threads:
-            self._most, self._beside = WINDOWS_AT_ONCE, TwoLanes(threads, share)
+            self._max_batch, self._lanes = WINDOWS_AT_ONCE, TwoLanes(threads, share)
         self._clock = clock
         self._pause_s = FIRST_PAUSE_S
-        self._look_again_at: float | None = None
-        self._looked_at = -LONGEST_PAUSE_S
-        self._precision = gpu.precision_of(precision, device)
+        self._pause_ends_at: float | None = None
+        self._last_pause_ended_at = -LONGEST_PAUSE_S
+        self._precision = resolve_precision(precision, device)
         self._allow_cpu = allow_cpu
         self._kernels = kernels
-        self._effort = effort
-        self._graphs = gpu.GraphPool()
+        self._tuning = tuning
+        self._graphs = GraphPool()
+        self._forwards = weakref.WeakSet[CudaForward]()
+        self._models = weakref.WeakSet[LoadedModel]()
         self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
 
     @property
     def max_batch(self) -> int:
-        """How many segments a batch may have at most, whatever the model."""
-        return 1 if self.stands_in else self._most
+        """How many segments a batch may have, whatever the model."""
+        return 1 if self.stands_in else self._max_batch
 
     @property
     def stands_in(self) -> bool:
@@ -75,107 +83,160 @@ class Executor:
 
     @property
     def wants_pairs(self) -> bool:
-        """Whether a window had better wait for a second one: alone, with all threads, it takes more than half as long
-        as two do, and differs in the last bits."""
-        return self._beside is not None
+        """Whether a window should wait for a second one.
 
-    def rest(self) -> None:
-        """Nothing will come for a while."""
-        if self._beside is not None:
-            self._beside.close()
+        Alone, with all threads, it takes more than half as long as two, and differs in the last bits.
+        """
+        return self._lanes is not None
+
+    def stop_threads(self) -> None:
+        """End the threads of the CPU; the next batch starts them again."""
+        if self._lanes is not None:
+            self._lanes.close()
 
     def limit(self, model: LoadedModel) -> int:
-        """How many segments a batch may have."""
+        """Return how many segments a batch of a model may have."""
         unmeasured = 1 if self.device.type == "cuda" else self.max_batch
         return self._limits.get(model, unmeasured)
 
-    def stems(
-        self, model: LoadedModel, member: int, windows: list[Tensor], note: Callable[[str], None]
-    ) -> list[Tensor]:
-        """(channels, samples) each → (sources, channels, samples) each. `note` is told what the user should know.
-        Raises `OutOfMemory` when not even one fits."""
-        if self._look_again_at is not None and self._clock() >= self._look_again_at:
-            self._look_again()
-        return self._stems(model, member, windows, note)
+    def compute(
+        self,
+        model: LoadedModel,
+        member: int,
+        windows: Sequence[Tensor],
+        use: UseStems,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Compute (channels, samples) windows and pass each result, (sources, channels, samples), to `use` in order.
 
-    def _stems(
-        self, model: LoadedModel, member: int, windows: list[Tensor], note: Callable[[str], None]
-    ) -> list[Tensor]:
-        if self.stands_in:
-            note(CPU_TOOK_OVER)
+        `use(index, stems)` runs before the next pass, which may overwrite `stems`; where it runs out of memory it is
+        called again for the same window. `note` gets sentences for the user. Raises `OutOfMemory` when not even one
+        window fits.
+        """
+        if self._pause_ends_at is not None and self._clock() >= self._pause_ends_at:
+            self._end_pause()
+        done, size = 0, len(windows)
+        while done < len(windows):
+            if self.stands_in:
+                note(CPU_TOOK_OVER)
+            size = min(size, len(windows) - done)
+            used = self._compute_together(model, member, windows[done : done + size], partial(_from, done, use))
+            done += used
+            if used == size:
+                continue
+            if size > 1:
+                size //= 2
+                self._start_pause()
+                self._drop_recordings()
+                self._limits[model] = size
+                note(HALVED)
+            elif self.device.type == "cpu" or not self._allow_cpu:
+                raise OutOfMemory
+            else:
+                self._start_pause()
+                log.warning(
+                    "%s is out of memory for %s: the CPU works for %.0f s", self.home, model.name, self._pause_s
+                )
+                self._leave_gpu()
+
+    def _compute_together(self, model: LoadedModel, member: int, windows: Sequence[Tensor], use: UseStems) -> int:
+        """Compute windows in one pass; return how many results were used before memory ran out.
+
+        The error ends here: it would keep the tensors of the failed pass.
+        """
+        used = 0
         try:
-            return self._one_pass(model, member, windows)
+            for stems in self._one_pass(model, member, windows):
+                use(used, stems)
+                used += 1
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Here, not above: the error would keep the failed pass and its tensors.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(windows) > 1:
-            self._be_patient()
-            half = len(windows) // 2
-            self._limits[model] = half
-            note(HALVED)
-            first = [stems.clone() for stems in self._stems(model, member, windows[:half], note)]
-            return first + self._stems(model, member, windows[half:], note)
-        if self.device.type == "cpu" or not self._allow_cpu:
-            raise OutOfMemory
-        self._be_patient()
-        log.warning("%s has no memory left for %s: the CPU stands in for %.0f s", self.home, model.name, self._pause_s)
-        model.forget_placed(self.device)
-        self.device = torch.device("cpu")
-        self._limits.clear()
-        return self._stems(model, member, windows, note)
+        return used
 
-    def _be_patient(self) -> None:
-        if self._look_again_at is not None:
+    def _start_pause(self) -> None:
+        if self._pause_ends_at is not None:
             return
         now = self._clock()
-        in_a_row = now - self._looked_at < self._pause_s
+        in_a_row = now - self._last_pause_ended_at < self._pause_s
         self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s) if in_a_row else FIRST_PAUSE_S
-        self._look_again_at = now + self._pause_s
+        self._pause_ends_at = now + self._pause_s
 
-    def _look_again(self) -> None:
-        self._look_again_at, self._looked_at = None, self._clock()
+    def _end_pause(self) -> None:
+        self._pause_ends_at, self._last_pause_ended_at = None, self._clock()
         self._limits.clear()
         self.device = self.home
 
-    def _one_pass(self, model: LoadedModel, member: int, windows: list[Tensor]) -> list[Tensor]:
-        forward = self._forward(model, member)
-        if self._beside is not None and len(windows) > 1:
-            return self._beside(forward, windows)
-        together = self._on_device(windows)
-        if isinstance(forward, gpu.CudaForward):
-            self._prepare(forward, model, together)
-        return list(forward(together))
+    def _leave_gpu(self) -> None:
+        """Give back all memory of the GPU, that of other models too, and go on with the CPU."""
+        _wait_for(self.device)
+        for model in self._models:
+            model.forget_placed(self.device)
+        _empty_cache()
+        self.device = torch.device("cpu")
+        self._limits.clear()
 
-    def _prepare(self, forward: gpu.CudaForward, model: LoadedModel, like: Tensor) -> None:
+    def _drop_recordings(self) -> None:
+        """Free the pool: the recordings of all models share it, so smaller ones keep the memory of larger ones."""
+        _wait_for(self.device)
+        for forward in self._forwards:
+            forward.drop_recordings()
+        _empty_cache()
+
+    def _one_pass(self, model: LoadedModel, member: int, windows: Sequence[Tensor]) -> Iterable[Tensor]:
+        forward = self._forward(model, member)
+        if self._lanes is not None and len(windows) > 1:
+            return self._lanes(forward, list(windows))
+        batch = self._to_device(windows)
+        if isinstance(forward, CudaForward):
+            self._prepare(forward, model, batch)
+        return forward(batch)
+
+    def _prepare(self, forward: CudaForward, model: LoadedModel, like: Tensor) -> None:
         if model not in self._limits:
             full = like.new_zeros(1, like.shape[1], max(like.shape[-1], forward.usual_samples))
-            segment_bytes, free_bytes = gpu.measured_bytes(partial(forward.plain, full), self.device)
-            self._limits[model] = gpu.fitting_batch(self.max_batch, free_bytes, segment_bytes)
+            segment_bytes, free_bytes = measure_bytes(partial(forward.eager, full), self.device)
+            self._limits[model] = fitting_batch(self.max_batch, free_bytes, segment_bytes)
         self._limits[model] = forward.prepare(like, self._limits[model])
 
-    def _on_device(self, windows: list[Tensor]) -> Tensor:
+    def _to_device(self, windows: Sequence[Tensor]) -> Tensor:
         if self.device.type == "cpu":
-            return torch.stack(windows)
-        together = torch.empty(len(windows), *windows[0].shape, device=self.device)
-        for place, window in zip(together, windows, strict=True):
-            place.copy_(window, non_blocking=True)
-        return together
+            return torch.stack(list(windows))
+        batch = torch.empty(len(windows), *windows[0].shape, device=self.device)
+        for row, window in zip(batch, windows, strict=True):
+            row.copy_(window, non_blocking=True)
+        return batch
 
     def _forward(self, model: LoadedModel, member: int) -> Forward:
         if self.device.type == "cuda":
-            build = partial(self._on_gpu, model, member)
-            return model.placed(member, self.device, build, kind=(self._precision, self._effort), own=True)
+            self._models.add(model)
+            build = partial(self._cuda_forward, model, member)
+            return model.placed(member, self.device, build, kind=(self._precision, self._tuning), own=True)
         return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
 
-    def _on_gpu(self, model: LoadedModel, member: int, module: nn.Module) -> gpu.CudaForward:
+    def _cuda_forward(self, model: LoadedModel, member: int, module: nn.Module) -> CudaForward:
         shape = model.shapes(None)[member]
-        return gpu.CudaForward(
+        forward = CudaForward(
             module,
             precision=self._precision,
             usual_samples=shape.window_samples(shape.segment_samples),
-            effort=self._effort,
+            tuning=self._tuning,
             pool=self._graphs,
         )
+        self._forwards.add(forward)
+        return forward
+
+
+def _from(first: int, use: UseStems, index: int, stems: Tensor) -> None:
+    use(first + index, stems)
+
+
+def _wait_for(device: torch.device) -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()  # networks are in cycles
+        torch.cuda.empty_cache()

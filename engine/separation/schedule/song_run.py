@@ -1,5 +1,4 @@
-"""One run: a mix on its way through a model. The thread that asked for it reads the mix ahead and writes the stems
-away, while the device's own thread computes."""
+"""The state of one mix on its way through a model: windows that wait, stems that are summed, blocks that are final."""
 
 from __future__ import annotations
 
@@ -14,44 +13,50 @@ import torch
 from torch import Tensor
 
 from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.ops.device import is_out_of_memory
 from engine.separation.plan.overlap_add import StemBuffer
 from engine.separation.plan.segments import Segment, make_plan
 
+Block = tuple[int, Tensor]  # the position of its first sample, (stems, channels, samples)
+
 
 class MixSource(Protocol):
-    """A mix at the model's rate, normalised as stock does it."""
+    """A mix at the model's rate, normalised as in stock Demucs."""
 
     samples: int
 
     def read(self, start: int, stop: int) -> Tensor:
-        """(channels, stop - start) float32; 0 ≤ start < stop ≤ samples."""
+        """Return (channels, stop - start) float32; 0 ≤ start < stop ≤ samples."""
         ...
 
 
 class StemSink(Protocol):
     def write(self, start: int, stems: dict[str, Tensor]) -> None:
-        """Final blocks (channels, n) float32, each starting where the last one ended; not yet denormalised."""
+        """Take the next final block, (channels, n) float32 per stem, not yet denormalised.
+
+        Each block starts where the last one ended.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """`separating_s`: wall seconds from the first to the last segment. `busy_s`: seconds that the device worked on
-    it. `notes`: sentences for the trust card. `agreement_db`: as `StemBuffer.agreement_db`, by stem. `devices`: what
-    computed it, usually one; the CPU comes beside a GPU that had no memory left."""
+    """What a run used and what the trust card says about it."""
 
     segments: int
-    separating_s: float
-    busy_s: float
-    notes: tuple[str, ...]
+    separating_s: float  # wall time from the first to the last segment
+    busy_s: float  # the device's time for this run
+    notes: tuple[str, ...]  # sentences for the trust card
     segment_s: float
-    agreement_db: Mapping[str, float | None]
-    devices: tuple[str, ...]
+    agreement_db: Mapping[str, float | None]  # by stem, as in `StemBuffer.agreement_db`
+    devices: tuple[str, ...]  # in order of use; two where the CPU stood in for a GPU
 
 
 class SongRun:
-    """The state that is shared between the asking thread and the device's; the batcher's lock guards it, except
-    `buffer`, which is the device thread's alone."""
+    """Shared by the caller's thread and the device's.
+
+    The batcher's lock guards it, except `buffer`, which only the device's thread uses.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class SongRun:
         self.devices: list[str] = []
         self.rows = model.rows(stems)
         if segment_s is not None and segment_s > model.max_segment_s:
-            self.note(f"The segment was shortened to {model.max_segment_s:g} s, the longest that {model.name} can see.")
+            self.note(f"The segment was shortened to {model.max_segment_s:g} s, the longest that {model.name} takes.")
             segment_s = None
         self.segment_s = model.segment_s if segment_s is None else segment_s
         self.plan = make_plan(
@@ -88,15 +93,16 @@ class SongRun:
         ]
         self.samples = samples
         self.waiting: deque[tuple[Segment, Tensor]] = deque()  # read, not yet computed
-        self.blocks: deque[tuple[int, Tensor]] = deque()  # final, not yet written
+        self.blocks: deque[Block] = deque()  # final, not yet written
         self.buffer: StemBuffer | None = None
+        self._final: Block | None = None  # taken out of the buffer, not yet on the host
         self._row_index: Tensor | None = None
-        self.is_reading = True  # its thread reads the mix, or waits; it is not in the sink or in a callback
+        self.is_reading = True  # its thread reads the mix or waits; False in the sink and in callbacks
         self.taken = 0  # segments given to the device
         self.done = 0
         self.turn = 0.0  # when it is served next, in the batcher's virtual time
         self.failure: BaseException | None = None
-        self.over = False
+        self.is_over = False
         self.started_at: float | None = None
         self.ended_at = 0.0
         self.busy_s = 0.0
@@ -110,43 +116,64 @@ class SongRun:
         return len(self.plan.segments)
 
     def key(self, segment: Segment) -> tuple[int, int, int]:
-        """Segments with the same key can share a batch."""
+        """Return a key; segments with the same one can share a batch."""
         return id(self.model), segment.member, segment.window_samples
 
     def next_with(self, key: tuple[int, int, int] | None) -> int | None:
-        """The place in `waiting` of the first segment that may share a batch with `key` (None: any). Segments of one
-        stream stay in order."""
+        """Return the index in `waiting` of the first segment that can share a batch with `key` (None: any).
+
+        Segments of one stream stay in order.
+        """
         skipped = set()
-        for place, (segment, _) in enumerate(self.waiting):
+        for index, (segment, _) in enumerate(self.waiting):
             if (key is None or self.key(segment) == key) and segment.stream not in skipped:
-                return place
+                return index
             skipped.add(segment.stream)
         return None
 
-    def take(self, place: int) -> tuple[Segment, Tensor]:
-        """Remove one from `waiting`, and pay for it: the fewer segments are left, the cheaper, so that a short song
-        does not wait behind a long one, and yet the long one is never left standing."""
-        entry = self.waiting[place]
-        del self.waiting[place]
+    def take_window(self, index: int) -> tuple[Segment, Tensor]:
+        """Remove a window from `waiting` and postpone the run's next turn.
+
+        The fewer segments are left, the sooner that turn: a short song does not wait for a long one, and the long one
+        still gets its turns.
+        """
+        entry = self.waiting[index]
+        del self.waiting[index]
         self.turn += (self.total - self.taken) ** 0.5
         self.taken += 1
         if self.started_at is None:
             self.started_at = time.monotonic()
         return entry
 
-    def add(self, segment: Segment, stems: Tensor) -> tuple[int, Tensor] | None:
-        """Device thread: (sources, channels, window) of one segment in; what became final out."""
-        if self.buffer is None or self.buffer.device != stems.device:
-            if self.buffer is None:
-                self.buffer = StemBuffer(
-                    self.plan, self.shares, channels=stems.shape[1], samples=self.samples, device=stems.device
-                )
-            else:
-                self.buffer.move(stems.device)
+    def add(self, segment: Segment, stems: Tensor) -> None:
+        """Add the (sources, channels, window) of one segment; the device's thread calls it.
+
+        May be called again with the same segment after it ran out of memory.
+        """
+        if self.buffer is None:
+            self.buffer = StemBuffer(
+                self.plan, self.shares, channels=stems.shape[1], samples=self.samples, device=stems.device
+            )
+        elif self.buffer.device != stems.device:
+            self.buffer.move(stems.device)
         if self.rows != tuple(range(stems.shape[0])):
             stems = stems.index_select(0, self._rows_on(stems.device))
         self.buffer.add(segment, stems[..., segment.trim : segment.trim + segment.samples])
-        return self.buffer.take()
+
+    def take_block(self) -> Block | None:
+        """Return what became final, on its way to the host; the device's thread calls it.
+
+        May be called again after it ran out of memory.
+        """
+        assert self.buffer is not None
+        if self._final is None:
+            self._final = self.buffer.take()
+        if self._final is None:
+            return None
+        position, block = self._final
+        on_host = _to_host(block)
+        self._final = None
+        return position, on_host
 
     def _rows_on(self, device: torch.device) -> Tensor:
         if self._row_index is None or self._row_index.device != device:
@@ -168,11 +195,24 @@ class SongRun:
 
 
 def read_window(mix: MixSource, segment: Segment) -> Tensor:
-    """(channels, segment.window_samples): what the network sees, zero outside of the mix."""
+    """Return (channels, segment.window_samples), the input of the network; zero outside of the mix."""
     start, stop = segment.window_start, segment.window_start + segment.window_samples
     inner_start, inner_stop = max(0, start), min(mix.samples, stop)
-    if inner_stop <= inner_start:  # a shift may put a segment before the mix begins
+    if inner_stop <= inner_start:  # a shift can put a whole segment before the mix
         inner = mix.read(0, 1)[:, :0]
         return torch.nn.functional.pad(inner, (0, segment.window_samples))
     inner = mix.read(inner_start, inner_stop)
     return torch.nn.functional.pad(inner, (inner_start - start, stop - inner_stop))
+
+
+def _to_host(block: Tensor) -> Tensor:
+    """Copy without waiting for the device, into pinned memory if there is any left."""
+    if block.device.type == "cpu":
+        return block
+    try:
+        on_host = torch.empty(block.shape, pin_memory=True)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return block.cpu()
+    return on_host.copy_(block, non_blocking=True)

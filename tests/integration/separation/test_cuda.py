@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,12 +12,15 @@ import torch
 from demucs.demucs import LocalState
 
 from engine.errors import OutOfMemory
-from engine.separation.cuda import graphs as gpu
+from engine.separation.cuda import batch_size, graphs, precision
+from engine.separation.cuda.graphs import CudaForward
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.network.forward import HybridForward
 from engine.separation.ops.device import device_is_lost, is_out_of_memory
-from engine.separation.schedule.batcher import Batcher, Entry
+from engine.separation.schedule import memory_backoff
+from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER, FIRST_PAUSE_S, HALVED, LONGEST_PAUSE_S, Executor
+from engine.separation.schedule.run_queue import Entry
 from tests.fixtures.tiny_models import awake, tiny_hdemucs
 from tests.integration.separation.test_batcher import Echo, Mix, Sink, run
 
@@ -29,17 +32,17 @@ GIB = 1 << 30
     [(16, 139 * GIB, GIB, 16), (16, 8 * GIB, GIB, 4), (16, GIB, GIB, 1), (6, 139 * GIB, GIB, 4), (16, 0, 0, 1)],
 )
 def test_the_batch_fits_the_free_memory(max_batch: int, free_bytes: int, segment_bytes: int, expected: int) -> None:
-    assert gpu.fitting_batch(max_batch, free_bytes, segment_bytes) == expected
+    assert batch_size.fitting_batch(max_batch, free_bytes, segment_bytes) == expected
 
 
 def test_batches_are_padded_to_the_next_fixed_size() -> None:
-    assert [gpu.padded_size(count) for count in (1, 3, 8, 9, 16, 20)] == [1, 4, 8, 16, 16, 20]
+    assert [batch_size.padded_size(count) for count in (1, 3, 8, 9, 16, 20)] == [1, 4, 8, 16, 16, 20]
 
 
 def test_auto_is_half_on_a_gpu_and_single_on_a_cpu() -> None:
-    assert gpu.precision_of("auto", torch.device("cuda")) == "fp16"
-    assert gpu.precision_of("fp32", torch.device("cuda")) == "fp32"
-    assert gpu.precision_of("fp16", torch.device("cpu")) == "fp32"
+    assert precision.resolve_precision("auto", torch.device("cuda")) == "fp16"
+    assert precision.resolve_precision("fp32", torch.device("cuda")) == "fp32"
+    assert precision.resolve_precision("fp16", torch.device("cpu")) == "fp32"
 
 
 def test_local_attention_and_norms_stay_single() -> None:
@@ -47,7 +50,7 @@ def test_local_attention_and_norms_stay_single() -> None:
     windows = torch.randn(1, 2, 22050)
     with torch.no_grad():
         expected = network(windows)
-        gpu.to_half(network)
+        precision.to_half(network)
         with torch.autocast("cpu", dtype=torch.float16, cache_enabled=False):
             found = network(windows)
     kinds = {type(m): p.dtype for m in network.modules() for p in m.parameters(recurse=False)}
@@ -77,7 +80,7 @@ def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
 class Recording:
     """Stands in for a CUDA graph: replaying runs the same work on the same tensors."""
 
-    def __init__(self, forward: gpu.CudaForward, key: tuple[int, int], like: torch.Tensor) -> None:
+    def __init__(self, forward: CudaForward, key: tuple[int, int], like: torch.Tensor) -> None:
         self.replayed = 0
         self.forward, self.given = forward, like.new_zeros(key[0], like.shape[1], key[1])
         self.stems = forward._recorded_forward(self.given)
@@ -91,17 +94,17 @@ class Recording:
 def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     made: list[Recording] = []
 
-    def capture(self: gpu.CudaForward, key: tuple[int, int], like: torch.Tensor) -> object:
+    def capture(self: CudaForward, key: tuple[int, int], like: torch.Tensor) -> object:
         recording = Recording(self, key, like)
         made.append(recording)
         return recording, recording.given, recording.stems
 
-    monkeypatch.setattr(gpu.CudaForward, "_captured", capture)
+    monkeypatch.setattr(CudaForward, "_capture", capture)
     return made
 
 
-def fails_above(room: int, error: Exception) -> Callable[[gpu.CudaForward, tuple[int, int], torch.Tensor], object]:
-    def capture(self: gpu.CudaForward, key: tuple[int, int], like: torch.Tensor) -> object:
+def fails_above(room: int, error: Exception) -> Callable[[CudaForward, tuple[int, int], torch.Tensor], object]:
+    def capture(self: CudaForward, key: tuple[int, int], like: torch.Tensor) -> object:
         if key[0] > room:
             raise error
         recording = Recording(self, key, like)
@@ -110,8 +113,12 @@ def fails_above(room: int, error: Exception) -> Callable[[gpu.CudaForward, tuple
     return capture
 
 
-def echoing(network: Echo | None = None) -> gpu.CudaForward:
-    return gpu.CudaForward(network or Echo(), precision="fp32", usual_samples=100)
+def echoing(network: Echo | None = None) -> CudaForward:
+    return CudaForward(network or Echo(), precision="fp32", usual_samples=100)
+
+
+def echoing_of(network: torch.nn.Module) -> CudaForward:
+    return CudaForward(network, precision="fp32", usual_samples=100)
 
 
 def test_full_windows_are_captured_in_advance(recordings: list[Recording]) -> None:
@@ -134,25 +141,25 @@ def test_batches_too_large_to_be_recorded_are_not_made(monkeypatch: pytest.Monke
     if how != "at once":
         ended = RuntimeError("CUDA error: operation failed due to a previous error during capture")
         ended.__context__, error = error, ended
-    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(2, error))
+    monkeypatch.setattr(CudaForward, "_capture", fails_above(2, error))
     forward = echoing()
     with torch.no_grad():
         assert forward.prepare(torch.zeros(1, 2, 100), 16) == 2
     assert forward.recordings == 2
-    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(0, error))
+    monkeypatch.setattr(CudaForward, "_capture", fails_above(0, error))
     with pytest.raises(torch.OutOfMemoryError):
         echoing().prepare(torch.zeros(1, 2, 100), 16)
 
 
 def test_graphs_that_do_not_fit_reduce_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(4, torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(CudaForward, "_capture", fails_above(4, torch.OutOfMemoryError("CUDA out of memory")))
     measured: list[torch.Size] = []
 
     def measure(run: Callable[[], torch.Tensor], device: torch.device) -> tuple[int, int]:
         measured.append(run().shape)
         return 1, 100
 
-    monkeypatch.setattr(gpu, "measured_bytes", measure)
+    monkeypatch.setattr(memory_backoff, "measure_bytes", measure)
     passes, model = crowded_gpu(allow_cpu=True, max_batch=16), LoadedModel.of(Echo())
     with torch.no_grad():
         passes._prepare(echoing(), model, torch.zeros(1, 2, 60))
@@ -173,7 +180,7 @@ def test_repeated_odd_lengths_are_captured_up_to_limit(recordings: list[Recordin
 
 def test_what_a_recording_reads_lives_as_long_as_it_does(recordings: list[Recording]) -> None:
     network = awake(tiny_hdemucs(1))
-    forward = gpu.CudaForward(network, precision="fp32", usual_samples=22050)
+    forward = CudaForward(network, precision="fp32", usual_samples=22050)
     with torch.no_grad():
         forward.prepare(torch.zeros(1, 2, 22050), 1)
         inner = forward._forward
@@ -193,14 +200,14 @@ def test_a_network_that_cannot_be_recorded_runs_without(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = RuntimeError("operation not permitted when stream is capturing")
-    monkeypatch.setattr(gpu.CudaForward, "_captured", fails_above(0, error))
+    monkeypatch.setattr(CudaForward, "_capture", fails_above(0, error))
     forward = echoing()
     with torch.no_grad():
         assert forward.prepare(torch.zeros(1, 2, 100), 1) == 1
         for _ in range(4):
             assert forward(torch.ones(1, 2, 100)).shape == (1, 2, 2, 100)
     assert sum("without a CUDA graph" in record.message for record in caplog.records) == 1
-    assert forward.recordings == 0
+    assert (forward.recordings, forward.unrecordable) == (0, 1)
 
 
 def test_each_tier_restores_torch_settings() -> None:
@@ -213,9 +220,9 @@ def test_each_tier_restores_torch_settings() -> None:
             return super().forward(windows)
 
     before = (products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark)
-    for precision in ("fp32", "tf32"):
+    for tier in ("fp32", "tf32"):
         with torch.no_grad():
-            gpu.CudaForward(Noting(), precision=precision, usual_samples=9).plain(torch.ones(1, 2, 9))
+            CudaForward(Noting(), precision=tier, usual_samples=9).eager(torch.ones(1, 2, 9))
     assert seen == [False, False, False, True, True, False]
     assert (products.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
 
@@ -227,22 +234,22 @@ def test_a_pool_is_given_up_with_its_recordings(monkeypatch: pytest.MonkeyPatch)
     class Graph:
         pass
 
-    pool, graph = gpu.GraphPool(), Graph()
+    pool, graph = graphs.GraphPool(), Graph()
     first = pool.handle()
-    pool.hold(graph)  # type: ignore[arg-type]
+    pool.add(graph)  # type: ignore[arg-type]
     assert pool.handle() == first
     del graph
     gc.collect()
     second = pool.handle()
     assert second != first
-    pool.leave(torch.device("cuda"))
+    pool.abandon(torch.device("cuda"))
     assert pool.handle() != second, "one that a broken recording was in"
 
 
 class CrowdedGpu(Executor):
     """A GPU on which nothing fits."""
 
-    def _one_pass(self, model: LoadedModel, member: int, windows: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _one_pass(self, model: LoadedModel, member: int, windows: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         if self.device.type == "cuda":
             raise torch.OutOfMemoryError("no room")
         return super()._one_pass(model, member, windows)
@@ -255,23 +262,81 @@ def crowded_gpu(*, allow_cpu: bool, max_batch: int = 4) -> CrowdedGpu:
         max_batch=max_batch,
         allow_cpu=allow_cpu,
         kernels=None,
-        effort=gpu.NO_EFFORT,
+        tuning=graphs.NO_TUNING,
     )
+
+
+def computed(
+    passes: Executor,
+    model: LoadedModel,
+    windows: Sequence[torch.Tensor],
+    note: Callable[[str], None] = lambda _: None,
+) -> list[torch.Tensor]:
+    stems: dict[int, torch.Tensor] = {}
+    passes.compute(model, 0, windows, lambda index, found: stems.update({index: found.clone()}), note)
+    return [stems[index] for index in range(len(windows))]
 
 
 def test_gpu_too_small_for_segment_falls_back_to_cpu() -> None:
     passes, told = crowded_gpu(allow_cpu=True), list[str]()
     windows = list(torch.randn(4, 2, 100))
     with torch.no_grad():
-        stems = passes.stems(LoadedModel.of(Echo()), 0, windows, told.append)
+        stems = computed(passes, LoadedModel.of(Echo()), windows, told.append)
     torch.testing.assert_close(torch.stack([each[0] for each in stems]), torch.stack(windows))
     assert list(dict.fromkeys(told)) == [HALVED, CPU_TOOK_OVER]
     assert (passes.device.type, passes.max_batch) == ("cpu", 1)
 
 
+def test_leaving_the_gpu_frees_all_models_before_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, model, other = SharedGpu(room=0, max_batch=1), LoadedModel.of(Echo()), LoadedModel.of(Echo())
+    executor._models.update((model, other))
+    placed = [weakref.ref(each.placed(0, executor.home, echoing_of)) for each in (model, other)]
+    alive: list[int] = []
+    monkeypatch.setattr(
+        memory_backoff, "_empty_cache", lambda: alive.append(sum(each() is not None for each in placed))
+    )
+    with torch.no_grad():
+        computed(executor, model, [torch.randn(2, 100)])
+    assert alive == [0]
+
+
+def test_halving_drops_the_recordings_of_all_models(
+    monkeypatch: pytest.MonkeyPatch, recordings: list[Recording]
+) -> None:
+    executor, forwards = SharedGpu(room=2), [echoing(), echoing()]
+    with torch.no_grad():
+        for forward in forwards:
+            forward.prepare(torch.zeros(1, 2, 100), 4)
+    assert [forward.recordings for forward in forwards] == [3, 3]
+    executor._forwards.update(forwards)
+    kept: list[int] = []
+    monkeypatch.setattr(
+        memory_backoff, "_empty_cache", lambda: kept.append(sum(forward.recordings for forward in forwards))
+    )
+    with torch.no_grad():
+        computed(executor, LoadedModel.of(Echo()), list(torch.randn(4, 2, 100)))
+        assert kept == [0]
+        assert forwards[0].prepare(torch.zeros(1, 2, 100), 2) == 2
+    assert forwards[0].recordings == 2, "the smaller ones are made again"
+
+
+def test_idle_memory_of_recordings_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "memory_allocated": 3 * GIB,
+        "memory_reserved": 7 * GIB,  # 4 GiB of them in the pool of the recordings
+        "max_memory_allocated": 5 * GIB,
+        "mem_get_info": (6 * GIB, 16 * GIB),
+        "synchronize": None,
+        "reset_peak_memory_stats": None,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    assert batch_size.measure_bytes(lambda: None, torch.device("cuda")) == (2 * GIB, 10 * GIB)
+
+
 def test_low_memory_without_cpu_fallback_is_an_error() -> None:
     with pytest.raises(OutOfMemory):
-        crowded_gpu(allow_cpu=False).stems(LoadedModel.of(Echo()), 0, [torch.randn(2, 100)], lambda _: None)
+        computed(crowded_gpu(allow_cpu=False), LoadedModel.of(Echo()), [torch.randn(2, 100)])
 
 
 class SharedGpu(Executor):
@@ -283,32 +348,32 @@ class SharedGpu(Executor):
         self.tried: list[tuple[str, int]] = []
         super().__init__(
             torch.device("meta"),  # any device that is not the CPU
-            precision="fp32", max_batch=max_batch, allow_cpu=True, kernels=None, effort=gpu.NO_EFFORT,
+            precision="fp32", max_batch=max_batch, allow_cpu=True, kernels=None, tuning=graphs.NO_TUNING,
             clock=lambda: self.now,
         )  # fmt: skip
 
-    def _one_pass(self, model: LoadedModel, member: int, windows: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _one_pass(self, model: LoadedModel, member: int, windows: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         self.tried.append((self.device.type, len(windows)))
         if self.stands_in:
             return super()._one_pass(model, member, windows)
         if len(windows) > self.room:
             raise torch.OutOfMemoryError("no room")
         self._limits.setdefault(model, self.max_batch)
-        return list(model.members[member](torch.stack(windows)))
+        return list(model.members[member](torch.stack(list(windows))))
 
 
 class ReadAhead(Batcher):
     """Waits for full batches, so that their sizes do not depend on which thread is the faster."""
 
     def _next_batch(self) -> list[Entry]:
-        while any(len(run.waiting) < min(self._passes.max_batch, run.total - run.taken) for run in self._runs):
+        while any(len(run.waiting) < min(self._executor.max_batch, run.total - run.taken) for run in self._runs):
             self._changed.wait(timeout=1)
         return super()._next_batch()
 
 
 def batcher_on(passes: Executor) -> Batcher:
     batcher = ReadAhead()
-    batcher._passes = passes
+    batcher._executor = passes
     return batcher
 
 
@@ -347,7 +412,7 @@ def test_a_gpu_that_stays_full_is_tried_less_and_less_often() -> None:
     for _ in range(8000):
         tried = len(passes.tried)
         with torch.no_grad():
-            passes.stems(model, 0, [torch.randn(2, 100)], lambda _: None)
+            computed(passes, model, [torch.randn(2, 100)])
         if ("meta", 1) in passes.tried[tried:]:
             pauses.append(passes.now - last)
             last = passes.now

@@ -1,0 +1,70 @@
+"""The precisions of a CUDA device: which weights are half, and which of torch's switches a pass needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from demucs.demucs import LocalState
+from torch import Tensor, nn
+
+_HALF_TYPES = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.Linear,
+    nn.MultiheadAttention,
+)
+
+
+def resolve_precision(setting: str, device: torch.device) -> str:
+    """Return `fp32`, `tf32` or `fp16`: what the setting, which may be `auto`, means on a device."""
+    if device.type != "cuda":
+        return "fp32"
+    return "fp16" if setting == "auto" else setting
+
+
+@contextlib.contextmanager
+def use_precision(precision: str, *, search: bool = False) -> Iterator[None]:
+    """Set torch's switches for passes in a precision and restore them at the end.
+
+    `fp32` is single precision and `tf32` single with the short mantissa of the tensor cores. `fp16` computes
+    convolutions, products, attention and HDemucs' LSTMs (autocast converts their weights in every pass) in half, and
+    transforms, norms and `LocalState` in single. With `search`, cuDNN tries its algorithms for each new shape.
+    """
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, precision == "tf32"
+    tf32 = precision != "fp32"
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=search, deterministic=False, allow_tf32=tf32),
+            torch.autocast("cuda", dtype=torch.float16, enabled=precision == "fp16", cache_enabled=False),
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
+
+
+def to_half(member: nn.Module) -> None:
+    """Convert the weights to half that autocast would convert in every pass.
+
+    `LocalState`, the attention of HDemucs, stays single: its penalty grows with the distance and is too fine for half.
+    """
+    single: set[nn.Module] = set()
+    for module in member.modules():
+        if isinstance(module, LocalState):
+            single.update(module.modules())
+            forward: Callable[[Tensor], Tensor] = module.forward
+            module.forward = _in_single(forward)  # type: ignore[method-assign]
+        elif module not in single and isinstance(module, _HALF_TYPES):
+            module.half()
+
+
+def _in_single(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def in_single(x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(x.float())
+
+    return in_single
