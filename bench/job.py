@@ -19,7 +19,7 @@ from engine.media.encode import StemEncoder
 from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import NativeLibrary
 from engine.separation.schedule.batcher import Batcher
-from engine.storage.local import Storage
+from engine.storage.local import LocalStorage
 from engine.worker.attempt import Attempt
 from engine.worker.protocol import AttemptSpec, WorkerConfig
 
@@ -69,7 +69,7 @@ def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str
     return Attempt(
         spec,
         worker_config(folder),
-        Storage(folder),
+        LocalStorage(folder),
         library,
         ThreadPoolExecutor(1),
         batcher,

@@ -38,7 +38,7 @@ from engine.service.links import Links
 from engine.service.service import StemService
 from engine.service.views import JobPresenter
 from engine.sources.fetch import FetchedInput
-from engine.storage.local import Storage
+from engine.storage.local import LocalStorage
 
 POOL = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5
@@ -107,7 +107,7 @@ class House:
     def __init__(self, loop: SimulatedLoop, store: JobStore, data: Path, devices: int, speed: float) -> None:
         self.loop, self.store, self.data, self.speed = loop, store, data, speed
         self.times, self.figures = DeviceTimes(), Figures()
-        self.storage, self.live = Storage(data), ProgressTracker()
+        self.storage, self.live = LocalStorage(data), ProgressTracker()
         self.pool = SimulatedPool(devices, POOL, loop, self.times, data)
         runner = JobRunner(store, self.storage, self.pool, _no_links, WORKERS, 600, self.live)
         self.dispatcher = Dispatcher(store, runner, self.live, data / "handover.json", max_attempts=3)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from engine.database.job_store import JobStore
 from engine.errors import StemifyError
 from engine.jobs.job import Job, JobStatus
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from engine.jobs.estimates import is_long_enough_to_learn
 from engine.jobs.job import InputType, Job, Stage
 from engine.pool.pool import WorkerPool
 from engine.sources.fetch import FetchLink
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.worker.protocol import AttemptSpec, Done
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from engine.database.usage import forget_files
 from engine.errors import StemifyError
 from engine.jobs.entity import id_time
 from engine.jobs.job import JobStatus
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 

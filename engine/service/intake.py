@@ -40,7 +40,7 @@ from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.sources.attachment import fetch_attachment
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.text import safe_title
 
 log = logging.getLogger(__name__)

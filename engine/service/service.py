@@ -24,7 +24,7 @@ from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import JobPresenter
 from engine.service.watch import Watchers
 from engine.sources.youtube.link import video_ids_in
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 
 __all__ = [
     "Attachment",

@@ -14,7 +14,7 @@ from engine.media.sandbox import probe_in_sandbox
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
 from engine.storage.disk_space import Room
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.text import safe_title
 
 

@@ -1,4 +1,4 @@
-"""Object storage: S3 and what speaks like it, GCS, Azure. The few calls that files need, by key, through obstore."""
+"""A bucket in S3, GCS or Azure, through obstore. Calls block."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from engine.errors import ConfigurationError, StorageAccessDenied, StorageUnavai
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-READ_BYTES = 4 * 2**20  # a request's worth: short enough for its time limit, long enough to be worth one
+READ_BYTES = 4 * 2**20  # of one request
 _WRITE_BYTES = 2**20
 _PARTS_AT_ONCE = 4
-_ANSWER_S = 10.0  # for a request that moves no file
+_ANSWER_S = 10.0  # limit of a request that transfers no file
 
-_REFUSED = re.compile(r"status code: 4(?!04|08|29)\d\d")  # no use asking the same again
+_REFUSED = re.compile(r"status code: 4(?!04|08|29)\d\d")  # a retry would fail as well
 
 Step = Callable[[int, int], None]
-"""Called with the bytes done so far and those in all; what it raises ends the transfer."""
+"""Called with the bytes done and the total; what it raises ends the transfer."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,21 @@ class ObjectInfo:
 
 
 class Bucket:
-    """`patience_s`: how long a request is tried again when the store does not answer. Every call may raise
-    `StorageUnavailable` (transient), `StorageAccessDenied` or `StorageFailed`, and blocks: call it in a thread."""
+    """One bucket, by key below the folder of its URL.
+
+    Every call blocks and may raise `StorageUnavailable` (transient), `StorageAccessDenied` or `StorageFailed`.
+    `patience_s`: how long a request is retried.
+    """
 
     def __init__(self, settings: StorageSettings, *, patience_s: float) -> None:
-        """Makes no connection. Raises `ConfigurationError` when the settings are not right."""
+        """Open the bucket without connecting to it. Raises `ConfigurationError`."""
         assert settings.url is not None
         self._settings = settings
         self._store = _open(settings, settings.endpoint, patience_s, settings.request_timeout_s)
-        # The same for questions: a store that stands still is found out before people have gone.
-        self._asked = _open(settings, settings.endpoint, patience_s, min(_ANSWER_S, settings.request_timeout_s))
+        # For requests that transfer no file: they must time out while the user still waits.
+        self._quick = _open(settings, settings.endpoint, patience_s, min(_ANSWER_S, settings.request_timeout_s))
         public = settings.public_endpoint or settings.endpoint
-        self._public = self._asked if public == settings.endpoint else _open(settings, public, patience_s, _ANSWER_S)
+        self._public = self._quick if public == settings.endpoint else _open(settings, public, patience_s, _ANSWER_S)
 
     @property
     def keeps_unfinished_uploads(self) -> bool:
@@ -64,29 +67,30 @@ class Bucket:
         return isinstance(self._store, S3Store)
 
     def check(self) -> None:
-        """Raises as above when the bucket is not there or does not let us in."""
+        """Check that the bucket exists and can be listed."""
         with translate_errors("the bucket"):
-            next(iter(obstore.list(self._asked, "jobs", chunk_size=1)), None)
+            next(iter(obstore.list(self._quick, "jobs", chunk_size=1)), None)
 
     def find(self, key: str) -> ObjectInfo | None:
+        """Return the object, or None if it does not exist."""
         try:
             with translate_errors(key):
-                return _found(obstore.head(self._asked, key))
+                return _found(obstore.head(self._quick, key))
         except FileNotFoundError:
             return None
 
     def read(self, key: str, start: int, end: int) -> bytes:
-        """The bytes from `start` to before `end`. Raises `FileNotFoundError`."""
+        """Return the bytes from `start` to before `end`. Raises `FileNotFoundError`."""
         with translate_errors(key):
             return bytes(obstore.get_range(self._store, key, start=start, end=end))
 
     def blocks(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """The same, in blocks, each a request of its own. Raises `FileNotFoundError`."""
+        """Yield the same bytes in blocks, one request each. Raises `FileNotFoundError`."""
         for at in range(start, end, READ_BYTES):
             yield self.read(key, at, min(end, at + READ_BYTES))
 
     def download(self, key: str, to: Path, step: Step | None = None) -> int:
-        """Write an object to a file; its size in bytes. Raises `FileNotFoundError`."""
+        """Write an object to a file and return its size in bytes. Raises `FileNotFoundError`."""
         found = self.find(key)
         if found is None:
             raise FileNotFoundError(key)
@@ -98,13 +102,15 @@ class Bucket:
                 if step is not None:
                     step(done, found.size)
         if done != found.size:
-            raise StorageUnavailable(detail=f"{key}: {done} of {found.size} bytes came")
+            raise StorageUnavailable(detail=f"{key}: received {done} of {found.size} bytes")
         return done
 
     def upload(self, file: Path, key: str, headers: dict[str, str], step: Step | None = None) -> None:
-        """Create an object that is not there yet, whole or not at all, and look that all of it arrived. Raises
-        `FileExistsError`; for a file of more than one part that is certain only where nobody else writes the key at
-        the same moment, since no store makes conditional multipart uploads the way all others do."""
+        """Create an object, completely or not at all, and check its size.
+
+        Raises `FileExistsError`. For a file of several parts this check does not cover concurrent writers: there is
+        no conditional multipart upload that all stores support.
+        """
         size = file.stat().st_size
         with translate_errors(key):
             if size <= self._settings.part_bytes:
@@ -113,9 +119,9 @@ class Bucket:
                 if self.find(key) is not None:
                     raise FileExistsError(key)
                 self._upload_parts(file, key, headers, size, step)
-        there = self.find(key)
-        if there is None or there.size != size:
-            raise StorageUnavailable(detail=f"{key}: {there.size if there else 'none'} of {size} bytes arrived")
+        stored = self.find(key)
+        if stored is None or stored.size != size:
+            raise StorageUnavailable(detail=f"{key}: {stored.size if stored else 0} of {size} bytes were stored")
         if step is not None:
             step(size, size)
 
@@ -123,7 +129,7 @@ class Bucket:
         try:
             obstore.put(self._store, key, file, attributes=headers, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            # A request that was tried again because its answer got lost meets what it made itself.
+            # The first request may have created it, and only its response was lost.
             found = self.find(key)
             digest = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
             if found is None or (found.etag or "").strip('"') != digest:
@@ -138,7 +144,7 @@ class Bucket:
             max_concurrency=_PARTS_AT_ONCE,
         )
         done = 0
-        with file.open("rb") as source, writer:  # left by an error, it aborts the upload
+        with file.open("rb") as source, writer:  # an error aborts the upload
             while block := source.read(_WRITE_BYTES):
                 writer.write(block)
                 done += len(block)
@@ -146,7 +152,7 @@ class Bucket:
                     step(done, size)
 
     def copy(self, source: str, key: str) -> bool:
-        """False when there is no such object."""
+        """Copy an object, and return False if it does not exist."""
         try:
             with translate_errors(source):
                 obstore.copy(self._store, source, key)
@@ -155,24 +161,24 @@ class Bucket:
         return True
 
     def folders(self, prefix: str) -> list[str]:
-        """Names of what lies one step below `prefix` and has something in it."""
+        """Return the names of the folders directly below `prefix`."""
         with translate_errors(prefix):
-            found = obstore.list_with_delimiter(self._asked, prefix)
+            found = obstore.list_with_delimiter(self._quick, prefix)
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"])
 
     def keys(self, prefix: str) -> list[str]:
-        """Everything below the folder `prefix`."""
+        """Return all keys below the folder `prefix`."""
         with translate_errors(prefix):
-            return [meta["path"] for batch in obstore.list(self._asked, prefix) for meta in batch]
+            return [meta["path"] for batch in obstore.list(self._quick, prefix) for meta in batch]
 
     def delete(self, keys: list[str]) -> None:
-        """What is not there is no error."""
+        """Delete objects. Missing keys are ignored."""
         if keys:
             with translate_errors(keys[0]), contextlib.suppress(FileNotFoundError):
                 obstore.delete(self._store, keys)
 
     def presigned(self, key: str) -> str:
-        """A link to the object itself, good for `redirect_lifetime_s`. Whoever has it may follow it."""
+        """Return a link to the object that works without credentials for `redirect_lifetime_s`."""
         lifetime = timedelta(seconds=self._settings.redirect_lifetime_s)
         with translate_errors(key):
             return obstore.sign(self._public, "GET", key, lifetime)
@@ -189,7 +195,7 @@ def _open(
         "gs": {"base_url": endpoint},
         "az": {"endpoint": endpoint, "account_name": settings.access_key_id, "account_key": secret},
     }[urlsplit(settings.url).scheme]
-    given: Any = {name: value for name, value in names.items() if value is not None}
+    config: Any = {name: value for name, value in names.items() if value is not None}
     client: ClientConfig = {
         "connect_timeout": timedelta(seconds=5),
         "timeout": timedelta(seconds=timeout_s),
@@ -201,12 +207,12 @@ def _open(
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
     }
     try:
-        store = from_url(settings.url, config=given, client_options=client, retry_config=retry)
+        store = from_url(settings.url, config=config, client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
-        # The store's own words may have a key in them.
+        # The text of the error may contain a key.
         raise ConfigurationError(
             f"The object storage of STEMIFY_STORAGE__URL cannot be used: {type(error).__name__}. "
-            "Look at the settings in [storage]."
+            "Check the settings in [storage]."
         ) from None
     assert isinstance(store, S3Store | GCSStore | AzureStore)
     return store
@@ -219,17 +225,19 @@ def _found(meta: Any) -> ObjectInfo:
 
 @contextmanager
 def translate_errors(key: str) -> Iterator[None]:
-    """The store's errors as ours, with the first line of what it said. `FileNotFoundError` stays what it is, and
-    "already there" becomes `FileExistsError`."""
+    """Raise errors of obstore as storage errors, with the first line of their text.
+
+    `FileNotFoundError` passes; an object that exists already becomes `FileExistsError`.
+    """
     try:
         yield
     except BaseError as error:
         detail = f"{key}: {str(error).partition(chr(10))[0][:500]}"
         if isinstance(error, AlreadyExistsError):
             raise FileExistsError(key) from error
-        if "NoSuchBucket" in str(error):  # obstore has no kinds of their own for what listing may meet
+        if "NoSuchBucket" in str(error):  # listing has no error type for it
             raise StorageAccessDenied(
-                "There is no such bucket as STEMIFY_STORAGE__URL names. Ask whoever runs this bot to make it.",
+                "The bucket that STEMIFY_STORAGE__URL names does not exist. Ask the bot's operator to create it.",
                 detail=detail,
             ) from error
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _REFUSED.search(detail):

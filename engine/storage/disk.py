@@ -1,4 +1,4 @@
-"""The local disk: files that appear whole, names that survive a power cut, and its errors as ours."""
+"""Operations on the local disk: atomic moves, synced folders, and errors as storage errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from engine.errors import DiskFull, StorageFailed, is_disk_full
 
 @contextmanager
 def translate_errors(key: str) -> Iterator[None]:
+    """Raise `OSError` as `DiskFull` or `StorageFailed`."""
     try:
         yield
     except OSError as error:
@@ -23,28 +24,26 @@ def translate_errors(key: str) -> Iterator[None]:
         raise StorageFailed(detail=detail) from error
 
 
-def real_folders(path: Path, beginning: str = "") -> list[str]:
-    """Names of the real folders in `path` that begin so, oldest name first."""
+def real_folders(path: Path, prefix: str = "") -> list[str]:
+    """Return the sorted names of the folders in `path` that start with `prefix`, without symbolic links."""
     try:
         with os.scandir(path) as entries:
             return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.startswith(beginning) and entry.is_dir(follow_symlinks=False)
+                entry.name for entry in entries if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False)
             )
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """The folders that had to be made, innermost first."""
-    made: list[Path] = []
+    """Create a folder and return the folders created, innermost first."""
+    created: list[Path] = []
     missing = folder
     while not missing.exists():
-        made.append(missing)
+        created.append(missing)
         missing = missing.parent
     folder.mkdir(parents=True, exist_ok=True)
-    return made
+    return created
 
 
 def sync(file: int) -> None:
@@ -52,7 +51,7 @@ def sync(file: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """So that the name survives a power cut, too."""
+    """Sync a folder, so that the names in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -61,6 +60,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
+    """Rename a file on the same disk and sync it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(source, os.O_RDONLY)
     try:
@@ -72,6 +72,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
+    """Create a hard link, or a copy where the file system has none. Raises `FileNotFoundError`."""
     if not source.is_file():
         raise FileNotFoundError(source)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,5 +88,6 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def ignore_missing(_function: object, path: str, problem: tuple[type[BaseException], BaseException, object]) -> None:
+    """Ignore missing files in `shutil.rmtree`."""
     if not isinstance(problem[1], FileNotFoundError):
         raise problem[1]

@@ -1,4 +1,4 @@
-"""Free space on the disk of the data folder, shared out among the uploads under way."""
+"""Free space on the disk of the data folder, reserved by the running uploads."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Reservation:
         self.left_bytes = left_bytes
 
     def spend(self, count_bytes: int) -> None:
-        """Call before writing `count_bytes`, from any thread. Raises `DiskSpaceLow` if they no longer fit."""
+        """Take `count_bytes` before writing them, from any thread. Raises `DiskSpaceLow`."""
         self._room.spend(self, count_bytes)
 
     def close(self) -> None:
-        """Give back what was not written."""
+        """Release the bytes that were not written."""
         self._room.close(self)
 
 
 class Room:
-    """Uploads may use what is free above `reserve_bytes`; the reserve is for accepted jobs and the database."""
+    """Free space above `reserve_bytes`, for uploads; the reserve is for accepted jobs and the database."""
 
     def __init__(self, root: Path, reserve_bytes: int) -> None:
         self._root = root
@@ -42,27 +42,27 @@ class Room:
         self._lock = threading.Lock()
 
     def check(self, size_bytes: int = 0) -> None:
-        """Raises `DiskSpaceLow` unless `size_bytes` fit beside everything that running uploads may still write."""
+        """Raise `DiskSpaceLow` unless `size_bytes` fit beside the bytes reserved by uploads."""
         with self._lock:
             self._check(size_bytes)
 
     def reserve(self, size_bytes: int) -> Reservation:
-        """Set `size_bytes` aside for one upload; close the reservation. Raises `DiskSpaceLow`."""
+        """Reserve `size_bytes` for one upload, until `Reservation.close`. Raises `DiskSpaceLow`."""
         with self._lock:
             self._check(size_bytes)
-            return self._open_one(size_bytes)
+            return self._add(size_bytes)
 
     @contextmanager
     def granted(self, size_bytes: int) -> Iterator[None]:
-        """Set `size_bytes` aside for an accepted job, which may use the reserve."""
+        """Reserve `size_bytes` for an accepted job, which may use the reserve."""
         with self._lock:
-            reservation = self._open_one(size_bytes)
+            reservation = self._add(size_bytes)
         try:
             yield
         finally:
             self.close(reservation)
 
-    def _open_one(self, size_bytes: int) -> Reservation:
+    def _add(self, size_bytes: int) -> Reservation:
         reservation = Reservation(self, size_bytes)
         self._open.add(reservation)
         return reservation
@@ -78,12 +78,12 @@ class Room:
 
     def _check(self, size_bytes: int, spender: Reservation | None = None) -> None:
         free_bytes = shutil.disk_usage(self._root).free
-        set_aside_bytes = sum(each.left_bytes for each in self._open if each is not spender)
-        if free_bytes - set_aside_bytes - size_bytes < self.reserve_bytes:
+        reserved_bytes = sum(each.left_bytes for each in self._open if each is not spender)
+        if free_bytes - reserved_bytes - size_bytes < self.reserve_bytes:
             log.error(
-                "upload refused for lack of disk space: %d MiB free in %s, %d MiB promised to other uploads",
+                "upload refused, disk space is low: %d MiB free in %s, %d MiB reserved by other uploads",
                 free_bytes >> 20,
                 self._root,
-                set_aside_bytes >> 20,
+                reserved_bytes >> 20,
             )
             raise DiskSpaceLow(retry_after_s=_RETRY_AFTER_S)

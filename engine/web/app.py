@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractAccessLogger
 from config.settings import Settings
 from engine.service.links import Links
 from engine.service.service import StemService
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.web import api, events, files, health, openapi, pages
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access

@@ -25,7 +25,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from engine.errors import NotFound
-from engine.storage.object_store import ObjectStorage
+from engine.storage.storage import StoredFile
 from engine.text import content_disposition, content_type
 from engine.web.errors import LinkExpired, LinkInvalid, RangeNotSatisfiable, error_response
 from engine.web.keys import LINKS, NOW, STORAGE
@@ -55,17 +55,17 @@ async def send_file(request: web.Request) -> web.StreamResponse:
         "Content-Disposition": content_disposition(disposition, name),
         "Cache-Control": f"{'public' if via_cdn else 'private'}, max-age=3600",
     }
-    if isinstance(storage, ObjectStorage):
-        return await _send_stored(request, storage, key, headers)
-    path = storage.local_path(key)
-    try:
-        found = path.stat()
-    except OSError:
-        raise NotFound("This file was deleted or has expired.") from None
-    wanted = _wanted_range(request, found.st_mtime, f'"{found.st_mtime_ns:x}-{found.st_size:x}"')
-    if wanted and _is_unsatisfiable(wanted, found.st_size):
-        return _range_not_satisfiable(found.st_size)
-    return _File(path, wanted[0] if wanted else None, headers=headers)
+    stored = await storage.open(key)
+    if stored.path is None and request.method == "GET" and not {"via", "download"} & request.query.keys():
+        address = await storage.redirect(key)
+        if address is not None:
+            return web.Response(status=302, headers={"Location": address, "Cache-Control": "no-store"})
+    wanted = _wanted_range(request, stored)
+    if stored.path is not None:
+        if wanted and _is_unsatisfiable(wanted, stored.size):
+            return _range_not_satisfiable(stored.size)
+        return _File(stored.path, wanted[0] if wanted else None, headers=headers)
+    return await _send_stream(request, stored, wanted, headers)
 
 
 def check_link(request: web.Request, key: str) -> None:
@@ -75,40 +75,32 @@ def check_link(request: web.Request, key: str) -> None:
         raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
 
 
-async def _send_stored(
-    request: web.Request, storage: ObjectStorage, key: str, headers: dict[str, str]
+async def _send_stream(
+    request: web.Request, stored: StoredFile, wanted: re.Match[str] | None, headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Send a file from object storage, or redirect to it. Raises `NotFound`, `StorageFailed`."""
-    found = await storage.find(key)
-    if found is None:
-        raise NotFound("This file was deleted or has expired.")
-    if request.method == "GET" and not {"via", "download"} & request.query.keys():
-        address = await storage.redirect(key)
-        if address is not None:
-            return web.Response(status=302, headers={"Location": address, "Cache-Control": "no-store"})
-    etag = found.etag or f'"{found.size:x}"'
-    headers = headers | {"ETag": etag, "Accept-Ranges": "bytes"}
-    if etag in (each.strip() for each in request.headers.get("If-None-Match", "").split(",")):
+    """Send a file that is not on this disk. Raises `NotFound`, `StorageFailed`."""
+    headers = headers | {"ETag": stored.etag, "Accept-Ranges": "bytes"}
+    if stored.etag in (each.strip() for each in request.headers.get("If-None-Match", "").split(",")):
         return web.Response(status=304, headers=headers)
-    start, end, status = 0, found.size, 200
-    if wanted := _wanted_range(request, found.modified.timestamp(), etag):
-        if _is_unsatisfiable(wanted, found.size):
-            return _range_not_satisfiable(found.size)
-        (start, end), status = _resolve(wanted, found.size), 206
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
+    start, end, status = 0, stored.size, 200
+    if wanted:
+        if _is_unsatisfiable(wanted, stored.size):
+            return _range_not_satisfiable(stored.size)
+        (start, end), status = _resolve(wanted, stored.size), 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{stored.size}"
     response = web.StreamResponse(status=status, headers=headers)
-    response.last_modified = found.modified
+    response.last_modified = stored.modified
     response.content_length = end - start
     with suppress(ConnectionError):  # the client has disconnected
         await response.prepare(request)
         if request.method != "HEAD":
-            async for block in storage.open_range(key, start, end):
+            async for block in stored.stream(start, end):
                 await response.write(block)
         await response.write_eof()
     return response
 
 
-def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[str] | None:
+def _wanted_range(request: web.Request, stored: StoredFile) -> re.Match[str] | None:
     """Return the requested range if it applies (RFC 9110, 14.2 and 13.1.5).
 
     Several ranges, malformed ones and ranges of another version are ignored: the whole file is sent.
@@ -117,12 +109,13 @@ def _wanted_range(request: web.Request, modified: float, etag: str) -> re.Match[
     if wanted is None or (wanted["last"] and int(wanted["last"]) < int(wanted["first"])):
         return None
     version = request.headers.get("If-Range")
-    if version is None or version == etag:
+    if version is None or version == stored.etag:
         return wanted
     try:
-        return wanted if math.ceil(modified) == int(parsedate_to_datetime(version).timestamp()) else None
+        is_current = math.ceil(stored.modified.timestamp()) == int(parsedate_to_datetime(version).timestamp())
     except ValueError:  # another version's ETag
         return None
+    return wanted if is_current else None
 
 
 def _is_unsatisfiable(wanted: re.Match[str], size_bytes: int) -> bool:

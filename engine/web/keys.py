@@ -11,14 +11,14 @@ from aiohttp import web
 from config.settings import Settings
 from engine.service.links import Links
 from engine.service.service import StemService
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.web.access import Access
 from engine.web.metrics import Metrics
 
 SERVICE = web.AppKey("service", StemService)
 SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", Links)
-STORAGE = web.AppKey("storage", Storage)
+STORAGE: web.AppKey[Storage] = web.AppKey("storage")
 ACCESS = web.AppKey("access", Access)
 METRICS = web.AppKey("metrics", Metrics)
 NOW = web.AppKey[Callable[[], datetime]]("now")

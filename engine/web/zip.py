@@ -6,20 +6,18 @@ browser can show the progress of the download.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 
 from aiohttp import web
 from zipstream.ng import ZIP_STORED, ZipStream
 
 from engine.errors import InvalidState, NotFound
 from engine.jobs.job import Job
-from engine.storage.object_store import ObjectStorage
 from engine.text import content_disposition, safe_title
 from engine.web.api import readable_job
-from engine.web.keys import SERVICE, STORAGE
+from engine.web.keys import STORAGE
 
 log = logging.getLogger(__name__)
 
@@ -34,37 +32,35 @@ async def stems_zip(request: web.Request) -> web.StreamResponse:
     job = (await readable_job(request, "zip")).job
     if job.result is None:
         raise InvalidState("This job has no stems yet. Check its status first.")
-    async with AsyncExitStack() as stack:
-        archive = ZipStream(compress_type=ZIP_STORED, sized=True)
-        used_names: set[str] = set()
-        storage = request.app[STORAGE]
-        in_thread = storage.in_thread if isinstance(storage, ObjectStorage) else asyncio.to_thread
-        for name, info in job.result.stems:
-            arcname = info.filename if info.filename not in used_names else f"{name} - {info.filename}"
-            used_names.add(arcname)
-            if isinstance(storage, ObjectStorage):  # streamed, never stored on this machine
-                if await storage.size(info.path) != info.size:
-                    raise NotFound("The stems of this job were deleted or have expired.")
-                archive.add(storage.blocks(info.path, info.size), arcname, size=info.size)
-                continue
-            path = await stack.enter_async_context(request.app[SERVICE].open_file(job, name))
-            archive.add_path(str(path), arcname)
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": "application/zip",
-                "Content-Disposition": content_disposition("attachment", zip_filename(job)),
-                "Content-Length": str(len(archive)),
-                "Cache-Control": "private, no-store",
-                "Accept-Ranges": "none",
-            }
-        )
-        with suppress(ConnectionError):  # the client has disconnected
-            await response.prepare(request)
-            if request.method != "HEAD":
-                blocks = _in_blocks(archive)
-                while block := await in_thread(next, blocks, b""):
-                    await response.write(block)
-            await response.write_eof()
+    archive = ZipStream(compress_type=ZIP_STORED, sized=True)
+    used_names: set[str] = set()
+    storage = request.app[STORAGE]
+    for name, info in job.result.stems:
+        arcname = info.filename if info.filename not in used_names else f"{name} - {info.filename}"
+        used_names.add(arcname)
+        stored = await storage.open(info.path)
+        if stored.path is not None:
+            archive.add_path(str(stored.path), arcname)
+        elif stored.size == info.size:
+            archive.add(stored.read(0, stored.size), arcname, size=stored.size)
+        else:
+            raise NotFound("The stems of this job were deleted or have expired.")
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "application/zip",
+            "Content-Disposition": content_disposition("attachment", zip_filename(job)),
+            "Content-Length": str(len(archive)),
+            "Cache-Control": "private, no-store",
+            "Accept-Ranges": "none",
+        }
+    )
+    with suppress(ConnectionError):  # the client has disconnected
+        await response.prepare(request)
+        if request.method != "HEAD":
+            blocks = _in_blocks(archive)
+            while block := await storage.in_thread(next, blocks, b""):
+                await response.write(block)
+        await response.write_eof()
     return response
 
 

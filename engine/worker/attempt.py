@@ -31,7 +31,7 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import is_out_of_memory
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.text import safe_title
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
 from engine.worker.stem_writer import StemWriter, TrackInfo

@@ -10,8 +10,9 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from engine.process.cpus import default_threads
-from engine.storage.local import Storage
+from engine.storage.local import LocalStorage
 from engine.storage.object_store import open_storage
+from engine.storage.storage import Storage
 from engine.worker.protocol import SECRET_VARIABLE, Message, WorkerConfig
 
 
@@ -55,7 +56,7 @@ def open_worker_storage(config: WorkerConfig) -> Storage:
     """
     settings, secret = config.storage, os.environ.pop(SECRET_VARIABLE, None)
     if settings is None:
-        return Storage(Path(config.data_dir))
+        return LocalStorage(Path(config.data_dir))
     settings = settings.model_copy(update={"secret_access_key": SecretStr(secret) if secret else None})
     return open_storage(Path(config.data_dir), settings, patience_s=settings.patience_s)
 

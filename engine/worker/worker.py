@@ -20,7 +20,7 @@ from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import NativeLibrary
 from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
 from engine.separation.schedule.batcher import Batcher
-from engine.storage.local import Storage
+from engine.storage.storage import Storage
 from engine.worker.attempt import Attempt, to_stemify_error
 from engine.worker.malloc import trim_heap
 from engine.worker.process import MessageWriter, resident_bytes, torch_threads

@@ -24,7 +24,8 @@ from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import WorkerPool
 from engine.sources.fetch import FetchedInput, FetchLink
-from engine.storage.local import Storage
+from engine.storage.local import LocalStorage
+from engine.storage.storage import Storage
 from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 
@@ -99,7 +100,7 @@ async def open_backend(
     storage: Storage | None = None,
 ) -> AsyncIterator[Backend]:
     store = await JobStore.open(data / "stemify.sqlite3")
-    storage, progress = storage or Storage(data), ProgressTracker()
+    storage, progress = storage or LocalStorage(data), ProgressTracker()
     runner = JobRunner(store, storage, pool, fetch_link, WORKERS, 600, progress)
     dispatcher = Dispatcher(store, runner, progress, data / "handover.json", max_attempts=3)
     pool._on_change = dispatcher.wake

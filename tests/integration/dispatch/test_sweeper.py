@@ -18,7 +18,7 @@ from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus
-from engine.storage.local import Storage
+from engine.storage.local import LocalStorage
 from tests.fixtures.jobs import NO_CAPS, START, Clock, pending_job, result_of
 
 SETTINGS = Retention(completed_days=30, failed_days=7, stems_days=90, sweep_interval_s=0.01)
@@ -44,7 +44,7 @@ class SweepCase:
     root: Path
     clock: Clock
     store: JobStore
-    storage: Storage
+    storage: LocalStorage
     sweeper: Sweeper
 
     def put(self, key: str) -> None:
@@ -92,7 +92,7 @@ class SweepCase:
 async def case(tmp_path: Path) -> AsyncIterator[SweepCase]:
     root, clock = tmp_path / "data", Clock()
     store = await JobStore.open(root / "stemify.sqlite3", now=clock)
-    storage = Storage(root)
+    storage = LocalStorage(root)
     yield SweepCase(root, clock, store, storage, Sweeper(store, storage, clock, SETTINGS))
     await store.close()
 

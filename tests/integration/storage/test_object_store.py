@@ -79,9 +79,9 @@ async def test_a_result_is_published_whole_in_parts_with_progress(
     assert keys(storage, job) == {"a1/Für Elise – vocals.wav", "a1/peaks.json"}
     assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) > 10
     key = f"jobs/{job}/a1/Für Elise – vocals.wav"
-    assert b"".join([block async for block in storage.open_range(key)]) == stem
+    assert b"".join([block async for block in (await storage.open(key)).stream()]) == stem
     for start, end in ((0, 1), (PART - 3, PART + 4), (len(stem) - 5, None), (7, 10**9), (len(stem), None), (9, 3)):
-        assert b"".join([block async for block in storage.open_range(key, start, end)]) == stem[start:end]
+        assert b"".join([block async for block in (await storage.open(key)).stream(start, end)]) == stem[start:end]
     async with storage.open_file(key) as path:
         assert path.name == "Für Elise – vocals.wav" and path.read_bytes() == stem
     assert not path.exists()
@@ -91,12 +91,12 @@ async def test_what_an_attempt_has_published_is_never_written_over(
     storage: ObjectStorage, job: str, tmp_path: Path
 ) -> None:
     storage.publish_folder(result(tmp_path / "one", peaks_json=b"1", a_wav=os.urandom(PART + 1)), f"jobs/{job}/a1")
-    before = await storage.find(f"jobs/{job}/a1/a.wav")
+    before = (await storage.open(f"jobs/{job}/a1/a.wav")).etag
     for late in (result(tmp_path / "two", peaks_json=b"2"), result(tmp_path / "three", a_wav=os.urandom(PART + 9))):
         with pytest.raises(StorageFailed):
             storage.publish_folder(late, f"jobs/{job}/a1")
-    assert await storage.find(f"jobs/{job}/a1/a.wav") == before
-    assert b"".join([block async for block in storage.open_range(f"jobs/{job}/a1/peaks.json")]) == b"1"
+    assert (await storage.open(f"jobs/{job}/a1/a.wav")).etag == before
+    assert b"".join([block async for block in (await storage.open(f"jobs/{job}/a1/peaks.json")).stream()]) == b"1"
 
 
 async def test_lost_response_is_safe_to_retry(storage: ObjectStorage, job: str, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_only_the_jobs_own_places_are_removed(storage: ObjectStorage, job:
     assert keys(storage, job) == {"notes.txt"} and not storage.has_result(job)
     await storage.tidy_job("../models", keep_attempt=None, keep_input=False)
     for refused in ("", "models", "jobs", f"jobs/{job}/input", f"jobs/{job}.bak"):
-        with pytest.raises(ValueError, match="not a place of a job"):
+        with pytest.raises(ValueError, match="not a job folder"):
             await storage.delete_tree(refused)
     await storage.delete_job(job)
     there = {meta["path"] for batch in obstore.list(storage._bucket._store) for meta in batch}

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from engine.errors import DiskFull, NotFound, StorageFailed, TooLarge
 from engine.jobs.entity import new_job_id
 from engine.storage import disk
-from engine.storage.local import Storage
+from engine.storage.local import LocalStorage
 
 JOB = "01a205ec-fe8d-724b-8237-ca688e1702d8"
 KEY = f"jobs/{JOB}/input"
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return Storage(tmp_path / "data")
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "data")
 
 
 async def stream(*blocks: bytes, then: BaseException | None = None) -> AsyncIterator[bytes]:
@@ -33,18 +33,18 @@ async def stream(*blocks: bytes, then: BaseException | None = None) -> AsyncIter
         raise then
 
 
-async def read(storage: Storage, key: str, start: int = 0, end: int | None = None) -> bytes:
-    return b"".join([block async for block in storage.open_range(key, start, end)])
+async def read(storage: LocalStorage, key: str, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([block async for block in (await storage.open(key)).stream(start, end)])
 
 
-def put(storage: Storage, key: str, content: bytes = b"x") -> Path:
+def put(storage: LocalStorage, key: str, content: bytes = b"x") -> Path:
     path = storage.root / key
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
 
-def files(storage: Storage) -> set[str]:
+def files(storage: LocalStorage) -> set[str]:
     """Everything under the root, folders too."""
     return {str(path.relative_to(storage.root)) for path in storage.root.rglob("*")}
 
@@ -66,7 +66,7 @@ SEGMENT = st.one_of(
 @example("jobs/../../x")
 @example("link/x")
 @example("")
-def test_no_key_leads_out_of_the_root(storage: Storage, key: str) -> None:
+def test_no_key_leads_out_of_the_root(storage: LocalStorage, key: str) -> None:
     link = storage.root / "link"
     if not link.is_symlink():
         link.symlink_to("/etc")
@@ -92,7 +92,7 @@ def test_no_key_leads_out_of_the_root(storage: Storage, key: str) -> None:
         "%2e%2e",
     ],
 )
-async def test_names_that_people_give_their_songs_are_kept(storage: Storage, name: str) -> None:
+async def test_names_that_people_give_their_songs_are_kept(storage: LocalStorage, name: str) -> None:
     key = f"jobs/{JOB}/a1/{name}"
     await storage.receive(stream(b"abc"), key, 10)
     assert (storage.root / key).read_bytes() == b"abc"
@@ -101,7 +101,7 @@ async def test_names_that_people_give_their_songs_are_kept(storage: Storage, nam
 
 
 @pytest.mark.parametrize("where", ["jobs", f"jobs/{JOB}", KEY])
-async def test_a_symbolic_link_is_never_followed(storage: Storage, tmp_path: Path, where: str) -> None:
+async def test_a_symbolic_link_is_never_followed(storage: LocalStorage, tmp_path: Path, where: str) -> None:
     secret = tmp_path / "secret"
     (secret / JOB).mkdir(parents=True)
     for name in (f"{JOB}/input", "input"):
@@ -125,21 +125,21 @@ async def test_a_symbolic_link_is_never_followed(storage: Storage, tmp_path: Pat
 # Receiving.
 
 
-async def test_a_stream_becomes_a_file(storage: Storage) -> None:
+async def test_a_stream_becomes_a_file(storage: LocalStorage) -> None:
     blocks = [os.urandom(size) for size in (0, 1, 700_000, 700_000, 3)]
     assert await storage.receive(stream(*blocks), KEY, 2_000_000) == 1_400_004
     assert (storage.root / KEY).read_bytes() == b"".join(blocks)
     assert files(storage) == {"jobs", f"jobs/{JOB}", KEY}
 
 
-async def test_the_cap_is_exact(storage: Storage) -> None:
+async def test_the_cap_is_exact(storage: LocalStorage) -> None:
     assert await storage.receive(stream(b"12345", b"67890"), KEY, 10) == 10
     with pytest.raises(TooLarge):
         await storage.receive(stream(b"12345", b"678901"), f"jobs/{new_job_id()}/input", 10)
     assert len(files(storage)) == 3
 
 
-async def test_an_endless_stream_is_cut_off_at_the_cap(storage: Storage) -> None:
+async def test_an_endless_stream_is_cut_off_at_the_cap(storage: LocalStorage) -> None:
     taken = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -155,13 +155,13 @@ async def test_an_endless_stream_is_cut_off_at_the_cap(storage: Storage) -> None
 
 
 @pytest.mark.parametrize("problem", [RuntimeError("the sender left"), asyncio.CancelledError(), ConnectionResetError()])
-async def test_nothing_is_left_of_a_stream_that_breaks_off(storage: Storage, problem: BaseException) -> None:
+async def test_nothing_is_left_of_a_stream_that_breaks_off(storage: LocalStorage, problem: BaseException) -> None:
     with pytest.raises((type(problem), StorageFailed)):
         await storage.receive(stream(bytes(3_000_000), then=problem), KEY, 10**9)
     assert files(storage) == set()
 
 
-async def test_a_failed_stream_leaves_what_was_there_before(storage: Storage) -> None:
+async def test_a_failed_stream_leaves_what_was_there_before(storage: LocalStorage) -> None:
     put(storage, KEY, b"old")
     with pytest.raises(TooLarge):
         await storage.receive(stream(b"too much"), KEY, 3)
@@ -173,7 +173,7 @@ async def test_a_failed_stream_leaves_what_was_there_before(storage: Storage) ->
     ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, StorageFailed)]
 )
 async def test_full_disk_raises_and_leaves_nothing(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
     def full(_file: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -189,13 +189,13 @@ async def test_full_disk_raises_and_leaves_nothing(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.integers(0, 60), st.integers(0, 60) | st.none())
-async def test_a_range_is_what_slicing_gives(storage: Storage, start: int, end: int | None) -> None:
+async def test_a_range_is_what_slicing_gives(storage: LocalStorage, start: int, end: int | None) -> None:
     content = bytes(range(50))
     put(storage, KEY, content)
     assert await read(storage, KEY, start, end) == content[start:end]
 
 
-async def test_what_is_not_there_is_not_found(storage: Storage) -> None:
+async def test_what_is_not_there_is_not_found(storage: LocalStorage) -> None:
     assert await storage.size(KEY) is None
     with pytest.raises(NotFound):
         await read(storage, KEY)
@@ -206,7 +206,7 @@ async def test_what_is_not_there_is_not_found(storage: Storage) -> None:
 # Publishing and copying.
 
 
-async def test_publishing_moves_the_file(storage: Storage) -> None:
+async def test_publishing_moves_the_file(storage: LocalStorage) -> None:
     source = put(storage, f"scratch/{JOB}-a1/vocals.mp3", b"music")
     await storage.publish(source, f"jobs/{JOB}/a1/vocals.mp3")
     assert not source.exists()
@@ -215,7 +215,7 @@ async def test_publishing_moves_the_file(storage: Storage) -> None:
         await storage.publish(source, f"jobs/{JOB}/a1/drums.mp3")
 
 
-async def test_a_copy_outlives_the_original(storage: Storage) -> None:
+async def test_a_copy_outlives_the_original(storage: LocalStorage) -> None:
     other = new_job_id()
     put(storage, KEY, b"song")
     assert await storage.copy(KEY, f"jobs/{other}/input")
@@ -245,7 +245,7 @@ DECOYS = (
 )
 
 
-async def test_only_the_jobs_own_places_are_removed(storage: Storage) -> None:
+async def test_only_the_jobs_own_places_are_removed(storage: LocalStorage) -> None:
     for decoy in DECOYS:
         put(storage, decoy)
     before = files(storage)
@@ -278,12 +278,12 @@ async def test_only_the_jobs_own_places_are_removed(storage: Storage) -> None:
     )
     | st.text(max_size=30)
 )
-async def test_removing_anything_else_is_refused(storage: Storage, prefix: str) -> None:
-    with pytest.raises(ValueError, match="not a place of a job"):
+async def test_removing_anything_else_is_refused(storage: LocalStorage, prefix: str) -> None:
+    with pytest.raises(ValueError, match="not a job folder"):
         await storage.delete_tree(prefix)
 
 
-async def test_symlinks_in_job_are_removed_without_targets(storage: Storage, tmp_path: Path) -> None:
+async def test_symlinks_in_job_are_removed_without_targets(storage: LocalStorage, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("keep")
@@ -296,7 +296,7 @@ async def test_symlinks_in_job_are_removed_without_targets(storage: Storage, tmp
     assert (outside / "file").read_text() == "keep"
 
 
-async def test_tidying_keeps_the_result_and_the_input_that_is_wanted(storage: Storage) -> None:
+async def test_tidying_keeps_the_result_and_the_input_that_is_wanted(storage: LocalStorage) -> None:
     for own in (KEY, f"jobs/{JOB}/.input.12.part", f"jobs/{JOB}/a1/v", f"jobs/{JOB}/a2/v", f"scratch/{JOB}-a2/r"):
         put(storage, own)
     put(storage, f"jobs/{JOB}/notes.txt")
@@ -311,7 +311,7 @@ async def test_tidying_keeps_the_result_and_the_input_that_is_wanted(storage: St
     assert storage.scratch_on_disk() == []
 
 
-async def test_tidying_a_job_without_a_result_leaves_no_folder(storage: Storage) -> None:
+async def test_tidying_a_job_without_a_result_leaves_no_folder(storage: LocalStorage) -> None:
     put(storage, KEY)
     await storage.tidy_job(JOB, keep_attempt=None, keep_input=False)
     assert files(storage) == {"jobs"}
@@ -319,7 +319,7 @@ async def test_tidying_a_job_without_a_result_leaves_no_folder(storage: Storage)
     await storage.tidy_job(new_job_id(), keep_attempt=None, keep_input=False)
 
 
-async def test_what_lies_on_disk_is_listed(storage: Storage) -> None:
+async def test_what_lies_on_disk_is_listed(storage: LocalStorage) -> None:
     assert storage.jobs_on_disk() == [] and storage.scratch_on_disk() == []
     for decoy in DECOYS:
         put(storage, decoy)

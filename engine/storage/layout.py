@@ -1,0 +1,25 @@
+"""The layout of the data folder: which keys belong to jobs.
+
+    jobs/<job id>/input              the submitted file
+    jobs/<job id>/a<attempt>/…       the result of an attempt
+    scratch/<job id>-a<attempt>/…    the working files of an attempt
+
+Only keys that match `TREE` or `INPUT` are ever deleted.
+"""
+
+from __future__ import annotations
+
+import re
+
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+JOB = re.compile(_UUID)
+ATTEMPT = re.compile(r"a([1-9][0-9]{0,3})")
+SCRATCH = re.compile(rf"({_UUID})-a[1-9][0-9]{{0,3}}")
+TREE = re.compile(rf"jobs/{_UUID}(?:/a[1-9][0-9]{{0,3}})?|scratch/{_UUID}-a[1-9][0-9]{{0,3}}")
+INPUT = re.compile(r"input(?:\.[A-Za-z0-9]{1,10})?|\.input.*\.part")
+
+
+def check_tree(prefix: str) -> None:
+    """Raise `ValueError` unless `prefix` is the folder of a job, of an attempt's result or of its scratch."""
+    if not TREE.fullmatch(prefix):
+        raise ValueError(f"not a job folder: {prefix!r}")
