@@ -19,7 +19,7 @@ from bot.text import (
     size,
     timestamp,
 )
-from bot.trust_card import measured_lines, stem_phrase
+from bot.trust_card import stem_phrase, trust_card_lines
 from engine.errors import RetryLater, StemifyError
 from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
 
@@ -132,7 +132,7 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     below = " · ".join(stem_phrase(stem, info) for stem, info in stems)
     if spilled:
         below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in spilled)
-    small = measured_lines(result)
+    small = trust_card_lines(result)
     small.append(_choices(job, device=result.trust.device if result.trust is not None else None))
     expiry, presses = "", [ButtonSpec("delete", "Delete now", "danger")]
     if job.keep:

@@ -64,10 +64,6 @@ def timestamp(at: datetime) -> str:
     return f"<t:{int(at.timestamp())}:R>"
 
 
-def format_db(value_db: float) -> str:
-    return f"{value_db:+.1f}".replace("-", "−")
-
-
 def join_words(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

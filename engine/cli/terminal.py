@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from engine.jobs.job import Stage
-from engine.jobs.results import JobResult, QualityMetrics, StemInfo, TrustCard
-from engine.text import plural
+from engine.jobs.results import JobResult
+from engine.jobs.trust import Fact, plan_fact, quality_facts, stem_level, sum_facts
 
-_WIDTH = 76  # plus the callers' indent, less than 80 columns
+_WIDTH = 76  # with the callers' indent less than a terminal's 80
+_LABEL_WIDTH = 17
 
 
 @contextmanager
@@ -35,19 +36,12 @@ def progress_bar() -> Iterator[Callable[[Stage | None, int], None]]:
 
 
 def trust_lines(result: JobResult) -> list[str]:
-    """Return the trust card as lines: the stems, their sum, the plan, and what else was measured."""
-    rows = [(name, _stem_facts(info)) for name, info in result.stems]
+    """Return what was measured about the stems, their sum and the run; unmeasured facts are left out."""
+    rows: list[Fact] = [(name, stem_level(info)) for name, info in result.stems]
     if (trust := result.trust) is not None:
-        residual = "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix"
-        rows.append(("in no stem", residual))
-        if trust.offset:
-            rows.append(("offset", f"{trust.offset:.2%} of full scale, constant (DC), removed from all stems"))
-        rows += [
-            ("common gain", f"{trust.gain_db:+.2f} dB, {trust.clipped_samples} clipped samples"),
-            ("plan", _plan(trust)),
-        ]
+        rows += [*sum_facts(trust), plan_fact(trust)]
     if (quality := result.quality_metrics) is not None:
-        rows += _quality_rows(quality)
+        rows += quality_facts(quality)
     if (cost := result.processing) is not None:
         device = f" on {trust.device}" if trust is not None else ""
         rows.append(("cost", f"{cost.processing_time} s{device}, {cost.memory_usage} MB at the peak"))
@@ -55,31 +49,6 @@ def trust_lines(result: JobResult) -> list[str]:
         rows += [("note", note) for note in trust.notes]
     return [
         line
-        for name, text in rows
-        for line in wrap(text, _WIDTH, initial_indent=f"{name:14}", subsequent_indent=" " * 14)
+        for label, text in rows
+        for line in wrap(text, _WIDTH, initial_indent=f"{label:{_LABEL_WIDTH}}", subsequent_indent=" " * _LABEL_WIDTH)
     ]
-
-
-def _quality_rows(quality: QualityMetrics) -> list[tuple[str, str]]:
-    scores = {
-        "vocals": quality.vocal_isolation, "drums": quality.drum_separation, "bass": quality.bass_isolation,
-        "few artefacts": quality.artifact_reduction,
-    }  # fmt: skip
-    parts = ", ".join(f"{name} {score:.0%}" for name, score in scores.items() if score is not None)
-    caveat = ", rough: the song is short" if quality.low_confidence else ""
-    rows = [("quality", f"about {quality.overall_score:.0%}{caveat} ({parts})"), ("", quality.method)]
-    return [*rows, ("", quality.advice)] if quality.advice else rows
-
-
-def _stem_facts(info: StemInfo) -> str:
-    if info.level_db is None or info.peak_db is None:
-        return "silent"
-    silent = f", silent for {info.silence_share:.0%} of the song" if info.silence_share else ""
-    return f"{info.level_db:.1f} dBFS, peak {info.peak_db:.1f} dBFS{silent}"
-
-
-def _plan(trust: TrustCard) -> str:
-    return (
-        f"{plural(trust.segments, 'segment')} of {trust.segment_s:g} s, overlap {trust.overlap:g}, "
-        f"shifts {trust.shifts}, seed {trust.seed}"
-    )

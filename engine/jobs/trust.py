@@ -1,0 +1,47 @@
+"""What was measured about a result, in words: (label, text) pairs for the terminal and for Discord."""
+
+from __future__ import annotations
+
+from engine.jobs.results import QualityMetrics, StemInfo, TrustCard
+from engine.text import plural
+
+Fact = tuple[str, str]
+
+
+def stem_level(info: StemInfo) -> str:
+    """Return level and peak of a stem, and the share of the song in which it is silent."""
+    if info.level_db is None or info.peak_db is None:
+        return "silent"
+    share = info.silence_share or 0
+    silent = f", silent for {share:.0%} of the song" if share >= 0.005 else ""
+    return f"{info.level_db:.1f} dBFS, peak {info.peak_db:.1f} dBFS{silent}"
+
+
+def sum_facts(trust: TrustCard) -> list[Fact]:
+    """Return how the sum of the stems compares with the mix."""
+    facts = [("in no stem", "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix")]
+    if trust.offset:
+        facts.append(("constant offset", f"{trust.offset:.2%} of full scale (DC), removed from all stems"))
+    return [*facts, ("common gain", f"{trust.gain_db:+.2f} dB, {plural(trust.clipped_samples, 'clipped sample')}")]
+
+
+def plan_fact(trust: TrustCard) -> Fact:
+    segments = f"{plural(trust.segments, 'segment')} of {trust.segment_s:.3g} s"
+    return ("plan", f"{segments}, overlap {trust.overlap:g}, shifts {trust.shifts}, seed {trust.seed}")
+
+
+def quality_facts(quality: QualityMetrics) -> list[Fact]:
+    """Return the estimated scores, the method and, for a low score, what to try."""
+    scores = {
+        "vocals": quality.vocal_isolation,
+        "drums": quality.drum_separation,
+        "bass": quality.bass_isolation,
+        "few artefacts": quality.artifact_reduction,
+    }
+    parts = ", ".join(f"{name} {score:.0%}" for name, score in scores.items() if score is not None)
+    doubt = ", uncertain because the song is short" if quality.low_confidence else ""
+    facts = [
+        ("quality", f"about {quality.overall_score:.0%}{doubt}" + (f" ({parts})" if parts else "")),
+        ("method", quality.method),
+    ]
+    return [*facts, ("advice", quality.advice)] if quality.advice else facts
