@@ -19,34 +19,36 @@ from engine.process.confinement import forbid_inspection
 
 
 class OpenBackend(Protocol):
+    """Open a backend; tests pass a scripted one."""
+
     def __call__(
         self, settings: configuration.Settings, *, forced: asyncio.Event
     ) -> AbstractAsyncContextManager[Backend]: ...
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 async def main(settings: configuration.Settings, open_backend: OpenBackend = backend) -> None:
     """Run until SIGTERM or SIGINT."""
-    ending = ShutdownSignals()
-    async with open_backend(settings, forced=ending.forced) as running:
-        say(f"Stemify's page is at {running.web_url}")
+    shutdown = ShutdownSignals()
+    async with open_backend(settings, forced=shutdown.forced) as running:
+        print_line(f"Stemify's page is at {running.web_url}")
         if settings.discord.token is None:
-            say("There is no Discord token (STEMIFY_DISCORD__TOKEN), so only the page is served.")
-            await ending.requested.wait()
+            print_line("No Discord token is set (STEMIFY_DISCORD__TOKEN): serving only the page.")
+            await shutdown.requested.wait()
             return
         database = await BotDatabase.open(settings.data_dir / "bot.sqlite3")
         try:
-            await _until(ending.requested, run_bot(settings, running, database))
+            await _until(shutdown.requested, run_bot(settings, running, database))
         finally:
             await database.close()
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Do the work until it ends, fails, or `stop` is set."""
+    """Run `work` until it ends, fails, or `stop` is set."""
     running, stopping = asyncio.create_task(work, name="discord"), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
-"""Buttons that work after a restart too: all they need to know is in their `custom_id`. Cards become layouts here.
+"""Buttons that work after a restart, because their state is in their `custom_id`, and the layout of cards.
 
-Only dynamic items, no timeouts: discord.py forgets a dynamic item's *class* when a view that mixes it with a plain
-item stops.
+Views have dynamic items only and no timeout: when a view that also has a plain item stops, discord.py forgets the
+*class* of the dynamic item.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ STYLES = {
 
 class JobButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"stemify:(?P<action>cancel|retry|keep|delete|refresh|forever):(?P<job>[0-9a-f-]{36})",
+    template=r"stemify:(?P<action>cancel|retry|keep|delete|refresh|confirm_delete):(?P<job>[0-9a-f-]{36})",
 ):
-    """Something to do with one job."""
+    """A button that acts on one job."""
 
     def __init__(self, action: str, job_id: str, label: str, style: discord.ButtonStyle) -> None:
         super().__init__(discord.ui.Button(label=label, style=style, custom_id=f"stemify:{action}:{job_id}"))
@@ -42,29 +42,29 @@ class JobButton(
         interaction.client.dispatch("job_button", interaction, self.action, self.job_id)
 
 
-def button(press: ButtonSpec, job_id: str) -> JobButton:
-    return JobButton(press.action, job_id, press.label, STYLES[press.style])
+def button(spec: ButtonSpec, job_id: str) -> JobButton:
+    return JobButton(spec.action, job_id, spec.label, STYLES[spec.style])
 
 
 class ConfirmDelete(discord.ui.View):
-    """Under the question whether the stems shall really go."""
+    """The confirmation before a job is deleted."""
 
-    label: ClassVar[str] = "Delete for good"
+    label: ClassVar[str] = "Delete permanently"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(timeout=None)
-        self.add_item(JobButton("forever", job_id, self.label, discord.ButtonStyle.danger))
+        self.add_item(JobButton("confirm_delete", job_id, self.label, discord.ButtonStyle.danger))
 
 
 class DeleteEverythingButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"stemify:everything:(?P<user>[0-9]{1,20})"
 ):
-    """Deletes all that one person has."""
+    """A button that deletes all jobs of one user."""
 
     def __init__(self, user_id: int) -> None:
         super().__init__(
             discord.ui.Button(
-                label="Delete everything for good",
+                label="Delete everything permanently",
                 style=discord.ButtonStyle.danger,
                 custom_id=f"stemify:everything:{user_id}",
             )
@@ -82,7 +82,7 @@ class DeleteEverythingButton(
 
 
 class ConfirmDeleteEverything(discord.ui.View):
-    """Under the question whether everything shall really go."""
+    """The confirmation before all jobs are deleted."""
 
     def __init__(self, user_id: int) -> None:
         super().__init__(timeout=None)
@@ -90,24 +90,24 @@ class ConfirmDeleteEverything(discord.ui.View):
 
 
 def layout(card: Card, job_id: str) -> discord.ui.LayoutView:
-    """The card as a message of components."""
+    """Return the card as message components."""
     view = discord.ui.LayoutView(timeout=None)
-    box: discord.ui.Container[Any] = discord.ui.Container(accent_colour=card.accent)
-    box.add_item(discord.ui.TextDisplay("\n".join(part for part in (f"### {card.heading}", card.body) if part)))
+    container: discord.ui.Container[Any] = discord.ui.Container(accent_colour=card.accent)
+    container.add_item(discord.ui.TextDisplay("\n".join(part for part in (f"### {card.heading}", card.body) if part)))
     if card.picture:
-        box.add_item(discord.ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{PICTURE}")))
+        container.add_item(discord.ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{PICTURE}")))
     below = [card.below, *(f"-# {line}" for line in card.small.splitlines())]
     if any(below):
-        box.add_item(discord.ui.TextDisplay("\n".join(part for part in below if part)))
+        container.add_item(discord.ui.TextDisplay("\n".join(part for part in below if part)))
     for start in range(0, len(card.links), 5):
         links: discord.ui.ActionRow[Any] = discord.ui.ActionRow()
         for label, url in card.links[start : start + 5]:
             links.add_item(discord.ui.Button(label=label, url=url))
-        box.add_item(links)
-    if card.presses:
-        presses: discord.ui.ActionRow[Any] = discord.ui.ActionRow()
-        for press in card.presses:
-            presses.add_item(button(press, job_id))
-        box.add_item(presses)
-    view.add_item(box)
+        container.add_item(links)
+    if card.buttons:
+        buttons: discord.ui.ActionRow[Any] = discord.ui.ActionRow()
+        for spec in card.buttons:
+            buttons.add_item(button(spec, job_id))
+        container.add_item(buttons)
+    view.add_item(container)
     return view

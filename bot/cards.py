@@ -1,4 +1,4 @@
-"""What the bot says, without Discord: a job in, a card out. Pure, so that every wording can be read in a test."""
+"""Cards: the text of every message, built from a job without I/O."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ WAITING, WORKING, DONE, FAILED, QUIET = 0x5865F2, 0xF0B232, 0x23A55A, 0xDA373C, 
 """Colours of a card's edge."""
 
 PICTURE = "waveform.png"
-LINK_BUTTON_LENGTH = 512  # Discord's limit of an address on a button
-TEXT_LENGTH = 3500  # of 4000 that a message may hold
+LINK_BUTTON_LENGTH = 512  # Discord's limit for the URL of a button
+TEXT_LENGTH = 3500  # below Discord's limit of 4000 for a message
 BAR_CELLS = 12
 
 STAGES: dict[Stage | None, str] = {
@@ -40,13 +40,13 @@ STAGES: dict[Stage | None, str] = {
     Stage.SEPARATING: "Separating",
     Stage.MEASURING: "Measuring the stems",
     Stage.ENCODING: "Writing the files",
-    Stage.PUBLISHING: "Putting the files in place",
+    Stage.PUBLISHING: "Storing the files",
 }
 
 
 @dataclass(frozen=True)
 class ButtonSpec:
-    """A button that the bot answers."""
+    """A button with an action."""
 
     action: Action
     label: str
@@ -55,7 +55,7 @@ class ButtonSpec:
 
 @dataclass(frozen=True)
 class Card:
-    """A message: a heading, text above and below the picture, small print, links and buttons."""
+    """The content of a message; `body` is above the picture, `below` is under it."""
 
     heading: str
     body: str = ""
@@ -64,42 +64,47 @@ class Card:
     accent: int = QUIET
     picture: bool = False
     links: tuple[tuple[str, str], ...] = ()
-    presses: tuple[ButtonSpec, ...] = ()
+    buttons: tuple[ButtonSpec, ...] = ()
 
     def as_text(self) -> str:
-        """The card as it reads, for tests and logs."""
+        """Return the card as plain text, for tests."""
         rows = [f"### {self.heading}", self.body, f"[{PICTURE}]" if self.picture else "", self.below]
         rows += [f"-# {line}" for line in self.small.splitlines()]
-        rows += [" ".join(f"[{label}↗]" for label, _ in self.links), " ".join(f"[{p.label}]" for p in self.presses)]
+        rows += [
+            " ".join(f"[{label}↗]" for label, _ in self.links),
+            " ".join(f"[{button.label}]" for button in self.buttons),
+        ]
         return "\n".join(row for row in rows if row)
 
 
-# A job as it goes.
+# The card of a job.
 
 NO_WORKER = (
-    "Waiting: the machines that separate songs cannot be reached just now. The song is safe, and goes on by itself "
-    "when they are back."
+    "Waiting: no worker is available right now. Your song is saved, and its job continues as soon as one is back."
 )
 
 
 def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried: bool = False) -> Card:
-    """The one message of a job, as it should look now. `refreshable`: the bot may lose its grip on the message, so a
-    button offers to take hold of it again."""
+    """Return the current card of a job.
+
+    `refreshable`: offer a button that renews the token with which the message is edited. `retried`: do not offer
+    Retry.
+    """
     job = view.job
     if job.status is JobStatus.COMPLETED:
         return _result_card(view, now=now)
     if job.status is JobStatus.FAILED:
         return _failure_card(job, retried=retried)
-    presses = [ButtonSpec("cancel", "Cancel", "danger")]
+    buttons = [ButtonSpec("cancel", "Cancel", "danger")]
     if refreshable:
-        presses.append(ButtonSpec("refresh", "Refresh"))
+        buttons.append(ButtonSpec("refresh", "Refresh"))
     waiting = job.status is JobStatus.PENDING
     return Card(
         heading=heading(job),
         body=NO_WORKER if view.no_worker else _queue_line(view) if waiting else _progress_line(view),
-        small=_choices(job),
+        small=_options_text(job),
         accent=WAITING if waiting or view.no_worker else WORKING,
-        presses=tuple(presses),
+        buttons=tuple(buttons),
     )
 
 
@@ -116,9 +121,9 @@ def _progress_line(view: JobView) -> str:
     if view.eta_s is not None:
         line += f" · {format_eta(view.eta_s)} left"
     if view.on_cpu:
-        line += "\nThe GPU has no memory left, so the CPU goes on: this takes longer."
+        line += "\nThe GPU is out of memory. Continuing on the CPU, which takes longer."
     if job.attempt > 1:
-        line += f"\nSomething went wrong on the way; this is attempt {job.attempt}."
+        line += f"\nThe last attempt failed; this is attempt {job.attempt}."
     return line
 
 
@@ -128,19 +133,19 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     stems = list(result.stems)
     what = "vocals and instrumental" if result.stems.instrumental is not None else f"{len(stems)} stems"
     length = f" · {format_duration(job.input_duration)} long" if job.input_duration is not None else ""
-    links, spilled = _links(view)
+    links, in_text = _links(view)
     below = " · ".join(stem_phrase(stem, info) for stem, info in stems)
-    if spilled:
-        below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in spilled)
+    if in_text:
+        below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in in_text)
     small = trust_card_lines(result)
-    small.append(_choices(job, device=result.trust.device if result.trust is not None else None))
-    expiry, presses = "", [ButtonSpec("delete", "Delete now", "danger")]
+    small.append(_options_text(job, device=result.trust.device if result.trust is not None else None))
+    expiry, buttons = "", [ButtonSpec("delete", "Delete now", "danger")]
     if job.keep:
         expiry = "Kept until you delete it."
     elif view.links_expire_at is not None:
         gone = view.links_expire_at <= now
         expiry = f"{'Expired' if gone else 'Links expire'} {timestamp(view.links_expire_at)}"
-        presses.insert(0, ButtonSpec("keep", "Keep"))
+        buttons.insert(0, ButtonSpec("keep", "Keep"))
     return Card(
         heading=heading(job),
         body=f"Split into {what} in {format_elapsed(result.processing_time)}{length}",
@@ -149,42 +154,42 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
         accent=DONE,
         picture=result.waveform_path is not None,
         links=links,
-        presses=tuple(presses),
+        buttons=tuple(buttons),
     )
 
 
 def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, str]]]:
-    """(links that fit on buttons, those that have to go into the text: as many as there is room for)."""
+    """Return the links for buttons, and as many of the longer ones as fit into the text."""
     named = [("Listen", view.page_url)] if view.page_url else []
     named += [("All as zip" if link.name == "zip" else link.name.capitalize(), link.url) for link in view.links]
-    fitting = tuple((label, url) for label, url in named if len(url) <= LINK_BUTTON_LENGTH)
-    spilled, room = [], TEXT_LENGTH - 1500
+    on_buttons = tuple((label, url) for label, url in named if len(url) <= LINK_BUTTON_LENGTH)
+    in_text, free = [], TEXT_LENGTH - 1500
     for label, url in named:
-        if len(url) > LINK_BUTTON_LENGTH and len(url) + 20 < room:
-            spilled.append((label, url))
-            room -= len(url) + 20
-    return fitting, spilled
+        if len(url) > LINK_BUTTON_LENGTH and len(url) + 20 < free:
+            in_text.append((label, url))
+            free -= len(url) + 20
+    return on_buttons, in_text
 
 
 def _failure_card(job: Job, *, retried: bool) -> Card:
-    again = () if retried else (ButtonSpec("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
+    buttons = () if retried else (ButtonSpec("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
     if job.was_cancelled:
-        # An upload's file is gone at once; a link can be fetched again.
-        again = again if job.input_type is InputType.YOUTUBE_URL else ()
-        return Card(heading=heading(job), body="Cancelled.", small=_choices(job), presses=again)
-    free = "" if retried else "Retry does not count towards your hourly limit.\n"
+        # Cancelling deletes an uploaded file; a link can be downloaded again.
+        buttons = buttons if job.input_type is InputType.YOUTUBE_URL else ()
+        return Card(heading=heading(job), body="Cancelled.", small=_options_text(job), buttons=buttons)
+    hint = "" if retried else "Retry does not count toward your hourly limit.\n"
     return Card(
         heading=heading(job),
-        body=f"**This did not work.** {sanitize(job.error or '')}",
-        small=free + _choices(job),
+        body=f"**Separation failed.** {sanitize(job.error or '')}",
+        small=hint + _options_text(job),
         accent=FAILED,
-        presses=again,
+        buttons=buttons,
     )
 
 
 def accepted_card(name: str) -> Card:
-    """Before anything is known about the job."""
-    return Card(heading=escape(name), body="Having a look at it…", accent=WAITING)
+    """Return the card of a song that is being checked."""
+    return Card(heading=escape(name), body="Checking the file…", accent=WAITING)
 
 
 def refused_card(name: str, error: StemifyError, now: datetime) -> Card:
@@ -192,40 +197,40 @@ def refused_card(name: str, error: StemifyError, now: datetime) -> Card:
 
 
 def deleted_card() -> Card:
-    return Card(heading="Deleted", body="The stems and the song are gone from this machine.")
+    return Card(heading="Deleted", body="The song and its stems were deleted.")
 
 
 def never_accepted_card() -> Card:
     return Card(
         heading="Please send that again",
-        body="I was restarted before I had taken the song in, so there is no job for it. It cost you nothing.",
+        body="I restarted before I could accept your song, so no job was created. It didn't count toward your limit.",
         accent=FAILED,
     )
 
 
-# Around the job.
+# Other messages.
 
 
 def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_bytes: int = 0) -> str:
-    """The message that notifies, once. `left_out`: stems that are too large to be attached in this place."""
+    """Return the text that mentions the requester; `left_out`: the stems that are too large to attach."""
     if job.status is JobStatus.FAILED:
-        return f"<@{user_id}> {escape(job.title)} could not be split. {sanitize(job.error or '')}"
+        return f"<@{user_id}> {escape(job.title)} could not be separated. {sanitize(job.error or '')}"
     text = f"<@{user_id}> your stems of **{escape(job.title)}** are ready."
     if left_out:
         names = join_words([name.capitalize() for name in left_out])
         verb = "is" if len(left_out) == 1 else "are"
         most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
-        text += f" {names} {verb} too large to attach here{most}: take the links on the card."
+        text += f" {names} {verb} too large to attach here{most}: use the links on the card."
     return text
 
 
 def more_stems(job: Job) -> str:
-    """Goes with the stems that did not fit into the first message."""
+    """Return the text of a further message with stems."""
     return f"More of **{escape(job.title)}**"
 
 
 def job_line(view: JobView, url: str | None) -> str:
-    """One line of `/job list`."""
+    """Return a line of `/job list`."""
     job = view.job
     name = f"[{escape(job.title, 60)}](<{url}>)" if url else f"**{escape(job.title, 60)}**"
     return f"- {name} · {status_text(view)} · {job.model} · {timestamp(job.created_at)}"
@@ -241,7 +246,7 @@ def job_list(lines: Sequence[str]) -> str:
 
 
 def autocomplete_label(view: JobView) -> str:
-    """What a job is called in an autocomplete list (no markdown there; 100 characters at most)."""
+    """Return a job's label for autocomplete: plain text, at most 100 characters."""
     return clean(f"{clean(view.job.title, 60)} · {status_text(view)}", 100)
 
 
@@ -257,8 +262,10 @@ def status_text(view: JobView) -> str:
 
 
 def error_text(error: StemifyError, now: datetime) -> str:
-    """A refusal as a message: the sentence, and when to come back as a timestamp that Discord keeps current (in place
-    of the time of day that follows in the error's own words)."""
+    """Return an error as a message.
+
+    For `RetryLater`, a timestamp that Discord keeps current replaces the time of day in the error's second sentence.
+    """
     if isinstance(error, RetryLater) and error.retry_after_s > 0:
         reason = sanitize(error.message).split(". ")[0].rstrip(".")
         return f"{reason}. Try again {timestamp(now + timedelta(seconds=error.retry_after_s + 1))}."
@@ -270,25 +277,25 @@ def heading(job: Job) -> str:
     return escape(job.title, 100) + by
 
 
-def _choices(job: Job, device: str | None = None) -> str:
+def _options_text(job: Job, device: str | None = None) -> str:
     options = job.options
-    words = [options.model, options.quality.value, options.output_format.value]
-    words += ["karaoke"] if options.remove_vocals else []
-    words += ["normalized"] if options.normalize else []
-    words += ["from YouTube"] if job.input_type is InputType.YOUTUBE_URL else []
-    return " · ".join([*words, *([device] if device else [])])
+    parts = [options.model, options.quality.value, options.output_format.value]
+    parts += ["karaoke"] if options.remove_vocals else []
+    parts += ["normalized"] if options.normalize else []
+    parts += ["from YouTube"] if job.input_type is InputType.YOUTUBE_URL else []
+    return " · ".join([*parts, *([device] if device else [])])
 
 
 def without_link_buttons(card: Card) -> Card:
-    """For addresses that Discord does not take on buttons (such as http://localhost)."""
-    room, kept = TEXT_LENGTH - len(card.body + card.below + card.small), []
+    """Move links into the text, for URLs that Discord refuses on buttons (such as http://localhost)."""
+    free, kept = TEXT_LENGTH - len(card.body + card.below + card.small), []
     for label, url in card.links:
-        if len(url) + len(label) + 10 < room:
+        if len(url) + len(label) + 10 < free:
             kept.append(f"[{label}](<{url}>)")
-            room -= len(url) + len(label) + 10
+            free -= len(url) + len(label) + 10
     return replace(card, below="\n".join(part for part in (card.below, " · ".join(kept)) if part), links=())
 
 
 def without_picture(card: Card) -> Card:
-    """The card as an answer to a question: without the picture, which is on the job's own message."""
+    """Return the card for `/job status`: the picture is only on the job's own message."""
     return replace(card, picture=False)

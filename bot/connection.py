@@ -1,6 +1,6 @@
-"""Keep the bot connected to Discord, whatever Discord answers or discord.py raises.
+"""Keep the bot connected to Discord.
 
-Nothing that happens here ends the process: the web page and running jobs do not need Discord.
+No failure here ends the process: the web page and running jobs do not need Discord.
 """
 
 from __future__ import annotations
@@ -32,56 +32,56 @@ PAUSES_S: tuple[float, ...] = (
     60.0,
     300.0,
 )  # Discord allows 1000 identifies a day
-REFUSED_PAUSE_S = 900.0  # only an operator can help, or Discord was wrong
-STABLE_S = 600.0  # a connection that lasted this long starts the pauses from the first again
+REFUSED_PAUSE_S = 900.0  # after errors that need the operator
+STABLE_S = 600.0  # a connection that lasted this long resets the pauses
 
-REFUSED_BY_DISCORD = (
-    "Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN (or reset the token in the developer portal) and"
+LOGIN_REJECTED = (
+    "Discord rejected the token. Check STEMIFY_DISCORD__TOKEN (or reset the token in the developer portal) and"
     " restart. The web page keeps running without Discord."
 )
 _BY_CLOSE_CODE = {
-    4004: REFUSED_BY_DISCORD,
-    4010: "Discord rejected the shard number (4010). The number of shards is asked for again.",
-    4011: "Discord requires more shards (4011). The number of shards is asked for again.",
+    4004: LOGIN_REJECTED,
+    4010: "Discord rejected the shard number (4010). Requesting the number of shards again.",
+    4011: "Discord requires more shards (4011). Requesting the number of shards again.",
     4012: "Discord no longer supports the gateway version that this release uses (4012). Update Stemify.",
     4013: "Discord rejected the gateway intents as invalid (4013). Update Stemify.",
     4014: "Discord does not allow the gateway intents (4014). Check Bot → Privileged Gateway Intents in the developer"
     " portal.",
 }
-_ONLY_AN_OPERATOR_HELPS = (4004, 4012, 4013, 4014)
+_NEEDS_OPERATOR = (4004, 4012, 4013, 4014)
 
 
 @dataclass(frozen=True)
-class Setback:
-    """Why there is no connection, for the log, and whether only the operator can change that."""
+class Disconnect:
+    """Why the connection ended; `needs_operator`: retrying alone does not help."""
 
     text: str
     needs_operator: bool = False
     is_defect: bool = False
 
 
-def setback(error: Exception | None) -> Setback:
-    """Explain what ended a connection; None stands for a close without an error."""
+def describe_disconnect(error: Exception | None) -> Disconnect:
+    """Describe the error that ended a connection, or None for a close without an error."""
     if error is None:
-        return Setback("Discord closed the connection")
+        return Disconnect("Discord closed the connection")
     if isinstance(error, discord.LoginFailure):
-        return Setback(REFUSED_BY_DISCORD, needs_operator=True)
+        return Disconnect(LOGIN_REJECTED, needs_operator=True)
     if isinstance(error, discord.PrivilegedIntentsRequired):
-        return Setback(_BY_CLOSE_CODE[4014], needs_operator=True)
+        return Disconnect(_BY_CLOSE_CODE[4014], needs_operator=True)
     if isinstance(error, discord.ConnectionClosed) and error.code in _BY_CLOSE_CODE:
-        return Setback(_BY_CLOSE_CODE[error.code], needs_operator=error.code in _ONLY_AN_OPERATOR_HELPS)
+        return Disconnect(_BY_CLOSE_CODE[error.code], needs_operator=error.code in _NEEDS_OPERATOR)
     if isinstance(error, discord.ConnectionClosed):
-        return Setback(f"Discord closed the connection ({error.code})")
+        return Disconnect(f"Discord closed the connection ({error.code})")
     if isinstance(error, discord.HTTPException):
-        return Setback(f"Discord answered {error.status} ({error.text[:200]})")
+        return Disconnect(f"Discord answered {error.status} ({error.text[:200]})")
     if isinstance(error, (aiohttp.ClientError, OSError, discord.GatewayNotFound, ShardNotConnected)):
-        return Setback(f"Discord cannot be reached ({type(error).__name__})")
-    return Setback(f"the Discord connection failed ({type(error).__name__})", is_defect=True)
+        return Disconnect(f"Discord cannot be reached ({type(error).__name__})")
+    return Disconnect(f"the Discord connection failed ({type(error).__name__})", is_defect=True)
 
 
 async def run_bot(settings: Settings, backend: Backend, database: BotDatabase) -> None:
     """Stay connected until cancelled."""
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # voice is not used
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # no voice
     message_content = settings.discord.message_content
     failures = 0
     while True:
@@ -95,7 +95,7 @@ async def run_bot(settings: Settings, backend: Backend, database: BotDatabase) -
             continue
         pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
         failures += 1
-        reason = setback(error)
+        reason = describe_disconnect(error)
         if reason.needs_operator:
             pause_s = REFUSED_PAUSE_S
         log.log(
@@ -111,7 +111,7 @@ async def run_bot(settings: Settings, backend: Backend, database: BotDatabase) -
 async def _connect_once(
     settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool
 ) -> Exception | None:
-    """Run one client until its connection is over for good. Returns what ended it."""
+    """Run one client until its connection ends; return the error that ended it."""
     token = settings.discord.token
     assert token is not None
     bot: Stemify | None = None
@@ -132,15 +132,15 @@ async def _close(bot: Stemify) -> None:
     try:
         await bot.close()
     except Exception:
-        log.exception("the Discord client could not be closed")
+        log.exception("could not close the Discord client")
 
 
 async def use_api(url: str, proxy: str | None) -> None:
-    """Talk to another REST root than Discord's, and to the gateway that it names (tests do)."""
+    """Use another REST API and its gateway (for tests)."""
     async with (
         aiohttp.ClientSession() as session,
-        session.get(f"{url}/gateway", proxy=proxy_for(url, proxy)) as answer,
+        session.get(f"{url}/gateway", proxy=proxy_for(url, proxy)) as response,
     ):
-        gateway = (await answer.json())["url"]
+        gateway = (await response.json())["url"]
     Route.BASE = url
     DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(gateway)

@@ -1,5 +1,4 @@
-"""What the bot itself has to remember across restarts, in its own SQLite file: which message belongs to which job,
-what has been announced, which channels are listened to."""
+"""The bot's SQLite database: the messages of jobs, their announcements, and the channels of `/listen`."""
 
 from __future__ import annotations
 
@@ -50,27 +49,29 @@ PRAGMA user_version = 1;
 
 
 class JobMessageState(StrEnum):
-    SUBMITTING = "submitting"  # written before the job is handed in
-    FOLLOWING = "following"  # accepted; the message is kept current
+    """The state of a job's message; every state but DONE is resumed after a restart."""
+
+    SUBMITTING = "submitting"  # recorded before the job is submitted
+    FOLLOWING = "following"  # the job was accepted; its message is kept current
     DONE = "done"  # final card shown and announced
-    DELETING = "deleting"  # the job goes, and what was posted about it
+    DELETING = "deleting"  # the job and its messages are being deleted
 
 
 @dataclass(frozen=True)
 class JobMessage:
-    """The one message of a job, and how it can be reached."""
+    """The message of a job, and how to edit it."""
 
     job_id: str
     user_id: int
     channel_id: int
     guild_id: int | None = None
     message_id: int | None = None
-    original: bool = True  # the message is what the token's own interaction was answered with
-    reply_to: int | None = None  # the message to answer where ours is still to be sent
-    token: str | None = None  # of the interaction; good for 15 minutes
+    original: bool = True  # the message is the response to the token's interaction
+    reply_to: int | None = None  # the message to reply to, until ours has been sent
+    token: str | None = None  # of the interaction; valid for 15 minutes
     token_until: float = 0.0  # unix seconds
-    reachable: bool = True  # the bot itself may write in this channel
-    limit_bytes: int = 10 * 1024 * 1024  # of one file, in this place
+    reachable: bool = True  # the bot may write in this channel
+    limit_bytes: int = 10 * 1024 * 1024  # limit of a file in this channel
     state: JobMessageState = JobMessageState.SUBMITTING
     created_at: float = 0.0
 
@@ -87,7 +88,7 @@ class JobMessage:
 
 @dataclass(frozen=True)
 class AnnouncementPart:
-    """One message of the announcement. `sent` false: it was about to be sent at `tried_at`; it may have arrived."""
+    """One message of an announcement; if not `sent`, sending began at `tried_at` and may have succeeded."""
 
     part: int
     sent: bool
@@ -97,6 +98,8 @@ class AnnouncementPart:
 
 
 class BotDatabase:
+    """An open database; every write is on disk when its method returns."""
+
     def __init__(self, database: aiosqlite.Connection) -> None:
         self._database = database
 
@@ -107,7 +110,7 @@ class BotDatabase:
         database = await aiosqlite.connect(path, isolation_level=None)
         database.row_factory = sqlite3.Row
         await database.execute("PRAGMA journal_mode = WAL")
-        await database.execute("PRAGMA synchronous = FULL")  # an announcement must not be forgotten by a power cut
+        await database.execute("PRAGMA synchronous = FULL")  # a power cut must not lose an announcement
         await database.execute("PRAGMA busy_timeout = 5000")
         await database.executescript(SCHEMA)
         return cls(database)
@@ -149,7 +152,7 @@ class BotDatabase:
         return await self._select("user_id = ?", (user_id,))
 
     async def done_before(self, at: float, *, limit: int) -> list[JobMessage]:
-        """The youngest first, so that a caller can go on from the last one."""
+        """Return finished messages, newest first: the last one's `created_at` is the next `at`."""
         where = "state = ? AND created_at < ? ORDER BY created_at DESC LIMIT ?"
         return await self._select(where, (JobMessageState.DONE.value, at, limit))
 
@@ -163,7 +166,7 @@ class BotDatabase:
 
     async def _select(self, where: str, values: Iterable[object]) -> list[JobMessage]:
         order = "" if "ORDER BY" in where else " ORDER BY created_at"
-        query = f"SELECT * FROM posting WHERE {where}{order}"  # noqa: S608  # `where` is ours
+        query = f"SELECT * FROM posting WHERE {where}{order}"  # noqa: S608  # no user input in `where`
         rows = await self._database.execute_fetchall(query, tuple(values))
         return [
             JobMessage(
@@ -184,7 +187,7 @@ class BotDatabase:
         await self._database.execute("UPDATE posting SET message_id = ? WHERE job_id = ?", (message_id, job_id))
 
     async def set_token(self, job_id: str, token: str, token_until: float) -> None:
-        """A fresh interaction on the job's message took hold of it again."""
+        """Store the token of a new interaction on the job's message."""
         await self._database.execute(
             "UPDATE posting SET token = ?, token_until = ?, original = 1 WHERE job_id = ?", (token, token_until, job_id)
         )
@@ -202,7 +205,7 @@ class BotDatabase:
         return {row[0]: AnnouncementPart(row[0], bool(row[1]), row[2], row[3], row[4]) for row in rows}
 
     async def mark_sending(self, job_id: str, part: int) -> None:
-        """Must be on disk before the message goes out."""
+        """Record an attempt; call it before the message is sent."""
         await self._database.execute(
             "INSERT INTO delivery (job_id, part, sent, tried_at) VALUES (?, ?, 0, ?)"
             " ON CONFLICT (job_id, part) DO UPDATE SET tried_at = excluded.tried_at",
@@ -217,7 +220,7 @@ class BotDatabase:
             (job_id, part, time.time(), channel_id, message_id),
         )
 
-    # Channels, notes.
+    # Channels and values.
 
     async def listening(self) -> dict[int, str]:
         rows = await self._database.execute_fetchall("SELECT channel_id, mode FROM listening")

@@ -1,7 +1,7 @@
 """Send and edit messages, and classify Discord's failures.
 
 A job's message is edited with its interaction's token for 15 minutes: these edits do not count toward the global rate
-limit and work where the bot is not a member. After that it is edited as an ordinary message of the channel.
+limit and work where the bot is not a member. Later edits use the ordinary message of the channel.
 """
 
 from __future__ import annotations

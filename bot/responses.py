@@ -1,4 +1,4 @@
-"""Answers to interactions: the acknowledgement, and the one path that every error takes to its user."""
+"""Acknowledge interactions and answer errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALREADY_ACKNOWLEDGED, UNKNOWN_INTERACTION = 40060, 10062
 
 
 class InteractionExpired(Exception):
-    """Discord has given up on this interaction: there is nobody to answer."""
+    """Raised when Discord no longer accepts an answer to an interaction."""
 
 
 class InteractionFailed(app_commands.AppCommandError):
@@ -32,14 +32,16 @@ class InteractionFailed(app_commands.AppCommandError):
 
 
 async def acknowledge(interaction: discord.Interaction[Any], *, thinking: bool = False, ephemeral: bool = False) -> int:
-    """Tell Discord that the answer will come; first thing in every command. Returns the id of the message that
-    will be the answer (of the button's message, for a button without `thinking`)."""
+    """Defer the answer and return the id of its message; without `thinking`, that of the pressed button's message.
+
+    Discord allows 3 s, so every command calls this first. Raises `InteractionExpired` after that.
+    """
     try:
         response = await retry_on_disconnect(lambda: interaction.response.defer(thinking=thinking, ephemeral=ephemeral))
     except discord.HTTPException as error:
         if error.code == UNKNOWN_INTERACTION:
             raise InteractionExpired from error
-        if error.code != ALREADY_ACKNOWLEDGED:  # it is ours, from an attempt whose answer was lost
+        if error.code != ALREADY_ACKNOWLEDGED:  # acknowledged by an attempt whose response was lost
             raise
         response = None
     interaction.extras["thinking"] = thinking or interaction.type is discord.InteractionType.application_command
@@ -49,18 +51,18 @@ async def acknowledge(interaction: discord.Interaction[Any], *, thinking: bool =
 
 
 async def run_guarded(interaction: discord.Interaction[Any], work: Awaitable[None]) -> None:
-    """Run what a button does; its errors go the way of all errors."""
+    """Run a button's action and answer its errors."""
     try:
         await work
-    except Exception as error:  # the one path
+    except Exception as error:
         await refuse(interaction, error)
 
 
 async def refuse(interaction: discord.Interaction[Any], error: BaseException) -> None:
-    """Say what went wrong as a sentence; where it was not foreseen, write it to the log."""
+    """Answer with the error's message; log unexpected errors."""
     if isinstance(error, (app_commands.CommandInvokeError, InteractionFailed)):
         error = error.original
-    if interaction.type is discord.InteractionType.autocomplete:  # accepts no message as an answer
+    if interaction.type is discord.InteractionType.autocomplete:  # cannot be answered with a message
         log.error("autocomplete %s failed", interaction.id, exc_info=error)
         return
     if isinstance(error, InteractionExpired):
@@ -69,8 +71,8 @@ async def refuse(interaction: discord.Interaction[Any], error: BaseException) ->
     text = error_text(_to_error(interaction, error), datetime.now(UTC))
     try:
         await _send_error(interaction, text)
-    except Exception as trouble:  # nobody can be told; the log has it
-        log.warning("could not answer interaction %s: %s", interaction.id, trouble)
+    except Exception as failure:
+        log.warning("could not answer interaction %s: %s", interaction.id, failure)
 
 
 def _to_error(interaction: discord.Interaction[Any], error: BaseException) -> StemifyError:
@@ -79,13 +81,13 @@ def _to_error(interaction: discord.Interaction[Any], error: BaseException) -> St
             log.info("interaction %s: %s (%s)", interaction.id, error.message, error.detail)
         return error
     if isinstance(error, app_commands.MissingPermissions):
-        return NotAllowed("You need the permission Manage Server for that.")
+        return NotAllowed("You need the Manage Server permission for that.")
     if isinstance(error, app_commands.NoPrivateMessage):
-        return NotAllowed("That works only in a server.")
+        return NotAllowed("This command only works in a server.")
     if isinstance(error, (app_commands.CommandNotFound, app_commands.CommandSignatureMismatch)):
         return StemifyError("This command has just changed. Restart Discord (Ctrl+R) and try again in a minute.")
     if isinstance(error, app_commands.TransformerError):
-        return StemifyError("One of the options has a value that I cannot read. Please pick it from the list.")
+        return StemifyError("One of the options is invalid. Pick a value from the list.")
     log.error("interaction %s failed", interaction.id, exc_info=error)
     return InternalError()
 
@@ -99,7 +101,7 @@ async def _send_error(interaction: discord.Interaction[Any], text: str) -> None:
         try:
             await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
         except discord.HTTPException as error:
-            if error.status != 400:  # it shows a card already, which cannot become plain text
+            if error.status != 400:  # the message is a card, which cannot become plain text
                 raise
         else:
             return

@@ -9,7 +9,7 @@ import discord
 from engine.jobs.file_types import EXTENSIONS
 from engine.service.service import Attachment, Link, video_ids_in
 
-TRACKS_A_MESSAGE = 5
+MAX_TRACKS = 5
 
 Source = Attachment | Link
 
@@ -19,12 +19,12 @@ def source_of(attachment: discord.Attachment) -> Attachment:
 
 
 def audio_in(message: discord.Message) -> list[discord.Attachment]:
-    """The attachments that look like audio; the service judges by content."""
-    return [attachment for attachment in _attachments(message) if _looks_like_audio(attachment)][:TRACKS_A_MESSAGE]
+    """Return the attachments that look like audio; the service checks their content."""
+    return [attachment for attachment in _attachments(message) if _looks_like_audio(attachment)][:MAX_TRACKS]
 
 
 def link_in(message: discord.Message) -> Link | None:
-    """The text with a link to a video; None if there is no link."""
+    """Return the text if it has a link to a video."""
     text = "\n".join([message.content, *(snapshot.content for snapshot in message.message_snapshots)])
     return Link(text) if video_ids_in(text) else None
 

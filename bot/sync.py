@@ -1,4 +1,4 @@
-"""Synchronize the application commands with Discord when they changed."""
+"""Sync the application commands with Discord when they have changed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bot.database import BotDatabase
 
 log = logging.getLogger(__name__)
 
-FIRST_WAIT_S = 5.0  # how long a start waits for the commands
+FIRST_WAIT_S = 5.0  # how long startup waits for the sync
 RETRY_PAUSES_S: tuple[float, ...] = (60.0, 300.0, 1800.0, 3600.0)
 
 
 class CommandSync:
-    """Sends the commands until Discord accepts them. A failure delays only the commands."""
+    """Retries the sync until it succeeds; a failure does not delay the connection."""
 
     def __init__(self, tree: app_commands.CommandTree[Any], database: BotDatabase) -> None:
         self._tree = tree
@@ -29,7 +29,7 @@ class CommandSync:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin, and wait a few seconds, so that the commands are usually current when the bot connects."""
+        """Start the sync and wait a few seconds, so that commands are usually current when the bot connects."""
         self._task = asyncio.create_task(self._run(), name="command sync")
         await asyncio.wait({self._task}, timeout=FIRST_WAIT_S)
 
@@ -45,8 +45,7 @@ class CommandSync:
                 await self._sync()
             except Exception as error:
                 log.warning(
-                    "the commands could not be synced, next attempt in %.0f s; until then Discord shows the earlier"
-                    " ones: %s",
+                    "could not sync the commands, next attempt in %.0f s; Discord keeps the previous ones: %s",
                     pause_s,
                     _reason(error),
                 )
@@ -55,7 +54,7 @@ class CommandSync:
                 return
 
     async def _sync(self) -> None:
-        """Send the commands unless they are the ones sent last. Raises what Discord answers."""
+        """Send the commands unless they equal the last ones sent. Raises Discord's errors."""
         payload = sorted(
             (command.to_dict(self._tree) for command in self._tree.get_commands()),
             key=lambda command: (str(command["type"]), str(command["name"])),

@@ -1,4 +1,4 @@
-"""Numbers, times and names as people read them in Discord."""
+"""Format names, numbers and times for Discord."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 from datetime import datetime
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\uffff]+")
-_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:/])")  # with a bare "/" Discord shows "discord.gg/…" as an invite
+_MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:/])")  # with a bare "/", Discord shows "discord.gg/…" as an invite
 _INVITE = re.compile(r"(\.gg|/invite)/", re.IGNORECASE)
 
 
 def clean(text: str, length: int = 100) -> str:
-    """One line without control and direction characters, cut to `length`."""
+    """Return one line without control and direction characters, cut to `length`."""
     text = " ".join(_UNSEEN.sub(" ", text).split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def escape(text: str, length: int = 100) -> str:
-    """A name from outside, so that nothing in it is markdown, a link or a mention."""
+    """Return an untrusted name without active markdown, links or mentions."""
     return _MARKS.sub(r"\\\1", clean(text, length)) or "audio"
 
 
 def sanitize(text: str) -> str:
-    """Make a message of the error tree safe: it may quote a name from outside. No mentions, no invites, one line."""
+    """Return an error message, which may quote an untrusted name, on one line without mentions and invites."""
     return _INVITE.sub("\\1\u200b/", clean(text, 1500)).replace("@", "@\u200b")
 
 
@@ -33,7 +33,7 @@ def ordinal(place: int) -> str:
 
 
 def format_eta(seconds: float) -> str:
-    """Coarse on purpose: a message is only edited when its words change."""
+    """Return a rounded time, so that messages are not edited too often."""
     if seconds < 8:
         return "a few seconds"
     if seconds < 55:
@@ -43,7 +43,6 @@ def format_eta(seconds: float) -> str:
 
 
 def format_elapsed(seconds: float) -> str:
-    """A measured time."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
@@ -60,7 +59,7 @@ def size(count_bytes: int) -> str:
 
 
 def timestamp(at: datetime) -> str:
-    """A timestamp that Discord keeps current."""
+    """Return a relative timestamp that Discord keeps current."""
     return f"<t:{int(at.timestamp())}:R>"
 
 

@@ -1,4 +1,4 @@
-"""`/job status|list|cancel|delete`, and what the buttons of a job do."""
+"""`/job status|list|cancel|delete`, and the actions of a job's buttons."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from bot.text import escape
 from engine.errors import InvalidState, NotAllowed, NotFound
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
+from engine.text import plural
 
 log = logging.getLogger(__name__)
 
 LIST_LIMIT = 15
-EVERYTHING = "everything"  # instead of a job's id
-DEFER_AFTER_S = 0.15  # an answer that takes longer is deferred
+EVERYTHING = "everything"  # in place of a job's id
+DEFER_AFTER_S = 0.15  # defer answers that take longer
 
 
-# Who may.
+# Permissions.
 
 
 def is_owner(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
@@ -43,12 +44,12 @@ def is_same_channel(interaction: discord.Interaction[Stemify], view: JobView) ->
 
 
 def check_can_delete(interaction: discord.Interaction[Stemify], view: JobView) -> None:
-    """The owner may cancel and delete a job, and moderators of the channel that it was made in. Raises."""
+    """Raise unless the user owns the job or moderates the channel in which it was created."""
     moderates = interaction.guild_id is not None and interaction.permissions.manage_messages
     if not is_owner(interaction, view) and not (moderates and is_same_channel(interaction, view)):
         if is_same_channel(interaction, view):
             raise NotAllowed
-        raise NotFound  # elsewhere not even its existence is told
+        raise NotFound  # do not reveal jobs of other channels
 
 
 def check_owner(interaction: discord.Interaction[Stemify], view: JobView) -> None:
@@ -60,13 +61,13 @@ def check_owner(interaction: discord.Interaction[Stemify], view: JobView) -> Non
 
 
 async def run_action(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
-    """What a button of a job's message does. Raises errors of the tree."""
+    """Run the action of a job's button. Raises `StemifyError`."""
     await {
         "cancel": _cancel,
         "retry": _retry,
         "keep": _keep,
         "delete": _ask_to_delete,
-        "forever": _delete,
+        "confirm_delete": _delete,
         "refresh": _refresh,
     }[action](interaction, job_id)
 
@@ -97,7 +98,7 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
     before = await bot.database.job_message(job_id)
     if before is not None and before.message_id is not None:
         view = await bot.service.get(job_id)
-        with suppress(discord.HTTPException):  # the old card keeps its button then; it is answered with a sentence
+        with suppress(discord.HTTPException):  # the old card keeps its button; pressing it is refused
             await bot.messages.show(before, job_card(view, now=datetime.now(UTC), retried=True))
 
 
@@ -122,11 +123,11 @@ async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> No
 
 
 async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> None:
-    """Bring the pressed button's message up to date. A job under way has its follower for that."""
+    """Update the button's message, unless the job is running and its message is followed."""
     if not view.job.is_over or interaction.message is None:
         return
     job_message = job_message_of(interaction, interaction.message.id, view.job.id)
-    if interaction.message.attachments:  # its picture is there already
+    if interaction.message.attachments:  # the picture is already there
         await interaction.client.messages.show(job_message, job_card(view, now=datetime.now(UTC)))
     else:
         await show_result(interaction.client.messages, interaction.client.service, job_message, view)
@@ -135,7 +136,7 @@ async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> N
 async def _ask_to_delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     view = await _get_or_defer(interaction, job_id)
     check_can_delete(interaction, view)
-    text = f"Delete the stems of **{escape(view.job.title)}**, and the song itself? This cannot be undone."
+    text = f"Delete **{escape(view.job.title)}** and its stems? This cannot be undone."
     await _reply(interaction, text, view=ConfirmDelete(job_id))
 
 
@@ -150,35 +151,32 @@ async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> Non
 
 async def ask_to_delete_everything(interaction: discord.Interaction[Stemify]) -> None:
     text = (
-        "Delete **all your jobs** in every server, with all stems and songs, those that wait or run, and those that "
-        "you keep? This cannot be undone."
+        "Delete **all your jobs** in every server, with their songs and stems? This includes queued, running and kept "
+        "jobs, and cannot be undone."
     )
     await _reply(interaction, text, view=ConfirmDeleteEverything(interaction.user.id))
 
 
 async def delete_everything(interaction: discord.Interaction[Stemify], user_id: int) -> None:
-    """What the button under that question does."""
+    """Delete all jobs of the user who pressed the button."""
     await acknowledge(interaction)
     if interaction.user.id != user_id:
         raise NotAllowed
     count = await interaction.client.deletion.delete_all(user_id, owner_of(interaction.user))
-    jobs, them = ("1 job", "it") if count == 1 else (f"{count} jobs", "them")
-    text = f"Deleted: {jobs}, and everything that belongs to {them}."
-    if not count:
-        text = "You have no jobs here, so there was nothing to delete."
+    text = f"Deleted {plural(count, 'job')} with all songs and stems." if count else "You have no jobs to delete."
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=None))
 
 
-# Answers that only one person sees.
+# Answers.
 
 
 async def _get_or_defer(interaction: discord.Interaction[Stemify], job_id: str) -> JobView:
-    """The job, for an answer whose privacy depends on it; acknowledged privately if that takes long."""
-    looking = asyncio.ensure_future(interaction.client.service.get(job_id))
-    await asyncio.wait([looking], timeout=DEFER_AFTER_S)
-    if not looking.done():
+    """Return the job; if that takes long, defer the answer as a private one."""
+    lookup = asyncio.ensure_future(interaction.client.service.get(job_id))
+    await asyncio.wait([lookup], timeout=DEFER_AFTER_S)
+    if not lookup.done():
         await acknowledge(interaction, ephemeral=True, thinking=True)
-    return await looking
+    return await lookup
 
 
 async def _reply(
@@ -200,22 +198,22 @@ async def _reply(
 
 
 class JobCommands(app_commands.Group):
-    """Your jobs."""
+    """The command group `/job`."""
 
     def __init__(self) -> None:
-        super().__init__(name="job", description="See, cancel and delete your jobs")
+        super().__init__(name="job", description="Show, cancel and delete your jobs")
 
-    @app_commands.command(description="How far a job is")
+    @app_commands.command(description="Show a job's progress")
     @app_commands.describe(job="One of your jobs")
     async def status(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         view = await _get_or_defer(interaction, job)
-        here = is_same_channel(interaction, view)
-        if not here and not is_owner(interaction, view):
+        is_here = is_same_channel(interaction, view)
+        if not is_here and not is_owner(interaction, view):
             raise NotFound
         card = job_card(view, now=datetime.now(UTC))
-        await _reply(interaction, view=layout(without_picture(card), view.job.id), private=not here)
+        await _reply(interaction, view=layout(without_picture(card), view.job.id), private=not is_here)
 
-    @app_commands.command(name="list", description="Your jobs, newest first")
+    @app_commands.command(name="list", description="List your jobs, newest first")
     async def list_(self, interaction: discord.Interaction[Stemify]) -> None:
         await acknowledge(interaction, ephemeral=True)
         bot = interaction.client
@@ -225,7 +223,7 @@ class JobCommands(app_commands.Group):
         text = job_list([job_line(view, urls.get(view.job.id)) for view in views])
         await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
 
-    @app_commands.command(description="Stop a job that is waiting or running")
+    @app_commands.command(description="Cancel a queued or running job")
     @app_commands.describe(job="One of your jobs")
     async def cancel(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         await acknowledge(interaction, ephemeral=True)
@@ -233,12 +231,14 @@ class JobCommands(app_commands.Group):
         view = await service.get(job)
         check_can_delete(interaction, view)
         if view.job.is_over:
-            raise InvalidState("That job is over already. Use `/job delete` to remove its stems.")
+            raise InvalidState("That job has already finished. Use `/job delete` to delete its stems.")
         view = await service.cancel(job, by=view.job.owner)
-        text = f"Cancelled **{escape(view.job.title)}**." if view.job.was_cancelled else "It was over just before."
+        text = (
+            f"Cancelled **{escape(view.job.title)}**." if view.job.was_cancelled else "That job had already finished."
+        )
         await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
 
-    @app_commands.command(description="Delete a job with its stems, or everything you have")
+    @app_commands.command(description="Delete a job with its stems, or all your jobs")
     @app_commands.describe(job="One of your jobs, or everything")
     async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         if job.strip().casefold() == EVERYTHING:
@@ -247,7 +247,7 @@ class JobCommands(app_commands.Group):
             await _ask_to_delete(interaction, job)
 
     @delete.autocomplete("job")
-    async def _all_or_everything(
+    async def _complete_delete(
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
         choices = await _choices(interaction, current, active_only=False)
@@ -256,11 +256,15 @@ class JobCommands(app_commands.Group):
         return choices
 
     @status.autocomplete("job")
-    async def _all(self, interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+    async def _complete_status(
+        self, interaction: discord.Interaction[Stemify], current: str
+    ) -> list[app_commands.Choice[str]]:
         return await _choices(interaction, current, active_only=False)
 
     @cancel.autocomplete("job")
-    async def _active(self, interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+    async def _complete_cancel(
+        self, interaction: discord.Interaction[Stemify], current: str
+    ) -> list[app_commands.Choice[str]]:
         return await _choices(interaction, current, active_only=True)
 
 
@@ -269,5 +273,5 @@ async def _choices(
 ) -> list[app_commands.Choice[str]]:
     owner = owner_of(interaction.user)
     views = await interaction.client.service.list(owner, limit=25, active_only=active_only)
-    named = [(autocomplete_label(view), view.job.id) for view in views]
-    return [app_commands.Choice(name=name, value=job) for name, job in named if current.casefold() in name.casefold()]
+    labels = [(autocomplete_label(view), view.job.id) for view in views]
+    return [app_commands.Choice(name=name, value=job) for name, job in labels if current.casefold() in name.casefold()]

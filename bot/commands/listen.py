@@ -1,4 +1,4 @@
-"""Audio that is attached in a channel where the server's managers have switched this on with `/listen`."""
+"""`/listen`: split audio that is attached in a channel."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from engine.jobs.options import StemSeparationOptions
 log = logging.getLogger(__name__)
 
 MODES = {
-    "button": "I will answer audio in this channel with a button that splits it into stems.",
-    "auto": "I will split audio that is attached in this channel into stems at once.",
-    "off": "I will leave audio in this channel alone.",
+    "button": "I will reply to audio in this channel with a button that splits it into stems.",
+    "auto": "I will automatically split audio in this channel into stems.",
+    "off": "I will ignore audio in this channel.",
 }
 NO_INTENT = (
-    "\n**But I cannot see attachments yet:** the Message Content Intent is switched off for this bot. Whoever runs it"
-    " can switch it on in the Discord developer portal (Bot → Privileged Gateway Intents) and restart me. Until then"
-    " use `/stemify`, or right-click a message → Apps → Stemify."
+    "\n**But I cannot see attachments yet:** the Message Content Intent is off. Ask the bot's operator to turn it on in"
+    " the Discord developer portal (Bot → Privileged Gateway Intents) and to restart the bot. Until then, use"
+    " `/stemify`, or right-click a message → Apps → Stemify."
 )
 
 
-@app_commands.command(name="listen", description="What I do with audio that is attached in this channel")
-@app_commands.describe(mode="button: offer it; auto: start at once; off: ignore it")
+@app_commands.command(name="listen", description="Choose what the bot does with audio in this channel")
+@app_commands.describe(mode="button: offer to split it; auto: split it at once; off: ignore it")
 @app_commands.default_permissions(manage_guild=True)
 @app_commands.checks.has_permissions(manage_guild=True)
 @app_commands.allowed_installs(guilds=True, users=False)
@@ -47,7 +47,7 @@ async def listen_command(interaction: discord.Interaction[Stemify], mode: Litera
     await acknowledge(interaction, ephemeral=True)
     bot = interaction.client
     if interaction.channel_id is None or interaction.guild_id is None:
-        raise NotFound("That works only in a channel of a server.")
+        raise NotFound("This command only works in a channel of a server.")
     check_server(bot.settings.discord, interaction.guild_id)
     await bot.database.set_listening(interaction.channel_id, interaction.guild_id, mode)
     bot.listening = await bot.database.listening()
@@ -60,19 +60,19 @@ async def listen_command(interaction: discord.Interaction[Stemify], mode: Litera
 
 
 def _missing_permissions(interaction: discord.Interaction[Stemify]) -> str:
-    have = interaction.app_permissions
+    allowed = interaction.app_permissions
     needed = {
-        "View Channel": have.view_channel,
-        "Send Messages": have.send_messages or have.send_messages_in_threads,
-        "Read Message History": have.read_message_history,
-        "Attach Files": have.attach_files,
+        "View Channel": allowed.view_channel,
+        "Send Messages": allowed.send_messages or allowed.send_messages_in_threads,
+        "Read Message History": allowed.read_message_history,
+        "Attach Files": allowed.attach_files,
     }
-    missing = [name for name, there in needed.items() if not there]
-    return f"\nI lack a permission here: {', '.join(missing)}." if missing else ""
+    missing = [name for name, is_allowed in needed.items() if not is_allowed]
+    return f"\nI'm missing these permissions here: {', '.join(missing)}." if missing else ""
 
 
 async def on_message(bot: Stemify, message: discord.Message) -> None:
-    """A message was posted somewhere."""
+    """Offer to split the audio of a new message, or start jobs, as its channel is set."""
     if message.author.bot or message.webhook_id is not None or message.guild is None:
         return
     parent = message.channel.parent_id if isinstance(message.channel, discord.Thread) else None
@@ -89,7 +89,7 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
     except discord.HTTPException as error:
         if classify_failure(error) not in (FailureKind.NO_ACCESS, FailureKind.GONE):
             raise
-        log.info("cannot answer in channel %s: %s", message.channel.id, error.text)
+        log.info("cannot reply", extra={"channel": message.channel.id, "reason": error.text})
 
 
 async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Attachment]) -> None:
@@ -97,8 +97,7 @@ async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Att
     for index, attachment in enumerate(audio):
         label = "Split into stems" if len(audio) == 1 else clean(f"Split {attachment.filename}", 80)
         view.add_item(SplitButton(message.channel.id, message.id, index, label))
-    what = "this" if len(audio) == 1 else "these"
-    content = f"I can split {what} into stems."
+    content = f"I can split {'this' if len(audio) == 1 else 'these'} into stems."
     channel = bot.get_partial_messageable(message.channel.id)
     await send(channel, message.id, lambda: {"content": content, "view": view, "nonce": f"o{message.id}"})
 
@@ -116,7 +115,7 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
     try:
         await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())
     except NotAllowed as error:  # the user did not ask for anything
-        log.info("audio in channel %s ignored: %s", message.channel.id, error.message)
+        log.info("audio ignored", extra={"channel": message.channel.id, "reason": error.message})
     except StemifyError as error:
         text = error_text(error, datetime.now(UTC))
         await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": text})
@@ -126,7 +125,7 @@ class SplitButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
     template=r"stemify:split:(?P<channel>\d+):(?P<message>\d+):(?P<index>\d)",
 ):
-    """Under somebody's audio; whoever presses it owns the job."""
+    """A button under posted audio; the user who presses it owns the job."""
 
     def __init__(self, channel_id: int, message_id: int, index: int, label: str) -> None:
         custom_id = f"stemify:split:{channel_id}:{message_id}:{index}"
@@ -146,12 +145,12 @@ class SplitButton(
     async def _split(self, interaction: discord.Interaction[Stemify]) -> None:
         answer_id = await acknowledge(interaction, thinking=True)
         bot = interaction.client
-        # Fetched anew: the addresses of attachments expire, and the message may be gone.
+        # Fetch the message again: the URLs of attachments expire, and it may have been deleted.
         channel = bot.get_partial_messageable(self.channel_id, guild_id=interaction.guild_id)
         try:
             message = await retry_on_disconnect(lambda: channel.fetch_message(self.message_id))
             attachment = audio_in(message)[self.index]
         except (discord.NotFound, discord.Forbidden, IndexError):
-            raise NotFound("The message with the audio is gone. Post it again, or use `/stemify`.") from None
+            raise NotFound("The message with the audio was deleted. Post it again, or use `/stemify`.") from None
         job_message = job_message_of(interaction, answer_id, new_job_id())
         await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())

@@ -1,4 +1,4 @@
-"""`/stemify` and the message menu "Stemify": from what somebody points at to a job whose message is followed."""
+"""`/stemify` and the message menu "Stemify": submit jobs and follow their messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from engine.service.service import Attachment, Link, Submission
 
 log = logging.getLogger(__name__)
 
-TOKEN_LIFE_S = 15 * 60.0
+TOKEN_TTL_S = 15 * 60.0
 
 
 def owner_of(user: discord.abc.User) -> str:
@@ -34,8 +34,10 @@ def owner_of(user: discord.abc.User) -> str:
 
 
 def reachable(interaction: discord.Interaction[Stemify]) -> bool:
-    """Whether the bot itself may write where it was asked, so that it does not depend on the interaction's token.
-    (Where it is wrong, Discord's refusal has the same effect.)"""
+    """Whether the bot may write in the channel without the interaction's token.
+
+    A wrong answer does no harm: Discord then refuses the message, and the token is used.
+    """
     if interaction.guild_id is None:
         return not interaction.context.private_channel
     allowed = interaction.app_permissions
@@ -49,14 +51,14 @@ def reachable(interaction: discord.Interaction[Stemify]) -> bool:
 
 
 def token_until() -> float:
-    """When the token of an interaction that just arrived expires, by this machine's clock (Discord's may differ)."""
-    return time.time() + TOKEN_LIFE_S
+    """Return when the token of an interaction that just arrived expires, by this machine's clock."""
+    return time.time() + TOKEN_TTL_S
 
 
 def job_message_of(
     interaction: discord.Interaction[Stemify], message_id: int, job_id: str, *, original: bool = True
 ) -> JobMessage:
-    """Where the message of a job is that an interaction asks for. `original`: it is the interaction's own answer."""
+    """Return the message of a job that an interaction creates; `original`: it is the interaction's response."""
     return JobMessage(
         job_id=job_id,
         user_id=interaction.user.id,
@@ -72,8 +74,10 @@ def job_message_of(
 
 
 async def submit(bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
-    """Hand a job in and follow it. What is submitted is written down first, so that a restart finds the message.
-    Raises what the service refuses."""
+    """Submit a job and follow it; its message is recorded first, for a restart in between.
+
+    Raises the service's errors.
+    """
     check_server(bot.settings.discord, job_message.guild_id)
     await bot.database.add(job_message)
     try:
@@ -98,11 +102,11 @@ async def submit(bot: Stemify, job_message: JobMessage, source: Source, options:
 async def start_jobs(
     interaction: discord.Interaction[Stemify], sources: list[Source], options: StemSeparationOptions
 ) -> None:
-    """Acknowledge, then one job and one message a source. The first one's refusal is the answer."""
+    """Start a job with its own message for each source. Raises the first one's error only."""
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
     view = await submit(bot, job_message_of(interaction, message_id, new_job_id()), sources[0], options)
-    if len(sources) > 1:  # a followup would fill the answer that is still empty, so fill it now
+    if len(sources) > 1:  # the next follow-up would become this response if it were still empty
         first = layout(job_card(view, now=datetime.now(UTC)), view.job.id)
         await retry_on_disconnect(lambda: interaction.edit_original_response(view=first))
     for source in sources[1:]:
@@ -112,7 +116,7 @@ async def start_jobs(
 async def _start_another(
     interaction: discord.Interaction[Stemify], source: Source, options: StemSeparationOptions
 ) -> None:
-    """One more job, with a message of its own, which also carries its refusal."""
+    """Start another job in a follow-up message, which also shows its error."""
     bot, job_id = interaction.client, new_job_id()
     name = source.filename if isinstance(source, Attachment) else "audio"
     card = layout(accepted_card(name), job_id)
@@ -127,12 +131,12 @@ async def _start_another(
 @app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")
 @app_commands.describe(
     file="An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to 50 MB and 10 minutes",
-    url="Or a YouTube link",
-    model="Which model separates it (the standard one unless you choose)",
+    url="A YouTube link, instead of a file",
+    model="The separation model (default: the standard one)",
     quality="fast, balanced or best: better takes longer",
-    output_format="What the stems are written as (mp3 unless you choose)",
+    output_format="The file format of the stems (default: mp3)",
     karaoke="Only vocals and the instrumental",
-    normalize="Bring the loudest stem to full level, all stems alike",
+    normalize="Make all stems louder by the same gain",
 )
 @app_commands.rename(output_format="format")
 @app_commands.choices(
@@ -150,7 +154,7 @@ async def stemify_command(
     normalize: bool = False,
 ) -> None:
     if (file is None) == (url is None):
-        raise BadOptions("Give me one song: either attach a `file` or paste a YouTube `url`, not both.")
+        raise BadOptions("Give me one song: attach a `file` or paste a YouTube `url`, not both.")
     options = StemSeparationOptions.from_user(
         model=model, quality=quality, output_format=output_format, remove_vocals=karaoke, normalize=normalize
     )
@@ -159,13 +163,13 @@ async def stemify_command(
 
 
 @stemify_command.autocomplete("model")
-async def _models(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+async def _complete_model(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
     choices = []
     for choice in interaction.client.service.models():
         if current.casefold() not in choice.name.casefold():
             continue
-        told = choice.description if choice.usable else f"not available: {choice.reason or 'not loaded'}"
-        choices.append(app_commands.Choice(name=clean(f"{choice.name} — {told}", 100), value=choice.name))
+        details = choice.description if choice.usable else f"not available: {choice.reason or 'not loaded'}"
+        choices.append(app_commands.Choice(name=clean(f"{choice.name} — {details}", 100), value=choice.name))
     return choices[:25]
 
 
@@ -176,6 +180,6 @@ async def stemify_menu(interaction: discord.Interaction[Stemify], message: disco
         sources = [link]
     if not sources:
         raise InputRefused(
-            "There is no audio in that message. Use this on a message with an audio file or a YouTube link in it."
+            "There is no audio in that message. Use this on a message with an audio file or a YouTube link."
         )
     await start_jobs(interaction, sources, StemSeparationOptions.from_user())

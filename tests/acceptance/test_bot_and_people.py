@@ -71,8 +71,8 @@ async def test_only_the_owner_and_moderators_may_cancel(stage: Stage) -> None:
 async def test_a_failed_job_is_announced_once_and_can_be_retried(stage: Stage) -> None:
     stage.bot.script(fail="The worker process died while it was separating this song.")
     _, message = await stage.ask()
-    await stage.says(message, "This did not work.")
-    assert "could not be split" in (await stage.announced(stage.ann)).text
+    await stage.says(message, "Separation failed.")
+    assert "could not be separated" in (await stage.announced(stage.ann)).text
     stage.bot.script()
     refused = await stage.bob.press(message, "Retry")
     assert "Only the person" in (await stage.bob.answered(refused)).text
@@ -91,8 +91,8 @@ async def test_keep_and_delete_do_what_they_say(stage: Stage) -> None:
     question = await stage.ann.press(message, "Delete now")
     assert "cannot be undone" in await stage.private(question)
     assert stage.songs.visible()[0].text != "Deleted"
-    done = await stage.ann.press(question.answer, "Delete for good")
-    await stage.says(message, "The stems and the song are gone")
+    done = await stage.ann.press(question.answer, "Delete permanently")
+    await stage.says(message, "The song and its stems were deleted")
     await stage.true(lambda: announcement.deleted, "the attached stems to go too")
     assert done.answer.text == "Deleted."
     status = await stage.ann.slash(stage.songs, "job status", job="not a job")
@@ -129,10 +129,10 @@ async def test_jobs_can_be_listed_cancelled_and_deleted_by_command(stage: Stage)
     await stage.says(message, "Cancelled.")
     assert await stage.ann.complete(stage.songs, "job cancel", "job", job="") == []
     too_late = await stage.ann.slash(stage.songs, "job cancel", job=choice["value"])
-    assert "over already" in await stage.private(too_late)
+    assert "already finished" in await stage.private(too_late)
     question = await stage.ann.slash(stage.songs, "job delete", job=choice["value"])
     assert "cannot be undone" in await stage.private(question)
-    await stage.ann.press(question.answer, "Delete for good")
+    await stage.ann.press(question.answer, "Delete permanently")
     await stage.says(message, "Deleted")
 
 
@@ -148,11 +148,11 @@ async def test_delete_everything_spares_other_users(stage: Stage) -> None:
     assert choice["name"].startswith("Everything")
     question = await stage.ann.slash(stage.songs, "job delete", job=choice["value"])
     assert "all your jobs" in await stage.private(question) and "Deleted" not in done.text
-    pressed = await stage.ann.press(question.answer, "Delete everything for good")
+    pressed = await stage.ann.press(question.answer, "Delete everything permanently")
     for message in (done, running):
-        await stage.says(message, "The stems and the song are gone")
+        await stage.says(message, "The song and its stems were deleted")
     await stage.true(lambda: announcement.deleted, "the attached stems to go too")
-    assert pressed.answer.text == "Deleted: 2 jobs, and everything that belongs to them."
+    assert pressed.answer.text == "Deleted 2 jobs with all songs and stems."
     assert "no jobs yet" in await stage.private(await stage.ann.slash(stage.songs, "job list"))
     assert "Links expire" in of_bob.text
     with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory:
@@ -257,7 +257,7 @@ async def test_the_offer_of_a_message_that_is_gone_says_so(stage: Stage) -> None
     await stage.true(lambda: len(stage.songs.visible()) >= 2, "an offer")
     post.deleted = True
     pressed = await stage.ann.press(stage.songs.visible()[-1], "Split")
-    assert "is gone" in (await stage.ann.answered(pressed)).text
+    assert "was deleted" in (await stage.ann.answered(pressed)).text
 
 
 async def test_names_from_outside_notify_nobody_and_are_no_markup(stage: Stage) -> None:

@@ -88,7 +88,7 @@ async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stag
     stage.fake.faults.append(Fault("DELETE", "/channels/", "reset", times=1000))
     question = await stage.ann.press(message, "Delete now")
     await stage.private(question)
-    pressed = await stage.ann.press(question.answer, "Delete for good")
+    pressed = await stage.ann.press(question.answer, "Delete permanently")
     await stage.true(lambda: pressed.original and pressed.answer.text == "Deleted.", "the job to be deleted")
     await stage.bot.kill()
     assert not announcement.deleted and "Split into" in message.text, "too fast to be killed in the middle"
@@ -327,7 +327,7 @@ async def test_missing_message_content_intent_is_reported(tmp_path: Path) -> Non
             songs.bot_permissions &= ~HISTORY
             interaction = await chief.slash(songs, "listen", mode="auto")
             told = (await chief.answered(interaction)).text
-            assert "Message Content Intent is switched off" in told
+            assert "Message Content Intent is off" in told
             assert await bot.stop() == 0, "SIGTERM ends it cleanly"
         assert fake.bot_token not in bot.log() and "interaction-token-" not in bot.log()
         assert "Traceback" not in bot.log()

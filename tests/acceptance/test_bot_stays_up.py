@@ -56,7 +56,7 @@ async def test_revoked_token_leaves_songs_running(tmp_path: Path) -> None:
         at.fake.bot_token, token = "another-token-by-now", at.fake.bot_token
         identifies = at.fake.gateway.identifies
         await at.fake.gateway.close(4004)
-        await at.bot.logs("Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN")
+        await at.bot.logs("Discord rejected the token. Check STEMIFY_DISCORD__TOKEN")
         at.bot.script()
         at.fake.bot_token = token
         await at.reconnected(identifies)
@@ -67,7 +67,7 @@ async def test_revoked_token_leaves_songs_running(tmp_path: Path) -> None:
 async def test_wrong_token_at_start_keeps_the_page(tmp_path: Path) -> None:
     async with scene(tmp_path, start=False, STEMIFY_DISCORD__TOKEN="wrong") as at:
         await at.bot.start(connects=False)
-        await at.bot.logs("Discord does not accept the token. Check STEMIFY_DISCORD__TOKEN")
+        await at.bot.logs("Discord rejected the token. Check STEMIFY_DISCORD__TOKEN")
         await at.bot.logs("Stemify's page is at")
         assert "Traceback" not in at.bot.log()
 

@@ -105,7 +105,7 @@ def is_settled(room: Channel) -> bool:
     if messages[0].loading:
         return time.time() - messages[0].created_at > 25
     told = messages[0].text
-    return "send that again" in told or (len(messages) >= 2 and ("Split into" in told or "did not work" in told))
+    return "send that again" in told or (len(messages) >= 2 and ("Split into" in told or "Separation failed" in told))
 
 
 def check(data: Path, rooms: list[Channel], lives: Mapping[str, list[str]]) -> None:

@@ -81,7 +81,7 @@ def text(shown: JobView) -> str:
 
 def test_low_memory_is_shown_live_and_on_result() -> None:
     running = {"stage": Stage.SEPARATING, "progress": 40, "attempt": 1}
-    slower = "The GPU has no memory left, so the CPU goes on: this takes longer."
+    slower = "The GPU is out of memory. Continuing on the CPU, which takes longer."
     assert slower in text(view(JobStatus.PROCESSING, on_cpu=True, **running))
     assert slower not in text(view(JobStatus.PROCESSING, **running))
     trust = result().trust
@@ -153,13 +153,13 @@ def test_a_failed_job_says_why_and_offers_a_free_retry() -> None:
                   error_code="worker_died", attempt=3)  # fmt: skip
     assert text(failed) == (
         "### Blue Hour — The Lamps\n"
-        "**This did not work.** The worker process died on this song. It was tried 3 times.\n"
-        "-# Retry does not count towards your hourly limit.\n"
+        "**Separation failed.** The worker process died on this song. It was tried 3 times.\n"
+        "-# Retry does not count toward your hourly limit.\n"
         "-# htdemucs · balanced · mp3\n"
         "[Retry]"
     )
     retried = cards.job_card(failed, now=NOW, retried=True)
-    assert retried.presses == ()
+    assert retried.buttons == ()
     cancelled = text(view(JobStatus.FAILED, error="Cancelled.", error_code="cancelled"))
     assert cancelled.splitlines()[1:] == ["Cancelled.", "-# htdemucs · balanced · mp3"]
 
@@ -222,7 +222,7 @@ def test_announcement_mentions_owner_and_large_stems() -> None:
     assert cards.announcement(job, 7) == "<@7> your stems of **Blue Hour** are ready."
     assert cards.announcement(job, 7, left_out=["vocals", "drums"], limit_bytes=10 * MIB) == (
         "<@7> your stems of **Blue Hour** are ready. Vocals and Drums are too large to attach here (10 MB at most): "
-        "take the links on the card."
+        "use the links on the card."
     )
 
 
