@@ -95,7 +95,7 @@ async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stag
     stage.fake.faults.clear()
     await stage.bot.start()
     await stage.true(lambda: announcement.deleted, "the attached stems to go")
-    await stage.says(message, "The stems and the song are gone")
+    await stage.says(message, "The song and its stems were deleted")
 
 
 async def test_locked_bot_database_delays_announcement(stage: Stage) -> None:
