@@ -45,7 +45,7 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dic
                 songs_each=chosen.songs,
                 patience_s=PATIENCE_S,
             )
-            await crowd.brings_everything()
+            await crowd.run()
     lives = assert_jobs_go_forward_only(events(bot.log_path))
     completed = sum(life[-1] == "completed" for life in lives.values())
     return crowd, {
@@ -72,8 +72,8 @@ def memory(crowd: Crowd) -> dict[str, float]:
     """MiB of the main process: at the start, with all songs queued, and while the first and the last fifth of the jobs
     ended."""
     size = [sample.resident_bytes / MIB for sample in crowd.samples]
-    over = [sample.over for sample in crowd.samples]
-    working = [at for at, done in enumerate(over) if 0 < done < crowd.songs]
+    ended = [sample.ended for sample in crowd.samples]
+    working = [at for at, done in enumerate(ended) if 0 < done < crowd.songs]
     fifth = max(1, len(working) // 5)
     first, last = working[:fifth] or [0], working[-fifth:] or [-1]
     return {
@@ -95,12 +95,12 @@ def main() -> None:
         crowd, figures = asyncio.run(measured(Path(folder), chosen))
     print(table("load", [{"figure": name, "value": value} for name, value in figures.items()]))
     OUT.mkdir(exist_ok=True)
-    samples = [(round(each.at_s, 1), each.resident_bytes, each.over) for each in crowd.samples]
+    samples = [(round(each.at_s, 1), each.resident_bytes, each.ended) for each in crowd.samples]
     data = {"machine": machine(), "figures": figures, "samples": samples}
     (OUT / "load.json").write_text(json.dumps(data) + "\n")
     lines = {
         "main process, MiB": [(each.at_s, each.resident_bytes / MIB) for each in crowd.samples],
-        "jobs that are over": [(each.at_s, float(each.over)) for each in crowd.samples],
+        "finished jobs": [(each.at_s, float(each.ended)) for each in crowd.samples],
     }
     print(draw_lines(lines, "seconds", OUT / "load.png"))
     if figures["lost"] or figures["completed"] != crowd.songs:

@@ -1,4 +1,4 @@
-"""A fake Discord, people in it, and the real bot in a process of its own over a scripted backend."""
+"""A fake Discord with users, and the real bot in a separate process with a scripted backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SONG = Upload("Blue Hour.mp3", b"not really a song")
 
 
 class Stage:
-    """A server with a channel, people, and a bot whose backend does what the test says."""
+    """A server with a channel, users, and a bot with a scripted backend."""
 
     def __init__(self, fake: FakeDiscord, folder: Path) -> None:
         self.fake = fake
@@ -27,8 +27,8 @@ class Stage:
         self.bob: Person
         self.chief: Person
 
-    async def fresh(self) -> None:
-        """People and a channel of one's own."""
+    async def reset(self) -> None:
+        """Create a new channel and new users, and clear faults and script."""
         self.songs = self.fake.channel(self.band)
         self.ann, self.bob = Person(self.fake, "ann"), Person(self.fake, "bob")
         self.chief = Person(self.fake, "chief", permissions=EVERYDAY | MANAGE_GUILD | MANAGE_MESSAGES)
@@ -37,24 +37,24 @@ class Stage:
         await self.fake.gateway.dispatch("CHANNEL_CREATE", self.songs.json())
 
     async def ask(self, song: Upload = SONG, **options: object) -> tuple[Interaction, Message]:
-        """Ann asks for a song; the interaction and the job's message, once it shows something."""
+        """Submit a song as Ann; return the interaction and the job's message once it has text."""
         interaction = await self.ann.slash(self.songs, "stemify", file=song, **options)
         return interaction, await self.ann.answered(interaction)
 
-    async def says(self, message: Message, part: str) -> None:
+    async def shows(self, message: Message, part: str) -> None:
         await self.fake.until(lambda: part in message.text, f"{part!r} in the message")
 
-    async def true(self, what: Callable[[], object], told: str = "") -> None:
-        await self.fake.until(what, told)
+    async def until(self, condition: Callable[[], object], description: str = "") -> None:
+        await self.fake.until(condition, description)
 
     async def announced(self, person: Person) -> Message:
-        """The one message that notified this person; more than one is an error."""
+        """Return the only message that mentions this user; fail if there are more."""
         await self.fake.until(lambda: self.fake.mentions_of(person.user), f"a mention of {person.user.name}")
         (message,) = self.fake.mentions_of(person.user)
         return message
 
     async def private(self, interaction: Interaction) -> str:
-        """What only the one who asked was told."""
+        """Return the text of the private answer."""
         await self.fake.until(
             lambda: interaction.followups or (interaction.original is not None and interaction.original.ephemeral),
             "a private answer",
@@ -75,6 +75,6 @@ async def running_stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def stage(running_stage: Stage) -> Stage:
-    """One bot a module; people, channel and script anew for every test."""
-    await running_stage.fresh()
+    """Return the module's stage, reset for this test."""
+    await running_stage.reset()
     return running_stage

@@ -1,4 +1,4 @@
-"""A bot whose operator allows one server only."""
+"""A bot whose operator allows only one server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""`kill -9` of the main process or a worker at random points, again and again: no accepted job is lost, nobody is
-notified twice, nothing half written stays, and the log tells of no step backwards. STEMIFY_TEST_SEED sets
-another seed."""
+"""`kill -9` of the main process or a worker at random moments.
+
+No accepted job is lost or announced twice, no partial file stays, and the log shows no step backwards.
+STEMIFY_TEST_SEED sets another seed.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,12 @@ from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
 LENGTH_S = 4
-WAITING = 12  # songs at most, well below where the bot refuses more
+MAX_WAITING = 12  # songs, well below the queue's limit
 SEED = int(os.environ.get("STEMIFY_TEST_SEED", "11"))
 
 
 async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song: Upload, chance: random.Random) -> None:
-    """Some songs, each in a channel of its own, and a kill: at any moment, while one runs, or while one is told of."""
+    """Submit songs, each in its own channel, and kill at any moment, while one runs, or while one is announced."""
     fake, began = bot.fake, time.time()
     for person in chance.sample(people, 2):
         await person.slash(fake.channel(band), "stemify", file=song, quality="fast")
@@ -40,7 +42,7 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
     if moment != "any":
         signs = ("▱",) if moment == "running" else ("Split into",)
         await fake.until(
-            lambda: any(shown_since(began, *signs, room=i.channel) for i in fake.interactions), moment, 600
+            lambda: any(shown_since(began, *signs, channel=i.channel) for i in fake.interactions), moment, 600
         )
     await asyncio.sleep(chance.uniform(0, 0.4 if moment == "ending" else 1.5))
     workers = workers_of(bot)
@@ -51,14 +53,14 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
         await bot.start()
 
 
-def shown_since(began: float, *signs: str, room: Channel) -> bool:
-    versions = (version for message in room.visible() for version in message.versions)
+def shown_since(began: float, *signs: str, channel: Channel) -> bool:
+    versions = (version for message in channel.visible() for version in message.versions)
     return any(at > began and sign in text for at, text in versions for sign in signs)
 
 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.nightly)])
-async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path, kills: int) -> None:
+async def test_kills_lose_no_job_and_announce_once(tmp_path: Path, kills: int) -> None:
     chance = random.Random(SEED)
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=LENGTH_S)
@@ -73,78 +75,80 @@ async def test_no_kill_loses_a_job_or_notifies_twice(tmp_path: Path, kills: int)
         }
         async with RunningBot(fake, tmp_path / "data", variables=variables) as bot:
             for _ in range(kills):
-                await fake.until(lambda: len(unsettled(fake)) <= WAITING, "some job's end", 600)
+                await fake.until(lambda: len(unsettled(fake)) <= MAX_WAITING, "some job's end", 600)
                 await ask_and_kill(bot, people, band, song, chance)
-            rooms = [interaction.channel for interaction in fake.interactions]
+            channels = [interaction.channel for interaction in fake.interactions]
             await fake.until(lambda: not unsettled(fake), "every job's end", 600)
             await asyncio.sleep(1)
             assert await bot.stop() == 0
     log = events(bot.log_path)
     assert not [event for event in log if "error" in event], "a traceback"
-    lives = assert_jobs_go_forward_only(log)
-    ends = Counter(life[-1] for life in lives.values())
-    print(f"{kills} kills, {len(lives)} jobs: {dict(ends)}")
-    assert ends["completed"] >= kills / 3, "enough of them to say something about"
-    check(tmp_path / "data", rooms, lives)
+    histories = assert_jobs_go_forward_only(log)
+    ends = Counter(history[-1] for history in histories.values())
+    print(f"{kills} kills, {len(histories)} jobs: {dict(ends)}")
+    assert ends["completed"] >= kills / 3, "too few completed jobs"
+    check(tmp_path / "data", channels, histories)
 
 
-def answer_in(room: Channel) -> Message:
-    return next(iter(room.messages.values()))
+def answer_in(channel: Channel) -> Message:
+    return next(iter(channel.messages.values()))
 
 
 def unsettled(fake: FakeDiscord) -> list[Channel]:
     return [interaction.channel for interaction in fake.interactions if not is_settled(interaction.channel)]
 
 
-def is_settled(room: Channel) -> bool:
-    """The job has ended and was announced; or there is none, and the message says so. (An answer that stays empty
-    belongs to a command whose bot was killed before it had written anything down; the app shows that as failed.)"""
-    messages = room.visible()
+def is_settled(channel: Channel) -> bool:
+    """Return whether the channel's job has been announced, or its message says that there is none.
+
+    A response stays empty if the bot was killed before it recorded the job; Discord shows that as failed.
+    """
+    messages = channel.visible()
     if not messages:
         return True
     if messages[0].loading:
         return time.time() - messages[0].created_at > 25
-    told = messages[0].text
-    return "send that again" in told or (len(messages) >= 2 and ("Split into" in told or "Separation failed" in told))
+    text = messages[0].text
+    return "send that again" in text or (len(messages) >= 2 and ("Split into" in text or "Separation failed" in text))
 
 
-def check(data: Path, rooms: list[Channel], lives: Mapping[str, list[str]]) -> None:
-    """Every accepted job has ended, its requester was told once, its stems are whole, and nothing else is left."""
+def check(data: Path, channels: list[Channel], histories: Mapping[str, list[str]]) -> None:
+    """Check that every accepted job ended, was announced once, has complete stems, and left nothing else."""
     with (
         closing(sqlite3.connect(data / "stemify.sqlite3")) as store,
-        closing(sqlite3.connect(data / "bot.sqlite3")) as it,
+        closing(sqlite3.connect(data / "bot.sqlite3")) as bot,
     ):
         assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert it.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert it.execute("SELECT count(*) FROM posting WHERE state <> 'done'").fetchone() == (0,)
+        assert bot.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert bot.execute("SELECT count(*) FROM posting WHERE state <> 'done'").fetchone() == (0,)
         rows = store.execute("SELECT id, place, status, attempt, result FROM jobs").fetchall()
     accepted = {place: (status, result) for _, place, status, _, result in rows}
-    assert len(accepted) == len(rows), "one job a room"
-    assert set(lives) <= {job_id for job_id, *_ in rows}, "the log tells of a job that is lost"
-    for room in rooms:
-        status, result = accepted.get(f"discord:{room.id}", ("none", None))
-        pings = sum(len(message.pinged) for message in room.visible())
-        assert pings == (0 if status == "none" else 1), (status, [message.text for message in room.visible()])
+    assert len(accepted) == len(rows), "one job per channel"
+    assert set(histories) <= {job_id for job_id, *_ in rows}, "the log has a job that was lost"
+    for channel in channels:
+        status, result = accepted.get(f"discord:{channel.id}", ("none", None))
+        pings = sum(len(message.pinged) for message in channel.visible())
+        assert pings == (0 if status == "none" else 1), (status, [message.text for message in channel.visible()])
         assert status in ("none", "completed", "failed")
         if status == "completed":
-            assert "Split into" in answer_in(room).text
-    for job_id, _, status, attempt, result in rows:  # (folders of songs never accepted are the sweeper's, in its time)
+            assert "Split into" in answer_in(channel).text
+    for job_id, _, status, attempt, result in rows:  # the sweeper deletes the folders of songs that were never accepted
         folder = data / "jobs" / job_id
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         if status == "completed":
             stems = dict(JobResult.model_validate_json(result).stems)
             expected = {Path(stem.path).name for stem in stems.values()} | {"waveform.png", "peaks.json"}
-            assert files == {f"a{attempt}/{name}" for name in expected}, "all of the one result, and nothing beside it"
+            assert files == {f"a{attempt}/{name}" for name in expected}, "all files of the result and no others"
             for stem in stems.values():
                 assert (data / stem.path).stat().st_size == stem.size
                 assert length_s(data / stem.path) == pytest.approx(LENGTH_S, abs=0.1)
         else:
-            assert files <= {"input"}, "what a retry needs"
+            assert files <= {"input"}, "only what a retry needs"
     assert list((data / "scratch").rglob("*")) == []
 
 
 def length_s(path: Path) -> float:
-    """As it decodes, to the last sample."""
+    """Return the decoded length."""
     with av.open(path) as container:
         stream = container.streams.audio[0]
         return sum(frame.samples for frame in container.decode(stream)) / stream.rate

@@ -1,4 +1,4 @@
-"""What an operator does to a bot that works: stops it, backs it up, loses the disk, restores."""
+"""Operate a running bot: stop it, back it up, and restore it after losing the disk."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def variables(folder: Path, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def ann_at_a_bot(folder: Path, **more: str) -> AsyncIterator[tuple[FakeDiscord, Person, RunningBot]]:
-    """`more`: of its variables."""
+async def bot_with_ann(folder: Path, **more: str) -> AsyncIterator[tuple[FakeDiscord, Person, RunningBot]]:
+    """Run a bot with Ann as its user; `more` are environment variables."""
     async with FakeDiscord() as fake:
         fake.guild()
         ann = Person(fake, "ann")
@@ -42,7 +42,7 @@ async def ann_at_a_bot(folder: Path, **more: str) -> AsyncIterator[tuple[FakeDis
 
 
 async def engine(bot: RunningBot, *arguments: object) -> str:
-    """`python -m engine …` on the bot's data folder, as an operator types it."""
+    """Run `python -m engine …` on the bot's data folder and return its output."""
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -56,8 +56,8 @@ async def engine(bot: RunningBot, *arguments: object) -> str:
     return done.stdout
 
 
-async def asked(fake: FakeDiscord, person: Person, song: Path) -> Message:
-    """A job that runs."""
+async def start_job(fake: FakeDiscord, person: Person, song: Path) -> Message:
+    """Submit a song and return its message once the job runs."""
     upload = Upload(song.name, song.read_bytes())
     interaction = await person.slash(fake.channel(fake.guilds[0]), "stemify", file=upload)
     message = await person.answered(interaction)
@@ -72,8 +72,8 @@ def rows(data: Path) -> list[tuple[str, int]]:
 
 async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
-    async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5") as (fake, ann, bot):
-        message = await asked(fake, ann, tmp_path / "song.mp3")
+    async with bot_with_ann(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5") as (fake, ann, bot):
+        message = await start_job(fake, ann, tmp_path / "song.mp3")
         began = time.monotonic()
         assert await bot.stop() == 0
         stopped_s = time.monotonic() - began
@@ -83,26 +83,26 @@ async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
         await bot.start()
         await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
         await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
-        assert rows(bot.folder) == [("completed", 1)], "an orderly stop costs the job no attempt"
-    assert stopped_s < 10, "the grace, and what it takes to close"
-    (life,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
-    assert life == ["accepted", "started", "handed back", "started", "completed"]
+        assert rows(bot.folder) == [("completed", 1)], "an orderly stop must not count as an attempt"
+    assert stopped_s < 10, "the grace period and the time to close"
+    (history,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
+    assert history == ["accepted", "started", "handed back", "started", "completed"]
     assert len(fake.mentions_of(ann.user)) == 1
 
 
-def has_said(bot: RunningBot, words: str, times: int) -> bool:
-    return bot.log_path.read_text().count(words) == times
+def has_logged(bot: RunningBot, text: str, times: int) -> bool:
+    return bot.log_path.read_text().count(text) == times
 
 
-async def test_second_ctrl_c_skips_wait_and_costs_no_attempt(tmp_path: Path) -> None:
+async def test_second_ctrl_c_skips_wait_and_keeps_attempt(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
-    async with ann_at_a_bot(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60") as (fake, ann, bot):
-        message = await asked(fake, ann, tmp_path / "song.mp3")
-        for life in (1, 2, 3):
-            await fake.until(partial(has_said, bot, '"attempt started"', life), "the job to start")
+    async with bot_with_ann(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60") as (fake, ann, bot):
+        message = await start_job(fake, ann, tmp_path / "song.mp3")
+        for run in (1, 2, 3):
+            await fake.until(partial(has_logged, bot, '"attempt started"', run), "the job to start")
             assert bot.process is not None
             bot.process.send_signal(signal.SIGINT)
-            await fake.until(partial(has_said, bot, "Ctrl-C again to skip", life), "the word about waiting")
+            await fake.until(partial(has_logged, bot, "Ctrl-C again to skip", run), "the shutdown message")
             bot.process.send_signal(signal.SIGINT)
             await asyncio.wait_for(bot.process.wait(), 15)
             assert await bot.stop() == 0
@@ -117,8 +117,8 @@ async def test_files_of_bot_and_backup_are_private(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "stemify.lock").touch()
     (tmp_path / "data").chmod(0o755)
-    async with ann_at_a_bot(tmp_path) as (fake, ann, bot):
-        await asked(fake, ann, tmp_path / "song.mp3")
+    async with bot_with_ann(tmp_path) as (fake, ann, bot):
+        await start_job(fake, ann, tmp_path / "song.mp3")
         await fake.until(lambda: fake.mentions_of(ann.user), "the mention", 100)
         await engine(bot, "backup", tmp_path / "backup")
         written = [bot.folder, *bot.folder.rglob("*"), tmp_path / "backup", *(tmp_path / "backup").rglob("*")]
@@ -129,40 +129,42 @@ async def test_files_of_bot_and_backup_are_private(tmp_path: Path) -> None:
     assert "was open to other users" in bot.log_path.read_text()
 
 
-async def test_sigterm_lets_a_song_that_is_nearly_done_end(tmp_path: Path) -> None:
+async def test_sigterm_waits_for_nearly_finished_job(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=4)
-    async with ann_at_a_bot(tmp_path) as (fake, ann, bot):
-        await asked(fake, ann, tmp_path / "song.mp3")
+    async with bot_with_ann(tmp_path) as (fake, ann, bot):
+        await start_job(fake, ann, tmp_path / "song.mp3")
         assert await bot.stop() == 0
         assert rows(bot.folder) == [("completed", 1)]
-        await bot.start()  # it may have had no time to tell
+        await bot.start()  # it may have been stopped before the announcement
         await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
         await asyncio.sleep(0.5)
     assert len(fake.mentions_of(ann.user)) == 1
 
 
-async def test_a_bot_whose_disk_is_lost_goes_on_from_the_backup(tmp_path: Path) -> None:
+async def test_restored_backup_resumes_jobs_after_disk_loss(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=4)
     make_song(tmp_path / "long.mp3", seconds=30)
     async with FakeDiscord() as fake:
         fake.guild()
         ann, bob = Person(fake, "ann"), Person(fake, "bob")
         async with RunningBot(fake, tmp_path / "data", variables=variables(tmp_path)) as bot:
-            await asked(fake, ann, tmp_path / "song.mp3")
+            await start_job(fake, ann, tmp_path / "song.mp3")
             await fake.until(lambda: fake.mentions_of(ann.user), "the first song's end", 60)
-            second = await asked(fake, bob, tmp_path / "long.mp3")
-            told = await engine(bot, "backup", tmp_path / "backup")
-            assert re.search(r"Backed up to .*: 2 databases, 8 files, [\d.]+ MB", told), told
+            second = await start_job(fake, bob, tmp_path / "long.mp3")
+            output = await engine(bot, "backup", tmp_path / "backup")
+            assert re.search(r"Backed up to .*: 2 databases, 8 files, [\d.]+ MB", output), output
             assert "Split into" not in second.text, "too fast to be interrupted"
             await bot.kill()
             shutil.rmtree(bot.folder)
-            told = await engine(bot, "restore", tmp_path / "backup")
-            assert "2 databases, 8 files" in told
+            output = await engine(bot, "restore", tmp_path / "backup")
+            assert "2 databases, 8 files" in output
             await bot.start()
             await fake.until(lambda: fake.mentions_of(bob.user), "the second song's end", 200)
             assert "Split into" in second.text
             listed = await ann.slash(fake.channel(fake.guilds[0]), "job list")
             assert "song" in (await ann.answered(listed)).text
             await asyncio.sleep(0.5)
-    assert [len(fake.mentions_of(person.user)) for person in (ann, bob)] == [1, 1], "the first is not told again"
+    assert [len(fake.mentions_of(person.user)) for person in (ann, bob)] == [1, 1], (
+        "the first must not be announced again"
+    )
     assert rows(tmp_path / "data") == [("completed", 1), ("completed", 2)]

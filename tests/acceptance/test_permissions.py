@@ -1,4 +1,4 @@
-"""Places where the bot lacks a permission, or Discord refuses one way to send: the result arrives in another way."""
+"""Missing permissions and refused messages: the result arrives by another route."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ async def test_result_without_history_permission_is_not_a_reply(stage: Stage) ->
     assert announcement.attachments and "Split into 4 stems" in message.text
 
 
-async def test_listen_without_history_permission_answers(stage: Stage) -> None:
+async def test_listen_without_history_permission_sends_plain_message(stage: Stage) -> None:
     stage.songs.bot_permissions &= ~HISTORY
-    told = await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
-    assert "Read Message History" in told
+    reply = await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
+    assert "Read Message History" in reply
     await stage.ann.post(stage.songs, "", SONG)
     assert (await stage.announced(stage.ann)).channel is stage.songs
 
@@ -39,7 +39,7 @@ async def test_thread_without_send_permission_is_reached_by_token(stage: Stage) 
     thread.bot_permissions &= ~SEND_IN_THREADS
     interaction = await stage.ann.slash(thread, "stemify", file=SONG)
     message = await stage.ann.answered(interaction)
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     assert await stage.announced(stage.ann) in interaction.followups
 
 
@@ -58,5 +58,5 @@ async def test_token_is_used_when_the_clocks_differ(stage: Stage) -> None:
         message = await stage.ann.answered(await stage.ann.slash(foreign, "stemify", file=SONG))
     finally:
         stage.fake.clock_ahead_s = 0
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     assert (await stage.announced(stage.ann)).channel is foreign

@@ -1,4 +1,4 @@
-"""The bot behind a proxy: the name of the fake Discord can be resolved by the proxy alone."""
+"""The bot behind a proxy; only the proxy can resolve the fake Discord's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "discord.invalid"
 
 @asynccontextmanager
 async def unreachable_discord(tmp_path: Path) -> AsyncIterator[tuple[FakeDiscord, dict[str, str]]]:
-    """A fake Discord with TLS and the variables that let a bot trust its certificate."""
+    """Run a fake Discord with TLS; yield it and the variables with which a bot trusts its certificate."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(NAME).configure_cert(context)
@@ -53,7 +53,7 @@ async def test_proxy_variable_is_the_default(tmp_path: Path) -> None:
         assert set(proxy.targets) == {fake.host}
 
 
-async def test_refusing_proxy_is_logged_without_its_password(tmp_path: Path) -> None:
+async def test_rejected_proxy_password_is_not_logged(tmp_path: Path) -> None:
     async with LoggingProxy("ann", "another") as proxy, unreachable_discord(tmp_path) as (fake, trust):
         wrong = proxy.url.replace("another", "pass-word")
         variables = trust | {"STEMIFY_DISCORD__PROXY": wrong}

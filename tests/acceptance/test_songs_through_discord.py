@@ -1,5 +1,7 @@
-"""Whole songs: from a slash command in the fake Discord through the real bot, queue, worker and models (tiny, with
-random weights) to the stems in the answer; and everything that is refused on the way."""
+"""Songs from a slash command in the fake Discord to posted stems, and refused files.
+
+The bot, queue and worker are the real ones; the models are tiny, with random weights.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ from tests.fixtures.tiny_models import write_model
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class House:
-    """The real thing, and Ann in front of it."""
+class BotSetup:
+    """A real bot in a fake Discord, with Ann as its user."""
 
     def __init__(self, fake: FakeDiscord, bot: RunningBot) -> None:
         self.fake, self.bot = fake, bot
@@ -34,7 +36,7 @@ class House:
         self.songs: Channel
         self.ann: Person
 
-    def fresh(self) -> None:
+    def reset(self) -> None:
         self.songs = self.fake.channel(self.band)
         self.ann = Person(self.fake, "ann")
         self.fake.faults.clear()
@@ -46,45 +48,45 @@ class House:
         return interaction, await self.ann.answered(interaction, 60)
 
     async def done(self, message: Message) -> Message:
-        """The announcement of the job of this message."""
+        """Return the announcement once the message's job is complete."""
         await self.fake.until(lambda: "Split into" in message.text, "the stems", 60)
         await self.fake.until(lambda: self.fake.mentions_of(self.ann.user), "the mention")
         (announcement,) = self.fake.mentions_of(self.ann.user)
         return announcement
 
     def files(self) -> list[str]:
-        """What jobs have on disk."""
+        """Return the files of all jobs."""
         return [str(path) for name in ("jobs", "scratch") for path in (self.bot.folder / name).rglob("*")]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running_house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    folder = tmp_path_factory.mktemp("house")
+async def running_setup(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotSetup]:
+    folder = tmp_path_factory.mktemp("bot")
     write_model(folder / "models")
     async with FakeDiscord() as fake:
         bot = RunningBot(fake, folder / "data", variables={"STEMIFY_MODELS_DIR": str(folder / "models")})
         async with bot:
-            yield House(fake, bot)
+            yield BotSetup(fake, bot)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def house(running_house: House) -> House:
-    running_house.fresh()
-    return running_house
+async def setup(running_setup: BotSetup) -> BotSetup:
+    running_setup.reset()
+    return running_setup
 
 
 def decoded(data: bytes) -> NDArray[np.float32]:
-    """(channels, samples)"""
+    """Return float samples, (channels, samples)."""
     resampler = av.AudioResampler(format="fltp")
     with av.open(io.BytesIO(data), "r") as source:
         parts = [part.to_ndarray() for frame in source.decode(audio=0) for part in resampler.resample(frame)]
     return np.concatenate(parts, axis=1)
 
 
-async def test_posted_stems_are_whole_and_sum_to_song(house: House, tmp_path: Path) -> None:
+async def test_posted_stems_are_whole_and_sum_to_song(setup: BotSetup, tmp_path: Path) -> None:
     mix = make_song(tmp_path / "Blue Hour.flac", seconds=6, bits="24", tags={"title": "Blue Hour", "artist": "Lamps"})
-    interaction, message = await house.ask(tmp_path / "Blue Hour.flac", format="flac", quality="fast")
-    announcement = await house.done(message)
+    interaction, message = await setup.ask(tmp_path / "Blue Hour.flac", format="flac", quality="fast")
+    announcement = await setup.done(message)
     assert message.text.startswith("### Blue Hour — Lamps\nSplit into 4 stems")
     assert interaction.ack_s < 3
     assert [file.filename for file in message.attachments] == ["waveform.png"]
@@ -96,10 +98,10 @@ async def test_posted_stems_are_whole_and_sum_to_song(house: House, tmp_path: Pa
     stated = re.search(r"In no stem: (-[\d.]+) dB of the mix · common gain: ([-+][\d.]+) dB", message.text)
     assert stated is not None, message.text
     gain_db = float(stated[2])
-    left = mix - sum(stems.values()) / 10 ** (gain_db / 20)
-    residual_db = 20 * np.log10(np.linalg.norm(left) / np.linalg.norm(mix))
-    assert residual_db == pytest.approx(float(stated[1]), abs=0.5), "the card tells the truth"
-    async with aiohttp.ClientSession() as session:  # the links lead to the very same bytes
+    residual = mix - sum(stems.values()) / 10 ** (gain_db / 20)
+    residual_db = 20 * np.log10(np.linalg.norm(residual) / np.linalg.norm(mix))
+    assert residual_db == pytest.approx(float(stated[1]), abs=0.5), "the card must state the measured residual"
+    async with aiohttp.ClientSession() as session:  # the links serve the same bytes
         for label, file in zip(("Vocals", "Drums", "Bass", "Other"), announcement.attachments, strict=True):
             async with session.get(message.button(label)["url"]) as answer:
                 assert answer.status == 200
@@ -109,40 +111,40 @@ async def test_posted_stems_are_whole_and_sum_to_song(house: House, tmp_path: Pa
                 assert answer.status == 200
 
 
-async def test_karaoke_gives_vocals_and_instrumental(house: House, tmp_path: Path) -> None:
+async def test_karaoke_gives_vocals_and_instrumental(setup: BotSetup, tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=2)
-    _, message = await house.ask(tmp_path / "song.mp3", karaoke=True, normalize=True)
-    announcement = await house.done(message)
+    _, message = await setup.ask(tmp_path / "song.mp3", karaoke=True, normalize=True)
+    announcement = await setup.done(message)
     assert "Split into vocals and instrumental" in message.text
     assert "karaoke · normalized" in message.text
     assert len(announcement.attachments) == 2
 
 
-async def test_killed_bot_finishes_job_after_restart(house: House, tmp_path: Path) -> None:
+async def test_killed_bot_finishes_job_after_restart(setup: BotSetup, tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=20)
-    _, message = await house.ask(tmp_path / "song.mp3")
-    await house.fake.until(lambda: "%" in message.text, "the job to run", 60)
-    await house.bot.kill()
+    _, message = await setup.ask(tmp_path / "song.mp3")
+    await setup.fake.until(lambda: "%" in message.text, "the job to run", 60)
+    await setup.bot.kill()
     assert "Split into" not in message.text, "too fast to be killed in the middle"
-    await house.bot.start()
-    announcement = await house.done(message)
+    await setup.bot.start()
+    announcement = await setup.done(message)
     assert [abs(decoded(file.data).shape[1] - 20 * 44100) < 2000 for file in announcement.attachments] == [True] * 4
     await asyncio.sleep(0.5)
-    assert house.fake.mentions_of(house.ann.user) == [announcement]
+    assert setup.fake.mentions_of(setup.ann.user) == [announcement]
 
 
-async def test_cancel_of_running_job_leaves_nothing(house: House, tmp_path: Path) -> None:
+async def test_cancel_of_running_job_leaves_nothing(setup: BotSetup, tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=60)
-    before = set(house.files())
-    _, message = await house.ask(tmp_path / "song.mp3", quality="best", model="htdemucs")
-    await house.fake.until(lambda: "Separating" in message.text, "the job to run", 60)
-    listed = await house.ann.slash(house.songs, "job list")
-    await house.ann.answered(listed)
-    quick_s = time.time() - listed.sent_at  # what an answer takes that waits for nothing; on a busy machine seconds
-    pressed = await house.ann.press(message, "Cancel")
-    await house.fake.until(lambda: "Cancelled." in message.text, "the end")
+    before = set(setup.files())
+    _, message = await setup.ask(tmp_path / "song.mp3", quality="best", model="htdemucs")
+    await setup.fake.until(lambda: "Separating" in message.text, "the job to run", 60)
+    listed = await setup.ann.slash(setup.songs, "job list")
+    await setup.ann.answered(listed)
+    quick_s = time.time() - listed.sent_at  # the time of a quick answer: seconds on a busy machine
+    pressed = await setup.ann.press(message, "Cancel")
+    await setup.fake.until(lambda: "Cancelled." in message.text, "the end")
     assert time.time() - pressed.sent_at < 2 + 3 * quick_s
-    assert set(house.files()) - before == set(), "neither scratch, nor stems, nor the song itself"
+    assert set(setup.files()) - before == set(), "scratch, stems and the song must be deleted"
 
 
 def too_big(path: Path) -> None:
@@ -161,7 +163,7 @@ def truncated(path: Path) -> None:
 
 
 def lying_header(path: Path) -> None:
-    """A WAV that claims one second and goes on for more than ten minutes."""
+    """Write a WAV that declares one second and is longer than ten minutes."""
     make_song(path, samples=silence(601, sample_rate=8000, channels=1), sample_rate=8000, bits="16")
     data = bytearray(path.read_bytes())
     at = data.index(b"data") + 4
@@ -180,54 +182,53 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "sentence"), REFUSED, ids=[name for name, _, _ in REFUSED])
-async def test_inseparable_input_is_refused_with_own_sentence(
-    house: House, tmp_path: Path, name: str, make: Callable[[Path], object], sentence: str
+async def test_unusable_file_is_refused_with_reason(
+    setup: BotSetup, tmp_path: Path, name: str, make: Callable[[Path], object], sentence: str
 ) -> None:
     make(tmp_path / name)
-    before = house.files()
-    _, message = await house.ask(tmp_path / name)
+    before = setup.files()
+    _, message = await setup.ask(tmp_path / name)
     assert re.search(sentence, message.text), message.text
     assert message.buttons() == []
-    listed = await house.ann.slash(house.songs, "job list")
-    assert "no jobs yet" in (await house.ann.answered(listed)).text
-    assert house.files() == before, "nothing of it is left"
+    listed = await setup.ann.slash(setup.songs, "job list")
+    assert "no jobs yet" in (await setup.ann.answered(listed)).text
+    assert setup.files() == before, "a refused file must not stay"
 
 
-async def test_no_name_breaks_out_of_its_folder_or_the_message(house: House, tmp_path: Path) -> None:
+async def test_hostile_names_stay_in_folder_and_message(setup: BotSetup, tmp_path: Path) -> None:
     make_song(tmp_path / "song.wav", seconds=0.3)
     song = (tmp_path / "song.wav").read_bytes()
-    bob = Person(house.fake, "bob")
+    bob = Person(setup.fake, "bob")
     names = [
         "../../../../tmp/escaped\0.wav", "愛" * 200 + ".wav", "song\u202evaw.exe",
         f"@everyone <@{bob.user.id}> **loud** [a](evil.example) `x`.wav",
     ]  # fmt: skip
     messages = []
     for name in names:
-        interaction = await house.ann.slash(house.songs, "stemify", file=Upload(name, song), quality="fast")
-        messages.append(await house.ann.answered(interaction, 60))
+        interaction = await setup.ann.slash(setup.songs, "stemify", file=Upload(name, song), quality="fast")
+        messages.append(await setup.ann.answered(interaction, 60))
     for message in messages:
-        await house.fake.until(lambda message=message: "Split into" in message.text, "the stems", 60)  # type: ignore[misc]
-    told = len(names)
-    await house.fake.until(lambda: len(house.fake.mentions_of(house.ann.user)) == told, "the mentions")
-    for shown in house.songs.visible():
-        assert set(shown.pinged) <= {house.ann.user.id}
+        await setup.fake.until(lambda message=message: "Split into" in message.text, "the stems", 60)  # type: ignore[misc]
+    await setup.fake.until(lambda: len(setup.fake.mentions_of(setup.ann.user)) == len(names), "the mentions")
+    for shown in setup.songs.visible():
+        assert set(shown.pinged) <= {setup.ann.user.id}
         assert not re.search(r"(?<!\\)\*\*loud|(?<!\\)\[a\]|[\u202e\0]", shown.text)
         for attachment in shown.attachments:
             assert "/" not in attachment.filename and attachment.filename.isprintable()
             assert len(attachment.filename.encode()) <= 255
-    assert not Path("/tmp/escaped").exists() and not list(house.bot.folder.parent.glob("escaped*"))
+    assert not Path("/tmp/escaped").exists() and not list(setup.bot.folder.parent.glob("escaped*"))
 
 
-async def test_a_file_that_is_larger_than_discord_said_is_cut_off(house: House) -> None:
-    interaction = await house.ann.slash(
-        house.songs, "stemify", file=Upload("big.mp3", bytes(51 * 1024 * 1024), stated_bytes=1000)
+async def test_file_larger_than_stated_is_cut_off(setup: BotSetup) -> None:
+    interaction = await setup.ann.slash(
+        setup.songs, "stemify", file=Upload("big.mp3", bytes(51 * 1024 * 1024), stated_bytes=1000)
     )
-    assert "The limit is 50 MB" in (await house.ann.answered(interaction)).text
+    assert "The limit is 50 MB" in (await setup.ann.answered(interaction)).text
 
 
-async def test_a_header_that_lies_about_the_length_convinces_nobody(house: House, tmp_path: Path) -> None:
+async def test_wav_longer_than_its_header_is_refused(setup: BotSetup, tmp_path: Path) -> None:
     lying_header(tmp_path / "short.wav")
-    _, message = await house.ask(tmp_path / "short.wav", quality="fast")
+    _, message = await setup.ask(tmp_path / "short.wav", quality="fast")
     assert "longer than 10:00" in message.text
 
 
@@ -235,23 +236,23 @@ async def test_a_header_that_lies_about_the_length_convinces_nobody(house: House
     "text",
     ["https://example.com/watch?v=dQw4w9WgXcQ", "not a link", "https://www.youtube.com/playlist?list=PL1234567890"],
 )
-async def test_a_link_that_is_not_one_video_is_refused(house: House, text: str) -> None:
-    _, message = await house.ask(url=text)
+async def test_link_to_anything_but_one_video_is_refused(setup: BotSetup, text: str) -> None:
+    _, message = await setup.ask(url=text)
     assert "YouTube" in message.text and "attach the file instead" in message.text
-    listed = await house.ann.slash(house.songs, "job list")
-    assert "no jobs yet" in (await house.ann.answered(listed)).text
+    listed = await setup.ann.slash(setup.songs, "job list")
+    assert "no jobs yet" in (await setup.ann.answered(listed)).text
 
 
-async def test_the_sixth_song_in_an_hour_is_told_when_to_come_back(house: House, tmp_path: Path) -> None:
+async def test_sixth_song_in_an_hour_shows_when_to_retry(setup: BotSetup, tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=1)
     for _ in range(5):
-        _, message = await house.ask(tmp_path / "song.mp3", quality="fast")
+        _, message = await setup.ask(tmp_path / "song.mp3", quality="fast")
         assert "###" in message.text
-    _, refused = await house.ask(tmp_path / "song.mp3")
+    _, refused = await setup.ask(tmp_path / "song.mp3")
     assert re.search(r"<t:(\d+):R>", refused.text), refused.text
-    await house.fake.until(lambda: len(house.fake.mentions_of(house.ann.user)) == 5, "the five others", 60)
+    await setup.fake.until(lambda: len(setup.fake.mentions_of(setup.ann.user)) == 5, "the five others", 60)
 
 
-async def test_the_log_of_all_this_has_no_traceback(house: House) -> None:
-    """(That it gives nothing away is looked at in `RunningBot.stop`, for every test.)"""
-    assert "Traceback" not in house.bot.log_path.read_text()
+async def test_log_has_no_traceback(setup: BotSetup) -> None:
+    """`RunningBot.stop` checks the log of every test for secrets."""
+    assert "Traceback" not in setup.bot.log_path.read_text()

@@ -1,4 +1,4 @@
-"""The fake Discord refuses what Discord refuses, with Discord's codes, and a violation fails the test."""
+"""The fake Discord enforces Discord's limits with Discord's error codes; a violation fails the test."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_modal_over_a_limit_is_refused(changes: Json) -> None:
         assert bool(form.errors) == is_refused
 
 
-async def test_violation_is_answered_with_a_tree_and_fails_the_test() -> None:
+async def test_violation_gets_error_tree_and_fails_test() -> None:
     with pytest.raises(AssertionError, match="50035"):
         async with FakeDiscord() as fake:
             url = f"{fake.api_url}/channels/{fake.channel(fake.guild()).id}/messages"

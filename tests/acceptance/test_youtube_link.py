@@ -1,4 +1,4 @@
-"""A link goes through the whole house: fetched by the unmodified yt-dlp from the fake YouTube, examined, separated."""
+"""A link through the whole backend, with an unmodified yt-dlp and a fake YouTube."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.fixtures.tiny_models import write_model
 OPTIONS = StemSeparationOptions(model="htdemucs", output_format=OutputFormat.FLAC)
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # one house for all: its worker takes a while to start
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one backend for all tests: its worker takes a while to start
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("house")
+    return tmp_path_factory.mktemp("backend")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -39,7 +39,7 @@ async def fake(folder: Path) -> AsyncIterator[FakeYoutube]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(fake: FakeYoutube, folder: Path) -> AsyncIterator[Backend]:
+async def running_backend(fake: FakeYoutube, folder: Path) -> AsyncIterator[Backend]:
     write_model(folder / "weights")
     settings = load(
         data_dir=folder / "data",
@@ -56,26 +56,26 @@ async def submit(service: StemService, text: str) -> JobView:
     return await service.submit(Submission(Link(text), OPTIONS, owner="local"))
 
 
-async def over(service: StemService, view: JobView) -> JobView:
+async def end_of(service: StemService, view: JobView) -> JobView:
     async with contextlib.aclosing(service.watch(view.job.id)) as states:
         return [state async for state in states][-1]
 
 
 async def test_link_in_message_becomes_stems_with_video_title(
-    fake: FakeYoutube, house: Backend, tmp_path: Path
+    fake: FakeYoutube, running_backend: Backend, tmp_path: Path
 ) -> None:
     mix = make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
     media = (tmp_path / "song.webm").read_bytes()
     fake.add(Video("dQw4w9WgXcQ", media=media, title="Sunny", channel="Ann - Topic"))
-    view = await submit(house.service, "please split https://youtu.be/dQw4w9WgXcQ?list=PL1, thanks!")
+    view = await submit(running_backend.service, "please split https://youtu.be/dQw4w9WgXcQ?list=PL1, thanks!")
     assert view.job.input_source == "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
-    view = await over(house.service, view)
+    view = await end_of(running_backend.service, view)
     assert view.job.status is JobStatus.COMPLETED, view.job.error
     assert (view.job.title, view.job.artist) == ("Sunny", "Ann")
     assert view.job.result is not None
     stems = dict(view.job.result.stems)
     assert set(stems) == {"vocals", "drums", "bass", "other"}
-    async with house.service.open_file(view.job, "vocals") as path:
+    async with running_backend.service.open_file(view.job, "vocals") as path:
         with av.open(path) as container:
             assert container.metadata["ARTIST" if "ARTIST" in container.metadata else "artist"] == "Ann"
             rate = container.streams.audio[0].rate
@@ -84,30 +84,30 @@ async def test_link_in_message_becomes_stems_with_video_title(
     assert "Sunny" in stems["vocals"].filename
 
 
-async def test_a_video_that_lies_about_its_length_is_found_out(
-    fake: FakeYoutube, house: Backend, folder: Path, tmp_path: Path
+async def test_video_longer_than_declared_is_refused(
+    fake: FakeYoutube, running_backend: Backend, folder: Path, tmp_path: Path
 ) -> None:
     make_song(tmp_path / "song.webm", seconds=8, sample_rate=48000)
     fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), duration_s=3))
-    view = await over(house.service, await submit(house.service, "https://youtu.be/dQw4w9WgXcQ"))
+    view = await end_of(running_backend.service, await submit(running_backend.service, "https://youtu.be/dQw4w9WgXcQ"))
     assert (view.job.status, view.job.error_code) == (JobStatus.FAILED, "too_long")
     assert not list((folder / "data" / "scratch").iterdir())
 
 
-async def test_cancelling_a_stalled_download_is_done_within_a_second(
-    fake: FakeYoutube, house: Backend, folder: Path, tmp_path: Path
+async def test_cancel_ends_stalled_download_within_a_second(
+    fake: FakeYoutube, running_backend: Backend, folder: Path, tmp_path: Path
 ) -> None:
     make_song(tmp_path / "song.webm", seconds=3, sample_rate=48000)
     fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), behaviour="stall"))
     before = len(fake.media_seen)
-    view = await submit(house.service, "https://youtu.be/dQw4w9WgXcQ")
+    view = await submit(running_backend.service, "https://youtu.be/dQw4w9WgXcQ")
     async with asyncio.timeout(30):
         while len(fake.media_seen) == before:
             await asyncio.sleep(0.02)
-    assert (await house.service.get(view.job.id)).job.stage is Stage.FETCHING
+    assert (await running_backend.service.get(view.job.id)).job.stage is Stage.FETCHING
     started_s = time.monotonic()
-    await house.service.cancel(view.job.id, by="local")
-    view = await over(house.service, view)
+    await running_backend.service.cancel(view.job.id, by="local")
+    view = await end_of(running_backend.service, view)
     assert time.monotonic() - started_s < 1
     assert view.job.error_code == "cancelled"
     assert not list((folder / "data" / "scratch").iterdir())

@@ -1,7 +1,7 @@
-"""A Discord of our own on loopback: REST v10, gateway, CDN, over real sockets, for an unmodified discord.py.
+"""A fake Discord on loopback for an unmodified discord.py: REST v10, gateway and CDN over real sockets.
 
-`FakeDiscord` is the server, `Person` acts in it as a user would in the app. Everything that happens is kept:
-messages with all their versions, interactions with their times, requests with their answers.
+`FakeDiscord` is the server, and `Person` acts as a user of the app. Messages with all their versions, interactions with
+their times, and requests with their responses are recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Discord's limits on application commands and on the choices of an autocomplete."""
+"""Discord's limits on application commands and autocomplete choices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CALLBACKS = {2: (4, 5, 9), 3: (4, 5, 6, 7, 9), 4: (8,), 5: (4, 5, 6, 7)}
 
 
 def check_callback(interaction_type: int, callback_type: int) -> None:
-    """Raises `Refused`."""
+    """Raise `Refused` if a limit is broken."""
     if callback_type not in CALLBACKS.get(interaction_type, ()):
         raise bad_form("type", f"interaction type {interaction_type} cannot be answered with {callback_type}")
 
 
 def check_commands(commands: list[Json]) -> None:
-    """Raises `Refused`."""
+    """Raise `Refused` if a limit is broken."""
     form = Form()
     kinds = [command.get("type", CHAT_INPUT) for command in commands]
     for kind, most in MOST_OF_KIND.items():
@@ -53,7 +53,7 @@ def check_commands(commands: list[Json]) -> None:
 
 
 def check_choices(choices: list[Json]) -> None:
-    """Raises `Refused`."""
+    """Raise `Refused` if a limit is broken."""
     form = Form()
     _check_choices(form, "data.choices", choices)
     form.done()
@@ -97,7 +97,7 @@ def _check_choices(form: Form, path: str, choices: list[Json]) -> None:
 
 
 def _characters(thing: Any) -> int:
-    """Discord adds up names, descriptions and values."""
+    """Return the characters that Discord counts: names, descriptions and values."""
     if isinstance(thing, dict):
         own = sum(len(str(thing[key])) for key in ("name", "description", "value") if isinstance(thing.get(key), str))
         return own + sum(_characters(value) for value in thing.values())

@@ -41,7 +41,7 @@ def walk(components: list[Json]) -> list[Json]:
 
 
 def check_components(form: Form, components: list[Json], *, v2: bool, names: set[str]) -> None:
-    """`names`: the files that are attached."""
+    """Check the components of a message with the attached files `names`."""
     parts = walk(components)
     if v2:
         if len(parts) > 40:

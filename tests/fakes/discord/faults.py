@@ -1,4 +1,4 @@
-"""Faults that are laid in the way of requests, and rate limit buckets as Discord keeps them."""
+"""Injected faults, and Discord's rate limit buckets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Literal
 
 @dataclass
 class Fault:
-    """The next `times` requests that match fail: with `status`, or the connection is reset. With `after`, the request
-    is carried out first and only its answer is lost."""
+    """Makes the next `times` matching requests fail with `status` or a connection reset.
+
+    With `after`, the request is carried out, and only its response is lost.
+    """
 
     method: str
     path: str  # regular expression, searched in the path below the API root
@@ -22,32 +24,32 @@ class Fault:
     message: str = "injected"
     hits: int = 0
 
-    def takes(self, method: str, path: str) -> bool:
+    def matches(self, method: str, path: str) -> bool:
         return self.hits < self.times and self.method == method and re.search(self.path, path) is not None
 
 
 @dataclass
 class Bucket:
-    """So many requests in a window that starts with the first of them, as Discord counts."""
+    """A limit on requests in a window that starts with its first request, as Discord counts."""
 
     limit: int
     window_s: float
     taken: int = 0
-    over_at: float = 0.0
+    ends_at: float = 0.0
 
     def take(self) -> tuple[bool, int, float]:
-        """(allowed, remaining, seconds until the window is over)."""
+        """Count a request; return (allowed, remaining, seconds until the window ends)."""
         now = time.monotonic()
-        if now >= self.over_at:
-            self.taken, self.over_at = 0, now + self.window_s
+        if now >= self.ends_at:
+            self.taken, self.ends_at = 0, now + self.window_s
         allowed = self.taken < self.limit
         if allowed:
             self.taken += 1
-        return allowed, self.limit - self.taken, self.over_at - now
+        return allowed, self.limit - self.taken, self.ends_at - now
 
 
 class Buckets:
-    """Limits by route and major parameter. `(method, pattern)` → (requests, seconds)."""
+    """Rate limits by route and major parameter."""
 
     RULES: tuple[tuple[str, str, str, int, float], ...] = (
         ("POST", r"^/channels/(\d+)/messages$", "post", 5, 5.0),
@@ -62,7 +64,7 @@ class Buckets:
         self.enforced = True
 
     def take(self, method: str, path: str) -> tuple[bool, dict[str, str], float]:
-        """(allowed, headers to answer with, seconds to wait where not)."""
+        """Count a request; return (allowed, response headers, seconds to wait)."""
         for rule_method, pattern, name, limit, window_s in self.RULES:
             found = re.search(pattern, path)
             if self.enforced and rule_method == method and found:

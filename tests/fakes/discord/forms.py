@@ -1,4 +1,4 @@
-"""Form errors as Discord words them: code 50035 with a tree of errors."""
+"""Form errors in Discord's format: code 50035 with a tree of errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.fakes.discord.state import Json
 
 
 class Refused(Exception):
-    """Becomes an error answer."""
+    """Raised for a request that Discord refuses; becomes the error response."""
 
     def __init__(self, status: int, code: int, message: str, errors: Json | None = None) -> None:
         super().__init__(f"{message}: {errors}" if errors else message)
@@ -50,7 +50,7 @@ class Form:
             self.fail(path, "DUPLICATE", f"Must be unique: {values}.")
 
     def done(self) -> None:
-        """Raises `Refused` if there is an error."""
+        """Raise `Refused` if there is an error."""
         if self.errors:
             raise Refused(400, 50035, "Invalid Form Body", self.errors)
 

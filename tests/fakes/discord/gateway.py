@@ -1,4 +1,4 @@
-"""The gateway: HELLO, IDENTIFY, READY, HEARTBEAT, RESUME with replay, RECONNECT, INVALID_SESSION, dispatches."""
+"""The gateway: sessions, heartbeats, resume with replay, reconnects and dispatched events."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Gateway:
     def __init__(self, fake: FakeDiscord) -> None:
         self.fake = fake
         self.sessions: dict[int, Session] = {}  # by shard
-        self.shards = 1  # how many Discord requires
+        self.shards = 1  # required by Discord
         self.allowed_intents = ~0
-        self.resume_url: str | None = None  # None: the usual one
+        self.resume_url: str | None = None  # None: the gateway's own
         self.identifies = 0
         self.resumes = 0
-        self.ready = asyncio.Event()  # a bot is connected
+        self.ready = asyncio.Event()  # set while a bot is connected
 
     @property
     def session(self) -> Session | None:
-        """The first shard's session, which also gets direct messages."""
+        """The session of shard 0, which also receives direct messages."""
         return self.sessions.get(0)
 
     async def connect(self, request: web.Request) -> web.WebSocketResponse:
@@ -129,7 +129,7 @@ class Gateway:
         return session
 
     async def dispatch(self, event: str, data: Json) -> None:
-        """Send, or keep for the resume of a session that is cut off just now."""
+        """Send an event, or keep it for the resume of a disconnected session."""
         guild_id = data["id"] if event.startswith("GUILD_") else data.get("guild_id")
         session = self.sessions.get(0 if guild_id is None else self.shard_of(int(guild_id)))
         assert session is not None, "no bot has identified"
@@ -143,12 +143,12 @@ class Gateway:
         await session.dispatch(event, data)
 
     async def ask_to_reconnect(self) -> None:
-        """Op 7, then the socket goes: the bot resumes."""
+        """Send op 7 and close the socket; the bot resumes."""
         assert self.session is not None
         await self.session.push({"op": RECONNECT, "d": None})
 
     async def cut(self) -> None:
-        """The connection drops without a word; what is dispatched meanwhile is replayed at the resume."""
+        """Drop the connection; events until the resume are replayed."""
         assert self.session is not None
         if self.session.socket is not None:
             self.session.socket = None
@@ -157,7 +157,7 @@ class Gateway:
             self.session.transport.abort()
 
     async def invalidate(self) -> None:
-        """Op 9: the bot has to identify anew."""
+        """Send op 9: the bot has to identify again."""
         session = self.sessions.pop(0)
         self.ready.clear()
         await session.push({"op": INVALID_SESSION, "d": False})

@@ -1,4 +1,4 @@
-"""Read what a bot sends as a message, and check it as Discord does."""
+"""Read and check the messages that a bot sends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EMBED_LENGTHS = {"title": 256, "description": 4096, "url": 2048}
 
 
 async def read(request: web.Request) -> tuple[Json, list[Attachment]]:
-    """(payload, new files in their order)."""
+    """Return the payload and the new files in order."""
     if not request.content_type.startswith("multipart/"):
         body = await request.text()
         return _parsed(body) if body else {}, []
@@ -55,7 +55,7 @@ def _parsed(body: str | bytes) -> Json:
 
 
 def apply(message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
-    """Write the payload into the message, or raise `Refused` and leave it as it was."""
+    """Apply the payload to the message, or raise `Refused` and leave the message unchanged."""
     if any(len(file.data) > limit_bytes for file in files):
         raise Refused(413, 40005, "Request entity too large")
     asked_flags = int(payload.get("flags") or 0)
@@ -80,7 +80,7 @@ def apply(message: Message, payload: Json, files: list[Attachment], limit_bytes:
 
 
 def _named(message: Message, named: list[Json], files: list[Attachment]) -> list[Attachment]:
-    """The attachments that a payload lists: those to keep and the new ones."""
+    """Return the attachments that a payload lists, kept and new."""
     kept = {str(attachment.id): attachment for attachment in message.attachments}
     attachments = []
     for entry in named:
@@ -96,7 +96,7 @@ def _named(message: Message, named: list[Json], files: list[Attachment]) -> list
 def check_message(
     form: Form, v2: bool, content: str, components: list[Json], embeds: list[Json], attachments: list[Attachment]
 ) -> None:
-    """Raises `Refused`."""
+    """Raise `Refused` if a limit is broken."""
     if v2:
         for name, value in (("content", content), ("embeds", embeds)):
             if value:
@@ -141,7 +141,7 @@ def _check_embeds(form: Form, embeds: list[Json]) -> None:
 
 
 def _numbered(components: list[Json]) -> list[Json]:
-    """Discord gives every component a number, and resolves the pictures of galleries."""
+    """Add the numbers of components and the pictures of galleries, as Discord does."""
     for number, part in enumerate(walk(components), start=1):
         part["id"] = number
         for item in part.get("items", []):

@@ -1,4 +1,4 @@
-"""People in the fake Discord: what the app lets them do, checked against the synced commands as the app does."""
+"""Users of the fake Discord; like the app, they can only use the synced commands."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Upload:
     filename: str
     data: bytes
     content_type: str = "audio/mpeg"
-    stated_bytes: int | None = None  # what Discord says about its size, where that is not true
+    stated_bytes: int | None = None  # a false size to state
 
 
 class Person:
-    """Somebody with the app in hand."""
+    """A user with the Discord app."""
 
     def __init__(self, fake: FakeDiscord, name: str, *, permissions: int = EVERYDAY) -> None:
         self.fake = fake
@@ -45,12 +45,12 @@ class Person:
     # Commands.
 
     async def slash(self, channel: Channel, name: str, **options: Any) -> Interaction:
-        """`/name option:value…`; "job list" is a subcommand. The app refuses what the command does not offer."""
+        """Run `/name option:value…`; "job list" is a subcommand. Raises for options that the command does not have."""
         data, resolved = self._data(name, options)
         return await self._send(2, channel, data | ({"resolved": resolved} if resolved else {}))
 
     async def complete(self, channel: Channel, name: str, focused: str, **options: Any) -> list[Json]:
-        """The choices that are offered while `focused` is typed."""
+        """Return the choices for the option `focused`."""
         data, _ = self._data(name, options)
         leaf = data["options"][0]["options"] if " " in name else data["options"]
         next(option for option in leaf if option["name"] == focused)["focused"] = True
@@ -73,14 +73,14 @@ class Person:
     async def post(
         self, channel: Channel, content: str = "", *uploads: Upload, reference: int | None = None
     ) -> Message:
-        """An ordinary message."""
+        """Post an ordinary message."""
         attachments = [Attachment(upload.filename, upload.data, upload.content_type) for upload in uploads]
         for attachment in attachments:
             self.fake.host_file(attachment)
         return await self._post(Message(channel, self.user, content, attachments=attachments, reference=reference))
 
     async def forward(self, message: Message, channel: Channel) -> Message:
-        """Forward somebody's message, as the app's menu does."""
+        """Forward a message."""
         return await self._post(Message(channel, self.user, forwarded=message))
 
     async def _post(self, message: Message) -> Message:
@@ -92,7 +92,7 @@ class Person:
         await self.fake.gateway.dispatch("MESSAGE_CREATE", data)
         return message
 
-    # Shapes.
+    # Payloads.
 
     def _command(self, name: str, kind: int = 1) -> Json:
         for command in self.fake.commands:
@@ -127,8 +127,8 @@ class Person:
                 assert option["type"] == 11
                 attachment = Attachment(value.filename, value.data, value.content_type)
                 self.fake.host_file(attachment)
-                told = {} if value.stated_bytes is None else {"size": value.stated_bytes}
-                resolved.setdefault("attachments", {})[str(attachment.id)] = attachment.json() | told
+                stated = {} if value.stated_bytes is None else {"size": value.stated_bytes}
+                resolved.setdefault("attachments", {})[str(attachment.id)] = attachment.json() | stated
                 value = str(attachment.id)
             elif not isinstance(value, OPTION_TYPES[option["type"]]):
                 raise ValueError(f"{name} takes another type")
@@ -174,7 +174,7 @@ class Person:
         return interaction
 
     async def answered(self, interaction: Interaction, timeout_s: float = 20) -> Message:
-        """The answer, once it says something."""
+        """Return the answer once it has text."""
         await self.fake.until(
             lambda: interaction.original is not None and (not interaction.original.loading),
             f"an answer to {interaction.data.get('name') or interaction.data.get('custom_id')}",

@@ -1,4 +1,4 @@
-"""The REST routes: login, commands, interaction answers, webhook and channel messages, history, files."""
+"""The REST routes: login, commands, interaction responses, webhook and channel messages."""
 
 from __future__ import annotations
 
@@ -151,7 +151,9 @@ class Rest:
             raise Refused(404, 10015, "Unknown Webhook")
         original = interaction.original
         if original is not None and original.loading and not original.deleted:
-            self._change(original, payload, files, self._limit(interaction))  # the first fills the deferred answer
+            self._change(
+                original, payload, files, self._limit(interaction)
+            )  # the first follow-up fills the deferred response
             await self.fake.changed()
             return web.json_response(original.json())
         if self._is_foreign(interaction) and len(interaction.followups) >= FOLLOWUPS_OF_USER_APPS:

@@ -1,4 +1,4 @@
-"""The server itself: one port for REST, gateway and CDN, the way of every request, and what tests wait for."""
+"""The server: one port for REST, gateway and CDN, request handling, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.fakes.discord.state import (
 )
 
 ROOT = "/api/v10"
-MALFORMED = (50035, 50006, 50109)  # the bot's own mistakes, whatever the surroundings
+MALFORMED = (50035, 50006, 50109)  # always the bot's mistake
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came and went."""
+    """A request and its response."""
 
     at: float
     method: str
@@ -46,13 +46,15 @@ class Seen:
 
 
 class FakeDiscord:
-    """`async with FakeDiscord() as fake:`; the bot is told `fake.api_url` and `fake.bot_token`."""
+    """`async with FakeDiscord() as fake:`; the bot connects with `fake.api_url` and `fake.bot_token`."""
 
     bot_token = "a-token-of-the-fake-discord"
 
     def __init__(self, *, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None, strict: bool = True) -> None:
-        """`name`: the host in all addresses; the server listens on loopback. `strict`: fail at the end if the bot sent
-        a payload that breaks Discord's rules."""
+        """Listen on loopback, with the host `name` in all URLs.
+
+        `strict`: fail on exit if the bot sent a payload that breaks Discord's rules.
+        """
         self.strict = strict
         self.name = name
         self.tls = tls
@@ -68,8 +70,8 @@ class FakeDiscord:
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.cdn_hits: list[str] = []
-        self.defects: list[str] = []  # of this fake itself, or what it did not expect of a bot
-        self.violations: list[str] = []  # requests that break Discord's rules; they fail the test in strict mode
+        self.defects: list[str] = []  # of this fake, or unexpected requests
+        self.violations: list[str] = []  # requests that break Discord's rules; fatal if strict
         self.buckets = Buckets()
         self.files: dict[str, Attachment] = {}
         self.gateway = Gateway(self)
@@ -107,7 +109,7 @@ class FakeDiscord:
     def _s(self) -> str:
         return "" if self.tls is None else "s"
 
-    # The world.
+    # Servers, channels and users.
 
     def guild(self, name: str = "Band", *, premium_tier: int = 0, bot_is_member: bool = True) -> Guild:
         guild = Guild(name, premium_tier, bot_is_member)
@@ -153,18 +155,18 @@ class FakeDiscord:
         async with self._condition:
             self._condition.notify_all()
 
-    async def until(self, true: Callable[[], object], what: str = "", timeout_s: float = 30) -> None:
-        """Wait until `true()` holds, or fail with what was seen."""
+    async def until(self, condition: Callable[[], object], description: str = "", timeout_s: float = 30) -> None:
+        """Wait until `condition()` is true, or fail with all visible messages."""
         try:
             async with self._condition, asyncio.timeout(timeout_s):
-                while not true():
-                    with suppress(TimeoutError):  # what is waited for may also depend on the clock
+                while not condition():
+                    with suppress(TimeoutError):  # the condition may also depend on the clock
                         await asyncio.wait_for(self._condition.wait(), 1)
         except TimeoutError:
-            raise AssertionError(f"waited {timeout_s} s in vain for: {what}\n{self.picture()}") from None
+            raise AssertionError(f"no {description} within {timeout_s} s\n{self.transcript()}") from None
 
-    def picture(self) -> str:
-        """Every channel as people see it, for a failing test's message."""
+    def transcript(self) -> str:
+        """Return the visible messages of every channel, for a failing test."""
         lines = []
         for channel in self.channels.values():
             lines.append(f"#{channel.name}")
@@ -175,7 +177,7 @@ class FakeDiscord:
         return "\n".join(lines[-60:])
 
     def mentions_of(self, user: User) -> list[Message]:
-        """Every message that notified this person."""
+        """Return the messages that mentioned this user."""
         return [m for channel in self.channels.values() for m in channel.messages.values() if user.id in m.pinged]
 
     # Requests.
@@ -185,7 +187,7 @@ class FakeDiscord:
         if not request.path.startswith(ROOT):
             return await handler(request)
         path = request.path.removeprefix(ROOT)
-        fault = next((fault for fault in self.faults if fault.takes(request.method, path)), None)
+        fault = next((fault for fault in self.faults if fault.matches(request.method, path)), None)
         if fault is not None:
             fault.hits += 1
             if fault.after:
@@ -211,13 +213,13 @@ class FakeDiscord:
         except web.HTTPException as error:
             response = _error(error.status, 0, error.reason)
         except ConnectionResetError:
-            raise  # the bot was killed while it sent
+            raise  # the bot was killed while sending
         except Exception:
             self.defects.append(traceback.format_exc())
             raise
         response.headers.update(headers)
         if response.headers.get("Content-Type", "").startswith("application/json"):
-            response.headers["Content-Type"] = "application/json"  # discord.py parses nothing else
+            response.headers["Content-Type"] = "application/json"  # the only type that discord.py parses
         return response
 
     async def _fail(self, request: web.Request, path: str, fault: Fault) -> web.StreamResponse:
@@ -257,6 +259,6 @@ def _limited(wait_s: float, headers: dict[str, str]) -> web.Response:
 
 
 def _json(status: int, body: Json, headers: dict[str, str]) -> web.Response:
-    """discord.py parses what is exactly `application/json`, without a charset."""
+    """Return JSON without a charset: discord.py parses exactly `application/json`."""
     content = {"Content-Type": "application/json"}
     return web.Response(body=json.dumps(body).encode(), status=status, headers=headers | content)

@@ -1,4 +1,4 @@
-"""What is in the fake Discord: users, servers, channels, messages, interactions; and how they look on the wire."""
+"""Users, servers, channels, messages and interactions, and their JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANAGE_GUILD = 1 << 5
 EMBED_LINKS = 1 << 14
 SEND_IN_THREADS = 1 << 38
 EVERYDAY = VIEW | SEND | SEND_IN_THREADS | HISTORY | ADD_FILES
-"""What docs/discord.md says that the bot needs."""
+"""The permissions that docs/discord.md lists."""
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 COMPONENTS_V2 = 1 << 15
@@ -89,7 +89,7 @@ class Channel:
     bot_permissions: int = EVERYDAY
     archived: bool = False
     parent: Channel | None = None  # of a thread
-    upload_limit_bytes: int | None = None  # what really fits, where that is not what was said
+    upload_limit_bytes: int | None = None  # the real limit, if it differs from the stated one
     id: int = field(default_factory=snowflake)
     messages: dict[int, Message] = field(default_factory=dict)
 
@@ -117,7 +117,7 @@ class Channel:
         }  # fmt: skip
 
     def visible(self) -> list[Message]:
-        """What everybody in the channel sees, oldest first."""
+        """Return the public messages, oldest first."""
         return [m for m in self.messages.values() if not m.ephemeral and not m.deleted]
 
 
@@ -153,7 +153,7 @@ class Message:
     allowed_mentions: Json = field(default_factory=dict)
     deleted: bool = False
     edits: int = 0
-    pinged: list[int] = field(default_factory=list)  # users that were notified when it appeared
+    pinged: list[int] = field(default_factory=list)  # users that it notified
     versions: list[tuple[float, str]] = field(default_factory=list)  # when, and the text, oldest first
     id: int = field(default_factory=snowflake)
     created_at: float = field(default_factory=time.time)
@@ -167,7 +167,7 @@ class Message:
         return bool(self.flags & LOADING)
 
     def parts(self) -> Iterator[Json]:
-        """Every component, depth first."""
+        """Yield every component, depth first."""
         waiting = list(self.components)
         while waiting:
             part = waiting.pop(0)
@@ -176,7 +176,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All that can be read in it, buttons aside."""
+        """The visible text, without buttons."""
         lines = [self.content] if self.content else []
         lines += [part["content"] for part in self.parts() if part["type"] == 10]
         lines += [str(embed.get(key)) for embed in self.embeds for key in ("title", "description") if embed.get(key)]
@@ -192,14 +192,14 @@ class Message:
         raise AssertionError(f"no button {label!r} on: {self.text}\n{[b.get('label') for b in self.buttons()]}")
 
     def mentioned(self) -> list[int]:
-        """Whom a new message with this text notifies."""
+        """Return the users that a new message with this text notifies."""
         allowed = self.allowed_mentions
         named = [int(found) for found in re.findall(r"<@!?(\d+)>", self.text)]
         if not allowed:
             return [*named, *([0] if re.search("@everyone|@here", self.text) else [])]
         users = {int(user) for user in allowed.get("users", [])}
-        everybody = "users" in allowed.get("parse", [])
-        found = [user for user in named if everybody or user in users]
+        all_users = "users" in allowed.get("parse", [])
+        found = [user for user in named if all_users or user in users]
         return [*found, *([0] if "everyone" in allowed.get("parse", []) and "@everyone" in self.text else [])]
 
     def json(self) -> Json:
@@ -226,7 +226,7 @@ class Message:
 
 @dataclass(eq=False)
 class Interaction:
-    """One press of something, and what the bot did with it."""
+    """An interaction and the bot's response."""
 
     kind: int  # 2 command, 3 component, 4 autocomplete
     user: User
@@ -236,7 +236,7 @@ class Interaction:
     expires_at: float = field(default_factory=lambda: time.time() + 900)
     acked_at: float | None = None
     ack_type: int | None = None
-    source: Message | None = None  # whose button it was
+    source: Message | None = None  # the message with the button
     original: Message | None = None
     followups: list[Message] = field(default_factory=list)
     choices: list[Json] | None = None

@@ -1,4 +1,4 @@
-"""What the bot says, word for word, and that nothing from outside gets into it as markup."""
+"""The text of cards and messages, and the escaping of untrusted names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot import cards
-from bot import text as words
+from bot import text as bot_text
 from bot.announcement import REQUEST_BYTES, nonce, pack
 from engine.errors import EmptyInput, QuotaExceeded
 from engine.jobs.entity import new_job_id
@@ -91,7 +91,7 @@ def test_low_memory_is_shown_live_and_on_result() -> None:
     assert all(note in shown for note in notes)
 
 
-def test_a_waiting_job_tells_its_place_and_when_it_will_be_done() -> None:
+def test_queued_job_shows_position_and_eta() -> None:
     assert text(view(queue_place=3, eta_s=170.0)) == (
         "### Blue Hour — The Lamps\n"
         "**3rd** in the queue · done in about 3 min\n"
@@ -115,7 +115,7 @@ def test_running_job_shows_stage_progress_and_eta() -> None:
     assert "this is attempt 2" in text(again)
 
 
-def test_a_finished_job_tells_everything_about_its_stems() -> None:
+def test_completed_job_shows_all_measurements() -> None:
     scored = result(
         quality_metrics=QualityMetrics(
             overall_score=0.62, vocal_isolation=0.71, drum_separation=0.5, artifact_reduction=0.66, low_confidence=True,
@@ -141,14 +141,14 @@ def test_a_finished_job_tells_everything_about_its_stems() -> None:
     )
 
 
-def test_a_kept_job_offers_only_deletion_and_names_no_expiry() -> None:
+def test_kept_job_offers_only_deletion() -> None:
     kept = text(done(keep=True))
     assert "Kept until you delete it." in kept
     assert kept.endswith("[Delete now]")
     assert "[Keep]" not in kept
 
 
-def test_a_failed_job_says_why_and_offers_a_free_retry() -> None:
+def test_failed_job_shows_reason_and_free_retry() -> None:
     failed = view(JobStatus.FAILED, error="The worker process died on this song. It was tried 3 times.",
                   error_code="worker_died", attempt=3)  # fmt: skip
     assert text(failed) == (
@@ -169,28 +169,28 @@ def test_a_failed_job_says_why_and_offers_a_free_retry() -> None:
     ["@everyone", "<@123> hi", "**bold** _it_ `code` ||spoiler||", "[free](https://evil.example)", "# big\n> quote",
      "a\u202egnp.exe", "\x00\x07", "https://evil.example/x", "\u200b"],
 )  # fmt: skip
-def test_no_name_from_outside_becomes_markup_a_link_or_a_mention(title: str) -> None:
+def test_untrusted_title_is_escaped(title: str) -> None:
     named = view(title=title, artist=None)
-    for said in (text(named), cards.announcement(named.job, 7), cards.job_line(named, None)):
-        rest = said.replace("<@7>", "")
+    for message in (text(named), cards.announcement(named.job, 7), cards.job_line(named, None)):
+        rest = message.replace("<@7>", "")
         assert "\n# " not in rest and "\n> " not in rest and "\u202e" not in rest and "\x00" not in rest
         bare = rest.replace("\\\\", "")
         for mark in ("@e", "<@", "](h", "||s", "`c", "s:/", "_i"):
-            assert mark not in bare.replace("\\" + mark[0], ""), said
-    assert words.escape("\x00") == "audio"
+            assert mark not in bare.replace("\\" + mark[0], ""), message
+    assert bot_text.escape("\x00") == "audio"
 
 
 @pytest.mark.parametrize("link", ["discord.gg/abc", "DISCORD.GG/abc", "discord.com/invite/abc", "dsc.gg/abc"])
-def test_invite_in_a_title_is_broken(link: str) -> None:
-    assert link not in words.escape(f"join {link}") and link not in words.sanitize(f"There is no model {link!r}.")
-    assert words.escape("AC/DC") == r"AC\/DC", "Discord shows an escaped slash as a slash"
+def test_invite_in_title_is_broken(link: str) -> None:
+    assert link not in bot_text.escape(f"join {link}") and link not in bot_text.sanitize(f"There is no model {link!r}.")
+    assert bot_text.escape("AC/DC") == r"AC\/DC", "Discord shows an escaped slash as a slash"
 
 
 @given(st.text(max_size=300))
-def test_every_mark_in_a_name_is_escaped(name: str) -> None:
-    shown = words.escape(name)
+def test_every_mark_in_name_is_escaped(name: str) -> None:
+    shown = bot_text.escape(name)
     assert not set(re.sub(r"\\.", "", shown)) & set("\\*_~|`<>[]()#@:/\n\r\0\u202e\u200b")
-    assert len(words.clean(name)) <= 100
+    assert len(bot_text.clean(name)) <= 100
 
 
 def test_long_links_move_from_button_to_text() -> None:
@@ -210,7 +210,7 @@ def test_urls_refused_by_discord_move_into_text() -> None:
     assert card.below.endswith("[All as zip](<https://stems.example/files/zip?e=1&s=2>)")
 
 
-def test_a_refusal_for_too_much_says_when_to_come_back() -> None:
+def test_quota_error_shows_when_to_retry() -> None:
     error = QuotaExceeded("You have used your 5 jobs for this hour. It is free at 12:10 UTC.", retry_after_s=600)
     back = int(NOW.timestamp()) + 601
     assert cards.error_text(error, NOW) == f"You have used your 5 jobs for this hour. Try again <t:{back}:R>."
@@ -226,7 +226,7 @@ def test_announcement_mentions_owner_and_large_stems() -> None:
     )
 
 
-def test_a_list_of_many_jobs_stays_within_a_message() -> None:
+def test_long_job_list_fits_into_message() -> None:
     lines = [cards.job_line(view(title="x" * 200, id=new_job_id()), f"https://discord.com/channels/1/2/{n}")
              for n in range(40)]  # fmt: skip
     assert len(cards.job_list(lines)) < 2000
@@ -234,26 +234,26 @@ def test_a_list_of_many_jobs_stays_within_a_message() -> None:
     assert len(cards.autocomplete_label(view(title="y" * 300))) <= 100
 
 
-def test_stems_are_packed_into_messages_that_discord_takes() -> None:
+def test_pack_respects_discord_limits() -> None:
     sizes = [9 * MIB, 9 * MIB, 9 * MIB, 11 * MIB, 2 * MIB]
     stems = [(f"stem{at}", stem("x", count)) for at, count in enumerate(sizes)]
-    parcels, left_out = pack(stems, 10 * MIB)
-    assert left_out == ["stem3"]
-    assert [[name for name, _ in parcel.stems] for parcel in parcels] == [["stem0", "stem1"], ["stem2", "stem4"]]
-    assert all(sum(info.size for _, info in parcel.stems) <= REQUEST_BYTES for parcel in parcels)
+    messages, too_large = pack(stems, 10 * MIB)
+    assert too_large == ["stem3"]
+    assert [[name for name, _ in message.stems] for message in messages] == [["stem0", "stem1"], ["stem2", "stem4"]]
+    assert all(sum(info.size for _, info in message.stems) <= REQUEST_BYTES for message in messages)
     assert pack([("vocals", stem("vocals", 60 * MIB))], 100 * MIB)[1] == ["vocals"]
     assert len(pack([], 1)[0]) == 1, "a failed job is announced too"
 
 
-def test_a_nonce_fits_and_differs_between_parts() -> None:
+def test_nonce_fits_and_differs_between_parts() -> None:
     assert len({nonce(ID, part) for part in (0, 1, "p")}) == 3
     assert all(len(nonce(new_job_id(), part)) <= 25 for part in (0, 9, "p"))
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [(3, "a few seconds"), (12, "about 10 s"), (50, "about 50 s"), (58, "about 1 min"), (400, "about 7 min"),
      (7000, "about 2 h")],
 )  # fmt: skip
-def test_estimates_are_told_coarsely(seconds: float, told: str) -> None:
-    assert words.format_eta(seconds) == told
+def test_eta_is_rounded(seconds: float, text: str) -> None:
+    assert bot_text.format_eta(seconds) == text

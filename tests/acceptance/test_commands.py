@@ -1,4 +1,4 @@
-"""What people can do with the bot, over the real wire; behind the bot, jobs move when the test says so."""
+"""Commands, buttons and `/listen`, over real sockets; a scripted backend advances the jobs."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tests.fakes.discord import Upload
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_song_becomes_a_card_and_one_mention_with_the_stems(stage: Stage) -> None:
+async def test_song_becomes_card_and_one_mention_with_stems(stage: Stage) -> None:
     stage.bot.script(hold=["claim"])
     interaction, message = await stage.ask()
-    await stage.says(message, "Next in the queue")
+    await stage.shows(message, "Next in the queue")
     stage.bot.script(hold=["half"])
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     stage.bot.script()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     announcement = await stage.announced(stage.ann)
     assert [file.filename for file in message.attachments] == ["waveform.png"]
     assert announcement.reference == message.id
     assert [len(file.data) for file in announcement.attachments] == [1000] * 4
     assert {button.get("label") for button in message.buttons()} >= {"Listen", "Vocals", "Keep", "Delete now"}
     assert stage.fake.requests("PATCH", f"/webhooks/.*{interaction.token}")
-    assert not stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/"), "while the token lives, it is used"
+    assert not stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/"), "the token must be used while it is valid"
 
 
-async def test_exactly_one_of_file_and_link_is_taken(stage: Stage) -> None:
+async def test_file_and_link_together_or_neither_are_refused(stage: Stage) -> None:
     for options in ({}, {"file": SONG, "url": "https://youtu.be/dQw4w9WgXcQ"}):
         interaction = await stage.ann.slash(stage.songs, "stemify", **options)
         assert "not both" in await stage.private(interaction)
 
 
-async def test_refused_song_gets_sentence_and_no_job(stage: Stage) -> None:
+async def test_refused_song_creates_no_job(stage: Stage) -> None:
     stage.bot.script(refuse="That file is empty. Please send it again.")
     _, message = await stage.ask()
     assert message.text == "That file is empty. Please send it again."
@@ -45,7 +45,7 @@ async def test_refused_song_gets_sentence_and_no_job(stage: Stage) -> None:
     assert "no jobs yet" in await stage.private(listed)
 
 
-async def test_the_model_list_tells_what_cannot_be_used_and_why(stage: Stage) -> None:
+async def test_model_choices_name_unusable_models_and_reason(stage: Stage) -> None:
     choices = await stage.ann.complete(stage.songs, "stemify", "model", model="")
     assert [choice["value"] for choice in choices] == ["htdemucs", "mdx_extra_q"]
     assert choices[1]["name"] == "mdx_extra_q — not available: needs diffq"
@@ -56,53 +56,53 @@ async def test_the_model_list_tells_what_cannot_be_used_and_why(stage: Stage) ->
     assert "There is no model 'nonsense'" in await stage.private(interaction)
 
 
-async def test_only_the_owner_and_moderators_may_cancel(stage: Stage) -> None:
+async def test_cancel_requires_owner_or_moderator(stage: Stage) -> None:
     for canceller in (stage.ann, stage.chief):
         stage.bot.script(hold=["half"])
         _, message = await stage.ask()
-        await stage.says(message, "**10 %**")
+        await stage.shows(message, "**10 %**")
         refused = await stage.bob.press(message, "Cancel")
         assert "Only the person who submitted" in await stage.private(refused)
         await canceller.press(message, "Cancel")
-        await stage.says(message, "Cancelled.")
+        await stage.shows(message, "Cancelled.")
     assert stage.fake.mentions_of(stage.ann.user) == []
 
 
-async def test_a_failed_job_is_announced_once_and_can_be_retried(stage: Stage) -> None:
+async def test_failed_job_is_announced_once_and_can_be_retried(stage: Stage) -> None:
     stage.bot.script(fail="The worker process died while it was separating this song.")
     _, message = await stage.ask()
-    await stage.says(message, "Separation failed.")
+    await stage.shows(message, "Separation failed.")
     assert "could not be separated" in (await stage.announced(stage.ann)).text
     stage.bot.script()
     refused = await stage.bob.press(message, "Retry")
     assert "Only the person" in (await stage.bob.answered(refused)).text
     again = await stage.ann.press(message, "Retry")
-    await stage.says(await stage.ann.answered(again), "Split into 4 stems")
-    await stage.true(lambda: not message.buttons(), "the old card to lose its button")
+    await stage.shows(await stage.ann.answered(again), "Split into 4 stems")
+    await stage.until(lambda: not message.buttons(), "the old card to lose its button")
 
 
-async def test_keep_and_delete_do_what_they_say(stage: Stage) -> None:
+async def test_keep_and_delete_buttons(stage: Stage) -> None:
     _, message = await stage.ask()
-    await stage.says(message, "Links expire")
+    await stage.shows(message, "Links expire")
     announcement = await stage.announced(stage.ann)
     await stage.ann.press(message, "Keep")
-    await stage.says(message, "Kept until you delete it.")
+    await stage.shows(message, "Kept until you delete it.")
     assert [file.filename for file in message.attachments] == ["waveform.png"]
     question = await stage.ann.press(message, "Delete now")
     assert "cannot be undone" in await stage.private(question)
     assert stage.songs.visible()[0].text != "Deleted"
     done = await stage.ann.press(question.answer, "Delete permanently")
-    await stage.says(message, "The song and its stems were deleted")
-    await stage.true(lambda: announcement.deleted, "the attached stems to go too")
+    await stage.shows(message, "The song and its stems were deleted")
+    await stage.until(lambda: announcement.deleted, "the attached stems to be deleted")
     assert done.answer.text == "Deleted."
     status = await stage.ann.slash(stage.songs, "job status", job="not a job")
     assert "no such job" in await stage.private(status)
 
 
-async def test_status_is_private_except_where_the_job_was_made(stage: Stage) -> None:
+async def test_status_is_private_outside_the_jobs_channel(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     _, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     (choice,) = await stage.ann.complete(stage.songs, "job status", "job", job="blue")
     assert choice["name"] == "Blue Hour · separating, 10 %"
     elsewhere = stage.fake.channel(stage.band, "elsewhere")
@@ -116,58 +116,60 @@ async def test_status_is_private_except_where_the_job_was_made(stage: Stage) -> 
     assert await stage.bob.complete(stage.songs, "job status", "job", job="") == []
 
 
-async def test_jobs_can_be_listed_cancelled_and_deleted_by_command(stage: Stage) -> None:
+async def test_job_commands_list_cancel_and_delete(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     _, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     listed = await stage.private(await stage.ann.slash(stage.songs, "job list"))
     assert f"/{stage.songs.id}/{message.id}" in listed and "separating, 10 %" in listed
     (choice,) = await stage.ann.complete(stage.songs, "job cancel", "job", job="")
     assert "Cancelled **Blue Hour**" in await stage.private(
         await stage.ann.slash(stage.songs, "job cancel", job=choice["value"])
     )
-    await stage.says(message, "Cancelled.")
+    await stage.shows(message, "Cancelled.")
     assert await stage.ann.complete(stage.songs, "job cancel", "job", job="") == []
     too_late = await stage.ann.slash(stage.songs, "job cancel", job=choice["value"])
     assert "already finished" in await stage.private(too_late)
     question = await stage.ann.slash(stage.songs, "job delete", job=choice["value"])
     assert "cannot be undone" in await stage.private(question)
     await stage.ann.press(question.answer, "Delete permanently")
-    await stage.says(message, "Deleted")
+    await stage.shows(message, "Deleted")
 
 
 async def test_delete_everything_spares_other_users(stage: Stage) -> None:
     _, done = await stage.ask()
     announcement = await stage.announced(stage.ann)
-    of_bob = await stage.bob.answered(await stage.bob.slash(stage.songs, "stemify", file=SONG))
-    await stage.says(of_bob, "Links expire")
+    bobs = await stage.bob.answered(await stage.bob.slash(stage.songs, "stemify", file=SONG))
+    await stage.shows(bobs, "Links expire")
     stage.bot.script(hold=["half"])
     _, running = await stage.ask()
-    await stage.says(running, "**10 %**")
+    await stage.shows(running, "**10 %**")
     *_, choice = await stage.ann.complete(stage.songs, "job delete", "job", job="")
     assert choice["name"].startswith("Everything")
     question = await stage.ann.slash(stage.songs, "job delete", job=choice["value"])
     assert "all your jobs" in await stage.private(question) and "Deleted" not in done.text
     pressed = await stage.ann.press(question.answer, "Delete everything permanently")
     for message in (done, running):
-        await stage.says(message, "The song and its stems were deleted")
-    await stage.true(lambda: announcement.deleted, "the attached stems to go too")
+        await stage.shows(message, "The song and its stems were deleted")
+    await stage.until(lambda: announcement.deleted, "the attached stems to be deleted")
     assert pressed.answer.text == "Deleted 2 jobs with all songs and stems."
     assert "no jobs yet" in await stage.private(await stage.ann.slash(stage.songs, "job list"))
-    assert "Links expire" in of_bob.text
-    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory:
-        everybody = [row[0] for row in memory.execute("SELECT user_id FROM posting")]
-        assert stage.ann.user.id not in everybody and stage.bob.user.id in everybody
-    assert stage.fake.mentions_of(stage.ann.user) == [announcement], "a job that is deleted while it runs tells nobody"
+    assert "Links expire" in bobs.text
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database:
+        owners = [row[0] for row in database.execute("SELECT user_id FROM posting")]
+        assert stage.ann.user.id not in owners and stage.bob.user.id in owners
+    assert stage.fake.mentions_of(stage.ann.user) == [announcement], (
+        "a running job that is deleted must not be announced"
+    )
 
 
-async def test_the_message_menu_splits_every_track_of_a_message(stage: Stage) -> None:
+async def test_menu_splits_every_track_of_a_message(stage: Stage) -> None:
     tracks = [Upload("one.mp3", b"1"), Upload("cover.png", b"2", "image/png"), Upload("two.flac", b"3", "audio/flac")]
     post = await stage.bob.post(stage.songs, "our demo", *tracks)
     interaction = await stage.ann.menu(post, "Stemify")
-    await stage.true(lambda: interaction.followups, "a second message")
+    await stage.until(lambda: interaction.followups, "a second message")
     for message, title in ((interaction.answer, "one"), (interaction.followups[0], "two")):
-        await stage.says(message, "Split into 4 stems")
+        await stage.shows(message, "Split into 4 stems")
         assert title in message.text
     plain = await stage.bob.post(stage.songs, "no audio")
     assert "no audio in that message" in await stage.private(await stage.ann.menu(plain, "Stemify"))
@@ -179,10 +181,10 @@ async def test_the_message_menu_splits_every_track_of_a_message(stage: Stage) ->
 @pytest.mark.parametrize("name", ["a.aiff", "b.CAF", "c.3gp", "d.m4b", "e.m4r", "f.w64", "g.mka", "h.mp2"])
 async def test_menu_accepts_every_readable_type(stage: Stage, name: str) -> None:
     post = await stage.bob.post(stage.songs, "", Upload(name, b"1", "application/octet-stream"))
-    await stage.says(await stage.ann.answered(await stage.ann.menu(post, "Stemify")), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(await stage.ann.menu(post, "Stemify")), "Split into 4 stems")
 
 
-async def test_two_links_get_one_sentence_everywhere(stage: Stage) -> None:
+async def test_two_links_are_refused_by_menu_and_command(stage: Stage) -> None:
     text = "https://youtu.be/dQw4w9WgXcQ or https://www.youtube.com/live/aaaaaaaaaaa"
     post = await stage.bob.post(stage.songs, text)
     by_menu = await stage.ann.answered(await stage.ann.menu(post, "Stemify"))
@@ -196,7 +198,7 @@ async def test_menu_splits_a_forwarded_song(stage: Stage) -> None:
     voice = Upload("voice-message.ogg", b"1", "audio/ogg")
     for upload in (SONG, voice):
         forward = await stage.bob.forward(await stage.bob.post(elsewhere, "listen", upload), stage.songs)
-        await stage.says(await stage.ann.answered(await stage.ann.menu(forward, "Stemify")), "Split into 4 stems")
+        await stage.shows(await stage.ann.answered(await stage.ann.menu(forward, "Stemify")), "Split into 4 stems")
 
 
 async def test_menu_finds_a_forwarded_link(stage: Stage) -> None:
@@ -211,9 +213,9 @@ async def test_listen_button_splits_a_forwarded_song(stage: Stage) -> None:
     song = await stage.bob.post(elsewhere, "", SONG)
     await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
     await stage.bob.forward(song, stage.songs)
-    await stage.true(lambda: "I can split" in stage.songs.visible()[-1].text, "an offer")
+    await stage.until(lambda: "I can split" in stage.songs.visible()[-1].text, "an offer")
     pressed = await stage.ann.press(stage.songs.visible()[-1], "Split into stems")
-    await stage.says(await stage.ann.answered(pressed), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(pressed), "Split into 4 stems")
 
 
 async def test_listen_auto_splits_a_forwarded_song(stage: Stage) -> None:
@@ -224,19 +226,19 @@ async def test_listen_auto_splits_a_forwarded_song(stage: Stage) -> None:
     await stage.announced(stage.bob)
 
 
-async def test_listening_is_switched_by_server_managers_only(stage: Stage) -> None:
+async def test_listen_modes_are_set_by_server_managers_only(stage: Stage) -> None:
     with pytest.raises(PermissionError):
         await stage.ann.slash(stage.songs, "listen", mode="auto")
     await stage.bob.post(stage.songs, "", SONG)
-    told = await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
-    assert "with a button" in told and "Intent" not in told
+    reply = await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
+    assert "with a button" in reply and "Intent" not in reply
     post = await stage.bob.post(stage.songs, "", SONG)
-    await stage.true(lambda: len(stage.songs.visible()) == 3, "an offer")
+    await stage.until(lambda: len(stage.songs.visible()) == 3, "an offer")
     offer = stage.songs.visible()[-1]
     assert offer.reference == post.id and offer.pinged == []
     pressed = await stage.ann.press(offer, "Split into stems")
-    await stage.says(await stage.ann.answered(pressed), "Split into 4 stems")
-    assert "ready" in (await stage.announced(stage.ann)).text, "who presses owns the job"
+    await stage.shows(await stage.ann.answered(pressed), "Split into 4 stems")
+    assert "ready" in (await stage.announced(stage.ann)).text, "the user who pressed the button owns the job"
 
     await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
     post = await stage.bob.post(stage.songs, "", SONG)
@@ -251,27 +253,27 @@ async def test_listening_is_switched_by_server_managers_only(stage: Stage) -> No
     assert len(stage.songs.visible()) == before + 1
 
 
-async def test_the_offer_of_a_message_that_is_gone_says_so(stage: Stage) -> None:
+async def test_split_button_of_deleted_message_is_refused(stage: Stage) -> None:
     await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
     post = await stage.bob.post(stage.songs, "", SONG)
-    await stage.true(lambda: len(stage.songs.visible()) >= 2, "an offer")
+    await stage.until(lambda: len(stage.songs.visible()) >= 2, "an offer")
     post.deleted = True
     pressed = await stage.ann.press(stage.songs.visible()[-1], "Split")
     assert "was deleted" in (await stage.ann.answered(pressed)).text
 
 
-async def test_names_from_outside_notify_nobody_and_are_no_markup(stage: Stage) -> None:
+async def test_untrusted_names_neither_mention_nor_format(stage: Stage) -> None:
     name = f"@everyone <@{stage.bob.user.id}> **x** \u202e.mp3"
     _, message = await stage.ask(Upload(name, b"1"))
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     await stage.announced(stage.ann)
     assert stage.fake.mentions_of(stage.bob.user) == []
     assert all(0 not in shown.pinged for shown in stage.songs.visible())
     assert r"\*\*x\*\*" in message.text
 
 
-async def test_in_a_direct_message_everything_works_too(stage: Stage) -> None:
+async def test_direct_message_job_is_announced_there(stage: Stage) -> None:
     channel = stage.fake.dm_of(stage.ann.user)
     interaction = await stage.ann.slash(channel, "stemify", file=SONG)
-    await stage.says(await stage.ann.answered(interaction), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(interaction), "Split into 4 stems")
     assert (await stage.announced(stage.ann)).channel is channel

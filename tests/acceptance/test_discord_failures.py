@@ -1,5 +1,4 @@
-"""Restarts, expiry, refusals and broken connections between the bot and Discord: no job is lost, nobody is notified
-twice, and what cannot be said in one place is said in another."""
+"""Restarts, expired tokens, refused messages and broken connections: no job is lost, and none is announced twice."""
 
 from __future__ import annotations
 
@@ -24,39 +23,39 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_expired_token_edits_message_in_channel(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     interaction.expires_at = time.time()
     stage.bot.script(hold=["end"])
-    await stage.says(message, "**50 %**")
+    await stage.shows(message, "**50 %**")
     stage.bot.script()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     assert [file.filename for file in message.attachments] == ["waveform.png"]
     await stage.announced(stage.ann)
     assert stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/messages/{message.id}")
 
 
-async def test_a_killed_bot_takes_its_jobs_up_again_and_announces_once(stage: Stage) -> None:
+async def test_killed_bot_resumes_jobs_and_announces_once(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     _, running = await stage.ask()
-    await stage.says(running, "**10 %**")
+    await stage.shows(running, "**10 %**")
     stage.bot.script(hold=["half", "accept"])
     lost = await stage.ann.slash(stage.songs, "stemify", file=SONG)
-    await stage.true(lambda: lost.acked_at is not None, "the acknowledgement")
+    await stage.until(lambda: lost.acked_at is not None, "the acknowledgement")
     await asyncio.sleep(0.3)
     syncs = stage.fake.syncs
     await stage.bot.kill()
     stage.bot.script()
     await stage.bot.start()
-    await stage.says(running, "Split into 4 stems")
-    await stage.says(lost.answer, "Please send that again")
+    await stage.shows(running, "Split into 4 stems")
+    await stage.shows(lost.answer, "Please send that again")
     await stage.announced(stage.ann)
     await stage.bot.kill()
     await stage.bot.start()
     await asyncio.sleep(1)
-    assert len(stage.fake.mentions_of(stage.ann.user)) == 1, "a restart must not notify again"
-    assert stage.fake.syncs == syncs, "the commands are the same: nothing to tell Discord"
+    assert len(stage.fake.mentions_of(stage.ann.user)) == 1, "a restart must not announce again"
+    assert stage.fake.syncs == syncs, "unchanged commands must not be synced"
     await stage.ann.press(running, "Keep")
-    await stage.says(running, "Kept until you delete it.")
+    await stage.shows(running, "Kept until you delete it.")
 
 
 async def test_old_messages_are_purged_after_stem_retention(stage: Stage) -> None:
@@ -64,112 +63,112 @@ async def test_old_messages_are_purged_after_stem_retention(stage: Stage) -> Non
     _, kept = await stage.ask()
     _, fresh = await stage.ask()
     for message in (old, kept, fresh):
-        await stage.says(message, "Links expire")
-    await stage.true(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 3, "the announcements")
+        await stage.shows(message, "Links expire")
+    await stage.until(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 3, "the announcements")
     await stage.ann.press(kept, "Keep")
-    await stage.says(kept, "Kept until you delete it.")
+    await stage.shows(kept, "Kept until you delete it.")
     await stage.bot.kill()
-    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory, memory:
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database, database:
         aged = "UPDATE posting SET created_at = created_at - 91 * 86400 WHERE message_id IN (?, ?)"
-        memory.execute(aged, (old.id, kept.id))
+        database.execute(aged, (old.id, kept.id))
     await stage.bot.start()
 
-    def remembered() -> set[int]:
-        with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as memory:
-            return {row[0] for row in memory.execute("SELECT message_id FROM posting")}
+    def recorded() -> set[int]:
+        with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database:
+            return {row[0] for row in database.execute("SELECT message_id FROM posting")}
 
-    await stage.true(lambda: old.id not in remembered(), "the old one to be forgotten")
-    assert {kept.id, fresh.id} <= remembered()
+    await stage.until(lambda: old.id not in recorded(), "the old message to be purged")
+    assert {kept.id, fresh.id} <= recorded()
 
 
-async def test_a_bot_that_is_killed_while_it_deletes_goes_on_with_it(stage: Stage) -> None:
+async def test_deletion_resumes_after_kill(stage: Stage) -> None:
     _, message = await stage.ask()
     announcement = await stage.announced(stage.ann)
     stage.fake.faults.append(Fault("DELETE", "/channels/", "reset", times=1000))
     question = await stage.ann.press(message, "Delete now")
     await stage.private(question)
     pressed = await stage.ann.press(question.answer, "Delete permanently")
-    await stage.true(lambda: pressed.original and pressed.answer.text == "Deleted.", "the job to be deleted")
+    await stage.until(lambda: pressed.original and pressed.answer.text == "Deleted.", "the job to be deleted")
     await stage.bot.kill()
     assert not announcement.deleted and "Split into" in message.text, "too fast to be killed in the middle"
     stage.fake.faults.clear()
     await stage.bot.start()
-    await stage.true(lambda: announcement.deleted, "the attached stems to go")
-    await stage.says(message, "The song and its stems were deleted")
+    await stage.until(lambda: announcement.deleted, "the attached stems to be deleted")
+    await stage.shows(message, "The song and its stems were deleted")
 
 
 async def test_locked_bot_database_delays_announcement(stage: Stage) -> None:
     stage.bot.script(hold=["end"])
     _, message = await stage.ask()
-    await stage.says(message, "**50 %**")
+    await stage.shows(message, "**50 %**")
     with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         stage.bot.script()
-        await stage.true(
-            lambda: "could not announce the job" in stage.bot.log_path.read_text(), "the bot to give up once"
+        await stage.until(
+            lambda: "could not announce the job" in stage.bot.log_path.read_text(), "a failed announcement"
         )
         other.execute("ROLLBACK")
     await stage.announced(stage.ann)
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
 
 
 @pytest.mark.parametrize("nonces", ["remembered", "forgotten"])
 async def test_kill_during_announcement_does_not_repeat_it(stage: Stage, nonces: str) -> None:
     stage.bot.script(hold=["end"])
     _, message = await stage.ask()
-    await stage.says(message, "**50 %**")
+    await stage.shows(message, "**50 %**")
     stage.fake.faults.append(Fault("POST", f"/channels/{stage.songs.id}/messages", "reset", after=True, times=99))
     stage.bot.script()
     announcement = await stage.announced(stage.ann)
     await stage.bot.kill()
     stage.fake.faults.clear()
-    if nonces == "forgotten":  # more than some minutes later
+    if nonces == "forgotten":  # as after a few minutes
         announcement.nonce = None
     await stage.bot.start()
     await asyncio.sleep(1.5)
     assert stage.fake.mentions_of(stage.ann.user) == [announcement]
 
 
-async def test_an_answer_that_is_lost_on_the_way_does_not_notify_twice(stage: Stage) -> None:
+async def test_lost_response_does_not_repeat_announcement(stage: Stage) -> None:
     stage.fake.faults.append(Fault("POST", f"/channels/{stage.songs.id}/messages", "reset", after=True))
     _, message = await stage.ask()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     await stage.announced(stage.ann)
     await asyncio.sleep(1.5)
     await stage.announced(stage.ann)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, "reset"])
-async def test_a_moment_of_trouble_delays_but_loses_nothing(stage: Stage, status: Any) -> None:
+async def test_transient_failure_is_retried(stage: Stage, status: Any) -> None:
     stage.fake.faults += [
         Fault("PATCH", "/webhooks/", status),
         Fault("POST", f"/channels/{stage.songs.id}/messages", status),
     ]
     _, message = await stage.ask()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     await stage.announced(stage.ann)
     assert all(fault.hits for fault in stage.fake.faults)
 
 
-async def test_a_broken_acknowledgement_is_sent_again(stage: Stage) -> None:
+async def test_broken_acknowledgement_is_sent_again(stage: Stage) -> None:
     for after in (False, True):
         stage.fake.faults.append(Fault("POST", "/interactions/", "reset", after=after))
         interaction, message = await stage.ask()
-        await stage.says(message, "Split into 4 stems")
+        await stage.shows(message, "Split into 4 stems")
         assert interaction.original is message
 
 
-async def test_stems_that_discord_refuses_as_too_large_become_links(stage: Stage) -> None:
-    stage.songs.upload_limit_bytes = 500  # less than was said
+async def test_stems_refused_as_too_large_become_links(stage: Stage) -> None:
+    stage.songs.upload_limit_bytes = 500  # less than stated
     _, message = await stage.ask()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     announcement = await stage.announced(stage.ann)
     assert announcement.attachments == []
     assert "too large to attach" in announcement.text
     assert "Vocals" in {button.get("label") for button in message.buttons()}
 
 
-async def test_stems_over_the_limit_of_the_place_are_not_tried(stage: Stage) -> None:
+async def test_stems_over_channel_limit_are_not_uploaded(stage: Stage) -> None:
     stage.bot.script(stem_bytes=11 * MIB)
     before = len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages"))
     await stage.ask()
@@ -178,11 +177,11 @@ async def test_stems_over_the_limit_of_the_place_are_not_tried(stage: Stage) -> 
     assert len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages")) == before + 1
 
 
-async def test_many_stems_come_in_several_messages_with_one_mention(stage: Stage) -> None:
+async def test_many_stems_take_several_messages_with_one_mention(stage: Stage) -> None:
     stage.bot.script(stem_bytes=9 * MIB)
     await stage.ask()
     announcement = await stage.announced(stage.ann)
-    await stage.true(lambda: stage.songs.visible()[-1].text.startswith("More of"), "the second parcel")
+    await stage.until(lambda: stage.songs.visible()[-1].text.startswith("More of"), "the second message")
     assert [len(message.attachments) for message in stage.songs.visible()[-2:]] == [2, 2]
     assert announcement in stage.songs.visible()[-2:]
 
@@ -190,28 +189,28 @@ async def test_many_stems_come_in_several_messages_with_one_mention(stage: Stage
 async def test_urls_invalid_for_buttons_move_into_text(stage: Stage) -> None:
     stage.bot.script(hold=["end"])
     _, message = await stage.ask()
-    await stage.says(message, "**50 %**")
+    await stage.shows(message, "**50 %**")
     stage.fake.faults.append(Fault("PATCH", "/webhooks/", 400, code=50035))
     stage.bot.script()
-    await stage.says(message, "[Vocals](<http")
+    await stage.shows(message, "[Vocals](<http")
     await stage.announced(stage.ann)
 
 
-async def test_a_card_that_a_moderator_deleted_is_not_missed(stage: Stage) -> None:
+async def test_deleted_card_adds_page_link_to_announcement(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     _, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     message.deleted = True
     stage.bot.script()
     announcement = await stage.announced(stage.ann)
-    assert "http://127.0.0.1:9/jobs/1" in announcement.text, "the page stands in for the card"
+    assert "http://127.0.0.1:9/jobs/1" in announcement.text, "the announcement must link to the page"
     assert announcement.attachments
 
 
 async def test_no_channel_access_sends_result_by_dm(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     stage.songs.bot_permissions = 0
     interaction.expires_at = time.time()
     stage.bot.script()
@@ -220,11 +219,11 @@ async def test_no_channel_access_sends_result_by_dm(stage: Stage) -> None:
     assert "http://127.0.0.1:9/jobs/1" in announcement.text
 
 
-async def test_nobody_can_be_told_and_the_job_is_there_all_the_same(stage: Stage) -> None:
+async def test_unreachable_requester_still_has_job_in_list(stage: Stage) -> None:
     stage.ann.user.accepts_dms = False
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     stage.songs.bot_permissions = 0
     interaction.expires_at = time.time()
     stage.bot.script()
@@ -237,24 +236,24 @@ async def test_nobody_can_be_told_and_the_job_is_there_all_the_same(stage: Stage
     assert "· done" in listed
 
 
-async def test_an_archived_thread_does_not_keep_the_result_back(stage: Stage) -> None:
+async def test_archived_thread_sends_result_by_dm(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     stage.songs.archived = True
     interaction.expires_at = time.time()
     stage.bot.script()
     assert (await stage.announced(stage.ann)).channel is stage.fake.dm_of(stage.ann.user)
 
 
-async def test_left_server_result_goes_to_requester(stage: Stage) -> None:
+async def test_left_server_sends_result_by_dm(stage: Stage) -> None:
     band = stage.fake.guild("Farewell")
     stage.songs = stage.fake.channel(band)
     await stage.fake.gateway.dispatch("GUILD_CREATE", band.json())
     await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
     stage.bot.script(hold=["half"])
     interaction, message = await stage.ask()
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     band.bot_is_member = False
     await stage.fake.gateway.dispatch("GUILD_DELETE", {"id": str(band.id)})
     interaction.expires_at = time.time()
@@ -266,54 +265,54 @@ async def test_left_server_result_goes_to_requester(stage: Stage) -> None:
     before = len(stage.songs.visible())
     await stage.ann.post(stage.songs, "", SONG)
     await asyncio.sleep(0.5)
-    assert len(stage.songs.visible()) == before + 1, "it was thrown out: invited again, it listens to nothing"
+    assert len(stage.songs.visible()) == before + 1, "leaving a server must reset /listen"
 
 
 async def test_button_press_renews_token_where_bot_is_not_member(stage: Stage) -> None:
-    """The app is installed by the person, not in the server: only interaction tokens open the channel."""
+    """With a user install, only interaction tokens give access to the channel."""
     foreign = stage.fake.channel(stage.fake.guild("Foreign", bot_is_member=False))
     stage.bot.script(hold=["half"])
     first = await stage.ann.slash(foreign, "stemify", file=SONG)
     message = await stage.ann.answered(first)
-    await stage.says(message, "**10 %**")
+    await stage.shows(message, "**10 %**")
     first.expires_at = time.time()
     stage.bot.script(hold=["end"])
     await asyncio.sleep(0.8)
-    assert "**10 %**" in message.text, "out of reach"
+    assert "**10 %**" in message.text, "an expired token must not edit"
     await stage.ann.press(message, "Refresh")
-    await stage.says(message, "**50 %**")
+    await stage.shows(message, "**50 %**")
     stage.bot.script()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
     announcement = await stage.announced(stage.ann)
-    assert announcement.channel is foreign, "by the fresh token"
+    assert announcement.channel is foreign, "the new token must be used"
 
 
-async def test_events_of_a_broken_gateway_connection_are_made_up_for(stage: Stage) -> None:
+async def test_missed_events_arrive_after_gateway_reconnect(stage: Stage) -> None:
     gateway = stage.fake.gateway
-    for trouble in (gateway.cut, gateway.ask_to_reconnect):
+    for interrupt in (gateway.cut, gateway.ask_to_reconnect):
         resumes = gateway.resumes
-        await trouble()
+        await interrupt()
         interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG)
-        await stage.true(lambda resumes=resumes: gateway.resumes > resumes, "a resume")  # type: ignore[misc]
-        await stage.says(await stage.ann.answered(interaction), "Split into 4 stems")
+        await stage.until(lambda resumes=resumes: gateway.resumes > resumes, "a resume")  # type: ignore[misc]
+        await stage.shows(await stage.ann.answered(interaction), "Split into 4 stems")
     identifies = gateway.identifies
     await gateway.invalidate()
-    await stage.true(lambda: gateway.identifies > identifies, "a new session")
+    await stage.until(lambda: gateway.identifies > identifies, "a new session")
     _, message = await stage.ask()
-    await stage.says(message, "Split into 4 stems")
+    await stage.shows(message, "Split into 4 stems")
 
 
 async def test_edits_of_many_jobs_respect_rate_limits(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     asked = [await stage.ask() for _ in range(6)]
     for interaction, message in asked:
-        await stage.says(message, "**10 %**")
+        await stage.shows(message, "**10 %**")
         interaction.expires_at = time.time()
     limited = len(stage.fake.rate_limited())
     stage.bot.script()
     for _, message in asked:
-        await stage.says(message, "Split into 4 stems")
-    await stage.true(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 6, "six announcements")
+        await stage.shows(message, "Split into 4 stems")
+    await stage.until(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 6, "six announcements")
     assert len(stage.fake.rate_limited()) - limited <= 1
 
 
@@ -326,8 +325,8 @@ async def test_missing_message_content_intent_is_reported(tmp_path: Path) -> Non
         async with bot:
             songs.bot_permissions &= ~HISTORY
             interaction = await chief.slash(songs, "listen", mode="auto")
-            told = (await chief.answered(interaction)).text
-            assert "Message Content Intent is off" in told
-            assert await bot.stop() == 0, "SIGTERM ends it cleanly"
+            text = (await chief.answered(interaction)).text
+            assert "Message Content Intent is off" in text
+            assert await bot.stop() == 0, "SIGTERM must end it cleanly"
         assert fake.bot_token not in bot.log() and "interaction-token-" not in bot.log()
         assert "Traceback" not in bot.log()

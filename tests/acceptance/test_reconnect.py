@@ -1,4 +1,4 @@
-"""Whatever Discord answers or discord.py raises, the process keeps running and connects again."""
+"""The process survives every Discord failure and reconnects."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.fakes.discord import Channel, FakeDiscord, Fault, Person
 from tests.fakes.discord.state import Attachment, Message
 from tests.fixtures.bot_process import RunningBot
 
-WAVEFORM_THAT_IS_NOT_BASE64 = "A"
+INVALID_BASE64 = "A"
 
 
 class Scene:
-    """A fake Discord with one channel and one person, and a scripted bot."""
+    """A fake Discord with one channel and one user, and a scripted bot."""
 
     def __init__(self, fake: FakeDiscord, folder: Path, **variables: str) -> None:
         self.fake = fake
@@ -31,7 +31,7 @@ class Scene:
     async def reconnected(self, identifies: int) -> None:
         await self.fake.until(lambda: self.fake.gateway.identifies > identifies, "a new session")
 
-    async def finishes_a_song(self, channel: Channel | None = None) -> None:
+    async def finish_job(self, channel: Channel | None = None) -> None:
         interaction = await self.ann.slash(channel or self.songs, "stemify", file=SONG)
         message = await self.ann.answered(interaction)
         await self.fake.until(lambda: "Split into 4 stems" in message.text, "the stems")
@@ -84,7 +84,7 @@ async def test_required_shards_are_opened(tmp_path: Path) -> None:
         await at.bot.logs("Discord requires more shards (4011)")
         await at.fake.until(lambda: at.fake.gateway.identifies == identifies + 2, "two sessions")
         for place in (at.songs, channel):
-            await at.finishes_a_song(place)
+            await at.finish_job(place)
 
 
 async def test_closed_connection_is_opened_again(tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ async def test_closed_connection_is_opened_again(tmp_path: Path) -> None:
             identifies = at.fake.gateway.identifies
             await at.fake.gateway.close(code)
             await at.reconnected(identifies)
-        await at.finishes_a_song()
+        await at.finish_job()
 
 
-async def test_refused_intents_are_not_asked_for_in_a_loop(tmp_path: Path) -> None:
+async def test_refused_intents_are_not_requested_in_a_loop(tmp_path: Path) -> None:
     async with scene(tmp_path, start=False, TEST_PAUSE_S="3") as at:
         at.fake.gateway.allowed_intents = 0
         await at.bot.start(connects=False)
@@ -105,13 +105,13 @@ async def test_refused_intents_are_not_asked_for_in_a_loop(tmp_path: Path) -> No
         assert at.bot.log_path.read_text().count("(4014)") == 1
 
 
-async def test_garbage_on_the_gateway_is_survived(tmp_path: Path) -> None:
+async def test_garbage_on_gateway_reconnects(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         for frame in (b"\x00\x01 no zlib \x00\x00\xff\xff", "no json", '{"op": 10, "d": null}', "[]"):
             identifies = at.fake.gateway.identifies
             await at.fake.gateway.send_garbage(frame)
             await at.reconnected(identifies)
-        await at.finishes_a_song()
+        await at.finish_job()
 
 
 async def test_event_that_cannot_be_parsed_is_skipped(tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ async def test_event_that_cannot_be_parsed_is_skipped(tmp_path: Path) -> None:
         for event in ("MESSAGE_CREATE", "INTERACTION_CREATE", "GUILD_CREATE", "TYPING_START"):
             await gateway.session.dispatch(event, {})
             await at.bot.logs(f"skipped an event that cannot be parsed: {event}")
-        await at.finishes_a_song()
+        await at.finish_job()
         assert gateway.identifies == identifies, "the connection must stay"
 
 
 async def test_malformed_waveform_is_skipped(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         identifies = at.fake.gateway.identifies
-        voice = Attachment("voice-message.ogg", b"1", "audio/ogg", waveform=WAVEFORM_THAT_IS_NOT_BASE64)
+        voice = Attachment("voice-message.ogg", b"1", "audio/ogg", waveform=INVALID_BASE64)
         at.fake.host_file(voice)
         message = Message(at.songs, at.ann.user, attachments=[voice])
         at.songs.messages[message.id] = message
@@ -149,19 +149,19 @@ async def test_refused_command_sync_is_repeated(tmp_path: Path, status: int, cod
             await at.bot.logs(f"the earlier ones: Discord answered {status} (code {code}")
         at.fake.faults.clear()
         await at.fake.until(lambda: at.fake.syncs == 1, "the commands")
-        await at.finishes_a_song()
+        await at.finish_job()
 
 
 async def test_dead_resume_address_leads_to_new_session(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]  # closed again, so nothing answers there
+        port = server.getsockname()[1]  # closed on exit, so nothing listens there
     async with scene(tmp_path, start=False) as at:
         at.fake.gateway.resume_url = f"ws://127.0.0.1:{port}"
         await at.bot.start()
         identifies = at.fake.gateway.identifies
         await at.fake.gateway.cut()
         await at.reconnected(identifies)
-        await at.finishes_a_song()
+        await at.finish_job()
 
 
 async def test_unreachable_gateway_is_tried_again(tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ async def test_unreachable_gateway_is_tried_again(tmp_path: Path) -> None:
         await at.bot.logs("next attempt in")
         at.fake.faults.clear()
         await at.fake.until(at.fake.gateway.ready.is_set, "the connection")
-        await at.finishes_a_song()
+        await at.finish_job()
