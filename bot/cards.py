@@ -79,9 +79,7 @@ class Card:
 
 # The card of a job.
 
-NO_WORKER = (
-    "Waiting: no worker is available right now. Your song is saved, and its job continues as soon as one is back."
-)
+NO_WORKER = "Waiting: no worker is available. Your song is saved, and the job continues when a worker is back."
 
 
 def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried: bool = False) -> Card:
@@ -110,8 +108,8 @@ def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried
 
 def _queue_line(view: JobView) -> str:
     place = view.queue_place
-    where = "Waiting" if place is None else "Next in the queue" if place == 1 else f"**{ordinal(place)}** in the queue"
-    return where + (f" · done in {format_eta(view.eta_s)}" if view.eta_s is not None else "")
+    text = "Waiting" if place is None else "Next in the queue" if place == 1 else f"**{ordinal(place)}** in the queue"
+    return text + (f" · done in {format_eta(view.eta_s)}" if view.eta_s is not None else "")
 
 
 def _progress_line(view: JobView) -> str:
@@ -143,8 +141,8 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     if job.keep:
         expiry = "Kept until you delete it."
     elif view.links_expire_at is not None:
-        gone = view.links_expire_at <= now
-        expiry = f"{'Expired' if gone else 'Links expire'} {timestamp(view.links_expire_at)}"
+        has_expired = view.links_expire_at <= now
+        expiry = f"{'Expired' if has_expired else 'Links expire'} {timestamp(view.links_expire_at)}"
         buttons.insert(0, ButtonSpec("keep", "Keep"))
     return Card(
         heading=heading(job),
@@ -187,7 +185,7 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
     )
 
 
-def accepted_card(name: str) -> Card:
+def checking_card(name: str) -> Card:
     """Return the card of a song that is being checked."""
     return Card(heading=escape(name), body="Checking the file…", accent=WAITING)
 

@@ -25,13 +25,7 @@ from engine.backend import Backend
 
 log = logging.getLogger(__name__)
 
-PAUSES_S: tuple[float, ...] = (
-    2.0,
-    5.0,
-    15.0,
-    60.0,
-    300.0,
-)  # Discord allows 1000 identifies a day
+PAUSES_S: tuple[float, ...] = (2.0, 5.0, 15.0, 60.0, 300.0)  # Discord allows 1000 identifies a day
 REFUSED_PAUSE_S = 900.0  # after errors that need the operator
 STABLE_S = 600.0  # a connection that lasted this long resets the pauses
 

@@ -85,7 +85,7 @@ async def retry_on_disconnect(call: Callable[[], Awaitable[T]], *, repeatable: b
             never_sent = isinstance(error, aiohttp.ClientConnectorError)
             if not repeatable and not never_sent:
                 raise
-            log.info("the connection to Discord broke (%s), trying again in %s s", type(error).__name__, pause_s)
+            log.info("connection to Discord broke (%s), retrying in %s s", type(error).__name__, pause_s)
             await asyncio.sleep(pause_s)
     return await call()
 

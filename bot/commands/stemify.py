@@ -10,7 +10,7 @@ import discord
 from discord import app_commands
 
 from bot.buttons import layout
-from bot.cards import accepted_card, job_card, refused_card
+from bot.cards import checking_card, job_card, refused_card
 from bot.client import Stemify
 from bot.database import JobMessage, JobMessageState
 from bot.messages import retry_on_disconnect
@@ -44,9 +44,9 @@ def reachable(interaction: discord.Interaction[Stemify]) -> bool:
     may_write = (
         allowed.send_messages_in_threads if isinstance(interaction.channel, discord.Thread) else allowed.send_messages
     )
-    known = allowed.value != 0
+    is_known = allowed.value != 0
     return interaction.client.get_guild(interaction.guild_id) is not None and (
-        not known or (allowed.view_channel and may_write)
+        not is_known or (allowed.view_channel and may_write)
     )
 
 
@@ -74,7 +74,7 @@ def job_message_of(
 
 
 async def submit(bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
-    """Submit a job and follow it; its message is recorded first, for a restart in between.
+    """Record the job's message, submit the job and follow it. A restart in between finds the record.
 
     Raises the service's errors.
     """
@@ -119,7 +119,7 @@ async def _start_another(
     """Start another job in a follow-up message, which also shows its error."""
     bot, job_id = interaction.client, new_job_id()
     name = source.filename if isinstance(source, Attachment) else "audio"
-    card = layout(accepted_card(name), job_id)
+    card = layout(checking_card(name), job_id)
     message = await retry_on_disconnect(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
     job_message = job_message_of(interaction, message.id, job_id, original=False)
     try:
@@ -136,7 +136,7 @@ async def _start_another(
     quality="fast, balanced or best: better takes longer",
     output_format="The file format of the stems (default: mp3)",
     karaoke="Only vocals and the instrumental",
-    normalize="Make all stems louder by the same gain",
+    normalize="Bring the loudest stem to full level, with the same gain on all stems",
 )
 @app_commands.rename(output_format="format")
 @app_commands.choices(

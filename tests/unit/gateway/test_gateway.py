@@ -51,7 +51,7 @@ def test_node_with_other_code_or_torch_is_detected() -> None:
 def test_card_says_waiting_while_no_node_is_available() -> None:
     view = JobView(job=pending_job(), queue_place=3, no_worker=True)
     text = job_card(view, now=datetime.now(UTC)).as_text()
-    assert "cannot be reached just now" in text and "goes on by itself" in text and "queue" not in text
+    assert "no worker is available" in text and "the job continues when" in text and "queue" not in text
 
 
 def test_readyz_fails_only_without_workers() -> None:
