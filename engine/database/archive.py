@@ -1,8 +1,8 @@
-"""The archive: a database a month, `archive/YYYY-MM.sqlite3`, with whole jobs as zlib-compressed JSON.
+"""The archive: one database per month, `archive/YYYY-MM.sqlite3`, with jobs as zlib-compressed JSON.
 
-The month is that of the job's id (a UUIDv7 holds the time it was made), so a look-up by id opens one file. A job's
-row is first copied here and synced to disk, then deleted from the hot database: a crash in between leaves it in both,
-the hot one counts, and the copy is made again.
+The month comes from the job's id (a UUIDv7 contains its creation time), so a look-up by id opens one file. A job is
+first copied here and synced, then deleted from the hot database. After a crash in between it is in both: the hot row
+takes precedence, and the copy is repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ADD = "INSERT OR REPLACE INTO jobs (id, owner, created_at, job) VALUES (?, ?, ?
 
 
 def month_of(job_id: str) -> str | None:
-    """ "YYYY-MM" of a UUIDv7; None for other ids and for times that no calendar has."""
+    """Return the "YYYY-MM" of a UUIDv7, or None for other ids and impossible times."""
     value = UUID(job_id)
     if value.version != 7:
         return None
@@ -51,7 +51,7 @@ def serialize(job: Job) -> bytes:
 
 
 def deserialize(data: bytes) -> Job:
-    """Raises `StoreDamaged`."""
+    """Return the job. Raises `StoreDamaged`."""
     try:
         return Job.model_validate_json(zlib.decompress(data))
     except (zlib.error, ValueError) as error:
@@ -59,30 +59,30 @@ def deserialize(data: bytes) -> Job:
 
 
 class Archive:
-    """Blocking calls, each with a connection of its own; the store runs them in threads, its writes one at a time."""
+    """The monthly databases. Calls block and open a connection each; writes must not overlap."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def add(self, jobs: Iterable[Job]) -> None:
-        """On disk when this returns. A job that is there already is replaced."""
+        """Add or replace jobs, synced to disk on return."""
         months: dict[str, list[Job]] = defaultdict(list)
         for job in jobs:
             months[month_of(job.id) or f"{job.created_at:%Y-%m}"].append(job)
-        for month, of_month in sorted(months.items()):
+        for month, jobs_of_month in sorted(months.items()):
             path = self.folder / f"{month}.sqlite3"
             if not path.exists():
-                self._make(path)
+                self._create(path)
             with self._connect(path) as connection, connection:
                 connection.executemany(
-                    _ADD, [(job.id, job.owner, to_us(job.created_at), serialize(job)) for job in of_month]
+                    _ADD, [(job.id, job.owner, to_us(job.created_at), serialize(job)) for job in jobs_of_month]
                 )
 
-    def _make(self, path: Path) -> None:
-        """The file appears with its table: whoever reads, or copies it for a backup, never finds it without."""
+    def _create(self, path: Path) -> None:
+        """Create the file by rename: readers and backups never see it without its table."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)  # of a process that was killed
+        part.unlink(missing_ok=True)  # of a killed process
         with self._connect(part) as connection:
             connection.executescript(_SCHEMA)
         part.rename(path)
@@ -96,7 +96,7 @@ class Archive:
         return None
 
     def of(self, owner: str, limit: int) -> list[Job]:
-        """The owner's archived jobs, newest first."""
+        """Return the owner's archived jobs, newest first."""
         found: list[Job] = []
         for path in reversed(self._all_files()):
             with self._connect(path) as connection:
@@ -137,7 +137,7 @@ class Archive:
 
     def _files_for(self, job_id: str) -> list[Path]:
         month = month_of(job_id)
-        if month is None:  # not one of our ids: it may be anywhere
+        if month is None:  # not a UUIDv7: in any file
             return self._all_files()
         path = self.folder / f"{month}.sqlite3"
         return [path] if path.is_file() else []

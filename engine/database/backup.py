@@ -1,20 +1,18 @@
-"""`python -m engine backup` and `restore`: everything that could not be made again, as one folder.
+"""Back up and restore the data folder (`python -m engine backup` and `restore`).
 
-A backup is taken while the bot serves. SQLite's online backup copies each database as it is at one moment. Their
-order makes the copies fit together: the jobs first, with the songs of those that are not over (what moves to the
-archive afterwards is then in both, and the hot row counts), then the archive, then the bot's (what it has announced by
-then is not announced again), then the other files (a result's are there before its row says so).
-
-    backup.json                   what is in it; written last, so a backup that was broken off has none
+    backup.json                   the manifest; written last, so an incomplete backup has none
     stemify.sqlite3  archive/…    jobs, quota, learned speeds; the jobs of earlier months
-    bot.sqlite3                   and any other database of a front end
-    keys/                         the links that people have stay good
-    jobs/<id>/input               songs that still wait, run, or may be tried again
-    jobs/<id>/a<attempt>/         stems, unless they were left out
+    bot.sqlite3                   and other databases of front ends
+    keys/                         the key that signs links
+    jobs/<id>/input               inputs of jobs that are pending, running or may be retried
+    jobs/<id>/a<attempt>/         stems, unless left out
 
-Where songs and stems lie in object storage, they stay there (a bucket has versions of its own): only the databases and
-keys are copied. Models are not in it: they are fetched again. It holds people's songs and the key of their links: it is
-made readable for its owner alone.
+The bot may run during a backup. The order keeps the copies consistent: the jobs and the inputs of unfinished ones,
+then the archive (a job archived in between is in both, and the hot row takes precedence), then the bot's database (it
+does not announce a job again), then the other files (a result's files exist before its row).
+
+Files in object storage are not copied, nor are models. Only the owner can read a backup: it contains users' songs and
+the key of their links.
 """
 
 from __future__ import annotations
@@ -39,16 +37,16 @@ from engine.process.private_files import private_folder
 log = logging.getLogger(__name__)
 
 MANIFEST, HOT, LOCK = "backup.json", "stemify.sqlite3", "stemify.lock"
-_MAY_BE_THERE = {LOCK, "models", "lost+found"}  # in a data folder that counts as empty
+_IGNORED = {LOCK, "models", "lost+found"}  # in an empty data folder
 _JOB_FILE = re.compile(
     r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/(?:input[^/]*|(?P<stem>a[1-9][0-9]{0,3}/[^/]+))"
 )
 _MAX_ATTEMPTS = 5
-_PAGES_PER_STEP = 5000  # copied at a time, so that whoever writes to an archive meanwhile is let through
+_PAGES_PER_STEP = 5000  # copied at a time, so that writers of an archive can go on in between
 
 
 class BackupFailed(StemifyError):
-    """The backup could not be made."""
+    """The backup failed."""
 
     code = "backup_failed"
 
@@ -67,8 +65,10 @@ class Manifest(BaseModel):
 
 
 def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bool = True) -> Manifest:
-    """Copy what is in the data folder into the new folder `target`, whole or not at all; whether a bot serves
-    meanwhile makes no difference. `songs_here`: songs and stems lie in the data folder. Raises `BackupFailed`."""
+    """Copy the data folder into the new folder `target`, completely or not at all. The bot may be running.
+
+    `songs_here`: inputs and stems are in the data folder. Raises `BackupFailed`.
+    """
     target = target.absolute()
     if not (data / HOT).is_file():
         raise BackupFailed(f"There is nothing to back up: no {HOT} in {data}. Set STEMIFY_DATA_DIR.")
@@ -77,12 +77,12 @@ def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bo
     except OSError as error:
         raise BackupFailed(f"{target} cannot be read: {error.strerror}.") from error
     if taken or not target.name:
-        raise BackupFailed(f"{target} is there already. Name a new folder for each backup.")
+        raise BackupFailed(f"{target} already exists. Use a new folder for each backup.")
     if target.resolve().is_relative_to(data.resolve()):
-        raise BackupFailed(f"{target} is inside the data folder. Put the backup somewhere else, best on another disk.")
+        raise BackupFailed(f"{target} is inside the data folder. Put the backup elsewhere, preferably on another disk.")
     part = target.with_name(f".{target.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)  # of one that was broken off
+        shutil.rmtree(part, ignore_errors=True)  # of an interrupted backup
         part.mkdir(mode=0o700, parents=True)
         databases = {HOT: _copy_jobs(data, part, songs_here)}
         databases |= {name: _copy_database(data / name, part / name) for name in _other_databases(data)}
@@ -103,17 +103,19 @@ def back_up(data: Path, target: Path, *, with_stems: bool = True, songs_here: bo
         part.rename(target)
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise BackupFailed(f"The backup could not be made: {error}.") from error
+        raise BackupFailed(f"The backup failed: {error}.") from error
     return contents
 
 
 def restore(source: Path, data: Path) -> Manifest:
-    """Put a backup into an empty data folder (fetched models may be there). Jobs that were running go on at the next
-    start. Raises `BackupFailed`, `AlreadyRunning`; nothing is ever overwritten."""
+    """Copy a backup into an empty data folder, which may contain models, without overwriting a file.
+
+    Jobs that were running resume at the next start. Raises `BackupFailed`, `AlreadyRunning`.
+    """
     try:
         contents = Manifest.model_validate_json((source / MANIFEST).read_bytes())
     except FileNotFoundError:
-        raise BackupFailed(f"{source} is not a backup, or one that was broken off: it has no {MANIFEST}.") from None
+        raise BackupFailed(f"{source} is not a complete backup: it has no {MANIFEST}.") from None
     except (OSError, ValidationError) as error:
         raise BackupFailed(f"{source / MANIFEST} cannot be read: {error}") from error
     for name in contents.databases:
@@ -121,23 +123,25 @@ def restore(source: Path, data: Path) -> Manifest:
     try:
         private_folder(data)
         with exclusive_lock(data / LOCK):
-            if found := sorted(entry.name for entry in data.iterdir() if entry.name not in _MAY_BE_THERE):
+            if found := sorted(entry.name for entry in data.iterdir() if entry.name not in _IGNORED):
                 raise BackupFailed(
-                    f"The data folder {data} is not empty (there is {found[0]}). Move what is in it away, or restore "
-                    "into another one (STEMIFY_DATA_DIR)."
+                    f"The data folder {data} is not empty (it contains {found[0]}). Empty it, or restore into another "
+                    "one (STEMIFY_DATA_DIR)."
                 )
             files = (path for path in sorted(source.rglob("*")) if path.is_file() and path.name != MANIFEST)
-            for path in sorted(files, key=lambda path: path == source / HOT):  # the jobs last: with them it counts
+            for path in sorted(files, key=lambda path: path == source / HOT):  # the jobs last, to mark completion
                 _copy(path, data / path.relative_to(source))
             os.sync()
     except OSError as error:
-        raise BackupFailed(f"The backup could not be put back: {error}. Empty {data} and try again.") from error
+        raise BackupFailed(f"The backup could not be restored: {error}. Empty {data} and try again.") from error
     return contents
 
 
 def _copy_jobs(data: Path, part: Path, songs_here: bool) -> int:
-    """The hot database, and the song of every job in it that is not over. One that ended while its song was still to
-    be copied has no song any more: then the database is copied again, in which it has ended, too."""
+    """Copy the hot database and the inputs of its unfinished jobs, and return the size of the database.
+
+    If an input is missing because its job has just ended, the database is copied again.
+    """
     for _ in range(_MAX_ATTEMPTS):
         size_bytes = _copy_database(data / HOT, part / HOT)
         with closing(_connect(part / HOT)) as copy:
@@ -146,12 +150,12 @@ def _copy_jobs(data: Path, part: Path, songs_here: bool) -> int:
         if not missing:
             break
     else:
-        log.warning("backup: %s is not on the disk; its job will fail here, and where this is restored", missing[0])
+        log.warning("backup: %s is missing; its job will fail here and after a restore", missing[0])
     return size_bytes
 
 
 def _other_databases(data: Path) -> Iterator[str]:
-    """In the order in which they are to be copied; each is looked for when its turn comes."""
+    """Yield the names of the other databases in copying order, each looked up as late as possible."""
     yield from (f"archive/{path.name}" for path in sorted((data / "archive").glob("*.sqlite3")))
     yield from (path.name for path in sorted(data.glob("*.sqlite3")) if path.name != HOT)
 
@@ -160,7 +164,7 @@ def _files(data: Path, with_stems: bool) -> Iterator[str]:
     yield from (f"keys/{path.name}" for path in sorted((data / "keys").glob("*.key")))
     if (data / "handover.json").is_file():
         yield "handover.json"
-    for folder, _, names in os.walk(data / "jobs"):  # it does not mind that folders go while it walks
+    for folder, _, names in os.walk(data / "jobs"):  # tolerates folders that are deleted during the walk
         for name in names:
             path = Path(folder, name)
             key = path.relative_to(data).as_posix()
@@ -170,35 +174,35 @@ def _files(data: Path, with_stems: bool) -> Iterator[str]:
 
 
 def _copy_database(source: Path, target: Path) -> int:
-    """SQLite's online backup, checked; its size in bytes."""
+    """Copy a database by SQLite's online backup, check it and return its size in bytes."""
     target.parent.mkdir(mode=0o700, exist_ok=True)
     target.touch(mode=0o600)
     with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=30)) as original:
         in_wal = original.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         with closing(sqlite3.connect(target)) as copy:
-            # With a WAL nobody waits for a reader, so all at once: in steps it would begin anew at every write.
+            # A reader of a WAL blocks no writer, so in one step: several would restart at every write.
             original.backup(copy, pages=-1 if in_wal else _PAGES_PER_STEP, sleep=0.01)
     _check_database(target)
     return target.stat().st_size
 
 
 def _connect(copy: Path) -> sqlite3.Connection:
-    """For reading what nobody writes to."""
+    """Open a database that is not being written, for reading."""
     return sqlite3.connect(f"{copy.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _check_database(path: Path) -> None:
     try:
         with closing(_connect(path)) as database:
-            complaint = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            problem = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:
-        complaint = str(error)
-    if complaint != "ok":
-        raise BackupFailed(f"The database {path} is damaged: {complaint}.")
+        problem = str(error)
+    if problem != "ok":
+        raise BackupFailed(f"The database {path} is damaged: {problem}.")
 
 
 def _copy(source: Path, target: Path) -> bool:
-    """Whether it is there; it may have gone meanwhile (its job is over, or was deleted)."""
+    """Copy a file, and return False if it no longer exists (its job ended or was deleted)."""
     if target.is_file():
         return True
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Owners and servers that the operator has blocked: in the settings, or in the database while the bot runs."""
+"""Owners and servers blocked by the operator, in the settings or in the database."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _DISCORD = re.compile(r"discord:\d{1,20}")
 
 
 def parse_owner(text: str) -> str:
-    """The one spelling of an owner to block: "discord:<user or server id>", "ip:<address or network>".
+    """Return an owner to block in canonical form: "discord:<user or server id>", "ip:<address or network>".
 
-    An IPv6 address stands for its /64, as for the quota. Raises `InputRefused`."""
+    An IPv6 address becomes its /64, as in the quota. Raises `InputRefused`.
+    """
     text = text.strip()
     if _DISCORD.fullmatch(text):
         return text
@@ -49,7 +50,7 @@ class BlockList:
         await self._database.run(QUERIES["block"], {"owner": owner, "now": to_us(utc_now())})
 
     async def remove(self, owner: str) -> bool:
-        """False if the database did not have it."""
+        """Unblock an owner, and return False if the database did not contain it."""
         return bool(await self._database.run(QUERIES["unblock"], {"owner": owner}))
 
     async def all(self) -> list[str]:
@@ -57,7 +58,7 @@ class BlockList:
         return [*sorted(self._configured), *(row["owner"] for row in rows if row["owner"] not in self._configured)]
 
     async def check(self, owner: str, scope: str | None) -> None:
-        """Raises `Blocked` when the owner, or the server that is the scope, is blocked."""
+        """Raise `Blocked` if the owner, or the server in `scope`, is blocked."""
         blocked = await self.all()
         if scope is not None and scope in blocked:
             raise Blocked("The operator of this bot has blocked this server.")

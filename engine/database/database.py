@@ -1,8 +1,8 @@
-"""One SQLite file: one connection that writes, a few that read, and our own errors instead of SQLite's.
+"""One SQLite file with one writing connection and a few reading ones; its errors are store errors.
 
-Durability: WAL with `synchronous=NORMAL`. A commit is in the operating system's hands when `write` returns, so what
-was accepted or completed survives `kill -9` of this process at any moment. A power cut may take back the last commits
-(never half of one, and the file stays whole); paying an fsync for each is not worth it for a queue of songs.
+Durability: WAL with `synchronous=NORMAL`. A commit survives `kill -9` of this process once `write` has returned. A
+power cut may undo the last commits, never a part of one, and does not damage the file. An fsync for each commit is not
+worth its cost for a queue of songs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ T = TypeVar("T")
 Params = Mapping[str, Any]
 Fetch = Callable[[str, Params], Awaitable[Iterable[sqlite3.Row]]]
 
-_WAL_BYTES = 64 * 2**20  # a WAL that a long batch has made larger is cut back to this
-_CHECKED_BYTES = 64 * 2**20  # a file up to this size is read through when it is opened (below 0.3 s)
+_WAL_BYTES = 64 * 2**20  # a larger WAL is truncated to this
+_CHECKED_BYTES = 64 * 2**20  # a file up to this size is checked when opened (below 0.3 s)
 
 
 class Database:
-    """Made by `open`. `read` runs on one of the readers, `write` alone on the writer, in one transaction."""
+    """Connections to one file, from `open`. Reads run in parallel, writes one at a time."""
 
     def __init__(
         self, path: Path, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection], *, busy_limit_s: float
@@ -48,17 +48,19 @@ class Database:
     async def open(
         cls, path: Path, *, readers: int = 3, migrations: Sequence[str] = MIGRATIONS, busy_limit_s: float = 15.0
     ) -> Self:
-        """`busy_limit_s`: how long to try when another process holds the file.
+        """Create or migrate the file, check it and connect.
 
-        Raises `StoreDamaged`, `UnsupportedSchemaVersion`, `StoreReadOnly`, `StoreFull`, `StoreBusy`, `StoreFailed`."""
+        `busy_limit_s`: how long to retry while another process locks the file. Raises `StoreDamaged`,
+        `UnsupportedSchemaVersion`, `StoreReadOnly`, `StoreFull`, `StoreBusy`, `StoreFailed`.
+        """
         connections: list[aiosqlite.Connection] = []
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.touch(mode=0o600)  # SQLite gives its other files the same mode
+            path.touch(mode=0o600)  # SQLite's other files get the same mode
             await asyncio.to_thread(_prepare, path, migrations, busy_limit_s)
             for number in range(readers + 1):
                 connection = aiosqlite.connect(path, isolation_level=None, timeout=min(5.0, busy_limit_s))
-                # Else a process that dies of an exception, without closing, would hang at its exit for ever.
+                # Without this, a process that ends with an exception before `close` hangs at exit.
                 connection._thread.daemon = True
                 connections.append(await connection)
                 connection.row_factory = sqlite3.Row
@@ -66,7 +68,7 @@ class Database:
                     "synchronous=NORMAL",
                     "foreign_keys=ON",
                     f"journal_size_limit={_WAL_BYTES}",
-                    "cache_size=-16000",  # KiB; a claim touches a dozen pages here and there
+                    "cache_size=-16000",  # KiB; a claim reads a dozen scattered pages
                     f"query_only={int(number > 0)}",
                 ):
                     await connection.execute_fetchall(f"PRAGMA {pragma}")
@@ -77,12 +79,12 @@ class Database:
         return cls(path, connections[0], connections[1:], busy_limit_s=busy_limit_s)
 
     async def close(self) -> None:
-        """Waits for the write in progress. Safe to call twice."""
+        """Close the connections after the write in progress. Safe to call twice."""
         async with self._writing:
             if self._closed:
                 return
             self._closed = True
-            for connection in (*self._readers, self._writer):  # the last one out folds the WAL into the file
+            for connection in (*self._readers, self._writer):  # the last one to close merges the WAL
                 await connection.close()
 
     async def read(self, query: str, params: Params | None = None) -> list[sqlite3.Row]:
@@ -101,7 +103,7 @@ class Database:
         return rows[0] if rows else None
 
     async def run(self, query: str, params: Params | None = None) -> list[sqlite3.Row]:
-        """One writing statement (a transaction of its own); the rows of its RETURNING."""
+        """Run one writing statement as a transaction, and return the rows of its RETURNING."""
 
         async def step() -> list[sqlite3.Row]:
             return list(await self._writer.execute_fetchall(query, params or {}))
@@ -109,8 +111,10 @@ class Database:
         return await self._shielded(step)
 
     async def write(self, work: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
-        """Run `work` in one transaction. It may be run again when the file was busy, so it only touches the database.
-        An exception rolls back; cancelling the caller does not stop what has begun."""
+        """Run `work` in one transaction; an exception rolls it back, cancelling the caller does not stop it.
+
+        `work` may run again if the file was busy, so it must change nothing but the database.
+        """
 
         async def step() -> T:
             await self._writer.execute_fetchall("BEGIN IMMEDIATE")
@@ -126,7 +130,7 @@ class Database:
         return await self._shielded(step)
 
     async def _shielded(self, step: Callable[[], Awaitable[T]]) -> T:
-        # A status write is never torn by the cancellation of whoever waits for it.
+        # Cancelling the caller must not interrupt a write.
         task = asyncio.ensure_future(self._alone(step))
         try:
             return await asyncio.shield(task)
@@ -153,16 +157,16 @@ class Database:
 
 def _consume_exception(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
-        task.exception()  # else asyncio complains that nobody did
+        task.exception()  # otherwise asyncio logs that it was never retrieved
 
 
 def _prepare(path: Path, migrations: Sequence[str], busy_limit_s: float) -> None:
-    """Make or migrate the file, and look whether it is whole."""
+    """Create or migrate the file, and check it."""
     deadline = time.monotonic() + busy_limit_s
     while True:
         try:
             return _prepare_once(path, migrations, busy_limit_s)
-        except sqlite3.OperationalError as error:  # SQLite does not wait where two turn on the WAL at once
+        except sqlite3.OperationalError as error:  # SQLite does not wait when two processes enable the WAL at once
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
             time.sleep(0.02)
@@ -174,16 +178,16 @@ def _prepare_once(path: Path, migrations: Sequence[str], busy_limit_s: float) ->
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         if path.stat().st_size <= _CHECKED_BYTES:
-            complaint = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if complaint != "ok":
-                raise StoreDamaged(detail=f"{path}: {complaint}")
+            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise StoreDamaged(detail=f"{path}: {problem}")
         migrate(connection, migrations)
     finally:
         connection.close()
 
 
 def to_store_error(error: Exception, path: Path) -> StemifyError:
-    """Our error for one of SQLite's (or of the file system's)."""
+    """Return the store error for an error of SQLite or of the file system."""
     detail = f"{path}: {type(error).__name__}: {error}"
     if isinstance(error, PermissionError):
         return StoreReadOnly(detail=detail)

@@ -1,50 +1,35 @@
-"""Why the list of jobs cannot be read or written: leaves of the one tree."""
+"""Errors of the database."""
 
 from __future__ import annotations
 
 from engine.errors import StemifyError
 
 
-class StoreFailed(StemifyError):
-    """The list of jobs could not be read or written. Please try again in a minute; if it happens again, tell whoever
-    runs this bot."""
-
-    code = "store_failed"
-
-
-class StoreBusy(StoreFailed):
-    """The list of jobs is being used by another program. Please try again in a minute."""
-
-    code = "store_busy"
-    transient = True
+class StoreFailed(StemifyError, code="store_failed"):
+    """The job database could not be read or written. Try again in a minute; if it happens again, tell the bot's
+    operator.
+    """
 
 
-class StoreFull(StoreFailed):
-    """The disk of this machine is full. Ask whoever runs this bot to make room, then try again."""
-
-    code = "store_full"
+class StoreBusy(StoreFailed, code="store_busy", transient=True):
+    """The job database is locked by another program. Try again in a minute."""
 
 
-class StoreReadOnly(StoreFailed):
-    """The data folder of this bot cannot be written. Ask whoever runs this bot to look at its permissions."""
-
-    code = "store_read_only"
+class StoreFull(StoreFailed, code="store_full"):
+    """The disk of this machine is full. Ask the bot's operator to free space, then try again."""
 
 
-class StoreDamaged(StoreFailed):
-    """The list of jobs on this machine is damaged. Ask whoever runs this bot to restore a backup."""
-
-    code = "store_damaged"
+class StoreReadOnly(StoreFailed, code="store_read_only"):
+    """The bot cannot write to its data folder. Ask the bot's operator to check its permissions."""
 
 
-class UnsupportedSchemaVersion(StoreFailed):
-    """The list of jobs was written by a newer version of this bot. Ask whoever runs it to update."""
-
-    code = "store_too_new"
+class StoreDamaged(StoreFailed, code="store_damaged"):
+    """The job database is damaged. Ask the bot's operator to restore a backup."""
 
 
-class AlreadyRunning(StemifyError):
-    """Stemify works with this data folder already. Stop it there, or give this one a folder of its own
-    (STEMIFY_DATA_DIR)."""
+class UnsupportedSchemaVersion(StoreFailed, code="store_too_new"):
+    """The job database was written by a newer version of this bot. Ask the bot's operator to update."""
 
-    code = "already_running"
+
+class AlreadyRunning(StemifyError, code="already_running"):
+    """Stemify is already running with this data folder. Stop it, or choose another folder (STEMIFY_DATA_DIR)."""

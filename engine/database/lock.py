@@ -1,4 +1,4 @@
-"""Only one bot a data folder: a second one would take the first one's running jobs for those of a crash."""
+"""Lock the data folder: a second bot would take the running jobs of the first for those of a crash."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as descriptors:
         try:
-            for place, flags in ((path.parent, os.O_RDONLY | os.O_DIRECTORY), (path, os.O_RDWR | os.O_CREAT)):
-                descriptor = os.open(place, flags, 0o600)
+            for target, flags in ((path.parent, os.O_RDONLY | os.O_DIRECTORY), (path, os.O_RDWR | os.O_CREAT)):
+                descriptor = os.open(target, flags, 0o600)
                 descriptors.callback(os.close, descriptor)
                 _lock(descriptor, path)
         except OSError as error:
@@ -34,7 +34,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    """Lock what is open; a folder on a drive that cannot lock folders is left unlocked."""
+    """Lock an open file or folder; a folder stays unlocked where the drive cannot lock folders."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,6 @@
-"""Brings a database file to the newest version, which `PRAGMA user_version` holds.
+"""Migrate a database file to the newest version; `PRAGMA user_version` holds its version.
 
-Version 1 is schema.sql; `MIGRATIONS[0]` leads to 2, and so on. A script is run whole or not at all.
+Version 1 is schema.sql, `MIGRATIONS[0]` leads to version 2, and so on. Each script runs completely or not at all.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ MIGRATIONS: tuple[str, ...] = (read_script("version_2.sql"),)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> int:
-    """Run what is missing, in order; returns the version. `connection` is in autocommit mode.
+    """Run the missing scripts in order, and return the version. `connection` is in autocommit mode.
 
-    Raises `UnsupportedSchemaVersion` for a file of a later version, and `sqlite3.Error` (the file is unchanged)."""
+    Raises `UnsupportedSchemaVersion` for a file of a later version, and `sqlite3.Error` (the file is unchanged).
+    """
     scripts = (read_script("schema.sql"), *migrations)
     for version in range(_version(connection), len(scripts)):
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if _version(connection) == version:  # else another process was faster
+            if _version(connection) == version:  # another process may have been faster
                 for statement in statements(scripts[version]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
@@ -32,21 +33,21 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
             connection.execute("ROLLBACK")
             raise
     if _version(connection) > len(scripts):
-        raise UnsupportedSchemaVersion(detail=f"version {_version(connection)}, this program knows {len(scripts)}")
+        raise UnsupportedSchemaVersion(detail=f"version {_version(connection)}, this program supports {len(scripts)}")
     _copy_transitions(connection)
     return _version(connection)
 
 
 def statements(script: str) -> Iterator[str]:
-    """The statements of a script, triggers with their inner semicolons whole (`executescript` would commit between)."""
-    waiting = ""
+    """Yield the statements of a script (`executescript` would commit in between)."""
+    pending = ""
     for line in script.splitlines(keepends=True):
-        waiting += line
-        if sqlite3.complete_statement(waiting):
-            yield waiting
-            waiting = ""
-    if waiting.strip():
-        yield waiting
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+    if pending.strip():
+        yield pending
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -54,7 +55,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _copy_transitions(connection: sqlite3.Connection) -> None:
-    """The triggers obey the table of `engine.jobs.job`, whatever it said when the file was made."""
+    """Copy the current `engine.jobs.job.TRANSITIONS` into the table that the triggers read."""
     wanted = {(str(before), str(after)) for before, following in TRANSITIONS.items() for after in following}
     if set(connection.execute("SELECT before, after FROM transitions").fetchall()) == wanted:
         return

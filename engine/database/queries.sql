@@ -13,14 +13,14 @@ INSERT INTO jobs (
 );
 
 -- name: active_counts
--- What the caps are compared with: jobs that wait or run.
+-- Pending and running jobs, for the caps.
 SELECT
     coalesce((SELECT pending + running FROM owners WHERE owner = :owner), 0) AS of_owner,
     coalesce((SELECT active FROM scopes WHERE scope = :scope), 0) AS of_scope,
     (SELECT sum(jobs) FROM counters WHERE status IN ('pending', 'processing')) AS in_all;
 
 -- name: shortest_active
--- Seconds that the shortest of these jobs is estimated to take.
+-- The estimated seconds of the shortest of these jobs.
 SELECT min(estimated_duration) AS seconds FROM jobs
 WHERE status IN ('pending', 'processing') AND (:owner IS NULL OR owner = :owner) AND (:scope IS NULL OR scope = :scope);
 
@@ -41,7 +41,7 @@ SELECT id FROM jobs WHERE owner = :owner ORDER BY created_at;
 SELECT * FROM jobs WHERE status = 'processing' ORDER BY created_at, id;
 
 -- name: claim
--- The owner whose turn it is, then their oldest job. One statement, so one transaction.
+-- The oldest job of the owner whose turn it is. One statement, so one transaction.
 UPDATE jobs SET status = 'processing', attempt = 1, stage = NULL, updated_at = max(updated_at, :now)
 WHERE status IN {to_processing} AND id = (
     SELECT id FROM jobs INDEXED BY jobs_waiting
@@ -58,7 +58,7 @@ WHERE id = :id AND attempt = :attempt AND status = 'processing'
 RETURNING *;
 
 -- name: save_progress
--- All that there is to save, as JSON, in one statement.
+-- All reports, as JSON, in one statement.
 UPDATE jobs SET stage = report.stage, progress = max(jobs.progress, report.progress),
     updated_at = max(jobs.updated_at, :now)
 FROM (
@@ -94,9 +94,9 @@ RETURNING *;
 SELECT status, jobs FROM counters;
 
 -- name: queue_place
--- If nothing ended, an owner with r running would be claimed at levels r, r+1, …, one job a level; all of a lower
--- level go first. Within a level: whoever has more running now got there with a real claim and goes first, then the
--- turn order. So the place follows from the owners' counts, without walking the queue.
+-- If no job ended, the jobs of an owner with r running would be claimed at levels r, r+1, …, one job a level, and lower
+-- levels come first. Within a level, owners with more running jobs come first (they reached it by a real claim), then
+-- the turn order decides. So the place follows from the counts of the owners, without reading the queue.
 WITH this AS MATERIALIZED (
     SELECT
         owners.*,
@@ -119,7 +119,7 @@ SELECT 1 + own_ahead + coalesce((
 FROM this;
 
 -- name: queue
--- All that waits, in the order in which it would be claimed (as queue_place has it).
+-- Pending jobs in claim order (as in queue_place).
 SELECT jobs.id, jobs.estimated_duration
 FROM jobs JOIN owners ON owners.owner = jobs.owner
 WHERE jobs.status = 'pending'
@@ -144,7 +144,7 @@ SELECT job_id FROM deletions ORDER BY deleted_at LIMIT 500;
 DELETE FROM deletions WHERE job_id = :id;
 
 -- name: forget_idle_owners
--- A claim that so many others have followed gives no place in the order any more.
+-- After so many other claims, the last one no longer affects the order.
 DELETE FROM owners WHERE pending = 0 AND running = 0 AND last_claim < (SELECT last FROM turns) - 1000;
 
 -- name: forget_owner
@@ -154,13 +154,12 @@ DELETE FROM owners WHERE owner = :owner AND pending = 0 AND running = 0;
 SELECT * FROM jobs INDEXED BY jobs_over
 WHERE status IN ('completed', 'failed') AND status = :status AND updated_at < :before ORDER BY updated_at LIMIT :limit;
 
--- name: briefs
--- As much of these jobs as the sweeper needs.
+-- name: summaries
 SELECT id, status, attempt, updated_at, keep, error_code FROM jobs
 WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: remove_archived
--- Unless `keep` was changed after the copy was made: then it is copied again.
+-- Unless `keep` changed after the copy: then the job is copied again.
 DELETE FROM jobs WHERE id = :id AND keep = :keep AND status IN {terminal};
 
 -- name: speed

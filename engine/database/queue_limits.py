@@ -1,4 +1,4 @@
-"""Caps on the jobs that wait or run."""
+"""Caps on pending and running jobs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from engine.database.sql import QUERIES
 from engine.errors import QueueFull
 from engine.text import plural
 
-_RETRY_AFTER_S = (10.0, 600.0)  # at least and at most
+_RETRY_AFTER_S = (10.0, 600.0)  # minimum, maximum
 
 
 @dataclass(frozen=True)
 class Caps:
-    """How many jobs may wait or run: of one owner, of one scope, of all."""
+    """The most pending and running jobs of an owner, of a scope and in total."""
 
     per_owner: int
     per_scope: int
@@ -22,19 +22,20 @@ class Caps:
 
 
 async def check_caps(fetch: Fetch, owner: str, scope: str | None, caps: Caps) -> None:
-    """Raises `QueueFull` when one more job of `owner` in `scope` would exceed the caps. `fetch` runs a query."""
-    whose = {"owner": owner, "scope": scope}
-    (active,) = await fetch(QUERIES["active_counts"], whose)
-    circle: dict[str, str | None]
+    """Raise `QueueFull` if one more job of `owner` in `scope` would exceed the caps."""
+    params = {"owner": owner, "scope": scope}
+    (active,) = await fetch(QUERIES["active_counts"], params)
+    counted: dict[str, str | None]
     if active["of_owner"] >= caps.per_owner:
-        text, circle = f"You already have {active['of_owner']} jobs in the queue.", {**whose, "scope": None}
+        text, counted = f"You already have {active['of_owner']} jobs in the queue.", {**params, "scope": None}
     elif active["of_scope"] >= caps.per_scope:
-        text, circle = f"There are already {active['of_scope']} jobs in the queue from here.", {**whose, "owner": None}
+        text = f"There are already {active['of_scope']} jobs in the queue from here."
+        counted = {**params, "owner": None}
     elif active["in_all"] >= caps.total:
-        text, circle = f"The queue is full, with {active['in_all']} jobs.", {"owner": None, "scope": None}
+        text, counted = f"The queue is full, with {active['in_all']} jobs.", {"owner": None, "scope": None}
     else:
         return
-    (shortest,) = await fetch(QUERIES["shortest_active"], circle)
+    (shortest,) = await fetch(QUERIES["shortest_active"], counted)
     low, high = _RETRY_AFTER_S
     wait_s = min(high, max(low, float(shortest["seconds"] or 0)))
     minutes = max(1, round(wait_s / 60))

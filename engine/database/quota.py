@@ -75,7 +75,8 @@ class Quota:
     def spend_in(self, owner: str) -> Spend:
         """Return the step that spends one of the owner's jobs, for `JobStore.add(job, caps, also=…)`.
 
-        The step raises `QuotaExceeded`."""
+        The step raises `QuotaExceeded`.
+        """
 
         async def spend(writer: aiosqlite.Connection) -> None:
             limiter = self._limiter(writer.execute_fetchall)

@@ -1,7 +1,7 @@
 -- Version 1 of stemify.sqlite3. Later versions are the scripts in migrations.py; this file does not change again.
 --
--- A job's life, and who writes what (the legal steps are engine.jobs.job.TRANSITIONS, copied into `transitions` at every
--- start, so that this file, a person at a sqlite3 prompt and the program obey one table):
+-- The steps of a job and their queries. The legal steps are engine.jobs.job.TRANSITIONS, copied into `transitions` at
+-- every start, so that triggers check them for the program and at a sqlite3 prompt alike:
 --
 --     insert        →  pending      add        accepted; counted in counters, owners.pending, scopes.active
 --     pending       →  processing   claim      attempt 1; owners.pending-1, running+1, last_claim := next turn
@@ -23,7 +23,7 @@ CREATE TABLE jobs (
     id                 TEXT PRIMARY KEY NOT NULL,
     status             TEXT NOT NULL CHECK (status IN ('pending', 'processing', 'completed', 'failed')),
     created_at         INTEGER NOT NULL,
-    updated_at         INTEGER NOT NULL,  -- of a job that is over: when it ended
+    updated_at         INTEGER NOT NULL,  -- of a finished job: when it ended
     input_type         TEXT NOT NULL CHECK (input_type IN ('file_upload', 'youtube_url')),
     input_source       TEXT NOT NULL CHECK (input_source <> ''),
     model              TEXT NOT NULL,
@@ -53,22 +53,22 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_status ON jobs (status);
 CREATE INDEX jobs_created_at ON jobs (created_at);
 CREATE INDEX jobs_status_created_at ON jobs (status, created_at);
--- An owner's list; their jobs that are not over; their queue; what has been over for long enough to be archived. The
--- queries name these (INDEXED BY): the planner would rather walk an owner's whole past.
+-- For an owner's list, their active jobs, their queue, and the jobs to archive. The queries name these (INDEXED BY): the
+-- planner would read all jobs of the owner.
 CREATE INDEX jobs_owner ON jobs (owner, created_at, id);
 CREATE INDEX jobs_active ON jobs (owner, created_at, id) WHERE status IN ('pending', 'processing');
 CREATE INDEX jobs_waiting ON jobs (owner, created_at, id) WHERE status = 'pending';
 CREATE INDEX jobs_over ON jobs (status, updated_at) WHERE status IN ('completed', 'failed');
 
--- Kept by the triggers below, so that nothing is ever counted by reading all jobs.
+-- Maintained by the triggers below, so that no query counts all jobs.
 CREATE TABLE counters (
     status TEXT PRIMARY KEY NOT NULL,
     jobs   INTEGER NOT NULL CHECK (jobs >= 0)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO counters VALUES ('pending', 0), ('processing', 0), ('completed', 0), ('failed', 0);
 
--- Whose turn it is: fewest running, then longest since the last claim, then the oldest waiting job. `last_claim` is a
--- turn number and not a time, so that a jumping clock cannot push anybody back; 0 is never.
+-- The turn order: fewest running jobs, then longest since the last claim, then the oldest pending job. `last_claim` is a
+-- turn number, not a time, so that clock jumps do not change the order; 0 is never.
 CREATE TABLE owners (
     owner          TEXT PRIMARY KEY NOT NULL,
     pending        INTEGER NOT NULL DEFAULT 0 CHECK (pending >= 0),
@@ -89,7 +89,7 @@ CREATE TABLE scopes (
     active INTEGER NOT NULL CHECK (active >= 0)
 ) STRICT, WITHOUT ROWID;
 
--- Jobs whose row is gone and whose files must still go (written in the transaction that deletes the row).
+-- Jobs whose row was deleted and whose files must still be (written in the transaction that deletes the row).
 CREATE TABLE deletions (
     job_id     TEXT PRIMARY KEY NOT NULL,
     deleted_at INTEGER NOT NULL
@@ -104,7 +104,7 @@ CREATE TABLE speeds (
     PRIMARY KEY (model, quality, device)
 ) STRICT, WITHOUT ROWID;
 
--- Rate limits (quota.py): one row a hit, removed when it has left the window.
+-- Rate limits (quota.py): one row a hit, deleted after its window.
 CREATE TABLE hits (
     id         INTEGER PRIMARY KEY,
     key        TEXT NOT NULL,
@@ -126,7 +126,7 @@ BEGIN
     SELECT RAISE(ABORT, 'illegal transition');
 END;
 
--- A status that nothing follows is the end: all but `keep` is immutable then.
+-- A job in a final status is immutable, except for `keep`.
 CREATE TRIGGER jobs_end_for_good BEFORE UPDATE OF
     id, status, created_at, updated_at, input_type, input_source, model, options, progress, result, error,
     estimated_duration, actual_duration, owner, scope, place, title, artist, input_size, input_duration, attempt,
@@ -136,7 +136,7 @@ BEGIN
     SELECT RAISE(ABORT, 'illegal transition: the job is over');
 END;
 
--- The counts below hang on these.
+-- The counters below depend on these columns.
 CREATE TRIGGER jobs_stay_with_owner BEFORE UPDATE OF id, owner, scope, created_at ON jobs
 BEGIN
     SELECT RAISE(ABORT, 'a job does not change its id, owner, scope or age');

@@ -18,11 +18,12 @@ def read_script(name: str) -> str:
 def parse_queries(text: str) -> dict[str, str]:
     """Return the queries of `text` by name, with {to_…} and {terminal} filled in.
 
-    Raises `ValueError` when a name is used twice."""
+    Raises `ValueError` when a name is used twice.
+    """
     _, *parts = _NAME.split(text)
     names = parts[::2]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"queries named twice: {', '.join(doubled)}")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"queries named twice: {', '.join(duplicates)}")
     placeholders = {
         "{to_processing}": _list(_before(JobStatus.PROCESSING)),
         "{to_completed}": _list(_before(JobStatus.COMPLETED)),

@@ -1,4 +1,4 @@
-"""How many bytes of files an owner has stored."""
+"""The bytes that the files of an owner take up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.errors import TooMuchStored
 
 
 class Usage:
-    """`limit_bytes` for each owner; 0: no limit."""
+    """Stored bytes by owner. `limit_bytes`: for each owner; 0 is no limit."""
 
     def __init__(self, database: Database, limit_bytes: int) -> None:
         self._database = database
@@ -19,7 +19,7 @@ class Usage:
         return int(row["bytes"]) if row else 0
 
     async def check(self, owner: str) -> None:
-        """Raises `TooMuchStored` when the owner has reached the limit."""
+        """Raise `TooMuchStored` if the owner has reached the limit."""
         if not self._limit_bytes or (stored_bytes := await self.stored_bytes(owner)) < self._limit_bytes:
             return
         rows = await self._database.read(QUERIES["largest_stored"], {"owner": owner})
@@ -32,7 +32,7 @@ class Usage:
 
 
 async def forget_files(database: Database, job_id: str) -> None:
-    """Note that the files of a job are removed."""
+    """Note that the files of a job were deleted."""
     await database.run(QUERIES["forget_stored"], {"id": job_id})
 
 

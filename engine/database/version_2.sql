@@ -1,4 +1,4 @@
--- Version 2: who is blocked, and how many bytes of files each job has.
+-- Version 2: blocked owners, and the stored bytes of each job.
 
 CREATE TABLE blocked (
     owner      TEXT PRIMARY KEY NOT NULL,  -- "discord:<user or server id>", "ip:<address or network>"
@@ -8,7 +8,7 @@ CREATE TABLE blocked (
 CREATE TABLE stored (
     job_id TEXT PRIMARY KEY NOT NULL,
     owner  TEXT NOT NULL,
-    bytes  INTEGER NOT NULL CHECK (bytes >= 0)  -- of the song; of the stems when the job is completed
+    bytes  INTEGER NOT NULL CHECK (bytes >= 0)  -- of the input; of the stems once completed
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX stored_owner ON stored (owner, bytes);
 

@@ -15,7 +15,8 @@ from itertools import islice
 from uuid import UUID
 
 from config.settings import Retention
-from engine.database.job_store import ARCHIVE_BATCH, JobStore, JobSummary
+from engine.database.job_store import ARCHIVE_BATCH, JobStore
+from engine.database.rows import JobSummary
 from engine.database.usage import forget_files
 from engine.errors import StemifyError
 from engine.jobs.entity import id_time
@@ -99,7 +100,7 @@ class Sweeper:
         self._archived_results.intersection_update(on_disk)
         waiting = iter(on_disk)
         while batch := list(islice(waiting, 500)):
-            summaries = await self._store.briefs(batch)
+            summaries = await self._store.summaries(batch)
             for job_id in batch:
                 try:
                     await self._sweep_job(job_id, summaries.get(job_id), swept)

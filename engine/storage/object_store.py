@@ -184,7 +184,8 @@ class ObjectStorage(Scratch):
 def open_storage(root: Path, settings: StorageSettings, *, patience_s: float) -> Storage:
     """Return the storage that the settings name.
 
-    `patience_s`: how long requests to object storage are retried. Raises `ConfigurationError`."""
+    `patience_s`: how long requests to object storage are retried. Raises `ConfigurationError`.
+    """
     if settings.url is None:
         return LocalStorage(root)
     return ObjectStorage(root, Bucket(settings, patience_s=patience_s), redirect=settings.redirect)

@@ -59,7 +59,8 @@ class Storage(Protocol):
     def fetch(self, key: str, folder: Path, on_progress: OnProgress = ...) -> Path:
         """Return a local path of the file, to be read only, after downloading it into `folder` where necessary.
 
-        Raises `NotFound`."""
+        Raises `NotFound`.
+        """
 
     def publish_folder(self, folder: Path, key: str, on_progress: OnProgress = ...) -> None:
         """Make the files in `folder` the result "jobs/<id>/a<attempt>". Raises `DiskFull`."""
@@ -69,7 +70,8 @@ class Storage(Protocol):
     def local_path(self, key: str) -> Path:
         """Return the path of a key on this disk, whether or not it exists.
 
-        Raises `NotFound` for a key that leaves the root, contains a symbolic link or is not a valid file name."""
+        Raises `NotFound` for a key that leaves the root, contains a symbolic link or is not a valid file name.
+        """
 
     async def receive(
         self, stream: AsyncIterator[bytes], key: str, max_bytes: int, before_write: Callable[[int], None] = ...
@@ -78,7 +80,8 @@ class Storage(Protocol):
 
         The file appears complete and synced; on failure or cancellation nothing is left. `before_write` is called in
         a thread with the size of each block. Raises `TooLarge`, `DiskFull`, and what the stream and `before_write`
-        raise."""
+        raise.
+        """
 
     async def upload(self, key: str) -> None:
         """Move a received file to where all workers can read it."""
@@ -107,7 +110,8 @@ class Storage(Protocol):
     async def delete_tree(self, prefix: str) -> None:
         """Delete a folder that `layout.TREE` matches; a symbolic link in its place stays.
 
-        Raises `ValueError` for any other folder."""
+        Raises `ValueError` for any other folder.
+        """
 
     async def delete_job(self, job_id: str) -> None:
         """Delete all files of a job."""

@@ -1,6 +1,6 @@
 """A real S3 server on loopback: OpenStack Swift with its s3api, which checks every signature.
 
-Four processes (proxy, account, container, object), files in a folder of the test's own.
+Four processes (proxy, account, container, object) with their files in one folder.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ _POLICY = "[storage-policy:0]\nname = one\ndefault = yes\n\n[swift-constraints]\
 
 
 class S3Server:
-    """`url` is its endpoint. `stop` and `start` take it away and bring it back, `pause` and `go_on` make it silent."""
+    """The server at `url`. `pause` makes it unresponsive until `resume`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -182,7 +182,7 @@ class S3Server:
     def pause(self) -> None:
         os.kill(self._processes["proxy"].pid, signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         os.kill(self._processes["proxy"].pid, signal.SIGCONT)
 
 
@@ -197,8 +197,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 def storage_settings(server: S3Server, **changes: Any) -> StorageSettings:
-    """`[storage]` for the server's bucket, in the folder "songs" of it, with the smallest parts."""
-    given = {
+    """Return `[storage]` settings for the folder "songs" of the bucket, with the smallest parts."""
+    defaults = {
         "url": f"s3://{BUCKET}/songs",
         "endpoint": server.url,
         "region": REGION,
@@ -206,7 +206,7 @@ def storage_settings(server: S3Server, **changes: Any) -> StorageSettings:
         "secret_access_key": SECRET_KEY,
         "part_bytes": 5 * 2**20,
     }
-    return StorageSettings.model_validate({**load().storage.model_dump(), **given, **changes})
+    return StorageSettings.model_validate({**load().storage.model_dump(), **defaults, **changes})
 
 
 def object_storage(server: S3Server, root: Path, *, patience_s: float = 20.0, **changes: Any) -> ObjectStorage:

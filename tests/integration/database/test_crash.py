@@ -1,4 +1,4 @@
-"""A process that writes jobs is killed with SIGKILL, again and again: nothing it reported is lost or half there."""
+"""Processes that write jobs are killed with SIGKILL: no reported step is lost."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ asyncio.run(main())
 
 
 def killed(program: str, *arguments: str, after_s: float) -> list[tuple[str, str]]:
-    """Run a child, kill it `after_s` after its first line; all it reported, in order."""
+    """Run a child, kill it `after_s` after its first line and return its output lines."""
     child = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     with child.stdout:
@@ -78,7 +78,7 @@ def killed(program: str, *arguments: str, after_s: float) -> list[tuple[str, str
 
 
 async def is_consistent(store: JobStore) -> None:
-    """The file is whole, and every kept count is what counting gives."""
+    """Check the integrity of the file and its counters."""
     assert (await store.database.read("PRAGMA integrity_check"))[0][0] == "ok"
     rows = await store.database.read("SELECT id, status, owner, scope FROM jobs")
     counted = Counter(row["status"] for row in rows)
@@ -109,7 +109,7 @@ async def test_killed_writer_loses_no_committed_row(tmp_path: Path) -> None:
             for job_id, what in told.items():
                 job = await store.get(job_id)
                 assert job is not None, f"an accepted job is lost in life {life}"
-                # What was on its way when the kill came may have arrived; what was told is never taken back.
+                # An unreported write may have been committed; a reported one must be.
                 assert order[job.status] >= order[what]
                 if what in ("completed", "failed"):
                     assert job.status == what
@@ -140,7 +140,7 @@ asyncio.run(main())
 
 
 async def over_jobs(store: JobStore, count: int, clock: Clock) -> list[Job]:
-    """Failed jobs, spread over four months, a second apart from each month's border and across it."""
+    """Return failed jobs of four months, some a second before and after the end of a month."""
     jobs = []
     for number in range(count):
         month = START.replace(month=9 + number % 4, day=1, hour=0)
@@ -153,7 +153,7 @@ async def over_jobs(store: JobStore, count: int, clock: Clock) -> list[Job]:
     return jobs
 
 
-async def test_no_job_is_lost_or_doubled_when_the_archiver_is_killed(tmp_path: Path) -> None:
+async def test_killed_archiver_loses_or_doubles_no_job(tmp_path: Path) -> None:
     path, clock, chance = tmp_path / "stemify.sqlite3", Clock(), random.Random(7)
     store = await JobStore.open(path, now=clock)
     jobs = await over_jobs(store, 200, clock)
@@ -174,11 +174,11 @@ async def test_no_job_is_lost_or_doubled_when_the_archiver_is_killed(tmp_path: P
     await store.close()
 
 
-async def test_a_job_that_a_crash_left_in_both_places_counts_once(tmp_path: Path) -> None:
+async def test_job_in_both_databases_counts_once(tmp_path: Path) -> None:
     clock = Clock()
     store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     (job,) = await over_jobs(store, 1, clock)
-    Archive(tmp_path / "archive").add([job])  # copied, and then the crash: not yet deleted here
+    Archive(tmp_path / "archive").add([job])  # as after a crash between copying and deleting
     kept = await store.keep(job.id, True)
     assert kept is not None and await store.get(job.id) == kept
     assert await store.ids_by_owner(job.owner) == [job.id]

@@ -85,7 +85,7 @@ class SweepCase:
         return failed
 
     async def is_hot(self, job: Job) -> bool:
-        return bool(await self.store.briefs([job.id]))
+        return bool(await self.store.summaries([job.id]))
 
 
 @pytest.fixture

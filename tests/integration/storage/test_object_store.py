@@ -1,4 +1,4 @@
-"""Songs and stems in object storage, against a real S3 server that checks signatures (Swift on loopback)."""
+"""Object storage on a real S3 server that checks signatures (Swift on loopback)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_probed_upload_goes_through_bucket_to_worker(storage: ObjectStorag
         storage.fetch(key, tmp_path / "scratch")
 
 
-async def test_a_result_is_published_whole_in_parts_with_progress(
+async def test_large_result_is_uploaded_in_parts_with_progress(
     storage: ObjectStorage, job: str, tmp_path: Path
 ) -> None:
     stem, seen = os.urandom(2 * PART + 12345), list[float]()
@@ -87,9 +87,7 @@ async def test_a_result_is_published_whole_in_parts_with_progress(
     assert not path.exists()
 
 
-async def test_what_an_attempt_has_published_is_never_written_over(
-    storage: ObjectStorage, job: str, tmp_path: Path
-) -> None:
+async def test_published_objects_are_never_overwritten(storage: ObjectStorage, job: str, tmp_path: Path) -> None:
     storage.publish_folder(result(tmp_path / "one", peaks_json=b"1", a_wav=os.urandom(PART + 1)), f"jobs/{job}/a1")
     before = (await storage.open(f"jobs/{job}/a1/a.wav")).etag
     for late in (result(tmp_path / "two", peaks_json=b"2"), result(tmp_path / "three", a_wav=os.urandom(PART + 9))):
@@ -118,7 +116,7 @@ def test_cancelled_upload_leaves_nothing(storage: ObjectStorage, job: str, tmp_p
     assert keys(storage, job) == set() and server.unfinished_uploads() == []
 
 
-async def test_only_the_jobs_own_places_are_removed(storage: ObjectStorage, job: str) -> None:
+async def test_only_files_of_the_job_are_deleted(storage: ObjectStorage, job: str) -> None:
     decoys = ["models/weights.th", f"jobs/{job}.bak/input", f"jobs/{job}/notes.txt", f"jobs/x{job}/input"]
     own = [f"jobs/{job}/input", f"jobs/{job}/a1/v.mp3", f"jobs/{job}/a2/v.mp3", f"jobs/{job}/a12/v.mp3"]
     for key in (*decoys, *own):
@@ -169,14 +167,14 @@ async def test_presigned_link_opens_only_its_object_until_expiry(
         assert await status(soon_over) == 403
 
 
-async def test_links_may_be_for_another_address_than_ours(server: S3Server, tmp_path: Path, job: str) -> None:
+async def test_links_use_public_endpoint(server: S3Server, tmp_path: Path, job: str) -> None:
     storage = object_storage(server, tmp_path / "data", public_endpoint="https://s3.example.org")
     link = await storage.redirect(f"jobs/{job}/a1/x.mp3")
     assert link is not None and link.startswith(f"https://s3.example.org/{BUCKET}/songs/jobs/{job}/a1/x.mp3?")
     assert await object_storage(server, tmp_path / "data", redirect=False).redirect("jobs/x") is None
 
 
-async def test_a_store_that_does_not_let_us_in_says_so_at_the_start(server: S3Server, tmp_path: Path) -> None:
+async def test_denied_access_raises_at_start(server: S3Server, tmp_path: Path) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"secret_access_key": "wrong"}, "credentials"),
         ({"url": "s3://nowhere"}, "bucket"),
@@ -188,22 +186,20 @@ async def test_a_store_that_does_not_let_us_in_says_so_at_the_start(server: S3Se
         assert "wrong" not in f"{raised.value.detail}" and not raised.value.transient
 
 
-async def test_while_the_store_stands_still_the_disk_is_used_as_ever(
-    server: S3Server, tmp_path: Path, job: str
-) -> None:
+async def test_stalled_store_does_not_block_disk(server: S3Server, tmp_path: Path, job: str) -> None:
     storage = object_storage(server, tmp_path / "data", patience_s=1.0, request_timeout_s=1.0)
     server.pause()
     try:
         asked = [asyncio.ensure_future(storage.size(f"jobs/{job}/a1/{number}")) for number in range(40)]
         await asyncio.sleep(0.1)
         await asyncio.to_thread(tmp_path.exists)
-        assert not any(each.done() for each in asked), "the disk waited behind the store"
+        assert not any(each.done() for each in asked), "the disk waited for the store"
         assert {type(each) for each in await asyncio.gather(*asked, return_exceptions=True)} == {StorageUnavailable}
     finally:
-        server.go_on()
+        server.resume()
 
 
-async def test_a_question_is_given_up_sooner_than_a_file(
+async def test_quick_requests_time_out_before_transfers(
     server: S3Server, tmp_path: Path, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.storage.bucket._ANSWER_S", 0.5)
@@ -216,7 +212,7 @@ async def test_a_question_is_given_up_sooner_than_a_file(
                 with pytest.raises(StorageUnavailable):
                     await ask
     finally:
-        server.go_on()
+        server.resume()
 
 
 async def test_stalled_storage_times_out_and_recovers(server: S3Server, tmp_path: Path, job: str) -> None:
@@ -226,9 +222,9 @@ async def test_stalled_storage_times_out_and_recovers(server: S3Server, tmp_path
     try:
         with pytest.raises(StorageUnavailable):
             await storage.size(f"jobs/{job}/input")
-        await storage.prepare()  # the rest of the house starts all the same
+        await storage.prepare()  # the bot starts all the same
     finally:
-        server.go_on()
+        server.resume()
     patient = object_storage(server, tmp_path / "data", patience_s=30.0)
     server.stop("proxy")
     back = threading.Timer(1.0, server.start, ["proxy"])

@@ -1,4 +1,4 @@
-"""Whole jobs and their links with the files in object storage: a real S3 server, also one that goes away."""
+"""Jobs and links with files in object storage, also during outages."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_job_in_bucket_is_served_by_signed_links(
         )
         async with asyncio.timeout(60):
             while keys(looking, job_id) != names:
-                await asyncio.sleep(0.05)  # the input goes after the row is written
+                await asyncio.sleep(0.05)  # the input is deleted after the row is written
         assert [path for path in (tmp_path / "data" / "jobs").rglob("*") if path.is_file()] == []
         links = {link.name: link.url for link in view.links}
         contents = {}
@@ -120,13 +120,13 @@ async def test_storage_outage_during_job_costs_one_attempt(
         async with asyncio.timeout(60):
             while (live := house.progress.get(job_id)) is None or live.progress == 0:
                 await asyncio.sleep(0.01)
-        server.pause()  # what it has been asked by then it does when it goes on, too late for the attempt
+        server.pause()  # pending requests are served after it resumes, too late for the attempt
         try:
             async with asyncio.timeout(60):
                 while (await house.job(job_id)).attempt == 1:
                     await asyncio.sleep(0.05)
         finally:
-            server.go_on()
+            server.resume()
         job = await house.finished(job_id)
         assert job.status is JobStatus.COMPLETED and job.attempt >= 2, job.error
         assert keys(storage, job_id) == [f"a{job.attempt}/vocals.wav"]
@@ -168,7 +168,7 @@ async def test_unavailable_storage_refuses_song_and_keeps_nothing(server: S3Serv
     assert [path for path in (tmp_path / "data" / "jobs").rglob("*") if path.is_file()] == []
 
 
-async def test_what_a_link_to_a_stored_file_answers(server: S3Server, tmp_path: Path) -> None:
+async def test_link_to_stored_file_redirects_or_streams(server: S3Server, tmp_path: Path) -> None:
     storage = object_storage(server, tmp_path, patience_s=0.3)
     key, content = f"jobs/{new_job_id()}/a1/Für Elise.mp3", os.urandom(5_000_000)
     obstore.put(storage._bucket._store, key, content)
@@ -206,7 +206,7 @@ async def test_what_a_link_to_a_stored_file_answers(server: S3Server, tmp_path: 
             await asyncio.to_thread(server.start, "proxy")
 
 
-async def test_links_to_files_lead_through_the_cdn_where_there_is_one(tmp_path: Path) -> None:
+async def test_file_links_use_cdn_if_configured(tmp_path: Path) -> None:
     async with open_web_server(tmp_path, cdn_url="https://cdn.example.org/", open=True) as house:
         job_id = await house.job(done=True)
         async with house.client.get(f"/api/jobs/{job_id}") as response:

@@ -259,7 +259,7 @@ async def test_locked_database_refuses_new_and_finishes_running(
     lock = sqlite3.connect(data / "stemify.sqlite3", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     files = sorted((data / "jobs").rglob("*"))
-    with pytest.raises(StoreBusy, match=r"used by another program\. Please try again"):
+    with pytest.raises(StoreBusy, match=r"locked by another program\. Try again"):
         await submit(service, short_song, ann)
     assert [path for path in sorted((data / "jobs").rglob("*")) if job_id not in str(path)] == [
         path for path in files if job_id not in str(path)

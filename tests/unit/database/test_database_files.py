@@ -1,4 +1,4 @@
-"""The database file: made, upgraded, damaged, locked, full."""
+"""Database files: migrations, damage, locks, full disks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def version_of(path: Path) -> int:
         connection.close()
 
 
-async def made(path: Path, jobs: int = 1) -> str:
+async def create_database(path: Path, jobs: int = 1) -> str:
     store = await JobStore.open(path)
     for _ in range(jobs):
         job = pending_job(title="a title " * 20)
@@ -47,7 +47,7 @@ async def made(path: Path, jobs: int = 1) -> str:
 # Queries by name.
 
 
-def test_queries_are_those_that_the_code_uses() -> None:
+def test_code_uses_exactly_the_named_queries() -> None:
     source = "".join(path.read_text() for path in Path(database.__file__).parent.glob("*.py"))
     assert set(re.findall(r'QUERIES\["(\w+)"\]', source)) == set(QUERIES)
     assert parse_queries("-- name: one\nSELECT 1;\n") == {"one": "SELECT 1;"}
@@ -55,7 +55,7 @@ def test_queries_are_those_that_the_code_uses() -> None:
         parse_queries("-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")
 
 
-def test_scripts_are_cut_into_whole_statements() -> None:
+def test_scripts_are_split_into_complete_statements() -> None:
     schema = read_script("schema.sql")
     found = list(statements(schema))
     assert all(sqlite3.complete_statement(statement) for statement in found)
@@ -92,7 +92,7 @@ async def test_readers_cannot_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["claim", "active_jobs_of", "jobs_of", "job", "queue_place", "over_since", "shortest_active", "briefs"]
+    "query", ["claim", "active_jobs_of", "jobs_of", "job", "queue_place", "over_since", "shortest_active", "summaries"]
 )
 def test_no_frequent_query_reads_all_jobs(query: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -115,7 +115,7 @@ END;
 
 async def test_older_file_is_upgraded_and_keeps_its_jobs(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    job_id = await made(path)
+    job_id = await create_database(path)
     assert version_of(path) == 2
     connection = sqlite3.connect(path, isolation_level=None)
     for _ in range(2):
@@ -139,7 +139,7 @@ async def test_upgrade_to_version_2_counts_the_stored_bytes(tmp_path: Path) -> N
     await store.close()
 
 
-async def test_a_new_file_goes_through_all_versions(tmp_path: Path) -> None:
+async def test_new_file_runs_all_migrations(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     store = await JobStore.open(path, migrations=[*MIGRATIONS, "CREATE TABLE third (x);"])
     assert await store.database.read("SELECT * FROM third") == []
@@ -147,9 +147,9 @@ async def test_a_new_file_goes_through_all_versions(tmp_path: Path) -> None:
     assert version_of(path) == 3
 
 
-async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+async def test_failed_upgrade_leaves_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    job_id = await made(path)
+    job_id = await create_database(path)
     with pytest.raises(StoreFailed):
         await JobStore.open(path, migrations=[*MIGRATIONS, "CREATE TABLE half (x); INSERT INTO nowhere VALUES (1);"])
     assert version_of(path) == 2
@@ -159,7 +159,7 @@ async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -
     await store.close()
 
 
-async def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+async def test_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     store = await JobStore.open(path, migrations=[*MIGRATIONS, "CREATE TABLE later (x);"])
     await store.close()
@@ -177,9 +177,9 @@ async def test_concurrent_key_creation_agrees(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_the_transitions_in_the_file_are_brought_up_to_date(tmp_path: Path) -> None:
+async def test_transitions_are_updated_when_opened(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    await made(path)
+    await create_database(path)
     connection = sqlite3.connect(path)
     connection.execute("DELETE FROM transitions")
     connection.execute("INSERT INTO transitions VALUES ('completed', 'pending')")
@@ -194,7 +194,7 @@ async def test_the_transitions_in_the_file_are_brought_up_to_date(tmp_path: Path
 # Damage.
 
 
-async def test_a_file_that_is_no_database_is_refused_with_a_next_step(tmp_path: Path) -> None:
+async def test_other_file_is_refused_with_next_step(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     path.write_bytes(b"this is not a database, it is a text " * 200)
     with pytest.raises(StoreDamaged, match="restore a backup"):
@@ -203,9 +203,9 @@ async def test_a_file_that_is_no_database_is_refused_with_a_next_step(tmp_path: 
 
 
 @pytest.mark.parametrize("damage", ["torn page", "cut short", "header"])
-async def test_a_damaged_database_is_refused_when_it_is_opened(tmp_path: Path, damage: str) -> None:
+async def test_damaged_database_is_refused_when_opened(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "stemify.sqlite3"
-    await made(path, jobs=200)
+    await create_database(path, jobs=200)
     data = bytearray(path.read_bytes())
     if damage == "torn page":
         for start in range(4096 * 8, len(data) - 4096, 4096 * 4):
@@ -219,7 +219,7 @@ async def test_a_damaged_database_is_refused_when_it_is_opened(tmp_path: Path, d
         await JobStore.open(path)
 
 
-async def test_a_damaged_archive_is_told_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+async def test_damaged_archive_raises_only_for_its_jobs(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     job, other = pending_job(), pending_job()
     await store.add(other, NO_CAPS)
@@ -232,7 +232,7 @@ async def test_a_damaged_archive_is_told_and_does_not_stop_the_rest(tmp_path: Pa
     await store.close()
 
 
-async def test_a_folder_that_cannot_be_made_is_an_error_of_the_tree(tmp_path: Path) -> None:
+async def test_unwritable_folder_raises_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreFailed):
         await JobStore.open(tmp_path / "file" / "stemify.sqlite3")
@@ -241,7 +241,7 @@ async def test_a_folder_that_cannot_be_made_is_an_error_of_the_tree(tmp_path: Pa
         await JobStore.open(tmp_path / "stemify.sqlite3")
 
 
-async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+async def test_closed_store_raises(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     await store.close()
     await store.close()
@@ -254,9 +254,9 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
 # Locked and full.
 
 
-async def test_a_short_lock_is_waited_out(tmp_path: Path) -> None:
+async def test_short_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    await made(path)
+    await create_database(path)
     store = await JobStore.open(path, busy_limit_s=30)
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN IMMEDIATE")
@@ -270,7 +270,7 @@ async def test_a_short_lock_is_waited_out(tmp_path: Path) -> None:
 
 async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    await made(path)
+    await create_database(path)
     store = await JobStore.open(path, busy_limit_s=0.3)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -278,7 +278,7 @@ async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> No
         await store.claim()
     with pytest.raises(StoreBusy):
         await store.add(pending_job(), NO_CAPS)
-    assert len(await waiting_ids(store)) == 1  # reading goes on
+    assert len(await waiting_ids(store)) == 1  # reads still work
     holder.execute("ROLLBACK")
     holder.close()
     await store.add(pending_job(), NO_CAPS)
@@ -286,7 +286,7 @@ async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> No
     await store.close()
 
 
-async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
+async def test_full_disk_rejects_jobs_until_space_is_free(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     pages = (await store.database.run("PRAGMA page_count"))[0][0]
     await store.database.run(f"PRAGMA max_page_count = {pages}")
@@ -300,7 +300,7 @@ async def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
+async def test_cancelled_caller_does_not_interrupt_write(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for _ in range(20):
         task = asyncio.create_task(store.add(pending_job(), NO_CAPS))
@@ -308,7 +308,7 @@ async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     job = pending_job()
-    await store.add(job, NO_CAPS)  # the writer is free, no transaction hangs
+    await store.add(job, NO_CAPS)  # no transaction is left open
     assert (await store.get(job.id)) == job
     assert len(await waiting_ids(store)) == sum((await store.counts()).values())
     claimed = await store.claim()
@@ -324,14 +324,12 @@ async def test_a_cancelled_caller_does_not_tear_a_write(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_a_months_archive_is_never_there_without_its_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the process is killed while it makes the file."""
+async def test_archive_file_never_exists_without_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the process were killed while it creates the file."""
     archive = Archive(tmp_path / "archive")
     job = pending_job()
     with monkeypatch.context() as patched, pytest.raises(StoreFailed):
-        patched.setattr("engine.database.archive._SCHEMA", "this is no SQL")
+        patched.setattr("engine.database.archive._SCHEMA", "not SQL")
         archive.add([job])
     assert archive.months() == [] and archive.ids_of(job.owner) == [] and archive.get(job.id) is None
     archive.add([job])

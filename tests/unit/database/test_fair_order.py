@@ -1,4 +1,4 @@
-"""Fair order: nobody waits behind somebody else's heap, and the queue says the truth about who is next."""
+"""Claim order and queue positions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEPS = st.lists(
 
 @dataclass
 class Known:
-    """A job as the plain model of the rules knows it."""
+    """A job of the model."""
 
     job: Job
     status: str = "pending"
@@ -40,8 +40,7 @@ class Known:
 
 
 class Model:
-    """The rules of the queue, written down a second time without SQL: owner's running count, owner's last claim,
-    age."""
+    """The claim order without SQL: running jobs of the owner, last claim of the owner, age."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Known] = {}
@@ -71,7 +70,7 @@ class Model:
         return first.job.id
 
     def order(self) -> list[str]:
-        """What would be claimed if nothing ended."""
+        """Return the ids in claim order if no job ends."""
         ahead = Model()
         ahead.jobs = {name: Known(known.job, known.status) for name, known in self.jobs.items()}
         ahead.last_claim, ahead.claims = dict(self.last_claim), self.claims
@@ -88,7 +87,7 @@ async def play(steps: Sequence[Step], path: Path) -> None:
         for what, number in steps:
             await one_step(store, model, what, number)
             expected = model.order()
-            if expected:  # asked after each step: what is remembered of the line must never be an old one
+            if expected:  # after each step: the cached order must never be stale
                 durations = [model.jobs[job_id].job.estimated_duration for job_id in expected]
                 assert await store.standing(expected[-1]) == QueuePosition(len(expected), sum(durations[:-1]))
         counts = await store.counts()
@@ -146,7 +145,7 @@ def test_random_operations_keep_queue_invariants(steps: list[Step]) -> None:
         asyncio.run(play(steps, Path(folder) / "stemify.sqlite3"))
 
 
-async def test_a_light_user_does_not_wait_behind_a_heavy_one(tmp_path: Path) -> None:
+async def test_light_user_does_not_wait_behind_heavy_one(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for _ in range(20):
         await store.add(pending_job("heavy"), NO_CAPS)
@@ -173,7 +172,7 @@ async def test_two_heavy_users_take_turns(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_clock_that_jumps_pushes_nobody_back(tmp_path: Path) -> None:
+async def test_clock_jump_does_not_change_the_order(tmp_path: Path) -> None:
     clock = Clock()
     store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     for owner in "aaabbb":

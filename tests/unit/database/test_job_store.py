@@ -1,4 +1,4 @@
-"""The job store: what is accepted, and who may write what."""
+"""The job store: accepting, claiming, legal steps, caps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def claimed(store: JobStore) -> Job:
     return job
 
 
-async def test_a_job_comes_back_as_it_was_accepted(store: JobStore) -> None:
+async def test_get_returns_accepted_job(store: JobStore) -> None:
     job = await accepted(
         store, pending_job(scope="discord:7", title="Ünïcode – 日本 \N{PILE OF POO} '); DROP TABLE jobs;--")
     )
@@ -52,13 +52,13 @@ async def test_a_job_comes_back_as_it_was_accepted(store: JobStore) -> None:
     assert await store.list_by_owner(job.owner, limit=5) == [job]
 
 
-async def test_an_unknown_id_is_nothing(store: JobStore) -> None:
+async def test_get_returns_none_for_unknown_id(store: JobStore) -> None:
     for job_id in (new_job_id(), "", "nonsense", "../x", "ffffffff-ffff-7fff-bfff-ffffffffffff", "a\0b"):
         assert await store.get(job_id) is None
         assert await store.standing(job_id) is None
 
 
-async def test_a_job_goes_through_its_life(store: JobStore, clock: Clock) -> None:
+async def test_job_goes_from_pending_to_completed(store: JobStore, clock: Clock) -> None:
     job = await accepted(store)
     clock.move(seconds=5)
     running = await store.claim()
@@ -73,20 +73,20 @@ async def test_a_job_goes_through_its_life(store: JobStore, clock: Clock) -> Non
     assert done.updated_at == clock()
 
 
-async def test_an_accepted_id_is_not_accepted_again(store: JobStore) -> None:
+async def test_known_id_is_rejected(store: JobStore) -> None:
     job = await accepted(store)
     with pytest.raises(AlreadyAccepted):
         await store.add(job, NO_CAPS)
     assert (await store.counts())[JobStatus.PENDING] == 1
 
 
-async def test_only_a_pending_job_is_accepted(store: JobStore) -> None:
+async def test_add_rejects_job_that_is_not_pending(store: JobStore) -> None:
     over = pending_job().model_copy(update={"status": JobStatus.FAILED, "error": "no"})
     with pytest.raises(IllegalTransition):
         await store.add(over, NO_CAPS)
 
 
-async def test_nothing_is_claimed_from_an_empty_queue(store: JobStore) -> None:
+async def test_claim_returns_none_for_empty_queue(store: JobStore) -> None:
     assert await store.claim() is None
     await claimed(store)
     assert await store.claim() is None
@@ -103,7 +103,7 @@ async def test_concurrent_claims_never_give_the_same_job(store: JobStore) -> Non
 # Attempts are fenced.
 
 
-async def test_a_lost_attempt_changes_nothing(store: JobStore) -> None:
+async def test_lost_attempt_changes_nothing(store: JobStore) -> None:
     job = await claimed(store)
     second = await store.next_attempt(job.id, 1)
     assert second is not None and (second.attempt, second.status) == (2, "processing")
@@ -116,7 +116,7 @@ async def test_a_lost_attempt_changes_nothing(store: JobStore) -> None:
     assert await store.complete(job.id, 2, result_of(job, 2), 9) is not None
 
 
-async def test_what_is_over_stays_as_it_is(store: JobStore) -> None:
+async def test_finished_job_does_not_change(store: JobStore) -> None:
     job = await claimed(store)
     done = await store.complete(job.id, 1, result_of(job), 9)
     assert await store.fail(job.id, attempt=None, code="cancelled", message="Cancelled.") is None
@@ -127,26 +127,26 @@ async def test_what_is_over_stays_as_it_is(store: JobStore) -> None:
     assert await store.get(job.id) == done
 
 
-async def test_a_waiting_job_can_be_failed_and_is_never_claimed_then(store: JobStore) -> None:
+async def test_failed_pending_job_is_not_claimed(store: JobStore) -> None:
     job = await accepted(store)
     failed = await store.fail(job.id, attempt=None, code="cancelled", message="Cancelled.")
     assert failed is not None and failed.was_cancelled and failed.error == "Cancelled."
     assert await store.claim() is None
 
 
-async def test_a_waiting_job_cannot_complete(store: JobStore) -> None:
+async def test_pending_job_cannot_complete(store: JobStore) -> None:
     job = await accepted(store)
     assert await store.complete(job.id, 0, result_of(job), 9) is None
     assert await store.complete(job.id, 1, result_of(job), 9) is None
 
 
-async def test_the_result_of_another_job_is_refused(store: JobStore) -> None:
+async def test_result_of_another_job_is_rejected(store: JobStore) -> None:
     job = await claimed(store)
-    with pytest.raises(ValueError, match="was offered for"):
+    with pytest.raises(ValueError, match="given for"):
         await store.complete(job.id, 1, result_of(pending_job()), 9)
 
 
-async def test_progress_never_goes_back(store: JobStore) -> None:
+async def test_progress_never_decreases(store: JobStore) -> None:
     job = await claimed(store)
     assert await store.save_progress([ProgressUpdate(job.id, 1, Stage.SEPARATING, 60)])
     assert await store.save_progress([ProgressUpdate(job.id, 1, Stage.SEPARATING, 30)])
@@ -171,7 +171,7 @@ async def test_progress_is_saved_in_bulk_without_lost_attempts(store: JobStore) 
     assert await store.save_progress([]) == set()
 
 
-async def test_a_clock_that_jumps_back_does_not_make_a_job_younger(store: JobStore, clock: Clock) -> None:
+async def test_clock_jump_does_not_decrease_updated_at(store: JobStore, clock: Clock) -> None:
     job = await claimed(store)
     clock.move(days=-400)
     await store.save_progress([ProgressUpdate(job.id, 1, Stage.DECODING, 5)])
@@ -179,7 +179,7 @@ async def test_a_clock_that_jumps_back_does_not_make_a_job_younger(store: JobSto
     assert failed is not None and failed.created_at <= failed.updated_at
 
 
-async def test_what_a_link_led_to_is_remembered(store: JobStore) -> None:
+async def test_set_input_stores_metadata_of_link(store: JobStore) -> None:
     job = await claimed(store)
     assert await store.set_input(job.id, 1, title="Song", artist="Band", input_size=9, input_duration=3.5)
     found = await store.get(job.id)
@@ -188,7 +188,7 @@ async def test_what_a_link_led_to_is_remembered(store: JobStore) -> None:
     assert found.input_source == job.input_source
 
 
-async def test_what_was_running_is_found_at_the_next_start(store: JobStore, tmp_path: Path) -> None:
+async def test_processing_lists_jobs_of_last_process(store: JobStore, tmp_path: Path) -> None:
     first, _ = await claimed(store), await claimed(store)
     await accepted(store)
     await store.close()
@@ -199,7 +199,7 @@ async def test_what_was_running_is_found_at_the_next_start(store: JobStore, tmp_
     await again.close()
 
 
-# Raw SQL obeys the same table.
+# Raw SQL has the same rules.
 
 
 def raw(store: JobStore) -> sqlite3.Connection:
@@ -215,7 +215,7 @@ SET = {
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(JobStatus, JobStatus)))
-async def test_illegal_steps_are_refused_even_in_raw_sql(store: JobStore, before: JobStatus, after: JobStatus) -> None:
+async def test_raw_sql_cannot_take_illegal_step(store: JobStore, before: JobStatus, after: JobStatus) -> None:
     job = await accepted(store)
     if before is not JobStatus.PENDING:
         await store.claim()
@@ -236,7 +236,7 @@ async def test_illegal_steps_are_refused_even_in_raw_sql(store: JobStore, before
 
 
 @pytest.mark.parametrize("column", [name for name in Job.model_fields if name not in ("keep", "status")])
-async def test_nothing_but_keep_changes_in_a_completed_job(store: JobStore, column: str) -> None:
+async def test_only_keep_of_completed_job_can_change(store: JobStore, column: str) -> None:
     job = await claimed(store)
     await store.complete(job.id, 1, result_of(job), 1)
     connection = raw(store)
@@ -248,7 +248,7 @@ async def test_nothing_but_keep_changes_in_a_completed_job(store: JobStore, colu
         connection.close()
 
 
-async def test_a_job_cannot_be_smuggled_in_running_or_over(store: JobStore) -> None:
+async def test_raw_sql_cannot_insert_running_or_finished_job(store: JobStore) -> None:
     await accepted(store)
     connection = raw(store)
     try:
@@ -271,7 +271,7 @@ async def test_illegal_transition_in_store_raises_stemify_error(store: JobStore)
 # Caps.
 
 
-async def test_a_full_queue_says_when_to_come_back(store: JobStore) -> None:
+async def test_full_queue_raises_with_retry_time(store: JobStore) -> None:
     caps = Caps(per_owner=2, per_scope=3, total=5)
     await store.add(pending_job("a", scope="s", estimated_duration=120), caps)
     await store.add(pending_job("a", scope="s", estimated_duration=240), caps)
@@ -289,7 +289,7 @@ async def test_a_full_queue_says_when_to_come_back(store: JobStore) -> None:
     assert (await store.counts())[JobStatus.PENDING] == 5
 
 
-async def test_running_jobs_count_and_ended_ones_make_room(store: JobStore) -> None:
+async def test_caps_count_running_but_not_finished_jobs(store: JobStore) -> None:
     caps = Caps(per_owner=1, per_scope=1, total=1)
     await store.add(pending_job("a", scope="s"), caps)
     job = await store.claim()
@@ -322,7 +322,7 @@ async def test_submission_refused_late_is_not_stored(store: JobStore) -> None:
 # The rest.
 
 
-async def test_lists_are_the_owners_own_and_newest_first(store: JobStore) -> None:
+async def test_list_contains_owners_jobs_newest_first(store: JobStore) -> None:
     mine = [await accepted(store, pending_job("me")) for _ in range(5)]
     await accepted(store, pending_job("you"))
     first = await store.claim()
@@ -346,7 +346,7 @@ async def test_deleted_job_queues_its_files_for_removal(store: JobStore) -> None
     assert sum((await store.counts()).values()) == 0
 
 
-async def test_keep_can_be_set_and_taken_back(store: JobStore) -> None:
+async def test_keep_can_be_set_and_cleared(store: JobStore) -> None:
     job = await claimed(store)
     await store.complete(job.id, 1, result_of(job), 1)
     kept = await store.keep(job.id, True)
@@ -356,7 +356,7 @@ async def test_keep_can_be_set_and_taken_back(store: JobStore) -> None:
     assert await store.keep(new_job_id(), True) is None
 
 
-async def test_speed_is_learned_and_follows_slowly(store: JobStore) -> None:
+async def test_speed_is_a_moving_average(store: JobStore) -> None:
     assert await store.speed("htdemucs", "fast", "cpu") is None
     await store.learn_speed("htdemucs", "fast", "cpu", processing_s=50, audio_s=100)
     assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.5)
@@ -368,7 +368,7 @@ async def test_speed_is_learned_and_follows_slowly(store: JobStore) -> None:
     assert await store.speed("htdemucs", "fast", "cuda:0") is None
 
 
-async def test_one_unreadable_row_does_not_hide_the_others(store: JobStore) -> None:
+async def test_damaged_row_does_not_hide_others(store: JobStore) -> None:
     bad, good = await accepted(store, pending_job("me")), await accepted(store, pending_job("me"))
     await store.database.run("UPDATE jobs SET options = '{' WHERE id = :id", {"id": bad.id})
     with pytest.raises(StoreDamaged):

@@ -1,4 +1,4 @@
-"""Two bots never work on one data folder, and a dead one does not keep the next from starting."""
+"""The lock of the data folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ with exclusive_lock(Path(sys.argv[1])):
 """
 
 
-def test_a_second_one_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+def test_second_lock_is_refused_until_first_ends(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with exclusive_lock(path), pytest.raises(AlreadyRunning, match="Stop"), exclusive_lock(path):
         raise AssertionError("both hold it")
@@ -53,7 +53,7 @@ def test_killed_process_releases_lock_despite_children(tmp_path: Path) -> None:
             subprocess.run(["kill", "-9", str(grandchild)], check=True)
 
 
-def test_deleting_the_lock_file_lets_no_second_one_in(tmp_path: Path) -> None:
+def test_deleted_lock_file_still_locks(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with exclusive_lock(path):
         path.unlink()
@@ -75,6 +75,6 @@ def test_drive_that_cannot_lock_folders_uses_the_file(tmp_path: Path, monkeypatc
         raise AssertionError("both hold it")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError), exclusive_lock(tmp_path / "nowhere" / "lock"):
         raise AssertionError("there is no such folder")

@@ -1,4 +1,4 @@
-"""Five jobs in any hour: counted once, over all processes, through restarts, and told when to come back."""
+"""The hourly quota of an owner: moving window, retry time, several processes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_sixth_job_in_an_hour_is_refused_with_retry_time(quota: Quota, spe
         )
 
 
-async def test_the_time_that_was_named_is_kept(quota: Quota, spend: Spend, clock: Clock) -> None:
+async def test_job_is_accepted_at_named_time(quota: Quota, spend: Spend, clock: Clock) -> None:
     await spend()
     clock.move(minutes=59, seconds=59)
     with pytest.raises(QuotaExceeded, match=r"at 14:00 UTC \(in 1 minute\)"):
@@ -78,19 +78,19 @@ async def test_the_time_that_was_named_is_kept(quota: Quota, spend: Spend, clock
     await spend(5)
 
 
-async def test_the_window_moves_and_does_not_restart(quota: Quota, spend: Spend, clock: Clock) -> None:
+async def test_window_moves_with_time(quota: Quota, spend: Spend, clock: Clock) -> None:
     for _ in range(5):
         await spend(1)
         clock.move(minutes=10)
     with pytest.raises(QuotaExceeded):  # 13:50: all five are younger than an hour
         await spend(1, "discord:1")
     clock.move(minutes=10)
-    await spend(1)  # 14:00: the one of 13:00 has left
+    await spend(1)  # 14:00: the hit of 13:00 no longer counts
     with pytest.raises(QuotaExceeded, match="14:10"):
         await spend(1, "discord:1")
 
 
-async def test_a_named_time_is_never_too_early(quota: Quota, spend: Spend, clock: Clock) -> None:
+async def test_named_time_is_never_too_early(quota: Quota, spend: Spend, clock: Clock) -> None:
     clock.move(seconds=17)
     await spend()
     with pytest.raises(QuotaExceeded) as refused:
@@ -101,7 +101,7 @@ async def test_a_named_time_is_never_too_early(quota: Quota, spend: Spend, clock
     await quota.check("discord:1")
 
 
-async def test_each_owner_has_their_own(spend: Spend) -> None:
+async def test_each_owner_has_own_quota(spend: Spend) -> None:
     await spend(5, "discord:1")
     await spend(5, "discord:11")
     await spend(5, "ip:2001:db8::1")
@@ -122,7 +122,7 @@ async def test_concurrent_jobs_do_not_overrun_the_limit(spend: Spend) -> None:
     assert sum(isinstance(outcome, QuotaExceeded) for outcome in outcomes) == 45
 
 
-async def test_restart_forgives_nothing(spend: Spend, database: Database, tmp_path: Path, clock: Clock) -> None:
+async def test_restart_keeps_quota(spend: Spend, database: Database, tmp_path: Path, clock: Clock) -> None:
     await spend()
     await database.close()
     reopened = await Database.open(tmp_path / "stemify.sqlite3", readers=1)
@@ -141,7 +141,7 @@ async def test_expensive_refusals_are_limited(quota: Quota, clock: Clock) -> Non
     await quota.check_refusals("discord:1")
 
 
-async def test_a_clock_that_was_wrong_locks_nobody_out_for_long(quota: Quota, spend: Spend, clock: Clock) -> None:
+async def test_clock_in_future_does_not_lock_out_owner(quota: Quota, spend: Spend, clock: Clock) -> None:
     clock.move(days=365)
     await spend()
     clock.move(days=-365)
@@ -162,7 +162,7 @@ async def test_hits_outside_the_window_are_deleted(spend: Spend, database: Datab
 # Together with the store.
 
 
-async def test_a_job_is_stored_and_paid_for_or_neither(tmp_path: Path, clock: Clock) -> None:
+async def test_job_and_quota_are_one_transaction(tmp_path: Path, clock: Clock) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     quota = Quota(store.database, per_hour=5, now=clock)
     for _ in range(5):
@@ -216,7 +216,7 @@ def child(path: Path, how: str) -> subprocess.Popen[str]:
 
 async def test_four_processes_share_quota_despite_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
-    store = await JobStore.open(path)  # so that the children only count, and do not also make the file
+    store = await JobStore.open(path)  # the children must not create the file
     children = [child(path, "leave") for _ in range(3)] + [child(path, "stay")]
     try:
         outputs = [(await asyncio.to_thread(process.communicate, timeout=90))[0] for process in children[:3]]
@@ -225,7 +225,7 @@ async def test_four_processes_share_quota_despite_kill_9(tmp_path: Path) -> None
         lines = []
         while (line := (await asyncio.to_thread(stays.stdout.readline)).strip()) and line != "done":
             lines.append(line)
-        stays.kill()  # without closing anything
+        stays.kill()  # without closing the database
         await asyncio.to_thread(stays.wait, 30)
         assert sum(output.split().count("taken") for output in outputs) + lines.count("taken") == 10
         after = await asyncio.to_thread(child(path, "leave").communicate, timeout=90)

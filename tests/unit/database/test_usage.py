@@ -1,4 +1,4 @@
-"""Bytes that an owner has stored, over the life of jobs."""
+"""The stored bytes of an owner."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def completed(store: JobStore, title: str = "Sunny") -> Job:
     return job
 
 
-async def test_stored_bytes_follow_the_life_of_a_job(store: JobStore) -> None:
+async def test_stored_bytes_follow_job_status(store: JobStore) -> None:
     usage = Usage(store.database, 0)
     job = await claimed(store)
     assert await usage.stored_bytes(OWNER) == 600, "the song"
@@ -47,7 +47,7 @@ async def test_stored_bytes_follow_the_life_of_a_job(store: JobStore) -> None:
     assert await usage.stored_bytes(OWNER) == 0
 
 
-async def test_failed_job_counts_its_song_and_cancelled_one_nothing(store: JobStore) -> None:
+async def test_failed_job_counts_input_and_cancelled_one_nothing(store: JobStore) -> None:
     usage = Usage(store.database, 0)
     failed, cancelled = await claimed(store), await claimed(store)
     await store.fail(failed.id, attempt=1, code="timed_out", message="Too long.")
@@ -64,7 +64,7 @@ async def test_archived_job_still_counts(store: JobStore) -> None:
     assert await Usage(store.database, 0).stored_bytes(OWNER) == 4000
 
 
-async def test_owner_over_the_limit_learns_what_to_delete(store: JobStore) -> None:
+async def test_owner_over_limit_gets_largest_jobs(store: JobStore) -> None:
     await completed(store, "Sunny")
     usage = Usage(store.database, 4000)
     with pytest.raises(TooMuchStored, match=r"Delete jobs .*The largest are: Sunny \(0\.0 MB\)"):

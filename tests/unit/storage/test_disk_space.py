@@ -1,4 +1,4 @@
-"""Free space shared out among uploads, above a reserve."""
+"""Free space reserved by uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files arrive whole or not at all, and nothing outside the jobs' own places is read or removed."""
+"""Local storage: atomic writes, safe keys, deletion of job files only."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def put(storage: LocalStorage, key: str, content: bytes = b"x") -> Path:
 
 
 def files(storage: LocalStorage) -> set[str]:
-    """Everything under the root, folders too."""
+    """Return all files and folders under the root."""
     return {str(path.relative_to(storage.root)) for path in storage.root.rglob("*")}
 
 
@@ -66,7 +66,7 @@ SEGMENT = st.one_of(
 @example("jobs/../../x")
 @example("link/x")
 @example("")
-def test_no_key_leads_out_of_the_root(storage: LocalStorage, key: str) -> None:
+def test_key_outside_root_is_not_found(storage: LocalStorage, key: str) -> None:
     link = storage.root / "link"
     if not link.is_symlink():
         link.symlink_to("/etc")
@@ -92,7 +92,7 @@ def test_no_key_leads_out_of_the_root(storage: LocalStorage, key: str) -> None:
         "%2e%2e",
     ],
 )
-async def test_names_that_people_give_their_songs_are_kept(storage: LocalStorage, name: str) -> None:
+async def test_unusual_names_are_kept(storage: LocalStorage, name: str) -> None:
     key = f"jobs/{JOB}/a1/{name}"
     await storage.receive(stream(b"abc"), key, 10)
     assert (storage.root / key).read_bytes() == b"abc"
@@ -101,7 +101,7 @@ async def test_names_that_people_give_their_songs_are_kept(storage: LocalStorage
 
 
 @pytest.mark.parametrize("where", ["jobs", f"jobs/{JOB}", KEY])
-async def test_a_symbolic_link_is_never_followed(storage: LocalStorage, tmp_path: Path, where: str) -> None:
+async def test_symbolic_link_is_not_followed(storage: LocalStorage, tmp_path: Path, where: str) -> None:
     secret = tmp_path / "secret"
     (secret / JOB).mkdir(parents=True)
     for name in (f"{JOB}/input", "input"):
@@ -119,27 +119,27 @@ async def test_a_symbolic_link_is_never_followed(storage: LocalStorage, tmp_path
     await storage.delete_job(JOB)
     await storage.tidy_job(JOB, keep_attempt=None, keep_input=False)
     assert (secret / "input").read_text() == (secret / JOB / "input").read_text() == "secret"
-    assert link.is_symlink() == (where != KEY)  # in the job's own folder the link goes, not what it leads to
+    assert link.is_symlink() == (where != KEY)  # a link inside the job's folder is deleted, its target is not
 
 
 # Receiving.
 
 
-async def test_a_stream_becomes_a_file(storage: LocalStorage) -> None:
+async def test_receive_writes_stream_to_file(storage: LocalStorage) -> None:
     blocks = [os.urandom(size) for size in (0, 1, 700_000, 700_000, 3)]
     assert await storage.receive(stream(*blocks), KEY, 2_000_000) == 1_400_004
     assert (storage.root / KEY).read_bytes() == b"".join(blocks)
     assert files(storage) == {"jobs", f"jobs/{JOB}", KEY}
 
 
-async def test_the_cap_is_exact(storage: LocalStorage) -> None:
+async def test_max_bytes_is_exact(storage: LocalStorage) -> None:
     assert await storage.receive(stream(b"12345", b"67890"), KEY, 10) == 10
     with pytest.raises(TooLarge):
         await storage.receive(stream(b"12345", b"678901"), f"jobs/{new_job_id()}/input", 10)
     assert len(files(storage)) == 3
 
 
-async def test_an_endless_stream_is_cut_off_at_the_cap(storage: LocalStorage) -> None:
+async def test_endless_stream_stops_at_max_bytes(storage: LocalStorage) -> None:
     taken = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -155,13 +155,13 @@ async def test_an_endless_stream_is_cut_off_at_the_cap(storage: LocalStorage) ->
 
 
 @pytest.mark.parametrize("problem", [RuntimeError("the sender left"), asyncio.CancelledError(), ConnectionResetError()])
-async def test_nothing_is_left_of_a_stream_that_breaks_off(storage: LocalStorage, problem: BaseException) -> None:
+async def test_failed_stream_leaves_no_file(storage: LocalStorage, problem: BaseException) -> None:
     with pytest.raises((type(problem), StorageFailed)):
         await storage.receive(stream(bytes(3_000_000), then=problem), KEY, 10**9)
     assert files(storage) == set()
 
 
-async def test_a_failed_stream_leaves_what_was_there_before(storage: LocalStorage) -> None:
+async def test_failed_stream_leaves_existing_file(storage: LocalStorage) -> None:
     put(storage, KEY, b"old")
     with pytest.raises(TooLarge):
         await storage.receive(stream(b"too much"), KEY, 3)
@@ -189,24 +189,24 @@ async def test_full_disk_raises_and_leaves_nothing(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.integers(0, 60), st.integers(0, 60) | st.none())
-async def test_a_range_is_what_slicing_gives(storage: LocalStorage, start: int, end: int | None) -> None:
+async def test_stream_range_equals_slice(storage: LocalStorage, start: int, end: int | None) -> None:
     content = bytes(range(50))
     put(storage, KEY, content)
     assert await read(storage, KEY, start, end) == content[start:end]
 
 
-async def test_what_is_not_there_is_not_found(storage: LocalStorage) -> None:
+async def test_missing_file_is_not_found(storage: LocalStorage) -> None:
     assert await storage.size(KEY) is None
     with pytest.raises(NotFound):
         await read(storage, KEY)
     put(storage, f"{KEY}/file")
-    assert await storage.size(KEY) is None  # a folder is no file
+    assert await storage.size(KEY) is None  # a folder is not a file
 
 
 # Publishing and copying.
 
 
-async def test_publishing_moves_the_file(storage: LocalStorage) -> None:
+async def test_publish_moves_file(storage: LocalStorage) -> None:
     source = put(storage, f"scratch/{JOB}-a1/vocals.mp3", b"music")
     await storage.publish(source, f"jobs/{JOB}/a1/vocals.mp3")
     assert not source.exists()
@@ -215,7 +215,7 @@ async def test_publishing_moves_the_file(storage: LocalStorage) -> None:
         await storage.publish(source, f"jobs/{JOB}/a1/drums.mp3")
 
 
-async def test_a_copy_outlives_the_original(storage: LocalStorage) -> None:
+async def test_copy_survives_deletion_of_original(storage: LocalStorage) -> None:
     other = new_job_id()
     put(storage, KEY, b"song")
     assert await storage.copy(KEY, f"jobs/{other}/input")
@@ -245,7 +245,7 @@ DECOYS = (
 )
 
 
-async def test_only_the_jobs_own_places_are_removed(storage: LocalStorage) -> None:
+async def test_only_files_of_the_job_are_deleted(storage: LocalStorage) -> None:
     for decoy in DECOYS:
         put(storage, decoy)
     before = files(storage)
@@ -278,7 +278,7 @@ async def test_only_the_jobs_own_places_are_removed(storage: LocalStorage) -> No
     )
     | st.text(max_size=30)
 )
-async def test_removing_anything_else_is_refused(storage: LocalStorage, prefix: str) -> None:
+async def test_delete_tree_rejects_other_folders(storage: LocalStorage, prefix: str) -> None:
     with pytest.raises(ValueError, match="not a job folder"):
         await storage.delete_tree(prefix)
 
@@ -296,7 +296,7 @@ async def test_symlinks_in_job_are_removed_without_targets(storage: LocalStorage
     assert (outside / "file").read_text() == "keep"
 
 
-async def test_tidying_keeps_the_result_and_the_input_that_is_wanted(storage: LocalStorage) -> None:
+async def test_tidy_job_keeps_result_and_wanted_input(storage: LocalStorage) -> None:
     for own in (KEY, f"jobs/{JOB}/.input.12.part", f"jobs/{JOB}/a1/v", f"jobs/{JOB}/a2/v", f"scratch/{JOB}-a2/r"):
         put(storage, own)
     put(storage, f"jobs/{JOB}/notes.txt")
@@ -311,7 +311,7 @@ async def test_tidying_keeps_the_result_and_the_input_that_is_wanted(storage: Lo
     assert storage.scratch_on_disk() == []
 
 
-async def test_tidying_a_job_without_a_result_leaves_no_folder(storage: LocalStorage) -> None:
+async def test_tidy_job_without_result_leaves_no_folder(storage: LocalStorage) -> None:
     put(storage, KEY)
     await storage.tidy_job(JOB, keep_attempt=None, keep_input=False)
     assert files(storage) == {"jobs"}
@@ -319,7 +319,7 @@ async def test_tidying_a_job_without_a_result_leaves_no_folder(storage: LocalSto
     await storage.tidy_job(new_job_id(), keep_attempt=None, keep_input=False)
 
 
-async def test_what_lies_on_disk_is_listed(storage: LocalStorage) -> None:
+async def test_jobs_and_scratch_on_disk_are_listed(storage: LocalStorage) -> None:
     assert storage.jobs_on_disk() == [] and storage.scratch_on_disk() == []
     for decoy in DECOYS:
         put(storage, decoy)
