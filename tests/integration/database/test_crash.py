@@ -22,7 +22,7 @@ WRITER = """
 import asyncio, random, sys
 from pathlib import Path
 from engine.jobs.job import JobStatus, Stage
-from engine.database.job_store import Report, Store
+from engine.database.job_store import JobStore, ProgressUpdate
 from tests.fixtures.jobs import NO_CAPS, pending_job, result_of
 
 async def submit(store, chance):
@@ -43,7 +43,7 @@ async def work(store, chance):
             await asyncio.sleep(0.005)
             continue
         print("processing", job.id, flush=True)
-        await store.save_progress([Report(job.id, 1, Stage.SEPARATING, chance.randrange(99))])
+        await store.save_progress([ProgressUpdate(job.id, 1, Stage.SEPARATING, chance.randrange(99))])
         await end(store, job, chance)
 
 async def end(store, job, chance):
@@ -56,7 +56,7 @@ async def end(store, job, chance):
 
 async def main():
     chance = random.Random(int(sys.argv[2]))
-    store = await Store.open(Path(sys.argv[1]))
+    store = await JobStore.open(Path(sys.argv[1]))
     print("open", "-", flush=True)
     await asyncio.gather(submit(store, chance), work(store, chance))
 
@@ -125,11 +125,11 @@ import asyncio, sys
 from datetime import timedelta
 from pathlib import Path
 from engine.jobs.job import JobStatus
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 from tests.fixtures.jobs import START
 
 async def main():
-    store = await Store.open(Path(sys.argv[1]))
+    store = await JobStore.open(Path(sys.argv[1]))
     print("open", "-", flush=True)
     while True:
         await store.archive_finished(JobStatus.FAILED, START + timedelta(days=400), limit=7)
@@ -193,10 +193,10 @@ async def test_job_in_both_databases_counts_once(tmp_path: Path) -> None:
 CLAIMER = """
 import asyncio, sys
 from pathlib import Path
-from engine.database.job_store import Store
+from engine.database.job_store import JobStore
 
 async def main():
-    store = await Store.open(Path(sys.argv[1]), readers=1)
+    store = await JobStore.open(Path(sys.argv[1]), readers=1)
     while (job := await store.claim()) is not None:
         print(job.id, flush=True)
     await store.close()
