@@ -17,6 +17,7 @@ from engine.synth.synthesizer import Audio, Note, pan_gains, reverb, samples
 from training.instruments import FREEPATS, SF2, TRAINING_FONTS, play, player_of
 from training.kits import MIDI_KITS, SAMPLED_KITS, drums_of
 from training.midi import DRUM_CHANNEL, Part, drum_notes
+from training.mixing import balanced
 from training.sung import FESTIVAL_VOICES, HELD_OUT_LANGUAGES, HELD_OUT_VARIANTS, sing, training_voice
 
 HELD_OUT_FONTS = (SF2 / "TimGM6mb.sf2", SF2 / "TimGM6mb.sf2", SF2 / "OPL-3_FM_128M.sf2")
@@ -58,8 +59,6 @@ def missing_programs(*, held_out_only: bool = False) -> list[str]:
 
 def midi_song(seed: int, duration_s: float = 20.0, sounds: Sounds | None = None) -> dict[str, Audio]:
     """A song of a seed, on `sounds` alone or, by default, on all that training may use."""
-    from training.songs import balanced
-
     rng = np.random.default_rng(seed)
     score = compose(rng, duration_s)
     n = samples(duration_s)
@@ -80,8 +79,6 @@ def midi_song(seed: int, duration_s: float = 20.0, sounds: Sounds | None = None)
 
 def band_song(seed: int, duration_s: float = 8.0) -> dict[str, Audio]:
     """A short piece that nobody sings, on all that training may use. Quickly made, so that many bands can be heard."""
-    from training.songs import balanced
-
     rng = np.random.default_rng(seed)
     n = samples(duration_s)
     stems = {

@@ -32,8 +32,9 @@ from engine.separation import Separator
 from engine.synth.song import STEMS, sample_song
 from engine.synth.synthesizer import SAMPLE_RATE, Audio
 from training.midi_songs import missing_programs
+from training.mixing import read
 from training.model import half_precision, new_model
-from training.songs import HELD_OUT_SEEDS, make, read
+from training.songs import HELD_OUT_SEEDS, make
 
 EMBEDDED = Path(__file__).parent.parent / "engine" / "separation" / "embedded"
 Stems = dict[str, Audio]

@@ -32,8 +32,8 @@ from engine.synth.song import STEMS
 from engine.synth.synthesizer import SAMPLE_RATE, Audio
 from training import faults
 from training.faults import FAULTS, altered
+from training.mixing import read
 from training.scores import EMBEDDED, load_checkpoint, load_embedded
-from training.songs import read
 from training.validation_songs import FOLDER
 
 Stems = dict[str, Audio]

@@ -19,7 +19,8 @@ from engine.synth.song import STEMS
 from engine.synth.synthesizer import Audio
 from training.instruments import SF2, TRAINING_FONTS
 from training.midi_songs import HELD_OUT_KITS, Sounds, midi_song
-from training.songs import HELD_OUT_SEEDS, numpy_song, packed
+from training.mixing import numpy_song, pack
+from training.songs import HELD_OUT_SEEDS
 
 SECONDS = 12.0
 SONGS = 18  # of each family
@@ -64,7 +65,7 @@ def make(family: str, number: int, out: Path) -> Path:
     if not path.exists():
         part = path.with_suffix(f".{os.getpid()}.part")
         with part.open("wb") as file:
-            np.save(file, packed(song_of(family, number)))
+            np.save(file, pack(song_of(family, number)))
         part.rename(path)
     return path
 

@@ -10,8 +10,9 @@ import torch
 from engine.separation import Separator
 from engine.synth.song import STEMS, sample_song
 from engine.synth.synthesizer import Audio
+from training.mixing import numpy_song
 from training.scores import EMBEDDED, Stems, load_embedded, mean_scores, separated
-from training.songs import HELD_OUT_SEEDS, numpy_song
+from training.songs import HELD_OUT_SEEDS
 
 PUBLISHED_DB = 8.18  # mean over stems and the three songs below
 Separate = Callable[[Audio], Stems]

@@ -11,7 +11,8 @@ from training.acoustic_kit import acoustic_kit
 from training.batches import SongFolder, batch
 from training.instruments import TRAINING_FONTS
 from training.kits import SAMPLED_KITS
-from training.songs import HELD_OUT_SEEDS, make, without_rumble
+from training.mixing import without_rumble
+from training.songs import HELD_OUT_SEEDS, make
 from training.synths import SYNTHS, play_analog, play_string
 
 
