@@ -12,7 +12,7 @@ from uuid import uuid4
 FAILURE_EXPIRES_S = 24 * 3600.0
 
 
-class KernelFiles:
+class NativeFiles:
     """KEY.so, KEY.sha256, KEY.failed and KEY.trying in one folder, which several processes may share."""
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -62,7 +62,7 @@ class FirstUse:
     A process that crashed leaves it behind; its lock tells it from the marker of a running process.
     """
 
-    def __init__(self, files: KernelFiles) -> None:
+    def __init__(self, files: NativeFiles) -> None:
         self._path = files.folder / f"{files.key}.trying"
         self._handle: int | None = None
         self._users = 0

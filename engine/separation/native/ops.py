@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from engine.process.private_files import check_code
-from engine.separation.native import structs as tasks
+from engine.separation.native import structs
 from engine.separation.native.packing import (
     PANEL,
     TILE,
     Packed,
-    PackedBranch,
+    PackedDConv,
     pack,
-    pack_branch,
     pack_convolution,
+    pack_dconv,
     spread_matrix,
 )
 from engine.separation.ops.torch_ops import TorchOps, in_two_dimensions
@@ -106,13 +106,13 @@ class NativeOps(TorchOps):
     def convolved(self, conv: Any, x: Tensor, *, activate: bool = False) -> Tensor:
         if not _is_common(conv):
             return super().convolved(conv, x, activate=activate)
-        return self._convolved(conv, x, tasks.GELU if activate else tasks.PLAIN)
+        return self._convolved(conv, x, structs.GELU if activate else structs.PLAIN)
 
     def gated(self, conv: Any, x: Tensor) -> Tensor:
-        return self._convolved(conv, x, tasks.GLU) if _is_common(conv) else super().gated(conv, x)
+        return self._convolved(conv, x, structs.GLU) if _is_common(conv) else super().gated(conv, x)
 
     def mixed(self, conv: Any, x: Tensor) -> Tensor:
-        return self._convolved(conv, x.transpose(1, 2)[:, None], tasks.PLAIN)[:, 0].transpose(1, 2)
+        return self._convolved(conv, x.transpose(1, 2)[:, None], structs.PLAIN)[:, 0].transpose(1, 2)
 
     def spread(self, conv: Any, x: Tensor, pad: int, *, activate: bool) -> Tensor:
         weight, strides, _ = in_two_dimensions(conv)
@@ -127,30 +127,30 @@ class NativeOps(TorchOps):
             "spread",
             lambda: pack(spread_matrix(weight.flatten(2), step), conv.bias.repeat(step), width, parts=self._exact),
         )
-        ending = tasks.GELU if activate else tasks.PLAIN
+        ending = structs.GELU if activate else structs.PLAIN
         # Between each two neighbours, and before the first and after the last, lie `step` places of the result.
         if over_bins:
             out = x.new_empty(batch, step * (bins + 1), frames, width)
-            where = tasks.Where((step * frames * width, width), apart=frames * width)
+            where = structs.Where((step * frames * width, width), apart=frames * width)
             self._run_each(packed, x, out, ending, _NEIGHBOURS, _ONE_TAP, where)
             return out[:, pad : out.shape[1] - pad]
         out = x.new_empty(batch, 1, step * (frames + 1), width)
-        self._run_each(packed, x, out, ending, _ONE_TAP, _NEIGHBOURS, tasks.Where((0, step * width), apart=width))
+        self._run_each(packed, x, out, ending, _ONE_TAP, _NEIGHBOURS, structs.Where((0, step * width), apart=width))
         return out[:, :, pad : out.shape[2] - pad]
 
-    def add_branch(self, branch: Any, x: Tensor) -> None:
+    def add_dconv(self, branch: Any, x: Tensor) -> None:
         narrow, norm, act, _, wide_norm, _, _ = branch
         hidden = narrow.out_channels
         if type(act) is not nn.GELU or act.approximate != "none" or hidden > _MOST_HIDDEN:
-            return super().add_branch(branch, x)
+            return super().add_dconv(branch, x)
         assert x.is_contiguous()  # it is written to
-        packed: PackedBranch = self._kept(branch, "branch", lambda: pack_branch(branch, self._exact))
-        task = tasks.Branch(
+        packed: PackedDConv = self._kept(branch, "dconv", lambda: pack_dconv(branch, self._exact))
+        task = structs.DConv(
             x.data_ptr(), *x.shape, narrow.kernel_size[0], narrow.dilation[0], hidden, self._exact,
             packed.narrow.weight.data_ptr(), *(part.data_ptr() for part in packed.hidden), norm.eps, wide_norm.eps,
             packed.wide.weight.data_ptr(), *(part.data_ptr() for part in packed.moments),
         )  # fmt: skip
-        _call(self._library.stemify_add_branch, task)
+        _call(self._library.stemify_add_dconv, task)
         return None
 
     def add_attention(
@@ -166,13 +166,13 @@ class NativeOps(TorchOps):
         queries, others = self._multiplied(query, asks), self._multiplied(rest, answers)
         mixed = torch.empty_like(queries)
         for one, other, into in zip(queries, others, mixed, strict=True):
-            task = tasks.Attention(
+            task = structs.Attention(
                 one.data_ptr(), other.data_ptr(), other[:, channels:].data_ptr(), len(one), len(other), heads, of_head,
                 channels, 2 * channels, query.parts, into.data_ptr(), channels,
             )  # fmt: skip
             _call(self._library.stemify_attend, task)
         packed = self._kept(last, "plain", lambda: pack(last.weight.T, last.bias, parts=self._rough))
-        return self._multiplied(packed, mixed, tasks.ADD, old=x.contiguous(), scale=_scale(scale, channels))
+        return self._multiplied(packed, mixed, structs.ADD, old=x.contiguous(), scale=_scale(scale, channels))
 
     def add_feed_forward(self, x: Tensor, scale: Any, layer: Any, normed: Tensor) -> Tensor:
         first, second = layer.linear1, layer.linear2
@@ -185,7 +185,7 @@ class NativeOps(TorchOps):
         )
         normed, old, channels = normed.contiguous(), x.contiguous(), x.shape[-1]
         out, scales = torch.empty_like(old), _scale(scale, channels)
-        task = tasks.FeedForward(
+        task = structs.FeedForward(
             normed.data_ptr(), normed.numel() // channels, channels, PANEL * inner.panels, inner.parts,
             *(part.data_ptr() for part in (inner.weight, inner.bias, outer.weight, outer.bias, out, scales, old)),
         )  # fmt: skip
@@ -195,7 +195,7 @@ class NativeOps(TorchOps):
     def _convolved(self, conv: Any, x: Tensor, ending: int) -> Tensor:
         weight, strides, paddings = in_two_dimensions(conv)
         bins, frames = (_Taps(*sizes) for sizes in zip(weight.shape[2:], strides, paddings, strict=True))
-        is_gated = ending == tasks.GLU
+        is_gated = ending == structs.GLU
         in_pairs = self._exact == 1 and frames == _NEIGHBOURS_AND_ITSELF
         packed = self._kept(
             conv,
@@ -204,7 +204,7 @@ class NativeOps(TorchOps):
         )
         made = (bins.made_of(x.shape[1]), frames.made_of(x.shape[2]))
         out = x.new_empty(len(x), *made, packed.columns)
-        where = tasks.Where((made[1] * packed.columns, packed.columns))
+        where = structs.Where((made[1] * packed.columns, packed.columns))
         self._run_each(packed, x, out, ending, bins, frames, where)
         return out
 
@@ -212,7 +212,7 @@ class NativeOps(TorchOps):
         self,
         packed: Packed,
         x: Tensor,
-        ending: int = tasks.PLAIN,
+        ending: int = structs.PLAIN,
         *,
         old: Tensor | None = None,
         scale: Tensor | None = None,
@@ -221,23 +221,29 @@ class NativeOps(TorchOps):
         out = x.new_empty(*x.shape[:-1], packed.columns)
         rows = x.flatten(0, -2).contiguous()
         self._run(
-            packed, rows[None], out, ending, _ONE_TAP, _ONE_TAP, tasks.Where((0, packed.columns), old=old, scale=scale)
+            packed,
+            rows[None],
+            out,
+            ending,
+            _ONE_TAP,
+            _ONE_TAP,
+            structs.Where((0, packed.columns), old=old, scale=scale),
         )
         return out
 
     def _run_each(
-        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: tasks.Where
+        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: structs.Where
     ) -> None:
         for one, into in zip(x.contiguous(), out, strict=True):
             self._run(packed, one, into, ending, bins, frames, where)
 
     def _run(
-        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: tasks.Where
+        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: structs.Where
     ) -> None:
         """x: (bins, frames, channels)."""
         channels = x.shape[2]
         offsets = packed.group * where.apart + packed.within
-        task = tasks.Convolution(
+        task = structs.Convolution(
             x.data_ptr(), *x.shape, x.shape[1] * channels, channels, bins.taps, bins.stride, bins.padding, frames.taps,
             frames.stride, frames.padding, bins.made_of(x.shape[0]), frames.made_of(x.shape[1]),
             packed.weight.data_ptr(), packed.bias.data_ptr(), packed.parts, packed.panels, ending,

@@ -17,7 +17,7 @@ PANEL = 32  # columns: two tiles
 
 
 def step_of(parts: int) -> int:
-    """Rows that a step has (`native/numbers.h`), where a number has so many parts."""
+    """Rows that a step has (`src/numbers.h`), where a number has so many parts."""
     return 8 if parts == 1 else 32
 
 
@@ -34,7 +34,7 @@ class Packed:
     group: Tensor
     within: Tensor
     widths: Tensor
-    in_pairs: bool = False  # of frames: for `native/pairs.cpp`
+    in_pairs: bool = False  # of frames: for `src/pairs.cpp`
 
     @property
     def panels(self) -> int:
@@ -91,7 +91,7 @@ def pack_convolution(
 
 
 def _pairs_matrix(weight: Tensor, parts: int) -> Tensor:
-    """The four matrices that `native/pairs.cpp` says, one below the other, each (taps over bins * channels, columns)
+    """The four matrices that `src/pairs.cpp` says, one below the other, each (taps over bins * channels, columns)
     and filled up to whole steps."""
     first, middle, last = weight.permute(3, 2, 1, 0).flatten(1, 2)
     sides = (first + last) / 2
@@ -107,16 +107,16 @@ def spread_matrix(weight: Tensor, step: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class PackedBranch:
+class PackedDConv:
     """A residual branch."""
 
     narrow: Packed  # of every tap the channels, filled up to whole steps
     hidden: tuple[Tensor, Tensor, Tensor]  # the narrow bias, gain and offset of the first norm, filled up
     wide: Packed
-    moments: tuple[Tensor, Tensor, Tensor]  # of the wide weights, as `native/branch.cpp` says
+    moments: tuple[Tensor, Tensor, Tensor]  # of the wide weights, as `src/dconv.cpp` says
 
 
-def pack_branch(branch: Any, parts: int) -> PackedBranch:
+def pack_dconv(branch: Any, parts: int) -> PackedDConv:
     narrow, norm, _, wide, *_ = branch
     taps = _in_steps(narrow.weight.permute(2, 1, 0), parts).flatten(0, 1)
     bias, gain, offset = (F.pad(part, (0, -len(part) % VECTOR)) for part in (narrow.bias, norm.weight, norm.bias))
@@ -125,4 +125,4 @@ def pack_branch(branch: Any, parts: int) -> PackedBranch:
     means = both.mean(0)
     moments = (weight.T @ weight, (both - means).T @ (both - means), means)
     wide_part = pack(wide_matrix(branch), parts=parts, gated=True)
-    return PackedBranch(pack(taps, parts=parts), (bias, gain, offset), wide_part, moments)
+    return PackedDConv(pack(taps, parts=parts), (bias, gain, offset), wide_part, moments)

@@ -51,7 +51,7 @@ class Attention(ctypes.Structure):
     )  # fmt: skip
 
 
-class Branch(ctypes.Structure):
+class DConv(ctypes.Structure):
     _fields_ = (
         ("x", _Address), ("rows", _Count), ("frames", _Count), ("channels", _Count), ("taps", _Count),
         ("dilation", _Count), ("hidden", _Count), ("parts", _Count), ("narrow", _Address), ("narrow_bias", _Address),

@@ -21,8 +21,8 @@ from demucs.transformer import CrossTransformerEncoder, create_2d_sin_embedding,
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation.native import ops as native_products
-from engine.separation.native.library import NativeLibrary, Switch
+from engine.separation.native import ops as native_ops
+from engine.separation.native.library import NativeLibrary, OpsSwitch
 from engine.separation.network import layers
 from engine.separation.network.spectrum import Spectrum
 from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
@@ -53,10 +53,10 @@ def forward_of(member: nn.Module, kernels: NativeLibrary | None = None) -> Forwa
     return StockForward(member)
 
 
-def _switch(member: Any, kernels: NativeLibrary | None) -> Switch | None:
-    if kernels is None or not native_products.suits(member):
+def _switch(member: Any, kernels: NativeLibrary | None) -> OpsSwitch | None:
+    if kernels is None or not native_ops.suits(member):
         return None
-    return Switch(partial(kernels.products_for, member), kernels.passed)
+    return OpsSwitch(partial(kernels.ops_for, member), kernels.end_first_pass)
 
 
 def _is_common_transformer(member: Any) -> bool:
@@ -91,7 +91,7 @@ class HybridForward:
         *,
         window_samples: int | None = None,
         old: bool = False,
-        switch: Switch | None = None,
+        switch: OpsSwitch | None = None,
     ) -> None:
         """`window_samples`: the length that the network always works on (shorter windows get zeros at the end)."""
         self.core = core
@@ -124,13 +124,13 @@ class HybridForward:
         return compiled
 
     def _run_core(self, spectrum: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
-        products = self._switch() if self._switch is not None else None
+        ops = self._switch() if self._switch is not None else None
         began = time.perf_counter()
         try:
-            found: tuple[Tensor, Tensor] = self.core(spectrum, windows, products or TORCH)
+            found: tuple[Tensor, Tensor] = self.core(spectrum, windows, ops or TORCH)
         finally:
             if self._switch is not None:
-                self._switch.ended(products, time.perf_counter() - began)
+                self._switch.record_pass(ops, time.perf_counter() - began)
         return found
 
     def _spectrum(self, windows: Tensor) -> Spectrum:
@@ -163,7 +163,7 @@ class HybridCore(nn.Module):
         self.member = member
         self.stems = len(member.sources)
 
-    def forward(self, x: Tensor, mix: Tensor, products: TorchOps = TORCH) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, mix: Tensor, ops: TorchOps = TORCH) -> tuple[Tensor, Tensor]:
         """A normed spectrum (batch, 2 * channels, bins, frames), and the mix (batch, channels, samples) →
         (batch, stems, 2 * channels, bins, frames), still normed, and (batch, stems, channels, samples)."""
         member = self.member
@@ -179,34 +179,34 @@ class HybridCore(nn.Module):
             if index < len(member.tencoder):
                 lengths_t.append(xt.shape[-1])
                 layer_t = member.tencoder[index]
-                xt = layers.encode(layer_t, xt, None, products)
+                xt = layers.encode(layer_t, xt, None, ops)
                 if layer_t.empty:
                     inject = xt
                 else:
                     saved_t.append(xt)
-            x = layers.encode(layer, x, inject, products)
+            x = layers.encode(layer, x, inject, ops)
             if index == 0 and member.freq_emb is not None:
                 emb = member.freq_emb_scale * member.freq_emb.weight.t()[None, :, :, None]
                 x = x.add_(emb) if is_eager_on_cpu(x) else x + emb
             saved.append(x)
 
-        x, xt = self.middle(x, xt, products)
+        x, xt = self.middle(x, xt, ops)
 
         for index, layer in enumerate(member.decoder):
-            x, before = layers.decode(layer, x, saved.pop(), lengths.pop(), products)
+            x, before = layers.decode(layer, x, saved.pop(), lengths.pop(), ops)
             offset = member.depth - len(member.tdecoder)
             if index >= offset:
                 layer_t = member.tdecoder[index - offset]
                 if layer_t.empty:
-                    xt, _ = layers.decode(layer_t, before[:, :, 0], None, lengths_t.pop(), products)
+                    xt, _ = layers.decode(layer_t, before[:, :, 0], None, lengths_t.pop(), ops)
                 else:
-                    xt, _ = layers.decode(layer_t, xt, saved_t.pop(), lengths_t.pop(), products)
+                    xt, _ = layers.decode(layer_t, xt, saved_t.pop(), lengths_t.pop(), ops)
 
         x = x.view(batch, self.stems, -1, bins, frames)
         xt = xt.view(batch, self.stems, -1, mix.shape[-1]) * std_t[:, None] + mean_t[:, None]
         return x, xt
 
-    def middle(self, x: Tensor, xt: Tensor, products: TorchOps) -> tuple[Tensor, Tensor]:
+    def middle(self, x: Tensor, xt: Tensor, ops: TorchOps) -> tuple[Tensor, Tensor]:
         """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
         return torch.zeros_like(x), torch.zeros_like(x)
 
@@ -218,24 +218,24 @@ class TransformerCore(HybridCore):
         super().__init__(member)
         self._positions: dict[tuple[object, ...], Tensor] = {}
 
-    def middle(self, x: Tensor, xt: Tensor, products: TorchOps) -> tuple[Tensor, Tensor]:
+    def middle(self, x: Tensor, xt: Tensor, ops: TorchOps) -> tuple[Tensor, Tensor]:
         member = self.member
         transformer = member.crosstransformer
         if transformer is None:
             return x, xt
         bins, frames = x.shape[2:]
         if member.bottom_channels:
-            x = products.mixed(member.channel_upsampler, x.flatten(2))
+            x = ops.mixed(member.channel_upsampler, x.flatten(2))
             x = x.view(*x.shape[:2], bins, frames)
-            xt = products.mixed(member.channel_upsampler_t, xt)
-        x, xt = self._transform(transformer, x, xt, products)
+            xt = ops.mixed(member.channel_upsampler_t, xt)
+        x, xt = self._transform(transformer, x, xt, ops)
         if member.bottom_channels:
-            x = products.mixed(member.channel_downsampler, x.flatten(2))
+            x = ops.mixed(member.channel_downsampler, x.flatten(2))
             x = x.view(*x.shape[:2], bins, frames)
-            xt = products.mixed(member.channel_downsampler_t, xt)
+            xt = ops.mixed(member.channel_downsampler_t, xt)
         return x, xt
 
-    def _transform(self, transformer: Any, x: Tensor, xt: Tensor, products: TorchOps) -> tuple[Tensor, Tensor]:
+    def _transform(self, transformer: Any, x: Tensor, xt: Tensor, ops: TorchOps) -> tuple[Tensor, Tensor]:
         channels, bins, frames = x.shape[1:]
         x = transformer.norm_in(x.permute(0, 3, 2, 1).flatten(1, 2))  # (batch, frames * bins, channels)
         x = x + self._grid_positions(transformer, channels, bins, frames, x)
@@ -243,11 +243,11 @@ class TransformerCore(HybridCore):
         xt = xt + self._line_positions(transformer, channels, xt.shape[1], xt)
         for index, (layer, layer_t) in enumerate(zip(transformer.layers, transformer.layers_t, strict=True)):
             if index % 2 == transformer.classic_parity:
-                x, xt = self_attention_layer(layer, x, products), self_attention_layer(layer_t, xt, products)
+                x, xt = self_attention_layer(layer, x, ops), self_attention_layer(layer_t, xt, ops)
             else:
                 x, xt = (
-                    cross_attention_layer(layer, x, xt, products),
-                    cross_attention_layer(layer_t, xt, x, products),
+                    cross_attention_layer(layer, x, xt, ops),
+                    cross_attention_layer(layer_t, xt, x, ops),
                 )
         x = x.view(-1, frames, bins, channels).permute(0, 3, 2, 1)
         return x, xt.transpose(1, 2)

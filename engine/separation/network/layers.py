@@ -21,7 +21,7 @@ from engine.separation.ops.torch_ops import TORCH, TorchOps, activated
 _BRANCH = (nn.Conv1d, nn.GroupNorm, nn.GELU, nn.Conv1d, nn.GroupNorm, nn.GLU, LayerScale)
 
 
-def encode(layer: Any, x: Tensor, inject: Tensor | None = None, products: TorchOps = TORCH) -> Tensor:
+def encode(layer: Any, x: Tensor, inject: Tensor | None = None, ops: TorchOps = TORCH) -> Tensor:
     """`demucs.hdemucs.HEncLayer.forward`. x: (batch, channels, bins, frames) or (batch, channels, samples)."""
     if not is_eager_on_cpu(x) or type(layer) is not HEncLayer or layer.empty or not _is_plain(layer):
         whole: Tensor = layer(x, inject)
@@ -31,19 +31,17 @@ def encode(layer: Any, x: Tensor, inject: Tensor | None = None, products: TorchO
     y = _turned(x)
     if missing := 0 if layer.freq else -x.shape[-1] % layer.stride:
         y = F.pad(y, (0, 0, 0, missing))
-    y = products.convolved(layer.conv, y, activate=inject is None)
+    y = ops.convolved(layer.conv, y, activate=inject is None)
     if inject is not None:
         y = activated(y.add_(_turned(inject)))
     if layer.dconv is not None:
-        _add_branches(layer.dconv, y, products)
+        _add_branches(layer.dconv, y, ops)
     if layer.rewrite is not None:
-        y = products.gated(layer.rewrite, y)
+        y = ops.gated(layer.rewrite, y)
     return _turned_back(y, x.dim())
 
 
-def decode(
-    layer: Any, x: Tensor, skip: Tensor | None, length: int, products: TorchOps = TORCH
-) -> tuple[Tensor, Tensor]:
+def decode(layer: Any, x: Tensor, skip: Tensor | None, length: int, ops: TorchOps = TORCH) -> tuple[Tensor, Tensor]:
     """`demucs.hdemucs.HDecLayer.forward`: what the layer gives, and what it has before its transposed convolution.
     `x`, which may be `skip` itself, may be written to."""
     if not is_eager_on_cpu(x) or type(layer) is not HDecLayer or layer.empty or not _is_plain(layer):
@@ -54,10 +52,10 @@ def decode(
     assert skip is not None
     y = _turned(x).add_(_turned(skip))
     if layer.rewrite is not None:
-        y = products.gated(layer.rewrite, y)
+        y = ops.gated(layer.rewrite, y)
     if layer.dconv is not None:
-        _add_branches(layer.dconv, y, products)
-    z = products.spread(layer.conv_tr, y, layer.pad, activate=not layer.last)
+        _add_branches(layer.dconv, y, ops)
+    z = ops.spread(layer.conv_tr, y, layer.pad, activate=not layer.last)
     if not layer.freq:
         z = z[:, :, :length]
     return _turned_back(z, x.dim()), _turned_back(y, x.dim())
@@ -85,8 +83,8 @@ def _turned_back(x: Tensor, dimensions: int) -> Tensor:
     return x if dimensions == 4 else x[:, :, 0]
 
 
-def _add_branches(dconv: DConv, x: Tensor, products: TorchOps) -> None:
+def _add_branches(dconv: DConv, x: Tensor, ops: TorchOps) -> None:
     """`demucs.demucs.DConv.forward` over the frames of every bin of (batch, bins, frames, channels), which is written
     to."""
     for branch in dconv.layers:
-        products.add_branch(branch, x.flatten(0, 1))
+        ops.add_dconv(branch, x.flatten(0, 1))

@@ -11,24 +11,24 @@ from engine.separation.ops.device import is_eager_on_cpu
 from engine.separation.ops.torch_ops import TORCH, TorchOps
 
 
-def self_attention_layer(layer: Any, x: Tensor, products: TorchOps = TORCH) -> Tensor:
+def self_attention_layer(layer: Any, x: Tensor, ops: TorchOps = TORCH) -> Tensor:
     """`demucs.transformer.MyTransformerEncoderLayer`. x: (batch, length, channels)."""
     if layer.norm_first:
         normed = layer.norm1(x)
-        x = products.add_attention(x, layer.gamma_1, layer.self_attn, normed, normed)
-        return _normed(layer, products.add_feed_forward(x, layer.gamma_2, layer, layer.norm2(x)))
-    x = layer.norm1(products.add_attention(x, layer.gamma_1, layer.self_attn, x, x))
-    out: Tensor = layer.norm2(products.add_feed_forward(x, layer.gamma_2, layer, x))
+        x = ops.add_attention(x, layer.gamma_1, layer.self_attn, normed, normed)
+        return _normed(layer, ops.add_feed_forward(x, layer.gamma_2, layer, layer.norm2(x)))
+    x = layer.norm1(ops.add_attention(x, layer.gamma_1, layer.self_attn, x, x))
+    out: Tensor = layer.norm2(ops.add_feed_forward(x, layer.gamma_2, layer, x))
     return out
 
 
-def cross_attention_layer(layer: Any, x: Tensor, other: Tensor, products: TorchOps = TORCH) -> Tensor:
+def cross_attention_layer(layer: Any, x: Tensor, other: Tensor, ops: TorchOps = TORCH) -> Tensor:
     """`demucs.transformer.CrossTransformerEncoderLayer`. x, other: (batch, length, channels)."""
     if layer.norm_first:
-        x = products.add_attention(x, layer.gamma_1, layer.cross_attn, layer.norm1(x), layer.norm2(other))
-        return _normed(layer, products.add_feed_forward(x, layer.gamma_2, layer, layer.norm3(x)))
-    x = layer.norm1(products.add_attention(x, layer.gamma_1, layer.cross_attn, x, other))
-    out: Tensor = layer.norm2(products.add_feed_forward(x, layer.gamma_2, layer, x))
+        x = ops.add_attention(x, layer.gamma_1, layer.cross_attn, layer.norm1(x), layer.norm2(other))
+        return _normed(layer, ops.add_feed_forward(x, layer.gamma_2, layer, layer.norm3(x)))
+    x = layer.norm1(ops.add_attention(x, layer.gamma_1, layer.cross_attn, x, other))
+    out: Tensor = layer.norm2(ops.add_feed_forward(x, layer.gamma_2, layer, x))
     return out
 
 

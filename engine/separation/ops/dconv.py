@@ -13,7 +13,7 @@ from torch import Tensor
 _GATED = 1 << 17  # values of a product that are gated at once: half a megabyte
 
 
-def add_branch(branch: Any, x: Tensor) -> None:
+def add_dconv(branch: Any, x: Tensor) -> None:
     """Add to `x` (rows, frames, channels) what a branch makes of it (`demucs.demucs.DConv`). Each row is normed on its
     own."""
     narrow, norm, act, wide, wide_norm, _, _ = branch

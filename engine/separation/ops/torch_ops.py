@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation.ops.dconv import add_branch, blocks
+from engine.separation.ops.dconv import add_dconv, blocks
 from engine.separation.ops.device import is_eager_on_cpu
 
 _HIDDEN = 1 << 20  # values between the two products of a transformer's layer that are made at once on a CPU
@@ -53,9 +53,9 @@ class TorchOps:
         out: Tensor = conv(x)
         return out
 
-    def add_branch(self, branch: Any, x: Tensor) -> None:
+    def add_dconv(self, branch: Any, x: Tensor) -> None:
         """Add to `x` (rows, frames, channels) what a residual branch makes of it."""
-        add_branch(branch, x)
+        add_dconv(branch, x)
 
     def add_attention(
         self, x: Tensor, scale: Any, attention: nn.MultiheadAttention, asks: Tensor, answers: Tensor

@@ -15,17 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.separation import build_kernels as build_native
-from engine.separation.native import ops as native_products
-from engine.separation.native.builder import Builder, compiler, compiler_version
-from engine.separation.native.files import CrashedBefore, FirstUse, KernelFiles
-from engine.separation.native.library import NativeLibrary
+from engine.separation import build_native
+from engine.separation.native import ops as native_ops
+from engine.separation.native.files import CrashedBefore, FirstUse, NativeFiles
+from engine.separation.native.library import Builder, NativeLibrary, compiler, compiler_version
 from engine.separation.network.forward import forward_of
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 NEVER = float("inf")
 BEGIN = "int stemify_begin(void) { return 0; }\n"
-FUNCTIONS = ("convolve", "convolve_pairs", "attend", "feed_forward", "add_branch")
+FUNCTIONS = ("convolve", "convolve_pairs", "attend", "feed_forward", "add_dconv")
 FILLING = f"const char filling[200000] = {{{'7,' * 200_000}}};\n"
 
 
@@ -47,13 +46,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> KernelFiles:
+def files(tmp_path: Path) -> NativeFiles:
     folder = tmp_path / "kernels"
     folder.mkdir()
-    return KernelFiles(folder, native_products.library_key())
+    return NativeFiles(folder, native_ops.library_key())
 
 
-def publish(files: KernelFiles, content: bytes) -> None:
+def publish(files: NativeFiles, content: bytes) -> None:
     built = files.folder / "built.so"
     built.write_bytes(content)
     files.publish(built)
@@ -71,27 +70,27 @@ def damaged(content: bytes, kind: str, at: float) -> bytes:
 @pytest.mark.parametrize("kind", ["truncated", "zeroed", "flipped"])
 @pytest.mark.parametrize("at", [0, 0.001, 0.1, 0.3, 0.6, 0.9, 1])
 def test_damaged_library_leaves_eager_mode_and_a_log_line(
-    files: KernelFiles, whole: bytes, kind: str, at: float, caplog: pytest.LogCaptureFixture
+    files: NativeFiles, whole: bytes, kind: str, at: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(files, whole)
     files.library.write_bytes(damaged(whole, kind, at))
     with caplog.at_level(logging.INFO):
         kernels = NativeLibrary(files.folder, build_after_s=0.0)
         for _ in range(2):
-            assert kernels.products_for(tiny_htdemucs(), 60.0) is None
+            assert kernels.ops_for(tiny_htdemucs(), 60.0) is None
     assert [record.message for record in caplog.records if "checksum" in record.message] != []
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
     assert "checksum does not match" in (files.failure(compiler_version()) or "")
 
 
-def test_library_without_checksum_is_refused(files: KernelFiles, whole: bytes) -> None:
+def test_library_without_checksum_is_refused(files: NativeFiles, whole: bytes) -> None:
     files.library.write_bytes(whole)
-    assert NativeLibrary(files.folder, build_after_s=NEVER).products_for(tiny_htdemucs(), 0.0) is None
+    assert NativeLibrary(files.folder, build_after_s=NEVER).ops_for(tiny_htdemucs(), 0.0) is None
     assert not files.library.exists()
 
 
 def test_library_and_checksum_are_synced_before_the_rename(
-    files: KernelFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
+    files: NativeFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, fsync = list[tuple[str, bool]](), os.fsync
 
@@ -109,7 +108,7 @@ import sys
 from pathlib import Path
 import torch
 from engine.separation.network.forward import forward_of
-from engine.separation.native.library import NativeLibrary
+from engine.separation.native.library import Builder, NativeLibrary, compiler, compiler_version
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 kernels = NativeLibrary(Path(sys.argv[1]), build_after_s=float("inf"))
 forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))
@@ -119,7 +118,7 @@ forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))
 @pytest.mark.parametrize("when", ["in a pass", "while it is loaded"])
 @pytest.mark.parametrize("crash", [signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
 def test_crash_in_first_pass_costs_one_process(
-    files: KernelFiles, tmp_path: Path, crash: signal.Signals, when: str, caplog: pytest.LogCaptureFixture
+    files: NativeFiles, tmp_path: Path, crash: signal.Signals, when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     dies = f"{{ signal({crash:d}, SIG_DFL); raise({crash:d}); }}\n"
     functions = "".join(f"int stemify_{name}(void *task) {dies}" for name in FUNCTIONS)
@@ -135,7 +134,7 @@ def test_crash_in_first_pass_costs_one_process(
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
 
 
-def test_marker_of_running_process_is_no_crash(files: KernelFiles) -> None:
+def test_marker_of_running_process_is_no_crash(files: NativeFiles) -> None:
     one, other = FirstUse(files), FirstUse(files)
     assert one.begin()
     assert one.begin()
@@ -148,7 +147,7 @@ def test_marker_of_running_process_is_no_crash(files: KernelFiles) -> None:
     assert list(files.folder.iterdir()) == []
 
 
-def test_marker_of_ended_process_is_a_crash_once(files: KernelFiles) -> None:
+def test_marker_of_ended_process_is_a_crash_once(files: NativeFiles) -> None:
     marker = files.folder / f"{files.key}.trying"
     marker.touch()
     with pytest.raises(CrashedBefore):
@@ -157,20 +156,20 @@ def test_marker_of_ended_process_is_a_crash_once(files: KernelFiles) -> None:
     assert FirstUse(files).begin()
 
 
-def test_marker_is_removed_after_a_pass_and_at_close(files: KernelFiles, whole: bytes) -> None:
+def test_marker_is_removed_after_a_pass_and_at_close(files: NativeFiles, whole: bytes) -> None:
     publish(files, whole)
     marker, kernels = files.folder / f"{files.key}.trying", NativeLibrary(files.folder, build_after_s=NEVER)
-    assert kernels.products_for(tiny_htdemucs(), 0.0) is not None
+    assert kernels.ops_for(tiny_htdemucs(), 0.0) is not None
     assert marker.exists()
-    kernels.passed()
+    kernels.end_first_pass()
     assert not marker.exists()
-    assert kernels.products_for(tiny_htdemucs(), 0.0) is not None
+    assert kernels.ops_for(tiny_htdemucs(), 0.0) is not None
     kernels.close()
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("away_s", [25 * 3600, -25 * 3600])
-def test_failure_expires_after_a_day(files: KernelFiles, away_s: float) -> None:
+def test_failure_expires_after_a_day(files: NativeFiles, away_s: float) -> None:
     files.record_failure("not faster", compiler_version())
     failed = files.folder / f"{files.key}.failed"
     assert compiler_version() in failed.read_text()
@@ -179,14 +178,14 @@ def test_failure_expires_after_a_day(files: KernelFiles, away_s: float) -> None:
     assert files.failure(compiler_version()) is None
 
 
-def test_failure_of_another_compiler_is_ignored(files: KernelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_of_another_compiler_is_ignored(files: NativeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     files.record_failure("what is -mamx-tile?", compiler_version())
     monkeypatch.setenv("CXX", "another-compiler")
     assert files.failure(compiler_version()) is None
 
 
 def test_two_builders_of_one_library_build_it_once(
-    files: KernelFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
+    files: NativeFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, most, builds = list[Path](), list[int](), list[Path]()
 
@@ -200,7 +199,7 @@ def test_two_builders_of_one_library_build_it_once(
 
     monkeypatch.setattr(build_native, "compile_library", compile_library)
     for check in ("check_faithful", "check_faster"):
-        monkeypatch.setattr(build_native, check, lambda products: None)
+        monkeypatch.setattr(build_native, check, lambda ops: None)
     threads = [threading.Thread(target=build_native.build, args=(files,)) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -211,7 +210,7 @@ def test_two_builders_of_one_library_build_it_once(
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".lock", ".sha256", ".so"]
 
 
-def test_builder_removes_old_leftovers_of_its_library_only(files: KernelFiles) -> None:
+def test_builder_removes_old_leftovers_of_its_library_only(files: NativeFiles) -> None:
     old, young, other = (
         files.folder / name for name in (f"{files.key}.a.building", f"{files.key}.b.building", "x.building")
     )
@@ -224,7 +223,7 @@ def test_builder_removes_old_leftovers_of_its_library_only(files: KernelFiles) -
     assert sorted(files.folder.iterdir()) == sorted([young, other])
 
 
-def test_build_ended_by_a_signal_is_recorded(files: KernelFiles) -> None:
+def test_build_ended_by_a_signal_is_recorded(files: NativeFiles) -> None:
     killed = Builder(files, ["sh", "-c", "kill -9 $$"])
     killed.start()
     killed.wait()
@@ -235,7 +234,7 @@ def test_build_ended_by_a_signal_is_recorded(files: KernelFiles) -> None:
 def test_folder_that_cannot_be_written_leaves_eager_mode(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     with caplog.at_level(logging.INFO):
-        assert NativeLibrary(tmp_path / "file", build_after_s=0.0).products_for(tiny_htdemucs(), 60.0) is None
+        assert NativeLibrary(tmp_path / "file", build_after_s=0.0).ops_for(tiny_htdemucs(), 60.0) is None
     assert [record for record in caplog.records if "cannot be built" in record.message]
 
 
@@ -262,7 +261,7 @@ def test_compiler_without_amx_builds_vectors(tmp_path: Path, monkeypatch: pytest
     )
     fake.chmod(0o755)
     monkeypatch.setenv("CXX", f"env {fake}")
-    monkeypatch.setattr(native_products, "has_tiles", lambda: True)
+    monkeypatch.setattr(native_ops, "has_tiles", lambda: True)
     build_native.compile_library(tmp_path / "built.so")
     lines = log.read_text().splitlines()
     assert ["-mamx-tile" in line for line in lines] == [True] + [False] * (len(lines) - 1)
@@ -270,6 +269,6 @@ def test_compiler_without_amx_builds_vectors(tmp_path: Path, monkeypatch: pytest
 
 
 def test_library_without_amx_is_not_used_on_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_products, "has_tiles", lambda: True)
+    monkeypatch.setattr(native_ops, "has_tiles", lambda: True)
     library = compiled(tmp_path, BEGIN + "int stemify_has_tiles(void) { return 0; }\n")
-    assert native_products.on_tiles(library) is None
+    assert native_ops.on_tiles(library) is None

@@ -10,8 +10,8 @@ import pytest
 import torch
 from demucs.hdemucs import HDemucs
 
-from engine.separation.native import library as kernels_module
-from engine.separation.native import ops as native_products
+from engine.separation.native import library as library_module
+from engine.separation.native import ops as native_ops
 from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import forward_of
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
@@ -19,7 +19,7 @@ from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 @pytest.fixture(autouse=True)
 def looks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels_module, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(library_module, "_RETRY_AFTER_S", 0.0)
 
 
 def publish(kernels: NativeLibrary, content: bytes) -> None:
@@ -63,7 +63,7 @@ def test_unloadable_library_is_refused_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 def test_library_of_another_user_is_not_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    planted = tmp_path / f"{native_products.library_key()}.so"
+    planted = tmp_path / f"{native_ops.library_key()}.so"
     planted.write_bytes(b"not a library")
     os.chown(planted, 65534, 65534)
     with caplog.at_level("INFO"):

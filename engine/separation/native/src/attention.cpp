@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "products.h"
+#include "multiply.h"
 
 struct Attention {  // rows of heads * channels, of pitches in numbers
   const float *query, *key, *value;

@@ -1,6 +1,6 @@
 // What a process has to do before it uses the tiles.
 
-#include "products.h"
+#include "multiply.h"
 
 #if defined(__AMX_BF16__)
 #include <sys/syscall.h>

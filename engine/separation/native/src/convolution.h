@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "products.h"
+#include "multiply.h"
 
 enum Ending { kPlain, kGelu, kGlu, kAdd };
 

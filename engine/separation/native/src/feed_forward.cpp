@@ -1,6 +1,6 @@
 // old + scale * (gelu(x * first) * second): the hidden numbers never leave the cache.
 
-#include "products.h"
+#include "multiply.h"
 
 struct FeedForward {
   const float* x;

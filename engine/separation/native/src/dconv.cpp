@@ -2,13 +2,13 @@
 // norm, GELU, a convolution of width one, norm, gate and scale. The norms are of a row.
 //
 // The wide half is never normed after the fact: its mean and variance follow from those of the hidden numbers, which
-// are an eighth of the channels or less, so that the norm and the scale are part of the product (see `branches.py`).
+// are an eighth of the channels or less, so that the norm and the scale are part of the product (see `ops/dconv.py`).
 
 #include <cmath>
 
-#include "products.h"
+#include "multiply.h"
 
-struct Branch {
+struct DConv {
   float* x;  // written to
   int64_t rows, frames, channels, taps, dilation, hidden;
   int64_t parts;                             // of a number: 1 or 3
@@ -32,23 +32,23 @@ thread_local Scratch row_scratch;
 
 template <int N>
 struct Row {
-  const Branch& o;
+  const DConv& o;
   float* x;
   int64_t vectors, pitch, blocks;  // of hidden numbers; of their memory; of frames
   double *parts, *given;           // of every block a sum; of every hidden number its mean, and a one
   float *hidden, *sums, *means, *products;
   ThreadMemory block_memory;
 
-  static int64_t pitch_of_hidden(const Branch& o) { return ceiling(o.hidden, 16) * 16; }
-  static int64_t blocks_of(const Branch& o) { return ceiling(o.frames, kBlock<N>); }
+  static int64_t pitch_of_hidden(const DConv& o) { return ceiling(o.hidden, 16) * 16; }
+  static int64_t blocks_of(const DConv& o) { return ceiling(o.frames, kBlock<N>); }
 
-  static size_t bytes(const Branch& o) {
+  static size_t bytes(const DConv& o) {
     const int64_t pitch = pitch_of_hidden(o), blocks = blocks_of(o);
     return ThreadMemory::rounded((blocks + o.hidden + 1) * sizeof(double)) +
            (o.frames + blocks + 1 + blocks * o.hidden) * pitch * sizeof(float);
   }
 
-  static size_t bytes_of_block(const Branch& o) {
+  static size_t bytes_of_block(const DConv& o) {
     const int64_t held = held_by_block(o), wide = pitch_of<N>(32 * ceiling(o.hidden + 3, 32));
     const size_t narrow = kRows<N> * kColumns * sizeof(float) + Numbers<N>::bytes(held, pitch_of<N>(o.channels)),
                  widen = kBlock<N> * kColumns * sizeof(float) + Numbers<N>::bytes(kBlock<N>, wide);
@@ -56,18 +56,18 @@ struct Row {
   }
 
   // Rows of numbers that the narrow convolution of a block reads.
-  static int64_t held_by_block(const Branch& o) { return kBlock<N> + 2 * (o.taps / 2 * o.dilation) + kRows<N>; }
+  static int64_t held_by_block(const DConv& o) { return kBlock<N> + 2 * (o.taps / 2 * o.dilation) + kRows<N>; }
 
-  Row(const Branch& branch, int64_t row, char* memory, const ThreadMemory& of_blocks)
-      : o(branch),
-        x(branch.x + row * branch.frames * branch.channels),
-        vectors(ceiling(branch.hidden, 16)),
-        pitch(pitch_of_hidden(branch)),
-        blocks(blocks_of(branch)),
+  Row(const DConv& task, int64_t row, char* memory, const ThreadMemory& of_blocks)
+      : o(task),
+        x(task.x + row * task.frames * task.channels),
+        vectors(ceiling(task.hidden, 16)),
+        pitch(pitch_of_hidden(task)),
+        blocks(blocks_of(task)),
         parts((double*)memory),
         given(parts + blocks),
-        hidden((float*)(memory + ThreadMemory::rounded((blocks + branch.hidden + 1) * sizeof(double)))),
-        sums(hidden + branch.frames * pitch),
+        hidden((float*)(memory + ThreadMemory::rounded((blocks + task.hidden + 1) * sizeof(double)))),
+        sums(hidden + task.frames * pitch),
         means(sums + blocks * pitch),
         products(means + pitch),
         block_memory(of_blocks) {}
@@ -211,7 +211,7 @@ struct Row {
 // `together`: all threads work on the row.
 template <int N>
 void add(const Row<N>& row, bool together) {
-  const Branch& o = row.o;
+  const DConv& o = row.o;
   const int64_t blocks = row.blocks, pitch = row.pitch, hidden = o.hidden;
   double *parts = row.parts, *given = row.given;
   float* means = row.means;
@@ -258,7 +258,7 @@ void add(const Row<N>& row, bool together) {
 }
 
 template <int N>
-Result add_branch(const Branch& o) {
+Result add_dconv(const DConv& o) {
   // Few long rows are worked on by all threads; a loop that is parallel within another would start its threads anew.
   const bool together = o.rows < most_threads();
   const size_t of_row = ThreadMemory::rounded(Row<N>::bytes(o)), of_block = Row<N>::bytes_of_block(o);
@@ -277,4 +277,4 @@ Result add_branch(const Branch& o) {
 
 }  // namespace
 
-extern "C" int stemify_add_branch(const Branch* o) { return o->parts == 1 ? add_branch<1>(*o) : add_branch<3>(*o); }
+extern "C" int stemify_add_dconv(const DConv* o) { return o->parts == 1 ? add_dconv<1>(*o) : add_dconv<3>(*o); }

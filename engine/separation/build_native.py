@@ -1,4 +1,4 @@
-"""`python -m engine.separation.build_kernels FOLDER KEY`: compile the products (`native`), check them, and leave their
+"""`python -m engine.separation.build_native FOLDER KEY`: compile the products (`native`), check them, and leave their
 library in the folder. Started by `engine.separation.native.builder`."""
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from demucs.htdemucs import HTDemucs
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from engine.separation.native import builder
-from engine.separation.native import ops as native_products
-from engine.separation.native.files import KernelFiles
+from engine.separation.native import ops as native_ops
+from engine.separation.native.files import NativeFiles
+from engine.separation.native.library import compiler, compiler_version
 from engine.separation.native.ops import NativeOps
 from engine.separation.network.forward import TransformerCore
 from engine.separation.ops.torch_ops import TORCH, TorchOps
@@ -40,7 +40,7 @@ _LEFTOVER_AFTER_S = 3600.0  # where files cannot be locked, a younger folder may
 _Try = Callable[[TorchOps], Tensor]
 
 
-def build(files: KernelFiles) -> None:
+def build(files: NativeFiles) -> None:
     """Raises `RuntimeError` when the result is not faithful, or not faster."""
     with _alone(files):
         remove_leftovers(files)
@@ -49,7 +49,7 @@ def build(files: KernelFiles) -> None:
         with tempfile.TemporaryDirectory(prefix=f"{files.key}.", suffix=_LEFTOVER, dir=files.folder) as folder:
             library = Path(folder) / files.library.name
             compile_library(library)
-            vectors, tiles = NativeOps(library), native_products.on_tiles(library)
+            vectors, tiles = NativeOps(library), native_ops.on_tiles(library)
             check_faithful(vectors)
             if tiles is not None:
                 check_faithful(tiles)
@@ -58,7 +58,7 @@ def build(files: KernelFiles) -> None:
 
 
 @contextlib.contextmanager
-def _alone(files: KernelFiles) -> Iterator[None]:
+def _alone(files: NativeFiles) -> Iterator[None]:
     """Wait for other builds of the same library, also by other containers. Where files cannot be locked, the folders
     with names of their own keep two builds apart."""
     with (files.folder / f"{files.key}.lock").open("wb") as lock:
@@ -67,7 +67,7 @@ def _alone(files: KernelFiles) -> Iterator[None]:
         yield
 
 
-def remove_leftovers(files: KernelFiles) -> None:
+def remove_leftovers(files: NativeFiles) -> None:
     """Remove what builds of the same library left when they were killed. Called with the lock held."""
     for path in files.folder.glob(f"{files.key}.*{_LEFTOVER}"):
         if time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_S:
@@ -79,16 +79,16 @@ def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
     if flags is not None:
         return _compile(library, flags)
     try:
-        return _compile(library, native_products.flags())
+        return _compile(library, native_ops.flags())
     except RuntimeError as error:
-        if not native_products.has_tiles():
+        if not native_ops.has_tiles():
             raise
         log.info("this compiler does not know AMX, so vectors are used: %s", error)
-        return _compile(library, native_products.VECTORS)
+        return _compile(library, native_ops.VECTORS)
 
 
 def _compile(library: Path, flags: Sequence[str]) -> None:
-    sources = [str(source) for source in native_products.SOURCES if source.suffix == ".cpp"]
+    sources = [str(source) for source in native_ops.SOURCES if source.suffix == ".cpp"]
     objects = [library.with_name(f"{library.stem}.{Path(source).stem}.o") for source in sources]
     common = [
         "-std=c++17",
@@ -111,22 +111,22 @@ def _compile(library: Path, flags: Sequence[str]) -> None:
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run([*builder.compiler(), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*compiler(), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
 
 
-def check_faithful(products: TorchOps) -> None:
+def check_faithful(ops: TorchOps) -> None:
     """Raises `RuntimeError` if any kind of product is too far from torch's."""
     for attempt in tries():
-        expected, found = attempt(TORCH).double(), attempt(products).double()
+        expected, found = attempt(TORCH).double(), attempt(ops).double()
         error = float((expected - found).square().sum())
         snr_db = 10 * math.log10(float(expected.square().sum()) / max(error, 1e-300))
         if not snr_db > _FAITHFUL_DB:
             raise RuntimeError(f"a product is only within {snr_db:.0f} dB of torch's")
 
 
-def check_faster(products: TorchOps) -> None:
+def check_faster(ops: TorchOps) -> None:
     """Raises `RuntimeError` unless a second of a network with layers like htdemucs' takes fewer CPU seconds."""
     network: Any = HTDemucs(["one"], channels=48, bottom_channels=512, t_layers=2, dconv_mode=3, segment=1).eval()
     core, samples = TransformerCore(network), network.samplerate
@@ -139,9 +139,9 @@ def check_faster(products: TorchOps) -> None:
             core(spectrum.clone(), windows, by)
         return time.process_time() - began
 
-    for by in (TORCH, products):
+    for by in (TORCH, ops):
         cpu_s(by)  # packs the weights
-    eager_s, native_s = (min(cpu_s(by) for _ in range(3)) for by in (TORCH, products))
+    eager_s, native_s = (min(cpu_s(by) for _ in range(3)) for by in (TORCH, ops))
     log.info("CPU seconds: torch %.3f, ours %.3f", eager_s, native_s)
     if native_s > eager_s:
         raise RuntimeError(f"a network is not faster: {native_s:.3f} CPU s, torch {eager_s:.3f}")
@@ -157,9 +157,9 @@ def tries() -> list[_Try]:
     x, image, line = torch.randn(1, 900, 256), torch.randn(1, 9, 300, 48), torch.randn(1, 1, 999, 20)
     rows, mixing = torch.randn(3, 300, 48), nn.Conv1d(900, 40, 1)
 
-    def add_branch(products: TorchOps, rows: Tensor) -> Tensor:
+    def add_dconv(ops: TorchOps, rows: Tensor) -> Tensor:
         out = rows.clone()
-        products.add_branch(branch, out)
+        ops.add_dconv(branch, out)
         return out
 
     same = nn.Identity()
@@ -171,23 +171,23 @@ def tries() -> list[_Try]:
         lambda by: by.spread(spread, image, 2, activate=True),
         lambda by: by.spread(over_frames, torch.cat([line, line[..., :4]], -1), 2, activate=False),
         lambda by: by.mixed(mixing, x),
-        lambda by: add_branch(by, rows),
-        lambda by: add_branch(by, rows.view(1, -1, 48)),
+        lambda by: add_dconv(by, rows),
+        lambda by: add_dconv(by, rows.view(1, -1, 48)),
     ]
     return [_without_gradients(attempt) for attempt in attempts]
 
 
 def _without_gradients(attempt: _Try) -> _Try:
-    def tried(products: TorchOps) -> Tensor:
+    def tried(ops: TorchOps) -> Tensor:
         with torch.no_grad():
-            return attempt(products)
+            return attempt(ops)
 
     return tried
 
 
 def main() -> None:
     """Until the build is over or its stdin ends; a failure is written down."""
-    files = KernelFiles(Path(sys.argv[1]), sys.argv[2])
+    files = NativeFiles(Path(sys.argv[1]), sys.argv[2])
     logging.basicConfig(level=logging.INFO)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     os.nice(19)
@@ -195,7 +195,7 @@ def main() -> None:
     try:
         build(files)
     except Exception as error:
-        files.record_failure(str(error), builder.compiler_version())
+        files.record_failure(str(error), compiler_version())
         raise
 
 
