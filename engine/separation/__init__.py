@@ -1,4 +1,4 @@
-"""Separation: the rooms that know torch and demucs."""
+"""Separate mixes into stems with torch and demucs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""`python -m engine.separation.build_native FOLDER KEY`: compile the products (`native`), check them, and leave their
-library in the folder. Started by `engine.separation.native.builder`."""
+"""Compile and verify the native library: `python -m engine.separation.build_native FOLDER KEY`.
+
+Started by `engine.separation.native.library.Builder`.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +36,18 @@ from engine.separation.ops.torch_ops import TORCH, TorchOps
 
 log = logging.getLogger(__name__)
 
-_FAITHFUL_DB = 100.0  # above the 90 dB that separation promises
+_FAITHFUL_DB = 100.0  # stricter than the 90 dB that separation guarantees
 _LEFTOVER = ".building"
-_LEFTOVER_AFTER_S = 3600.0  # where files cannot be locked, a younger folder may belong to a build under way
-_Try = Callable[[TorchOps], Tensor]
+_LEFTOVER_AFTER_S = 3600.0  # without file locks, a younger folder may belong to a running build
+_OpCall = Callable[[TorchOps], Tensor]
 
 
 def build(files: NativeFiles) -> None:
-    """Raises `RuntimeError` when the result is not faithful, or not faster."""
-    with _alone(files):
+    """Build and publish the library. Raises `RuntimeError` if it is not faithful, or not faster than torch."""
+    with _build_lock(files):
         remove_leftovers(files)
         if files.library.is_file():
-            return  # another process has just built it
+            return  # another process built it first
         with tempfile.TemporaryDirectory(prefix=f"{files.key}.", suffix=_LEFTOVER, dir=files.folder) as folder:
             library = Path(folder) / files.library.name
             compile_library(library)
@@ -58,9 +60,11 @@ def build(files: NativeFiles) -> None:
 
 
 @contextlib.contextmanager
-def _alone(files: NativeFiles) -> Iterator[None]:
-    """Wait for other builds of the same library, also by other containers. Where files cannot be locked, the folders
-    with names of their own keep two builds apart."""
+def _build_lock(files: NativeFiles) -> Iterator[None]:
+    """Wait for other builds of the same library, including those of other containers.
+
+    Where files cannot be locked, unique folder names keep two builds apart.
+    """
     with (files.folder / f"{files.key}.lock").open("wb") as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -68,14 +72,14 @@ def _alone(files: NativeFiles) -> Iterator[None]:
 
 
 def remove_leftovers(files: NativeFiles) -> None:
-    """Remove what builds of the same library left when they were killed. Called with the lock held."""
+    """Remove folders of killed builds of the same library. Called with the lock held."""
     for path in files.folder.glob(f"{files.key}.*{_LEFTOVER}"):
         if time.time() - path.stat().st_mtime > _LEFTOVER_AFTER_S:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
-    """`flags`: if not those for this processor. Raises `RuntimeError` with what the compiler says."""
+    """Compile with `flags`, by default those of this processor. Raises `RuntimeError` with the compiler's output."""
     if flags is not None:
         return _compile(library, flags)
     try:
@@ -83,7 +87,7 @@ def compile_library(library: Path, flags: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         if not native_ops.has_tiles():
             raise
-        log.info("this compiler does not know AMX, so vectors are used: %s", error)
+        log.info("the compiler does not support AMX, so vectors are used: %s", error)
         return _compile(library, native_ops.VECTORS)
 
 
@@ -103,7 +107,7 @@ def _compile(library: Path, flags: Sequence[str]) -> None:
     try:
         for source, compiled in zip(sources, objects, strict=True):
             _run(*common, *flags, "-c", source, "-o", str(compiled))
-        # not with OpenMP's own library: torch has brought one, and two of them would have twice the threads
+        # without OpenMP's library: torch brings one, and a second would double the threads
         _run("-shared", *map(str, objects), "-o", str(library))
     finally:
         for compiled in objects:
@@ -117,17 +121,17 @@ def _run(*arguments: str) -> None:
 
 
 def check_faithful(ops: TorchOps) -> None:
-    """Raises `RuntimeError` if any kind of product is too far from torch's."""
-    for attempt in tries():
-        expected, found = attempt(TORCH).double(), attempt(ops).double()
+    """Raise `RuntimeError` if any op differs too much from torch's."""
+    for call in op_calls():
+        expected, found = call(TORCH).double(), call(ops).double()
         error = float((expected - found).square().sum())
         snr_db = 10 * math.log10(float(expected.square().sum()) / max(error, 1e-300))
         if not snr_db > _FAITHFUL_DB:
-            raise RuntimeError(f"a product is only within {snr_db:.0f} dB of torch's")
+            raise RuntimeError(f"an op is only within {snr_db:.0f} dB of torch's")
 
 
 def check_faster(ops: TorchOps) -> None:
-    """Raises `RuntimeError` unless a second of a network with layers like htdemucs' takes fewer CPU seconds."""
+    """Raise `RuntimeError` unless layers like htdemucs' take less CPU time for a second of audio."""
     network: Any = HTDemucs(["one"], channels=48, bottom_channels=512, t_layers=2, dconv_mode=3, segment=1).eval()
     core, samples = TransformerCore(network), network.samplerate
     spectrum = torch.randn(1, 4, network.nfft // 2, -(-samples // network.hop_length))
@@ -140,15 +144,15 @@ def check_faster(ops: TorchOps) -> None:
         return time.process_time() - began
 
     for by in (TORCH, ops):
-        cpu_s(by)  # packs the weights
+        cpu_s(by)  # warm up: packs the weights
     eager_s, native_s = (min(cpu_s(by) for _ in range(3)) for by in (TORCH, ops))
-    log.info("CPU seconds: torch %.3f, ours %.3f", eager_s, native_s)
+    log.info("CPU seconds: torch %.3f, native %.3f", eager_s, native_s)
     if native_s > eager_s:
         raise RuntimeError(f"a network is not faster: {native_s:.3f} CPU s, torch {eager_s:.3f}")
 
 
-def tries() -> list[_Try]:
-    """One product of every kind."""
+def op_calls() -> list[_OpCall]:
+    """Return one call for every op."""
     torch.manual_seed(0)
     layer: Any = nn.TransformerEncoderLayer(256, 4, 1024, activation=F.gelu, batch_first=True)
     conv, strided = nn.Conv2d(48, 96, 3, padding=1), nn.Conv1d(20, 40, 8, 4, padding=2)
@@ -163,7 +167,7 @@ def tries() -> list[_Try]:
         return out
 
     same = nn.Identity()
-    attempts: list[_Try] = [
+    calls: list[_OpCall] = [
         lambda by: by.add_feed_forward(x, same, layer, x),
         lambda by: by.add_attention(x, same, layer.self_attn, x, x[:, :333]),
         lambda by: by.gated(conv, image),
@@ -174,22 +178,22 @@ def tries() -> list[_Try]:
         lambda by: add_dconv(by, rows),
         lambda by: add_dconv(by, rows.view(1, -1, 48)),
     ]
-    return [_without_gradients(attempt) for attempt in attempts]
+    return [_without_gradients(call) for call in calls]
 
 
-def _without_gradients(attempt: _Try) -> _Try:
-    def tried(ops: TorchOps) -> Tensor:
+def _without_gradients(call: _OpCall) -> _OpCall:
+    def run(ops: TorchOps) -> Tensor:
         with torch.no_grad():
-            return attempt(ops)
+            return call(ops)
 
-    return tried
+    return run
 
 
 def main() -> None:
-    """Until the build is over or its stdin ends; a failure is written down."""
+    """Build, or stop when stdin ends; record a failure."""
     files = NativeFiles(Path(sys.argv[1]), sys.argv[2])
     logging.basicConfig(level=logging.INFO)
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    threading.Thread(target=_exit_with_stdin, daemon=True).start()
     os.nice(19)
     os.umask(0o077)
     try:
@@ -199,10 +203,10 @@ def main() -> None:
         raise
 
 
-def _end_with_stdin() -> None:
+def _exit_with_stdin() -> None:
     while os.read(0, 64):
         pass
-    os.killpg(0, signal.SIGKILL)  # and the compilers that are at work
+    os.killpg(0, signal.SIGKILL)  # includes the running compilers
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`Separator`: songs in memory in, stems in memory out; what `demucs.apply.apply_model` does, by our own plan."""
+"""Separate a mix that is in memory; equivalent to `demucs.apply.apply_model`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.separation.schedule.batcher import Batcher
 
 
 class Separator:
-    """Separates with one model on one device. It may be called from several threads at once."""
+    """One model on one device. Thread-safe."""
 
     def __init__(
         self,
@@ -22,8 +22,10 @@ class Separator:
         library: ModelLibrary | None = None,
         precision: str = "fp32",
     ) -> None:
-        """`model`: a name (looked up in `library`, by default the one that the environment describes), or a loaded
-        demucs network or bag. Raises `UnknownModel`, `ModelUnavailable`."""
+        """`model`: a name to load from `library` (by default the configured one), or a loaded demucs network or bag.
+
+        Raises `UnknownModel`, `ModelUnavailable`.
+        """
         if isinstance(model, str):
             model = (library or ModelLibrary.from_environment()).load(model)
         elif isinstance(model, nn.Module):
@@ -44,16 +46,16 @@ class Separator:
         segment: float | None = None,
         seed: int | None = None,
     ) -> dict[str, Tensor]:
-        """Separate a mix (channels, samples), float32 at the model's rate, normalised by the caller as for
-        `apply_model`. Stems come out as {name: (channels, samples)}, on the CPU.
+        """Separate a mix into {name: (channels, samples)}, on the CPU.
 
-        With a `seed` the shifts are the ones that stock Demucs draws after `random.seed(seed)`. One channel is taken
-        for as many as the model has. Raises `BadOptions`, `OutOfMemory`.
+        `mix`: (channels, samples), float32 at the model's rate, normalised by the caller as for `apply_model`; a single
+        channel is copied to all of the model's. With a `seed` the shifts are the ones that stock Demucs draws after
+        `random.seed(seed)`. Raises `BadOptions`, `OutOfMemory`.
         """
         if mix.dim() != 2 or mix.shape[0] not in (1, self.model.audio_channels):
             raise BadOptions(f"The mix must be (channels, samples), with 1 or {self.model.audio_channels} channels.")
         if segment is not None and segment > self.model.max_segment_s:
-            raise BadOptions(f"{self.model.name} cannot see further than {self.model.max_segment_s:g} s at once.")
+            raise BadOptions(f"The longest segment that {self.model.name} supports is {self.model.max_segment_s:g} s.")
         source = _TensorMix(mix, self.model.audio_channels)
         sink = _TensorSink(self.model.sources, self.model.audio_channels, source.samples)
         self._batcher.run(

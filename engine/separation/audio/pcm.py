@@ -1,4 +1,4 @@
-"""The mix as the model wants it, read from the raw file that the decoder left: resampled, in stereo, normalised."""
+"""Read the decoder's raw file as the model's input: resampled, in the model's channels, normalised."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ _SMALL_SHARE = 0.01  # of the deviation: 40 dB below the song
 
 
 class PcmMix:
-    """A raw file of interleaved little-endian float32. Whatever the length of the song, only blocks of it are in
-    memory. It may be read from several threads.
+    """A raw file of interleaved little-endian float32, read in blocks. Thread-safe.
 
-    Normalised as stock Demucs does it (`demucs.api.Separator`), by the deviation of the mean of its channels, but
-    without the mean of each channel: stock gives every stem all of it, so that their sum has it several times.
+    Normalised by the deviation of the mean of its channels, as in stock Demucs (`demucs.api.Separator`). Unlike stock,
+    the mean of each channel is removed: stock adds it to every stem, so the sum of the stems has it several times.
     """
 
     def __init__(
         self, path: Path, *, channels: int, sample_rate: int, model_rate: int = 44100, model_channels: int = 2
     ) -> None:
-        """Reads the file once, for its level. Raises `EmptyInput`."""
+        """Read the whole file once to measure its level. Raises `EmptyInput`."""
         self.path = path
         self.sample_rate = model_rate
         self.channels = model_channels
@@ -62,16 +61,16 @@ class PcmMix:
             self._file = -1
 
     def read(self, start: int, stop: int) -> Tensor:
-        """(channels, stop - start), normalised."""
+        """Return (channels, stop - start), normalised."""
         return (self.plain(start, stop) - self.means[:, None]) / self.std
 
     def without_offset(self, start: int, stop: int) -> Tensor:
-        """What the stems add up to: the mix, without the means of its channels where they matter."""
+        """Return the mix that the stems add up to: without the channels' means where they are significant."""
         mix = self.plain(start, stop)
         return mix - self.means[:, None] if self.offset else mix
 
     def plain(self, start: int, stop: int) -> Tensor:
-        """(channels, stop - start), resampled and in the model's channels, at the song's own level."""
+        """Return (channels, stop - start), resampled and in the model's channels, at the original level."""
         mix = self._resampler.read(self._file_read, self._file_samples, start, stop)
         if mix.shape[0] == self.channels:
             return mix
@@ -81,7 +80,7 @@ class PcmMix:
 
     @property
     def offset(self) -> float:
-        """The largest mean of a channel; 0.0 where it is too small to matter."""
+        """The largest mean of a channel; 0.0 if insignificant."""
         largest = float(self.means.abs().max())
         return round(largest, 6) if largest > _SMALL_OFFSET or largest > _SMALL_SHARE * self.std else 0.0
 
@@ -92,8 +91,8 @@ class PcmMix:
         return torch.from_numpy(np.ascontiguousarray(samples.T, dtype=np.float32))
 
     def _level(self) -> tuple[Tensor, float]:
-        """The mean of each channel, and the deviation of the mean of the channels."""
-        # Around the first block's means, so that a large offset does not drown the deviation.
+        """Return the mean of each channel, and the deviation of the mean of the channels."""
+        # Relative to the first block's means: a large offset would cost the deviation its precision.
         around: Tensor | None = None
         totals, squares = torch.zeros(self.channels, dtype=torch.float64), 0.0
         for start in range(0, self.samples, _BLOCK_SAMPLES):

@@ -1,4 +1,4 @@
-"""julius' resampling in blocks: any stretch of the resampled signal, from no more of the input than it needs."""
+"""Resample in blocks, with the same result as julius: any range is made from only the input it needs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 from julius.resample import ResampleFrac
 from torch import Tensor
 
-_KERNEL_NUMBERS = 1 << 24  # above, julius' kernels (every phase at full length) would take more than 64 MiB
+_KERNEL_NUMBERS = 1 << 24  # larger kernels of julius (every phase at full length) would take more than 64 MiB
 
 Read = Callable[[int, int], Tensor]
 """(start, stop) → (channels, stop - start) of the input."""
 
 
 class Resampler:
-    """From one sample rate to another. `read(start, stop)` below equals that stretch of
-    `julius.resample_frac(whole, from_rate, to_rate)`."""
+    """Convert from one sample rate to another.
+
+    `read` returns the same samples as that range of `julius.resample_frac(whole, from_rate, to_rate)`.
+    """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         common = math.gcd(from_rate, to_rate)
@@ -32,24 +34,24 @@ class Resampler:
             self._kernels = kernels
 
     def samples(self, input_samples: int) -> int:
-        """How many samples come out."""
+        """Return the length of the output."""
         return self._new * input_samples // self._old
 
     def read(self, read: Read, input_samples: int, start: int, stop: int) -> Tensor:
-        """(channels, stop - start) of the output, which is made from what `read` gives of the input."""
+        """Return (channels, stop - start) of the output; `read` provides the input."""
         if self._old == self._new:
             return read(start, stop)
         first = start // self._new  # a frame: `old` samples in, `new` samples out
         last = -(-stop // self._new)
-        inner = self._stretch(read, input_samples, first * self._old - self._width, last * self._old + self._width)
+        inner = self._padded_input(read, input_samples, first * self._old - self._width, last * self._old + self._width)
         if self._kernels is None:
             return self._directly(inner, first, start, stop)
         frames = torch.nn.functional.conv1d(inner[:, None], self._kernels, stride=self._old)
         out = frames.transpose(1, 2).reshape(inner.shape[0], -1)
         return out[:, start - first * self._new : stop - first * self._new]
 
-    def _stretch(self, read: Read, input_samples: int, start: int, stop: int) -> Tensor:
-        """Input from `start` to `stop`, its first and last sample repeated outside of it."""
+    def _padded_input(self, read: Read, input_samples: int, start: int, stop: int) -> Tensor:
+        """Return the input from `start` to `stop`; its first and last sample are repeated outside it."""
         inner_start = min(max(0, start), input_samples - 1)
         inner_stop = max(min(stop, input_samples), inner_start + 1)
         inner = read(inner_start, inner_stop)
@@ -57,7 +59,7 @@ class Resampler:
         return torch.nn.functional.pad(inner[None], (left, right), mode="replicate")[0]
 
     def _directly(self, inner: Tensor, first: int, start: int, stop: int) -> Tensor:
-        """For rates that hardly share a divisor: julius' kernel, made for one output sample after the other."""
+        """Resample with a kernel per output sample, for rates with hardly a common divisor."""
         out = np.empty((inner.shape[0], stop - start), dtype=np.float32)
         signal = inner.numpy()
         rate = min(self._old, self._new) * 0.945
@@ -67,7 +69,7 @@ class Resampler:
             j = np.arange(begin, min(begin + (1 << 14), stop))
             centre = j * self._old // self._new
             taps = centre[:, None] + offsets
-            # in units of `rate`, as julius: how far a tap lies from where the output sample is
+            # distance of a tap from the output sample in units of `rate`, as in julius
             t = np.clip((taps / self._old - (j / self._new)[:, None]) * rate, -24, 24) * math.pi
             kernel = np.sinc(t / math.pi) * np.cos(t / 48) ** 2
             kernel /= kernel.sum(axis=1, keepdims=True)

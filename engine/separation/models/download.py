@@ -1,4 +1,4 @@
-"""A file over HTTP: resumed where it broke off, checked, and in its place only when it is whole."""
+"""Download a file over HTTP: resumed, verified, and renamed into place when complete."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def download(
     progress: Callable[[int, int | None], None],
     timeout_s: float = 20.0,
 ) -> None:
-    """Fetch `url` to `path` unless it is there. `checksum`: the first digits of its SHA-256. What was fetched before a
-    break stays beside it as `.part`, and the next call goes on from there. Raises `ModelUnavailable`."""
+    """Download `url` to `path` unless it exists.
+
+    `checksum`: the first digits of its SHA-256. A partial download stays as `.part` and the next call resumes it.
+    Raises `ModelUnavailable`, `DiskFull`.
+    """
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,12 +40,12 @@ def download(
         except urllib.error.HTTPError as error:
             error.close()
             problem = error
-            if error.code == 416:  # the part is longer than the file: not ours
+            if error.code == 416:  # the part is longer than the file
                 part.unlink(missing_ok=True)
             elif error.code < 500:
                 raise _unavailable(url, error) from error
         except urllib.error.URLError as error:
-            raise _unavailable(url, error) from error  # nobody there
+            raise _unavailable(url, error) from error
         except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
             problem = error
         except OSError as error:
@@ -51,12 +54,12 @@ def download(
         raise _unavailable(url, problem)
     if checksum is not None and not has_checksum(part, checksum):
         part.unlink()
-        raise ModelUnavailable(f"{path.name} arrived damaged from {url.split('/')[2]}. Try again.")
+        raise ModelUnavailable(f"{path.name} was damaged during the download from {url.split('/')[2]}. Try again.")
     part.replace(path)
 
 
 def _fetch(url: str, part: Path, progress: Callable[[int, int | None], None], timeout_s: float) -> bool:
-    """Go on with `part`; whether it is whole now."""
+    """Resume `part`; return whether it is complete."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310

@@ -1,5 +1,8 @@
-"""Files of weights become demucs networks. What is in a file is not believed: only demucs' own classes are built from
-it, also from pickles, unless the operator put them into their own folder."""
+"""Load demucs networks from files of weights.
+
+The files are not trusted: only demucs' own classes are created, also from pickles. Pickles in the operator's folder may
+need others.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ NEEDS_DIFFQ = "It needs the package diffq (Stemify's extra “quantized”)."
 
 @dataclass(frozen=True)
 class Bag:
-    """A bag as its .yaml describes it. `members`: signatures, each the stem of a file's name."""
+    """The contents of a bag's .yaml. `members`: signatures, each the stem of a file's name."""
 
     members: tuple[str, ...]
     weights: list[list[float]] | None = None
@@ -35,7 +38,7 @@ class Bag:
 
     @classmethod
     def read(cls, path: Path) -> Bag:
-        """Raises `ModelCorrupt`."""
+        """Read a .yaml. Raises `ModelCorrupt`."""
         try:
             found = yaml.safe_load(path.read_text())
             members = tuple(str(member) for member in found["models"])
@@ -53,7 +56,7 @@ class Bag:
 def load_bag(bag: Bag, files: list[Path], *, may_run_code: bool = False) -> nn.Module:
     """Load the network, or bag of networks, whose members are `files`.
 
-    `may_run_code`: they are from the operator's own folder. Raises `ModelCorrupt`, `ModelUnavailable`.
+    `may_run_code`: the files are from the operator's folder. Raises `ModelCorrupt`, `ModelUnavailable`.
     """
     loaded: dict[Path, Any] = {}
     for file in files:
@@ -68,7 +71,7 @@ def load_bag(bag: Bag, files: list[Path], *, may_run_code: bool = False) -> nn.M
 def load_network(path: Path, *, may_run_code: bool = False) -> nn.Module:
     """Load one network from `.safetensors` or `.th` (a pickle).
 
-    Only demucs' classes are imported and made, except with `may_run_code` from a pickle that needs others. Raises
+    Only demucs' classes are imported and created; with `may_run_code`, a pickle may need others. Raises
     `ModelCorrupt`, `ModelUnavailable`.
     """
     try:
@@ -80,9 +83,9 @@ def load_network(path: Path, *, may_run_code: bool = False) -> nn.Module:
         return _quietly(load_model, package)
     except ModelUnavailable:
         raise
-    except (SystemExit, ImportError) as error:  # demucs' way to say that diffq is missing
+    except (SystemExit, ImportError) as error:  # demucs raises these when diffq is missing
         raise ModelUnavailable(f"This model is quantized. {NEEDS_DIFFQ}", detail=str(error)) from error
-    except Exception as error:  # whatever a damaged file makes of torch, pickle or safetensors
+    except Exception as error:  # torch, pickle and safetensors raise anything for a damaged file
         raise _corrupt(path, error) from error
 
 
@@ -94,7 +97,7 @@ def _quietly(load: Callable[[Any], Any], source: Path | dict[str, Any]) -> nn.Mo
 
 
 def load_torchaudio_network(path: Path) -> nn.Module:
-    """torchaudio's `HDEMUCS_HIGH_MUSDB_PLUS` from its weights. Raises `ModelCorrupt`, `ModelUnavailable`."""
+    """Load torchaudio's `HDEMUCS_HIGH_MUSDB_PLUS` from its weights. Raises `ModelCorrupt`, `ModelUnavailable`."""
     try:
         from torchaudio.models import hdemucs_high
     except (ImportError, OSError) as error:
@@ -113,7 +116,7 @@ def load_torchaudio_network(path: Path) -> nn.Module:
 
 
 def missing_for(model: str) -> str | None:
-    """Why a model cannot be used on this machine whatever weights there are; None: it can."""
+    """Return the reason why this machine cannot run a model, whatever its weights; None if it can."""
     if model == "mdx_extra_q" and find_spec("diffq") is None:
         return NEEDS_DIFFQ
     if model == "hdemucs_high":
@@ -127,20 +130,20 @@ def missing_for(model: str) -> str | None:
 
 
 def check_name(path: Path) -> None:
-    """A name like `signature-checksum.th` promises what is in it. Raises `ModelCorrupt`."""
+    """Verify the checksum in a name such as `signature-checksum.th`. Raises `ModelCorrupt`."""
     _, dash, checksum = path.stem.rpartition("-")
     if dash and not has_checksum(path, checksum):
-        raise _corrupt(path, ValueError("the checksum in its name is not its own"))
+        raise _corrupt(path, ValueError("the checksum in its name does not match"))
 
 
 def _check_names(path: Path) -> None:
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("klass") not in NETWORKS:
-        raise ValueError(f"it names {metadata.get('klass')!r}, which is no network of demucs")
+        raise ValueError(f"its class {metadata.get('klass')!r} is not a demucs network")
     for name in _named_classes(json.loads(metadata.get("structure", "null"))):
         if name not in QUANTIZERS:
-            raise ValueError(f"it names {name!r}, which is no quantizer of diffq")
+            raise ValueError(f"its class {name!r} is not a diffq quantizer")
 
 
 def _named_classes(node: object) -> Iterator[str]:
@@ -156,7 +159,7 @@ def _named_classes(node: object) -> Iterator[str]:
 
 def _corrupt(path: Path, error: Exception) -> ModelCorrupt:
     return ModelCorrupt(
-        f"The model's file {path.name} is damaged or not what it says. Ask whoever runs this bot to delete and fetch "
-        "it again (python -m engine models pull).",
+        f"The model's file {path.name} is damaged or invalid. Ask the bot's operator to delete it and download it "
+        "again (python -m engine models pull).",
         detail=f"{path}: {error!r}",
     )

@@ -1,4 +1,4 @@
-"""The library of models: where each one is, loading it, and keeping the ones in use in memory."""
+"""Find, download and load models, and keep the recently used ones in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EMBEDDED = Path(__file__).parents[1] / "embedded"
 
 @dataclass(frozen=True)
 class ModelState:
-    """Whether a model can be used here: on disk, to be fetched at first use, or why not."""
+    """Whether a model can be used: on disk, downloaded at first use, or unavailable with a reason."""
 
     name: str
     state: Literal["ready", "to_fetch", "unavailable"]
@@ -37,7 +37,7 @@ class ModelState:
 
 
 class ModelLibrary:
-    """Safe to use from several threads; a model is fetched and loaded once, however many ask for it."""
+    """Loads each model once. Thread-safe."""
 
     def __init__(
         self,
@@ -45,15 +45,18 @@ class ModelLibrary:
         cache_dir: Path,
         memory_budget_bytes: int,
         *,
-        shelves: Sequence[ModelSource] | None = None,
+        sources: Sequence[ModelSource] | None = None,
     ) -> None:
-        """`models_dir`: the operator's own folder, looked in first (also for pickles, which can run code).
-        `cache_dir`: what is fetched goes here. `memory_budget_bytes`: weights kept in memory; what was not used for
-        longest goes first. `shelves`: where to look, in order, if not in the usual places."""
+        """Look for models in the operator's folder, the package, torchaudio's cache, the hub and demucs' old host.
+
+        `models_dir`: the operator's folder; its pickles may run code. `cache_dir`: where downloads go.
+        `memory_budget_bytes`: for weights in memory; the least recently used are dropped first.
+        `sources`: replaces the list of sources.
+        """
         own = [FolderSource(models_dir, pickles=True)] if models_dir is not None else []
-        self._shelves: list[ModelSource] = (
-            list(shelves)
-            if shelves is not None
+        self._sources: list[ModelSource] = (
+            list(sources)
+            if sources is not None
             else [
                 *own,
                 FolderSource(EMBEDDED, pickles=False),
@@ -62,7 +65,7 @@ class ModelLibrary:
                 LegacySource(cache_dir / "legacy"),
             ]
         )
-        self._cache_dir = cache_dir if shelves is None else None
+        self._cache_dir = cache_dir if sources is None else None
         self._budget_bytes = memory_budget_bytes
         self._resident: OrderedDict[str, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
@@ -70,14 +73,14 @@ class ModelLibrary:
 
     @classmethod
     def from_environment(cls) -> ModelLibrary:
-        """As the settings say: `STEMIFY_MODELS_DIR`, `STEMIFY_DATA_DIR` and so on."""
+        """Return the library that the settings describe."""
         from config.settings import load
 
         settings = load()
         return cls(settings.models_dir, settings.data_dir / "models", settings.workers.model_memory_bytes)
 
     def states(self) -> list[ModelState]:
-        """Every named model, and whether it can be used; nothing is asked of the network."""
+        """Return the state of every named model, without network access."""
         return [self.state(name) for name in MODELS]
 
     def state(self, name: str) -> ModelState:
@@ -91,13 +94,15 @@ class ModelLibrary:
             return ModelState(name, "unavailable", error.message)
         if name == "mini":
             return ModelState(name, "unavailable", "Its weights are not part of this copy of Stemify.")
-        if any(isinstance(shelf, HubSource) and shelf.is_offline for shelf in self._shelves):
+        if any(isinstance(source, HubSource) and source.is_offline for source in self._sources):
             return ModelState(name, "unavailable", "Its weights are not on this machine, and HF_HUB_OFFLINE is set.")
-        return ModelState(name, "to_fetch", "Its weights are fetched when it is first used.")
+        return ModelState(name, "to_fetch", "Its weights are downloaded at first use.")
 
     def load(self, name: str, progress: Progress | None = None) -> LoadedModel:
-        """The model, from memory, from disk, or fetched first. Raises `UnknownModel`, `ModelUnavailable`,
-        `ModelCorrupt`."""
+        """Return a model from memory or disk, or download it first.
+
+        Raises `UnknownModel`, `ModelUnavailable`, `ModelCorrupt`.
+        """
         self._check(name)
         with self._lock_of(name):
             with self._lock:
@@ -107,11 +112,11 @@ class ModelLibrary:
             model = self._load(name, progress or _no_progress)
             with self._lock:
                 self._resident[name] = model
-                self._make_room()
+                self._evict()
         return model
 
     def pull(self, name: str, progress: Progress | None = None) -> None:
-        """Fetch a model's files unless they are on this machine. Raises as `load`."""
+        """Download a model's files unless they are on this machine. Raises like `load`."""
         self._check(name)
         with self._lock_of(name):
             if self._find(name) is None:
@@ -148,7 +153,7 @@ class ModelLibrary:
         return LoadedModel.of(load_bag(found.bag, found.files, may_run_code=found.may_run_code), name)
 
     def _find(self, name: str) -> ModelFiles | None:
-        return next((found for shelf in self._shelves if (found := shelf.find(name)) is not None), None)
+        return next((found for source in self._sources if (found := source.find(name)) is not None), None)
 
     def _fetch(self, name: str, progress: Progress) -> ModelFiles:
         if self._cache_dir is not None:
@@ -157,22 +162,22 @@ class ModelLibrary:
             except FolderNotPrivate as error:
                 raise ModelUnavailable(detail=error.message) from error
         problems: list[ModelUnavailable] = []
-        for shelf in self._shelves:
+        for source in self._sources:
             try:
-                found = shelf.fetch(name, progress)
+                found = source.fetch(name, progress)
             except ModelUnavailable as error:
                 problems.append(error)
                 continue
             if found is not None:
                 return found
         raise ModelUnavailable(
-            f"The weights of {name} are not on this machine and could not be fetched. The model mini needs no "
-            f"download. Where there is a network, “python -m engine models pull {name}” fetches them; without one, "
-            "put them into the folder that STEMIFY_MODELS_DIR names.",
+            f"The weights of {name} are not on this machine and could not be downloaded. The model mini needs no "
+            f"download. With a network, run “python -m engine models pull {name}”; without one, put them into the "
+            "folder that STEMIFY_MODELS_DIR names.",
             detail="; ".join(f"{problem.message} {problem.detail or ''}" for problem in problems) or None,
         )
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while len(self._resident) > 1 and sum(m.size_bytes for m in self._resident.values()) > self._budget_bytes:
             self._resident.popitem(last=False)
 

@@ -1,4 +1,4 @@
-"""A model in memory: the members of a bag, their weights, and what the plan must know about them."""
+"""A model in memory: the members of a bag, their weights and their segment lengths."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class LoadedModel:
     sources: tuple[str, ...]
     sample_rate: int
     audio_channels: int
-    segment_s: float  # what it is used with unless something shorter is asked for
-    max_segment_s: float  # a transformer cannot see further than it was trained to
+    segment_s: float  # default; a job may choose a shorter one
+    max_segment_s: float  # a transformer is limited to the length it was trained on
     _placed: dict[object, Any] = field(default_factory=dict, repr=False)
     _placing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     def of(cls, model: nn.Module, name: str = "") -> LoadedModel:
-        """Wrap a demucs network or bag (it is put in eval mode, and otherwise left as it is)."""
+        """Wrap a demucs network or bag; it is put in eval mode and not changed otherwise."""
         model.eval()
         first: Any = model
         members: tuple[Any, ...] = (model,)
@@ -57,35 +57,37 @@ class LoadedModel:
             max_segment_s=min(transformers, default=math.inf),
         )
         if not all(loaded._total(source) for source in range(len(loaded.sources))):
-            raise ModelCorrupt(detail=f"{loaded.name}: a source in which no member counts")
+            raise ModelCorrupt(detail=f"{loaded.name}: a source without a member of nonzero weight")
         return loaded
 
     @property
     def size_bytes(self) -> int:
-        """Of the weights; a member that occurs twice counts once."""
+        """Size of the weights; a repeated member counts once."""
         tensors = {id(p): p for m in self.members for p in (*m.parameters(), *m.buffers())}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
     def rows(self, stems: Sequence[str]) -> tuple[int, ...]:
-        """Where the stems are among the sources. Raises `BadOptions` for one that the model does not give."""
+        """Return the indices of stems among the sources. Raises `BadOptions` for an unknown stem."""
         missing = [stem for stem in stems if stem not in self.sources]
         if missing or not stems:
-            raise BadOptions(f"The model {self.name} gives {', '.join(self.sources)}; not {', '.join(missing) or '–'}.")
+            raise BadOptions(
+                f"The model {self.name} separates {', '.join(self.sources)}; not {', '.join(missing) or '–'}."
+            )
         return tuple(self.sources.index(stem) for stem in stems)
 
     def wanted_members(self, rows: Sequence[int]) -> tuple[int, ...]:
-        """The members that count in any of these sources."""
+        """Return the members with a weight in any of these sources."""
         return tuple(i for i, weights in enumerate(self.weights) if any(weights[row] for row in rows))
 
     def share(self, member: int, row: int) -> float:
-        """The part of a member in a source."""
+        """Return the share of a member in a source; the shares of all members add up to 1."""
         return self.weights[member][row] / self._total(row)
 
     def _total(self, row: int) -> float:
         return sum(weights[row] for weights in self.weights)
 
     def shapes(self, segment_s: float | None) -> list[MemberShape]:
-        """What the plan must know about each member, if segments last `segment_s` (None: the member's own)."""
+        """Return the segment lengths of each member for segments of `segment_s` (None: the member's default)."""
         return [self._shape(member, segment_s) for member in self.members]
 
     def _shape(self, member: Any, segment_s: float | None) -> MemberShape:
@@ -108,8 +110,10 @@ class LoadedModel:
         *,
         own: bool = False,
     ) -> T:
-        """What `build` makes of a member on a device: made once, and gone with the model. `kind` tells apart what
-        different callers build; `own`: it gets a copy, to change as it likes."""
+        """Return the result of `build` for a member on a device; it is built once and freed with the model.
+
+        `kind` separates the results of different callers. `own`: pass a copy that `build` may change.
+        """
         module = self.members[member]
         key = (id(module), str(device), kind)
         with self._placing:
@@ -120,7 +124,7 @@ class LoadedModel:
         return found
 
     def forget_placed(self, device: torch.device) -> None:
-        """Let go of what was built on a device."""
+        """Free everything that was built on a device."""
         with self._placing:
             for key in [key for key in self._placed if isinstance(key, tuple) and key[1] == str(device)]:
                 del self._placed[key]

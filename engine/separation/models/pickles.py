@@ -1,4 +1,4 @@
-"""Pickled weights of demucs, read without running code that is in them."""
+"""Read demucs' pickled weights without running their code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.process.private_files import check_code
 NETWORKS = frozenset({"demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs"})
 QUANTIZERS = frozenset({"diffq.diffq.DiffQuantizer", "diffq.uniform.UniformQuantizer"})
 
-KNOWN_SHA256 = (  # of files on demucs' old host, whose names have the first eight digits only
+KNOWN_SHA256 = (  # files of demucs' old host; their names have only the first eight digits
     "0f06f20ed6ddc8058fa72ccc4845f3a88916eff7d007b623924193de217bbcf4",
     "34c22ccb381c6f9fdbf324f04e1e2fe21aaaf293f5ded163a162697ff9a02ddd",
     "3d5dd56b5bc986f136dff98655ded22b2b033f465ccec7a28640a6b15fd71ed6",
@@ -30,7 +30,7 @@ KNOWN_SHA256 = (  # of files on demucs' old host, whose names have the first eig
 
 
 def full_checksum(checksum: str) -> str:
-    """Return the whole SHA-256 for the first digits of one, where it is known."""
+    """Return the whole SHA-256 for its first digits, if known."""
     return next((known for known in KNOWN_SHA256 if known.startswith(checksum)), checksum) if checksum else ""
 
 
@@ -43,7 +43,7 @@ def file_sha256(path: Path) -> str:
 
 
 def has_checksum(path: Path, checksum: str) -> bool:
-    """Whether the SHA-256 of a file begins with `checksum`, or is the known one that does."""
+    """Return whether the SHA-256 of a file begins with `checksum`, or equals the known one that does."""
     expected = full_checksum(checksum)
     return bool(expected) and file_sha256(path).startswith(expected)
 
@@ -51,8 +51,8 @@ def has_checksum(path: Path, checksum: str) -> bool:
 def read_package(path: Path, *, may_run_code: bool = False) -> dict[str, Any]:
     """Read the class, its arguments and the state of a network.
 
-    Only the few classes that demucs' files need are made from it. `may_run_code`: a file that needs others is read all
-    the same, if nobody but its owner can have written it. Raises `UnpicklingError` and what torch raises for damage.
+    Only the few classes that demucs' files need are created. `may_run_code`: a file that needs others is read too,
+    if only its owner can have written it. Raises `UnpicklingError`, and torch's errors for a damaged file.
     """
     try:
         with torch.serialization.safe_globals(_allowed_classes()):
@@ -73,7 +73,7 @@ def read_package(path: Path, *, may_run_code: bool = False) -> dict[str, Any]:
 def _allowed_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         Fraction,  # the segment
-        # Numbers among the training metrics, under their names in NumPy 1 and 2.
+        # numbers in the training metrics, as named in NumPy 1 and 2
         (_numpy_scalar(), "numpy.core.multiarray.scalar"),
         (_numpy_scalar(), "numpy._core.multiarray.scalar"),
         np.dtype,
@@ -89,6 +89,6 @@ def _allowed_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], st
 
 
 def _numpy_scalar() -> Callable[..., Any]:
-    """Return the function that pickles of NumPy's numbers call, without importing a private module of NumPy."""
+    """Return NumPy's constructor of pickled numbers, without importing its private module."""
     function: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
     return function

@@ -1,6 +1,6 @@
-"""Where weights come from: the operator's folder, the package itself, the Hugging Face hub, demucs' old host.
+"""Sources of weights: the operator's folder, the package itself, the Hugging Face hub, demucs' old host.
 
-A shelf's `find` never touches the network; `fetch` downloads what is missing into the shelf's own folder.
+`find` never uses the network; `fetch` downloads missing files into the source's folder.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from engine.separation.models.files import Bag
 from engine.separation.models.pickles import file_sha256
 
 Progress = Callable[[int, int | None], None]
-"""(bytes so far, bytes in all where that is known), of the file that is being fetched."""
+"""(bytes so far, total bytes if known) of the current download."""
 
 
 @dataclass(frozen=True)
 class ModelFiles:
     """A model whose files are all on this machine.
 
-    `volatile`: we fetched them, so we may fetch them again. `may_run_code`: the operator put them there.
+    `volatile`: downloaded, so they may be deleted and downloaded again. `may_run_code`: from the operator's folder.
     """
 
     bag: Bag
@@ -38,20 +38,23 @@ class ModelFiles:
 
 class ModelSource(Protocol):
     def find(self, model: str) -> ModelFiles | None:
-        """Raises `ModelCorrupt` for a description that cannot be read."""
+        """Return the files if all are on this machine. Raises `ModelCorrupt` for an invalid description."""
         ...
 
     def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
-        """None: this shelf does not have the model. Raises `ModelUnavailable` when it cannot be reached."""
+        """Download the files; None if this source lacks the model. Raises `ModelUnavailable` if unreachable."""
         ...
 
 
 class FolderSource:
-    """A folder in demucs' own formats: `<model>.yaml` beside `<signature>.safetensors` or `<signature>-<checksum>.th`,
-    or one network alone as `<model>.safetensors`/`.th`."""
+    """A folder in demucs' formats.
+
+    Either `<model>.yaml` with `<signature>.safetensors` or `<signature>-<checksum>.th`, or a single network as
+    `<model>.safetensors` or `.th`.
+    """
 
     def __init__(self, folder: Path, *, pickles: bool) -> None:
-        """`pickles`: whether whoever filled the folder may run code here, which a .th file can."""
+        """`pickles`: whether to accept .th files, which can run code."""
         self._folder = folder
         self._pickles = pickles
 
@@ -76,7 +79,9 @@ class FolderSource:
             return None
         found = sorted([*self._folder.glob(f"{signature}.th"), *self._folder.glob(f"{signature}-*.th")])
         if len(found) > 1:
-            raise ModelCorrupt(f"The folder of models holds {signature} more than once. Ask its owner to keep one.")
+            raise ModelCorrupt(
+                f"The models folder has several files of {signature}. Ask the bot's operator to keep one."
+            )
         return found[0] if found else None
 
 
@@ -108,7 +113,7 @@ class HubSource:
         if self.is_offline:
             raise ModelUnavailable(detail="HF_HUB_OFFLINE is set")
         try:
-            # hf_hub_download waits and tries again for half a minute when nobody answers; this says so at once.
+            # hf_hub_download retries for half a minute if the host does not respond; this request fails at once.
             get_hf_file_metadata(hf_hub_url(self._repo(model), f"{model}.yaml", endpoint=self._endpoint))
             bag = Bag.read(self._download(model, f"{model}.yaml", progress))
             files = [self._download(model, f"{member}.safetensors", progress) for member in bag.members]
@@ -116,9 +121,9 @@ class HubSource:
             return None
         except ModelUnavailable:
             raise
-        except Exception as error:  # httpx2, sockets, files: the hub's client lets them all through
+        except Exception as error:  # the hub's client does not wrap errors of httpx, sockets and files
             raise ModelUnavailable(
-                f"The weights of {model} could not be fetched from {self._endpoint}.", detail=repr(error)
+                f"The weights of {model} could not be downloaded from {self._endpoint}.", detail=repr(error)
             ) from error
         return ModelFiles(bag, files, volatile=True)
 
@@ -126,7 +131,7 @@ class HubSource:
         return f"{self._namespace}/{hf_repo_name(model)}"
 
     def _cached(self, model: str, filename: str) -> Path | None:
-        # The hub's documented cache layout, read without its client: importing that would delay a worker's start.
+        # The hub's documented cache layout; importing its client would delay a worker's start.
         folder = self._cache / f"models--{self._repo(model).replace('/', '--')}"
         revision = folder / "refs/main"
         if not revision.is_file():
@@ -146,16 +151,16 @@ class HubSource:
                 tqdm_class=_reporting(progress),
             )
         )
-        promised = path.resolve().name  # large files are filed under their SHA-256
-        if len(promised) == 64 and file_sha256(path) != promised:
+        checksum = path.resolve().name  # large files are named by their SHA-256
+        if len(checksum) == 64 and file_sha256(path) != checksum:
             path.resolve().unlink()
             path.unlink()
-            raise ModelUnavailable(f"{filename} of {model} arrived damaged. Try again.")
+            raise ModelUnavailable(f"{filename} of {model} was damaged during the download. Try again.")
         return path
 
 
 class LegacySource:
-    """The host that demucs used before the hub: pickles, each pinned by a checksum that demucs itself brings."""
+    """The host that demucs used before the hub; the demucs package has the checksum of each pickle."""
 
     def __init__(
         self, cache: Path, *, root_url: str = ROOT_URL, files: Mapping[str, str] | None = None, bags: Path = REMOTE_ROOT
@@ -194,7 +199,7 @@ class LegacySource:
 
 
 class TorchaudioSource:
-    """torchaudio's one model. Its weights have no pinned checksum, but they are opened as plain tensors only."""
+    """torchaudio's model. Its weights have no known checksum, but are loaded as plain tensors only."""
 
     url = "https://download.pytorch.org/torchaudio/models/hdemucs_high_trained.pt"
 
@@ -220,7 +225,7 @@ class TorchaudioSource:
 
 
 def demucs_files() -> dict[str, str]:
-    """Signature → path on demucs' old host, from the list in the demucs package."""
+    """Return {signature: path on demucs' old host}, from the list in the demucs package."""
     root, found = "", {}
     for line in map(str.strip, (REMOTE_ROOT / "files.txt").read_text().splitlines()):
         if line.startswith("root:"):
@@ -231,8 +236,7 @@ def demucs_files() -> dict[str, str]:
 
 
 def _reporting(progress: Progress) -> Any:
-    """A progress bar that draws nothing and tells `progress`."""
-
+    """Return a tqdm class that draws nothing and calls `progress`."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Reporting(tqdm):

@@ -23,7 +23,7 @@ class NativeFiles:
         self._failed = folder / f"{key}.failed"
 
     def publish(self, built: Path) -> None:
-        """Move a library into place, so that a power cut leaves all of it or nothing."""
+        """Move a library into place; a power cut leaves all of it or nothing."""
         checksum = built.with_suffix(".sha256")
         checksum.write_text(f"{_digest(built)}\n")
         for path in (built, checksum):
@@ -33,13 +33,13 @@ class NativeFiles:
         _sync(self.folder)
 
     def check(self) -> None:
-        """Raises `OSError` if the library differs from what was published."""
+        """Raise `OSError` if the library differs from its checksum."""
         expected = self._checksum.read_text().strip() if self._checksum.is_file() else "missing"
         if expected != _digest(self.library):
             raise OSError("the file is damaged: its checksum does not match")
 
     def failure(self, compiler: str) -> str | None:
-        """Why the library is not used; None if nothing failed within a day with this compiler."""
+        """Return the reason of a failure within the last day with this compiler, or None."""
         try:
             reason, age_s = self._failed.read_text(errors="replace"), time.time() - self._failed.stat().st_mtime
         except OSError:
@@ -59,7 +59,7 @@ class NativeFiles:
 class FirstUse:
     """A marker that exists while a process loads a library and runs its first pass.
 
-    A process that crashed leaves it behind; its lock tells it from the marker of a running process.
+    A crashed process leaves it behind, unlocked; a running process holds its lock.
     """
 
     def __init__(self, files: NativeFiles) -> None:
@@ -68,7 +68,7 @@ class FirstUse:
         self._users = 0
 
     def begin(self) -> bool:
-        """Set the marker; False while another process holds it. Raises `CrashedBefore`, and `OSError` for the file."""
+        """Set the marker; return False while another process holds it. Raises `CrashedBefore`, `OSError`."""
         if self._handle is None:
             self._handle = self._new()
         if self._handle is None:
@@ -78,20 +78,20 @@ class FirstUse:
         return True
 
     def end(self) -> None:
-        """Remove the marker at the last of as many calls as `begin` had."""
+        """Remove the marker when every `begin` has been matched."""
         self._users -= 1
         if self._users <= 0:
             self.close()
 
     def close(self) -> None:
-        """Remove the marker, if this process holds it."""
+        """Remove the marker if this process holds it."""
         handle, self._handle, self._users = self._handle, None, 0
         if handle is not None:
             self._path.unlink(missing_ok=True)
             os.close(handle)
 
     def _new(self) -> int | None:
-        """Create the marker, locked from the moment that others see it; None if there is one."""
+        """Create the marker, locked before it becomes visible; return None if it exists."""
         unseen = self._path.with_suffix(f".{uuid4().hex}")
         handle = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -108,7 +108,7 @@ class FirstUse:
         return handle
 
     def _raise_if_crashed(self) -> None:
-        """Raise `CrashedBefore` and remove the marker, if its process has ended."""
+        """Raise `CrashedBefore` and remove the marker if its process has ended."""
         try:
             with self._path.open("rb") as marker:
                 fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +116,7 @@ class FirstUse:
                     self._path.unlink()
                     raise CrashedBefore
         except (BlockingIOError, FileNotFoundError):
-            return  # its process runs, or has just removed it
+            return  # its process is running, or has just removed it
 
 
 class CrashedBefore(Exception):

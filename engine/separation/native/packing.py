@@ -1,4 +1,4 @@
-"""Weights as the programs in `native` want them: in panels, for AMX as sums of halves and in tiles."""
+"""Pack weights for the native ops: in panels, and for AMX as sums of bfloat16 in tiles."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ PANEL = 32  # columns: two tiles
 
 
 def step_of(parts: int) -> int:
-    """Rows that a step has (`src/numbers.h`), where a number has so many parts."""
+    """Return the rows of a step (`src/numbers.h`) for numbers of `parts`."""
     return 8 if parts == 1 else 32
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A matrix. Its weight is (panels, steps, rows, columns); of numbers of several parts, (panels, steps, parts,
-    tiles, pairs of rows, columns, rows of a pair). The rest is of the tiles of a result: the group that each belongs
-    to, where in it it begins, and how many columns count."""
+    """A packed matrix.
+
+    `weight`: (panels, steps, rows, columns); for numbers of several parts (panels, steps, parts, tiles, pairs of rows,
+    columns, rows of a pair). `group`, `within`, `widths`: for each tile of the result its group, its offset in the
+    group, and its number of valid columns.
+    """
 
     weight: Tensor
     parts: int  # of a number
@@ -34,7 +37,7 @@ class Packed:
     group: Tensor
     within: Tensor
     widths: Tensor
-    in_pairs: bool = False  # of frames: for `src/pairs.cpp`
+    in_pairs: bool = False  # for `src/pairs.cpp`
 
     @property
     def panels(self) -> int:
@@ -44,8 +47,11 @@ class Packed:
 def pack(
     matrix: Tensor, bias: Tensor | None = None, width: int | None = None, *, parts: int, gated: bool = False
 ) -> Packed:
-    """`matrix`: (rows, columns). `width`: of a group of columns, if not all of them are one. `parts`: of a number.
-    `gated`: the second half of the columns are the gates of the first, which the result consists of."""
+    """Pack a matrix (rows, columns).
+
+    `width`: columns of a group, by default all. `parts`: of a number. `gated`: the second half of the columns gates the
+    first.
+    """
     rows, columns = matrix.shape
     columns //= 2 if gated else 1
     width = width or columns
@@ -53,20 +59,20 @@ def pack(
     last = torch.zeros_like(matrix[:1]) if bias is None else bias[None]
     both = torch.cat([matrix, last]).float().view(rows + 1, -1, groups, width)  # (rows, gate or not, groups, width)
     both = F.pad(both, (0, tiles * TILE - width)).view(rows + 1, -1, groups, tiles, TILE)
-    both = both.permute(0, 2, 3, 1, 4).flatten(1, 3)  # a gate beside what it is the gate of
+    both = both.permute(0, 2, 3, 1, 4).flatten(1, 3)  # each gate follows its values
     both = F.pad(both, (0, 0, 0, both.shape[1] % 2))
-    whole = _in_steps(both[:rows].flatten(1), parts)
+    in_steps = _in_steps(both[:rows].flatten(1), parts)
     order = torch.arange(groups * tiles + groups * tiles % 2)
     within = order % tiles * TILE
     widths = (width - within).clamp(0, TILE)
     widths[groups * tiles :] = 0
     return Packed(
-        _in_panels(whole, parts), parts, both[rows].flatten().clone(), columns, order // tiles, within, widths
+        _in_panels(in_steps, parts), parts, both[rows].flatten().clone(), columns, order // tiles, within, widths
     )
 
 
 def _in_steps(matrices: Tensor, parts: int) -> Tensor:
-    """(…, rows, columns), filled up with rows of zeros."""
+    """Pad (…, rows, columns) with zero rows to whole steps."""
     return F.pad(matrices, (0, 0, 0, -matrices.shape[-2] % step_of(parts)))
 
 
@@ -85,14 +91,13 @@ def _in_panels(matrix: Tensor, parts: int) -> Tensor:
 def pack_convolution(
     weight: Tensor, bias: Tensor | None, *, parts: int, gated: bool = False, in_pairs: bool = False
 ) -> Packed:
-    """`weight`: (columns, channels, taps over bins, taps over frames). `in_pairs`: of frames, if it has three taps."""
+    """Pack (columns, channels, taps over bins, taps over frames). `in_pairs`: for three taps over frames."""
     matrix = _pairs_matrix(weight, parts) if in_pairs else weight.permute(3, 2, 1, 0).flatten(0, 2)
     return replace(pack(matrix, bias, parts=parts, gated=gated), in_pairs=in_pairs)
 
 
 def _pairs_matrix(weight: Tensor, parts: int) -> Tensor:
-    """The four matrices that `src/pairs.cpp` says, one below the other, each (taps over bins * channels, columns)
-    and filled up to whole steps."""
+    """Return the four matrices of `src/pairs.cpp` stacked; each (taps over bins * channels, columns) in whole steps."""
     first, middle, last = weight.permute(3, 2, 1, 0).flatten(1, 2)
     sides = (first + last) / 2
     matrices = torch.stack([first, sides + middle / 2, sides - middle / 2, last])
@@ -100,20 +105,23 @@ def _pairs_matrix(weight: Tensor, parts: int) -> Tensor:
 
 
 def spread_matrix(weight: Tensor, step: int) -> Tensor:
-    """Of a transposed convolution of twice as many taps as it steps, (channels, channels of the result, taps): what two
-    neighbours, the earlier one first, give to the places between them: (2 * channels, step * channels of it)."""
+    """Return the matrix of a transposed convolution with 2 * `step` taps: (2 * channels, step * output channels).
+
+    It maps two neighbours, the earlier one first, to the positions between them.
+    `weight`: (channels, output channels, taps).
+    """
     early, late = weight[:, :, step:], weight[:, :, :step]
     return torch.cat([part.transpose(1, 2).flatten(1) for part in (early, late)])
 
 
 @dataclass(frozen=True, eq=False)
 class PackedDConv:
-    """A residual branch."""
+    """A packed branch of DConv."""
 
-    narrow: Packed  # of every tap the channels, filled up to whole steps
-    hidden: tuple[Tensor, Tensor, Tensor]  # the narrow bias, gain and offset of the first norm, filled up
+    narrow: Packed  # the channels of every tap in whole steps
+    hidden: tuple[Tensor, Tensor, Tensor]  # narrow bias, gain and offset of the first norm, padded
     wide: Packed
-    moments: tuple[Tensor, Tensor, Tensor]  # of the wide weights, as `src/dconv.cpp` says
+    moments: tuple[Tensor, Tensor, Tensor]  # of the wide weights, see `src/dconv.cpp`
 
 
 def pack_dconv(branch: Any, parts: int) -> PackedDConv:

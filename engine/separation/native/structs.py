@@ -1,4 +1,4 @@
-"""What the programs in `native` are given: their structures, field by field."""
+"""Arguments of the native ops, as the structs of `src/`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-PLAIN, GELU, GLU, ADD = range(4)  # what becomes of a product
+PLAIN, GELU, GLU, ADD = range(4)  # `Ending` in src/convolution.h
 
 _Address, _Count = ctypes.c_void_p, ctypes.c_int64
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where a result lies, in numbers: `pitches` between its bins and its frames, `apart` between its groups of
-    columns; `old` is what it is added to, after `scale`, one for every column of every panel."""
+    """Layout of a result, in floats.
+
+    `pitches`: between bins and between frames. `apart`: between groups of columns. The result is `old +
+    scale * product` if given; `scale` has a value for every column of every panel.
+    """
 
     pitches: tuple[int, int]
     apart: int = 0

@@ -1,8 +1,8 @@
-"""One forward pass: what `member(windows)` gives, with less work around the network.
+"""Run one forward pass: the same result as `member(windows)` with less overhead.
 
-Everything that stock Demucs makes anew in each pass (windows, positional embeddings) is kept, attention goes through
-`scaled_dot_product_attention`, and nothing waits for the device. The weights stay the module's own: nothing in it is
-changed. A member of an uncommon build is called as it is.
+Constants that stock Demucs creates in each pass (windows, positional embeddings) are cached, attention uses
+`scaled_dot_product_attention`, and nothing waits for the device. The module is not changed. Members of an unusual
+architecture run their own forward pass.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ _create_line: Callable[..., Tensor] = create_sin_embedding
 
 
 class Forward(Protocol):
-    """May be called by several threads at once on a CPU."""
+    """A network's forward pass. Thread-safe on a CPU."""
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """(batch, channels, samples) → (batch, stems, channels, samples)."""
+        """Map (batch, channels, samples) to (batch, stems, channels, samples)."""
 
 
 def forward_of(member: nn.Module, kernels: NativeLibrary | None = None) -> Forward:
-    """The fastest faithful way to run `member` on the device where its weights are. `kernels`: what is compiled, for a
-    member on the CPU."""
+    """Return the fastest faithful way to run `member` on the device of its weights.
+
+    `kernels`: the native library, for a member on the CPU.
+    """
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
         window = int(member.segment * member.samplerate) if member.use_train_segment else None
         core: HybridCore = TransformerCore(member)
@@ -82,7 +84,7 @@ class StockForward:
 
 
 class HybridForward:
-    """Transforms around a core; shared by HTDemucs and HDemucs."""
+    """STFT, core and inverse STFT of HTDemucs and HDemucs."""
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class HybridForward:
         old: bool = False,
         switch: OpsSwitch | None = None,
     ) -> None:
-        """`window_samples`: the length that the network always works on (shorter windows get zeros at the end)."""
+        """`window_samples`: the fixed length of the network's input; shorter windows are padded with zeros."""
         self.core = core
         self._switch = switch
         self._member = member
@@ -112,12 +114,14 @@ class HybridForward:
             return spectrum.synthesise(parts, std, mean).add_(waves)[..., :samples]
 
     def constants(self) -> tuple[object, ...]:
-        """What it keeps for the next passes, and may let go of after some."""
+        """Return the cached tensors, which later passes may replace."""
         return tuple(self._spectra.values())
 
     def compiled(self) -> HybridForward:
-        """The same with its core through torch.compile, for one shape. It has run before: what it makes at the first
-        time is not to be compiled."""
+        """Return a copy whose core is compiled by torch.compile, for one shape.
+
+        The first pass must have run: what it caches must not be compiled.
+        """
         core: Any = torch.compile(self.core, dynamic=False)
         compiled = copy.copy(self)
         compiled.core = core
@@ -137,7 +141,7 @@ class HybridForward:
         length = windows.shape[-1]
         spectrum = self._spectra.get(length)
         if spectrum is None:
-            if len(self._spectra) > 8:  # last segments come in any length
+            if len(self._spectra) > 8:  # last segments have arbitrary lengths
                 self._spectra.clear()
             spectrum = Spectrum(fft_samples=self._member.nfft, length=length, old=self._old, device=windows.device)
             self._spectra[length] = spectrum
@@ -145,8 +149,10 @@ class HybridForward:
 
 
 def normed(spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A spectrum (batch, …, frames) as the network wants it, with the mean and deviation (batch,) that it had. Written
-    to. (`torch.std_mean` of so much into one value is a loop of one thread on a CPU.)"""
+    """Normalise a spectrum (batch, …, frames) in place; return it with its mean and deviation (batch,).
+
+    `torch.std_mean` over this many values would use a single thread on a CPU.
+    """
     shape = (-1, *(1 for _ in spectrum.shape[1:]))
     mean = spectrum.flatten(1).mean(1)
     spectrum = spectrum.sub_(mean.view(shape))
@@ -156,7 +162,7 @@ def normed(spectrum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class HybridCore(nn.Module):
-    """HDemucs between its transforms and the norm of its spectrum."""
+    """HDemucs without its transforms and the normalisation of its spectrum."""
 
     def __init__(self, member: Any) -> None:
         super().__init__()
@@ -164,8 +170,11 @@ class HybridCore(nn.Module):
         self.stems = len(member.sources)
 
     def forward(self, x: Tensor, mix: Tensor, ops: TorchOps = TORCH) -> tuple[Tensor, Tensor]:
-        """A normed spectrum (batch, 2 * channels, bins, frames), and the mix (batch, channels, samples) →
-        (batch, stems, 2 * channels, bins, frames), still normed, and (batch, stems, channels, samples)."""
+        """Return the stems as spectra and as waveforms.
+
+        x: normalised spectrum (batch, 2 * channels, bins, frames); mix: (batch, channels, samples). Results:
+        (batch, stems, 2 * channels, bins, frames), still normalised, and (batch, stems, channels, samples).
+        """
         member = self.member
         batch, _, bins, frames = x.shape
         mean_t = mix.mean(dim=(1, 2), keepdim=True)
@@ -207,12 +216,12 @@ class HybridCore(nn.Module):
         return x, xt
 
     def middle(self, x: Tensor, xt: Tensor, ops: TorchOps) -> tuple[Tensor, Tensor]:
-        """HDemucs' decoder starts from nothing; all it knows comes over the skip connections."""
+        """Return zeros: HDemucs' decoder gets its input from the skip connections only."""
         return torch.zeros_like(x), torch.zeros_like(x)
 
 
 class TransformerCore(HybridCore):
-    """HTDemucs between its transforms."""
+    """HTDemucs without its transforms."""
 
     def __init__(self, member: Any) -> None:
         super().__init__(member)

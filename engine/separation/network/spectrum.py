@@ -1,5 +1,7 @@
-"""Demucs' STFT and its inverse, without the frames that it throws away, the checks that wait for a GPU, and the
-window that is made anew every time. Same values as `HTDemucs._spec`/`_ispec` and `HDemucs._spec`/`_ispec`."""
+"""Demucs' STFT and its inverse, with the values of `_spec` and `_ispec` of `HTDemucs` and `HDemucs`.
+
+Unlike these it skips the frames that they discard, the checks that wait for a GPU, and recreating the window.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _TILE = (16, 256)  # frames and bins
 
 
 class Spectrum:
-    """Spectra of windows of one length on one device. `old`: the padding of the first MDX models (`hybrid_old`)."""
+    """STFT of windows of one length on one device. `old`: the padding of the first MDX models (`hybrid_old`)."""
 
     def __init__(self, *, fft_samples: int, length: int, old: bool, device: torch.device) -> None:
         self.fft_samples = fft_samples
@@ -23,7 +25,7 @@ class Spectrum:
         self._old = old
         self._pad = self.hop // 2 * 3
         window = torch.hann_window(fft_samples)
-        # Of the padded spectrum (two empty frames on either side) these samples are the output.
+        # offset of the output in the padded signal (two empty frames on either side)
         begin = fft_samples // 2 + (0 if old else self._pad)
         envelope = torch.zeros((self.frames + 4 + 3) * self.hop)
         for frame in range(self.frames + 4):
@@ -34,8 +36,10 @@ class Spectrum:
         self._unit: Tensor | None = None  # the signal of a spectrum of ones
 
     def analyse(self, mix: Tensor) -> Tensor:
-        """(batch, channels, length) → real (batch, channels * 2, bins, frames); real and imaginary parts take turns
-        as channels, the Nyquist bin is left out."""
+        """Map (batch, channels, length) to real (batch, channels * 2, bins, frames).
+
+        Real and imaginary parts alternate as channels; the Nyquist bin is omitted.
+        """
         batch, channels, length = mix.shape
         padded = self._padded(mix, self._pad, self._pad + self.frames * self.hop - length)
         frames = padded.unfold(-1, self.fft_samples, self.hop) * self._window
@@ -44,9 +48,10 @@ class Spectrum:
         return spectrum.permute(0, 1, 4, 3, 2).reshape(batch, channels * 2, -1, self.frames)
 
     def synthesise(self, parts: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        """`parts * scale + offset` (batch, stems, channels * 2, bins, frames), as `analyse` gives them, →
-        (batch, stems, channels, length). `scale` and `offset`: (batch,); applied to the signal, which is a quarter of
-        the spectrum."""
+        """Map `parts * scale + offset` (batch, stems, channels * 2, bins, frames) to (batch, stems, channels, length).
+
+        `scale` and `offset`: (batch,), applied to the signal, which has a quarter of the spectrum's values.
+        """
         batch, stems, doubled, _, _ = parts.shape
         signal = self._signal(parts.flatten(0, 2)).view(batch, stems, doubled // 2, self.length)
         if self._unit is None:
@@ -54,11 +59,11 @@ class Spectrum:
         return torch.addcmul(signal * scale.view(-1, 1, 1, 1), self._unit, offset.view(-1, 1, 1, 1))
 
     def _signal(self, parts: Tensor) -> Tensor:
-        """(signals * 2, bins, frames) → (signals, length)."""
+        """Map (signals * 2, bins, frames) to (signals, length)."""
         _, bins, frames = parts.shape
         pairs = parts.view(-1, 2, bins, frames).permute(0, 3, 2, 1)
         spectrum = torch.empty(len(pairs), frames, bins + 1, 2, device=parts.device)
-        if pairs.stride(3) == 1:  # so `engine.separation.network.layers` leaves a batch of one
+        if pairs.stride(3) == 1:  # the layout that `network.layers` leaves for a batch of one
             _copy_in_tiles(torch.view_as_complex(pairs), torch.view_as_complex(spectrum)[..., :bins])
         else:
             for part in (0, 1):
@@ -75,7 +80,7 @@ class Spectrum:
     def _padded(self, mix: Tensor, left: int, right: int) -> Tensor:
         if self._old:
             return F.pad(mix, (left, right))
-        # A reflection needs more samples than it adds: a very short mix gets zeros first, as in `demucs.hdemucs.pad1d`.
+        # a reflection needs more samples than it adds: very short mixes get zeros first, as in `demucs.hdemucs.pad1d`
         missing = max(left, right) - mix.shape[-1] + 1
         if missing > 0:
             zeros_right = min(right, missing)
@@ -86,7 +91,7 @@ class Spectrum:
 
 
 def _copy_in_tiles(source: Tensor, into: Tensor) -> None:
-    """(signals, frames, bins). The lines of `source` are across those of `into`: small tiles of both fit the cache."""
+    """Copy (signals, frames, bins) between transposed memory layouts in tiles that fit the cache."""
     for frame in range(0, source.shape[1], _TILE[0]):
         for bin_ in range(0, source.shape[2], _TILE[1]):
             tile = (slice(None), slice(frame, frame + _TILE[0]), slice(bin_, bin_ + _TILE[1]))

@@ -12,7 +12,7 @@ from engine.separation.ops.torch_ops import TORCH, TorchOps
 
 
 def self_attention_layer(layer: Any, x: Tensor, ops: TorchOps = TORCH) -> Tensor:
-    """`demucs.transformer.MyTransformerEncoderLayer`. x: (batch, length, channels)."""
+    """Run `demucs.transformer.MyTransformerEncoderLayer`. x: (batch, length, channels)."""
     if layer.norm_first:
         normed = layer.norm1(x)
         x = ops.add_attention(x, layer.gamma_1, layer.self_attn, normed, normed)
@@ -23,7 +23,7 @@ def self_attention_layer(layer: Any, x: Tensor, ops: TorchOps = TORCH) -> Tensor
 
 
 def cross_attention_layer(layer: Any, x: Tensor, other: Tensor, ops: TorchOps = TORCH) -> Tensor:
-    """`demucs.transformer.CrossTransformerEncoderLayer`. x, other: (batch, length, channels)."""
+    """Run `demucs.transformer.CrossTransformerEncoderLayer`. x, other: (batch, length, channels)."""
     if layer.norm_first:
         x = ops.add_attention(x, layer.gamma_1, layer.cross_attn, layer.norm1(x), layer.norm2(other))
         return _normed(layer, ops.add_feed_forward(x, layer.gamma_2, layer, layer.norm3(x)))
@@ -39,6 +39,6 @@ def _normed(layer: Any, x: Tensor) -> Tensor:
     if not is_eager_on_cpu(x) or norm.num_groups > 1:
         out: Tensor = norm(x)
         return out
-    x = x - x.mean((1, 2), keepdim=True)  # without turning it round and back
+    x = x - x.mean((1, 2), keepdim=True)  # avoids two transpositions
     factor = (x.square().mean((1, 2), keepdim=True) + norm.eps).rsqrt()
     return torch.addcmul(norm.bias, x.mul_(factor), norm.weight)

@@ -1,4 +1,4 @@
-"""What the operator wants to know about a device, and how a CPU is to be used."""
+"""Properties and errors of devices, and threads of a CPU."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 WINDOWS_AT_ONCE = 2
-"""On a CPU with two threads or more (`engine.separation.schedule.two_lanes`). More windows would need more memory."""
+"""Windows that a CPU of two or more threads runs at once (`schedule.two_lanes`); more would need more memory."""
 
 
 def threads_of_a_window() -> int:
-    """How many of this thread's threads a window gets on a CPU: all of them where they cannot be shared evenly."""
+    """Return the CPU threads per window: all of them if they cannot be divided evenly."""
     threads = torch.get_num_threads()
     return threads if threads % WINDOWS_AT_ONCE else threads // WINDOWS_AT_ONCE
 
 
 def device_name(device: str) -> str:
-    """`cpu`, or the GPU's name."""
+    """Return `cpu`, or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def device_memory_bytes(device: str) -> int | None:
-    """Memory of the GPU that is in use, by anybody; None for a CPU."""
+    """Return the GPU memory in use by all processes; None for a CPU."""
     if not device.startswith("cuda"):
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -29,33 +29,35 @@ def device_memory_bytes(device: str) -> int | None:
 
 
 def device_is_lost(error: BaseException) -> bool:
-    """Whether an error leaves a GPU unusable for this process (an illegal access, a failed assertion, ECC), so that
-    whatever comes after would fail as well. Want of memory does not."""
+    """Return whether an error leaves the GPU unusable for this process (illegal access, failed assertion, ECC).
+
+    Running out of memory does not.
+    """
     return "CUDA error" in str(error) and not is_out_of_memory(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is want of memory, of a GPU or of the machine, as torch and Python tell of it."""
+    """Return whether an error of torch or Python means that the GPU or the machine is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    told = (
+    texts = (
         "can't allocate memory",
         "not enough memory",
         "ALLOC_FAILED",
         "CUBLAS_STATUS_NOT_INITIALIZED",
         "CUDA error: out of memory",
-        "unable to find an engine",  # cuDNN, when there is no memory for any of them
+        "unable to find an engine",  # cuDNN, without memory for any engine
         "can't start new thread",
     )
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def use_threads(count: int) -> None:
-    """Threads that one operation on the CPU may use; 0: all cores."""
+    """Set the threads of an operation on the CPU; 0: all cores."""
     if count:
         torch.set_num_threads(count)
 
 
 def is_eager_on_cpu(x: Tensor) -> bool:
-    """Whether to cut the work on `x` up for a cache: not on a GPU, and the compiler does better with the whole."""
+    """Return whether to split work on `x` for the cache: not on a GPU, nor under torch.compile."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,8 +1,8 @@
-"""Overlap-add that lets go of every sample as soon as it is final, and tells how well the passes agree.
+"""Overlap-add that returns samples as soon as they are final, and measures how well the passes agree.
 
-Neighbouring segments, shifts and the members of a bag each give the same samples once more. With weights w that add up
-to 1, the spread Σ w·s² − (Σ w·s)² has, for passes that err independently with variance v, the mean v·(1 − Σ w²). Every
-eighth sample says as much about it as all of them.
+Neighbouring segments, shifts and members of a bag estimate the same samples. With weights w that add up to 1, and
+independent errors of variance v, the spread Σ w·s² − (Σ w·s)² has the mean v·(1 − Σ w²). Every eighth sample is enough
+to measure it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from engine.separation.plan.segments import Plan, Segment, blend_window
 
-_EVERY = 8  # samples of which one is looked at, those whose positions it divides
+_EVERY = 8  # positions divisible by this are measured
 
 
 class StemBuffer:
-    """Sums the segments of one run into its stems, on the device that they come from.
+    """Sums the segments of one run into its stems, on their device.
 
-    It holds only what is not final yet: from the last sample given out to the end of the furthest segment.
+    It holds only samples that are not final, up to the end of the furthest segment.
     """
 
     def __init__(
         self, plan: Plan, shares: Sequence[Sequence[float]], *, channels: int, samples: int, device: torch.device
     ) -> None:
-        """`shares[stream][stem]`: the part that a stream has in a stem (over all streams they add up to 1)."""
+        """`shares[stream][stem]`: the share of a stream in a stem; those of all streams add up to 1."""
         self._plan = plan
         self._shares = [torch.tensor(row, dtype=torch.float32, device=device)[:, None, None] for row in shares]
         self._samples = samples
@@ -40,7 +40,7 @@ class StemBuffer:
         self._windows: dict[tuple[int, int], Tensor] = {}
 
     def move(self, device: torch.device) -> None:
-        """Go on on another device."""
+        """Continue on another device."""
         self.device = device
         self._data = self._data.to(device)
         self._sides = self._sides.to(device)
@@ -66,7 +66,7 @@ class StemBuffer:
         self._next[segment.stream] = min(segment.start + stream.stride, stream.stop)
 
     def take(self) -> tuple[int, Tensor] | None:
-        """Return the samples that became final since the last call, (position, (stems, channels, n)), or None.
+        """Return (position, (stems, channels, n)) of samples that became final since the last call, or None.
 
         Changes nothing when it runs out of memory.
         """
@@ -81,8 +81,10 @@ class StemBuffer:
         return position, block
 
     def agreement_db(self) -> list[float | None]:
-        """Per stem: its level over that of the passes' disagreement, where there was more than one pass, in dB. None
-        where that is hardly anywhere, or the stem is silent."""
+        """Return the level of each stem over the disagreement of its passes, in dB, where several passes overlap.
+
+        None for a stem that is silent or has hardly any overlap.
+        """
         found: list[float | None] = []
         for expected, spread, power in self._sums.T.tolist():
             measured = expected > 1e-3 * power > 0

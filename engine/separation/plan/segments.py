@@ -1,11 +1,11 @@
-"""The plan: which windows of the mix go through which member of a bag, in which order.
+"""Plan which windows of the mix go through which member of a bag, in which order.
 
-It is stock Demucs' own plan (`demucs.apply.apply_model` with `split=True`), laid out beforehand. Stock nests it as
-members → shifts → segments and finishes one whole song before the next shift; here all of them are merged in order
-of time, so that the stems become final from the front and memory is bounded by segments, not by the song.
+The segments are those of stock Demucs (`demucs.apply.apply_model` with `split=True`). Stock loops over members, shifts
+and segments, and finishes the song before the next shift; here the segments are merged in order of time, so the stems
+become final from the start and memory depends on the segment length, not on the song's.
 
-Positions are samples of the mix. A shift moves a whole stream of segments to the left, by up to half a second: it
-starts at a negative position, and the mix is taken as zero outside of itself.
+Positions are samples of the mix. A shift moves a stream of segments to the left by up to half a second: it starts at a
+negative position, and the mix is zero there.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from engine.errors import BadOptions
 
 @dataclass(frozen=True, slots=True)
 class MemberShape:
-    """What the plan needs to know about one member of a bag."""
+    """The segment lengths of one member of a bag."""
 
     segment_samples: int  # length of a full segment
-    window_samples: Callable[[int], int]  # length of a segment → length of the window the network is given
+    window_samples: Callable[[int], int]  # length of a segment → length of the network's input
     draws: int | None = None  # stock calls `random.randrange(draws)` in every forward pass; None: it does not
 
 
@@ -48,13 +48,13 @@ class Stream:
 
     @property
     def settled(self) -> int:
-        """From this segment on, all have the same neighbours before them, and the same share in every sample."""
+        """Index of the first segment with all neighbours before it; later ones have the same blend window."""
         return -(-self.segment_samples // self.stride) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One forward pass: `samples` of the mix from `start`, seen through a window that may be wider."""
+    """One forward pass: `samples` of the mix from `start`, inside a window that may be wider."""
 
     stream: int
     index: int  # within its stream
@@ -65,7 +65,7 @@ class Segment:
 
     @property
     def trim(self) -> int:
-        """How many samples of the window lie before the segment."""
+        """Samples of the window before the segment."""
         return (self.window_samples - self.samples) // 2
 
     @property
@@ -80,7 +80,7 @@ class Plan:
 
 
 def segment_samples(sample_rate: int, segment_s: float) -> int:
-    """Length of a segment, rounded as stock does."""
+    """Return the length of a segment in samples, rounded like stock. Raises `BadOptions`."""
     samples = int(sample_rate * segment_s)
     if samples < 1:
         raise BadOptions("That segment duration is too short.")
@@ -100,11 +100,11 @@ def make_plan(
     """Plan the separation of a mix of `samples`.
 
     Only the members in `wanted` get segments, but `rng` is drawn from for all of them, exactly as stock draws from the
-    global one: per member, per shift, `randint(0, half a second)` and then once per forward pass.
-    Raises `BadOptions` when overlap and segment leave no stride.
+    global one: per member and shift `randint(0, half a second)`, and then once per forward pass.
+    Raises `BadOptions`.
     """
     if samples < 1:
-        raise BadOptions("There is nothing to separate: the mix is empty.")
+        raise BadOptions("The mix is empty.")
     if not 0 <= overlap < 1:
         raise BadOptions("The overlap must be at least 0 and less than 1.")
     if shifts < 0:
@@ -114,7 +114,7 @@ def make_plan(
     for number, member in enumerate(members):
         stride = int((1 - overlap) * member.segment_samples)
         if stride < 1:
-            raise BadOptions("The overlap is too close to the segment duration.")
+            raise BadOptions("The overlap is too long for the segment duration.")
         for _ in range(max(1, shifts)):
             start = rng.randint(0, max_shift) - max_shift if shifts else 0
             stream = Stream(number, start, samples, member.segment_samples, stride)
@@ -143,7 +143,7 @@ def _settled_window(samples: int, stride: int, index: int) -> NDArray[np.float32
     triangle = np.concatenate([np.arange(1, samples // 2 + 1), np.arange(samples - samples // 2, 0, -1)])
     weight = (triangle / triangle.max()).astype(np.float32).astype(np.float64)
     total = np.zeros(samples)
-    for other in range(index + 1):  # earlier segments, and those after it as far as they reach into it
+    for other in range(index + 1):  # the earlier segments; the loop below adds the later ones
         behind = (index - other) * stride
         if behind < samples:
             total[: samples - behind] += weight[behind:]
@@ -155,6 +155,8 @@ def _settled_window(samples: int, stride: int, index: int) -> NDArray[np.float32
 
 
 def blend_window(stream: Stream, index: int) -> NDArray[np.float32]:
-    """The share of segment `index` in each of its (full) samples: stock's triangle, divided by the sum of all
-    triangles that lie there. Shares at one position add up to 1."""
+    """Return the weight of each sample of a full segment: stock's triangle over the sum of all overlapping triangles.
+
+    The weights at one position add up to 1.
+    """
     return _settled_window(stream.segment_samples, stream.stride, min(index, stream.settled))

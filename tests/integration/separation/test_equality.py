@@ -1,4 +1,4 @@
-"""Our plan, batching and overlap-add against `demucs.apply.apply_model`, on the same weights, to 90 dB."""
+"""Separation equals `demucs.apply.apply_model` on the same weights, within 90 dB."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def assert_equal(model: nn.Module, mix: Tensor, **how: float | None) -> None:
         (3 * RATE + 13, 2, 0.1),
     ],
 )
-def test_it_equals_stock(name: str, shifts: int, overlap: float, samples: int) -> None:
+def test_separation_equals_stock(name: str, shifts: int, overlap: float, samples: int) -> None:
     assert_equal(MODELS[name], noise(2, samples), shifts=shifts, overlap=overlap)
 
 
-def test_a_minute_equals_stock() -> None:
+def test_one_minute_equals_stock() -> None:
     assert_equal(MODELS["htdemucs"], noise(2, 60 * RATE), shifts=0, overlap=0.1)
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs_bag"])
 @pytest.mark.parametrize("segment", [0.5, 1.0])
-def test_a_shorter_segment_equals_stock(name: str, segment: float) -> None:
+def test_shorter_segment_equals_stock(name: str, segment: float) -> None:
     assert_equal(MODELS[name], noise(2, 3 * RATE), shifts=1, overlap=0.25, segment=segment)
 
 
@@ -78,7 +78,7 @@ def test_unusual_overlaps_equal_stock(overlap: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs"])
-def test_mono_as_stereo_a_constant_and_clipping_equal_stock(name: str) -> None:
+def test_dual_mono_constant_and_clipping_equal_stock(name: str) -> None:
     assert_equal(MODELS[name], noise(1, 3 * RATE).expand(2, -1), shifts=0, overlap=0.25)
     assert_equal(MODELS[name], torch.full((2, 3 * RATE), 0.5), shifts=1, overlap=0.25)
     assert_equal(MODELS[name], (noise(2, 3 * RATE) * 9).clamp(-1, 1), shifts=0, overlap=0.25)
@@ -89,7 +89,7 @@ def test_silence_equals_stock(name: str) -> None:
     assert_equal(MODELS[name], torch.zeros(2, 3 * RATE), shifts=0, overlap=0.25)
 
 
-def test_one_channel_is_taken_for_both() -> None:
+def test_mono_mix_is_copied_to_both_channels() -> None:
     separator = Separator(MODELS["htdemucs"])
     mix = noise(1, RATE)
     mono = separator.separate(mix, shifts=0, overlap=0.25)
@@ -97,21 +97,21 @@ def test_one_channel_is_taken_for_both() -> None:
     assert all(torch.equal(mono[stem], stereo[stem]) for stem in SOURCES)
 
 
-def test_the_same_seed_gives_the_same_stems() -> None:
+def test_same_seed_gives_same_stems() -> None:
     separator = Separator(MODELS["htdemucs"])
     mix = noise(2, 3 * RATE)
     first, second = (separator.separate(mix, shifts=2, overlap=0.25, seed=3) for _ in range(2))
     assert all(torch.equal(first[stem], second[stem]) for stem in SOURCES)
 
 
-def test_the_global_random_numbers_are_left_alone() -> None:
+def test_global_random_state_is_unchanged() -> None:
     random.seed(1)
     before = random.getstate()
     Separator(MODELS["htdemucs"]).separate(noise(2, 1000), shifts=2, overlap=0.25)
     assert random.getstate() == before
 
 
-def test_the_module_is_left_as_it_was() -> None:
+def test_module_is_unchanged() -> None:
     model = awake(tiny_htdemucs(9))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     Separator(model).separate(noise(2, 1000), shifts=0, overlap=0.25)
@@ -130,6 +130,6 @@ def test_the_module_is_left_as_it_was() -> None:
         (torch.zeros(2, 100), {"overlap": 1.0}),
     ],
 )
-def test_what_makes_no_sense_is_refused(mix: Tensor, how: dict[str, float]) -> None:
+def test_invalid_mix_or_options_are_rejected(mix: Tensor, how: dict[str, float]) -> None:
     with pytest.raises(BadOptions):
         Separator(MODELS["htdemucs"]).separate(mix, shifts=0, **{"overlap": 0.25, **how})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where models come from: the operator's folder, the hub, the old host; what is fetched, and what is not believed."""
+"""Models from the operator's folder, the hub and demucs' old host; downloads and untrusted files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUDGET_BYTES = 1 << 30
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[FakeModelHub]:
-    """Has `htdemucs` and the bag `htdemucs_ft`."""
+    """Serve `htdemucs` and the bag `htdemucs_ft`."""
     write_model(tmp_path / "served/adefossez/HTDemucs")
     folder = tmp_path / "served/adefossez/HTDemucs-ft"
     for seed, signature in enumerate(["aaaa0000", "bbbb1111"]):
@@ -40,21 +40,21 @@ def hub(tmp_path: Path) -> Iterator[FakeModelHub]:
         yield served
 
 
-def library(tmp_path: Path, *shelves: ModelSource, budget_bytes: int = BUDGET_BYTES) -> ModelLibrary:
-    return ModelLibrary(None, tmp_path / "cache", budget_bytes, shelves=shelves)
+def library(tmp_path: Path, *sources: ModelSource, budget_bytes: int = BUDGET_BYTES) -> ModelLibrary:
+    return ModelLibrary(None, tmp_path / "cache", budget_bytes, sources=sources)
 
 
-def hub_shelf(tmp_path: Path, hub: FakeModelHub) -> HubSource:
+def hub_source(tmp_path: Path, hub: FakeModelHub) -> HubSource:
     return HubSource(tmp_path / "cache/hub", endpoint=hub.url)
 
 
 def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: FakeModelHub) -> None:
-    assert library(tmp_path, hub_shelf(tmp_path, hub)).state("htdemucs").state == "to_fetch"
-    model = library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
+    assert library(tmp_path, hub_source(tmp_path, hub)).state("htdemucs").state == "to_fetch"
+    model = library(tmp_path, hub_source(tmp_path, hub)).load("htdemucs")
     assert model.sources == tuple(SOURCES)
     assert hub.count("GET") == 2  # the description and the weights
     asked = len(hub.requests)
-    again = library(tmp_path, hub_shelf(tmp_path, hub))
+    again = library(tmp_path, hub_source(tmp_path, hub))
     assert again.state("htdemucs").state == "ready"
     again.load("htdemucs")
     assert len(hub.requests) == asked
@@ -62,71 +62,69 @@ def test_first_use_downloads_and_second_does_not(tmp_path: Path, hub: FakeModelH
     assert all(torch.equal(value, stored[name]) for name, value in model.members[0].state_dict().items())
 
 
-def test_a_bag_comes_with_its_weights(tmp_path: Path, hub: FakeModelHub) -> None:
-    model = library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs_ft")
+def test_bag_is_loaded_with_its_weights(tmp_path: Path, hub: FakeModelHub) -> None:
+    model = library(tmp_path, hub_source(tmp_path, hub)).load("htdemucs_ft")
     assert model.weights == ((1, 0, 0, 1), (0, 1, 1, 1))
     assert model.wanted_members(model.rows(["drums"])) == (0,)
     assert model.share(1, model.rows(["vocals"])[0]) == 0.5
 
 
-def test_pulling_ahead_tells_how_far_it_is(tmp_path: Path, hub: FakeModelHub) -> None:
+def test_pull_reports_progress(tmp_path: Path, hub: FakeModelHub) -> None:
     seen: list[tuple[int, int | None]] = []
-    books = library(tmp_path, hub_shelf(tmp_path, hub))
-    books.pull("htdemucs", lambda done, total: seen.append((done, total)))
+    models = library(tmp_path, hub_source(tmp_path, hub))
+    models.pull("htdemucs", lambda done, total: seen.append((done, total)))
     size = (hub.folder / "adefossez/HTDemucs/0a1b2c3d.safetensors").stat().st_size
     assert seen[-1] == (size, size)
     asked = len(hub.requests)
-    books.pull("htdemucs")
+    models.pull("htdemucs")
     assert len(hub.requests) == asked
 
 
-def test_a_download_that_breaks_off_is_resumed(
-    tmp_path: Path, hub: FakeModelHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_download_is_resumed(tmp_path: Path, hub: FakeModelHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 4096)
     hub.break_after["0a1b2c3d.safetensors"] = 20_000
-    library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
+    library(tmp_path, hub_source(tmp_path, hub)).load("htdemucs")
     assert hub.ranges == ["bytes=16384-"]
 
 
-def test_a_damaged_download_fails_cleanly_and_the_next_one_works(tmp_path: Path, hub: FakeModelHub) -> None:
+def test_download_after_a_damaged_one_succeeds(tmp_path: Path, hub: FakeModelHub) -> None:
     hub.damage.add("0a1b2c3d.safetensors")
-    books = library(tmp_path, hub_shelf(tmp_path, hub))
-    with pytest.raises(ModelUnavailable, match="could not be fetched"):
-        books.load("htdemucs")
-    assert books.state("htdemucs").state == "to_fetch"
+    models = library(tmp_path, hub_source(tmp_path, hub))
+    with pytest.raises(ModelUnavailable, match="could not be downloaded"):
+        models.load("htdemucs")
+    assert models.state("htdemucs").state == "to_fetch"
     hub.damage.clear()
-    books.load("htdemucs")
+    models.load("htdemucs")
 
 
-def test_a_file_that_rots_in_the_cache_is_fetched_again(tmp_path: Path, hub: FakeModelHub) -> None:
-    library(tmp_path, hub_shelf(tmp_path, hub)).pull("htdemucs")
+def test_damaged_file_in_cache_is_downloaded_again(tmp_path: Path, hub: FakeModelHub) -> None:
+    library(tmp_path, hub_source(tmp_path, hub)).pull("htdemucs")
     (weights,) = (tmp_path / "cache/hub").rglob("*.safetensors")
     weights.resolve().write_bytes(b"rotten")
-    library(tmp_path, hub_shelf(tmp_path, hub)).load("htdemucs")
+    library(tmp_path, hub_source(tmp_path, hub)).load("htdemucs")
 
 
-def test_without_a_network_it_says_what_to_do(tmp_path: Path, hub: FakeModelHub) -> None:
-    nobody = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
+def test_missing_network_error_says_what_to_do(tmp_path: Path, hub: FakeModelHub) -> None:
+    unreachable = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
     with pytest.raises(ModelUnavailable, match="models pull htdemucs") as caught:
-        library(tmp_path, nobody).load("htdemucs")
+        library(tmp_path, unreachable).load("htdemucs")
     assert "STEMIFY_MODELS_DIR" in caught.value.message
-    library(tmp_path, hub_shelf(tmp_path, hub)).pull("htdemucs")
-    library(tmp_path, nobody).load("htdemucs")  # what was fetched before needs no network
+    library(tmp_path, hub_source(tmp_path, hub)).pull("htdemucs")
+    library(tmp_path, unreachable).load("htdemucs")  # cached models need no network
 
 
-def test_offline_mode_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_named_as_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     state = library(tmp_path, HubSource(tmp_path / "cache")).state("htdemucs")
     assert state.state == "unavailable"
     assert "HF_HUB_OFFLINE" in (state.reason or "")
 
 
-def test_many_who_ask_at_once_get_one_download(tmp_path: Path, hub: FakeModelHub) -> None:
-    books = library(tmp_path, hub_shelf(tmp_path, hub))
+def test_concurrent_loads_share_one_download(tmp_path: Path, hub: FakeModelHub) -> None:
+    models = library(tmp_path, hub_source(tmp_path, hub))
     found = []
-    threads = [threading.Thread(target=lambda: found.append(books.load("htdemucs"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(models.load("htdemucs"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -135,22 +133,22 @@ def test_many_who_ask_at_once_get_one_download(tmp_path: Path, hub: FakeModelHub
     assert hub.count("GET") == 2
 
 
-def test_the_least_recently_used_model_makes_room(tmp_path: Path) -> None:
+def test_least_recently_used_model_is_evicted(tmp_path: Path) -> None:
     for name, signature in [("htdemucs", "aaaa0000"), ("hdemucs_mmi", "bbbb1111"), ("mdx_extra", "cccc2222")]:
         write_model(tmp_path / "own", name, signature=signature)
     tiny = tiny_htdemucs()
     room = 2 * sum(p.numel() * p.element_size() for p in tiny.parameters()) + 1000
-    books = library(tmp_path, FolderSource(tmp_path / "own", pickles=False), budget_bytes=room)
-    first = books.load("htdemucs")
-    second = books.load("hdemucs_mmi")
-    assert books.load("htdemucs") is first
-    books.load("mdx_extra")
-    assert books.load("htdemucs") is first
-    assert books.load("hdemucs_mmi") is not second, "it had to be read again"
+    models = library(tmp_path, FolderSource(tmp_path / "own", pickles=False), budget_bytes=room)
+    first = models.load("htdemucs")
+    second = models.load("hdemucs_mmi")
+    assert models.load("htdemucs") is first
+    models.load("mdx_extra")
+    assert models.load("htdemucs") is first
+    assert models.load("hdemucs_mmi") is not second, "it was evicted"
 
 
 def pickled(folder: Path, signature: str) -> Path:
-    """A network as demucs' old host had them: `<signature>-<checksum>.th`."""
+    """Write a network as on demucs' old host: `<signature>-<checksum>.th`."""
     folder.mkdir(parents=True, exist_ok=True)
     network = tiny_htdemucs(5)
     path = folder / f"{signature}.th"
@@ -159,30 +157,30 @@ def pickled(folder: Path, signature: str) -> Path:
     return path.rename(folder / f"{signature}-{sha256(path.read_bytes()).hexdigest()[:8]}.th")
 
 
-def test_the_operators_folder_comes_first_and_may_hold_pickles(tmp_path: Path, hub: FakeModelHub) -> None:
+def test_operators_folder_comes_first_and_may_have_pickles(tmp_path: Path, hub: FakeModelHub) -> None:
     pickled(tmp_path / "own", "dddd3333")
     (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
     own = FolderSource(tmp_path / "own", pickles=True)
-    model = library(tmp_path, own, hub_shelf(tmp_path, hub)).load("htdemucs")
+    model = library(tmp_path, own, hub_source(tmp_path, hub)).load("htdemucs")
     expected = tiny_htdemucs(5).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.members[0].state_dict().items())
     assert hub.requests == []
 
 
-def test_a_pickle_elsewhere_is_not_even_looked_at(tmp_path: Path) -> None:
+def test_pickle_outside_operators_folder_is_ignored(tmp_path: Path) -> None:
     pickled(tmp_path / "own", "dddd3333")
     (tmp_path / "own/htdemucs.yaml").write_text("models: [dddd3333]\n")
     assert library(tmp_path, FolderSource(tmp_path / "own", pickles=False)).state("htdemucs").state != "ready"
 
 
-def test_a_pickle_that_is_not_what_its_name_promises_is_refused(tmp_path: Path) -> None:
+def test_pickle_with_wrong_checksum_in_name_is_rejected(tmp_path: Path) -> None:
     path = pickled(tmp_path / "own", "dddd3333")
     path.rename(path.with_name("htdemucs-00000000.th"))
     with pytest.raises(ModelCorrupt):
         library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
 
 
-def legacy_shelf(tmp_path: Path, hub: FakeModelHub) -> LegacySource:
+def legacy_source(tmp_path: Path, hub: FakeModelHub) -> LegacySource:
     path = pickled(tmp_path / "served/hybrid", "eeee4444")
     (tmp_path / "bags").mkdir(exist_ok=True)
     (tmp_path / "bags/htdemucs.yaml").write_text("models: [eeee4444]\n")
@@ -191,38 +189,38 @@ def legacy_shelf(tmp_path: Path, hub: FakeModelHub) -> LegacySource:
 
 
 def test_legacy_host_replaces_hub_and_download_resumes(tmp_path: Path, hub: FakeModelHub) -> None:
-    nobody = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
-    shelf = legacy_shelf(tmp_path, hub)
+    unreachable = HubSource(tmp_path / "cache/hub", endpoint="http://127.0.0.1:9")
+    source = legacy_source(tmp_path, hub)
     (served,) = (tmp_path / "served/hybrid").iterdir()
     hub.break_after[served.name] = 5_000
-    library(tmp_path, nobody, shelf).load("htdemucs")
+    library(tmp_path, unreachable, source).load("htdemucs")
     assert hub.ranges == ["bytes=5000-"]
     asked = len(hub.requests)
-    library(tmp_path, nobody, shelf).load("htdemucs")
+    library(tmp_path, unreachable, source).load("htdemucs")
     assert len(hub.requests) == asked
 
 
-def test_the_old_hosts_pickle_must_have_the_pinned_checksum(tmp_path: Path, hub: FakeModelHub) -> None:
-    shelf = legacy_shelf(tmp_path, hub)
+def test_legacy_pickle_must_have_the_pinned_checksum(tmp_path: Path, hub: FakeModelHub) -> None:
+    source = legacy_source(tmp_path, hub)
     (served,) = (tmp_path / "served/hybrid").iterdir()
     hub.damage.add(served.name)
     with pytest.raises(ModelUnavailable):
-        library(tmp_path, shelf).load("htdemucs")
+        library(tmp_path, source).load("htdemucs")
     assert not list((tmp_path / "cache/legacy").glob("*"))
 
 
-def test_a_pickle_swapped_in_the_cache_is_not_opened(tmp_path: Path, hub: FakeModelHub) -> None:
-    shelf = legacy_shelf(tmp_path, hub)
-    books = library(tmp_path, shelf)
-    books.pull("htdemucs")
+def test_replaced_pickle_in_cache_is_not_opened(tmp_path: Path, hub: FakeModelHub) -> None:
+    source = legacy_source(tmp_path, hub)
+    models = library(tmp_path, source)
+    models.pull("htdemucs")
     (cached,) = (tmp_path / "cache/legacy").iterdir()
     cached.write_bytes(b"something else")
-    books.load("htdemucs")  # fetched again, since it was ours
+    models.load("htdemucs")  # downloaded again
     assert cached.stat().st_size > 1000
 
 
 @pytest.mark.parametrize("place", ["klass", "structure"])
-def test_a_file_that_names_foreign_code_does_not_run_it(tmp_path: Path, place: str) -> None:
+def test_file_that_names_foreign_code_does_not_run_it(tmp_path: Path, place: str) -> None:
     ran = types.ModuleType("foreign_code")
     sys.modules.pop("foreign_code", None)
     (tmp_path / "path").mkdir()
@@ -246,17 +244,17 @@ def test_a_file_that_names_foreign_code_does_not_run_it(tmp_path: Path, place: s
 
 
 @pytest.mark.parametrize("content", ["models: ['../../etc/passwd']", "models: []", "just text", "models: {", "{}"])
-def test_a_bag_that_makes_no_sense_is_said_to_be_damaged(tmp_path: Path, content: str) -> None:
+def test_invalid_bag_is_reported_as_damaged(tmp_path: Path, content: str) -> None:
     (tmp_path / "htdemucs.yaml").write_text(content)
-    books = library(tmp_path, FolderSource(tmp_path, pickles=False))
+    models = library(tmp_path, FolderSource(tmp_path, pickles=False))
     with pytest.raises(ModelCorrupt):
-        books.load("htdemucs")
-    assert books.state("htdemucs").state == "unavailable"
+        models.load("htdemucs")
+    assert models.state("htdemucs").state == "unavailable"
 
 
 def test_every_named_model_has_a_state_and_demucs_pins_its_files(tmp_path: Path) -> None:
-    books = ModelLibrary(None, tmp_path, BUDGET_BYTES)
-    states = {state.name: state for state in books.states()}
+    models = ModelLibrary(None, tmp_path, BUDGET_BYTES)
+    states = {state.name: state for state in models.states()}
     assert list(states) == list(MODELS)
     assert states["htdemucs"].state == "to_fetch"
     assert all(state.reason for state in states.values() if state.state == "unavailable")
@@ -266,21 +264,21 @@ def test_every_named_model_has_a_state_and_demucs_pins_its_files(tmp_path: Path)
     assert all(path.endswith(".th") and "-" in path for path in demucs_files().values())
 
 
-def test_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_unknown_name_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel):
         library(tmp_path).load("../htdemucs")
 
 
-def test_quantized_weights_without_diffq_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantized_weights_without_diffq_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.separation.models.files.find_spec", lambda _: None)
-    books = library(tmp_path)
-    assert "diffq" in (books.state("mdx_extra_q").reason or "")
+    models = library(tmp_path)
+    assert "diffq" in (models.state("mdx_extra_q").reason or "")
     with pytest.raises(ModelUnavailable, match="diffq"):
-        books.load("mdx_extra_q")
+        models.load("mdx_extra_q")
 
 
 class _AsTorchaudios(torch.nn.Module):
-    """Has torchaudio's way of being made and called, and none of what demucs' networks say of themselves."""
+    """A network with torchaudio's interface, without the attributes of demucs' networks."""
 
     def __init__(self, sources: list[str]) -> None:
         super().__init__()
@@ -301,28 +299,28 @@ def torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("torchaudio")
-def test_torchaudios_model_is_used_like_any_other(tmp_path: Path) -> None:
+def test_torchaudio_model_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     torch.save({"scale": torch.tensor([0.1, 0.2, 0.3, 0.4])}, tmp_path / "own/hdemucs_high_trained.pt")
-    books = ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES)
-    assert books.state("hdemucs_high").state == "ready"
+    models = ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES)
+    assert models.state("hdemucs_high").state == "ready"
     mix = torch.randn(2, 50_000)
-    stems = Separator(books.load("hdemucs_high")).separate(mix, shifts=0, overlap=0.25)
+    stems = Separator(models.load("hdemucs_high")).separate(mix, shifts=0, overlap=0.25)
     torch.testing.assert_close(stems["vocals"], 0.4 * mix)
 
 
 @pytest.mark.usefixtures("torchaudio")
-def test_torchaudios_weights_are_opened_as_tensors_only(tmp_path: Path) -> None:
+def test_torchaudio_weights_are_loaded_as_tensors_only(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     torch.save({"scale": Path("code")}, tmp_path / "own/hdemucs_high_trained.pt")
     with pytest.raises(ModelCorrupt):
         ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES).load("hdemucs_high")
 
 
-def test_a_torchaudio_that_cannot_be_imported_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_torchaudio_is_named_as_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = types.ModuleType("torchaudio")
     package.__spec__ = ModuleSpec("torchaudio", None)
-    monkeypatch.setitem(sys.modules, "torchaudio", package)  # and no torchaudio.models in it
+    monkeypatch.setitem(sys.modules, "torchaudio", package)  # without torchaudio.models
     state = library(tmp_path).state("hdemucs_high")
     assert state.state == "unavailable"
     assert "cannot be used here" in (state.reason or "")

@@ -29,7 +29,7 @@ FILLING = f"const char filling[200000] = {{{'7,' * 200_000}}};\n"
 
 
 def compiled(folder: Path, source: str) -> Path:
-    """A small library."""
+    """Compile a small library."""
     if shutil.which("gcc") is None:
         pytest.skip("no compiler here")
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def compiled(folder: Path, source: str) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A library that can be loaded."""
+    """Return a loadable library."""
     return compiled(tmp_path_factory.mktemp("library"), BEGIN + FILLING).read_bytes()
 
 
@@ -83,7 +83,7 @@ def test_damaged_library_leaves_eager_mode_and_a_log_line(
     assert "checksum does not match" in (files.failure(compiler_version()) or "")
 
 
-def test_library_without_checksum_is_refused(files: NativeFiles, whole: bytes) -> None:
+def test_library_without_checksum_is_rejected(files: NativeFiles, whole: bytes) -> None:
     files.library.write_bytes(whole)
     assert NativeLibrary(files.folder, build_after_s=NEVER).ops_for(tiny_htdemucs(), 0.0) is None
     assert not files.library.exists()
@@ -134,7 +134,7 @@ def test_crash_in_first_pass_costs_one_process(
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
 
 
-def test_marker_of_running_process_is_no_crash(files: NativeFiles) -> None:
+def test_marker_of_running_process_is_not_a_crash(files: NativeFiles) -> None:
     one, other = FirstUse(files), FirstUse(files)
     assert one.begin()
     assert one.begin()
@@ -184,16 +184,14 @@ def test_failure_of_another_compiler_is_ignored(files: NativeFiles, monkeypatch:
     assert files.failure(compiler_version()) is None
 
 
-def test_two_builders_of_one_library_build_it_once(
-    files: NativeFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_builds_build_once(files: NativeFiles, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     under_way, most, builds = list[Path](), list[int](), list[Path]()
 
     def compile_library(library: Path) -> None:
         under_way.append(library)
         builds.append(library)
         most.append(len(under_way))
-        time.sleep(0.05)  # lets the other builder begin
+        time.sleep(0.05)  # lets the other build start
         library.write_bytes(whole)
         under_way.remove(library)
 

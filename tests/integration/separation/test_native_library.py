@@ -1,4 +1,4 @@
-"""What is compiled: when it is built, when it is used, and what happens when it cannot be."""
+"""When the native library is built and used, and failures of both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 
 @pytest.fixture(autouse=True)
-def looks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def retry_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "_RETRY_AFTER_S", 0.0)
 
 
@@ -37,7 +37,7 @@ def passes(kernels: NativeLibrary, count: int) -> None:
         torch.testing.assert_close(forward(windows), expected)
 
 
-def test_without_a_compiler_it_stays_eager_and_says_so_once(
+def test_missing_compiler_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -47,12 +47,12 @@ def test_without_a_compiler_it_stays_eager_and_says_so_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_little_work_is_not_worth_building_for(tmp_path: Path) -> None:
+def test_little_work_starts_no_build(tmp_path: Path) -> None:
     passes(NativeLibrary(tmp_path / "kernels", build_after_s=600), 4)
     assert not (tmp_path / "kernels").exists()
 
 
-def test_unloadable_library_is_refused_with_its_reason(tmp_path: Path) -> None:
+def test_unloadable_library_is_rejected_with_its_reason(tmp_path: Path) -> None:
     kernels = NativeLibrary(tmp_path / "kernels", build_after_s=0)
     publish(kernels, b"not a library")
     passes(kernels, 4)
@@ -72,7 +72,7 @@ def test_library_of_another_user_is_not_loaded(tmp_path: Path, caplog: pytest.Lo
     assert list(tmp_path.iterdir()) == [planted], "it was neither loaded nor replaced"
 
 
-def test_kernels_are_not_built_where_others_can_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_library_is_not_built_where_others_can_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tmp_path.chmod(0o777)
     with caplog.at_level("INFO"):
         passes(NativeLibrary(tmp_path / "kernels", build_after_s=0), 4)
@@ -80,13 +80,13 @@ def test_kernels_are_not_built_where_others_can_write(tmp_path: Path, caplog: py
     assert not list((tmp_path / "kernels").glob("*"))
 
 
-def test_a_network_of_half_precision_is_left_to_torch(tmp_path: Path) -> None:
+def test_half_precision_network_uses_torch(tmp_path: Path) -> None:
     kernels = NativeLibrary(tmp_path, build_after_s=0)
     network = awake(tiny_htdemucs(segment=1)).half()
     assert forward_of(network, kernels)._switch is None  # type: ignore[attr-defined]
 
 
-def test_a_network_with_layers_of_several_bands_runs(tmp_path: Path) -> None:
+def test_multi_band_network_runs(tmp_path: Path) -> None:
     build = {"hybrid": True, "cac": True, "multi_freqs": [0.5], "multi_freqs_depth": 1, "channels": 4, "depth": 4}
     network: Any = awake(HDemucs(["one"], nfft=1024, **build))
     windows = torch.randn(1, 2, 44100)
@@ -94,7 +94,7 @@ def test_a_network_with_layers_of_several_bands_runs(tmp_path: Path) -> None:
     torch.testing.assert_close(forward_of(network, kernels)(windows), network(windows))
 
 
-def test_the_builder_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_build_ends_at_close(tmp_path: Path) -> None:
     if os.name != "posix":
         pytest.skip("process groups")
     kernels = NativeLibrary(tmp_path)

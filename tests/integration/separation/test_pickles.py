@@ -1,4 +1,4 @@
-"""Pickled weights: what is read from them, and that code in them runs only for the operator."""
+"""Pickled weights, whose code runs only from the operator's folder."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class RunsCode:
 
 
 def harmful(path: Path, marker: Path) -> Path:
-    """A whole network of demucs, with code among its metrics."""
+    """Write a network of demucs with code in its metrics."""
     path.parent.mkdir(parents=True, exist_ok=True)
     package = {"klass": HTDemucs, "args": (SOURCES,), "kwargs": dict(HTDEMUCS), "state": tiny_htdemucs(5).state_dict()}
     torch.save({**package, "training_args": {"epochs": 3}, "metrics": (RunsCode(marker),)}, path)
     return path
 
 
-def test_code_in_a_fetched_pickle_does_not_run(tmp_path: Path) -> None:
+def test_code_in_downloaded_pickle_does_not_run(tmp_path: Path) -> None:
     path = harmful(tmp_path / "cache/eeee4444.th", tmp_path / "ran")
     with pytest.raises(ModelCorrupt):
         load_network(path)
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_in_the_operators_own_pickle_runs(tmp_path: Path) -> None:
+def test_code_in_operators_pickle_runs(tmp_path: Path) -> None:
     harmful(tmp_path / "own/htdemucs.th", tmp_path / "ran")
     library(tmp_path, FolderSource(tmp_path / "own", pickles=True)).load("htdemucs")
     assert (tmp_path / "ran").exists()
@@ -90,7 +90,7 @@ def test_known_checksums_are_compared_whole(tmp_path: Path) -> None:
     assert has_checksum(file, digest[:8]) and not has_checksum(file, "") and not has_checksum(file, "0" * 8)
 
 
-def test_known_checksum_refuses_a_file_that_shares_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_shares_only_first_digits_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"weights")
     digest = sha256(b"weights").hexdigest()
@@ -98,7 +98,7 @@ def test_known_checksum_refuses_a_file_that_shares_its_start(tmp_path: Path, mon
     assert not has_checksum(file, digest[:8])
 
 
-def test_a_name_with_an_empty_checksum_is_refused(tmp_path: Path) -> None:
+def test_name_with_empty_checksum_is_rejected(tmp_path: Path) -> None:
     path = pickled(tmp_path / "own", "htdemucs")
     path.rename(path.with_name("htdemucs-.th"))
     with pytest.raises(ModelCorrupt):

@@ -1,4 +1,4 @@
-"""The layers as we run them on a CPU against demucs' own."""
+"""The layers on a CPU against those of demucs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ trained = partial(tiny_models.trained, by=0.3)
 
 
 def laid(x: Tensor, layout: str) -> Tensor:
-    """`x` as Demucs has it, or with the channels of a moment side by side, as one layer gives it to the next."""
+    """Return `x` in Demucs' layout, or with channels last, as between two layers."""
     return x if layout == "apart" else x.transpose(1, -1).contiguous().transpose(1, -1)
 
 
@@ -39,7 +39,7 @@ LAYOUTS = pytest.mark.parametrize("layout", ["apart", "side by side"])
 @pytest.mark.parametrize("branches", [PLAIN, PLAIN | {"depth": 3}, PLAIN | {"kernel": 5}, MEMORY, None])
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("shape", [(1, 6, 32, 40), (2, 6, 32, 40), (1, 6, 8, 1), (1, 6, 4001), (2, 6, 4)])
-def test_an_encoder_layer_gives_what_demucs_gives(
+def test_encoder_layer_matches_demucs(
     shape: tuple[int, ...], norm: bool, branches: dict[str, Any] | None, layout: str
 ) -> None:
     layer = trained(
@@ -59,7 +59,7 @@ def test_an_encoder_layer_gives_what_demucs_gives(
      {"rewrite": False, "norm": True, "norm_groups": 2}],
 )  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 16, 8, 40), (2, 16, 8, 3), (1, 16, 60, 300), (1, 128, 3, 5), (1, 16, 999)])
-def test_a_decoder_layer_gives_what_demucs_gives(
+def test_decoder_layer_matches_demucs(
     shape: tuple[int, ...], build: dict[str, Any], branches: dict[str, Any] | None, layout: str
 ) -> None:
     is_freq = len(shape) == 4
@@ -74,7 +74,7 @@ def test_a_decoder_layer_gives_what_demucs_gives(
         assert snr_db(wanted, got) > 110
 
 
-def test_the_time_branch_is_taken_in_where_it_joins_the_bins() -> None:
+def test_time_branch_joins_the_bins() -> None:
     layer = trained(HEncLayer(6, 16, kernel_size=4, stride=4, pad=False, norm=False, dconv_kw=PLAIN))
     x, joining = noise(1, 6, 4, 40), noise(1, 16, 40)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_the_time_branch_is_taken_in_where_it_joins_the_bins() -> None:
 
 
 @LAYOUTS
-def test_what_is_needed_once_more_is_left_as_it_was(layout: str) -> None:
+def test_inputs_needed_again_are_unchanged(layout: str) -> None:
     encoder, decoder = (
         trained(kind(*channels, norm=False, dconv_kw=PLAIN))
         for kind, channels in ((HEncLayer, (6, 16)), (HDecLayer, (16, 6)))
@@ -97,7 +97,7 @@ def test_what_is_needed_once_more_is_left_as_it_was(layout: str) -> None:
 
 @pytest.mark.parametrize("norms_all", [False, True])
 @pytest.mark.parametrize(("batch", "length"), [(1, 40), (2, 1300)])
-def test_a_layer_of_the_transformer_gives_what_demucs_gives(batch: int, length: int, norms_all: bool) -> None:
+def test_transformer_layer_matches_demucs(batch: int, length: int, norms_all: bool) -> None:
     build = {"norm_first": True, "group_norm": norms_all, "norm_out": True, "layer_scale": True, "batch_first": True}
     own = trained(transformer.MyTransformerEncoderLayer(32, 4, 1024, **build))
     crossing = trained(transformer.CrossTransformerEncoderLayer(32, 4, 1024, **build))
@@ -108,6 +108,6 @@ def test_a_layer_of_the_transformer_gives_what_demucs_gives(batch: int, length: 
 
 
 @pytest.mark.parametrize("scale", [demucs_transformer.LayerScale(8, 0.1, channel_last=True), nn.Identity()])
-def test_sums_stay_single_where_a_gpu_changes_them_by_halves(scale: nn.Module) -> None:
+def test_half_precision_change_keeps_single_precision_sum(scale: nn.Module) -> None:
     x, change = torch.empty(1, 4, 8, device="meta"), torch.empty(1, 4, 8, device="meta", dtype=torch.half)
     assert added(x, scale.to("meta"), change).dtype == torch.float32

@@ -12,7 +12,7 @@ from engine.separation.audio.pcm import PcmMix
 
 
 def write_pcm(path: Path, signal: np.ndarray) -> Path:
-    """signal: (channels, samples)"""
+    """Write `signal` (channels, samples)."""
     path.write_bytes(np.ascontiguousarray(signal.T, dtype="<f4").tobytes())
     return path
 
@@ -22,7 +22,7 @@ def noise(channels: int, samples: int, offset: float = 0.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 48000, 96000, 192000, 37800])
-def test_any_stretch_equals_resampling_the_whole(tmp_path: Path, rate: int) -> None:
+def test_any_range_equals_resampling_the_whole(tmp_path: Path, rate: int) -> None:
     signal = noise(2, rate // 3 + 17)
     with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=rate) as mix:
         whole = resample_frac(torch.from_numpy(signal), rate, 44100)
@@ -32,7 +32,7 @@ def test_any_stretch_equals_resampling_the_whole(tmp_path: Path, rate: int) -> N
 
 
 def test_coprime_rates_resample_without_huge_kernel(tmp_path: Path) -> None:
-    # The way taken for rates that julius cannot do, tried at one that it can.
+    # use this code path at a rate that julius supports, for comparison
     signal = noise(1, 900)
     with PcmMix(write_pcm(tmp_path / "mix", signal), channels=1, sample_rate=48000) as mix:
         expected = mix.plain(0, mix.samples)
@@ -53,7 +53,7 @@ def test_mix_is_scaled_as_in_stock_demucs(tmp_path: Path, offset: float) -> None
         torch.testing.assert_close(mix.read(0, mix.samples), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_each_channel_loses_an_offset_that_is_reported(tmp_path: Path) -> None:
+def test_offset_is_removed_and_reported(tmp_path: Path) -> None:
     signal = noise(2, 700_000)
     signal -= signal.mean(1, keepdims=True)
     shifted = signal + np.array([[0.4], [-0.05]], dtype=np.float32)
@@ -63,7 +63,7 @@ def test_each_channel_loses_an_offset_that_is_reported(tmp_path: Path) -> None:
     with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=44100) as mix:
         assert mix.offset == 0
     with PcmMix(write_pcm(tmp_path / "mix", signal * 1e-3 + 1e-4), channels=2, sample_rate=44100) as mix:
-        assert mix.offset == pytest.approx(1e-4, rel=0.01)  # small, and yet as loud as the song
+        assert mix.offset == pytest.approx(1e-4, rel=0.01)  # small, but significant for this song
 
 
 def test_mono_becomes_stereo(tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_silence_and_a_constant_stay_finite(tmp_path: Path, value: float) -> Non
         assert torch.equal(mix.read(0, 5000), torch.zeros(2, 5000))
 
 
-def test_one_sample_is_a_mix(tmp_path: Path) -> None:
+def test_single_sample_is_valid(tmp_path: Path) -> None:
     with PcmMix(write_pcm(tmp_path / "mix", np.full((2, 1), 0.5)), channels=2, sample_rate=44100) as mix:
         assert mix.samples == 1
         assert mix.read(0, 1).isfinite().all()
 
 
-def test_no_samples_are_none(tmp_path: Path) -> None:
+def test_empty_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(EmptyInput):
         PcmMix(write_pcm(tmp_path / "mix", np.zeros((2, 0))), channels=2, sample_rate=44100)

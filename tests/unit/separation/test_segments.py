@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import BadOptions
 from engine.separation.plan.segments import MemberShape, Plan, blend_window, make_plan
 
-RATE = 100  # so that a shift is at most 50 samples
+RATE = 100  # a shift is at most 50 samples
 
 
 def plan_of(
@@ -59,7 +59,7 @@ def test_shares_add_up_to_one_at_every_sample(
 
 
 @given(samples=st.integers(1, 400), shifts=st.integers(0, 3), members=st.integers(1, 3))
-def test_segments_come_in_order_of_time_and_reach_the_end(samples: int, shifts: int, members: int) -> None:
+def test_segments_are_in_order_of_time_and_reach_the_end(samples: int, shifts: int, members: int) -> None:
     plan = plan_of(samples, shifts=shifts, members=members)
     starts = [segment.start for segment in plan.segments]
     assert starts == sorted(starts)
@@ -69,14 +69,14 @@ def test_segments_come_in_order_of_time_and_reach_the_end(samples: int, shifts: 
         assert last.start + last.samples == samples
 
 
-def test_a_short_segment_is_seen_with_what_lies_around_it() -> None:
+def test_short_segment_has_a_wider_window() -> None:
     last = plan_of(100, segment=40, window=64).segments[-1]
     assert (last.start, last.samples, last.window_samples) == (90, 10, 64)
-    assert last.trim == 27  # as TensorChunk.padded: the smaller half before, the larger behind
+    assert last.trim == 27  # as in TensorChunk.padded: the smaller half before, the larger after
     assert last.window_start == 63
 
 
-def test_shifts_are_drawn_as_stock_draws_them() -> None:
+def test_shifts_equal_those_of_stock() -> None:
     plan = plan_of(1000, shifts=2, members=2, draws=1, seed=5)
     stock = random.Random(5)
     expected = []
@@ -89,7 +89,7 @@ def test_shifts_are_drawn_as_stock_draws_them() -> None:
     assert [stream.start for stream in plan.streams] == expected
 
 
-def test_members_that_are_not_wanted_still_draw() -> None:
+def test_unwanted_members_draw_shifts_too() -> None:
     shape = MemberShape(40, int, 1)
     both = plan_of(500, shifts=1, members=2, draws=1, seed=3)
     one = make_plan(500, [shape] * 2, [1], sample_rate=RATE, shifts=1, overlap=0.25, rng=random.Random(3))
@@ -101,6 +101,6 @@ def test_members_that_are_not_wanted_still_draw() -> None:
     ("samples", "segment", "overlap", "shifts"),
     [(0, 40, 0.25, 0), (10, 40, 1.0, 0), (10, 40, 0.999, 0), (10, 40, 0.25, -1)],
 )
-def test_impossible_plans_are_refused(samples: int, segment: int, overlap: float, shifts: int) -> None:
+def test_impossible_plans_are_rejected(samples: int, segment: int, overlap: float, shifts: int) -> None:
     with pytest.raises(BadOptions):
         plan_of(samples, segment=segment, overlap=overlap, shifts=shifts)

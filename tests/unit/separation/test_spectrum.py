@@ -1,4 +1,4 @@
-"""A spectrum's way back to a signal, whichever way its values lie in memory."""
+"""The inverse STFT, independent of the memory layout."""
 
 from __future__ import annotations
 

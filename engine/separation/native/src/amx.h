@@ -1,12 +1,12 @@
-// Products of single-precision matrices from the AMX units of an x86 processor, which multiply bfloat16.
+// Multiply single-precision matrices on the AMX units of an x86 processor, which multiply bfloat16.
 //
-// Numbers are sums of two halves, and a product is three: high * high + high * low + low * high; or sums of three, and
-// a product is six. What is left out is smaller than 2^-16 of a factor, or 2^-24, as in single precision; sums are
-// single precision. Three take a fifth of the time that AVX-512 takes for the whole numbers. Without AMX the same
-// products are made one by one, which is slow, and good enough to test what is around them.
+// A number is the sum of two bfloat16 and a product needs three multiplications (high * high, high * low, low * high),
+// or the sum of three and a product needs six. The error is below 2^-16 or 2^-24 of a factor; the latter is single
+// precision, as are the sums. Three multiplications take a fifth of AVX-512's time. Without AMX the same products are
+// emulated one by one, for tests.
 //
-// A packed matrix lies in panels of 32 columns; a panel in steps of 32 rows; a step in a plane for each half of the
-// numbers; a plane in two tiles of 16 columns; a tile in 16 pairs of rows, the two of a pair side by side.
+// A packed matrix consists of panels of 32 columns; a panel of steps of 32 rows; a step of one plane per part of the
+// numbers; a plane of two tiles of 16 columns; a tile of 16 pairs of adjacent rows.
 
 #pragma once
 
@@ -16,31 +16,31 @@
 #include <immintrin.h>
 #endif
 
-static const int64_t kTile = 512;  // halves of a tile
+static const int64_t kTile = 512;  // bfloat16 in a tile
 
-struct Ahead {  // of what is needed next, some with every step
+struct Ahead {  // prefetched with every step
   const Half* at = nullptr;
-  int64_t lines = 0;  // of a step
+  int64_t lines = 0;  // cache lines per step
 };
 
-// c (32 rows of 32), or what is in it already, = rows * some steps of a panel. After every step `meanwhile` is called:
-// the vector units have some time while the tiles are multiplied.
+// Set c (32 rows of 32) to rows * some steps of a panel, or add to it. `vector_work` is called after every step: the
+// vector units are idle while the tiles multiply.
 #if defined(__AMX_BF16__)
-struct Tiles {  // as long as a thread uses them
+struct Tiles {  // tile configuration of a thread
   Tiles() {
     alignas(64) uint8_t shape[64] = {1};
     for (int tile = 0; tile < 8; tile++) {
       shape[16 + 2 * tile] = 64;
       shape[48 + tile] = 16;
     }
-    asm volatile("ldtilecfg %0" ::"m"(shape));  // GCC's own intrinsic says that it reads eight bytes
+    asm volatile("ldtilecfg %0" ::"m"(shape));  // GCC's intrinsic declares a read of only eight bytes
   }
   ~Tiles() { _tile_release(); }
 };
 
-template <int N, class Meanwhile>
+template <int N, class VectorWork>
 static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead ahead,
-                                  Meanwhile meanwhile) {
+                                  VectorWork vector_work) {
   const int64_t row = a.pitch * sizeof(Half), line = kColumns * sizeof(float);
   const Half* rows = a.at;
   const auto load_rows = [&](int plane) {
@@ -57,7 +57,7 @@ static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t st
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   };
-  asm volatile("" ::: "memory");  // nor do GCC's loads say that they read memory
+  asm volatile("" ::: "memory");  // GCC's tile loads do not declare that they read memory
   if (more) {
     _tile_loadd(0, c, line);
     _tile_loadd(1, c + 16, line);
@@ -90,7 +90,7 @@ static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t st
       load_columns(0);
       add_products();
     }
-    meanwhile();
+    vector_work();
   }
   _tile_stored(0, c, line);
   _tile_stored(1, c + 16, line);
@@ -102,9 +102,9 @@ struct Tiles {
   Tiles() {}
 };
 
-template <int N, class Meanwhile>
+template <int N, class VectorWork>
 static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t steps, float* c, bool more, Ahead,
-                                  Meanwhile meanwhile) {
+                                  VectorWork vector_work) {
   if (!more) memset(c, 0, kRows<N> * kColumns * sizeof(float));
   for (int64_t s = 0; s < steps; s++, b += N * kPlane<N>) {
     for (int64_t r = 0; r < kRows<N>; r++)
@@ -116,7 +116,7 @@ static inline void multiply_tiles(const Numbers<N>& a, const Half* b, int64_t st
               const Half right = b[j * kPlane<N> + n / 16 * kTile + k / 2 * 32 + n % 16 * 2 + k % 2];
               c[r * kColumns + n] += widened(left) * widened(right);
             }
-    meanwhile();
+    vector_work();
   }
 }
 #endif

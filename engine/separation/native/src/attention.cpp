@@ -1,16 +1,15 @@
-// softmax(query * key / sqrt(channels)) * value of several heads, without the scores in memory (Dao et al.,
-// "FlashAttention", 2022). Two blocks of queries take turns: while the tiles multiply for one, the vector units bring
-// the other's scores to their softmax ("FlashAttention-3", 2024). Scores are as exact as single precision: an error in
-// one is an error in the power of two that it stands for.
+// softmax(query * key / sqrt(channels)) * value of several heads, without storing all scores (Dao et al.,
+// "FlashAttention", 2022). Two blocks of queries alternate: while the tiles multiply for one, the vector units compute
+// the softmax of the other ("FlashAttention-3", 2024). Scores need single precision, because they are exponents.
 
 #include <cmath>
 
 #include "multiply.h"
 
-struct Attention {  // rows of heads * channels, of pitches in numbers
+struct Attention {  // rows of heads * channels; pitches in floats
   const float *query, *key, *value;
   int64_t queries, keys, heads, channels, query_pitch, key_pitch;
-  int64_t parts;  // of a number: 1 or 3
+  int64_t parts;  // per number: 1 or 3
   float* out;
   int64_t out_pitch;
 };
@@ -22,11 +21,11 @@ const int64_t kQueries = N == 1 ? 48 : 64;  // of a block
 const int64_t kPanels = 8;                  // of keys at once
 const int64_t kMostChannels = 128;
 const float kLowest = -3e38f;
-const float kAllowed = 10;  // how far scores may lie above what counts as one
+const float kAllowed = 10;  // how far scores may exceed `zero` before a rescale
 
 thread_local Scratch packed_scratch;  // of every head, for all threads
 
-// Keys, which are rows, as the columns of a packed matrix.
+// Pack keys (rows) as the columns of a matrix.
 void pack_keys(const float* x, int64_t pitch, int64_t keys, int64_t channels, Half* to) {
   const int64_t steps = steps_of<3>(channels);
   alignas(64) uint32_t pairs[3][16][kMostChannels / 2];
@@ -55,7 +54,7 @@ void pack_keys(const float* x, int64_t pitch, int64_t keys, int64_t channels, fl
   }
 }
 
-// Values, which are rows, as the rows of a packed matrix.
+// Pack values (rows) as the rows of a matrix.
 void pack_values(const float* x, int64_t pitch, int64_t keys, int64_t channels, Half* to) {
   const int64_t panels = ceiling(channels, kColumns), steps = steps_of<2>(keys);
   alignas(64) Half halves[2][kStep<2>][kMostChannels];
@@ -86,19 +85,19 @@ void pack_values(const float* x, int64_t pitch, int64_t keys, int64_t channels, 
     }
 }
 
-// The numbers of queries and keys have S parts, and those of shares and values V.
+// Queries and keys have S parts per number, shares and values V.
 template <int S, int V>
 struct Head {
   const Part<S>* keys;  // packed
   const Part<V>* values;
   int64_t count, panels;
 
-  // What one panel takes in memory.
+  // Size of one panel.
   static int64_t of_keys(int64_t channels) { return steps_of<S>(channels) * S * kPlane<S>; }
   static int64_t of_values() { return kColumns / kStep<V> * V * kPlane<V>; }
 };
 
-// A block of queries on its way through the keys. The scores are powers of two.
+// A block of queries and its progress through the keys. Scores are exponents of two.
 template <int S, int V>
 class Block {
  public:
@@ -129,19 +128,20 @@ class Block {
     softened_ = rows_;
   }
 
-  // What the last scores give, and the scores of the keys from panel `panel` on.
-  template <class Meanwhile>
-  void advance(const Head<S, V>& head, int64_t panel, Meanwhile meanwhile) {
+  // Add the values of the last scores, then compute the scores of the keys from `panel` on.
+  template <class VectorWork>
+  void advance(const Head<S, V>& head, int64_t panel, VectorWork vector_work) {
     if (panel > 0) {
       const int64_t before = panel - kPanels, some = least(head.panels - before, kPanels);
       for (int64_t i = 0; i < panels_; i++)
         multiply_block(shares_, rows_, head.values + (i * head.panels + before) * head.of_values(),
-                       some * kColumns / kStep<V>, sums_ + i * kRowsAtOnce * kColumns, before > 0, nullptr, meanwhile);
+                       some * kColumns / kStep<V>, sums_ + i * kRowsAtOnce * kColumns, before > 0, nullptr,
+                       vector_work);
     }
     const int64_t some = least(head.panels - panel, kPanels);
     for (int64_t i = 0; i < some; i++)
       multiply_block(queries_, rows_, head.keys + (panel + i) * head.of_keys(channels_), steps_of<S>(channels_),
-                     scores_ + i * kRowsAtOnce * kColumns, false, nullptr, meanwhile);
+                     scores_ + i * kRowsAtOnce * kColumns, false, nullptr, vector_work);
     if (some > 0) {
       softened_ = 0;
       valid_ = least(head.count - panel * kColumns, some * kColumns);
@@ -149,7 +149,7 @@ class Block {
     }
   }
 
-  // The scores of some more rows to their softmax so far.
+  // Apply the running softmax to more rows of scores.
   void soften(int64_t rows) {
     for (; rows && softened_ < rows_; rows--) soften_row(softened_++);
   }
@@ -191,7 +191,7 @@ class Block {
     totals_[r] = total;
   }
 
-  // What was summed, to where `zero` stands for one.
+  // Rescale the sums to a new `zero`.
   void rescale(int64_t r, float zero) {
     const float factor = exp2_of(all(zero_[r] - zero))[0];
     zero_[r] = zero;
@@ -208,7 +208,7 @@ class Block {
   float *scores_, *sums_;  // in panels
   Numbers<S> queries_;
   Numbers<V> shares_;
-  float zero_[kRowsAtOnce];  // the score that counts as one, near the largest so far
+  float zero_[kRowsAtOnce];  // score with the share 1, near the largest so far
   Vector totals_[kRowsAtOnce];
 };
 

@@ -1,4 +1,4 @@
-// What a process has to do before it uses the tiles.
+// Request permission to use the tiles, once per process.
 
 #include "multiply.h"
 
@@ -11,7 +11,7 @@ thread_local Scratch scratch;
 
 extern "C" int stemify_begin() {
 #if defined(__AMX_BF16__)
-  const int ask = 0x1023, tiles = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA: the kernel wants to be asked
+  const int ask = 0x1023, tiles = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA: Linux requires the request
   return (int)syscall(SYS_arch_prctl, ask, tiles);
 #else
   return 0;

@@ -1,10 +1,10 @@
-// A convolution over (bins, frames, channels), channels side by side. A plain product of matrices has one tap.
+// Convolution over (bins, frames, channels). A plain matrix product has one tap.
 
 #include "convolution.h"
 
 namespace {
 
-// The rows of `x` that a block of the result needs: of every frame the taps over bins, side by side.
+// Gather the rows of `x` for a block of the result: for every frame its taps over bins, adjacent.
 template <int N>
 void gather(const Convolution& o, int64_t bin, int64_t frame, int64_t count, const Numbers<N>& to) {
   const int64_t width = o.taps_b * o.channels;
@@ -28,7 +28,7 @@ void gather(const Convolution& o, int64_t bin, int64_t frame, int64_t count, con
 template <int ending, int N>
 Result convolve(const Convolution& o) {
   const int64_t width = o.taps_b * o.channels, steps = steps_of<N>(o.taps_f * width);
-  const int64_t wide = o.taps_f == 1 ? pitch_of<N>(width) : width;  // taps over frames are rows that follow one another
+  const int64_t wide = o.taps_f == 1 ? pitch_of<N>(width) : width;  // taps over frames are consecutive rows
   const int64_t fit = kHeld<N> / (N * sizeof(Part<N>) * wide * o.stride_f), most = least(fit, 256);
   const int64_t block = most < kRows<N> ? kRows<N> : most / kRows<N> * kRows<N>;
   const int64_t held = block * o.stride_f + o.taps_f + ceiling(kStep<N>, wide) + 1;

@@ -1,4 +1,4 @@
-// What a convolution is given, and what becomes of its products.
+// Arguments of a convolution, and the processing of its products.
 
 #pragma once
 
@@ -6,21 +6,21 @@
 
 enum Ending { kPlain, kGelu, kGlu, kAdd };
 
-struct Convolution {  // pitches, offsets and widths in numbers
+struct Convolution {  // pitches, offsets and widths in floats
   const float* x;
   int64_t bins, frames, channels, bin_pitch, frame_pitch;
   int64_t taps_b, stride_b, pad_b, taps_f, stride_f, pad_f, out_bins, out_frames;
   const void* weight;                  // packed: (taps over frames, taps over bins, channels) rows
-  const float* bias;                   // of every column of every panel
-  int64_t parts, panels, ending, far;  // of a number: 1, 2 or 3; …; whether the result is larger than a cache
+  const float* bias;                   // per column of every panel
+  int64_t parts, panels, ending, far;  // parts per number: 1, 2 or 3; …; `far`: larger than the caches
   float* out;
   int64_t out_bin_pitch, out_frame_pitch;
-  const int64_t *offsets, *widths;  // of every tile of the result: where it begins, and how many columns count
-  const float* scale;               // kAdd: of every column of every panel
-  const float* old;                 // what is added to, laid out as the result
+  const int64_t *offsets, *widths;  // per tile of the result: its offset and number of valid columns
+  const float* scale;               // kAdd: per column of every panel
+  const float* old;                 // kAdd: added to the result, with its layout
 };
 
-// What becomes of a panel's products, row by row.
+// Finish the products of a panel row by row: bias, ending, store.
 template <int ending>
 struct Rows {
   static const bool gated = ending == kGlu;

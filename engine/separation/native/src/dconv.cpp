@@ -1,21 +1,21 @@
-// What a residual branch of Demucs adds to every row of (rows, frames, channels): a narrow convolution over the frames,
-// norm, GELU, a convolution of width one, norm, gate and scale. The norms are of a row.
+// Add a branch of Demucs' DConv to every row of (rows, frames, channels): narrow convolution over the frames, norm,
+// GELU, convolution of width one, norm, gate and scale. The norms are per row.
 //
-// The wide half is never normed after the fact: its mean and variance follow from those of the hidden numbers, which
-// are an eighth of the channels or less, so that the norm and the scale are part of the product (see `ops/dconv.py`).
+// The wide result is not normalised separately: its mean and variance follow from those of the hidden values, which
+// have at most an eighth of the channels, so norm and scale are part of the product (see `ops/dconv.py`).
 
 #include <cmath>
 
 #include "multiply.h"
 
 struct DConv {
-  float* x;  // written to
+  float* x;  // overwritten
   int64_t rows, frames, channels, taps, dilation, hidden;
   int64_t parts;                             // of a number: 1 or 3
-  const void* narrow;                        // packed: of every tap the channels, filled up to whole steps
-  const float *narrow_bias, *gain, *offset;  // of every hidden number, filled up with zeros to whole vectors
+  const void* narrow;                        // packed: the channels of every tap in whole steps
+  const float *narrow_bias, *gain, *offset;  // per hidden channel, padded with zeros to whole vectors
   double narrow_eps, wide_eps;
-  const void* wide;       // packed, gated: hidden numbers and three more, as `columns` says
+  const void* wide;       // packed, gated: hidden channels and three more, see `wide_matrix`
   const double* gram;     // of the wide weights: (hidden, hidden)
   const double* centred;  // the same of weights and bias less their means: (hidden + 1, hidden + 1)
   const double* means;    // of weights and bias over the channels: (hidden + 1)
@@ -24,9 +24,9 @@ struct DConv {
 namespace {
 
 template <int N>
-const int64_t kBlock = N == 1 ? 240 : 256;  // frames, so many that whole blocks of rows are multiplied
+const int64_t kBlock = N == 1 ? 240 : 256;  // frames: a multiple of `kRows`
 const int64_t kMostVectors = 8;
-const int64_t kChains = 8;  // sums that do not wait for one another
+const int64_t kChains = 8;  // independent sums, for the latency of an addition
 
 thread_local Scratch row_scratch;
 
@@ -34,8 +34,8 @@ template <int N>
 struct Row {
   const DConv& o;
   float* x;
-  int64_t vectors, pitch, blocks;  // of hidden numbers; of their memory; of frames
-  double *parts, *given;           // of every block a sum; of every hidden number its mean, and a one
+  int64_t vectors, pitch, blocks;  // vectors and pitch of the hidden channels; blocks of frames
+  double *parts, *given;           // a sum per block; the mean of every hidden channel, and a one
   float *hidden, *sums, *means, *products;
   ThreadMemory block_memory;
 
@@ -55,7 +55,7 @@ struct Row {
     return narrow > widen ? narrow : widen;
   }
 
-  // Rows of numbers that the narrow convolution of a block reads.
+  // Rows that the narrow convolution of a block reads.
   static int64_t held_by_block(const DConv& o) { return kBlock<N> + 2 * (o.taps / 2 * o.dilation) + kRows<N>; }
 
   Row(const DConv& task, int64_t row, char* memory, const ThreadMemory& of_blocks)
@@ -75,7 +75,7 @@ struct Row {
   int64_t frames_of(int64_t block) const { return least(o.frames - block * kBlock<N>, kBlock<N>); }
   float* hidden_of(int64_t block) const { return hidden + block * kBlock<N> * pitch; }
 
-  // The narrow convolution; what its results sum up to.
+  // Apply the narrow convolution; return the sum of its results.
   double narrow(int64_t block) const {
     Units<N> units;
     const int64_t reach = o.taps / 2 * o.dilation, frames = frames_of(block), steps = steps_of<N>(o.channels),
@@ -84,7 +84,7 @@ struct Row {
     const Part<N>* weight = (const Part<N>*)o.narrow;
     float* c = (float*)block_memory.own();
     const Numbers<N> rows(c + kRows<N> * kColumns, held, wide);
-    const int64_t begin = block * kBlock<N> - reach, end = begin + frames + 2 * reach;  // zeros beyond the song
+    const int64_t begin = block * kBlock<N> - reach, end = begin + frames + 2 * reach;  // zeros outside the song
     const int64_t first = begin < 0 ? 0 : begin, last = least(end, o.frames);
     for (int64_t f = begin; f < first; f++) rows.from(f - begin, 0).clear(steps * kStep<N>);
     for (int64_t f = last; f < end; f++) rows.from(f - begin, 0).clear(steps * kStep<N>);
@@ -134,7 +134,7 @@ struct Row {
     return sum_of(sum);
   }
 
-  // Norm and GELU; what the results sum up to, each for itself.
+  // Apply norm and GELU; store the sum of each channel.
   void activate(int64_t block, double mean, double factor, float* sums) const {
     for (int64_t v = 0; v < vectors; v++) {
       const Vector gain = load(o.gain + 16 * v) * (float)factor, offset = load(o.offset + 16 * v) - gain * (float)mean;
@@ -149,7 +149,7 @@ struct Row {
     }
   }
 
-  // Sums of the products of each two of the numbers less their means: (hidden, hidden filled up).
+  // Store the unscaled covariance matrix: (hidden, hidden padded).
   void covary(int64_t block, const float* means, float* sums) const {
     for (int64_t v = 0; v < vectors; v++)
       for (int64_t i = 0; i < pitch; i += kChains) {
@@ -164,7 +164,7 @@ struct Row {
       }
   }
 
-  // The wide product, gated, onto the row.
+  // Add the gated wide product to the row.
   void widen(int64_t block, double mean, double factor) const {
     Units<N> units;
     const int64_t frames = frames_of(block), steps = steps_of<N>(o.hidden + 3);
@@ -199,7 +199,7 @@ struct Row {
   }
 
  private:
-  // A number for every hidden number, and zero for what they are filled up with.
+  // `number` for the hidden channels and zero for their padding.
   Vector within(int64_t vector, float number) const {
     Vector v{};
     for (int i = 0; i < 16; i++)
@@ -208,7 +208,7 @@ struct Row {
   }
 };
 
-// `together`: all threads work on the row.
+// `together`: all threads share the row.
 template <int N>
 void add(const Row<N>& row, bool together) {
   const DConv& o = row.o;
@@ -216,7 +216,7 @@ void add(const Row<N>& row, bool together) {
   double *parts = row.parts, *given = row.given;
   float* means = row.means;
   const auto summed = [&] {
-    double sum = 0;  // always in the same order
+    double sum = 0;  // in a fixed order, for reproducible results
     for (int64_t b = 0; b < blocks; b++) sum += parts[b];
     return sum;
   };
@@ -240,7 +240,7 @@ void add(const Row<N>& row, bool together) {
 #pragma omp parallel for schedule(dynamic) if (together)
   for (int64_t b = 0; b < blocks; b++) row.covary(b, means, row.products + b * hidden * pitch);
 
-  double within = 0, between = 0, wide_mean = 0;  // variance in the channels, and of their means
+  double within = 0, between = 0, wide_mean = 0;  // variance within the channels, and between their means
   for (int64_t i = 0; i < hidden; i++)
     for (int64_t j = 0; j < hidden; j++) {
       double sum = 0;
@@ -259,7 +259,7 @@ void add(const Row<N>& row, bool together) {
 
 template <int N>
 Result add_dconv(const DConv& o) {
-  // Few long rows are worked on by all threads; a loop that is parallel within another would start its threads anew.
+  // All threads share each of a few long rows; nested parallel loops would restart their threads.
   const bool together = o.rows < most_threads();
   const size_t of_row = ThreadMemory::rounded(Row<N>::bytes(o)), of_block = Row<N>::bytes_of_block(o);
   char* rows = row_scratch.bytes(together ? of_row : ThreadMemory::bytes_of_all(of_row));

@@ -1,13 +1,13 @@
-// old + scale * (gelu(x * first) * second): the hidden numbers never leave the cache.
+// old + scale * (gelu(x * first) * second); the hidden values stay in the cache.
 
 #include "multiply.h"
 
 struct FeedForward {
   const float* x;
-  int64_t rows, channels, hidden;  // hidden: with the zeros up to a whole panel
+  int64_t rows, channels, hidden;  // hidden: padded with zeros to whole panels
   int64_t parts;                   // of a number: 1 or 2
   const void* first;
-  const float* first_bias;  // of every column of every panel, as the other two
+  const float* first_bias;  // per column of every panel, as are second_bias and scale
   const void* second;
   const float* second_bias;
   float* out;
@@ -19,10 +19,10 @@ namespace {
 template <int N>
 const int64_t kBlock = N == 1 ? 120 : 256;  // rows
 template <int N>
-const int64_t kSteps = kColumns / kStep<N>;  // of the second product, from one panel of the first
+const int64_t kSteps = kColumns / kStep<N>;  // of the second product per panel of the first
 
 template <int N>
-struct Hidden {  // from the products of one panel to the rows of the next matrix
+struct Hidden {  // turns the products of a panel into rows for the second product
   const float* c;
   int64_t left;
   Vector bias[2];

@@ -1,32 +1,32 @@
-// Products of single-precision matrices from the multiply-and-add of vectors, which most processors have.
+// Multiply single-precision matrices with the fused multiply-add of vectors.
 //
-// A packed matrix lies in panels of 32 columns, row by row. A block of the result stays in the registers while a panel
-// goes by ("Anatomy of High-Performance Matrix Multiplication", Goto and van de Geijn, 2008).
+// A packed matrix consists of panels of 32 columns, row by row. A block of the result stays in registers during a panel
+// ("Anatomy of High-Performance Matrix Multiplication", Goto and van de Geijn, 2008).
 
 #pragma once
 
 #include "numbers.h"
 
-// `kHigh` rows of `kWide` vectors are as many sums as the registers hold beside what they are made of.
+// `kHigh` rows of `kWide` lanes: the sums that fit the registers next to their operands.
 static const int64_t kHigh = kLane == 16 ? 12 : 6, kWide = kLane == 4 ? 4 : 2;
 
-// What is needed next: `bytes` of it are fetched with every row of a panel that is multiplied.
+// Memory to prefetch: `bytes` with every row of a panel.
 struct Later {
   const char* at;
   int64_t bytes;
 };
 
-// `kHigh` rows of `width` vectors of c, or what is in them already, = rows of a * columns of b.
+// Set `kHigh` rows of `width` lanes of c to rows of a * columns of b, or add to them.
 template <int64_t width>
 static __attribute__((noinline)) void multiply_lanes(const float* a, int64_t pitch, const float* b, int64_t depth,
                                                      float* c, bool more, Later later) {
   Lane sums[kHigh][width];
   for (int64_t r = 0; r < kHigh; r++)
     for (int64_t w = 0; w < width; w++) sums[r][w] = more ? load_lane(c + r * kColumns + w * kLane) : Lane{};
-  const float* rows[kHigh / 3];  // every third: an address has room for one pitch and for two
+  const float* rows[kHigh / 3];  // every third: addressing modes cover one and two pitches
   for (int64_t i = 0; i < kHigh / 3; i++) rows[i] = a + 3 * i * pitch;
   for (int64_t k = 0; k < depth; k++, b += kColumns, later.at += later.bytes) {
-    __builtin_prefetch(later.at, 0, 2);  // to the second cache: the first has no room for it
+    __builtin_prefetch(later.at, 0, 2);  // to the L2 cache: L1 is full
     Lane columns[width];
     for (int64_t w = 0; w < width; w++) columns[w] = load_lane(b + w * kLane);
     for (int64_t r = 0; r < kHigh; r++) {
@@ -38,8 +38,8 @@ static __attribute__((noinline)) void multiply_lanes(const float* a, int64_t pit
     for (int64_t w = 0; w < width; w++) store_lane(c + r * kColumns + w * kLane, sums[r][w]);
 }
 
-// Rows of `tiles` times 16 columns; rows of c are written up to a multiple of `kHigh`. `next`: what is needed next, as
-// much as b.
+// Multiply to `tiles` * 16 columns; rows of c are written up to a multiple of `kHigh`. As many bytes of `next` as of b
+// are prefetched.
 static inline void multiply_floats(const Numbers<1>& a, int64_t rows, const float* b, int64_t steps, float* c,
                                    bool more, int64_t tiles, const float* next) {
   const int64_t depth = steps * kStep<1>, wide = least(kWide * kLane, 16 * tiles);

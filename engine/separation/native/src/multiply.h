@@ -1,4 +1,4 @@
-// Products of matrices that have been packed, whatever they are made with.
+// Multiply packed matrices with vectors or tiles, and scratch memory for it.
 
 #pragma once
 
@@ -15,37 +15,37 @@
 #endif
 
 template <int N>
-struct Units : Tiles {};  // as long as a thread multiplies
+struct Units : Tiles {};  // exists while a thread multiplies
 template <>
 struct Units<1> {
   Units() {}
 };
 
-// c (rows of 32), or what is in it already, = rows * some steps of a panel. c is written up to a multiple of `kRows`.
-// `next`, if there is one, is fetched: as many steps again. `meanwhile` is called as often as there are steps for each
-// `kRows`: between those of tiles; after what vectors multiply, which have no time for more.
-template <int N, class Meanwhile>
+// Set c (rows of 32) to rows * some steps of a panel, or add to it. c is written up to a multiple of `kRows`. As many
+// steps of `next` are prefetched. `vector_work` is called once per step of each `kRows`: between the steps of tiles, or
+// after the multiplication if that uses the vector units.
+template <int N, class VectorWork>
 static inline void multiply_block(const Numbers<N>& a, int64_t rows, const Part<N>* b, int64_t steps, float* c,
-                                  bool more, const Part<N>* next, Meanwhile meanwhile) {
+                                  bool more, const Part<N>* next, VectorWork vector_work) {
   if constexpr (N == 1) {
     multiply_floats(a, rows, b, steps, c, more, 2, next ? next : b);
-    for (int64_t i = 0; i < ceiling(rows, kRows<1>) * steps; i++) meanwhile();
+    for (int64_t i = 0; i < ceiling(rows, kRows<1>) * steps; i++) vector_work();
   } else {
     const int64_t lines = next ? ceiling(N * kPlane<N> / 32, ceiling(rows, kRows<N>)) : 0;
     for (int64_t r = 0; r < rows; r += kRows<N>)
       multiply_tiles(a.from(r, 0), b, steps, c + r * kColumns, more, Ahead{next + r / kRows<N> * lines * 32, lines},
-                     meanwhile);
+                     vector_work);
   }
 }
 
-// Rows * a whole panel; what follows the panel in memory is fetched ahead.
-template <int N, class Meanwhile>
+// Multiply rows by a whole panel and prefetch the memory behind it.
+template <int N, class VectorWork>
 static inline void multiply_rows(const Numbers<N>& a, int64_t rows, const Part<N>* panel, int64_t steps, float* c,
-                                 Meanwhile meanwhile) {
+                                 VectorWork vector_work) {
   for (int64_t s = 0; s < steps; s += kDeep<N>) {
     const int64_t some = least(steps - s, kDeep<N>);
     multiply_block(a.from(0, s * kStep<N>), rows, panel + s * N * kPlane<N>, some, c, s > 0,
-                   panel + (s + some) * N * kPlane<N>, meanwhile);
+                   panel + (s + some) * N * kPlane<N>, vector_work);
   }
 }
 
@@ -65,14 +65,13 @@ static inline int thread_number() {
 #endif
 }
 
-// What every `stemify_` function that computes returns. Python turns `kNoMemory` into a MemoryError.
+// Result of every `stemify_` op. Python raises MemoryError for `kNoMemory`.
 enum Result { kDone, kNoMemory };
 
-// Memory of a calling thread, kept from one call to the next. It is allocated before a parallel region: inside of one
-// a failure could not be returned.
+// Memory of a calling thread, kept between calls. Allocated before a parallel region, which could not return a failure.
 class Scratch {
  public:
-  // Null if there is no memory.
+  // Return null without memory.
   char* bytes(size_t want) {
     if (want > held_) {
       free(at_);
@@ -95,7 +94,7 @@ class Scratch {
 
 extern thread_local Scratch scratch;
 
-// As many bytes for each thread of a parallel region.
+// The same number of bytes for each thread of a parallel region.
 class ThreadMemory {
  public:
   static size_t rounded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }

@@ -1,5 +1,5 @@
-// Numbers as the sum of N parts. One part is the number itself. More are bfloat16, which keep 8 bits each, for the AMX
-// units of a processor: two of them are within 2^-17 of the number, three are the number.
+// Numbers as the sum of N parts. A single part is a float. Several are bfloat16 of 8 bits each, for AMX: two are within
+// 2^-17 of the number, three are exact.
 
 #pragma once
 
@@ -12,22 +12,22 @@ typedef uint16_t Half;
 template <int N>
 using Part = std::conditional_t<N == 1, float, Half>;
 
-static const int64_t kColumns = 32;  // of a panel: two tiles of 16
+static const int64_t kColumns = 32;  // per panel: two tiles of 16
 
-// Of a matrix: rows that a step has, and what a step takes in memory for each part of the numbers.
+// Rows of a step of a matrix, and the size of a step for each part of the numbers.
 template <int N>
 static const int64_t kStep = N == 1 ? 8 : 32;
 template <int N>
 static const int64_t kPlane = kStep<N> * kColumns;
 
 template <int N>
-static const int64_t kRows = N == 1 ? 24 : 32;  // that are multiplied at once
+static const int64_t kRows = N == 1 ? 24 : 32;  // multiplied at once
 template <int N>
 static const int64_t kDeep = N > 1         ? 8
                              : kLane == 16 ? 32
-                                           : 16;  // steps of a panel that leave room in the first cache
+                                           : 16;  // steps of a panel that fit L1
 template <int N>
-static const int64_t kHeld = N == 1 ? 1 << 19 : 1 << 20;  // bytes of rows that leave room in the second
+static const int64_t kHeld = N == 1 ? 1 << 19 : 1 << 20;  // bytes of rows that fit L2
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -37,14 +37,14 @@ static inline int64_t steps_of(int64_t depth) {
   return ceiling(depth, kStep<N>);
 }
 
-// Between two rows: an odd number of cache lines, so that the rows of a tile lie in different sets of a cache.
+// Distance of two rows: an odd number of cache lines, so the rows of a tile fall into different cache sets.
 template <int N>
 static inline int64_t pitch_of(int64_t depth) {
   const int64_t line = 64 / sizeof(Part<N>);
   return (ceiling(depth, line) | 1) * line;
 }
 
-// Rows of numbers: in as many planes as they have parts, the largest first.
+// Rows of numbers, in one plane per part, the largest part first.
 template <int N>
 struct Numbers {
   Part<N>* at;
@@ -82,7 +82,7 @@ static inline Half nearest(float number) {
 }
 
 #if defined(__AVX512BF16__) && defined(__AVX512VL__) && defined(__AVX512BW__)
-#define STEMIFY_HALVES 1  // there are instructions for them
+#define STEMIFY_HALVES 1  // conversion instructions exist
 static inline Vector widened(__m256i halves) { return {(Lane)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)}; }
 #endif
 
@@ -141,7 +141,7 @@ static inline void split(const float* x, int64_t count, Numbers<N> to) {
   for (int n = 0; n < N; n++) memcpy(to.at + n * to.apart, some + n * part.apart, count * sizeof(Half));
 }
 
-// Rows of `count` numbers, with zeros up to a whole step.
+// Split rows of `count` numbers and pad them with zeros to a whole step.
 template <int N>
 static inline void split_rows(const float* x, int64_t x_pitch, int64_t rows, int64_t count, Numbers<N> to) {
   const int64_t padding = steps_of<N>(count) * kStep<N> - count;

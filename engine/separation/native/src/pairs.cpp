@@ -1,7 +1,7 @@
-// A convolution of three taps over the frames (and any over the bins) of whole numbers, with two products of matrices
-// for each frame instead of three: those of two frames share four (Winograd, "Arithmetic complexity of computations",
-// 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). The packed matrices lie one after
-// the other: of the first tap, of half the sum of all, of the same with the middle one taken away, and of the last tap.
+// Convolution of floats with three taps over the frames (and any over the bins), with two matrix products per frame
+// instead of three: two frames share four (Winograd, "Arithmetic complexity of computations", 1980; Lavin and Gray,
+// "Fast Algorithms for Convolutional Neural Networks", 2016). The packed matrices follow one another: the first tap,
+// half the sum of all taps, the same with the middle tap negated, and the last tap.
 
 #include "convolution.h"
 
@@ -9,8 +9,8 @@ namespace {
 
 const int64_t kProducts = 4;
 
-// Rows of `x` for each pair of frames, of which the taps over bins lie side by side: what each product needs, `block`
-// rows after what the one before it needs.
+// Gather the operands of each product for each pair of frames, with adjacent taps over bins; those of consecutive
+// products are `block` rows apart.
 void gather_pairs(const Convolution& o, int64_t bin, int64_t frame, int64_t pairs, const Numbers<1>& to, int64_t block,
                   const float* zeros) {
   const int64_t width = o.taps_b * o.channels, padding = to.pitch - width;
@@ -40,7 +40,7 @@ void gather_pairs(const Convolution& o, int64_t bin, int64_t frame, int64_t pair
     for (int64_t p = 0; p < pairs; p++) to.from(i * block + p, width).clear(padding);
 }
 
-// The frames of `pairs` from their products, which lie `apart`.
+// Combine the products, which are `apart`, into the frames of `pairs`.
 void add_up(const float* products, int64_t apart, int64_t pairs, float* frames) {
   for (int64_t p = 0; p < pairs; p++, products += kColumns, frames += 2 * kColumns)
     for (int64_t c = 0; c < kColumns; c += 16) {

@@ -1,7 +1,7 @@
-// Sixteen numbers at once, and the functions that a network needs of them.
+// Vectors of 16 floats and the functions of a network.
 //
-// Written with the vectors of GCC and Clang, in as many lanes as the processor's registers are wide, so that it
-// compiles for any; with AVX-512 a few of the operations have an instruction of their own.
+// They use the vector extensions of GCC and Clang in lanes of the processor's register width, so they compile for any
+// processor; with AVX-512 some operations use dedicated instructions.
 
 #pragma once
 
@@ -23,7 +23,7 @@ static const int64_t kLane = 4;
 typedef float Lane __attribute__((vector_size(kLane * sizeof(float))));
 typedef int32_t WholeLane __attribute__((vector_size(kLane * sizeof(float))));
 
-static const int64_t kLanes = 16 / kLane;  // of a vector
+static const int64_t kLanes = 16 / kLane;  // per vector
 
 struct Vector {
   Lane lanes[kLanes];
@@ -35,7 +35,7 @@ struct Vector {
 template <class Function>
 static inline Vector each(Function of_lane) {
   Vector v;
-  v.lanes[0] = of_lane(0);  // not in a loop, so that the compiler sees at once that these are registers
+  v.lanes[0] = of_lane(0);  // unrolled, so the compiler keeps them in registers
   if constexpr (kLanes > 1) v.lanes[1] = of_lane(1);
   if constexpr (kLanes > 2) v.lanes[2] = of_lane(2), v.lanes[3] = of_lane(3);
   return v;
@@ -58,7 +58,7 @@ STEMIFY_OPERATOR(*)
 STEMIFY_OPERATOR(/)
 #undef STEMIFY_OPERATOR
 
-typedef float LaneAt __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias));  // anywhere in memory
+typedef float LaneAt __attribute__((vector_size(kLane * sizeof(float)), aligned(4), may_alias));  // unaligned
 
 static inline Lane load_lane(const float* from) { return *(const LaneAt*)from; }
 static inline void store_lane(float* to, Lane lane) { *(LaneAt*)to = lane; }
@@ -71,7 +71,7 @@ static inline void store(float* to, const Vector& v) {
   for (int64_t i = 0; i < kLanes; i++) store_lane(to + i * kLane, v.lanes[i]);
 }
 
-// The first `count` of them, and zeros.
+// The first `count` values, then zeros.
 static inline Vector load_some(const float* from, int64_t count) {
   if (count >= 16) return load(from);
   Vector v = all(0);
@@ -86,7 +86,7 @@ static inline void store_some(float* to, const Vector& v, int64_t count) {
     if (i < count) to[i] = v[i];
 }
 
-// To an address that is a multiple of 64, past the caches: for what is larger than they are.
+// Store to a 64-byte-aligned address past the caches, for results larger than these.
 static inline void store_far(float* to, const Vector& v) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(to, (__m512)v.lanes[0]);
@@ -106,7 +106,7 @@ static inline void arrive() {
 
 static inline void fetch(const void* at) { __builtin_prefetch(at); }
 
-// a where `less` is less than a number, else b.
+// a where `less` < `than`, otherwise b.
 static inline Vector select(const Vector& a, const Vector& b, const Vector& less, float than) {
   return each([&](int64_t i) { return less.lanes[i] < than ? a.lanes[i] : b.lanes[i]; });
 }
@@ -141,7 +141,7 @@ static inline float sum_of(const Vector& v) {
   return sum;
 }
 
-// 1 / x, for x that is finite.
+// 1 / x for finite x.
 static inline Vector inverse(const Vector& x) {
 #if defined(__AVX512F__)
   const Vector near{(Lane)_mm512_rcp14_ps((__m512)x.lanes[0])};
@@ -159,7 +159,7 @@ static inline Vector nearest_whole(const Vector& x) {
 #endif
 }
 
-// p * 2 to the power of a whole number of at least -126.
+// p * 2^power, for an integer power of at least -126.
 static inline Vector scaled(const Vector& p, const Vector& power) {
 #if defined(__AVX512F__)
   return {(Lane)_mm512_scalef_ps((__m512)p.lanes[0], (__m512)power.lanes[0])};
@@ -171,10 +171,10 @@ static inline Vector scaled(const Vector& p, const Vector& power) {
 #endif
 }
 
-// 2 to the power of x, for x below 127; within 2.5e-7 of it.
+// 2^x for x below 127, within 2.5e-7.
 static inline Vector exp2_of(Vector x) {
 #if !defined(__AVX512F__)
-  x = larger(all(-126.f), x);  // in this order what is no number stays so
+  x = larger(all(-126.f), x);  // this order of arguments propagates NaN
 #endif
   const Vector whole = nearest_whole(x), r = x - whole;
   Vector p = 0.00132765f * r + 0.00967554f;
