@@ -1,6 +1,6 @@
-"""A drum kit of skins, shells and metal: the modes of a struck membrane, wires, and cymbals of many partials.
+"""Synthesise an acoustic drum kit: modes of a struck membrane, snare wires, and cymbals of many partials.
 
-`engine.synth.synthesizer.drum_kit` is a drum machine. This one rings on like a real kit, which models take for a bass.
+`engine.synth.synthesizer.drum_kit` is a drum machine. This kit resonates like a real one; models mistake it for bass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MODES = (1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.16, 3.50)
 
 
 def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
-    """One kit drawn from `rng`: a mono one-shot for each piece, at a peak of 1."""
+    """Return a random kit: a mono one-shot for each piece, with a peak of 1."""
 
     def log(low: float, high: float) -> float:
         return log_uniform(rng, low, high)
@@ -27,7 +27,7 @@ def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
     room_s, room = log(0.08, 0.5), rng.uniform(0, 0.12)
 
     def skin(low_hz: float, decay_s: float, overtones: float, tension: float, fall_s: float) -> NDArray[np.float64]:
-        """Every mode with a decay of its own; hard hits stretch the skin, so that the pitch falls by `tension`."""
+        """Return a drum whose modes decay at different rates; its pitch falls by `tension` after a hard hit."""
         t = times(min(2.0, 6 * decay_s + 0.1))
         turns = 2 * np.pi * low_hz * (t + tension * fall_s * (1 - np.exp(-t / fall_s)))
         out = np.sin(turns) * np.exp(-t / decay_s)
@@ -37,7 +37,7 @@ def acoustic_kit(rng: np.random.Generator) -> dict[str, Audio]:
         return out
 
     def struck(body: NDArray[np.float64], height: float, low_hz: float, high_hz: float, s: float) -> None:
-        """Add the stroke itself, and the room's answer to all of it."""
+        """Add the attack noise and the reverberation."""
         t = np.arange(len(body)) / SAMPLE_RATE
         body += height * noise(rng, len(t), low_hz, high_hz) * np.exp(-t / s)
         body += room * noise(rng, len(t), 80, log(300, 3000)) * np.exp(-t / room_s)

@@ -1,4 +1,4 @@
-"""Training examples: crops of rendered stems, remixed across songs and changed a little, so that few songs go far."""
+"""Training examples: crops of rendered stems, remixed across songs and augmented."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from engine.synth.synthesizer import SAMPLE_RATE
 
 SCALE = 32767.0
-DRUMS, BASS, VOCALS = 0, 1, 3  # places of the stems
+DRUMS, BASS, VOCALS = 0, 1, 3  # indices of the stems
 
 
 class SongFolder:
-    """The songs under a folder, each an int16 array `(4, 2, samples)`; new ones are seen at the next `scan`.
+    """The songs under a folder, each an int16 array `(4, 2, samples)`; `scan` finds new ones.
 
     `sung` are those with a singer (a file named band-… has none).
     """
@@ -27,7 +27,7 @@ class SongFolder:
         self.scan()
 
     def scan(self) -> int:
-        """Open what has been added and tell how many songs there are. The order is the names' within one scan."""
+        """Open new songs, in order of their names; return the number of songs."""
         for path in sorted(set(self.root.glob("*.npy")) - self._known):
             self._known.add(path)
             self.songs.append(np.load(path, mmap_mode="r"))
@@ -41,13 +41,13 @@ def crop(song: NDArray[np.int16], stem: int, start: int, length: int) -> NDArray
 
 
 def _stretched(audio: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """`audio` read at another speed, so that pitch and tempo change together: `(2, length)`."""
+    """Resample `audio` to `(2, length)`: pitch and tempo change together."""
     places = np.linspace(0, audio.shape[1] - 1, length)
     return np.stack([np.interp(places, np.arange(audio.shape[1]), side) for side in audio]).astype(np.float32)
 
 
 def _driven(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """`audio` through an overdriven amplifier: more overtones at the same loudness."""
+    """Overdrive `audio` at the same loudness, which adds overtones."""
     rms = float(np.sqrt((audio**2).mean())) + 1e-6
     out = np.tanh(audio * (rng.uniform(0.7, 4) / rms) + rng.uniform(-0.5, 0.5))
     out -= out.mean(1, keepdims=True)
@@ -55,7 +55,7 @@ def _driven(audio: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, stem: int) -> NDArray[np.float32]:
-    """`audio` at the same loudness with another balance of lows and highs, as another room or instrument would have.
+    """Equalize `audio` at random and at the same loudness, as another room or instrument would.
 
     Drums and bass of unseen instruments differ most from those seen, so they are changed most: a bass may be carried by
     its overtones, a bass drum may boom.
@@ -74,7 +74,7 @@ def _equalized(audio: NDArray[np.float32], rng: np.random.Generator, stem: int) 
 
 
 def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Four stems `(4, 2, length)` that make one training mix when they are added."""
+    """Return the four stems `(4, 2, length)` of one training mix."""
     together = rng.uniform() < 0.5
     common_speed = float(rng.uniform(0.8, 1.2)) if rng.uniform() < 0.4 else 1.0
     longest = int(np.ceil(length * 1.3))
@@ -89,13 +89,13 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
             start = int(rng.integers(0, max(1, song.shape[2] - longest)))
         speed = common_speed
         if rng.uniform() < 0.4 and (stem == DRUMS or (stem == BASS and not together)):
-            speed = float(rng.uniform(0.75, 1.3))  # larger and smaller ones than were ever heard
+            speed = float(rng.uniform(0.75, 1.3))  # simulates larger and smaller instruments
         needed = int(np.ceil(length * speed))
         audio = crop(song, stem, start, needed)
         if speed != 1.0:
             audio = _stretched(audio, length)
         if rng.uniform() < (0.03 if together else 0.06):
-            continue  # a stem that rests teaches the others not to leak into it
+            continue  # a silent stem teaches the others not to leak into it
         if rng.uniform() < (0.35 if stem == BASS else 0.1):
             audio = _driven(audio, rng)
         if rng.uniform() < (0.5 if stem in (DRUMS, BASS) else 0.35) and audio.shape[1] == length:
@@ -112,5 +112,5 @@ def example(folder: SongFolder, length: int, rng: np.random.Generator) -> NDArra
 
 
 def batch(folder: SongFolder, size: int, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """`(size, 4, 2, length)`."""
+    """Return `size` examples: `(size, 4, 2, length)`."""
     return np.stack([example(folder, length, rng) for _ in range(size)])

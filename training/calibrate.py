@@ -1,4 +1,4 @@
-"""Fit the quality estimate to `rows.json` and print what it is worth: `python -m training.calibrate`.
+"""Fit the quality estimate to `rows.json` and print its accuracy: `python -m training.calibrate`.
 
 Every prediction in the table was made by a fit that had seen neither the song nor any of its soundfonts, kits and
 voices (`training.validation_songs.FAMILIES`). With `--write` the coefficients, fitted to everything, go into the
@@ -26,8 +26,8 @@ from training.validation_outputs import SHIPPED, Row, embedded_weights, signatur
 from training.validation_songs import FOLDER
 
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-ALTERED_IMPORTANCE = 0.3  # of an output with a planted fault, beside a natural one
-MIN_ROWS = 10  # a family of outputs with fewer says nothing
+ALTERED_IMPORTANCE = 0.3  # weight of an output with a planted fault relative to a natural one
+MIN_ROWS = 10  # smaller families of outputs are not evaluated
 NEEDS_ALL_STEMS = ("residual",)
 
 
@@ -51,7 +51,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Worth:
-    """Of one stem's prediction of the SDR, on natural outputs of unseen sounds."""
+    """Accuracy of the predicted SDR of one stem, on natural outputs of unseen sounds."""
 
     rows: int
     songs: int
@@ -68,11 +68,11 @@ class Worth:
     sar_mae_db: float
 
     def worst(self, ways: Sequence[str]) -> float:
-        """The lowest rank correlation on one of these families of outputs, unseen; NaN if none was large enough."""
+        """Return the lowest rank correlation on these unseen families of outputs; NaN if none was large enough."""
         return min((self.without_family[way] for way in ways if way in self.without_family), default=float("nan"))
 
     def claimed(self, natural_ways: Sequence[str]) -> bool:
-        """Whether the rule is met: else the estimate is called experimental."""
+        """Return whether the estimate is accurate enough not to be called experimental."""
         return (
             self.rows >= 50
             and self.spearman >= 0.7
@@ -103,7 +103,7 @@ def data_of(rows: Sequence[Row], stem: str) -> Data:
 
 
 def held_out(data: Data, y: Vector, penalty: float, columns: Sequence[int] | None = None, without: str = "") -> Vector:
-    """Each row as predicted by a fit to the other families of sounds (and to no output of the way `without`)."""
+    """Predict each row by a fit to the other families of sounds, without outputs of the way `without`."""
     x = data.x if columns is None else data.x[:, columns]
     out = np.full(len(y), np.nan)
     for sounds in np.unique(data.sounds):
@@ -151,7 +151,7 @@ def worth_of(data: Data) -> Worth:
 
 
 def gate(data: Data, stem: str, penalty: float) -> dict[str, dict[str, float]]:
-    """Precision and recall of "at least `GATE`", on natural outputs and on all."""
+    """Return precision and recall of "at least `GATE`", on natural and on all outputs."""
     name = stem if stem in GATE_SDR_DB else "vocals"
     guess = np.array([score_of(name, value) for value in held_out(data, data.sdr, penalty)]) >= GATE
     truth = np.array([score_of(name, value) for value in data.sdr]) >= GATE
@@ -185,7 +185,7 @@ def as_json(ridge: Ridge, names: Sequence[str], y: Vector) -> dict[str, Any]:
 
 
 def calibrated(rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything that goes into the package: coefficients, and what they are worth."""
+    """Return the content of the package's calibration: coefficients and their accuracy."""
     stems: dict[str, Any] = {}
     natural_ways = sorted({row.way for row in rows if row.natural})
     for stem in (*GATE_SDR_DB, KARAOKE):
@@ -222,7 +222,7 @@ def _rounded(values: Any) -> Any:
 
 
 def tables(made: dict[str, Any]) -> list[Table]:
-    """The validation table, the families left out, and the gate."""
+    """Return the tables of the validation, of unseen families, and of the gate."""
     worth = Table(*WORTH_HEAD, title=f"Natural outputs of {made['made_on']}, sounds unseen")
     families = [*made["natural"], *made["altered"]]
     unseen = Table("stem", *families, title="Rank correlation on a family of outputs that the fit did not see")

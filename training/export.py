@@ -1,4 +1,4 @@
-"""Put a run's averaged weights into the package: `python -m training.export`; `training.scores --write` comes next."""
+"""Copy a run's averaged weights into the package: `python -m training.export`; then run `training.scores --write`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known faults put into an output, at a random strength; and the reverse, an output brought nearer to the truth."""
+"""Add a known fault of random strength to an output, or improve the output toward the truth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _WINDOW = 2048
 def altered(
     fault: str, stems: Stems, truth: Stems, agreement_db: Agreement, rng: np.random.Generator
 ) -> tuple[Stems, Agreement]:
-    """Every stem of an output with a fault. The passes' agreement stays what it was, but that an error made smaller is
-    smaller in every pass."""
+    """Return all stems of an output with a fault.
+
+    The agreement of the passes does not change, except that an error made smaller is smaller in every pass.
+    """
     out, agreement = dict(stems), dict(agreement_db)
     names = list(stems)
     if fault == "nearer":
@@ -65,7 +67,7 @@ def _below(audio: Audio, hz: float) -> Audio:
 
 
 def _holes(audio: Audio, share: float, rng: np.random.Generator) -> Audio:
-    """A share of all cells of the short-time spectrum is lost, the same in both channels."""
+    """Drop random cells of the short-time spectrum, the same in both channels."""
     hop, samples = _WINDOW // 2, audio.shape[1]
     window = np.sqrt(np.hanning(_WINDOW + 1)[:-1]).astype(np.float32)
     padded = np.pad(audio, ((0, 0), (hop, hop + -samples % hop)))

@@ -1,7 +1,7 @@
-"""What training songs are played on: soundfonts, the Freepats patches, and synthesizers of our own.
+"""Instruments of training songs: soundfonts, the Freepats patches, and the project's synthesizers.
 
-A player is drawn for each part, so one song has sounds of several families. Players of other people's sounds need their
-Debian packages (see training/README.md); our own need nothing.
+Each part gets a random player, so a song has sounds of several families. Soundfonts and patches need their Debian
+packages (see training/README.md); the synthesizers need none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Player = Callable[[Sequence[Note], int], Audio]  # (notes, samples) to `(2, samp
 
 
 def play(parts: Sequence[Part], font: Path, n: int) -> Audio:
-    """The parts through FluidSynth, dry: `(2, n)`."""
+    """Render the parts with FluidSynth, dry: `(2, n)`."""
     with tempfile.TemporaryDirectory() as folder:
         tune, out = Path(folder) / "a.mid", Path(folder) / "a.raw"
         tune.write_bytes(midi_file(parts))
@@ -47,7 +47,7 @@ def play(parts: Sequence[Part], font: Path, n: int) -> Audio:
 
 
 def play_patches(parts: Sequence[Part], n: int) -> Audio:
-    """The parts through TiMidity++ on the Freepats patches, dry: `(2, n)`."""
+    """Render the parts with TiMidity++ on the Freepats patches, dry: `(2, n)`."""
     with tempfile.TemporaryDirectory() as folder:
         tune, out = Path(folder) / "a.mid", Path(folder) / "a.wav"
         tune.write_bytes(midi_file(parts))
@@ -64,12 +64,12 @@ def _of_length(audio: NDArray[np.floating], n: int) -> Audio:
 
 
 def freepats_programs() -> set[int]:
-    """The General MIDI programs that the Freepats patches have."""
+    """Return the General MIDI programs of the Freepats patches."""
     return {int(path.name[:3]) for path in FREEPATS_TONES.glob("*.pat")}
 
 
 def player_of(rng: np.random.Generator, programs: Sequence[int]) -> Player:
-    """An instrument of one of the programs, drawn from all families that training may use."""
+    """Return an instrument of a random program and training family."""
     kind = rng.choice(["font", "patches", "own"], p=[0.4, 0.1, 0.5])
     program = int(rng.choice(programs))
     if kind == "own":

@@ -1,4 +1,4 @@
-"""Drum kits for training: the soundfonts' General MIDI kits, sampled kits of Debian's packages, and our own."""
+"""Drum kits for training: General MIDI kits of soundfonts, sampled kits of Debian's packages, and synthesised ones."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ SAMPLED_KITS: tuple[tuple[Path, dict[str, tuple[str, ...]]], ...] = (
 
 @lru_cache(maxsize=256)
 def shot(path: Path) -> Audio:
-    """A one-shot as mono at `SAMPLE_RATE`, from its first sound on, at a peak of 1: `(samples,)`."""
+    """Read a one-shot as mono at `SAMPLE_RATE`, without leading silence, with a peak of 1: `(samples,)`."""
     with tempfile.NamedTemporaryFile(suffix=".f32") as raw:
         decoded = decode(path, Path(raw.name), max_duration_s=60)
         audio = np.fromfile(raw.name, "<f4").reshape(-1, decoded.channels).mean(1)
@@ -105,7 +105,7 @@ def shot(path: Path) -> Audio:
 
 
 def sampled_kit(rng: np.random.Generator) -> dict[str, Audio]:
-    """One of the sampled kits with pieces of the others, drawn among alternatives, tuned, and some of them damped."""
+    """Return a random sampled kit, with some pieces of other kits, retuned or damped."""
     mine = int(rng.integers(len(SAMPLED_KITS)))
     kit = {}
     for piece in SAMPLED_KITS[mine][1]:
@@ -119,7 +119,7 @@ def sampled_kit(rng: np.random.Generator) -> dict[str, Audio]:
 
 
 def drums_of(rng: np.random.Generator, hits: Sequence[Hit], n: int) -> Audio:
-    """The hits on a kit drawn from all families that training may use: `(2, n)`."""
+    """Render the hits on a random kit of all training families: `(2, n)`."""
     kind = rng.choice(["font", "sampled", "patches", "own"], p=[0.25, 0.25, 0.05, 0.45])
     if kind == "sampled":
         return render_drums(hits, sampled_kit(rng), n, rng)

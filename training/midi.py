@@ -1,4 +1,4 @@
-"""A type 0 MIDI file of a few parts, as FluidSynth and TiMidity++ read it."""
+"""Write type 0 MIDI files for FluidSynth and TiMidity++."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def drum_notes(hits: Sequence[Hit]) -> list[Note]:
 
 
 def midi_file(parts: Sequence[Part]) -> bytes:
-    """480 ticks a beat at 120 beats a minute, so 960 ticks a second."""
+    """Return a MIDI file of 480 ticks per beat at 120 beats per minute: 960 ticks per second."""
     events: list[tuple[int, bytes]] = []
     for part in parts:
         events.append((0, bytes([0xC0 | part.channel, part.program])))

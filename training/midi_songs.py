@@ -1,7 +1,7 @@
 """Songs played on soundfonts, patches, sampled kits and FM, and sung by espeak-ng, flite and festival.
 
-Training and held-out songs share no font, kit and voice: what training may use stands in `instruments`, `kits` and
-`sung`, what only held-out songs use stands here.
+Training and held-out songs share no font, kit or voice: those of training are in `instruments`, `kits` and `sung`,
+those of held-out songs are here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MELODIES = (
 
 @dataclass(frozen=True)
 class Sounds:
-    """Who plays and who sings. `kits`: sampled real ones, which half the songs take if there are any."""
+    """Soundfonts, kits and voices of a song. `kits`: sampled kits, used by half the songs if there are any."""
 
     fonts: tuple[Path, ...]
     kits: tuple[Path, ...]
@@ -46,7 +46,7 @@ HELD_OUT = Sounds(HELD_OUT_FONTS, HELD_OUT_KITS, HELD_OUT_LANGUAGES, HELD_OUT_VA
 
 
 def missing_programs(*, held_out_only: bool = False) -> list[str]:
-    """What has to be installed before these songs can be made (see training/README.md)."""
+    """Return the programs and files that are not installed (see training/README.md)."""
     programs = ["fluidsynth", "espeak-ng"]
     files = [*HELD_OUT_FONTS, *HELD_OUT_KITS]
     if not held_out_only:
@@ -58,7 +58,7 @@ def missing_programs(*, held_out_only: bool = False) -> list[str]:
 
 
 def midi_song(seed: int, duration_s: float = 20.0, sounds: Sounds | None = None) -> dict[str, Audio]:
-    """A song of a seed, on `sounds` alone or, by default, on all that training may use."""
+    """Render a song from its seed, on `sounds` or, by default, on all training sounds."""
     rng = np.random.default_rng(seed)
     score = compose(rng, duration_s)
     n = samples(duration_s)
@@ -68,27 +68,27 @@ def midi_song(seed: int, duration_s: float = 20.0, sounds: Sounds | None = None)
         stems = _band(score, n, sounds, rng)
         voice = f"{rng.choice(sounds.languages)}+{rng.choice(sounds.variants)}"
     sung = sing(score.vocals, voice, n, rng) * pan_gains(float(rng.uniform(-0.1, 0.1)))[:, None]
-    if rng.uniform() < 0.25:  # a second take, a little later and elsewhere
+    if rng.uniform() < 0.25:  # a second take, slightly later and panned
         take = sing(
             [Note(a.start_s + 0.02, a.length_s, a.midi + 0.05, a.velocity) for a in score.vocals], voice, n, rng
         )
         sung = sung + 0.6 * take * pan_gains(float(rng.choice([-0.7, 0.7])))[:, None]
     stems["vocals"] = sung
-    return balanced({name: _in_its_room(name, stem, rng) for name, stem in stems.items()}, rng)
+    return balanced({name: _with_effects(name, stem, rng) for name, stem in stems.items()}, rng)
 
 
 def band_song(seed: int, duration_s: float = 8.0) -> dict[str, Audio]:
-    """A short piece that nobody sings, on all that training may use. Quickly made, so that many bands can be heard."""
+    """Render a short piece without vocals on training sounds; it is fast, so many sounds can be rendered."""
     rng = np.random.default_rng(seed)
     n = samples(duration_s)
     stems = {
-        name: _in_its_room(name, stem, rng) for name, stem in _training_band(compose(rng, duration_s), n, rng).items()
+        name: _with_effects(name, stem, rng) for name, stem in _training_band(compose(rng, duration_s), n, rng).items()
     }
     return balanced({**stems, "vocals": np.zeros((2, n), np.float32)}, rng)
 
 
-def _in_its_room(name: str, stem: Audio, rng: np.random.Generator) -> Audio:
-    """A stem with some reverberation, and every other one compressed a little."""
+def _with_effects(name: str, stem: Audio, rng: np.random.Generator) -> Audio:
+    """Add reverberation, and light compression to half of the stems."""
     wet = {"drums": 0.06, "bass": 0.0, "other": 0.25, "vocals": 0.2}[name]
     stem = reverb(level(stem, 0.1), rng, decay_s=rng.uniform(0.3, 1.8), wet=wet * rng.uniform(0.2, 1.5))
     if rng.uniform() < 0.5:
@@ -98,7 +98,7 @@ def _in_its_room(name: str, stem: Audio, rng: np.random.Generator) -> Audio:
 
 
 def _training_band(score: Score, n: int, rng: np.random.Generator) -> dict[str, Audio]:
-    """Every part by a player of its own, of any family."""
+    """Render every part on a random instrument of any family."""
     other = player_of(rng, CHORDS)(score.chords, n)
     if score.melody:
         solo = level(player_of(rng, MELODIES)(score.melody, n), rng.uniform(0.05, 0.1))

@@ -1,4 +1,4 @@
-"""The embedded model's architecture, and its file in the layout that demucs' own hub loader reads."""
+"""The embedded model's architecture, and its file in the format of demucs' hub loader."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def new_model() -> nn.Module:
 def write_hub_files(
     state: dict[str, Tensor], folder: Path, name: str = "mini", arguments: dict[str, Any] = ARGUMENTS
 ) -> Path:
-    """Write `<signature>.safetensors` (half precision) and `<name>.yaml`; tell the weights' path.
+    """Write `<signature>.safetensors` (half precision) and `<name>.yaml`; return the weights' path.
 
     The signature is the first eight hex digits of the weights' hash, as in demucs' releases.
     """
@@ -59,5 +59,5 @@ def write_hub_files(
 
 
 def half_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the file will hold, for scores that are those of the shipped weights."""
+    """Return the weights rounded as in the file, for scores of the shipped weights."""
     return {key: value.half().to(torch.float32) for key, value in state.items()}

@@ -18,7 +18,7 @@ from training.processes import summed
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest orthogonal matrix, roughly (singular values 0.7 to 1.2), by a quintic Newton-Schulz iteration."""
+    """Return roughly the nearest orthogonal matrix (singular values 0.7 to 1.2) by quintic Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x: Tensor = matrix / (matrix.norm() + 1e-7)
     if tall := x.shape[0] > x.shape[1]:
@@ -30,7 +30,7 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two axes or more. Where several processes train, each makes its share of the updates."""
+    """For parameters of two axes or more. Several processes share the computation of the updates."""
 
     def __init__(
         self, params: Iterable[dict[str, Any]], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
@@ -45,10 +45,10 @@ class Muon(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
 
     def _updates(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
-        """What is to be taken off each parameter, before the rate. Every process keeps all of the momenta."""
+        """Return the update of each parameter before the learning rate. Every process keeps all momenta."""
         processes, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        dearest_first = sorted(range(len(parameters)), key=lambda index: -parameters[index].numel())
-        mine = set(dearest_first[rank::processes])
+        largest_first = sorted(range(len(parameters)), key=lambda index: -parameters[index].numel())
+        mine = set(largest_first[rank::processes])
         updates: list[Tensor] = []
         for index, p in enumerate(parameters):
             state = self.state[p]

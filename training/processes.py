@@ -1,4 +1,4 @@
-"""What the processes of one training exchange."""
+"""Communication between the processes of a training run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def summed(tensors: list[Tensor]) -> list[Tensor]:
-    """Each tensor summed over all processes, in one exchange."""
+    """Return each tensor summed over all processes, in one exchange."""
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])

@@ -1,4 +1,4 @@
-"""Ridge regression on standardised features, and the figures that tell what it is worth."""
+"""Ridge regression on standardised features, and rank correlation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 REACH = 3.0
-"""Standardised features are cut at this: what lies further out than anything seen says nothing more."""
+"""Standardised features are clipped at this, to limit extrapolation."""
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """prediction = intercept + Σ weight · clip((x − mean) / scale, ±`REACH`); a missing feature (NaN) counts as its
-    mean."""
+    """Predict intercept + Σ weight · clip((x − mean) / scale, ±`REACH`); NaN features count as their mean."""
 
     mean: Vector
     scale: Vector
@@ -33,7 +32,7 @@ def standardised(x: Matrix, mean: Vector, scale: Vector) -> Matrix:
 
 
 def fit(x: Matrix, y: Vector, importance: Vector, penalty: float) -> Ridge:
-    """`penalty` is in units of the rows' total importance."""
+    """Fit a ridge regression; `penalty` is relative to the total importance of the rows."""
     mean = np.nanmean(x, axis=0)
     scale = np.nanstd(x, axis=0) + 1e-6
     z = standardised(x, mean, scale)
@@ -46,14 +45,14 @@ def fit(x: Matrix, y: Vector, importance: Vector, penalty: float) -> Ridge:
 
 
 def ranks(values: Vector) -> Vector:
-    """1 … n; equal values share the mean of their ranks."""
+    """Return ranks from 1 to n; equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse])
 
 
 def spearman(a: Vector, b: Vector) -> float:
-    """Rank correlation; NaN where one of the two is constant."""
+    """Return the rank correlation; NaN if one input is constant."""
     x, y = ranks(a), ranks(b)
     x, y = x - x.mean(), y - y.mean()
     norm = np.sqrt((x @ x) * (y @ y))
@@ -61,7 +60,7 @@ def spearman(a: Vector, b: Vector) -> float:
 
 
 def interval(a: Vector, b: Vector, groups: Sequence[str], draws: int = 1000) -> tuple[float, float]:
-    """95 % of the rank correlation when whole groups (songs) are drawn again."""
+    """Return the 95 % bootstrap interval of the rank correlation, resampling whole groups (songs)."""
     rng = np.random.default_rng(0)
     names = sorted(set(groups))
     places = [np.flatnonzero(np.array(groups) == name) for name in names]

@@ -1,8 +1,8 @@
-"""Print what the shipped weights score: `python -m training.scores`.
+"""Print the scores of the shipped weights: `python -m training.scores`.
 
-Three tables of global SDR: songs whose seeds, soundfonts and voices training never met; new songs of the training
-synthesizers; the demo's song. Each beside the mix itself, silence and a band-split, which any model has to beat.
-With `--write` the figures go to `scores.json` beside the model card, from where README and card quote them.
+Three tables of global SDR: songs of unseen seeds, soundfonts and voices; new songs of the training
+synthesizers; the demo's song. Baselines: the mix itself, silence and a band-split.
+With `--write` the figures go to `scores.json` beside the model card; README and card quote them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TITLES = {
 
 
 def band_split(mix: Audio) -> Stems:
-    """What an equalizer can do: bass below 160 Hz, drums above 4.5 kHz, the centre between for the voice."""
+    """Separate by frequency: bass below 160 Hz, drums above 4.5 kHz, vocals from the centre in between."""
     spectrum = np.fft.rfft(mix)
     hz = np.fft.rfftfreq(mix.shape[1], 1 / SAMPLE_RATE)
     low, high = hz < 160, hz > 4500
@@ -65,7 +65,7 @@ def load_embedded(folder: Path = EMBEDDED) -> nn.Module:
 
 
 def separated(separator: Separator, mix: Audio) -> Stems:
-    """The mix through the engine with demucs' default overlap and no shift; normalised as demucs does."""
+    """Separate a mix with demucs' normalisation and default overlap, without shifts."""
     audio = torch.from_numpy(mix)
     mean, std = audio.mean(0).mean(), audio.mean(0).std() + 1e-8
     estimates = separator.separate((audio - mean) / std, shifts=0, overlap=0.25)
@@ -73,7 +73,7 @@ def separated(separator: Separator, mix: Audio) -> Stems:
 
 
 def scores_of(stems: Stems, separate: Callable[[Audio], Stems]) -> Scores:
-    """SDR of each way for each stem of one song; NaN for a stem that is silent, which says nothing."""
+    """Return the SDR of each method for each stem of one song; NaN for silent stems."""
     mix: Audio = np.sum(np.stack([stems[name] for name in STEMS]), axis=0)
     ways: dict[str, Stems] = {
         "mini": separate(mix), "the mix itself": dict.fromkeys(STEMS, mix),
@@ -87,7 +87,7 @@ def scores_of(stems: Stems, separate: Callable[[Audio], Stems]) -> Scores:
 
 
 def mean_scores(songs: Iterable[Stems], separate: Callable[[Audio], Stems]) -> Scores:
-    """Each way's SDR by stem, averaged over songs, with the mean over the stems that were heard as `mean`."""
+    """Return each method's SDR by stem, averaged over songs; `mean` is over the audible stems."""
     rows = [scores_of(stems, separate) for stems in songs]
     table: Scores = {}
     for way in rows[0]:
@@ -98,7 +98,7 @@ def mean_scores(songs: Iterable[Stems], separate: Callable[[Audio], Stems]) -> S
 
 
 def read_tracks(folder: Path) -> Stems:
-    """A folder of one song's tracks: files named drums…, bass…, vocal…; every other track belongs to `other`."""
+    """Read a folder of one song's tracks: files named drums…, bass…, vocal…; all others belong to `other`."""
     stems: dict[str, list[Audio]] = {name: [] for name in STEMS}
     with tempfile.TemporaryDirectory() as scratch:
         for path in sorted(folder.iterdir()):

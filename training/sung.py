@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.synth.synthesizer import SAMPLE_RATE, Audio, Note, noise
 
-RATE = 22050  # espeak-ng's own
+RATE = 22050  # of espeak-ng
 # A voice is a language and a variant; held-out voices share neither with training.
 TRAINING_LANGUAGES = ("en-us", "en-gb", "de", "it", "fr-fr", "nl", "pl", "fi", "hu", "ro")
 TRAINING_VARIANTS = ("m1", "m3", "m5", "m7", "f1", "f3", "f5", "klatt", "Annie", "Andy", "Gene", "Jacky", "Lee")
@@ -46,21 +46,21 @@ class Speech:
 
 
 def speak(voice: str, text: str, speed: int, pitch: int) -> NDArray[np.float64]:
-    """A phrase in one of the three programs' voices: mono at `RATE`. Words a minute and pitch are espeak-ng's only."""
+    """Speak a phrase in a voice of any program: mono at `RATE`. Only espeak-ng uses speed and pitch."""
     if voice in FLITE_VOICES:
         return _spoken_file(["flite", "-voice", voice, "-t", text, "-o"])
     if voice in FESTIVAL_VOICES:
         return _spoken_file(["text2wave", "-eval", f"(voice_{voice})", "-o"], text)
     command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "--stdout", text]
     spoken = subprocess.run(command, capture_output=True, check=True).stdout
-    with wave.open(io.BytesIO(spoken)) as file:  # the length in a piped header is not true, so read what is there
+    with wave.open(io.BytesIO(spoken)) as file:  # the header of piped output has a wrong length
         assert file.getframerate() == RATE
     pcm = np.frombuffer(spoken[44:], np.int16)
     return pcm / 32768.0
 
 
 def _spoken_file(command: list[str], text: str | None = None) -> NDArray[np.float64]:
-    """What a program speaks into the file whose name ends its command; at `RATE`, whatever its own."""
+    """Run a program that writes to the file at the end of its command; return the audio at `RATE`."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as out:
         subprocess.run([*command, out.name], input=(text or "").encode(), capture_output=True, check=True)
         with wave.open(out.name) as file:
@@ -80,7 +80,7 @@ def _period(frame: NDArray[np.float64], low: int = 40, high: int = 330) -> int:
 
 @lru_cache(maxsize=8)
 def speech(voice: str, seed: int) -> Speech:
-    """A spoken phrase of a voice, ready to be sung."""
+    """Return a spoken phrase of a voice, analysed for singing."""
     rng = np.random.default_rng(seed)
     text = " ".join(rng.choice(WORDS.split(), 28))
     audio = speak(voice, text, int(rng.integers(110, 170)), int(rng.integers(30, 80)))
@@ -114,7 +114,7 @@ def speech(voice: str, seed: int) -> Speech:
 
 
 def sing(notes: Sequence[Note], voice: str, n: int, rng: np.random.Generator) -> Audio:
-    """The notes sung with a voice's syllables: mono `(n,)` at 44.1 kHz."""
+    """Sing the notes with a voice's syllables: mono `(n,)` at 44.1 kHz."""
     spoken = speech(voice, int(rng.integers(1 << 30)))
     size = rng.uniform(0.85, 1.2)  # of the singer: the whole voice is read faster or slower
     vibrato, vibrato_hz = rng.uniform(0.1, 0.55), rng.uniform(4.6, 6.6)
@@ -165,7 +165,7 @@ def sing(notes: Sequence[Note], voice: str, n: int, rng: np.random.Generator) ->
 
 
 def training_voice(rng: np.random.Generator) -> str:
-    """A voice that `speak` knows, of any program."""
+    """Return a random training voice of any program."""
     if rng.uniform() < 0.45:
         return str(rng.choice([*FLITE_VOICES, *FESTIVAL_VOICES]))
     return f"{rng.choice(TRAINING_LANGUAGES)}+{rng.choice(TRAINING_VARIANTS)}"

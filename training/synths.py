@@ -1,7 +1,7 @@
 """More instruments than `engine.synth.synthesizer` has: frequency modulation, a plucked string, an analog synthesizer.
 
-Each call draws one instrument from `rng` and plays the notes on it, dry and the same on both sides: `(2, n)`. They
-exist for variety: what a network meets in thousands of different sounds it does not learn by heart.
+Each call plays the notes on a random instrument, dry and centred: `(2, n)`. Thousands of sounds keep a network
+from memorising them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ WAVES: tuple[Callable[[Array], Array], ...] = (
 
 
 def play_fm(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass: bool) -> Audio:
-    """Two operators and feedback (Chowning, 1973), of a sine or another wave, one into the other or side by side.
+    """Render two FM operators with feedback (Chowning, 1973), in series or in parallel.
 
     The modulator's ratio, depth and the depth's fall make it anything from a soft electric piano to a metallic bass.
     """
@@ -89,9 +89,9 @@ def play_fm(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass: bo
 
 
 def play_string(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass: bool) -> Audio:
-    """A string that is plucked or slapped somewhere and heard somewhere, its harmonics a little stretched.
+    """Render a plucked or slapped string with random positions and slightly stretched harmonics.
 
-    Where it is plucked and where the pickup sits take out harmonics; high ones die first (Fletcher and Rossing, "The
+    The positions of plucking and pickup cancel harmonics; high ones decay first (Fletcher and Rossing, "The
     physics of musical instruments", chapters 2 and 9).
     """
     slapped = rng.uniform() < 0.3
@@ -125,7 +125,7 @@ def play_string(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass
 
 
 def play_analog(notes: Sequence[Note], n: int, rng: np.random.Generator, is_bass: bool) -> Audio:
-    """Saws, pulses or a sine through a resonant low-pass that opens and closes with each note.
+    """Render saws, pulses or a sine through a resonant low-pass with an envelope per note.
 
     The filter works on the wave's harmonics (six tables, faded from one to the next as it moves).
     """

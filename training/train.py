@@ -1,4 +1,4 @@
-"""Train the embedded model: `python -m training.train`. Same command on CPU and CUDA, seeded, resumes by itself.
+"""Train the embedded model: `python -m training.train`. Same command on CPU and CUDA, seeded, resumable.
 
 On a CPU several processes of one thread each share a step (their gradients are averaged): small layers use two cores
 better that way than with two threads an operation. The schedule runs over `--steps` or, with `--minutes`, over the time
@@ -33,7 +33,7 @@ from training.processes import summed
 
 Optimizers = list[torch.optim.Optimizer]
 
-# For glibc, which else gives every large block back and has it cleared anew: a tenth of a step.
+# without these glibc returns every large block and clears it again: a tenth of a step
 MEMORY_IS_KEPT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
@@ -43,9 +43,9 @@ MEMORY_IS_KEPT = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run is: `minutes` or `steps` is zero, the other one ends it. `keep_every` steps an average is kept.
+    """Parameters of a run. One of `minutes` and `steps` is zero; every `keep_every` steps an average is kept.
 
-    `falling`: the last part of the run, 0 to 1, in which the rate goes down.
+    `falling`: the last part of the run, 0 to 1, in which the learning rate falls.
     """
 
     data: Path
@@ -86,12 +86,12 @@ class Average:
 
 
 def learning_rate(peak: float, done: float, step: int, falling: float) -> float:
-    """Peak after 50 steps; in the last part of the run (`done` is 0 to 1) a linear way down to almost nothing."""
+    """Return the learning rate: peak after 50 steps, linear decay in the last part of the run (`done`: 0 to 1)."""
     return peak * min(1.0, (step + 1) / 50) * min(1.0, max(0.01, (1 - done) / falling))
 
 
 def optimizers_of(model: nn.Module, lr: float) -> Optimizers:
-    """Muon for matrices and kernels at twice the rate, AdamW for gains, biases and the frequency embedding."""
+    """Return Muon for matrices and kernels at twice the rate, AdamW for the other parameters."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -107,11 +107,11 @@ def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
 
 
 def train(rank: int, plan: Plan) -> None:
-    """One process of a run. Rank 0 also keeps the average, shows progress and writes `last.pt` and `ema.pt`."""
+    """Run one process. Rank 0 also keeps the average, shows progress and writes `last.pt` and `ema.pt`."""
     torch.set_num_threads(plan.threads)
     starter = os.getppid()
     if plan.processes > 1:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the starter is what counts: it is seen between steps
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes check between steps whether the parent has ended
         address = f"tcp://127.0.0.1:{plan.port}"
         dist.init_process_group("gloo", init_method=address, rank=rank, world_size=plan.processes)
     torch.manual_seed(plan.seed)
@@ -142,8 +142,8 @@ def train(rank: int, plan: Plan) -> None:
         while True:
             done = step / plan.steps if plan.steps else trained_s / 60 / plan.minutes
             if plan.processes > 1 and os.getppid() != starter:
-                done = 1.0  # whoever started this was ended: save and end too
-            if plan.processes > 1:  # the clocks of the processes differ a little; all follow the slowest
+                done = 1.0  # the parent has ended: save and exit
+            if plan.processes > 1:  # the clocks of the processes differ; all stop with the first
                 shared = torch.tensor([done])
                 dist.all_reduce(shared, dist.ReduceOp.MAX)
                 done = float(shared)
@@ -242,7 +242,7 @@ def main() -> None:
         try:
             spawn(train, args=(plan,), nprocs=plan.processes)  # type: ignore[no-untyped-call]
         except KeyboardInterrupt:
-            os._exit(130)  # at once: that is what the processes wait for; they save and end
+            os._exit(130)  # exit at once: the processes then save and exit
     else:
         train(0, plan)
 

@@ -1,9 +1,10 @@
-"""Separate the validation songs in ways of different quality, and note what the estimate sees beside the truth:
-`python -m training.validation_outputs`.
+"""Separate validation songs at different qualities: `python -m training.validation_outputs`.
+
+The features of the estimate are stored with the true scores.
 
 Natural outputs come from networks: the shipped weights with several plans, and earlier checkpoints of the training.
 Altered ones are the shipped weights' outputs with a known fault (or brought nearer to the truth, for scores that the
-networks do not reach). What has been separated is kept; only what is new costs time.
+networks do not reach). Existing separations are kept.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class _Song:
 
 
 def separated(batcher: Batcher, model: LoadedModel, mix: Audio, way: Way) -> tuple[Stems, dict[str, float | None]]:
-    """The stems as a worker would give them, and the agreement of the passes."""
+    """Return the stems as a worker would, and the agreement of the passes."""
     song = _Song(mix)
     report = batcher.run(
         model, song, song, stems=STEMS, shifts=way.shifts, overlap=way.overlap, segment_s=way.segment_s, seed=0

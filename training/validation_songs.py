@@ -1,7 +1,7 @@
 """Songs whose true stems are known, to calibrate the quality estimate: `python -m training.validation_songs`.
 
-They come in families that share neither soundfont, nor drum kit, nor voice, so that a fit on some families can be tried
-on another whose every sound is new to it. No seed is one of training's.
+Families share no soundfont, drum kit or voice, so a fit on some families can be tested on unseen sounds. Training uses
+none of their seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS = 12.0
 SONGS = 18  # of each family
 FOLDER = Path("training/data/validation")
 FAMILIES: dict[str, Sounds | None] = {
-    "synth": None,  # our own synthesizer and formant voice
+    "synth": None,  # the project's synthesizer and formant voice
     "fluid": Sounds(TRAINING_FONTS[:3], (), ("en-us", "de", "it", "fr-fr"), ("m1", "m3", "f1", "klatt")),
     "timgm": Sounds((SF2 / "TimGM6mb.sf2",), HELD_OUT_KITS[:1], ("es", "pt", "sv"), ("m2", "m4", "f2")),
     "opl3": Sounds((SF2 / "OPL-3_FM_128M.sf2",), HELD_OUT_KITS[1:], ("cs", "tr", "el"), ("m6", "f4", "klatt2")),
@@ -36,7 +36,7 @@ _FIRST_SEED = HELD_OUT_SEEDS + 50_000
 
 
 def families_here() -> list[str]:
-    """Those whose soundfonts are installed."""
+    """Return the families whose soundfonts are installed."""
     return [
         name for name, sounds in FAMILIES.items()
         if sounds is None or all(font.exists() for font in (*sounds.fonts, *sounds.kits))
@@ -44,7 +44,7 @@ def families_here() -> list[str]:
 
 
 def song_of(family: str, number: int, duration_s: float = SECONDS) -> dict[str, Audio]:
-    """A song at levels as uneven as in music; one in five lacks a stem."""
+    """Render a song at realistic, uneven levels; one in five lacks a stem."""
     seed = _FIRST_SEED + 1000 * list(FAMILIES).index(family) + number
     sounds = FAMILIES[family]
     stems = numpy_song(seed, duration_s) if sounds is None else midi_song(seed, duration_s, sounds=sounds)
@@ -60,7 +60,7 @@ def song_of(family: str, number: int, duration_s: float = SECONDS) -> dict[str, 
 
 
 def make(family: str, number: int, out: Path) -> Path:
-    """The file of a song (as `training.songs` writes them), rendered unless it is there."""
+    """Render a song to a file as `training.songs` does, unless it exists; return the path."""
     path = out / f"{family}-{number}.npy"
     if not path.exists():
         part = path.with_suffix(f".{os.getpid()}.part")
