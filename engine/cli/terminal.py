@@ -13,8 +13,8 @@ from engine.jobs.job import Stage
 from engine.jobs.results import JobResult
 from engine.jobs.trust import Fact, plan_fact, quality_facts, stem_level, sum_facts
 
-_WIDTH = 76  # with the callers' indent less than a terminal's 80
-_LABEL_WIDTH = 17
+_WIDTH = 76  # plus the callers' indent, less than 80 columns
+_LABEL_WIDTH = 14
 
 
 @contextmanager
