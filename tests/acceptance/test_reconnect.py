@@ -146,7 +146,7 @@ async def test_refused_command_sync_is_repeated(tmp_path: Path, status: int, cod
         at.fake.faults.append(Fault("PUT", "/commands$", status, code=code, times=1000))
         await at.bot.start()
         if status in (400, 403):
-            await at.bot.logs(f"the earlier ones: Discord answered {status} (code {code}")
+            await at.bot.logs(f"the previous ones: Discord answered {status} (code {code}")
         at.fake.faults.clear()
         await at.fake.until(lambda: at.fake.syncs == 1, "the commands")
         await at.finish_job()
