@@ -1,8 +1,7 @@
-"""Time that jumps, and devices that only pretend: the real main process against any number of workers.
+"""A simulated clock and simulated devices: the real main process with any number of workers.
 
-`SimulatedLoop` is an event loop whose clock shows the CPU seconds that the process has used, and jumps ahead whenever
-nothing is left to do but wait. So a dispatcher that is too slow is seen to be late, a day passes in minutes, and a
-machine that is busy with other things does not show in the figures. What the pretending itself costs is taken out.
+`SimulatedLoop` shows the CPU seconds of the process as its time, and jumps ahead when nothing is left to do but wait.
+A slow dispatcher is therefore late, a day takes minutes, and other load on the machine does not change the figures.
 """
 
 from __future__ import annotations

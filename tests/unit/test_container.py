@@ -165,8 +165,8 @@ def test_image_runs_unprivileged() -> None:
     names = [name for name, _ in final]
     assert names.index("USER") > names.index("RUN") and names.index("USER") < names.index("CMD")
     copied = {name for line in of(build, "COPY") for name in line.split()[:-1]}
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert {name.partition(".")[0] for name in packages} <= copied
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert packages and {name.removesuffix("*") for name in packages} <= copied
     ignored = (ROOT / ".dockerignore").read_text().split()
     for name in copied:
         assert (ROOT / name).exists() and name not in ignored

@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from config.settings import Settings, load
 from engine.backend import backend
 from engine.database.errors import StoreBusy
-from engine.errors import ConfigurationError, StemifyError, StorageFailed
+from engine.errors import ConfigurationError, DiskSpaceLow, StorageFailed
 from engine.jobs.job import Job, JobStatus, Stage
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import StemService, Submission, Upload
@@ -168,6 +168,16 @@ def worker_pid(service: StemService) -> int:
 
 
 @contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process for less time than its silence is tolerated."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
 def ballast(data: Path, *, leaving_bytes: int) -> Iterator[None]:
     """Fill the disk, except for `leaving_bytes`."""
     if not data.is_mount():
@@ -201,10 +211,14 @@ async def test_full_disk_fails_job_and_keeps_input_for_retry(
     service: StemService, data: Path, song: Path, short_song: Path, ann: str, leaving_mib: int
 ) -> None:
     earlier = await finish(service, await submit(service, short_song, ann))
-    with ballast(data, leaving_bytes=leaving_mib * MIB):
-        job = await finish(service, await submit(service, song, ann))
+    with stopped(worker_pid(service)):  # a disk that is full already would refuse the song
+        job_id = await submit(service, song, ann)
+        full = ExitStack()
+        full.enter_context(ballast(data, leaving_bytes=leaving_mib * MIB))
+    with full:
+        job = await finish(service, job_id)
         assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "disk_full", 1)
-        assert job.error is not None and "make room" in job.error
+        assert job.error is not None and "free some space" in job.error
         assert files_of(data, job.id) == [f"jobs/{job.id}/input"], "no half-written stem"
     assert (await service.get(earlier.id)).job == earlier
     again = await service.retry(job.id, by=ann)
@@ -215,7 +229,7 @@ async def test_full_disk_refuses_upload_and_keeps_no_part(
     service: StemService, data: Path, song: Path, ann: str
 ) -> None:
     before = sorted(data.rglob("*"))
-    with ballast(data, leaving_bytes=MIB // 2), pytest.raises(StemifyError, match="disk of this machine is full"):
+    with ballast(data, leaving_bytes=MIB // 2), pytest.raises(DiskSpaceLow):
         await submit(service, song, ann)
     assert [path for path in sorted(data.rglob("*")) if path not in before and "sqlite" not in path.name] == []
 
@@ -313,7 +327,7 @@ async def test_damaged_model_file_fails_job_until_replaced(
     file.write_bytes(whole[: len(whole) // 2])
     job = await finish(service, await submit(service, short_song, ann, model="hdemucs_mmi"))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_corrupt", 1)
-    assert job.error is not None and "delete and fetch it again" in job.error
+    assert job.error is not None and "delete it and download it again" in job.error
     file.write_bytes(whole)
     again = await service.retry(job.id, by=ann)
     assert (await finish(service, again.job.id)).status is JobStatus.COMPLETED
