@@ -28,7 +28,7 @@ ReadSecond = Callable[[int], NDArray[np.float32]]
 
 
 def write_song(path: Path, seconds: float, second: ReadSecond) -> None:
-    """Encode a song as an mp3, second by second, so that it is never whole in memory."""
+    """Encode a song as an mp3, second by second, without holding it in memory."""
     with StemEncoder(path, format="mp3", sample_rate=RATE, tags={}) as encoder:
         for number in range(int(seconds)):
             encoder.write(second(number))

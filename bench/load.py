@@ -1,6 +1,6 @@
 """500 jobs of 100 people at once, through the bot and the API, with a tiny model: `python -m bench.load`.
 
-The fake Discord, with its rate limits, runs in this process; the bot is a process of its own. What is measured: how
+The fake Discord, with its rate limits, runs in this process; the bot runs in another process. What is measured: how
 soon commands are acknowledged, the memory of the main process all the while (a picture), 429s, whether the order was
 fair, whether anything was lost.
 """

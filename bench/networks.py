@@ -118,7 +118,7 @@ def mdx_extra() -> BagOfModels:
 
 
 def song(seconds: float, seed: int = 0) -> Tensor:
-    """(2, samples), normalised: noise in bursts, so that it is neither silent nor stationary."""
+    """(2, samples), normalised: noise in bursts: neither silent nor stationary."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, int(seconds * RATE), generator=generator)
     envelope = 0.3 + torch.rand(1, math.ceil(seconds * 4) + 1, generator=generator)

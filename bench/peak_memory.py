@@ -1,4 +1,4 @@
-"""`python -m bench.peak_memory ours|stock SECONDS`: a process of its own that makes stems of a song of that length, and
+"""`python -m bench.peak_memory ours|stock SECONDS`: a process that makes stems of a song of that length, and
 prints its peak resident memory: ours a whole job as a worker runs it, from mp3 to four mp3; stock loads, separates and
 keeps the song as `demucs.api` does. With the embedded model: what grows with the length is the same for every model."""
 

@@ -79,7 +79,7 @@ def draw_bars(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> Path:
 
 
 def draw_lines(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, path: Path) -> Path:
-    """Each line with a scale of its own, from 0 up; one below the other over the same `across`."""
+    """Draw each line on its own scale from 0 up, below each other over the same `across`."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=16)

@@ -56,7 +56,7 @@ CLASSES = (("light: 1 song", 0.70, 1), ("regular: 2 songs", 0.25, 2), ("heavy: 5
 
 @dataclass
 class Person:
-    """Somebody who sends some songs at once."""
+    """A user who sends some songs at once."""
 
     name: str
     kind: str
@@ -65,7 +65,7 @@ class Person:
 
 @dataclass
 class Figures:
-    """What is noted while it runs."""
+    """Measurements of a run."""
 
     sent_at: dict[str, float] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """A simulated clock and simulated devices: the real main process with any number of workers.
 
 `SimulatedLoop` shows the CPU seconds of the process as its time, and jumps ahead when nothing is left to do but wait.
-A slow dispatcher is therefore late, a day takes minutes, and other load on the machine does not change the figures.
+A slow dispatcher is therefore late, a day takes minutes, and other load does not change the figures.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     @contextmanager
     def pretending(self) -> Iterator[None]:
-        """What happens in it is no work of the main process."""
+        """Do not count the time inside as work of the main process."""
         began = time.thread_time()
         try:
             yield
@@ -139,8 +139,7 @@ class Agenda:
 
 
 def simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
-    """Run a coroutine function in such a loop. The process's monotonic clock follows it, and SQLite's threads are
-    waited for."""
+    """Run a coroutine function in such a loop, which the monotonic clock follows; wait for SQLite's threads."""
     loop, real_clock, real_execute = SimulatedLoop(), time.monotonic, aiosqlite.Connection._execute
 
     async def counted(self: aiosqlite.Connection, *args: Any, **kwargs: Any) -> Any:
@@ -202,7 +201,7 @@ class SimulatedDevice(WorkerHandle):
         return 0
 
     def kill(self) -> None:
-        raise AssertionError("a simulated device does as it is told")
+        raise AssertionError("a simulated device runs every attempt")
 
     def begin(self) -> None:
         ready = Ready(device=self.name, device_name="simulated", models=(ModelState(name="htdemucs", state="ready"),))

@@ -63,7 +63,7 @@ def one_job(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[
 
 
 def nearly_free(seconds: float, kernels: NativeLibrary | None) -> list[Row]:
-    """A long job whose network costs almost nothing: what is left is reading, writing and waiting."""
+    """A long job whose network costs almost nothing: reading, writing and waiting remain."""
     tune_malloc()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,7 +90,7 @@ def nearly_free(seconds: float, kernels: NativeLibrary | None) -> list[Row]:
 
 
 def ready_s(rounds: int = 3) -> float:
-    """From starting a worker process to its saying that it is ready."""
+    """Time from starting a worker process to its `ready` message."""
 
     async def start(folder: Path) -> float:
         limits = PoolLimits(

@@ -21,7 +21,7 @@ _ONLY_WITH_CUDA = ("nvidia", "triton", "cuda")
 
 
 def pinned(extras: Iterable[str] = ()) -> list[str]:
-    """Return "name==version" of everything that Stemify imports, as it is installed here."""
+    """Return "name==version" of every installed package that Stemify imports."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found: dict[str, str] = {}
     needed = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]

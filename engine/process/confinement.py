@@ -1,6 +1,6 @@
 """Kernel restrictions on this process (Linux, no privileges needed). Elsewhere nothing here has an effect.
 
-A restriction that the kernel does not offer is left out; `confine` returns those that are in force.
+A restriction that the kernel does not offer is left out; `confine` returns the ones in force.
 """
 
 from __future__ import annotations

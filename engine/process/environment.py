@@ -35,7 +35,7 @@ def network_environment() -> dict[str, str]:
 
 
 def storage_environment(*, secrets: bool) -> dict[str, str]:
-    """The variables of the object stores' own clients. `secrets`: also those that hold credentials."""
+    """The variables of the object stores' own clients. `secrets`: also the ones with credentials."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -83,7 +83,7 @@ def _check_places(target: Path, *, mounts: bool) -> None:
 def _cannot_be_closed(folder: Path) -> bool:
     """Close a folder of ours to others; whether its file system ignores modes, as FAT or some network drives do.
 
-    A folder that holds other things is left as it is: what is created in it is private anyway.
+    A folder with other files keeps its mode: new files in it are private in any case.
     """
     found = folder.stat()
     if found.st_uid != os.geteuid() or not found.st_mode & 0o077:

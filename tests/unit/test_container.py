@@ -25,7 +25,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 
 @pytest.fixture
 def services() -> dict[str, dict[str, Any]]:
-    """Those of our own image."""
+    """Return the services that use our image."""
     found: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
     return {name: service for name, service in found.items() if "build" in service}
 

@@ -43,7 +43,7 @@ def _first_column(heading: str) -> list[str]:
 
 
 def _parts(folder: Path) -> set[str]:
-    """Folders with a slash, and modules, but those that every package has."""
+    """Folders, with a slash, and modules, except `__init__.py` and `__main__.py`."""
     folders = {f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"}
     modules = {path.name for path in folder.glob("*.py")} - {"__init__.py", "__main__.py"}
     return folders | modules

@@ -1,4 +1,4 @@
-"""One thread per device that computes the segments of all runs, in batches of those that fit together.
+"""One thread per device that computes the segments of all runs, in batches of segments that fit together.
 
 The thread of each caller reads its mix ahead and writes its stems. The device's thread ends when there are no runs; on
 a GPU it ends with `close`, because cuDNN keeps its plans per thread.

@@ -186,7 +186,7 @@ def vocals(batcher: Batcher, model: LoadedModel, mix: Mix) -> Tensor:
     return torch.cat(found, dim=-1)
 
 
-def test_want_of_memory_halves_the_batch_and_is_told() -> None:
+def test_low_memory_halves_the_batch_and_is_reported() -> None:
     network = Echo(fits=2)
     mix, sink = Mix(torch.randn(2, 2000)), Sink()
     report = run(Batcher(max_batch=8), LoadedModel.of(network), mix, sink)
@@ -346,7 +346,7 @@ def test_memory_does_not_grow_with_the_song() -> None:
 
 
 class Unsure(Echo):
-    """Every pass errs anew, by a tenth of the mix in the first stem and not at all in the second."""
+    """Every pass has a new error: a tenth of the mix in the first stem, none in the second."""
 
     def forward(self, windows: Tensor) -> Tensor:
         return super().forward(windows) + torch.stack([0.1 * torch.randn_like(windows), 0 * windows], dim=1)

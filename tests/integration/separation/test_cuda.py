@@ -386,7 +386,7 @@ def test_gpu_resumes_after_cpu_fallback() -> None:
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert poor.notes == (HALVED, CPU_TOOK_OVER) and poor.devices == ("cpu",) and told == ["cpu"]
     passes.room, passes.now = 4, FIRST_PAUSE_S - 1
-    assert run(batcher, model, mix).devices == ("cpu",), "it does not knock at every segment"
+    assert run(batcher, model, mix).devices == ("cpu",), "it does not retry at every segment"
     passes.now = FIRST_PAUSE_S
     rich = run(batcher, model, mix, on_cpu=lambda: told.append("again"))
     assert rich.notes == () and rich.devices == ("meta",) and told == ["cpu"]
@@ -451,5 +451,5 @@ def test_a_halved_batch_grows_again() -> None:
         (OSError("can't allocate memory"), False, False),
     ],
 )
-def test_want_of_memory_is_told_from_a_device_that_is_lost(error: BaseException, memory: bool, lost: bool) -> None:
+def test_low_memory_is_distinguished_from_lost_device(error: BaseException, memory: bool, lost: bool) -> None:
     assert (is_out_of_memory(error), device_is_lost(error)) == (memory, lost)

@@ -48,7 +48,7 @@ def test_two_windows_share_the_threads(beside: TwoLanes) -> None:
     meeting, threads = threading.Barrier(2, timeout=20), list[int]()
 
     def forward(windows: Tensor) -> Tensor:
-        meeting.wait()  # nobody comes here alone
+        meeting.wait()  # no thread comes here alone
         threads.append(torch.get_num_threads())
         return windows
 

@@ -39,7 +39,7 @@ def test_synthesizers_sound_only_from_note_onset() -> None:
                 assert np.abs(audio[:, start : start + 4000]).max() > 0.01
 
 
-def test_a_bass_of_our_own_plays_the_pitch_that_is_written() -> None:
+def test_synthesized_bass_plays_the_written_pitch() -> None:
     note = [Note(0.0, 1.0, 45, 1.0)]  # 110 Hz
     for synth in (play_string, play_analog):
         for seed in range(8):
