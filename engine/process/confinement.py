@@ -75,8 +75,10 @@ _DENIED_SYSCALLS: dict[str, tuple[int | None, int | None]] = {
 
 
 def die_with_parent(how: signal.Signals = signal.SIGKILL, parent_pid: int | None = None) -> None:
-    """Ask the kernel for a signal when the thread that started this process ends. End at once if `parent_pid` is
-    given and the parent is gone already."""
+    """Ask the kernel for a signal when the thread that started this process ends.
+
+    End at once if `parent_pid` is given and that process has already ended.
+    """
     _prctl(_PR_SET_PDEATHSIG, how)
     if parent_pid is not None and os.getppid() != parent_pid:
         os._exit(1)
@@ -189,7 +191,7 @@ def _forbid_syscalls() -> bool:
 
 
 def _filter(audit_number: int, denied: list[int]) -> bytes:
-    """The BPF program: each instruction is code, jump if true, jump if false, operand."""
+    """Return the BPF program: each instruction is code, jump if true, jump if false, operand."""
     to_denial = len(denied) + 1  # from the first comparison of a number, over the others and the return of "allow"
     program = [
         struct.pack("=HBBI", _BPF_LOAD_WORD, 0, 0, 4),  # seccomp_data.arch

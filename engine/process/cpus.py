@@ -8,22 +8,24 @@ from pathlib import Path
 
 
 def default_threads(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Threads for `threads = 0`: the whole CPUs of the smallest quota, at least 1; 0 if no quota is below the affinity,
-    which libraries follow themselves."""
+    """Return the number of threads for `threads = 0`: the whole CPUs of the smallest quota, at least 1.
+
+    0 if no quota is below the affinity, which libraries follow themselves.
+    """
     quotas = [max(1, int(quota)) for quota in cpu_quotas(root, own)]
     fewest = min(quotas, default=0)
     return fewest if fewest < affinity_cpus() else 0
 
 
 def affinity_cpus() -> int:
-    """CPUs that this process may run on."""
+    """Return the number of CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_quotas(root: Path, own: Path) -> Iterator[float]:
-    """The quotas, in CPUs, of this process's control group and of those around it, in versions 1 and 2."""
+    """Yield the quotas, in CPUs, of this process's control group and of those around it, in versions 1 and 2."""
     for line in _text(own).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

@@ -22,7 +22,7 @@ _SECRET_WORDS = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
 
 
 def computing_environment() -> dict[str, str]:
-    """What Python, torch and a compiler read."""
+    """Return the variables that Python, torch and a compiler read."""
     return {
         name: value for name, value in os.environ.items() if name in _COMPUTING or name.startswith(_COMPUTING_PREFIXES)
     }
@@ -35,7 +35,7 @@ def network_environment() -> dict[str, str]:
 
 
 def storage_environment(*, secrets: bool) -> dict[str, str]:
-    """The variables of the object stores' own clients. `secrets`: also the ones with credentials."""
+    """Return the variables of the object stores' own clients. `secrets`: also the ones with credentials."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -31,7 +31,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def stages() -> list[list[tuple[str, str]]]:
-    """The Dockerfile's stages, each a list of (instruction, arguments)."""
+    """Return the Dockerfile's stages, each a list of (instruction, arguments)."""
     text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
     found: list[list[tuple[str, str]]] = []
     for line in text.splitlines():

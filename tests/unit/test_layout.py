@@ -36,14 +36,14 @@ def test_no_test_name_is_too_long() -> None:
 
 
 def _first_column(heading: str) -> list[str]:
-    """The names in backticks that begin the rows of the table below `heading` in docs/architecture.md."""
+    """Return the names in backticks that begin the rows of the table below `heading` in docs/architecture.md."""
     _, _, rest = (ROOT / "docs" / "architecture.md").read_text().partition(heading)
     table, _, _ = rest.partition("\n\n")
     return re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
 
 
 def _parts(folder: Path) -> set[str]:
-    """Folders, with a slash, and modules, except `__init__.py` and `__main__.py`."""
+    """Return folders, with a slash, and modules, except `__init__.py` and `__main__.py`."""
     folders = {f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"}
     modules = {path.name for path in folder.glob("*.py")} - {"__init__.py", "__main__.py"}
     return folders | modules

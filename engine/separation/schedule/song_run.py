@@ -69,7 +69,7 @@ class SongRun:
         segment_s: float | None,
         seed: int,
     ) -> None:
-        """Raises `BadOptions`."""
+        """Plan the run. Raises `BadOptions`."""
         self.model = model
         self.stems = tuple(stems)
         self.notes: list[str] = []

@@ -29,8 +29,10 @@ class TwoLanes:
         self._tasks: SimpleQueue[_Task | None] | None = None
 
     def __call__(self, forward: Forward, windows: list[Tensor]) -> list[Tensor]:
-        """(channels, samples) each → (stems, channels, samples) each. As `forward` of one after the other; when one
-        fails, the others have ended too."""
+        """Separate windows of (channels, samples) into (stems, channels, samples) each, as `forward` one by one.
+
+        When one fails, the others have ended too.
+        """
         tasks = self._begun()
         lanes = [Future[Tensor]() for _ in windows]
         for window, lane in zip(windows, lanes, strict=True):

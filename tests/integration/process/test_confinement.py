@@ -245,7 +245,7 @@ def _config(storage: Storage | None) -> WorkerConfig:
 
 @pytest.fixture
 def shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shell of an operator who has more than Stemify in it."""
+    """Set variables that an operator may have for other programs."""
     for name, value in (SECRETS | USED | {"AWS_REGION": "eu-1"}).items():
         monkeypatch.setenv(name, value)
 

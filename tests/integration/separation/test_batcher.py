@@ -71,7 +71,7 @@ class Sink:
 
 
 def constant(value: float, segments: int) -> Mix:
-    """A mix of so many segments (at overlap 0), every sample of which is `value`."""
+    """Make a mix of so many segments (at overlap 0) in which every sample is `value`."""
     return Mix(torch.full((2, int(segments * SEGMENT_S * RATE)), value))
 
 

@@ -25,7 +25,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Path:
-    """A folder inside one that is ours and closed."""
+    """Make a folder inside a private one."""
     folder = tmp_path / "parent"
     folder.mkdir(mode=0o755)
     return folder
@@ -127,7 +127,7 @@ def test_planted_link_is_refused_and_its_target_kept(parent: Path) -> None:
 
 @pytest.fixture
 def mounted(parent: Path) -> Iterator[Path]:
-    """A mount point that belongs to another user, as a host's folder in a container."""
+    """Mount a folder that belongs to another user, as a host's folder in a container."""
     folder = parent / "mounted"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"uid={STRANGER},gid={STRANGER},mode=0755", "tmpfs", str(folder)]
