@@ -44,7 +44,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {
         name: value if isinstance(value, int | float) else redact(str(value))
         for name, value in record.__dict__.items()
-        if name not in _STANDARD and value is not None
+        if name not in _STANDARD and not name.startswith("_") and value is not None
     }
 
 

@@ -128,7 +128,7 @@ def test_forget_deletes_only_one_owner(tmp_path: Path, models_dir: Path) -> None
     jobs = asyncio.run(prepare())
     with exclusive_lock(data / "stemify.lock"):
         refused = run(data, models_dir, "forget", "discord:1")
-    assert refused.returncode == 1 and "Stop it there" in refused.stderr
+    assert refused.returncode == 1 and "Stop it, or" in refused.stderr
     typo = run(data, models_dir, "forget", "1")
     assert typo.returncode == 2 and "Use discord:<user id>" in typo.stderr
     done = run(data, models_dir, "forget", "discord:1")

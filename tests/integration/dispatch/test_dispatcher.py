@@ -159,7 +159,7 @@ async def test_out_of_memory_is_retried_alone(stand_in_pool: PoolMaker, data: Pa
         async def watched(*args: object, alone_: object = alone, **how: object) -> object:
             if args[0].title.startswith("fail") and args[0].attempt == 2:  # type: ignore[attr-defined]
                 neighbours.add(pool.workers[0].attempts)
-                assert how["alone"]
+                assert how["exclusive"]
             return await alone(*args, **how)  # type: ignore[arg-type]
 
         pool.workers[0].run = watched  # type: ignore[method-assign, assignment]
