@@ -10,7 +10,6 @@ from typing import Literal
 from bot.text import (
     clean,
     escape,
-    format_duration,
     format_elapsed,
     format_eta,
     join_words,
@@ -22,6 +21,7 @@ from bot.text import (
 from bot.trust_card import stem_phrase, trust_card_lines
 from engine.errors import RetryLater, StemifyError
 from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
+from engine.text import format_duration
 
 Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
 

@@ -47,11 +47,6 @@ def format_elapsed(seconds: float) -> str:
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
 
 
-def format_duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 60}:{whole % 60:02d}"
-
-
 def size(count_bytes: int) -> str:
     if count_bytes < 1024 * 1024:
         return f"{max(1, round(count_bytes / 1024))} KB"

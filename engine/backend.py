@@ -20,13 +20,12 @@ import aiohttp
 from aiohttp import web
 
 from config.settings import Settings, Workers
-from engine.clock import SteadyClock
+from engine.clock import SteadyClock, utc_now
 from engine.database.blocklist import BlockList
 from engine.database.job_store import JobStore
 from engine.database.lock import exclusive_lock
 from engine.database.queue_limits import Caps
 from engine.database.quota import Quota
-from engine.database.rows import utc_now
 from engine.database.usage import Usage
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker

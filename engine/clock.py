@@ -24,6 +24,10 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # older than any file of ours
 _MAX_OVERRUN_S = 2.0
 
 
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def monotonic_s() -> float:
     """Return seconds of a clock that cannot jump and goes on while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

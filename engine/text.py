@@ -1,4 +1,4 @@
-"""Plurals, safe file names and headers made of them."""
+"""Plurals, durations, safe file names and headers made of them."""
 
 from __future__ import annotations
 
@@ -58,3 +58,11 @@ def content_disposition(kind: str, filename: str) -> str:
     plain = "".join(each if each.isprintable() and each not in '"\\%' else "_" for each in plain).strip() or "file"
     whole = quote(filename.encode("utf-8", "replace"), safe="!#$&+-.^_`|~")
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{whole}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds as 9:59 or 1:00:02."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

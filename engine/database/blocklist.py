@@ -6,8 +6,9 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
+from engine.clock import utc_now
 from engine.database.database import Database
-from engine.database.rows import to_us, utc_now
+from engine.database.rows import to_us
 from engine.database.sql import QUERIES
 from engine.errors import Blocked, ConfigurationError, InputRefused
 

@@ -17,13 +17,14 @@ from typing import Any, Self
 
 import aiosqlite
 
+from engine.clock import utc_now
 from engine.database.archive import Archive
 from engine.database.database import Database
 from engine.database.errors import StoreDamaged
 from engine.database.migrations import MIGRATIONS
 from engine.database.queue import Queue, QueuePosition
 from engine.database.queue_limits import Caps, check_caps
-from engine.database.rows import JobSummary, decode_rows, from_row, from_us, to_row, to_us, utc_now
+from engine.database.rows import JobSummary, decode_rows, from_row, from_us, to_row, to_us
 from engine.database.sql import QUERIES
 from engine.errors import IllegalTransition
 from engine.jobs.job import Job, JobStatus, Stage

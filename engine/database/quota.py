@@ -16,8 +16,9 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour
 from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from engine.clock import utc_now
 from engine.database.database import Database, Fetch
-from engine.database.rows import to_us, utc_now
+from engine.database.rows import to_us
 from engine.database.sql import QUERIES
 from engine.errors import QuotaExceeded, TooManyRefusals
 from engine.text import plural

@@ -42,10 +42,6 @@ def from_us(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def to_row(job: Job) -> dict[str, Any]:
     row = dict(job)
     row["created_at"] = to_us(job.created_at)

@@ -28,7 +28,7 @@ from engine.errors import (
 from engine.jobs.file_types import DEMUXERS
 from engine.media.headers import OGG, looks_like_audio
 from engine.media.large_tags import hide_large_tags
-from engine.media.limits import LEEWAY_S, format_duration
+from engine.media.limits import LEEWAY_S
 from engine.media.ogg import chain_links, ends_within_page
 from engine.media.samples import ChannelMixer, Samples, to_float
 from engine.media.tags import usable_cover
@@ -45,6 +45,7 @@ from engine.media.track import (
 )
 from engine.media.view import FileView
 from engine.media.wav import read_wav_header, states_less_than_it_holds
+from engine.text import format_duration
 
 USUAL_RATES = frozenset(
     {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000, 176400, 192000}

@@ -23,11 +23,3 @@ class MediaLimits:
     max_duration_s: float = 600.0
     timeout_s: float = 30.0
     memory_bytes: int = 1024 * 1024 * 1024
-
-
-def format_duration(seconds: float) -> str:
-    """Format seconds as 9:59 or 1:00:02."""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from config.settings import Settings
+from engine.clock import utc_now
 from engine.service.links import Links
 from engine.service.service import StemService
 from engine.storage.storage import Storage
@@ -29,17 +30,13 @@ _READ_BYTES = 16 * 1024  # of a body; aiohttp buffers up to 16 times as many chu
 _LINGER_S = 1.0  # the rest of a refused upload is read for this long, or the client would lose the response
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 def create_app(
     service: StemService,
     settings: Settings,
     links: Links,
     storage: Storage,
     *,
-    now: Callable[[], datetime] = _utc_now,
+    now: Callable[[], datetime] = utc_now,
     keep_alive_s: float = 15.0,
 ) -> web.Application:
     """Create the application. Raises `ConfigurationError` if these settings are not safe to serve."""

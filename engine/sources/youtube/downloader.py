@@ -24,7 +24,6 @@ from typing import Any
 from pydantic import SecretStr
 
 from engine.errors import AttemptError, DiskFull, LinksDisabled, is_disk_full
-from engine.media.limits import format_duration
 from engine.sources.errors import (
     VideoTooLong,
     YoutubeFetcherDied,
@@ -36,7 +35,7 @@ from engine.sources.youtube.circuit_breaker import Breaker, Outcome
 from engine.sources.youtube.classify import ABOUT_THE_VIDEO, REFUSALS_OF_THIS_SERVER, Failure, classify
 from engine.sources.youtube.link import VideoLink
 from engine.sources.youtube.process import downloading
-from engine.text import printable_line
+from engine.text import format_duration, printable_line
 
 log = logging.getLogger(__name__)
 
