@@ -39,6 +39,7 @@ from engine.errors import (
 from engine.media.decode import Decoded, Probe
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.sandbox_child import OUT_OF_MEMORY
+from engine.process.cpus import usable_cpus
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ async def probe_in_sandbox(path: Path, limits: MediaLimits) -> Probe:
 
 @cache
 def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="media")
+    return ThreadPoolExecutor(max_workers=max(2, usable_cpus()), thread_name_prefix="media")
 
 
 def _environment() -> dict[str, str]:

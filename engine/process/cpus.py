@@ -6,8 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
-def default_threads(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+
+def usable_cpus(root: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
+    """Return the number of CPUs that this process may keep busy, at least 1."""
+    return default_threads(root, own) or affinity_cpus()
+
+
+def default_threads(root: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
     """Return the number of threads for `threads = 0`: the whole CPUs of the smallest quota, at least 1.
 
     0 if no quota is below the affinity, which libraries follow themselves.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.process import cpus
-from engine.process.cpus import default_threads
+from engine.process.cpus import default_threads, usable_cpus
 
 V1 = "3:memory:/docker/a\n2:cpu,cpuacct:/docker/a\n"
 
@@ -47,6 +47,7 @@ def test_quota_gives_whole_threads(tmp_path: Path, own: str, files: dict[str, st
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{content}\n")
     assert default_threads(root, own_file) == expected
+    assert usable_cpus(root, own_file) == (expected or 16)
 
 
 def test_system_without_control_groups_has_no_quota(tmp_path: Path) -> None:
