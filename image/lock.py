@@ -6,7 +6,6 @@ Needs `uv` and a network. torch is left out: the Dockerfile installs it from ano
 from __future__ import annotations
 
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import distribution
@@ -57,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

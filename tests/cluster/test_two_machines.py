@@ -120,7 +120,7 @@ async def test_wrong_ray_token_or_version_is_refused(cluster: RayCluster) -> Non
     )
     assert right == "accepted"
     assert "does not accept the bot's token" in stranger
-    assert f"runs Ray {ours} on Python" in other and "the bot Ray 2.0.0" in other
+    assert f"runs Ray {ours} on Python" in other and "the bot runs Ray 2.0.0" in other
 
 
 @pytest.mark.timeout(900)

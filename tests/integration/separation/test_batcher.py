@@ -215,8 +215,19 @@ def test_sums_without_memory_are_tried_again(monkeypatch: pytest.MonkeyPatch, wh
     owner, name = (StemBuffer, where.partition(".")[2]) if "." in where else (song_run, where)
     short = ShortOfMemory(getattr(owner, name), lambda call: call in (3, 4, 6))
     monkeypatch.setattr(owner, name, lambda *given, **options: short(*given, **options))
-    mix, sink = Mix(torch.randn(2, 2000)), Sink()
-    report = run(Batcher(max_batch=8), LoadedModel.of(Echo()), mix, sink, overlap=0.25, shifts=2)
+    network, ready = Echo(), threading.Event()
+    network.gate = lambda: ready.wait(5)
+    batcher, model, mix, sink = Batcher(max_batch=8), LoadedModel.of(network), Mix(torch.randn(2, 2000)), Sink()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, batcher, model, constant(1, 1))  # holds the device until the batches below are full
+        while not (runs := list(batcher._runs)) or not runs[0].taken:
+            ready.wait(0.001)
+        second = pool.submit(run, batcher, model, mix, sink, overlap=0.25, shifts=2)
+        while len(runs := list(batcher._runs)) < 2 or len(runs[1].waiting) < 16:
+            ready.wait(0.001)
+        ready.set()
+        first.result()
+        report = second.result()
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert report.notes == ("The batch was halved for want of memory.",)
 
