@@ -15,6 +15,8 @@ from engine.storage.object_store import open_storage
 from engine.storage.storage import Storage
 from engine.worker.protocol import SECRET_VARIABLE, Message, WorkerConfig
 
+_ATTEMPT_THREADS = 2
+
 
 class ByteSink(Protocol):
     """A binary stream that accepts whole lines."""
@@ -64,3 +66,11 @@ def open_worker_storage(config: WorkerConfig) -> Storage:
 def torch_threads(config: WorkerConfig) -> int:
     """Return the number of torch threads on a CPU; 0 lets torch choose."""
     return (config.threads or default_threads()) if config.device == "cpu" else 0
+
+
+def attempt_threads(config: WorkerConfig) -> int:
+    """Return the number of torch threads of each attempt; 0 lets torch choose.
+
+    Beside a GPU, the attempts of a worker share the cores with their encoders.
+    """
+    return 0 if config.device == "cpu" else _ATTEMPT_THREADS

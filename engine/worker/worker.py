@@ -23,7 +23,7 @@ from engine.separation.schedule.batcher import Batcher
 from engine.storage.storage import Storage
 from engine.worker.attempt import Attempt, to_stemify_error
 from engine.worker.malloc import trim_heap
-from engine.worker.process import MessageWriter, resident_bytes, torch_threads
+from engine.worker.process import MessageWriter, attempt_threads, resident_bytes, torch_threads
 from engine.worker.protocol import (
     AttemptSpec,
     Cancel,
@@ -98,7 +98,12 @@ class Worker:
         self._loader = ThreadPoolExecutor(4, thread_name_prefix="model")
         self._running: dict[tuple[str, int], Attempt] = {}
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="attempt")
+        self._threads = ThreadPoolExecutor(
+            max_workers=64,
+            thread_name_prefix="attempt",
+            initializer=use_threads,
+            initargs=(attempt_threads(config),),
+        )
 
     def serve(self, lines: Iterable[bytes]) -> None:
         """Handle messages until `shutdown` or the end of the input, then cancel all attempts."""

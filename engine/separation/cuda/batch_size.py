@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-BATCH_SIZES = (1, 2, 4, 8, 16)
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+USUAL_MAX_BATCH = 16
 _USABLE_SHARE = 0.7  # of the free memory
 
 
 def padded_size(count: int, sizes: Sequence[int] = BATCH_SIZES) -> int:
     """Return the smallest of the sizes that takes `count` segments; `count` if none does."""
     return next((size for size in sizes if size >= count), count)
+
+
+def next_smaller(size: int) -> int:
+    """Return the largest size below `size`, which is more than 1."""
+    return max(smaller for smaller in BATCH_SIZES if smaller < size)
 
 
 def fitting_batch(max_batch: int, free_bytes: int, segment_bytes: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.separation.cuda.batch_size import BATCH_SIZES, padded_size
+from engine.separation.cuda.batch_size import BATCH_SIZES, next_smaller, padded_size
 from engine.separation.cuda.precision import to_half, use_precision
 from engine.separation.network.forward import HybridForward, forward_of
 from engine.separation.ops.device import is_out_of_memory
@@ -129,7 +129,7 @@ class CudaForward:
                 if size == 1:
                     raise
                 torch.cuda.empty_cache()
-                max_batch, self._sizes = size // 2, BATCH_SIZES
+                max_batch, self._sizes = next_smaller(size), BATCH_SIZES
         self._prepared_batch = max_batch
         return max_batch
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import OutOfMemory
-from engine.separation.cuda.batch_size import BATCH_SIZES, fitting_batch, measure_bytes
+from engine.separation.cuda.batch_size import USUAL_MAX_BATCH, fitting_batch, measure_bytes
 from engine.separation.cuda.graphs import CudaForward, GraphPool, Tuning
 from engine.separation.cuda.precision import resolve_precision
 from engine.separation.models.loaded_model import LoadedModel
@@ -54,7 +54,7 @@ class Executor:
         self.home = device
         self.device = device  # the device in use: `home`, or the CPU in its place
         self._lanes: TwoLanes | None = None
-        self._max_batch = max_batch or (BATCH_SIZES[-1] if device.type == "cuda" else 1)
+        self._max_batch = max_batch or (USUAL_MAX_BATCH if device.type == "cuda" else 1)
         threads, share = torch.get_num_threads(), threads_of_a_window()
         if max_batch is None and device.type == "cpu" and share < threads:
             self._max_batch, self._lanes = WINDOWS_AT_ONCE, TwoLanes(threads, share)

@@ -29,14 +29,15 @@ GIB = 1 << 30
 
 @pytest.mark.parametrize(
     ("max_batch", "free_bytes", "segment_bytes", "expected"),
-    [(16, 139 * GIB, GIB, 16), (16, 8 * GIB, GIB, 4), (16, GIB, GIB, 1), (6, 139 * GIB, GIB, 4), (16, 0, 0, 1)],
+    [(16, 139 * GIB, GIB, 16), (16, 8 * GIB, GIB, 4), (16, GIB, GIB, 1), (7, 139 * GIB, GIB, 6), (16, 0, 0, 1)],
 )
 def test_the_batch_fits_the_free_memory(max_batch: int, free_bytes: int, segment_bytes: int, expected: int) -> None:
     assert batch_size.fitting_batch(max_batch, free_bytes, segment_bytes) == expected
 
 
 def test_batches_are_padded_to_the_next_fixed_size() -> None:
-    assert [batch_size.padded_size(count) for count in (1, 3, 8, 9, 16, 20)] == [1, 4, 8, 16, 16, 20]
+    counts = (1, 3, 5, 9, 13, 16, 17, 25, 40)
+    assert [batch_size.padded_size(count) for count in counts] == [1, 3, 6, 12, 16, 16, 24, 32, 40]
 
 
 def test_auto_is_half_on_a_gpu_and_single_on_a_cpu() -> None:
@@ -125,14 +126,14 @@ def test_full_windows_are_captured_in_advance(recordings: list[Recording]) -> No
     network = Echo()
     forward = echoing(network)
     with torch.no_grad():
-        assert forward.prepare(torch.zeros(1, 2, 60), 5) == 5, "a short first window too"
-        assert [recording.given.shape for recording in recordings] == [(4, 2, 100), (2, 2, 100), (1, 2, 100)]
-        for count in (3, 1, 2, 4):
+        assert forward.prepare(torch.zeros(1, 2, 60), 7) == 7, "a short first window too"
+        assert [recording.given.shape for recording in recordings] == [(size, 2, 100) for size in (6, 4, 3, 2, 1)]
+        for count in (5, 1, 2, 6, 3):
             windows = torch.randn(count, 2, 100)
             torch.testing.assert_close(forward(windows), torch.stack([windows, 2 * windows], dim=1))
         assert forward.prepare(torch.zeros(1, 2, 100), 4) == 4
-    assert [recording.replayed for recording in recordings] == [2, 1, 1]
-    assert len(network.batches[-1]) == 4, "three are a batch of four"
+    assert [recording.replayed for recording in recordings] == [2, 0, 1, 1, 1], "five are a batch of six"
+    assert len(network.batches[-1]) == 3
 
 
 @pytest.mark.parametrize("how", ["at once", "when the recording is ended"])
@@ -307,7 +308,7 @@ def test_halving_drops_the_recordings_of_all_models(
     with torch.no_grad():
         for forward in forwards:
             forward.prepare(torch.zeros(1, 2, 100), 4)
-    assert [forward.recordings for forward in forwards] == [3, 3]
+    assert [forward.recordings for forward in forwards] == [4, 4]
     executor._forwards.update(forwards)
     kept: list[int] = []
     monkeypatch.setattr(
