@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.job import built_kernels
+from bench.job import built_library
 from bench.report import OUT, Row, draw_bars, machine, save, table
 from bench.speed import speed_of_htdemucs, speed_of_mini
 from bench.stages import fairness, nearly_free, one_job, ready_s
@@ -25,16 +25,16 @@ def main() -> None:
     chosen = parser.parse_args()
 
     seconds, rounds = chosen.seconds, chosen.rounds
-    kernels = None if chosen.no_compile else built_kernels()
-    speed = speed_of_htdemucs(seconds, rounds, kernels)
+    native = None if chosen.no_compile else built_library()
+    speed = speed_of_htdemucs(seconds, rounds, native)
     print(table(f"Separation, htdemucs' size, {seconds:g} s of audio, shifts 0, overlap 0.25", speed), flush=True)
-    mini = speed_of_mini(seconds, rounds, kernels)
+    mini = speed_of_mini(seconds, rounds, native)
     print(table(f"Separation, embedded model, {seconds:g} s of audio, shifts 0, overlap 0.25", mini), flush=True)
     memory = measure_memory(chosen.memory)
     print(table("Peak resident memory of a job by length of the song (embedded model)", memory), flush=True)
-    job = one_job(seconds, rounds, kernels)
+    job = one_job(seconds, rounds, native)
     print(table(f"A job of {seconds:g} s, htdemucs' size, to four mp3", job), flush=True)
-    long = nearly_free(chosen.long, kernels)
+    long = nearly_free(chosen.long, native)
     print(table(f"A job of {chosen.long:g} s, a network that costs next to nothing, to four mp3", long), flush=True)
     bars = against_the_bars(speed, mini, memory, job, long)
     print(table("Against what was promised", bars), flush=True)

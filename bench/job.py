@@ -78,15 +78,15 @@ def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str
     )
 
 
-def built_kernels() -> NativeLibrary | None:
+def built_library() -> NativeLibrary | None:
     """What is compiled, built now unless it is there; None where that cannot be."""
-    kernels = found_kernels()
-    if (reason := kernels.build_now()) is not None:
+    native = cached_library()
+    if (reason := native.build_now()) is not None:
         print(f"Without what is compiled: {reason}.")
         return None
-    return kernels
+    return native
 
 
-def found_kernels() -> NativeLibrary:
+def cached_library() -> NativeLibrary:
     """What has been compiled here, if anything."""
     return NativeLibrary(OUT / "kernels", build_after_s=math.inf)

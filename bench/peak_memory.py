@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.job import attempt_of, found_kernels, noise, write_song
+from bench.job import attempt_of, cached_library, noise, write_song
 from bench.networks import RATE, stock
 from engine.separation.models.files import load_bag
 from engine.separation.models.library import EMBEDDED, ModelLibrary
@@ -27,7 +27,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_song(folder / "song.mp3", seconds, noise)
-            batcher = Batcher(kernels=found_kernels())
+            batcher = Batcher(native=cached_library())
             attempt_of(folder, ModelLibrary(None, folder / "cache", 1 << 30), batcher).run()
             batcher.close()
     else:

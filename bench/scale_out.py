@@ -25,7 +25,7 @@ from bench.report import OUT, table
 from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
 from config.settings import load
 from engine.database.job_store import JobStore
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import JobRunner
@@ -44,7 +44,7 @@ POOL = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=15, stall_timeout_s=120, start_timeout_s=120, cancel_grace_s=1.5
 )
 WORKERS = load().workers.model_copy(update={"attempts_per_worker": 3})
-NO_CAPS = Caps(per_owner=10**9, per_scope=10**9, total=10**9)
+NO_QUEUE_LIMITS = QueueLimits(per_owner=10**9, per_scope=10**9, total=10**9)
 
 SONG_S = (60.0, 210.0, 600.0)  # shortest, most frequent, longest: a triangle
 MODELS = (("htdemucs", 1.0, 0.9), ("htdemucs_ft", 4.0, 0.1))  # name, cost against htdemucs, share of the jobs
@@ -101,7 +101,7 @@ MEAN_COST = sum(cost * share for _, cost, share in MODELS)
 MEAN_SONG_S = sum(SONG_S) / 3
 
 
-class House:
+class MainProcess:
     """The real main process, without Discord, the web server and the network."""
 
     def __init__(self, loop: SimulatedLoop, store: JobStore, data: Path, devices: int, speed: float) -> None:
@@ -143,7 +143,7 @@ class House:
                 owner=person.name, title="A Song With a Name of the Usual Length", input_duration=song_s,
             )  # fmt: skip
             self.figures.sent_at[job_id], self.figures.kinds[job_id] = self.loop.time(), person.kind
-            await self.store.add(job, NO_CAPS)
+            await self.store.add(job, NO_QUEUE_LIMITS)
             self.dispatcher.wake()
             task = asyncio.ensure_future(self._follow(job_id, watched))
             self._followers.add(task)
@@ -188,7 +188,7 @@ def day_length_s(devices: int, what: argparse.Namespace) -> float:
 
 async def run(loop: SimulatedLoop, data: Path, what: argparse.Namespace, devices: int, *, day: bool) -> dict[str, Any]:
     store = await JobStore.open(data / "stemify.sqlite3", now=loop.now)
-    house, people = House(loop, store, data, devices, what.speed), People(devices)
+    house, people = MainProcess(loop, store, data, devices, what.speed), People(devices)
     await house.dispatcher.start()
     house.pool.begin(house.dispatcher.wake, house.started)
     feeding = asyncio.ensure_future(_a_day(house, people, what) if day else _never_empty(house, people, what))
@@ -234,7 +234,7 @@ def _waits(waited_s: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
         yield f"{kind}_p95_s", cuts[18]
 
 
-async def _never_empty(house: House, people: People, what: argparse.Namespace) -> None:
+async def _never_empty(house: MainProcess, people: People, what: argparse.Namespace) -> None:
     """There is always something that waits."""
     wanted = what.backlog
     while True:
@@ -247,7 +247,7 @@ async def _never_empty(house: House, people: People, what: argparse.Namespace) -
         await asyncio.sleep(0.2)
 
 
-async def _a_day(house: House, people: People, what: argparse.Namespace) -> None:
+async def _a_day(house: MainProcess, people: People, what: argparse.Namespace) -> None:
     """A day's people. The day is as long as `day_jobs` of them last; what they send, how much of it comes in a busy
     second and how long it takes stay as they are."""
     busiest = what.peak * capacity(len(house.pool.devices), what.speed) / MEAN_SONGS

@@ -24,10 +24,10 @@ Way = Callable[[], Tensor]
 """Of separating the mix that it was made for."""
 
 
-def speed_of_htdemucs(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[Row]:
+def speed_of_htdemucs(seconds: float, rounds: int, native: NativeLibrary | None) -> list[Row]:
     """Of a network of htdemucs' size, beside a bound."""
     network, mix = htdemucs(), song(seconds)
-    ways = ways_of(LoadedModel.of(network, "htdemucs"), mix, kernels)
+    ways = ways_of(LoadedModel.of(network, "htdemucs"), mix, native)
     if is_here():
         theirs = unblend_way(network.state_dict(), "cpu")
         ways["unblend"] = lambda: theirs([mix])[0]
@@ -35,23 +35,23 @@ def speed_of_htdemucs(seconds: float, rounds: int, kernels: NativeLibrary | None
     return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
 
 
-def speed_of_mini(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[Row]:
+def speed_of_mini(seconds: float, rounds: int, native: NativeLibrary | None) -> list[Row]:
     """Of the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model = ModelLibrary(None, Path(folder), 1 << 30).load("mini")
-    return compare(ways_of(model, song(seconds), kernels), seconds, rounds)
+    return compare(ways_of(model, song(seconds), native), seconds, rounds)
 
 
-def ways_of(model: LoadedModel, mix: Tensor, kernels: NativeLibrary | None) -> dict[str, Way]:
+def ways_of(model: LoadedModel, mix: Tensor, native: NativeLibrary | None) -> dict[str, Way]:
     """Stock's and ours, of a model of one network."""
     eager = Batcher()
     ways: dict[str, Way] = {
         "stock": lambda: stock(model.members[0], mix),
         "ours, eager": lambda: ours(eager, model, mix),
     }
-    if kernels is not None:
-        fast = Batcher(kernels=kernels)
-        ours(fast, model, song(8))  # takes the kernels up
+    if native is not None:
+        fast = Batcher(native=native)
+        ours(fast, model, song(8))  # takes the native up
         ways["ours, compiled"] = lambda: ours(fast, model, mix)
     return ways
 

@@ -31,7 +31,7 @@ from engine.worker.malloc import tune_malloc
 Row = dict[str, Any]
 
 
-def one_job(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[Row]:
+def one_job(seconds: float, rounds: int, native: NativeLibrary | None) -> list[Row]:
     """Wall seconds of each stage alone, then of the job, in which they overlap; of htdemucs' size."""
     figures: dict[str, list[float]] = {}
     tune_malloc()  # as a worker does
@@ -41,7 +41,7 @@ def one_job(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[
         encoding_s = _encode(folder, mix)
         write_htdemucs(folder / "models", "htdemucs")
         library = ModelLibrary(folder / "models", folder / "cache", 1 << 30)
-        model, batcher = library.load("htdemucs"), Batcher(kernels=kernels)
+        model, batcher = library.load("htdemucs"), Batcher(native=native)
         for number in range(rounds + 1):
             began = time.perf_counter()
             decoded = decode_in_sandbox(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=120))
@@ -62,7 +62,7 @@ def one_job(seconds: float, rounds: int, kernels: NativeLibrary | None) -> list[
     return rows
 
 
-def nearly_free(seconds: float, kernels: NativeLibrary | None) -> list[Row]:
+def nearly_free(seconds: float, native: NativeLibrary | None) -> list[Row]:
     """A long job whose network costs almost nothing: reading, writing and waiting remain."""
     tune_malloc()
     with tempfile.TemporaryDirectory() as name:
@@ -74,7 +74,7 @@ def nearly_free(seconds: float, kernels: NativeLibrary | None) -> list[Row]:
         decode_in_sandbox(folder / "song.mp3", folder / "raw", limits=MediaLimits(timeout_s=600))
         decoding_s = time.perf_counter() - began
         library = ModelLibrary(folder / "models", folder / "cache", 1 << 30)
-        batcher = Batcher(kernels=kernels)
+        batcher = Batcher(native=native)
         began, cpu = time.perf_counter(), time.process_time()
         done = attempt_of(folder, library, batcher, "htdemucs").run()
         job_s, job_cpu_s = time.perf_counter() - began, time.process_time() - cpu

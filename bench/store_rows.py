@@ -26,7 +26,7 @@ from engine.database.rows import to_row, to_us
 from engine.database.sql import QUERIES
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus, Stage
-from tests.fixtures.jobs import NO_CAPS, START, pending_job, result_of, waiting_ids
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, START, pending_job, result_of, waiting_ids
 
 _COUNT_AGAIN = (
     "UPDATE counters SET jobs = (SELECT count(*) FROM jobs WHERE jobs.status = counters.status)",
@@ -81,7 +81,7 @@ def fill(path: Path, count: int) -> tuple[list[str], list[str]]:
 
 
 @dataclass
-class Measured:
+class StoreCase:
     """One store, and what is needed to ask it sensible things."""
 
     store: JobStore
@@ -93,10 +93,10 @@ class Measured:
     running: list[Job]
 
 
-Call = Callable[[Measured, int], Awaitable[object]]
+Call = Callable[[StoreCase, int], Awaitable[object]]
 
 
-async def made(folder: Path, count: int) -> Measured:
+async def made(folder: Path, count: int) -> StoreCase:
     path = folder / f"{count}.sqlite3"
     await (await JobStore.open(path)).close()
     began = time.perf_counter()
@@ -106,10 +106,10 @@ async def made(folder: Path, count: int) -> Measured:
     opened = time.perf_counter()
     print(f"{count:,} jobs, {path.stat().st_size / 2**20:,.0f} MiB, made in {filled - began:.0f} s", file=sys.stderr)
     waiting = (await waiting_ids(store, limit=count))[-20:]
-    return Measured(store, count, ids, owners, opened - filled, waiting, [])
+    return StoreCase(store, count, ids, owners, opened - filled, waiting, [])
 
 
-async def timed(call: Call, stores: Sequence[Measured], calls: int) -> list[list[float]]:
+async def timed(call: Call, stores: Sequence[StoreCase], calls: int) -> list[list[float]]:
     """Microseconds of each call, by store. The stores take turns, so that a noisy machine is noisy for both."""
     spent: list[list[float]] = [[] for _ in stores]
     for number in range(calls):
@@ -120,21 +120,21 @@ async def timed(call: Call, stores: Sequence[Measured], calls: int) -> list[list
     return spent
 
 
-async def accept(measured: Measured, number: int) -> None:
-    await measured.store.add(pending_job("discord:new", at=START + timedelta(seconds=number)), NO_CAPS)
+async def accept(measured: StoreCase, number: int) -> None:
+    await measured.store.add(pending_job("discord:new", at=START + timedelta(seconds=number)), NO_QUEUE_LIMITS)
 
 
-async def claim(measured: Measured, _number: int) -> None:
+async def claim(measured: StoreCase, _number: int) -> None:
     job = await measured.store.claim()
     assert job is not None
     measured.running.append(job)
 
 
-async def save(measured: Measured, number: int) -> None:
+async def save(measured: StoreCase, number: int) -> None:
     assert await measured.store.save_progress([ProgressUpdate(measured.running[number].id, 1, Stage.SEPARATING, 50)])
 
 
-async def complete(measured: Measured, number: int) -> None:
+async def complete(measured: StoreCase, number: int) -> None:
     job = measured.running[number]
     assert await measured.store.complete(job.id, 1, result_of(job), 1)
 
@@ -172,7 +172,7 @@ async def measure(folder: Path, sizes: Sequence[int]) -> bool:
         print(f"{name:28} {shown[0]} {shown[1]} {ratio:7.2f}")
     small_s, large_s = (measured.opening_s for measured in stores)
     print(f"{'open, once *':28} {small_s * 1e6:18.0f} {large_s * 1e6:18.0f} {large_s / small_s:7.2f}")
-    print("\n* grows with the owners that wait, which the caps bound, or happens once")
+    print("\n* grows with the owners that wait, which the queue limits bound, or happens once")
     for measured in stores:
         await measured.store.close()
     return within

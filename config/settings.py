@@ -205,7 +205,7 @@ class Cluster(Section):
     own_node: bool
     node_ip: str | None = None
     cpus_per_worker: int = Field(ge=0)
-    node_dir: Path  # on every node: weights, kernels
+    node_dir: Path  # on every node: weights, native libraries
 
 
 class Retention(Section):

@@ -24,7 +24,7 @@ from engine.clock import SteadyClock, utc_now
 from engine.database.blocklist import BlockList
 from engine.database.job_store import JobStore
 from engine.database.lock import exclusive_lock
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.database.quota import Quota
 from engine.database.usage import Usage
 from engine.dispatch.dispatcher import Dispatcher
@@ -46,7 +46,7 @@ from engine.service.service import StemService
 from engine.service.views import JobPresenter
 from engine.sources.fetch import LinkFetcher
 from engine.sources.youtube.downloader import Youtube
-from engine.storage.disk_space import Room
+from engine.storage.disk_space import DiskSpace
 from engine.storage.object_store import open_storage
 from engine.text import plural
 from engine.web.app import create_app, make_runner
@@ -135,17 +135,19 @@ async def backend(
         http = await stack.enter_async_context(aiohttp.ClientSession())
         pool = await _pool(settings)
         youtube = _youtube(settings)
-        room = Room(root, settings.limits.free_disk_bytes)
-        fetch_link = LinkFetcher(youtube, storage, room, media)
+        disk_space = DiskSpace(root, settings.limits.free_disk_bytes)
+        fetch_link = LinkFetcher(youtube, storage, disk_space, media)
         workers = settings.workers
         runner = JobRunner(store, storage, pool, fetch_link, workers, settings.limits.input_duration_s, progress)
         dispatcher = Dispatcher(store, runner, progress, root / "handover.json", max_attempts=workers.max_attempts)
         limits = settings.limits
-        caps = Caps(per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total)
+        queue_limits = QueueLimits(
+            per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total
+        )
         blocked = BlockList(store.database, settings.limits.blocked_owners)
         usage = Usage(store.database, settings.limits.stored_bytes_per_user)
-        admission = Admission(store, quota, room, caps, blocked, usage)
-        intake = Intake(store, quota, admission, storage, pool, youtube, settings, media, caps, http, now)
+        admission = Admission(store, quota, disk_space, queue_limits, blocked, usage)
+        intake = Intake(store, quota, admission, storage, pool, youtube, settings, media, queue_limits, http, now)
         presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
         service = StemService(store, storage, pool, dispatcher, intake, presenter, progress)
         await pool.start(on_change=dispatcher.wake)

@@ -42,7 +42,7 @@ MEMORY_IS_KEPT = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """Parameters of a run. One of `minutes` and `steps` is zero; every `keep_every` steps an average is kept.
 
     `falling`: the last part of the run, 0 to 1, in which the learning rate falls.
@@ -106,7 +106,7 @@ def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
         p.grad = total.div_(processes)
 
 
-def train(rank: int, plan: Plan) -> None:
+def train(rank: int, plan: TrainingPlan) -> None:
     """Run one process. Rank 0 also keeps the average, shows progress and writes `last.pt` and `ema.pt`."""
     torch.set_num_threads(plan.threads)
     starter = os.getppid()
@@ -181,7 +181,7 @@ def train(rank: int, plan: Plan) -> None:
         save(plan.out, model, optimizers, average, step, trained_s)
 
 
-def train_step(model: nn.Module, stems: Tensor, plan: Plan) -> float:
+def train_step(model: nn.Module, stems: Tensor, plan: TrainingPlan) -> float:
     """Forward and backward on stems `(batch, 4, 2, samples)`; bfloat16 on CUDA.
 
     The loss is L1 over the waveforms of the stems, and half as much of their sum, which has to be the mix: nothing in
@@ -233,7 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.minutes) == bool(args.steps):
         parser.error("give either --minutes or --steps")
-    plan = Plan(**vars(args))
+    plan = TrainingPlan(**vars(args))
     if not SongFolder(plan.data).songs:
         parser.error(f"no songs in {plan.data}: run `python -m training.songs` first")
     plan.out.mkdir(parents=True, exist_ok=True)

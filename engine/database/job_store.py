@@ -23,7 +23,7 @@ from engine.database.database import Database
 from engine.database.errors import StoreDamaged
 from engine.database.migrations import MIGRATIONS
 from engine.database.queue import Queue, QueuePosition
-from engine.database.queue_limits import Caps, check_caps
+from engine.database.queue_limits import QueueLimits, check_queue_limits
 from engine.database.rows import JobSummary, decode_rows, from_row, from_us, to_row, to_us
 from engine.database.sql import QUERIES
 from engine.errors import IllegalTransition
@@ -74,7 +74,7 @@ class JobStore:
             await self.database.close()
 
     async def add(
-        self, job: Job, caps: Caps, *, also: Callable[[aiosqlite.Connection], Awaitable[None]] | None = None
+        self, job: Job, limits: QueueLimits, *, also: Callable[[aiosqlite.Connection], Awaitable[None]] | None = None
     ) -> None:
         """Accept a pending job; it survives `kill -9` once this has returned.
 
@@ -87,7 +87,7 @@ class JobStore:
         row = to_row(job)
 
         async def work(writer: aiosqlite.Connection) -> None:
-            await check_caps(writer.execute_fetchall, job.owner, job.scope, caps)
+            await check_queue_limits(writer.execute_fetchall, job.owner, job.scope, limits)
             await writer.execute_fetchall(QUERIES["add_job"], row)
             if also is not None:
                 await also(writer)
@@ -95,9 +95,9 @@ class JobStore:
         await self.database.write(work)
         self._queue.changed()
 
-    async def check_caps(self, owner: str, scope: str | None, caps: Caps) -> None:
+    async def check_queue_limits(self, owner: str, scope: str | None, limits: QueueLimits) -> None:
         """Raise `QueueFull` unless a job of `owner` in `scope` could be added now."""
-        await check_caps(self.database.read, owner, scope, caps)
+        await check_queue_limits(self.database.read, owner, scope, limits)
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, also from the archive. Raises `StoreDamaged` if the archive of its month is damaged."""

@@ -1,4 +1,4 @@
-"""Caps on pending and running jobs."""
+"""Limits on pending and running jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RETRY_AFTER_S = (10.0, 600.0)  # minimum, maximum
 
 
 @dataclass(frozen=True)
-class Caps:
+class QueueLimits:
     """The most pending and running jobs of an owner, of a scope and in total."""
 
     per_owner: int
@@ -21,17 +21,17 @@ class Caps:
     total: int
 
 
-async def check_caps(fetch: Fetch, owner: str, scope: str | None, caps: Caps) -> None:
-    """Raise `QueueFull` if one more job of `owner` in `scope` would exceed the caps."""
+async def check_queue_limits(fetch: Fetch, owner: str, scope: str | None, limits: QueueLimits) -> None:
+    """Raise `QueueFull` if one more job of `owner` in `scope` would exceed `limits`."""
     params = {"owner": owner, "scope": scope}
     (active,) = await fetch(QUERIES["active_counts"], params)
     counted: dict[str, str | None]
-    if active["of_owner"] >= caps.per_owner:
+    if active["of_owner"] >= limits.per_owner:
         text, counted = f"You already have {active['of_owner']} jobs in the queue.", {**params, "scope": None}
-    elif active["of_scope"] >= caps.per_scope:
+    elif active["of_scope"] >= limits.per_scope:
         text = f"There are already {active['of_scope']} jobs in the queue from here."
         counted = {**params, "owner": None}
-    elif active["in_all"] >= caps.total:
+    elif active["in_all"] >= limits.total:
         text, counted = f"The queue is full, with {active['in_all']} jobs.", {"owner": None, "scope": None}
     else:
         return

@@ -74,7 +74,7 @@ class Quota:
             raise await self._exceeded(limiter, owner)
 
     def spend_in(self, owner: str) -> Spend:
-        """Return the step that spends one of the owner's jobs, for `JobStore.add(job, caps, also=…)`.
+        """Return the step that spends one of the owner's jobs, for `JobStore.add(job, limits, also=…)`.
 
         The step raises `QuotaExceeded`.
         """

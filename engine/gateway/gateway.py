@@ -80,7 +80,7 @@ class Gateway:
             self._report(str(error))
             return False
         self._problem = None
-        self._writer.send(Status(about="head", text=None))
+        self._writer.send(Status(subject="head", text=None))
         return True
 
     def _handle_messages(self, line: bytes, nodes: NodeManager) -> bool:
@@ -89,7 +89,7 @@ class Gateway:
             return False
         message = to_gateway.validate_json(line)
         if isinstance(message, Forward):
-            nodes.forward(message.worker, message.words)
+            nodes.forward(message.worker, message.content)
         elif isinstance(message, Kill):
             nodes.kill(message.worker, "it was killed")
         return not isinstance(message, Shutdown)
@@ -118,7 +118,7 @@ class Gateway:
     def _report(self, problem: str | None) -> None:
         if problem != self._problem:
             self._problem = problem
-            self._writer.send(Status(about="head", text=problem))
+            self._writer.send(Status(subject="head", text=problem))
 
     async def _stop(self) -> None:
         """Disconnect from Ray, which ends the actors, and stop the local node."""

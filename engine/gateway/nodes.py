@@ -220,16 +220,16 @@ class NodeManager:
                 await asyncio.sleep(_RECONCILE_INTERVAL_S)
                 continue
             for line in lines[len(lines) - (total - arrived) :]:
-                self._writer.send(Output(worker=worker.worker_id, words=line))
+                self._writer.send(Output(worker=worker.worker_id, content=line))
             arrived = total
             if not worker.ready and any(isinstance(from_worker.validate_json(line), Ready) for line in lines):
                 worker.ready = True
                 self._report(slot.name, None)
 
-    def _report(self, about: str, text: str | None) -> None:
-        if text is not None or about in self._problems:
-            self._writer.send(Status(about=about, text=text))
-        (self._problems.discard if text is None else self._problems.add)(about)
+    def _report(self, subject: str, text: str | None) -> None:
+        if text is not None or subject in self._problems:
+            self._writer.send(Status(subject=subject, text=text))
+        (self._problems.discard if text is None else self._problems.add)(subject)
 
 
 def _last_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Messages between the main process and the gateway: one JSON object per line, as in `engine.worker.protocol`.
 
-In: `tell`, `drop`, `shutdown`. Out: `joined`, `said`, `leaving`, `left`, `trouble`, `heartbeat`. Each message names its
-worker; `tell` and `said` contain a line of the worker protocol, unchanged.
+In: `forward`, `kill`, `shutdown`. Out: `worker_added`, `output`, `worker_draining`, `worker_removed`, `status`,
+`heartbeat`. Each message names its worker; `forward` and `output` contain a line of the worker protocol, unchanged.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class GatewayConfig(BaseModel):
 class Forward(Message):
     """A line for a worker."""
 
-    type: Literal["tell"] = "tell"
+    type: Literal["forward"] = "forward"
     worker: str
-    words: str  # a line of `engine.worker.protocol`
+    content: str  # a line of `engine.worker.protocol`
 
 
 class Kill(Message):
     """Kill a worker at once."""
 
-    type: Literal["drop"] = "drop"
+    type: Literal["kill"] = "kill"
     worker: str
 
 
 class WorkerAdded(Message):
     """A worker is starting; it is usable once it sends `ready`."""
 
-    type: Literal["joined"] = "joined"
+    type: Literal["worker_added"] = "worker_added"
     worker: str
     name: str  # of the slot, for display; its next worker has the same
 
@@ -53,22 +53,22 @@ class WorkerAdded(Message):
 class Output(Message):
     """A line from a worker."""
 
-    type: Literal["said"] = "said"
+    type: Literal["output"] = "output"
     worker: str
-    words: str  # a line of `engine.worker.protocol`
+    content: str  # a line of `engine.worker.protocol`
 
 
 class WorkerDraining(Message):
-    """The worker's node is being drained: start no attempts on it, and `drop` it after the last one."""
+    """The worker's node is being drained: start no attempts on it, and `kill` it after the last one."""
 
-    type: Literal["leaving"] = "leaving"
+    type: Literal["worker_draining"] = "worker_draining"
     worker: str
 
 
 class WorkerRemoved(Message):
     """The worker is gone. `lost`: with its machine or connection, so no attempt caused it."""
 
-    type: Literal["left"] = "left"
+    type: Literal["worker_removed"] = "worker_removed"
     worker: str
     reason: str
     lost: bool
@@ -77,8 +77,8 @@ class WorkerRemoved(Message):
 class Status(Message):
     """A problem with the head or a node; `text` is None when it is resolved."""
 
-    type: Literal["trouble"] = "trouble"
-    about: str  # "head" or the name of a worker slot
+    type: Literal["status"] = "status"
+    subject: str  # "head" or the name of a worker slot
     text: str | None
 
 

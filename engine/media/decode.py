@@ -18,7 +18,7 @@ from engine.media.samples import Samples
 
 
 @dataclass(frozen=True)
-class Decoded:
+class RawAudio:
     """A raw file: `samples` frames of `channels` (1 or 2) at `sample_rate`, at most 192 kHz."""
 
     sample_rate: int
@@ -63,7 +63,7 @@ def decode(
     max_duration_s: float,
     max_bytes: int = sys.maxsize,
     on_progress: Callable[[float], None] | None = None,
-) -> Decoded:
+) -> RawAudio:
     """Decode `song` into `out`; both are paths or open descriptors.
 
     `on_progress` gets the fraction of the file that was read. Raises as `engine.media.decoder.read_audio` does.
@@ -76,7 +76,7 @@ def decode(
         audio = read_audio(
             song, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=write, on_progress=on_progress
         )
-    return Decoded(
+    return RawAudio(
         sample_rate=audio.out_sample_rate,
         channels=audio.out_channels,
         samples=audio.samples,

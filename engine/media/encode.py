@@ -36,7 +36,7 @@ _PICTURE_TIME_BASE = Fraction(1, 90000)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedFile:
     """A finished file: `bitrate` in bits per second (None for wav), `peak` before clipping."""
 
     size_bytes: int
@@ -75,7 +75,7 @@ class StemEncoder:
         if format not in ("wav", "flac", "mp3") or bits not in (16, 24) or channels not in (1, 2):
             raise ValueError(f"cannot encode {format}, {bits} bits, {channels} channels")
         self.path = path
-        self.encoded: Encoded | None = None
+        self.encoded: EncodedFile | None = None
         self._sample_rate, self._channels, self._bits = sample_rate, channels, bits
         self._format = format
         self._samples = 0
@@ -118,7 +118,7 @@ class StemEncoder:
             for start in range(0, block.shape[1], _FRAME_SAMPLES):
                 self._encode(block[:, start : start + _FRAME_SAMPLES])
 
-    def close(self) -> Encoded:
+    def close(self) -> EncodedFile:
         """Finish the file and move it to its name."""
         if self.encoded is not None:
             return self.encoded
@@ -134,7 +134,7 @@ class StemEncoder:
             raise
         seconds = self._samples / self._sample_rate
         average = round(size * 8 / seconds) if seconds else 0
-        self.encoded = Encoded(
+        self.encoded = EncodedFile(
             size_bytes=size,
             samples=self._samples,
             bitrate={"wav": None, "mp3": MP3_BIT_RATE}.get(self._format, average),

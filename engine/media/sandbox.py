@@ -36,7 +36,7 @@ from engine.errors import (
     TooLarge,
     error_from_code,
 )
-from engine.media.decode import Decoded, Probe
+from engine.media.decode import Probe, RawAudio
 from engine.media.limits import BUSY_FACTOR, MediaLimits
 from engine.media.sandbox_child import OUT_OF_MEMORY
 from engine.process.cpus import usable_cpus
@@ -60,11 +60,11 @@ def decode_in_sandbox(
     limits: MediaLimits,
     cancelled: threading.Event | None = None,
     on_progress: Progress | None = None,
-) -> Decoded:
+) -> RawAudio:
     """Decode `path` into `out`; blocks. Raises as `run_child` does."""
     result = run_child("decode", path, out, limits, cancelled=cancelled, on_progress=on_progress)
     cover = result.pop("cover")
-    return Decoded(**result, cover=base64.b64decode(cover) if cover else None)
+    return RawAudio(**result, cover=base64.b64decode(cover) if cover else None)
 
 
 def run_child(

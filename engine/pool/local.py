@@ -43,7 +43,7 @@ class WorkerProcess(WorkerHandle):
 
     async def stop(self) -> None:
         """Shut the process down; kill it if it does not end."""
-        self.leaving = True
+        self.draining = True
         await self._supervisor.stop()
         self.fail_all()
 

@@ -56,7 +56,7 @@ class ClusterWorker(WorkerHandle):
         self._cluster.send(Kill(worker=self.worker_id))
 
     def _send(self, message: Message) -> None:
-        self._cluster.send(Forward(worker=self.worker_id, words=message.line().decode()))
+        self._cluster.send(Forward(worker=self.worker_id, content=message.line().decode()))
 
     def handle_line(self, line: bytes | str) -> None:
         self.last_line_at = time.monotonic()
@@ -142,7 +142,7 @@ class Cluster:
 
     def _on_worker_message(self, worker: ClusterWorker, message: Output | WorkerDraining | WorkerRemoved) -> None:
         if isinstance(message, Output):
-            worker.handle_line(message.words)
+            worker.handle_line(message.content)
             return
         if isinstance(message, WorkerDraining):
             log.info("worker %s: node is being drained, attempts left: %d", worker.name, worker.attempts)
@@ -157,9 +157,9 @@ class Cluster:
     def _on_status(self, status: Status) -> None:
         if status.text is not None:
             log.error("%s", status.text)
-            self._problems[status.about] = status.text
-        elif self._problems.pop(status.about, None) is not None:
-            log.info("cluster: %s recovered", status.about)
+            self._problems[status.subject] = status.text
+        elif self._problems.pop(status.subject, None) is not None:
+            log.info("cluster: %s recovered", status.subject)
         self.on_change()
 
     def _on_gateway_end(self) -> None:

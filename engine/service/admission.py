@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from engine.database.blocklist import BlockList
 from engine.database.job_store import JobStore
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.database.quota import Quota
 from engine.database.usage import Usage
 from engine.errors import DecodingTooExpensive, TooManyUploads
 from engine.service.turns import Turns
-from engine.storage.disk_space import Reservation, Room
+from engine.storage.disk_space import DiskSpace, Reservation
 
 SONGS_PER_OWNER = 2
 UPLOADS = 16
@@ -43,11 +43,19 @@ class Ticket:
 
 
 class Admission:
-    def __init__(self, store: JobStore, quota: Quota, room: Room, caps: Caps, blocked: BlockList, usage: Usage) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        quota: Quota,
+        disk_space: DiskSpace,
+        queue_limits: QueueLimits,
+        blocked: BlockList,
+        usage: Usage,
+    ) -> None:
         self._store = store
         self._quota = quota
-        self._room = room
-        self._caps = caps
+        self._disk_space = disk_space
+        self._queue_limits = queue_limits
         self._blocked = blocked
         self._usage = usage
         self._songs = Turns(total=None, per_owner=SONGS_PER_OWNER)
@@ -61,11 +69,11 @@ class Admission:
         Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `DiskSpaceLow`.
         """
         await self._blocked.check(owner, scope)
-        await asyncio.to_thread(self._room.check)
+        await asyncio.to_thread(self._disk_space.check)
         if not retry:
             await self._quota.check(owner)
             await self._quota.check_refusals(owner)
-        await self._store.check_caps(owner, scope, self._caps)
+        await self._store.check_queue_limits(owner, scope, self._queue_limits)
         await self._usage.check(owner)
 
     @asynccontextmanager
@@ -103,7 +111,7 @@ class Admission:
         self, owner: str, scope: str | None, size_bytes: int, stack: AsyncExitStack, transfer: AsyncExitStack
     ) -> Ticket:
         await self.check(owner, scope)  # again: the wait may have been long
-        reservation = self._room.reserve(size_bytes)
+        reservation = self._disk_space.reserve(size_bytes)
         stack.callback(reservation.close)
         return Ticket(owner, reservation, transfer)
 

@@ -16,7 +16,7 @@ import aiosqlite
 from config.proxies import proxy_for
 from config.settings import Settings
 from engine.database.job_store import JobStore, retry_statuses
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.database.quota import Quota
 from engine.errors import (
     AlreadyAccepted,
@@ -59,7 +59,7 @@ class Intake:
         youtube: Youtube,
         settings: Settings,
         media: MediaLimits,
-        caps: Caps,
+        queue_limits: QueueLimits,
         http: aiohttp.ClientSession,
         now: Callable[[], datetime],
     ) -> None:
@@ -71,7 +71,7 @@ class Intake:
         self._youtube = youtube
         self._settings = settings
         self._media = media
-        self._caps = caps
+        self._queue_limits = queue_limits
         self._http = http
         self._now = now
 
@@ -115,7 +115,9 @@ class Intake:
                 assert ticket is not None
                 job = await self._job_of_file(job_id, submission, submission.source, ticket)
             # Queue limits, quota and job in one transaction.
-            adding = asyncio.ensure_future(self._store.add(job, self._caps, also=self._quota.spend_in(job.owner)))
+            adding = asyncio.ensure_future(
+                self._store.add(job, self._queue_limits, also=self._quota.spend_in(job.owner))
+            )
             await asyncio.shield(adding)
         except BaseException as error:
             if ticket is not None:
@@ -160,7 +162,9 @@ class Intake:
         chosen = {"model": options.model, "options": options}
         duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
         job = Job.model_validate({**kept, **initial, **chosen, **duration, "input_source": source, "retry_of": root_id})
-        adding = asyncio.ensure_future(self._store.add(job, self._caps, also=self._reject_second_retry(old, root_id)))
+        adding = asyncio.ensure_future(
+            self._store.add(job, self._queue_limits, also=self._reject_second_retry(old, root_id))
+        )
         try:
             await asyncio.shield(adding)
         except BaseException:

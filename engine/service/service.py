@@ -74,7 +74,7 @@ class ServiceSnapshot:
     stage_seconds: dict[str, float] = field(default_factory=dict)  # summed over all attempts of this process
     audio_seconds: float = 0.0  # separated by this process
     processing_seconds: float = 0.0  # spent on it
-    trouble: str | None = None  # a problem with the cluster
+    cluster_problem: str | None = None  # a problem with the cluster
 
 
 class StemService:
@@ -251,7 +251,7 @@ class StemService:
             stage_seconds=dict(self._progress.stage_seconds),
             audio_seconds=self._progress.audio_seconds,
             processing_seconds=self._progress.processing_seconds,
-            trouble=self._pool.cluster_problem,
+            cluster_problem=self._pool.cluster_problem,
         )
 
     async def _job(self, job_id: str) -> Job:

@@ -13,7 +13,7 @@ from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe_in_sandbox
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
-from engine.storage.disk_space import Room
+from engine.storage.disk_space import DiskSpace
 from engine.storage.storage import Storage
 from engine.text import safe_title
 
@@ -37,10 +37,10 @@ class FetchLink(Protocol):
 class LinkFetcher:
     """Fetch links with `Youtube`."""
 
-    def __init__(self, youtube: Youtube, storage: Storage, room: Room, limits: MediaLimits) -> None:
+    def __init__(self, youtube: Youtube, storage: Storage, disk_space: DiskSpace, limits: MediaLimits) -> None:
         self._youtube = youtube
         self._storage = storage
-        self._room = room
+        self._disk_space = disk_space
         self._limits = limits
 
     async def __call__(self, job: Job, on_progress: Callable[[float], None]) -> FetchedInput:
@@ -48,7 +48,7 @@ class LinkFetcher:
         folder = self._storage.local_path(f"scratch/{job.id}-a{job.attempt}")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         try:
-            with self._room.granted(self._limits.max_bytes):
+            with self._disk_space.grant(self._limits.max_bytes):
                 download = await self._youtube.fetch(parse_link(job.input_source), folder, on_progress=on_progress)
             info = await probe_in_sandbox(download.path, self._limits)
             size_bytes = download.path.stat().st_size

@@ -19,20 +19,20 @@ _RETRY_AFTER_S = 600.0
 class Reservation:
     """The bytes that one upload may still write."""
 
-    def __init__(self, room: Room, left_bytes: int) -> None:
-        self._room = room
+    def __init__(self, disk_space: DiskSpace, left_bytes: int) -> None:
+        self._disk_space = disk_space
         self.left_bytes = left_bytes
 
     def spend(self, count_bytes: int) -> None:
         """Take `count_bytes` before writing them, from any thread. Raises `DiskSpaceLow`."""
-        self._room.spend(self, count_bytes)
+        self._disk_space.spend(self, count_bytes)
 
     def close(self) -> None:
         """Release the bytes that were not written."""
-        self._room.close(self)
+        self._disk_space.close(self)
 
 
-class Room:
+class DiskSpace:
     """Free space above `reserve_bytes`, for uploads; the reserve is for accepted jobs and the database."""
 
     def __init__(self, root: Path, reserve_bytes: int) -> None:
@@ -53,7 +53,7 @@ class Room:
             return self._add(size_bytes)
 
     @contextmanager
-    def granted(self, size_bytes: int) -> Iterator[None]:
+    def grant(self, size_bytes: int) -> Iterator[None]:
         """Reserve `size_bytes` for an accepted job, which may use the reserve."""
         with self._lock:
             reservation = self._add(size_bytes)

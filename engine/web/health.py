@@ -65,8 +65,8 @@ def _checks(snapshot: ServiceSnapshot) -> dict[str, Check]:
         "worker": Check(ok=bool(workers), detail=", ".join(workers) or "no worker is running"),
         "model": Check(ok=bool(models), detail=", ".join(models) or "no model can be loaded"),
     }
-    if snapshot.trouble is not None:  # jobs can run while any worker is ready
-        found["cluster"] = Check(ok=bool(workers), detail=snapshot.trouble)
+    if snapshot.cluster_problem is not None:  # jobs can run while any worker is ready
+        found["cluster"] = Check(ok=bool(workers), detail=snapshot.cluster_problem)
     return found
 
 

@@ -21,7 +21,7 @@ from engine.jobs.estimates import overlap_of
 from engine.jobs.job import Stage
 from engine.jobs.options import Quality, StemSeparationOptions
 from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
-from engine.media.decode import Decoded
+from engine.media.decode import RawAudio
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
 from engine.quality.estimate import Estimate, estimate_quality
@@ -43,7 +43,7 @@ OVERLAPS = {Quality.FAST: 0.1, Quality.BALANCED: 0.25, Quality.BEST: 0.25}
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeparationParameters:
     """Parameters of the separation."""
 
     shifts: int
@@ -51,7 +51,7 @@ class Plan:
     segment_s: float | None  # None: the model's default
 
     @classmethod
-    def of(cls, spec: AttemptSpec, model_segment_s: float) -> Plan:
+    def of(cls, spec: AttemptSpec, model_segment_s: float) -> SeparationParameters:
         """Return the plan for the attempt's options."""
         options: StemSeparationOptions = spec.options
         overlap = overlap_of(options, model_segment_s) if spec.overlap is None else spec.overlap
@@ -164,7 +164,7 @@ class Attempt:
         self._stop_if_cancelled()
         self._on_progress(stage, fraction)
 
-    def _decode(self, song: Path, raw: Path) -> Decoded:
+    def _decode(self, song: Path, raw: Path) -> RawAudio:
         limits = MediaLimits(
             max_bytes=self._config.input_bytes,
             max_duration_s=self.spec.max_duration_s,
@@ -191,7 +191,7 @@ class Attempt:
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return loading.result(timeout=0.2)
 
-    def _open_writer(self, mix: PcmMix, model: LoadedModel, decoded: Decoded, out: Path) -> StemWriter:
+    def _open_writer(self, mix: PcmMix, model: LoadedModel, decoded: RawAudio, out: Path) -> StemWriter:
         options = self.spec.options
         tags = dict(decoded.tags)
         if self.spec.artist:
@@ -211,8 +211,8 @@ class Attempt:
             cancelled=self.cancelled,
         )
 
-    def _separate(self, model: LoadedModel, mix: PcmMix, writer: StemWriter) -> tuple[RunReport, Plan]:
-        plan = Plan.of(self.spec, model.segment_s)
+    def _separate(self, model: LoadedModel, mix: PcmMix, writer: StemWriter) -> tuple[RunReport, SeparationParameters]:
+        plan = SeparationParameters.of(self.spec, model.segment_s)
         self._on_progress(Stage.SEPARATING, 0)
         report = self._batcher.run(
             model,
@@ -229,7 +229,7 @@ class Attempt:
         )
         return report, plan
 
-    def _estimate(self, writer: StemWriter, report: RunReport, decoded: Decoded) -> Estimate:
+    def _estimate(self, writer: StemWriter, report: RunReport, decoded: RawAudio) -> Estimate:
         """Estimate the quality of the stems, independently of output format and gain."""
         options = self.spec.options
         residual_db = None if options.remove_vocals else writer.residual_db
@@ -242,7 +242,7 @@ class Attempt:
         )
 
     def _trust_card(
-        self, writer: StemWriter, plan: Plan, report: RunReport, estimate: Estimate, mix: PcmMix
+        self, writer: StemWriter, plan: SeparationParameters, report: RunReport, estimate: Estimate, mix: PcmMix
     ) -> TrustCard:
         return TrustCard(
             residual_db=writer.residual_db,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engine.errors import Cancelled, InvalidModelOutput
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import StemInfo, db
-from engine.media.encode import Encoded, StemEncoder
+from engine.media.encode import EncodedFile, StemEncoder
 from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks, render_waveform
 from engine.quality.features import StemMeter
@@ -223,7 +223,7 @@ class StemWriter:
                 on_progress(done / len(stems))
         return infos
 
-    def _encode_one(self, stem: _Stem, encode_again: bool) -> Encoded:
+    def _encode_one(self, stem: _Stem, encode_again: bool) -> EncodedFile:
         stem.wait()
         if encode_again:
             if stem.encoder is not None:
@@ -241,7 +241,7 @@ class StemWriter:
         stem.encoder = None
         return encoded
 
-    def _info(self, stem: _Stem, encoded: Encoded) -> StemInfo:
+    def _info(self, stem: _Stem, encoded: EncodedFile) -> StemInfo:
         level_db, peak_db = db(stem.peaks.level * self.gain), db(stem.peaks.peak * self.gain)
         filename = self._paths[stem.name].name
         return StemInfo(

@@ -89,11 +89,11 @@ class Worker:
             memory_budget_bytes=config.model_memory_bytes,
         )
         use_threads(torch_threads(config))
-        kernels = (
+        native = (
             NativeLibrary(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
         )
-        self._kernels = kernels
-        self._batcher = Batcher(config.device, precision=config.precision, kernels=kernels)
+        self._native = native
+        self._batcher = Batcher(config.device, precision=config.precision, native=native)
         self._name = device_name(config.device)
         self._loader = ThreadPoolExecutor(4, thread_name_prefix="model")
         self._running: dict[tuple[str, int], Attempt] = {}
@@ -125,9 +125,9 @@ class Worker:
                 attempt.cancelled.set()
 
     def close(self) -> None:
-        """Stop a kernel build, and remove the marker of a first use of the kernels."""
-        if self._kernels is not None:
-            self._kernels.close()
+        """Stop a build of the native library, and remove the marker of its first use."""
+        if self._native is not None:
+            self._native.close()
 
     def _model_states(self) -> tuple[ModelState, ...]:
         states = self._library.states()

@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.discord.commands import check_choices, check_commands
 from tests.fakes.discord.components import check_modal
-from tests.fakes.discord.forms import Form, Refused
+from tests.fakes.discord.forms import Form, RequestRejected
 from tests.fakes.discord.payloads import apply
 from tests.fakes.discord.state import COMPONENTS_V2, MIB, Attachment, Channel, Guild, Message, User
 
@@ -108,19 +108,19 @@ def test_payload_within_limits_is_accepted(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_payload_over_a_limit_is_refused(name: str) -> None:
     payload, place = REFUSED[name]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         sent(json.loads(json.dumps(payload)))
     assert refused.value.code == (50035 if place else 50006)
     assert list(refused.value.errors or {}) == ([place] if place else [])
 
 
 def test_eleven_attachments_are_refused() -> None:
-    with pytest.raises(Refused, match="attachments"):
+    with pytest.raises(RequestRejected, match="attachments"):
         sent({"content": "x"}, [Attachment(f"{number}.mp3", b"1", "audio/mpeg") for number in range(11)])
 
 
 def test_file_over_the_limit_is_refused_as_40005() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         sent({"content": "x"}, [Attachment("a.mp3", bytes(10 * MIB + 1), "audio/mpeg")])
     assert (refused.value.status, refused.value.code) == (413, 40005)
 
@@ -153,14 +153,14 @@ def option(**changes: Any) -> Json:
 )
 def test_command_over_a_limit_is_refused(commands: list[Json]) -> None:
     check_commands([COMMAND])
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         check_commands(commands)
 
 
 def test_26_autocomplete_choices_are_refused() -> None:
     choices = [{"name": str(number), "value": str(number)} for number in range(26)]
     check_choices(choices[:25])
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRejected):
         check_choices(choices)
 
 

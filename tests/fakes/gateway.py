@@ -25,18 +25,18 @@ def send(**message: Any) -> None:
 
 def send_from(worker: str, **message: Any) -> None:
     if worker not in SILENT and worker in ALIVE:
-        send(type="said", worker=worker, words=json.dumps(message))
+        send(type="output", worker=worker, content=json.dumps(message))
 
 
 def join(worker: str, name: str) -> None:
     ALIVE.add(worker)
-    send(type="joined", worker=worker, name=name)
+    send(type="worker_added", worker=worker, name=name)
     send_from(worker, type="ready", device="cpu", device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
 
 
 def leave(worker: str, reason: str, *, lost: bool) -> None:
     ALIVE.discard(worker)
-    send(type="left", worker=worker, reason=reason, lost=lost)
+    send(type="worker_removed", worker=worker, reason=reason, lost=lost)
     name, number = worker.split("#")
     threading.Timer(0.2, join, (f"{name}#{int(number) + 1}", name)).start()
 
@@ -64,7 +64,7 @@ def start(worker: str, spec: dict[str, Any]) -> None:
     if title == "fine":
         done(worker, me, spec)
     elif title == "drain":
-        send(type="leaving", worker=worker)
+        send(type="worker_draining", worker=worker)
         threading.Timer(0.5, done, (worker, me, spec)).start()
     elif title == "machine dies":
         leave(worker, "its machine is gone", lost=True)
@@ -79,7 +79,7 @@ def start(worker: str, spec: dict[str, Any]) -> None:
 def main() -> None:
     json.loads(sys.argv[1])
     titles: dict[str, str] = {}
-    send(type="trouble", about="head", text=None)
+    send(type="status", subject="head", text=None)
     for name in ("one", "two"):
         join(f"{name}#1", name)
     threading.Thread(target=beat, daemon=True).start()
@@ -87,17 +87,17 @@ def main() -> None:
         message = json.loads(line)
         if message["type"] == "shutdown":
             break
-        if message["type"] == "drop":
+        if message["type"] == "kill":
             leave(message["worker"], "it was killed", lost=False)
             continue
-        words = json.loads(message["words"])
-        if words["type"] == "start":
-            titles[words["spec"]["job_id"]] = words["spec"]["title"]
-            start(message["worker"], words["spec"])
-        elif titles[words["job_id"]] != "deaf":
+        request = json.loads(message["content"])
+        if request["type"] == "start":
+            titles[request["spec"]["job_id"]] = request["spec"]["title"]
+            start(message["worker"], request["spec"])
+        elif titles[request["job_id"]] != "deaf":
             send_from(
-                message["worker"], type="failed", job_id=words["job_id"], attempt=words["attempt"], code="cancelled",
-                message="Cancelled.",
+                message["worker"], type="failed", job_id=request["job_id"], attempt=request["attempt"],
+                code="cancelled", message="Cancelled.",
             )  # fmt: skip
     os._exit(0)
 

@@ -28,7 +28,7 @@ EMBEDDED = Path(__file__).parents[1] / "embedded"
 
 
 @dataclass(frozen=True)
-class ModelState:
+class ModelAvailability:
     """Whether a model can be used: on disk, downloaded at first use, or unavailable with a reason."""
 
     name: str
@@ -79,24 +79,26 @@ class ModelLibrary:
         settings = load()
         return cls(settings.models_dir, settings.data_dir / "models", settings.workers.model_memory_bytes)
 
-    def states(self) -> list[ModelState]:
+    def states(self) -> list[ModelAvailability]:
         """Return the state of every named model, without network access."""
         return [self.state(name) for name in MODELS]
 
-    def state(self, name: str) -> ModelState:
+    def state(self, name: str) -> ModelAvailability:
         reason = missing_for(name)
         if reason is not None:
-            return ModelState(name, "unavailable", reason)
+            return ModelAvailability(name, "unavailable", reason)
         try:
             if self._find(name) is not None:
-                return ModelState(name, "ready")
+                return ModelAvailability(name, "ready")
         except ModelCorrupt as error:
-            return ModelState(name, "unavailable", error.message)
+            return ModelAvailability(name, "unavailable", error.message)
         if name == "mini":
-            return ModelState(name, "unavailable", "Its weights are not part of this copy of Stemify.")
+            return ModelAvailability(name, "unavailable", "Its weights are not part of this copy of Stemify.")
         if any(isinstance(source, HubSource) and source.is_offline for source in self._sources):
-            return ModelState(name, "unavailable", "Its weights are not on this machine, and HF_HUB_OFFLINE is set.")
-        return ModelState(name, "to_fetch", "Its weights are downloaded at first use.")
+            return ModelAvailability(
+                name, "unavailable", "Its weights are not on this machine, and HF_HUB_OFFLINE is set."
+            )
+        return ModelAvailability(name, "to_fetch", "Its weights are downloaded at first use.")
 
     def load(self, name: str, progress: Progress | None = None) -> LoadedModel:
         """Return a model from memory or disk, or download it first.

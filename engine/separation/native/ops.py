@@ -27,8 +27,8 @@ from engine.separation.native import structs
 from engine.separation.native.packing import (
     PANEL,
     TILE,
-    Packed,
     PackedDConv,
+    PackedMatrix,
     pack,
     pack_convolution,
     pack_dconv,
@@ -214,7 +214,7 @@ class NativeOps(TorchOps):
 
     def _multiply(
         self,
-        packed: Packed,
+        packed: PackedMatrix,
         x: Tensor,
         ending: int = structs.PLAIN,
         *,
@@ -236,13 +236,27 @@ class NativeOps(TorchOps):
         return out
 
     def _run_each(
-        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: structs.Where
+        self,
+        packed: PackedMatrix,
+        x: Tensor,
+        out: Tensor,
+        ending: int,
+        bins: _Taps,
+        frames: _Taps,
+        where: structs.Where,
     ) -> None:
         for one, into in zip(x.contiguous(), out, strict=True):
             self._run(packed, one, into, ending, bins, frames, where)
 
     def _run(
-        self, packed: Packed, x: Tensor, out: Tensor, ending: int, bins: _Taps, frames: _Taps, where: structs.Where
+        self,
+        packed: PackedMatrix,
+        x: Tensor,
+        out: Tensor,
+        ending: int,
+        bins: _Taps,
+        frames: _Taps,
+        where: structs.Where,
     ) -> None:
         """x: (bins, frames, channels)."""
         channels = x.shape[2]

@@ -22,7 +22,7 @@ def step_of(parts: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class PackedMatrix:
     """A packed matrix.
 
     `weight`: (panels, steps, rows, columns); for numbers of several parts (panels, steps, parts, tiles, pairs of rows,
@@ -46,7 +46,7 @@ class Packed:
 
 def pack(
     matrix: Tensor, bias: Tensor | None = None, width: int | None = None, *, parts: int, gated: bool = False
-) -> Packed:
+) -> PackedMatrix:
     """Pack a matrix (rows, columns).
 
     `width`: columns of a group, by default all. `parts`: of a number. `gated`: the second half of the columns gates the
@@ -66,7 +66,7 @@ def pack(
     within = order % tiles * TILE
     widths = (width - within).clamp(0, TILE)
     widths[groups * tiles :] = 0
-    return Packed(
+    return PackedMatrix(
         _in_panels(in_steps, parts), parts, both[rows].flatten().clone(), columns, order // tiles, within, widths
     )
 
@@ -90,7 +90,7 @@ def _in_panels(matrix: Tensor, parts: int) -> Tensor:
 
 def pack_convolution(
     weight: Tensor, bias: Tensor | None, *, parts: int, gated: bool = False, in_pairs: bool = False
-) -> Packed:
+) -> PackedMatrix:
     """Pack (columns, channels, taps over bins, taps over frames). `in_pairs`: for three taps over frames."""
     matrix = _pairs_matrix(weight, parts) if in_pairs else weight.permute(3, 2, 1, 0).flatten(0, 2)
     return replace(pack(matrix, bias, parts=parts, gated=gated), in_pairs=in_pairs)
@@ -118,9 +118,9 @@ def spread_matrix(weight: Tensor, step: int) -> Tensor:
 class PackedDConv:
     """A packed branch of DConv."""
 
-    narrow: Packed  # the channels of every tap in whole steps
+    narrow: PackedMatrix  # the channels of every tap in whole steps
     hidden: tuple[Tensor, Tensor, Tensor]  # narrow bias, gain and offset of the first norm, padded
-    wide: Packed
+    wide: PackedMatrix
     moments: tuple[Tensor, Tensor, Tensor]  # of the wide weights, see `src/dconv.cpp`
 
 

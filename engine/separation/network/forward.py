@@ -40,25 +40,25 @@ class Forward(Protocol):
         """Map (batch, channels, samples) to (batch, stems, channels, samples)."""
 
 
-def forward_of(member: nn.Module, kernels: NativeLibrary | None = None) -> Forward:
+def forward_of(member: nn.Module, native: NativeLibrary | None = None) -> Forward:
     """Return the fastest faithful way to run `member` on the device of its weights.
 
-    `kernels`: the native library, for a member on the CPU.
+    `native`: the native library, for a member on the CPU.
     """
     if isinstance(member, HTDemucs) and _is_common_transformer(member):
         window = int(member.segment * member.samplerate) if member.use_train_segment else None
         core: HybridCore = TransformerCore(member)
-        return HybridForward(member, core, window_samples=window, switch=_switch(member, kernels))
+        return HybridForward(member, core, window_samples=window, switch=_switch(member, native))
     if isinstance(member, HDemucs) and member.hybrid and member.cac:
         core = HybridCore(member)
-        return HybridForward(member, core, old=member.hybrid_old, switch=_switch(member, kernels))
+        return HybridForward(member, core, old=member.hybrid_old, switch=_switch(member, native))
     return StockForward(member)
 
 
-def _switch(member: Any, kernels: NativeLibrary | None) -> OpsSwitch | None:
-    if kernels is None or not native_ops.suits(member):
+def _switch(member: Any, native: NativeLibrary | None) -> OpsSwitch | None:
+    if native is None or not native_ops.suits(member):
         return None
-    return OpsSwitch(partial(kernels.ops_for, member), kernels.end_first_pass)
+    return OpsSwitch(partial(native.ops_for, member), native.end_first_pass)
 
 
 def _is_common_transformer(member: Any) -> bool:

@@ -38,24 +38,24 @@ class Batcher:
         precision: str = "auto",
         max_batch: int | None = None,
         allow_cpu: bool = True,
-        kernels: NativeLibrary | None = None,
+        native: NativeLibrary | None = None,
         tuning: Tuning = NO_TUNING,
     ) -> None:
         """Open nothing yet; the device is used from the first run on.
 
         `precision`: "fp32", "tf32" or "fp16" on a GPU; "auto" is fp16. `max_batch`: the most segments in a batch; by
         default what a GPU's memory takes, up to 16, and on a CPU one, or two that share its threads. `allow_cpu`: the
-        CPU stands in while the GPU has no memory for one segment. `kernels`: compiled kernels for the CPU.
+        CPU stands in while the GPU has no memory for one segment. `native`: compiled operations for the CPU.
         """
         self._executor = Executor(
             torch.device(device),
             precision=precision,
             max_batch=max_batch,
             allow_cpu=allow_cpu,
-            kernels=kernels,
+            native=native,
             tuning=tuning,
         )
-        self._kernels = kernels
+        self._native = native
         self._depth = 1 if self.device.type == "cuda" else 0  # batches on the device while the next one is prepared
         self._threads = torch.get_num_threads()
         self._changed = threading.Condition()
@@ -119,8 +119,8 @@ class Batcher:
             self._changed.notify_all()
         if thread is not None:
             thread.join()
-        if self._kernels is not None:
-            self._kernels.close()
+        if self._native is not None:
+            self._native.close()
 
     # The caller's thread
 

@@ -46,7 +46,7 @@ class Executor:
         precision: str,
         max_batch: int | None,
         allow_cpu: bool,
-        kernels: NativeLibrary | None,
+        native: NativeLibrary | None,
         tuning: Tuning,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -64,7 +64,7 @@ class Executor:
         self._last_pause_ended_at = -LONGEST_PAUSE_S
         self._precision = resolve_precision(precision, device)
         self._allow_cpu = allow_cpu
-        self._kernels = kernels
+        self._native = native
         self._tuning = tuning
         self._graphs = GraphPool()
         self._forwards = weakref.WeakSet[CudaForward]()
@@ -212,7 +212,7 @@ class Executor:
             self._models.add(model)
             build = partial(self._cuda_forward, model, member)
             return model.placed(member, self.device, build, kind=(self._precision, self._tuning), own=True)
-        return model.placed(member, self.device, partial(forward_of, kernels=self._kernels), kind=id(self._kernels))
+        return model.placed(member, self.device, partial(forward_of, native=self._native), kind=id(self._native))
 
     def _cuda_forward(self, model: LoadedModel, member: int, module: nn.Module) -> CudaForward:
         shape = model.shapes(None)[member]

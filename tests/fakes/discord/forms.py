@@ -8,7 +8,7 @@ from typing import Any
 from tests.fakes.discord.state import Json
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """Raised for a request that Discord refuses; becomes the error response."""
 
     def __init__(self, status: int, code: int, message: str, errors: Json | None = None) -> None:
@@ -52,10 +52,10 @@ class Form:
     def done(self) -> None:
         """Raise `Refused` if there is an error."""
         if self.errors:
-            raise Refused(400, 50035, "Invalid Form Body", self.errors)
+            raise RequestRejected(400, 50035, "Invalid Form Body", self.errors)
 
 
-def bad_form(path: str, message: str) -> Refused:
+def bad_form(path: str, message: str) -> RequestRejected:
     form = Form()
     form.fail(path, "BASE_TYPE_INVALID", message)
-    return Refused(400, 50035, "Invalid Form Body", form.errors)
+    return RequestRejected(400, 50035, "Invalid Form Body", form.errors)

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes.discord.components import check_components, walk
-from tests.fakes.discord.forms import Form, Refused, bad_form
+from tests.fakes.discord.forms import Form, RequestRejected, bad_form
 from tests.fakes.discord.state import COMPONENTS_V2, EPHEMERAL, MIB, Attachment, Json, Message
 
 REQUEST_LIMIT_BYTES = 25 * MIB
@@ -40,7 +40,7 @@ async def read(request: web.Request) -> tuple[Json, list[Attachment]]:
                 filename=filename, data=data, content_type="application/octet-stream"
             )
     if received_bytes > REQUEST_LIMIT_BYTES:
-        raise Refused(413, 40005, "Request entity too large")
+        raise RequestRejected(413, 40005, "Request entity too large")
     return payload, [files[index] for index in sorted(files)]
 
 
@@ -48,7 +48,7 @@ def _parsed(body: str | bytes) -> Json:
     try:
         payload = json.loads(body)
     except ValueError:
-        raise Refused(400, 50109, "The request body contains invalid JSON.") from None
+        raise RequestRejected(400, 50109, "The request body contains invalid JSON.") from None
     if not isinstance(payload, dict):
         raise bad_form("_", "Only dictionaries may be used in a DictType")
     return payload
@@ -57,7 +57,7 @@ def _parsed(body: str | bytes) -> Json:
 def apply(message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
     """Apply the payload to the message, or raise `Refused` and leave the message unchanged."""
     if any(len(file.data) > limit_bytes for file in files):
-        raise Refused(413, 40005, "Request entity too large")
+        raise RequestRejected(413, 40005, "Request entity too large")
     asked_flags = int(payload.get("flags") or 0)
     flags = message.flags | (asked_flags & COMPONENTS_V2)
     content = payload["content"] or "" if "content" in payload else message.content
@@ -106,7 +106,7 @@ def check_message(
     check_components(form, components, v2=v2, names={attachment.filename for attachment in attachments})
     form.done()
     if not components and (v2 or not (content.strip() or embeds or attachments)):
-        raise Refused(400, 50006, "Cannot send an empty message")
+        raise RequestRejected(400, 50006, "Cannot send an empty message")
 
 
 def _check_mentions(form: Form, allowed: Json) -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.fakes.discord import payloads
 from tests.fakes.discord.commands import check_callback, check_choices, check_commands
 from tests.fakes.discord.components import check_modal
-from tests.fakes.discord.forms import Form, Refused, bad_form
+from tests.fakes.discord.forms import Form, RequestRejected, bad_form
 from tests.fakes.discord.state import (
     ADD_FILES,
     EMBED_LINKS,
@@ -102,17 +102,17 @@ class Rest:
         for interaction in reversed(self.fake.interactions):
             if interaction.token == token:
                 if not interaction.alive:
-                    raise Refused(401, 50027, "Invalid Webhook Token")
+                    raise RequestRejected(401, 50027, "Invalid Webhook Token")
                 return interaction
-        raise Refused(404, 10015, "Unknown Webhook")
+        raise RequestRejected(404, 10015, "Unknown Webhook")
 
     async def callback(self, request: web.Request) -> web.Response:
         payload, files = await payloads.read(request)
         interaction = self._interaction(request)
         if interaction.acked_at is not None:
-            raise Refused(400, 40060, "Interaction has already been acknowledged.")
+            raise RequestRejected(400, 40060, "Interaction has already been acknowledged.")
         if time.time() > interaction.sent_at + 3:
-            raise Refused(404, 10062, "Unknown interaction")
+            raise RequestRejected(404, 10062, "Unknown interaction")
         kind, data = payload["type"], payload.get("data") or {}
         check_callback(interaction.kind, kind)
         channel, message = interaction.channel, None
@@ -148,7 +148,7 @@ class Rest:
         payload, files = await payloads.read(request)
         interaction = self._interaction(request)
         if interaction.acked_at is None:
-            raise Refused(404, 10015, "Unknown Webhook")
+            raise RequestRejected(404, 10015, "Unknown Webhook")
         original = interaction.original
         if original is not None and original.loading and not original.deleted:
             self._change(
@@ -157,7 +157,7 @@ class Rest:
             await self.fake.changed()
             return web.json_response(original.json())
         if self._is_foreign(interaction) and len(interaction.followups) >= FOLLOWUPS_OF_USER_APPS:
-            raise Refused(400, 40094, "Reached maximum number of follow up messages")
+            raise RequestRejected(400, 40094, "Reached maximum number of follow up messages")
         flags = int(payload.get("flags") or 0) & EPHEMERAL
         message = Message(interaction.channel, self.fake.bot, flags=flags)
         payloads.apply(message, payload, files, self._limit(interaction))
@@ -178,7 +178,7 @@ class Rest:
         for message in mine:
             if wanted == str(message.id) or (wanted == "@original" and message is interaction.original):
                 return interaction, message
-        raise Refused(404, 10008, "Unknown Message")
+        raise RequestRejected(404, 10008, "Unknown Message")
 
     async def hook_get(self, request: web.Request) -> web.Response:
         return web.json_response(self._hook_message(request)[1].json())
@@ -200,12 +200,12 @@ class Rest:
     def _channel(self, request: web.Request, needed: int = VIEW) -> Channel:
         channel = self.fake.channels.get(int(request.match_info["channel"]))
         if channel is None:
-            raise Refused(404, 10003, "Unknown Channel")
+            raise RequestRejected(404, 10003, "Unknown Channel")
         absent = channel.guild is not None and not channel.guild.bot_is_member
         if absent or not channel.bot_permissions & VIEW:
-            raise Refused(403, 50001, "Missing Access")
+            raise RequestRejected(403, 50001, "Missing Access")
         if needed & ~channel.bot_permissions:
-            raise Refused(403, 50013, "Missing Permissions")
+            raise RequestRejected(403, 50013, "Missing Permissions")
         return channel
 
     async def channel(self, request: web.Request) -> web.Response:
@@ -224,9 +224,9 @@ class Rest:
             payload["embeds"] = []
             self.fake.violations.append("embeds were sent without EMBED_LINKS, so Discord drops them")
         if channel.recipient is not None and not channel.recipient.accepts_dms:
-            raise Refused(403, 50007, "Cannot send messages to this user")
+            raise RequestRejected(403, 50007, "Cannot send messages to this user")
         if channel.archived:
-            raise Refused(400, 50083, "Thread is archived")
+            raise RequestRejected(400, 50083, "Thread is archived")
         nonce = payload.get("nonce")
         if nonce is not None and len(str(nonce)) > 25:
             raise bad_form("nonce", "Must be 25 or fewer in length.")
@@ -237,7 +237,7 @@ class Rest:
         message = Message(channel, self.fake.bot, nonce=None if nonce is None else str(nonce))
         if reference := payload.get("message_reference"):
             if channel.guild is not None and not channel.bot_permissions & HISTORY:
-                raise Refused(403, 160002, "Cannot reply without permission to read message history")
+                raise RequestRejected(403, 160002, "Cannot reply without permission to read message history")
             target = channel.messages.get(int(reference["message_id"]))
             if target is None or target.deleted:
                 if reference.get("fail_if_not_exists", True):
@@ -265,7 +265,7 @@ class Rest:
         channel = self._channel(request, needed)
         message = channel.messages.get(int(request.match_info["message"]))
         if message is None or message.deleted or message.ephemeral:
-            raise Refused(404, 10008, "Unknown Message")
+            raise RequestRejected(404, 10008, "Unknown Message")
         return message
 
     async def get(self, request: web.Request) -> web.Response:
@@ -275,9 +275,9 @@ class Rest:
         payload, files = await payloads.read(request)
         message = self._message(request)
         if message.author is not self.fake.bot:
-            raise Refused(403, 50005, "Cannot edit a message authored by another user")
+            raise RequestRejected(403, 50005, "Cannot edit a message authored by another user")
         if message.channel.archived:
-            raise Refused(400, 50083, "Thread is archived")
+            raise RequestRejected(400, 50083, "Thread is archived")
         channel = message.channel
         self._change(message, payload, files, channel.upload_limit_bytes or channel.stated_limit_bytes)
         await self.fake.changed()
@@ -286,7 +286,7 @@ class Rest:
     async def delete(self, request: web.Request) -> web.Response:
         message = self._message(request)
         if message.author is not self.fake.bot and not message.channel.bot_permissions & MANAGE_MESSAGES:
-            raise Refused(403, 50013, "Missing Permissions")
+            raise RequestRejected(403, 50013, "Missing Permissions")
         message.deleted = True
         await self.fake.changed()
         return web.Response(status=204)

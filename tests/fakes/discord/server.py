@@ -17,7 +17,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from tests.fakes.discord.faults import Buckets, Fault
-from tests.fakes.discord.forms import Refused
+from tests.fakes.discord.forms import RequestRejected
 from tests.fakes.discord.gateway import Gateway
 from tests.fakes.discord.rest import Rest
 from tests.fakes.discord.state import (
@@ -206,7 +206,7 @@ class FakeDiscord:
             return _limited(wait_s, headers)
         try:
             response = await handler(request)
-        except Refused as refused:
+        except RequestRejected as refused:
             if refused.code in MALFORMED:
                 self.violations.append(f"{request.method} {path}: {refused.code} {refused}")
             response = _error(refused.status, refused.code, refused.message, refused.errors)

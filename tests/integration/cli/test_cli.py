@@ -19,7 +19,7 @@ from engine.database.job_store import JobStore
 from engine.database.lock import exclusive_lock
 from engine.jobs.job import Job
 from engine.jobs.results import JobResult
-from tests.fixtures.jobs import NO_CAPS, pending_job
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
@@ -119,7 +119,7 @@ def test_forget_deletes_only_one_owner(tmp_path: Path, models_dir: Path) -> None
         store = await JobStore.open(data / "stemify.sqlite3")
         jobs = [pending_job("discord:1"), pending_job("discord:1"), pending_job("discord:2")]
         for job in jobs:
-            await store.add(job, NO_CAPS)
+            await store.add(job, NO_QUEUE_LIMITS)
             (data / "jobs" / job.id).mkdir(parents=True)
             (data / "jobs" / job.id / "input").write_bytes(b"x")
         await store.close()

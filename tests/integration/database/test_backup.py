@@ -18,7 +18,7 @@ from engine.database.errors import AlreadyRunning
 from engine.database.job_store import JobStore
 from engine.database.lock import exclusive_lock
 from engine.jobs.job import Job, JobStatus
-from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of
 
 
 class DataFolder:
@@ -36,7 +36,7 @@ class DataFolder:
         job = pending_job(owner, at=self.clock())
         self.clock.move(seconds=1)
         self.put(f"jobs/{job.id}/input", job.id.encode())
-        await self.store.add(job, NO_CAPS)
+        await self.store.add(job, NO_QUEUE_LIMITS)
         return job
 
     async def completed(self, owner: str = "discord:1") -> Job:

@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.database.archive import Archive
 from engine.database.job_store import JobStore
 from engine.jobs.job import Job, JobStatus
-from tests.fixtures.jobs import NO_CAPS, START, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, START, Clock, pending_job, result_of
 
 KILLS = 6
 
@@ -23,12 +23,12 @@ import asyncio, random, sys
 from pathlib import Path
 from engine.jobs.job import JobStatus, Stage
 from engine.database.job_store import JobStore, ProgressUpdate
-from tests.fixtures.jobs import NO_CAPS, pending_job, result_of
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job, result_of
 
 async def submit(store, chance):
     while True:
         job = pending_job(f"discord:{chance.randrange(5)}", at=store._now(), scope="discord:9")
-        await store.add(job, NO_CAPS)
+        await store.add(job, NO_QUEUE_LIMITS)
         print("pending", job.id, flush=True)
         await asyncio.sleep(0.002)
 
@@ -146,7 +146,7 @@ async def over_jobs(store: JobStore, count: int, clock: Clock) -> list[Job]:
         month = START.replace(month=9 + number % 4, day=1, hour=0)
         clock.at = month + timedelta(seconds=number % 3 - 1)
         job = pending_job(f"discord:{number % 3}", at=clock.at)
-        await store.add(job, NO_CAPS)
+        await store.add(job, NO_QUEUE_LIMITS)
         failed = await store.fail(job.id, attempt=None, code="x", message="x.")
         assert failed is not None
         jobs.append(failed)
@@ -217,7 +217,7 @@ async def test_two_processes_never_claim_the_same_job(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     store = await JobStore.open(path)
     for number in range(60):
-        await store.add(pending_job(f"discord:{number % 4}"), NO_CAPS)
+        await store.add(pending_job(f"discord:{number % 4}"), NO_QUEUE_LIMITS)
     claimed = await asyncio.to_thread(claimed_by_two, path)
     assert len(claimed) == len(set(claimed)) == 60
     await is_consistent(store)

@@ -14,7 +14,7 @@ import pytest
 
 from config.settings import load
 from engine.database.job_store import JobStore
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import JobRunner
@@ -30,7 +30,7 @@ from tests.integration.conftest import LIMITS as POOL_LIMITS
 from tests.integration.conftest import PoolMaker
 
 WORKERS = load().workers.model_copy(update={"max_attempts": 3, "short_timeout_s": 30, "long_timeout_s": 60})
-CAPS = Caps(per_owner=1000, per_scope=1000, total=1000)
+QUEUE_LIMITS = QueueLimits(per_owner=1000, per_scope=1000, total=1000)
 
 
 async def no_links(job: Job, on_progress: Callable[[float], None]) -> FetchedInput:
@@ -59,7 +59,7 @@ class Backend:
                 options=StemSeparationOptions(model="mini"), estimated_duration=1, owner=owner, title=title,
                 input_duration=None if link else 1.0,
             ),
-            CAPS,
+            QUEUE_LIMITS,
         )  # fmt: skip
         self.dispatcher.wake()
         return job_id

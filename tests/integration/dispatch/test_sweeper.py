@@ -19,7 +19,7 @@ from engine.errors import StorageFailed
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus
 from engine.storage.local import LocalStorage
-from tests.fixtures.jobs import NO_CAPS, START, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, START, Clock, pending_job, result_of
 
 SETTINGS = Retention(completed_days=30, failed_days=7, stems_days=90, sweep_interval_s=0.01)
 DECOYS = (
@@ -59,7 +59,7 @@ class SweepCase:
     async def pending(self, owner: str = "discord:1") -> Job:
         job = pending_job(owner, at=self.clock())
         self.put(f"jobs/{job.id}/input")
-        await self.store.add(job, NO_CAPS)
+        await self.store.add(job, NO_QUEUE_LIMITS)
         return job
 
     async def running(self, owner: str = "discord:1") -> Job:
@@ -242,10 +242,10 @@ async def test_jobs_around_end_of_month_are_found_by_id(case: SweepCase) -> None
     after = await case.completed("b")
     # An id created just before midnight for a job accepted just after.
     crossing = pending_job("c", at=case.clock(), job_id=new_job_id(case.clock() - timedelta(seconds=5)))
-    await case.store.add(crossing, NO_CAPS)
+    await case.store.add(crossing, NO_QUEUE_LIMITS)
     failed = await case.store.fail(crossing.id, attempt=None, code="x", message="x.")
     foreign = pending_job("d", at=case.clock(), job_id=str(uuid4()))
-    await case.store.add(foreign, NO_CAPS)
+    await case.store.add(foreign, NO_QUEUE_LIMITS)
     odd = await case.store.fail(foreign.id, attempt=None, code="x", message="x.")
     case.clock.move(days=60)
     assert (await case.sweeper.sweep()).archived == 4
@@ -279,7 +279,7 @@ async def test_archived_job_is_listed_after_newer_ones(case: SweepCase) -> None:
 async def test_more_rows_than_a_batch_are_archived(case: SweepCase) -> None:
     for _ in range(1203):
         job = pending_job(at=case.clock())
-        await case.store.add(job, NO_CAPS)
+        await case.store.add(job, NO_QUEUE_LIMITS)
     await case.store.database.run("UPDATE jobs SET status = 'failed', error = 'x'")
     assert (await case.store.counts())[JobStatus.FAILED] == 1203
     case.clock.move(days=8)

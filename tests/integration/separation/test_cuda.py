@@ -262,7 +262,7 @@ def crowded_gpu(*, allow_cpu: bool, max_batch: int = 4) -> CrowdedGpu:
         precision="auto",
         max_batch=max_batch,
         allow_cpu=allow_cpu,
-        kernels=None,
+        native=None,
         tuning=graphs.NO_TUNING,
     )
 
@@ -349,7 +349,7 @@ class SharedGpu(Executor):
         self.tried: list[tuple[str, int]] = []
         super().__init__(
             torch.device("meta"),  # any device that is not the CPU
-            precision="fp32", max_batch=max_batch, allow_cpu=True, kernels=None, tuning=graphs.NO_TUNING,
+            precision="fp32", max_batch=max_batch, allow_cpu=True, native=None, tuning=graphs.NO_TUNING,
             clock=lambda: self.now,
         )  # fmt: skip
 

@@ -75,9 +75,9 @@ def test_damaged_library_leaves_eager_mode_and_a_log_line(
     publish(files, whole)
     files.library.write_bytes(damaged(whole, kind, at))
     with caplog.at_level(logging.INFO):
-        kernels = NativeLibrary(files.folder, build_after_s=0.0)
+        library = NativeLibrary(files.folder, build_after_s=0.0)
         for _ in range(2):
-            assert kernels.ops_for(tiny_htdemucs(), 60.0) is None
+            assert library.ops_for(tiny_htdemucs(), 60.0) is None
     assert [record.message for record in caplog.records if "checksum" in record.message] != []
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".failed"]
     assert "checksum does not match" in (files.failure(compiler_version()) or "")
@@ -110,8 +110,8 @@ import torch
 from engine.separation.network.forward import forward_of
 from engine.separation.native.library import Builder, NativeLibrary, compiler, compiler_version
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
-kernels = NativeLibrary(Path(sys.argv[1]), build_after_s=float("inf"))
-forward_of(awake(tiny_htdemucs(segment=1)), kernels)(torch.zeros(1, 2, 44100))
+library = NativeLibrary(Path(sys.argv[1]), build_after_s=float("inf"))
+forward_of(awake(tiny_htdemucs(segment=1)), library)(torch.zeros(1, 2, 44100))
 """
 
 
@@ -158,13 +158,13 @@ def test_marker_of_ended_process_is_a_crash_once(files: NativeFiles) -> None:
 
 def test_marker_is_removed_after_a_pass_and_at_close(files: NativeFiles, whole: bytes) -> None:
     publish(files, whole)
-    marker, kernels = files.folder / f"{files.key}.trying", NativeLibrary(files.folder, build_after_s=NEVER)
-    assert kernels.ops_for(tiny_htdemucs(), 0.0) is not None
+    marker, library = files.folder / f"{files.key}.trying", NativeLibrary(files.folder, build_after_s=NEVER)
+    assert library.ops_for(tiny_htdemucs(), 0.0) is not None
     assert marker.exists()
-    kernels.end_first_pass()
+    library.end_first_pass()
     assert not marker.exists()
-    assert kernels.ops_for(tiny_htdemucs(), 0.0) is not None
-    kernels.close()
+    assert library.ops_for(tiny_htdemucs(), 0.0) is not None
+    library.close()
     assert not marker.exists()
 
 

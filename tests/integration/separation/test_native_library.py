@@ -22,16 +22,16 @@ def retry_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "_RETRY_AFTER_S", 0.0)
 
 
-def publish(kernels: NativeLibrary, content: bytes) -> None:
-    kernels.files.folder.mkdir(exist_ok=True)
-    built = kernels.files.folder.with_name("built.so")
+def publish(library: NativeLibrary, content: bytes) -> None:
+    library.files.folder.mkdir(exist_ok=True)
+    built = library.files.folder.with_name("built.so")
     built.write_bytes(content)
-    kernels.files.publish(built)
+    library.files.publish(built)
 
 
-def passes(kernels: NativeLibrary, count: int) -> None:
+def passes(library: NativeLibrary, count: int) -> None:
     network = awake(tiny_htdemucs(segment=1))
-    forward, windows = forward_of(network, kernels), torch.randn(1, 2, 44100)
+    forward, windows = forward_of(network, library), torch.randn(1, 2, 44100)
     expected = forward_of(network)(windows)
     for _ in range(count):
         torch.testing.assert_close(forward(windows), expected)
@@ -53,10 +53,10 @@ def test_little_work_starts_no_build(tmp_path: Path) -> None:
 
 
 def test_unloadable_library_is_rejected_with_its_reason(tmp_path: Path) -> None:
-    kernels = NativeLibrary(tmp_path / "kernels", build_after_s=0)
-    publish(kernels, b"not a library")
-    passes(kernels, 4)
-    (left,) = kernels.files.folder.iterdir()
+    library = NativeLibrary(tmp_path / "kernels", build_after_s=0)
+    publish(library, b"not a library")
+    passes(library, 4)
+    (left,) = library.files.folder.iterdir()
     assert left.suffix == ".failed"
     assert "too short" in left.read_text()
 
@@ -81,27 +81,27 @@ def test_library_is_not_built_where_others_can_write(tmp_path: Path, caplog: pyt
 
 
 def test_half_precision_network_uses_torch(tmp_path: Path) -> None:
-    kernels = NativeLibrary(tmp_path, build_after_s=0)
+    library = NativeLibrary(tmp_path, build_after_s=0)
     network = awake(tiny_htdemucs(segment=1)).half()
-    assert forward_of(network, kernels)._switch is None  # type: ignore[attr-defined]
+    assert forward_of(network, library)._switch is None  # type: ignore[attr-defined]
 
 
 def test_multi_band_network_runs(tmp_path: Path) -> None:
     build = {"hybrid": True, "cac": True, "multi_freqs": [0.5], "multi_freqs_depth": 1, "channels": 4, "depth": 4}
     network: Any = awake(HDemucs(["one"], nfft=1024, **build))
     windows = torch.randn(1, 2, 44100)
-    kernels = NativeLibrary(tmp_path, build_after_s=float("inf"))
-    torch.testing.assert_close(forward_of(network, kernels)(windows), network(windows))
+    library = NativeLibrary(tmp_path, build_after_s=float("inf"))
+    torch.testing.assert_close(forward_of(network, library)(windows), network(windows))
 
 
 def test_build_ends_at_close(tmp_path: Path) -> None:
     if os.name != "posix":
         pytest.skip("process groups")
-    kernels = NativeLibrary(tmp_path)
-    kernels._builder.start()
-    process = kernels._builder._process
+    library = NativeLibrary(tmp_path)
+    library._builder.start()
+    process = library._builder._process
     if process is None:
         pytest.skip("no compiler here")
-    kernels.close()
+    library.close()
     assert process.returncode is not None
-    assert not kernels.files.library.exists()
+    assert not library.files.library.exists()

@@ -67,10 +67,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
     return compile_once
 
 
-def publish(library: Path, kernels: NativeLibrary) -> None:
-    copy = kernels.files.folder / "copy.so"
-    shutil.copy(library, copy)
-    kernels.files.publish(copy)
+def publish(built: Path, library: NativeLibrary) -> None:
+    copy = library.files.folder / "copy.so"
+    shutil.copy(built, copy)
+    library.files.publish(copy)
 
 
 @pytest.fixture(params=[build if build in OWN else pytest.param(build, marks=pytest.mark.nightly) for build in BUILDS])
@@ -225,10 +225,10 @@ def test_network_uses_native_ops_from_the_next_pass(
     network: nn.Module, compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library_module, "_RETRY_AFTER_S", 0.0)
-    kernels = NativeLibrary(tmp_path, build_after_s=float("inf"))
-    forward, windows = forward_of(awake(network), kernels), 0.1 * noise(1, 2, 44100)
+    library = NativeLibrary(tmp_path, build_after_s=float("inf"))
+    forward, windows = forward_of(awake(network), library), 0.1 * noise(1, 2, 44100)
     before = forward(windows)
-    publish(compiled(None), kernels)
+    publish(compiled(None), library)
     after = forward(windows)
     assert not torch.equal(before, after)
     assert snr_db(before, after) > FAITHFUL_DB
@@ -237,9 +237,9 @@ def test_network_uses_native_ops_from_the_next_pass(
 def test_narrow_network_uses_vectors(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_ops, "has_tiles", lambda: True)
     monkeypatch.setattr(native_ops, "is_built_with_tiles", lambda library: True)
-    kernels = NativeLibrary(tmp_path, build_after_s=float("inf"))
-    publish(compiled(ANY), kernels)
-    wide, narrow = (kernels.ops_for(tiny_htdemucs(channels=channels), 0.0) for channels in (32, 16))
+    library = NativeLibrary(tmp_path, build_after_s=float("inf"))
+    publish(compiled(ANY), library)
+    wide, narrow = (library.ops_for(tiny_htdemucs(channels=channels), 0.0) for channels in (32, 16))
     assert wide is not None
     assert narrow is not None
     conv, x = trained(nn.Conv1d(24, 8, 3, padding=1)), noise(1, 1, 500, 24)
@@ -351,11 +351,11 @@ def test_every_source_is_in_the_package() -> None:
 def test_library_is_built_on_this_machine(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("no compiler")
-    kernels = NativeLibrary(tmp_path)
-    reason = kernels.build_now()
+    library = NativeLibrary(tmp_path)
+    reason = library.build_now()
     if reason is not None and reason.startswith("a network is not faster"):
         pytest.skip(reason)
     assert reason is None
-    assert isinstance(kernels.ops_for(tiny_htdemucs(channels=32), 0.0), NativeOps)
-    kernels.end_first_pass()
+    assert isinstance(library.ops_for(tiny_htdemucs(channels=32), 0.0), NativeOps)
+    library.end_first_pass()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".log", ".sha256", ".so"]

@@ -253,7 +253,7 @@ async def test_nearly_full_disk_is_reserved_for_accepted_jobs(
 ) -> None:
     song = tmp_path / "song.wav"
     make_song(song, seconds=1)
-    monkeypatch.setattr(service._intake._admission._room, "reserve_bytes", 2**62)
+    monkeypatch.setattr(service._intake._admission._disk_space, "reserve_bytes", 2**62)
     job_id = new_job_id()
     for request in (
         submission(song, ann, job_id=job_id),

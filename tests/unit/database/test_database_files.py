@@ -24,7 +24,7 @@ from engine.database.job_store import JobStore
 from engine.database.migrations import MIGRATIONS, migrate, statements
 from engine.database.sql import QUERIES, parse_queries, read_script
 from engine.database.usage import Usage
-from tests.fixtures.jobs import NO_CAPS, pending_job, result_of, waiting_ids
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job, result_of, waiting_ids
 
 
 def version_of(path: Path) -> int:
@@ -39,7 +39,7 @@ async def create_database(path: Path, jobs: int = 1) -> str:
     store = await JobStore.open(path)
     for _ in range(jobs):
         job = pending_job(title="a title " * 20)
-        await store.add(job, NO_CAPS)
+        await store.add(job, NO_QUEUE_LIMITS)
     await store.close()
     return job.id
 
@@ -128,7 +128,7 @@ async def test_upgrade_to_version_2_counts_the_stored_bytes(tmp_path: Path) -> N
     path = tmp_path / "stemify.sqlite3"
     store = await JobStore.open(path, migrations=[])
     for number in range(2):
-        await store.add(pending_job().model_copy(update={"input_size": 600 + number}), NO_CAPS)
+        await store.add(pending_job().model_copy(update={"input_size": 600 + number}), NO_QUEUE_LIMITS)
     job = await store.claim()
     assert job is not None and job.input_size == 600
     await store.complete(job.id, 1, result_of(job), 3)
@@ -171,7 +171,7 @@ async def test_concurrent_key_creation_agrees(tmp_path: Path) -> None:
     path = tmp_path / "stemify.sqlite3"
     stores = await asyncio.gather(*(JobStore.open(path, readers=1) for _ in range(4)))
     job = pending_job()
-    await stores[0].add(job, NO_CAPS)
+    await stores[0].add(job, NO_QUEUE_LIMITS)
     assert await stores[3].get(job.id) == job
     for store in stores:
         await store.close()
@@ -222,7 +222,7 @@ async def test_damaged_database_is_refused_when_opened(tmp_path: Path, damage: s
 async def test_damaged_archive_raises_only_for_its_jobs(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     job, other = pending_job(), pending_job()
-    await store.add(other, NO_CAPS)
+    await store.add(other, NO_QUEUE_LIMITS)
     archive = Archive(tmp_path / "archive")
     archive.add([job])
     (tmp_path / "archive" / "2026-11.sqlite3").write_bytes(b"nonsense" * 1000)
@@ -277,11 +277,11 @@ async def test_endless_lock_gives_up_without_partial_write(tmp_path: Path) -> No
     with pytest.raises(StoreBusy):
         await store.claim()
     with pytest.raises(StoreBusy):
-        await store.add(pending_job(), NO_CAPS)
+        await store.add(pending_job(), NO_QUEUE_LIMITS)
     assert len(await waiting_ids(store)) == 1  # reads still work
     holder.execute("ROLLBACK")
     holder.close()
-    await store.add(pending_job(), NO_CAPS)
+    await store.add(pending_job(), NO_QUEUE_LIMITS)
     assert len(await waiting_ids(store)) == 2
     await store.close()
 
@@ -292,10 +292,10 @@ async def test_full_disk_rejects_jobs_until_space_is_free(tmp_path: Path) -> Non
     await store.database.run(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreFull, match="disk"):
         for _ in range(100):
-            await store.add(pending_job(title="x" * 3000), NO_CAPS)
+            await store.add(pending_job(title="x" * 3000), NO_QUEUE_LIMITS)
     accepted = len(await waiting_ids(store))
     await store.database.run("PRAGMA max_page_count = 1000000")
-    await store.add(pending_job(), NO_CAPS)
+    await store.add(pending_job(), NO_QUEUE_LIMITS)
     assert len(await waiting_ids(store)) == accepted + 1 == sum((await store.counts()).values())
     await store.close()
 
@@ -303,12 +303,12 @@ async def test_full_disk_rejects_jobs_until_space_is_free(tmp_path: Path) -> Non
 async def test_cancelled_caller_does_not_interrupt_write(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for _ in range(20):
-        task = asyncio.create_task(store.add(pending_job(), NO_CAPS))
+        task = asyncio.create_task(store.add(pending_job(), NO_QUEUE_LIMITS))
         await asyncio.sleep(0.0005)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     job = pending_job()
-    await store.add(job, NO_CAPS)  # no transaction is left open
+    await store.add(job, NO_QUEUE_LIMITS)  # no transaction is left open
     assert (await store.get(job.id)) == job
     assert len(await waiting_ids(store)) == sum((await store.counts()).values())
     claimed = await store.claim()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.database.job_store import JobStore
 from engine.database.queue import _EXACT_UP_TO_JOBS, QueuePosition
 from engine.jobs.job import Job, JobStatus
-from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of, waiting_ids
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of, waiting_ids
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -111,7 +111,7 @@ async def one_step(store: JobStore, model: Model, what: str, number: int) -> Non
     waiting = model.of("pending")
     if what == "add":
         job = pending_job("abc"[number % 3])
-        await store.add(job, NO_CAPS)
+        await store.add(job, NO_QUEUE_LIMITS)
         model.jobs[job.id] = Known(job)
     elif what == "claim":
         claimed = await store.claim()
@@ -148,9 +148,9 @@ def test_random_operations_keep_queue_invariants(steps: list[Step]) -> None:
 async def test_light_user_does_not_wait_behind_heavy_one(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for _ in range(20):
-        await store.add(pending_job("heavy"), NO_CAPS)
+        await store.add(pending_job("heavy"), NO_QUEUE_LIMITS)
     for number in range(10):
-        await store.add(pending_job(f"light {number}"), NO_CAPS)
+        await store.add(pending_job(f"light {number}"), NO_QUEUE_LIMITS)
     order = []
     while (job := await store.claim()) is not None:  # one worker: each job ends before the next is claimed
         order.append(job.owner)
@@ -163,7 +163,7 @@ async def test_light_user_does_not_wait_behind_heavy_one(tmp_path: Path) -> None
 async def test_two_heavy_users_take_turns(tmp_path: Path) -> None:
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     for owner in "aaaaabbbbb":
-        await store.add(pending_job(owner), NO_CAPS)
+        await store.add(pending_job(owner), NO_QUEUE_LIMITS)
     order = ""
     while (job := await store.claim()) is not None:
         order += job.owner
@@ -176,7 +176,7 @@ async def test_clock_jump_does_not_change_the_order(tmp_path: Path) -> None:
     clock = Clock()
     store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     for owner in "aaabbb":
-        await store.add(pending_job(owner), NO_CAPS)
+        await store.add(pending_job(owner), NO_QUEUE_LIMITS)
     order = ""
     for days in (400, -800, 400, 400, -400, 0):
         clock.move(days=days)
@@ -192,10 +192,10 @@ async def test_queue_place_is_exact_for_new_job_in_long_queue(tmp_path: Path) ->
     store = await JobStore.open(tmp_path / "stemify.sqlite3")
     heavy = [pending_job("heavy") for _ in range(_EXACT_UP_TO_JOBS + 5)]
     for job in heavy:
-        await store.add(job, NO_CAPS)
+        await store.add(job, NO_QUEUE_LIMITS)
     assert await store.standing(heavy[-1].id) == QueuePosition(_EXACT_UP_TO_JOBS + 5, 30.0 * (_EXACT_UP_TO_JOBS + 4))
     light = pending_job("light")
-    await store.add(light, NO_CAPS)
+    await store.add(light, NO_QUEUE_LIMITS)
     expected = (await waiting_ids(store)).index(light.id) + 1
     assert expected < 10
     assert await store.standing(light.id) == QueuePosition(expected, 30.0 * (expected - 1))

@@ -1,4 +1,4 @@
-"""The job store: accepting, claiming, legal steps, caps."""
+"""The job store: accepting, claiming, legal steps, limits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from engine.database.errors import StoreDamaged
 from engine.database.job_store import JobStore, ProgressUpdate
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.errors import AlreadyAccepted, IllegalTransition, QueueFull
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import TRANSITIONS, Job, JobStatus, Stage
-from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def store(tmp_path: Path, clock: Clock) -> AsyncIterator[JobStore]:
 
 async def accepted(store: JobStore, job: Job | None = None) -> Job:
     job = job or pending_job()
-    await store.add(job, NO_CAPS)
+    await store.add(job, NO_QUEUE_LIMITS)
     return job
 
 
@@ -76,14 +76,14 @@ async def test_job_goes_from_pending_to_completed(store: JobStore, clock: Clock)
 async def test_known_id_is_rejected(store: JobStore) -> None:
     job = await accepted(store)
     with pytest.raises(AlreadyAccepted):
-        await store.add(job, NO_CAPS)
+        await store.add(job, NO_QUEUE_LIMITS)
     assert (await store.counts())[JobStatus.PENDING] == 1
 
 
 async def test_add_rejects_job_that_is_not_pending(store: JobStore) -> None:
     over = pending_job().model_copy(update={"status": JobStatus.FAILED, "error": "no"})
     with pytest.raises(IllegalTransition):
-        await store.add(over, NO_CAPS)
+        await store.add(over, NO_QUEUE_LIMITS)
 
 
 async def test_claim_returns_none_for_empty_queue(store: JobStore) -> None:
@@ -268,42 +268,42 @@ async def test_illegal_transition_in_store_raises_stemify_error(store: JobStore)
         await store.database.run("UPDATE jobs SET status = 'completed', result = '{}' WHERE id = :id", {"id": job.id})
 
 
-# Caps.
+# Queue limits.
 
 
 async def test_full_queue_raises_with_retry_time(store: JobStore) -> None:
-    caps = Caps(per_owner=2, per_scope=3, total=5)
-    await store.add(pending_job("a", scope="s", estimated_duration=120), caps)
-    await store.add(pending_job("a", scope="s", estimated_duration=240), caps)
+    limits = QueueLimits(per_owner=2, per_scope=3, total=5)
+    await store.add(pending_job("a", scope="s", estimated_duration=120), limits)
+    await store.add(pending_job("a", scope="s", estimated_duration=240), limits)
     with pytest.raises(QueueFull, match="You already have 2 jobs") as refused:
-        await store.add(pending_job("a", scope="t"), caps)
+        await store.add(pending_job("a", scope="t"), limits)
     assert refused.value.retry_after_s == 120
     assert "2 minutes" in refused.value.message
-    await store.add(pending_job("b", scope="s"), caps)
+    await store.add(pending_job("b", scope="s"), limits)
     with pytest.raises(QueueFull, match="3 jobs in the queue from here"):
-        await store.add(pending_job("c", scope="s"), caps)
-    await store.add(pending_job("c"), caps)
-    await store.add(pending_job("c"), caps)
+        await store.add(pending_job("c", scope="s"), limits)
+    await store.add(pending_job("c"), limits)
+    await store.add(pending_job("c"), limits)
     with pytest.raises(QueueFull, match="queue is full, with 5 jobs"):
-        await store.add(pending_job("d"), caps)
+        await store.add(pending_job("d"), limits)
     assert (await store.counts())[JobStatus.PENDING] == 5
 
 
 async def test_caps_count_running_but_not_finished_jobs(store: JobStore) -> None:
-    caps = Caps(per_owner=1, per_scope=1, total=1)
-    await store.add(pending_job("a", scope="s"), caps)
+    limits = QueueLimits(per_owner=1, per_scope=1, total=1)
+    await store.add(pending_job("a", scope="s"), limits)
     job = await store.claim()
     assert job is not None
     for late in (pending_job("a", scope="x"), pending_job("b", scope="s"), pending_job("c")):
         with pytest.raises(QueueFull):
-            await store.add(late, caps)
+            await store.add(late, limits)
     await store.fail(job.id, attempt=1, code="x", message="x.")
-    await store.add(pending_job("a", scope="s"), caps)
+    await store.add(pending_job("a", scope="s"), limits)
 
 
 async def test_caps_hold_when_many_submit_at_once(store: JobStore) -> None:
-    caps = Caps(per_owner=10, per_scope=50, total=1000)
-    outcomes = await asyncio.gather(*(store.add(pending_job("a"), caps) for _ in range(40)), return_exceptions=True)
+    limits = QueueLimits(per_owner=10, per_scope=50, total=1000)
+    outcomes = await asyncio.gather(*(store.add(pending_job("a"), limits) for _ in range(40)), return_exceptions=True)
     assert sum(outcome is None for outcome in outcomes) == 10
     assert sum(isinstance(outcome, QueueFull) for outcome in outcomes) == 30
 
@@ -314,7 +314,7 @@ async def test_submission_refused_late_is_not_stored(store: JobStore) -> None:
 
     job = pending_job()
     with pytest.raises(QueueFull):
-        await store.add(job, NO_CAPS, also=refuse)
+        await store.add(job, NO_QUEUE_LIMITS, also=refuse)
     assert await store.get(job.id) is None
     assert (await store.counts())[JobStatus.PENDING] == 0
 

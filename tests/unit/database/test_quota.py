@@ -14,10 +14,10 @@ import pytest
 
 from engine.database.database import Database
 from engine.database.job_store import JobStore
-from engine.database.queue_limits import Caps
+from engine.database.queue_limits import QueueLimits
 from engine.database.quota import REFUSALS_PER_HOUR, Quota
 from engine.errors import QueueFull, QuotaExceeded, TooManyRefusals
-from tests.fixtures.jobs import NO_CAPS, Clock, pending_job
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job
 
 
 @pytest.fixture
@@ -166,16 +166,17 @@ async def test_job_and_quota_are_one_transaction(tmp_path: Path, clock: Clock) -
     store = await JobStore.open(tmp_path / "stemify.sqlite3", now=clock)
     quota = Quota(store.database, per_hour=5, now=clock)
     for _ in range(5):
-        await store.add(pending_job("me"), NO_CAPS, also=quota.spend_in("me"))
+        await store.add(pending_job("me"), NO_QUEUE_LIMITS, also=quota.spend_in("me"))
     late = pending_job("me")
     with pytest.raises(QuotaExceeded, match="in 60 minutes"):
-        await store.add(late, NO_CAPS, also=quota.spend_in("me"))
+        await store.add(late, NO_QUEUE_LIMITS, also=quota.spend_in("me"))
     assert await store.get(late.id) is None
     with pytest.raises(QueueFull):
-        await store.add(pending_job("you"), Caps(per_owner=1, per_scope=1, total=1), also=quota.spend_in("you"))
+        await store.add(pending_job("you"), QueueLimits(per_owner=1, per_scope=1, total=1), also=quota.spend_in("you"))
     assert await hits(store.database) == 5
     outcomes = await asyncio.gather(
-        *(store.add(pending_job("all"), NO_CAPS, also=quota.spend_in("all")) for _ in range(20)), return_exceptions=True
+        *(store.add(pending_job("all"), NO_QUEUE_LIMITS, also=quota.spend_in("all")) for _ in range(20)),
+        return_exceptions=True,
     )
     assert sum(outcome is None for outcome in outcomes) == 5 == len(await store.list_by_owner("all", limit=100))
     await store.close()

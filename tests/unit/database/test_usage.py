@@ -11,7 +11,7 @@ from engine.database.job_store import JobStore
 from engine.database.usage import Usage, forget_files
 from engine.errors import TooMuchStored
 from engine.jobs.job import Job
-from tests.fixtures.jobs import NO_CAPS, Clock, pending_job, result_of
+from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of
 
 OWNER = "discord:1"
 
@@ -25,7 +25,7 @@ async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
 
 async def claimed(store: JobStore, title: str = "Sunny") -> Job:
     job = pending_job(OWNER, title=title).model_copy(update={"input_size": 600})
-    await store.add(job, NO_CAPS)
+    await store.add(job, NO_QUEUE_LIMITS)
     running = await store.claim()
     assert running is not None
     return running

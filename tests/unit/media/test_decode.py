@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from engine.errors import TooLong
-from engine.media.decode import Decoded, decode
+from engine.media.decode import RawAudio, decode
 from engine.media.samples import downmix_matrix
 from tests.fixtures.songs import Samples, cover_jpeg, make_song, silence, tune
 
 
-def decoded(path: Path, max_duration_s: float = 60) -> tuple[Decoded, Samples]:
+def decoded(path: Path, max_duration_s: float = 60) -> tuple[RawAudio, Samples]:
     raw = path.with_suffix(".f32")
     facts = decode(path, raw, max_duration_s=max_duration_s)
     samples = np.fromfile(raw, "<f4").reshape(-1, facts.channels).T

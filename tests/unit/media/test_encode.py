@@ -13,12 +13,12 @@ import pytest
 
 from engine.errors import StorageFailed
 from engine.media.decode import decode
-from engine.media.encode import Encoded, StemEncoder
+from engine.media.encode import EncodedFile, StemEncoder
 from engine.media.tags import stem_tags
 from tests.fixtures.songs import Samples, cover_jpeg, tune
 
 
-def encoded(path: Path, mix: Samples, *, block: int = 7001, bits: int = 24, cover: bytes | None = None) -> Encoded:
+def encoded(path: Path, mix: Samples, *, block: int = 7001, bits: int = 24, cover: bytes | None = None) -> EncodedFile:
     with StemEncoder(path, format=path.suffix[1:], sample_rate=44100, bits=bits, cover=cover) as encoder:
         for start in range(0, mix.shape[1], block):
             encoder.write(mix[:, start : start + block])

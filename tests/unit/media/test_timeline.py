@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.errors import TooLong, TruncatedAudio
-from engine.media.decode import Decoded, decode
+from engine.media.decode import RawAudio, decode
 from engine.media.timeline import Timeline
 from tests.fixtures.songs import Samples, make_song, tune
 
@@ -66,7 +66,7 @@ def remux(
     return target
 
 
-def decoded(path: Path, max_duration_s: float = 60) -> tuple[Decoded, Samples]:
+def decoded(path: Path, max_duration_s: float = 60) -> tuple[RawAudio, Samples]:
     raw = path.with_suffix(".f32")
     facts = decode(path, raw, max_duration_s=max_duration_s)
     return facts, np.fromfile(raw, "<f4").reshape(-1, facts.channels).T

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import DiskSpaceLow
-from engine.storage.disk_space import Room
+from engine.storage.disk_space import DiskSpace
 from tests.fixtures.small_disk import SmallDisk
 
 
@@ -17,29 +17,29 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
 
 
 def test_uploads_together_leave_the_reserve(disk: SmallDisk) -> None:
-    room = Room(disk.root, 400)
-    room.reserve(300)
-    second = room.reserve(300)
-    for refused in (room.reserve, room.check):
+    disk_space = DiskSpace(disk.root, 400)
+    disk_space.reserve(300)
+    second = disk_space.reserve(300)
+    for refused in (disk_space.reserve, disk_space.check):
         with pytest.raises(DiskSpaceLow):
             refused(1)
     second.close()
-    room.reserve(300)
+    disk_space.reserve(300)
 
 
 def test_written_bytes_are_not_counted_twice(disk: SmallDisk) -> None:
-    room = Room(disk.root, 400)
-    first = room.reserve(300)
+    disk_space = DiskSpace(disk.root, 400)
+    first = disk_space.reserve(300)
     first.spend(300)
     (disk.root / "song").write_bytes(bytes(300))
-    room.check(300)
+    disk_space.check(300)
     with pytest.raises(DiskSpaceLow):
-        room.check(301)
+        disk_space.check(301)
 
 
 def test_upload_stops_when_others_fill_the_disk(disk: SmallDisk) -> None:
-    room = Room(disk.root, 400)
-    upload = room.reserve(300)
+    disk_space = DiskSpace(disk.root, 400)
+    upload = disk_space.reserve(300)
     upload.spend(100)
     (disk.root / "stems").write_bytes(bytes(590))
     upload.spend(10)
@@ -48,15 +48,15 @@ def test_upload_stops_when_others_fill_the_disk(disk: SmallDisk) -> None:
 
 
 def test_upload_longer_than_declared_is_still_checked(disk: SmallDisk) -> None:
-    room = Room(disk.root, 400)
-    upload = room.reserve(10)
+    disk_space = DiskSpace(disk.root, 400)
+    upload = disk_space.reserve(10)
     upload.spend(600)
     with pytest.raises(DiskSpaceLow):
         upload.spend(601)
 
 
 def test_accepted_job_may_use_the_reserve(disk: SmallDisk) -> None:
-    room = Room(disk.root, 900)
-    with room.granted(500), pytest.raises(DiskSpaceLow):
-        room.check()
-    room.check(100)
+    disk_space = DiskSpace(disk.root, 900)
+    with disk_space.grant(500), pytest.raises(DiskSpaceLow):
+        disk_space.check()
+    disk_space.check(100)

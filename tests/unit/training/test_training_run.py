@@ -15,11 +15,11 @@ from demucs.hf import load_safetensors_model
 from tests.fixtures.ports import free_port
 from training.model import half_precision, new_model, write_hub_files
 from training.muon import orthogonal
-from training.train import Plan, learning_rate, train
+from training.train import TrainingPlan, learning_rate, train
 
 
-def plan_of(data: Path, out: Path) -> Plan:
-    return Plan(
+def plan_of(data: Path, out: Path) -> TrainingPlan:
+    return TrainingPlan(
         data=data, out=out, minutes=0, steps=1, batch=1, segment_s=0.4, lr=1e-3, seed=3, device="cpu",
         processes=1, threads=1, save_every=50, keep_every=2, port=0,
     )  # fmt: skip
