@@ -57,7 +57,7 @@ def test_card_says_waiting_while_no_node_is_available() -> None:
 def test_readyz_fails_only_without_workers() -> None:
     away = ServiceSnapshot(jobs={}, workers=(), usable_models=(), cluster_problem="The Ray head does not answer.")
     assert _checks(away)["cluster"].detail == "The Ray head does not answer." and not _checks(away)["cluster"].ok
-    assert "cluster" not in _checks(replace(away, trouble=None))
+    assert "cluster" not in _checks(replace(away, cluster_problem=None))
 
 
 async def test_unreachable_head_gets_one_probe_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

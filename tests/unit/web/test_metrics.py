@@ -67,8 +67,8 @@ async def test_api_description_is_cached(server: WebServer, monkeypatch: pytest.
 
 async def test_readiness_without_token_has_no_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_web_server(tmp_path, api_tokens=[TOKEN]) as server:
-        trouble = "The Ray head at 10.0.0.1:6379 does not answer."
-        snapshot = replace(await server.service.snapshot(), trouble=trouble)
+        problem = "The Ray head at 10.0.0.1:6379 does not answer."
+        snapshot = replace(await server.service.snapshot(), cluster_problem=problem)
 
         async def snapshot_now() -> ServiceSnapshot:
             return snapshot
@@ -80,7 +80,7 @@ async def test_readiness_without_token_has_no_details(tmp_path: Path, monkeypatc
         assert {check["detail"] for check in body["checks"].values()} == {"ok"}
         async with server.client.get("/readyz", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
             body = await response.json()
-        assert trouble in str(body) and body["versions"] and body["checks"]["model"]["detail"] == "mini"
+        assert problem in str(body) and body["versions"] and body["checks"]["model"]["detail"] == "mini"
 
 
 async def test_metrics_are_in_prometheus_format(server: WebServer) -> None:
