@@ -1,5 +1,4 @@
-"""A song in a file, and one job of it as a worker runs it: from the encoded file to published stems, with what a worker
-has compiled."""
+"""A job as a worker runs it, from an encoded file to published stems, with the native library."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from engine.worker.attempt import Attempt
 from engine.worker.protocol import AttemptSpec, WorkerConfig
 
 ReadSecond = Callable[[int], NDArray[np.float32]]
-"""The samples of a second by its number: `(2, RATE)`."""
+"""(number of the second) to its samples: `(2, RATE)`."""
 
 
 def write_song(path: Path, seconds: float, second: ReadSecond) -> None:
@@ -35,7 +34,7 @@ def write_song(path: Path, seconds: float, second: ReadSecond) -> None:
 
 
 def noise(number: int) -> NDArray[np.float32]:
-    """A second of noise, another one for each number."""
+    """Return a second of noise, seeded by `number`."""
     return np.random.default_rng(number).standard_normal((2, RATE), np.float32) * np.float32(0.1)
 
 
@@ -53,7 +52,7 @@ def worker_config(folder: Path) -> WorkerConfig:
 
 
 def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str = "mini") -> Attempt:
-    """A fast job of `song.mp3` in `folder`, to four mp3; `run()` runs it."""
+    """Return an attempt of quality fast on `folder/song.mp3`, to four mp3."""
     options = StemSeparationOptions(model=model, quality=Quality.FAST, output_format=OutputFormat.MP3)
     spec = AttemptSpec(
         job_id=new_job_id(),
@@ -79,14 +78,14 @@ def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str
 
 
 def built_library() -> NativeLibrary | None:
-    """What is compiled, built now unless it is there; None where that cannot be."""
+    """Return the native library, built if necessary; None if it cannot be built."""
     native = cached_library()
     if (reason := native.build_now()) is not None:
-        print(f"Without what is compiled: {reason}.")
+        print(f"Without the native library: {reason}.")
         return None
     return native
 
 
 def cached_library() -> NativeLibrary:
-    """What has been compiled here, if anything."""
+    """Return the native library as built before; it is not built now."""
     return NativeLibrary(OUT / "kernels", build_after_s=math.inf)

@@ -1,7 +1,7 @@
-"""`python -m bench.large_result`: a result of 400 MB to a real S3 server on loopback and back, byte for byte.
+"""Upload a result of 400 MB to a real S3 server on loopback and download it: `python -m bench.large_result`.
 
-Swift (from PyPI) in four processes on the same cores, so the speed is that of the test server; what counts is that all
-bytes arrive, in parts, and that the memory of the process does not grow with them.
+All bytes are compared, and the memory of the process must not grow with them. The server (Swift from PyPI, four
+processes) shares the cores and limits the speed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ STEMS = ("vocals", "drums", "bass", "other")
 _BLOCK_BYTES = 2**20
 
 
-def make(folder: Path, total_bytes: int) -> dict[str, str]:
-    """Four files that cannot be compressed; their digests."""
+def write_files(folder: Path, total_bytes: int) -> dict[str, str]:
+    """Write four files of random bytes; return their digests."""
     folder.mkdir()
     digests = {}
     for stem in STEMS:
@@ -46,7 +46,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-async def fetched(http: aiohttp.ClientSession, url: str) -> str:
+async def digest_of(http: aiohttp.ClientSession, url: str) -> str:
     digest = hashlib.sha256()
     async with http.get(url) as response:
         assert response.status == 200, response.status
@@ -55,13 +55,13 @@ async def fetched(http: aiohttp.ClientSession, url: str) -> str:
     return digest.hexdigest()
 
 
-async def back(storage: ObjectStorage, folder: Path, job_id: str, digests: dict[str, str], query: str) -> float:
-    """Fetch all by our own links; seconds."""
+async def download_all(storage: ObjectStorage, folder: Path, job_id: str, digests: dict[str, str], query: str) -> float:
+    """Download all files by signed links and compare them; return the seconds."""
     began = time.perf_counter()
     async with open_web_server(folder, storage=storage) as server, aiohttp.ClientSession() as http:
         for name, digest in digests.items():
             link = f"{server.url}{server.file_link(f'jobs/{job_id}/a1/{name}')}{query}"
-            assert await fetched(http, link) == digest, f"{name} came back changed"
+            assert await digest_of(http, link) == digest, f"{name} has changed"
     return time.perf_counter() - began
 
 
@@ -72,18 +72,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, s3_server(Path(name) / "swift") as server:
         folder = Path(name)
         server.create_bucket()
-        digests = make(folder / "out", total_bytes)
+        digests = write_files(folder / "out", total_bytes)
         storage, job_id, rows = object_storage(server, folder / "data", patience_s=60), new_job_id(), []
         before = peak_mib()
         began = time.perf_counter()
         storage.publish_folder(folder / "out", f"jobs/{job_id}/a1")
         rows.append({"step": "publish", "s": time.perf_counter() - began, "memory_mib": peak_mib() - before})
         for step, query in (("by redirect", ""), ("through this server", "&via=here")):
-            spent_s = asyncio.run(back(storage, folder / "data", job_id, digests, query))
+            spent_s = asyncio.run(download_all(storage, folder / "data", job_id, digests, query))
             rows.append({"step": step, "s": spent_s, "memory_mib": peak_mib() - before})
         for row in rows:
             row["mb_per_s"] = total_bytes / 1e6 / float(str(row["s"]))
-        print(table(f"{total_bytes / 1e6:.0f} MB in four files; memory is what came on top of {before:.0f} MiB", rows))
+        print(table(f"{total_bytes / 1e6:.0f} MB in four files; memory in addition to {before:.0f} MiB", rows))
 
 
 if __name__ == "__main__":

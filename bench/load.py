@@ -1,8 +1,7 @@
-"""500 jobs of 100 people at once, through the bot and the API, with a tiny model: `python -m bench.load`.
+"""Send 500 jobs of 100 users at once through the bot and the API, with a tiny model: `python -m bench.load`.
 
-The fake Discord, with its rate limits, runs in this process; the bot runs in another process. What is measured: how
-soon commands are acknowledged, the memory of the main process all the while (a picture), 429s, whether the order was
-fair, whether anything was lost.
+A fake Discord with rate limits runs in this process, the bot in another one. Measured are the time until commands are
+acknowledged, the memory of the main process over time, 429s, the fairness of the order, and lost jobs.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ MIB = 2**20
 PATIENCE_S = 4 * 3600.0
 
 
-async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dict[str, Any]]:
-    """The crowd, and its figures."""
+async def measure(folder: Path, args: argparse.Namespace) -> tuple[Crowd, dict[str, Any]]:
+    """Run the crowd; return it and its figures."""
     write_model(folder / "models")
-    make_song(folder / "song.mp3", seconds=chosen.seconds)
+    make_song(folder / "song.mp3", seconds=args.seconds)
     async with FakeDiscord() as fake:
         fake.guild()
         variables = {**VARIABLES, "STEMIFY_MODELS_DIR": str(folder / "models")}
         async with RunningBot(fake, folder / "data", variables=variables) as bot:
-            on_api = round(chosen.people * 0.4)
+            on_api = round(args.people * 0.4)
             crowd = Crowd(
                 bot,
                 folder / "song.mp3",
-                on_discord=chosen.people - on_api,
+                on_discord=args.people - on_api,
                 on_api=on_api,
-                songs_each=chosen.songs,
+                songs_each=args.songs,
                 patience_s=PATIENCE_S,
             )
             await crowd.run()
@@ -50,7 +49,7 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dic
     completed = sum(life[-1] == "completed" for life in lives.values())
     return crowd, {
         "jobs": crowd.songs,
-        "people": chosen.people,
+        "people": args.people,
         "completed": completed,
         "lost": crowd.songs - len(crowd.served),
         "mentions": sum(len(fake.mentions_of(person.user)) for person, _ in crowd.people),
@@ -61,7 +60,7 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dic
         "api_202_p50_s": round(percentile(crowd.answers_s, 0.5), 2),
         "api_202_p99_s": round(percentile(crowd.answers_s, 0.99), 2),
         "furthest_ahead": furthest_ahead(crowd.served),
-        "429_in_all": len(fake.rate_limited()),
+        "429_total": len(fake.rate_limited()),
         "429_worst_minute": busiest_minute(fake),
         "took_s": round(crowd.took_s),
         **memory(crowd),
@@ -69,8 +68,7 @@ async def measured(folder: Path, chosen: argparse.Namespace) -> tuple[Crowd, dic
 
 
 def memory(crowd: Crowd) -> dict[str, float]:
-    """MiB of the main process: at the start, with all songs queued, and while the first and the last fifth of the jobs
-    ended."""
+    """Return the memory of the main process in MiB at the start, with all songs queued, in the first and last fifth."""
     size = [sample.resident_bytes / MIB for sample in crowd.samples]
     ended = [sample.ended for sample in crowd.samples]
     working = [at for at, done in enumerate(ended) if 0 < done < crowd.songs]
@@ -88,11 +86,11 @@ def memory(crowd: Crowd) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=100)
-    parser.add_argument("--songs", type=int, default=5, help="of each")
+    parser.add_argument("--songs", type=int, default=5, help="songs per user")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of the song")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        crowd, figures = asyncio.run(measured(Path(folder), chosen))
+        crowd, figures = asyncio.run(measure(Path(folder), args))
     print(table("load", [{"figure": name, "value": value} for name, value in figures.items()]))
     OUT.mkdir(exist_ok=True)
     samples = [(round(each.at_s, 1), each.resident_bytes, each.ended) for each in crowd.samples]
@@ -104,7 +102,7 @@ def main() -> None:
     }
     print(draw_lines(lines, "seconds", OUT / "load.png"))
     if figures["lost"] or figures["completed"] != crowd.songs:
-        sys.exit("not every job was completed")
+        sys.exit("some jobs were not completed")
 
 
 if __name__ == "__main__":

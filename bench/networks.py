@@ -1,5 +1,4 @@
-"""What is measured: networks of the published sizes with random weights (they cost what the published ones cost), and
-music-like noise. What it is measured against: stock Demucs."""
+"""Networks of the published sizes with random weights, music-like noise, and stock Demucs as the reference."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ HTDEMUCS: dict[str, Any] = {
 
 
 def htdemucs() -> HTDemucs:
-    """41,984,456 parameters, as the published one."""
+    """Return a network with 41,984,456 parameters, like the published one."""
     torch.manual_seed(0)
     network: HTDemucs = HTDemucs(SOURCES, **HTDEMUCS)
     awaken(network)
@@ -44,15 +43,17 @@ def htdemucs() -> HTDemucs:
 
 
 def awaken(network: nn.Module) -> None:
-    """Give the residual branches and the transformer a trained network's weight in the result: fresh scales of 1e-4
-    would hide their errors."""
+    """Set the layer scales to 0.5, as in a trained network.
+
+    The initial scales of 1e-4 would hide errors of the residual branches and the transformer.
+    """
     for module in network.modules():
         if isinstance(module, LayerScale):
             module.scale.data.fill_(0.5)
 
 
 def write_tiny(folder: Path, name: str) -> None:
-    """A network that costs next to nothing, as a file of the operator's own."""
+    """Write a very cheap network as a file of the operator's models folder."""
     torch.manual_seed(0)
     arguments = {
         "sources": SOURCES,
@@ -68,14 +69,14 @@ def write_tiny(folder: Path, name: str) -> None:
 
 
 def write_htdemucs(folder: Path, name: str) -> None:
-    """`htdemucs()` as a file of the operator's own."""
+    """Write `htdemucs()` as a file of the operator's models folder."""
     write_hub_files(htdemucs().state_dict(), folder, name, {"sources": SOURCES, **HTDEMUCS})
 
 
 def flops_of(network: nn.Module, samples: int) -> int:
-    """Floating-point operations of the matrix products, convolutions and attention of one pass over `(2, samples)`.
+    """Return the floating-point operations of products, convolutions and attention of one pass over `(2, samples)`.
 
-    In training mode the layers of the transformer take the path that torch's counter sees; nothing is computed.
+    In training mode the transformer takes the code path that torch's counter supports.
     """
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -90,8 +91,7 @@ def flops_of(network: nn.Module, samples: int) -> int:
 
 
 def best_flops_per_s() -> float:
-    """Floating-point operations in a CPU second (of one core) of a large product of matrices, or of a convolution,
-    whose library may be a better one: the best of five."""
+    """Return the most floating-point operations per CPU second, of a large matrix product or convolution."""
     left = torch.randn(2048, 2048)
     image, weight = torch.randn(1, 384, 8, 336), torch.randn(768, 384, 3, 3)
     products: list[tuple[int, Callable[[], Tensor]]] = [
@@ -109,7 +109,7 @@ def best_flops_per_s() -> float:
 
 
 def mdx_extra() -> BagOfModels:
-    """Four Hybrid Demucs with segments of 44 s."""
+    """Return four Hybrid Demucs networks with segments of 44 s."""
     torch.manual_seed(0)
     members = [HDemucs(SOURCES, channels=48).eval() for _ in range(4)]
     for member in members:
@@ -118,7 +118,7 @@ def mdx_extra() -> BagOfModels:
 
 
 def song(seconds: float, seed: int = 0) -> Tensor:
-    """(2, samples), normalised: noise in bursts: neither silent nor stationary."""
+    """Return normalised noise in bursts: `(2, samples)`."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, int(seconds * RATE), generator=generator)
     envelope = 0.3 + torch.rand(1, math.ceil(seconds * 4) + 1, generator=generator)
@@ -127,20 +127,20 @@ def song(seconds: float, seed: int = 0) -> Tensor:
 
 
 def snr_db(expected: Tensor, found: Tensor) -> float:
-    """The worst stem's; (stems, channels, samples)."""
+    """Return the SNR of the worst stem; both are `(stems, channels, samples)`."""
     error = (expected.double() - found.double()).square().sum((1, 2))
     return float((10 * torch.log10(expected.double().square().sum((1, 2)) / error.clamp_min(1e-300))).min())
 
 
 def stock(network: nn.Module, mix: Tensor, device: str = "cpu", *, shifts: int = 0, overlap: float = 0.25) -> Tensor:
-    """(stems, channels, samples), as `demucs.apply.apply_model` gives them."""
+    """Separate with `demucs.apply.apply_model`: `(stems, channels, samples)`."""
     random.seed(0)
     out: Tensor = apply_model(network, mix[None], shifts=shifts, overlap=overlap, device=device)[0]  # type: ignore[arg-type]
     return out
 
 
-class Memory:
-    """A mix in memory, and a sink that keeps what it is given (or drops it)."""
+class MemoryMix:
+    """A mix in memory, and a sink that keeps or drops the stems."""
 
     def __init__(self, mix: Tensor, *, keep: bool = True) -> None:
         self.samples = mix.shape[-1]
@@ -160,7 +160,7 @@ class Memory:
 
 
 def ours(batcher: Batcher, model: LoadedModel, mix: Tensor, *, stems: Sequence[str] = SOURCES) -> Tensor:
-    """(stems, channels, samples) by our batcher, shifts 0."""
-    memory = Memory(mix)
+    """Separate with our batcher, without shifts: `(stems, channels, samples)`."""
+    memory = MemoryMix(mix)
     batcher.run(model, memory, memory, stems=stems, shifts=0, overlap=0.25, seed=0)
     return memory.stems()

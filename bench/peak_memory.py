@@ -1,6 +1,8 @@
-"""`python -m bench.peak_memory ours|stock SECONDS`: a process that makes stems of a song of that length, and
-prints its peak resident memory: ours a whole job as a worker runs it, from mp3 to four mp3; stock loads, separates and
-keeps the song as `demucs.api` does. With the embedded model: what grows with the length is the same for every model."""
+"""Print the peak resident memory of separating one song: `python -m bench.peak_memory ours|stock SECONDS`.
+
+`ours` runs a whole job as a worker does, from mp3 to four mp3; `stock` loads, separates and keeps the song as
+`demucs.api` does. The model is the embedded one; memory grows with the length in the same way for all models.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def main() -> None:
             batcher.close()
     else:
         found = FolderSource(EMBEDDED, pickles=False).find("mini")
-        assert found is not None, "the embedded model is not in this copy"
+        assert found is not None, "the embedded model is missing"
         wav = torch.from_numpy(np.random.default_rng(0).standard_normal((2, int(seconds) * RATE), np.float32) * 0.1)
         reference = wav.mean(0)
         out = stock(load_bag(found.bag, found.files), (wav - reference.mean()) / (reference.std() + 1e-8))
@@ -41,7 +43,7 @@ def main() -> None:
 
 
 def peak_bytes() -> int:
-    """Since this program was started. (`getrusage` begins with what the process had that started it.)"""
+    """Return the peak since this program started; that of `getrusage` includes the parent process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 

@@ -1,4 +1,4 @@
-"""A table on the terminal, the same as JSON, and as a picture."""
+"""Tables for the terminal, JSON files and pictures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Row = dict[str, Any]
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """Rows of the same columns, aligned."""
+    """Format rows with the same columns."""
     if not rows:
-        return f"\n{title}\n  nothing was measured"
+        return f"\n{title}\n  no results"
     columns = list(rows[0])
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(column), *(len(row[i]) for row in cells)) for i, column in enumerate(columns)]
@@ -51,11 +51,11 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 def save(
     name: str, measured: Mapping[str, Any], bars: Sequence[tuple[str, float]], unit: str, out: Path = OUT
 ) -> list[Path]:
-    """`name`.json with everything and `name`.png with the bars."""
+    """Write `name`.json with all results and `name`.png with the bars; return the paths."""
     out.mkdir(parents=True, exist_ok=True)
     data, picture = out / f"{name}.json", out / f"{name}.png"
     data.write_text(json.dumps(measured, indent=2, default=str) + "\n")
-    if importlib.util.find_spec("PIL") is None:  # a bare machine with a GPU has torch and demucs alone
+    if importlib.util.find_spec("PIL") is None:  # a minimal GPU machine has only torch and demucs
         return [data]
     return [data, draw_bars(bars, unit, picture)]
 
@@ -79,7 +79,7 @@ def draw_bars(bars: Sequence[tuple[str, float]], unit: str, path: Path) -> Path:
 
 
 def draw_lines(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, path: Path) -> Path:
-    """Draw each line on its own scale from 0 up, below each other over the same `across`."""
+    """Draw one chart per line, each with its own scale from 0, over the same horizontal axis `across`."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=16)

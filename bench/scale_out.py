@@ -1,7 +1,7 @@
-"""`python -m bench.scale_out`: the real store, queue, dispatcher and service before 1, 8, 64 and 256 simulated GPUs.
+"""Run the real store, queue, dispatcher and service with 1, 8, 64 and 256 simulated GPUs: `python -m bench.scale_out`.
 
-Prints how much the devices have to do, how long people wait, and what the main process needs: once with a queue that
-is never empty, and once with a day of people. See bench/README.md for how to read it.
+Prints the load of the devices, the waiting times of users and the CPU time of the main process, once with a queue that
+is never empty and once for a day of users. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from statistics import quantiles
 from typing import Any, cast
 
 from bench.report import OUT, table
-from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, simulated
+from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, run_simulated
 from config.settings import load
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
@@ -46,12 +46,12 @@ POOL = PoolLimits(
 WORKERS = load().workers.model_copy(update={"attempts_per_worker": 3})
 NO_QUEUE_LIMITS = QueueLimits(per_owner=10**9, per_scope=10**9, total=10**9)
 
-SONG_S = (60.0, 210.0, 600.0)  # shortest, most frequent, longest: a triangle
-MODELS = (("htdemucs", 1.0, 0.9), ("htdemucs_ft", 4.0, 0.1))  # name, cost against htdemucs, share of the jobs
+SONG_S = (60.0, 210.0, 600.0)  # triangular distribution: low, mode, high
+MODELS = (("htdemucs", 1.0, 0.9), ("htdemucs_ft", 4.0, 0.1))  # name, cost relative to htdemucs, share of the jobs
 HOURS = (30, 20, 14, 10, 9, 10, 14, 20, 28, 36, 42, 48, 54, 56, 58, 62, 68, 76, 86, 95, 100, 96, 78, 50)
-"""How busy each hour of a day is, against the busiest: people who are at home in the evening."""
+"""Load of each hour of a day, in percent of the busiest."""
 CLASSES = (("light: 1 song", 0.70, 1), ("regular: 2 songs", 0.25, 2), ("heavy: 5 songs", 0.05, 5))
-"""Kinds of people: name, share of the people, songs that they send at once (5 an hour is all that the quota gives)."""
+"""Kinds of users: name, share of the users, songs sent at once (the quota allows 5 an hour)."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Figures:
 
 
 class People:
-    """Where jobs come from. All chance is seeded."""
+    """Generates users and their songs, seeded."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -90,7 +90,7 @@ class People:
         return self._chance.expovariate(people_per_s)
 
     def song(self) -> tuple[str, float, float]:
-        """Model, its cost, seconds of audio."""
+        """Return the model, its cost and the seconds of audio."""
         ((model, cost, _),) = self._chance.choices(MODELS, [share for *_, share in MODELS])
         low, mode, high = SONG_S
         return model, cost, self._chance.triangular(low, high, mode)
@@ -119,21 +119,21 @@ class MainProcess:
         self._count_writes()
 
     def _count_writes(self) -> None:
-        database, alone = self.store.database, self.store.database._alone
+        database, run_alone = self.store.database, self.store.database._alone
 
-        async def counted(step: Callable[[], Awaitable[Any]]) -> Any:
+        async def count_and_run(step: Callable[[], Awaitable[Any]]) -> Any:
             self.figures.writes += 1
-            return await alone(step)
+            return await run_alone(step)
 
-        database._alone = counted  # type: ignore[method-assign]
+        database._alone = count_and_run  # type: ignore[method-assign]
 
     async def send(self, person: Person, people: People, *, watched: bool) -> None:
-        """A person's songs are accepted, and followed as the bot follows them."""
+        """Store the songs of a user and watch them as the bot does."""
         for _ in range(person.songs):
             model, cost, song_s = people.song()
             job_id = new_job_id(self.loop.now())
             self.times.seconds_of[job_id] = cost * song_s / self.speed
-            with self.loop.pretending():
+            with self.loop.uncounted():
                 (self.data / "jobs" / job_id).mkdir(parents=True)
                 (self.data / "jobs" / job_id / "input").touch()
             job = Job(
@@ -155,7 +155,7 @@ class MainProcess:
                 if view.job.is_over:
                     self.figures.completed += 1
 
-    def started(self, job_id: str) -> None:
+    def on_start(self, job_id: str) -> None:
         kind = self.figures.kinds[job_id]
         self.figures.waited_s[kind].append(self.loop.time() - self.figures.sent_at[job_id])
 
@@ -173,53 +173,55 @@ class MainProcess:
 
 
 async def _no_links(job: Job, on_progress: object) -> FetchedInput:
-    raise AssertionError("there are no links here")
+    raise AssertionError("this benchmark has no links")
 
 
 def capacity(devices: int, speed: float) -> float:
-    """Jobs a second that the devices can do."""
+    """Return the jobs per second that the devices can run."""
     return devices * speed / (MEAN_SONG_S * MEAN_COST)
 
 
-def day_length_s(devices: int, what: argparse.Namespace) -> float:
-    mean = what.peak * sum(HOURS) / len(HOURS) / 100
-    return float(min(86400.0, what.day_jobs / (capacity(devices, what.speed) * mean)))
+def day_length_s(devices: int, args: argparse.Namespace) -> float:
+    mean = args.peak * sum(HOURS) / len(HOURS) / 100
+    return float(min(86400.0, args.day_jobs / (capacity(devices, args.speed) * mean)))
 
 
-async def run(loop: SimulatedLoop, data: Path, what: argparse.Namespace, devices: int, *, day: bool) -> dict[str, Any]:
+async def run(loop: SimulatedLoop, data: Path, args: argparse.Namespace, devices: int, *, day: bool) -> dict[str, Any]:
     store = await JobStore.open(data / "stemify.sqlite3", now=loop.now)
-    house, people = MainProcess(loop, store, data, devices, what.speed), People(devices)
-    await house.dispatcher.start()
-    house.pool.begin(house.dispatcher.wake, house.started)
-    feeding = asyncio.ensure_future(_a_day(house, people, what) if day else _never_empty(house, people, what))
+    main_process, people = MainProcess(loop, store, data, devices, args.speed), People(devices)
+    await main_process.dispatcher.start()
+    main_process.pool.begin(main_process.dispatcher.wake, main_process.on_start)
+    source = asyncio.ensure_future(
+        _simulate_day(main_process, people, args) if day else _fill_queue(main_process, people, args)
+    )
     if not day:
-        await asyncio.sleep(what.warm_up_s)
+        await asyncio.sleep(args.warm_up_s)
     loop.calibrate()
-    wall, began, used, busy = time.time(), loop.time(), loop.used_s, house.busy_s
-    completed_before, writes_before = house.figures.completed, house.figures.writes
+    wall, began, used, busy = time.time(), loop.time(), loop.used_s, main_process.busy_s
+    completed_before, writes_before = main_process.figures.completed, main_process.figures.writes
     if day:
-        await feeding
+        await source
     else:
-        await asyncio.sleep(what.seconds)
+        await asyncio.sleep(args.seconds)
     passed_s, used_s = loop.time() - began, loop.used_s - used
-    completed = house.figures.completed - completed_before
+    completed = main_process.figures.completed - completed_before
     row = {
         "devices": devices,
         "load": "a day" if day else "full",
         "jobs": completed,
         "jobs/s": completed / passed_s,
-        "utilisation": (house.busy_s - busy) / (devices * passed_s),
+        "utilisation": (main_process.busy_s - busy) / (devices * passed_s),
         "main_cores": used_s / passed_s,
         "ms_a_job": 1000 * used_s / max(1, completed),
-        "writes/s": (house.figures.writes - writes_before) / passed_s,
-        "lines/s": sum(device.lines for device in house.pool.devices) / loop.time(),
+        "writes/s": (main_process.figures.writes - writes_before) / passed_s,
+        "lines/s": sum(device.lines for device in main_process.pool.devices) / loop.time(),
     }
     if day:
-        row["day_h"] = day_length_s(devices, what) / 3600
-    row |= dict(_waits(house.figures.waited_s))
-    feeding.cancel()
-    await asyncio.gather(feeding, return_exceptions=True)
-    await house.close()
+        row["day_h"] = day_length_s(devices, args) / 3600
+    row |= dict(_waits(main_process.figures.waited_s))
+    source.cancel()
+    await asyncio.gather(source, return_exceptions=True)
+    await main_process.close()
     await store.close()
     print(f"{devices} devices, {row['load']}: {time.time() - wall:.0f} s for {passed_s:.0f} s", file=sys.stderr)
     return row
@@ -234,55 +236,54 @@ def _waits(waited_s: dict[str, list[float]]) -> Iterator[tuple[str, float]]:
         yield f"{kind}_p95_s", cuts[18]
 
 
-async def _never_empty(house: MainProcess, people: People, what: argparse.Namespace) -> None:
-    """There is always something that waits."""
-    wanted = what.backlog
+async def _fill_queue(main_process: MainProcess, people: People, args: argparse.Namespace) -> None:
+    """Keep `backlog` jobs in the queue."""
+    wanted = args.backlog
     while True:
-        counts = await house.store.counts()
+        counts = await main_process.store.counts()
         missing = wanted - counts.get(JobStatus.PENDING, 0)
         while missing > 0:
             person = people.next()
-            await house.send(person, people, watched=True)
+            await main_process.send(person, people, watched=True)
             missing -= person.songs
         await asyncio.sleep(0.2)
 
 
-async def _a_day(house: MainProcess, people: People, what: argparse.Namespace) -> None:
-    """A day's people. The day is as long as `day_jobs` of them last; what they send, how much of it comes in a busy
-    second and how long it takes stay as they are."""
-    busiest = what.peak * capacity(len(house.pool.devices), what.speed) / MEAN_SONGS
-    day_s = day_length_s(len(house.pool.devices), what)
-    ends = house.loop.time() + day_s
-    while (left_s := ends - house.loop.time()) > 0:
+async def _simulate_day(main_process: MainProcess, people: People, args: argparse.Namespace) -> None:
+    """Simulate the users of a day, shortened to `day_jobs` jobs at an unchanged rate."""
+    busiest = args.peak * capacity(len(main_process.pool.devices), args.speed) / MEAN_SONGS
+    day_s = day_length_s(len(main_process.pool.devices), args)
+    ends = main_process.loop.time() + day_s
+    while (left_s := ends - main_process.loop.time()) > 0:
         hour = min(23, int(24 * (1 - left_s / day_s)))
         await asyncio.sleep(people.pause_s(busiest * HOURS[hour] / 100))
-        await house.send(people.next(), people, watched=True)
-    while (await house.store.counts()).get(JobStatus.PENDING, 0):  # noqa: ASYNC110
+        await main_process.send(people.next(), people, watched=True)
+    while (await main_process.store.counts()).get(JobStatus.PENDING, 0):  # noqa: ASYNC110
         await asyncio.sleep(1.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scale_out", description=__doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 8, 64, 256])
-    parser.add_argument("--speed", type=float, default=36, help="of a device, times real time with htdemucs (36)")
-    parser.add_argument("--seconds", type=float, default=60, help="of full load that are measured (60)")
+    parser.add_argument("--speed", type=float, default=36, help="speed of a device, x real time with htdemucs (36)")
+    parser.add_argument("--seconds", type=float, default=60, help="measured seconds of full load (60)")
     parser.add_argument("--warm-up-s", type=float, default=20)
-    parser.add_argument("--backlog", type=int, default=232, help="jobs that wait (232)")
-    parser.add_argument("--day-jobs", type=float, default=2000, help="jobs of a day, which sets its length (2000)")
-    parser.add_argument("--peak", type=float, default=0.9, help="load of the busiest hour, against what there is (0.9)")
+    parser.add_argument("--backlog", type=int, default=232, help="waiting jobs (232)")
+    parser.add_argument("--day-jobs", type=float, default=2000, help="jobs per day; sets its length (2000)")
+    parser.add_argument("--peak", type=float, default=0.9, help="load of the busiest hour, share of the capacity (0.9)")
     parser.add_argument("--only", choices=["full", "day"])
-    what = parser.parse_args()
+    args = parser.parse_args()
     rows = []
     for day in (False, True):
-        if what.only == ("full" if day else "day"):
+        if args.only == ("full" if day else "day"):
             continue
-        for devices in what.devices:
+        for devices in args.devices:
             with tempfile.TemporaryDirectory() as folder:
-                rows.append(simulated(lambda loop: run(loop, Path(folder), what, devices, day=day)))  # noqa: B023
+                rows.append(run_simulated(lambda loop: run(loop, Path(folder), args, devices, day=day)))  # noqa: B023
     for kind in ("full", "a day"):
-        print(table(f"Load: {kind}; a device does {what.speed:g} x real time", [r for r in rows if r["load"] == kind]))
+        print(table(f"Load: {kind}; devices run at {args.speed:g} x real time", [r for r in rows if r["load"] == kind]))
     OUT.mkdir(exist_ok=True)
-    (OUT / "scale_out.json").write_text(json.dumps({"speed": what.speed, "rows": rows}, indent=2) + "\n")
+    (OUT / "scale_out.json").write_text(json.dumps({"speed": args.speed, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

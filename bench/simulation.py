@@ -1,7 +1,7 @@
-"""A simulated clock and simulated devices: the real main process with any number of workers.
+"""A simulated clock and simulated devices for the real main process.
 
-`SimulatedLoop` shows the CPU seconds of the process as its time, and jumps ahead when nothing is left to do but wait.
-A slow dispatcher is therefore late, a day takes minutes, and other load does not change the figures.
+The time of `SimulatedLoop` is the CPU time of the process; waiting time is skipped. A slow dispatcher is therefore
+late, a day takes minutes, and other load on the machine does not change the figures.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _STEMS = ("vocals", "drums", "bass", "other")
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """`skipped_s`: seconds that were only waited. The clock is read once a turn, which costs little."""
+    """An event loop that skips waiting time (`skipped_s`). It reads the clock once per iteration."""
 
     def __init__(self) -> None:
         self.skipped_s = 0.0
-        self.used_s = 0.0  # CPU seconds of the main process, all its threads
-        self.working = 0  # calls in other threads that are not answered yet: their time is used, not waited
-        self._pretended_s = 0.0
-        self._reading_s = 0.0
+        self.used_s = 0.0  # CPU seconds of all threads of the main process
+        self.working = 0  # running calls in other threads: their time counts, so it is not skipped
+        self._uncounted_s = 0.0
+        self._clock_cost_s = 0.0
         self._began = time.process_time()
         super().__init__(_JumpingSelector(self))
 
@@ -58,37 +58,37 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return self.skipped_s + self.used_s
 
     def read_clock(self) -> None:
-        self._pretended_s += self._reading_s
-        self.used_s = max(self.used_s, time.process_time() - self._began - self._pretended_s)
+        self._uncounted_s += self._clock_cost_s
+        self.used_s = max(self.used_s, time.process_time() - self._began - self._uncounted_s)
 
     def calibrate(self) -> None:
-        """Take what a reading costs, with the threads that there are by now, out of the clock."""
+        """Measure the cost of reading the clock, to subtract it; it depends on the number of threads."""
         began = time.process_time()
         for _ in range(2000):
             time.process_time()
         spent_s = time.process_time() - began
-        self._pretended_s += spent_s
-        self._reading_s = spent_s / 2000
+        self._uncounted_s += spent_s
+        self._clock_cost_s = spent_s / 2000
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time())
 
     @contextmanager
-    def pretending(self) -> Iterator[None]:
-        """Do not count the time inside as work of the main process."""
+    def uncounted(self) -> Iterator[None]:
+        """Exclude the time inside from the work of the main process."""
         began = time.thread_time()
         try:
             yield
         finally:
-            self._pretended_s += time.thread_time() - began
+            self._uncounted_s += time.thread_time() - began
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         self.working += 1
         future = super().run_in_executor(executor, func, *args)
-        future.add_done_callback(lambda _: self._answered())
+        future.add_done_callback(lambda _: self._on_return())
         return future
 
-    def _answered(self) -> None:
+    def _on_return(self) -> None:
         self.working -= 1
 
 
@@ -109,40 +109,39 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class Agenda:
-    """What the devices will do and when, on a grid of `GRID_S`: one turn of the loop for all that is due, so that the
-    loop's own work is the main process's and hardly theirs."""
+    """The future events of all devices on a grid of `GRID_S`; those due at once share one iteration of the loop."""
 
     GRID_S = 0.01
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self._loop = loop
         self._due: dict[int, list[Callable[[], None]]] = {}
-        self._said: list[tuple[WorkerHandle, bytes]] = []
+        self._lines: list[tuple[WorkerHandle, bytes]] = []
 
     def after(self, delay_s: float, do: Callable[[], None]) -> None:
         slot = int((self._loop.time() + delay_s) / self.GRID_S) + 1
         if slot not in self._due:
             self._due[slot] = []
-            self._loop.call_at(slot * self.GRID_S, self._turn, slot)
+            self._loop.call_at(slot * self.GRID_S, self._run_slot, slot)
         self._due[slot].append(do)
 
-    def say(self, device: WorkerHandle, message: Message) -> None:
-        self._said.append((device, message.line()))
+    def send(self, device: WorkerHandle, message: Message) -> None:
+        self._lines.append((device, message.line()))
 
-    def _turn(self, slot: int) -> None:
-        with self._loop.pretending():
+    def _run_slot(self, slot: int) -> None:
+        with self._loop.uncounted():
             for do in self._due.pop(slot):
                 do()
-        said, self._said = self._said, []
-        for device, line in said:
+        lines, self._lines = self._lines, []
+        for device, line in lines:
             device.handle_line(line)
 
 
-def simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
-    """Run a coroutine function in such a loop, which the monotonic clock follows; wait for SQLite's threads."""
+def run_simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
+    """Run a coroutine function in a simulated loop, with `time.monotonic` as its clock; count SQLite's threads."""
     loop, real_clock, real_execute = SimulatedLoop(), time.monotonic, aiosqlite.Connection._execute
 
-    async def counted(self: aiosqlite.Connection, *args: Any, **kwargs: Any) -> Any:
+    async def execute(self: aiosqlite.Connection, *args: Any, **kwargs: Any) -> Any:
         loop.working += 1
         try:
             return await real_execute(self, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -150,7 +149,7 @@ def simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
             loop.working -= 1
 
     time.monotonic = loop.time
-    aiosqlite.Connection._execute = counted  # type: ignore[method-assign]
+    aiosqlite.Connection._execute = execute  # type: ignore[method-assign]
     try:
         return loop.run_until_complete(main(loop))
     finally:
@@ -161,27 +160,27 @@ def simulated(main: Callable[[SimulatedLoop], Any]) -> Any:
 
 @dataclass
 class _Work:
-    """One attempt on a device. Of several, each gets an equal share: segments of all of them fill each batch."""
+    """One attempt on a device; all attempts get an equal share."""
 
     spec: AttemptSpec
-    whole_s: float  # of device time
+    total_s: float  # of device time
     left_s: float
-    said_at: float = 0.0
+    reported_at: float = 0.0
 
 
 @dataclass
 class DeviceTimes:
-    """What a job costs, in seconds. `seconds_of` knows how long a job has the device to itself."""
+    """Durations of a job. `seconds_of`: how long each job takes alone on a device."""
 
     seconds_of: dict[str, float] = field(default_factory=dict)
     before_s: float = 1.0  # fetch, decode
-    after_s: float = 1.0  # the last of the encoding, publishing
+    after_s: float = 1.0  # end of encoding, publishing
     progress_s: float = _PROGRESS_INTERVAL_S
     heartbeat_s: float = 1.0
 
 
 class SimulatedDevice(WorkerHandle):
-    """Speaks the protocol's lines as a worker does, makes the files' names, and takes the time that it would take."""
+    """A worker that sends the protocol's lines and creates empty result files at the simulated times."""
 
     def __init__(
         self, name: str, limits: PoolLimits, on_change: Callable[[], None], loop: SimulatedLoop, agenda: Agenda,
@@ -191,7 +190,7 @@ class SimulatedDevice(WorkerHandle):
         self._loop, self._agenda, self._times, self._data = loop, agenda, times, data_dir
         self._work: dict[str, _Work] = {}
         self._shared_at = 0.0
-        self._turn = 0  # of its plans only the last is followed
+        self._turn = 0  # number of the current plan; earlier ones are ignored
         self.busy_s = 0.0
         self.lines = 0
         self.on_start: Callable[[str], None] = lambda job_id: None
@@ -201,49 +200,49 @@ class SimulatedDevice(WorkerHandle):
         return 0
 
     def kill(self) -> None:
-        raise AssertionError("a simulated device runs every attempt")
+        raise AssertionError("a simulated device is never killed")
 
     def begin(self) -> None:
         ready = Ready(device=self.name, device_name="simulated", models=(ModelState(name="htdemucs", state="ready"),))
-        self._agenda.after(0.0, lambda: self._say(ready))
+        self._agenda.after(0.0, lambda: self._emit(ready))
         self._agenda.after(0.0, self._beat)
 
     def _beat(self) -> None:
-        self._say(Heartbeat(rss_bytes=2 << 30, device_bytes=4 << 30))
+        self._emit(Heartbeat(rss_bytes=2 << 30, device_bytes=4 << 30))
         self._agenda.after(self._times.heartbeat_s, self._beat)
 
-    def _say(self, message: Message) -> None:
+    def _emit(self, message: Message) -> None:
         self.lines += 1
-        self._agenda.say(self, message)
+        self._agenda.send(self, message)
 
     def _send(self, message: Message) -> None:
-        message.line()  # which costs the main process what it costs
+        message.line()  # for its cost
         if isinstance(message, Start):
             self.on_start(message.spec.job_id)
             self._agenda.after(0.0, partial(self._take, message.spec))
         elif isinstance(message, Cancel):
-            self._agenda.after(0.0, partial(self._let_go, message))
+            self._agenda.after(0.0, partial(self._cancel, message))
 
     def _take(self, spec: AttemptSpec) -> None:
         (self._data / spec.scratch_key).mkdir(parents=True)
-        self._tell(spec, Stage.DECODING, 0.0)
+        self._report(spec, Stage.DECODING, 0.0)
         self._agenda.after(self._times.before_s, partial(self._separate, spec))
 
-    def _let_go(self, message: Cancel) -> None:
+    def _cancel(self, message: Cancel) -> None:
         self._share()
         self._work.pop(message.job_id, None)
         self._plan()
-        self._say(Failed(job_id=message.job_id, attempt=message.attempt, code="cancelled", message="Cancelled."))
+        self._emit(Failed(job_id=message.job_id, attempt=message.attempt, code="cancelled", message="Cancelled."))
 
-    def _tell(self, spec: AttemptSpec, stage: Stage, fraction: float) -> None:
-        self._say(Progress(job_id=spec.job_id, attempt=spec.attempt, stage=stage, fraction=fraction))
+    def _report(self, spec: AttemptSpec, stage: Stage, fraction: float) -> None:
+        self._emit(Progress(job_id=spec.job_id, attempt=spec.attempt, stage=stage, fraction=fraction))
 
     def _separate(self, spec: AttemptSpec) -> None:
         self._share()
-        whole_s = self._times.seconds_of[spec.job_id]
-        self._work[spec.job_id] = _Work(spec, whole_s, whole_s, self._loop.time())
+        total_s = self._times.seconds_of[spec.job_id]
+        self._work[spec.job_id] = _Work(spec, total_s, total_s, self._loop.time())
         self._plan()
-        self._tell(spec, Stage.SEPARATING, 0.0)
+        self._report(spec, Stage.SEPARATING, 0.0)
 
     def _share(self) -> None:
         now = self._loop.time()
@@ -257,26 +256,26 @@ class SimulatedDevice(WorkerHandle):
         self._turn += 1
         if self._work:
             soonest_s = min(work.left_s for work in self._work.values()) * len(self._work)
-            self._agenda.after(min(max(0.0, soonest_s), self._times.progress_s), partial(self._go_on, self._turn))
+            self._agenda.after(min(max(0.0, soonest_s), self._times.progress_s), partial(self._continue, self._turn))
 
-    def _go_on(self, turn: int) -> None:
+    def _continue(self, turn: int) -> None:
         if turn != self._turn:
             return
         self._share()
         now = self._loop.time()
         for work in [work for work in self._work.values() if work.left_s <= 1e-6]:
             del self._work[work.spec.job_id]
-            self._tell(work.spec, Stage.ENCODING, 0.5)
+            self._report(work.spec, Stage.ENCODING, 0.5)
             self._agenda.after(self._times.after_s, partial(self._finish, work.spec))
         self._plan()
         for work in self._work.values():
-            if now - work.said_at >= self._times.progress_s:
-                work.said_at = now
-                self._tell(work.spec, Stage.SEPARATING, min(1.0, 1 - work.left_s / work.whole_s))
+            if now - work.reported_at >= self._times.progress_s:
+                work.reported_at = now
+                self._report(work.spec, Stage.SEPARATING, min(1.0, 1 - work.left_s / work.total_s))
 
     def _finish(self, spec: AttemptSpec) -> None:
         result = self._result(spec)
-        self._say(Done(job_id=spec.job_id, attempt=spec.attempt, result=result, separating_s=6, input_duration_s=210))
+        self._emit(Done(job_id=spec.job_id, attempt=spec.attempt, result=result, separating_s=6, input_duration_s=210))
 
     def _result(self, spec: AttemptSpec) -> JobResult:
         folder = self._data / spec.output_key
@@ -298,7 +297,7 @@ class SimulatedDevice(WorkerHandle):
 
 
 class SimulatedPool(WorkerPool):
-    """The real pool, over devices that pretend."""
+    """The real pool with simulated devices."""
 
     def __init__(self, devices: int, limits: PoolLimits, loop: SimulatedLoop, times: DeviceTimes, data: Path) -> None:
         super().__init__([], limits)

@@ -1,4 +1,4 @@
-"""Separation alone on this machine's CPU: ours, stock's and unblend's, interleaved."""
+"""Speed of the separation alone on the CPU: ours, stock and unblend, interleaved."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from torch import Tensor
 
 from bench.networks import RATE, SOURCES, best_flops_per_s, flops_of, htdemucs, ours, snr_db, song, stock
 from bench.report import Row
-from bench.unblend import is_here, unblend_way
+from bench.unblend import is_installed, unblend_separate
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.native.library import NativeLibrary
 from engine.separation.schedule.batcher import Batcher
 
-Way = Callable[[], Tensor]
-"""Of separating the mix that it was made for."""
+Variant = Callable[[], Tensor]
+"""Separates a fixed mix."""
 
 
 def speed_of_htdemucs(seconds: float, rounds: int, native: NativeLibrary | None) -> list[Row]:
-    """Of a network of htdemucs' size, beside a bound."""
+    """Measure a network of the size of htdemucs, with a lower bound."""
     network, mix = htdemucs(), song(seconds)
-    ways = ways_of(LoadedModel.of(network, "htdemucs"), mix, native)
-    if is_here():
-        theirs = unblend_way(network.state_dict(), "cpu")
-        ways["unblend"] = lambda: theirs([mix])[0]
-    rows = compare(ways, seconds, rounds)
-    return [*rows, floor(network, seconds, rows[0]["cpu_s"])]
+    variants = variants_of(LoadedModel.of(network, "htdemucs"), mix, native)
+    if is_installed():
+        separate = unblend_separate(network.state_dict(), "cpu")
+        variants["unblend"] = lambda: separate([mix])[0]
+    rows = compare(variants, seconds, rounds)
+    return [*rows, arithmetic_row(network, seconds, rows[0]["cpu_s"])]
 
 
 def speed_of_mini(seconds: float, rounds: int, native: NativeLibrary | None) -> list[Row]:
-    """Of the embedded model."""
+    """Measure the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
         model = ModelLibrary(None, Path(folder), 1 << 30).load("mini")
-    return compare(ways_of(model, song(seconds), native), seconds, rounds)
+    return compare(variants_of(model, song(seconds), native), seconds, rounds)
 
 
-def ways_of(model: LoadedModel, mix: Tensor, native: NativeLibrary | None) -> dict[str, Way]:
-    """Stock's and ours, of a model of one network."""
+def variants_of(model: LoadedModel, mix: Tensor, native: NativeLibrary | None) -> dict[str, Variant]:
+    """Return stock and our variants for a model with one network."""
     eager = Batcher()
-    ways: dict[str, Way] = {
+    variants: dict[str, Variant] = {
         "stock": lambda: stock(model.members[0], mix),
         "ours, eager": lambda: ours(eager, model, mix),
     }
     if native is not None:
         fast = Batcher(native=native)
-        ours(fast, model, song(8))  # takes the native up
-        ways["ours, compiled"] = lambda: ours(fast, model, mix)
-    return ways
+        ours(fast, model, song(8))  # loads the native library
+        variants["ours, compiled"] = lambda: ours(fast, model, mix)
+    return variants
 
 
-def compare(ways: dict[str, Way], seconds: float, rounds: int) -> list[Row]:
-    """The medians of each way, the first of which is the one to compare with, in turns."""
-    figures: dict[str, list[tuple[float, float]]] = {who: [] for who in ways}
+def compare(variants: dict[str, Variant], seconds: float, rounds: int) -> list[Row]:
+    """Run the variants in turns; return their medians and ratios to the first one."""
+    figures: dict[str, list[tuple[float, float]]] = {who: [] for who in variants}
     results: dict[str, Tensor] = {}
     for _ in range(rounds):
-        for who, separate in ways.items():
+        for who, separate in variants.items():
             wall, cpu = time.perf_counter(), time.process_time()
             results[who] = separate()
             figures[who].append((time.perf_counter() - wall, time.process_time() - cpu))
-    base = next(iter(ways))
+    base = next(iter(variants))
     rows: list[Row] = []
     base_wall, base_cpu = (median(figure[i] for figure in figures[base]) for i in (0, 1))
     for who, timings in figures.items():
@@ -85,8 +85,8 @@ def compare(ways: dict[str, Way], seconds: float, rounds: int) -> list[Row]:
     return rows
 
 
-def floor(network: HTDemucs, seconds: float, stock_cpu_s: float) -> Row:
-    """What the products, convolutions and attention alone would cost at the rate of this machine's best product."""
+def arithmetic_row(network: HTDemucs, seconds: float, stock_cpu_s: float) -> Row:
+    """Return a lower bound: products, convolutions and attention at the speed of this machine's best product."""
     segment = int(network.segment * RATE)
     passes = math.ceil(seconds * RATE / int(0.75 * segment))
     cpu_s = passes * flops_of(network, segment) / best_flops_per_s()

@@ -1,4 +1,4 @@
-"""Where the time of a whole job goes, how soon a worker is ready, and what a short song waits beside a long one."""
+"""Time of each stage of a job, start of a worker, and fairness of a short song beside a long one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.job import attempt_of, worker_config, write_song
-from bench.networks import RATE, Memory, song, write_htdemucs, write_tiny
+from bench.networks import RATE, MemoryMix, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def one_job(seconds: float, rounds: int, native: NativeLibrary | None) -> list[Row]:
-    """Wall seconds of each stage alone, then of the job, in which they overlap; of htdemucs' size."""
+    """Return the wall seconds of each stage alone and of the job, in which they overlap (size of htdemucs)."""
     figures: dict[str, list[float]] = {}
     tune_malloc()  # as a worker does
     with tempfile.TemporaryDirectory() as name:
@@ -48,7 +48,9 @@ def one_job(seconds: float, rounds: int, native: NativeLibrary | None) -> list[R
             decoding_s = time.perf_counter() - began
             with PcmMix(folder / "raw", channels=decoded.channels, sample_rate=decoded.sample_rate) as pcm:
                 began = time.perf_counter()
-                batcher.run(model, pcm, Memory(song(1), keep=False), stems=model.sources, shifts=0, overlap=0.1, seed=0)
+                batcher.run(
+                    model, pcm, MemoryMix(song(1), keep=False), stems=model.sources, shifts=0, overlap=0.1, seed=0
+                )
                 separating_s = time.perf_counter() - began
             began = time.perf_counter()
             attempt_of(folder, library, batcher, "htdemucs").run()
@@ -62,8 +64,8 @@ def one_job(seconds: float, rounds: int, native: NativeLibrary | None) -> list[R
     return rows
 
 
-def nearly_free(seconds: float, native: NativeLibrary | None) -> list[Row]:
-    """A long job whose network costs almost nothing: reading, writing and waiting remain."""
+def cheap_job(seconds: float, native: NativeLibrary | None) -> list[Row]:
+    """Time a long job with a very cheap network, so that reading and writing dominate."""
     tune_malloc()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,7 +92,7 @@ def nearly_free(seconds: float, native: NativeLibrary | None) -> list[Row]:
 
 
 def ready_s(rounds: int = 3) -> float:
-    """Time from starting a worker process to its `ready` message."""
+    """Return the seconds from starting a worker process to its `ready` message."""
 
     async def start(folder: Path) -> float:
         limits = PoolLimits(
@@ -110,31 +112,31 @@ def ready_s(rounds: int = 3) -> float:
 
 
 def fairness() -> float:
-    """How many times longer a 20 s song takes that comes while a 10 minute one is being separated."""
+    """Return how many times longer a 20 s song takes while a 10 minute one is being separated."""
     with tempfile.TemporaryDirectory() as folder:
         model, batcher = ModelLibrary(None, Path(folder), 1 << 30).load("mini"), Batcher()
-    short, long = Memory(song(20), keep=False), Memory(song(600), keep=False)
+    short, long = MemoryMix(song(20), keep=False), MemoryMix(song(600), keep=False)
 
-    def separate(what: Memory, cancelled: threading.Event | None = None) -> float:
+    def separate(mix: MemoryMix, cancelled: threading.Event | None = None) -> float:
         began = time.perf_counter()
-        batcher.run(model, what, what, stems=model.sources, shifts=0, overlap=0.25, seed=0, cancelled=cancelled)
+        batcher.run(model, mix, mix, stems=model.sources, shifts=0, overlap=0.25, seed=0, cancelled=cancelled)
         return time.perf_counter() - began
 
     separate(short)
     alone_s = separate(short)
-    enough, under_way = threading.Event(), threading.Event()
+    stop, started = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(separate, long, enough)
-        under_way.wait(3)
+        running = pool.submit(separate, long, stop)
+        started.wait(3)
         beside_s = separate(short)
-        enough.set()
+        stop.set()
         assert isinstance(running.exception(), Cancelled), "the long song ended too early"
     batcher.close()
     return beside_s / alone_s
 
 
 def _encode(folder: Path, mix: NDArray[np.float32]) -> float:
-    """Seconds that one mp3 takes; it is left as `song.mp3`."""
+    """Encode `song.mp3`; return the seconds."""
     began = time.perf_counter()
     write_song(folder / "song.mp3", mix.shape[1] / RATE, lambda number: mix[:, number * RATE :][:, :RATE])
     return time.perf_counter() - began

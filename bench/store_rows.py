@@ -1,8 +1,7 @@
-"""What a look-up, a claim and a list cost in a store of 1,000 and of 1,000,000 jobs: `python -m bench.store_rows`.
+"""Compare look-ups, claims and lists in a store of 1,000 and of 1,000,000 jobs: `python -m bench.store_rows`.
 
-The large store is as a busy year leaves it if nothing were ever archived: nine of ten jobs over, a tenth waiting, many
-owners. Each figure is the lower quartile over many calls through the store, as the service makes them: half the calls
-or more are disturbed when the machine has other work.
+In both, nine of ten jobs of the last year have ended and the others wait, of many owners. Each figure is the lower
+quartile over many calls through the store, because other load on the machine disturbs half of the calls or more.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import Job, JobStatus, Stage
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, START, pending_job, result_of, waiting_ids
 
-_COUNT_AGAIN = (
+_UPDATE_COUNTS = (
     "UPDATE counters SET jobs = (SELECT count(*) FROM jobs WHERE jobs.status = counters.status)",
     """
     INSERT INTO owners (owner, pending, running, oldest_pending)
@@ -38,7 +37,7 @@ _COUNT_AGAIN = (
 
 
 def rows(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
-    """Jobs of the last year, by time; a twentieth as many owners; the youngest tenth still waits."""
+    """Generate jobs of the last year by time, with one owner per 20 jobs; the newest tenth is pending."""
     template = pending_job(title="A Song With a Name of the Usual Length")
     row, result = to_row(template), result_of(template).model_dump_json()
     result = result.replace(template.id, "{id}")
@@ -58,17 +57,17 @@ def rows(count: int, chance: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def fill(path: Path, count: int) -> tuple[list[str], list[str]]:
-    """Ids and owners, some of each. The rows go in without the triggers, which count one by one."""
+    """Insert the rows without triggers, which are slow; return some ids and owners."""
     chance = random.Random(count)
     connection = sqlite3.connect(path, isolation_level=None)
     triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     connection.execute("PRAGMA synchronous=OFF")
-    connection.execute("PRAGMA cache_size=-1500000")  # KiB: the whole file, or the indexes go to the disk and back
+    connection.execute("PRAGMA cache_size=-1500000")  # KiB: the whole file, for fast indexes
     connection.execute("BEGIN")
     for name, _ in triggers:
         connection.execute(f"DROP TRIGGER {name}")
     connection.executemany(QUERIES["add_job"], rows(count, chance))
-    for query in _COUNT_AGAIN:
+    for query in _UPDATE_COUNTS:
         connection.execute(query)
     for _, sql in triggers:
         connection.execute(sql)
@@ -82,7 +81,7 @@ def fill(path: Path, count: int) -> tuple[list[str], list[str]]:
 
 @dataclass
 class StoreCase:
-    """One store, and what is needed to ask it sensible things."""
+    """A store with ids and owners to query."""
 
     store: JobStore
     rows: int
@@ -96,7 +95,7 @@ class StoreCase:
 Call = Callable[[StoreCase, int], Awaitable[object]]
 
 
-async def made(folder: Path, count: int) -> StoreCase:
+async def open_store(folder: Path, count: int) -> StoreCase:
     path = folder / f"{count}.sqlite3"
     await (await JobStore.open(path)).close()
     began = time.perf_counter()
@@ -104,39 +103,39 @@ async def made(folder: Path, count: int) -> StoreCase:
     filled = time.perf_counter()
     store = await JobStore.open(path)
     opened = time.perf_counter()
-    print(f"{count:,} jobs, {path.stat().st_size / 2**20:,.0f} MiB, made in {filled - began:.0f} s", file=sys.stderr)
+    print(f"{count:,} jobs, {path.stat().st_size / 2**20:,.0f} MiB, created in {filled - began:.0f} s", file=sys.stderr)
     waiting = (await waiting_ids(store, limit=count))[-20:]
     return StoreCase(store, count, ids, owners, opened - filled, waiting, [])
 
 
-async def timed(call: Call, stores: Sequence[StoreCase], calls: int) -> list[list[float]]:
-    """Microseconds of each call, by store. The stores take turns, so that a noisy machine is noisy for both."""
+async def time_calls(call: Call, stores: Sequence[StoreCase], calls: int) -> list[list[float]]:
+    """Return the microseconds of each call, by store; the stores take turns, so that other load affects both."""
     spent: list[list[float]] = [[] for _ in stores]
     for number in range(calls):
-        for measured, of_this in zip(stores, spent, strict=True):
+        for case, of_this in zip(stores, spent, strict=True):
             began = time.perf_counter()
-            await call(measured, number)
+            await call(case, number)
             of_this.append((time.perf_counter() - began) * 1e6)
     return spent
 
 
-async def accept(measured: StoreCase, number: int) -> None:
-    await measured.store.add(pending_job("discord:new", at=START + timedelta(seconds=number)), NO_QUEUE_LIMITS)
+async def accept(case: StoreCase, number: int) -> None:
+    await case.store.add(pending_job("discord:new", at=START + timedelta(seconds=number)), NO_QUEUE_LIMITS)
 
 
-async def claim(measured: StoreCase, _number: int) -> None:
-    job = await measured.store.claim()
+async def claim(case: StoreCase, _number: int) -> None:
+    job = await case.store.claim()
     assert job is not None
-    measured.running.append(job)
+    case.running.append(job)
 
 
-async def save(measured: StoreCase, number: int) -> None:
-    assert await measured.store.save_progress([ProgressUpdate(measured.running[number].id, 1, Stage.SEPARATING, 50)])
+async def save(case: StoreCase, number: int) -> None:
+    assert await case.store.save_progress([ProgressUpdate(case.running[number].id, 1, Stage.SEPARATING, 50)])
 
 
-async def complete(measured: StoreCase, number: int) -> None:
-    job = measured.running[number]
-    assert await measured.store.complete(job.id, 1, result_of(job), 1)
+async def complete(case: StoreCase, number: int) -> None:
+    job = case.running[number]
+    assert await case.store.complete(job.id, 1, result_of(job), 1)
 
 
 CALLS: dict[str, tuple[Call, int]] = {
@@ -154,27 +153,27 @@ CALLS: dict[str, tuple[Call, int]] = {
     "claim": (claim, 400),
     "save progress": (save, 400),
     "complete": (complete, 400),
-    "place in the queue *": (lambda it, number: it.store.standing(it.waiting[number % len(it.waiting)]), 40),
+    "position in the queue *": (lambda it, number: it.store.standing(it.waiting[number % len(it.waiting)]), 40),
 }
 
 
 async def measure(folder: Path, sizes: Sequence[int]) -> bool:
-    """Print the table; whether everything without a star is within twice."""
-    stores = [await made(folder, size) for size in sizes]
+    """Print the table; return whether all figures without a star are at most twice as slow."""
+    stores = [await open_store(folder, size) for size in sizes]
     print(f"\n{'lower quartile (median), µs':28} {sizes[0]:>18,} {sizes[1]:>18,}   ratio")
     within = True
     for name, (call, calls) in CALLS.items():
-        small, large = await timed(call, stores, calls)
+        small, large = await time_calls(call, stores, calls)
         quick = [quantiles(of, n=4)[0] for of in (small, large)]
         ratio = quick[1] / quick[0]
         within &= name.endswith("*") or ratio <= 2
         shown = [f"{best:9.0f} ({median(of):6.0f})" for best, of in zip(quick, (small, large), strict=True)]
         print(f"{name:28} {shown[0]} {shown[1]} {ratio:7.2f}")
-    small_s, large_s = (measured.opening_s for measured in stores)
+    small_s, large_s = (case.opening_s for case in stores)
     print(f"{'open, once *':28} {small_s * 1e6:18.0f} {large_s * 1e6:18.0f} {large_s / small_s:7.2f}")
-    print("\n* grows with the owners that wait, which the queue limits bound, or happens once")
-    for measured in stores:
-        await measured.store.close()
+    print("\n* grows with the number of waiting owners, which is limited, or happens once")
+    for case in stores:
+        await case.store.close()
     return within
 
 

@@ -1,4 +1,4 @@
-"""unblend 1.0, where it can be imported, on the same weights: what a user in a hurry would run instead."""
+"""unblend 1.0, if installed, on the same weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from bench.networks import HTDEMUCS, RATE, SOURCES
 
 Separate = Callable[[list[Tensor]], list[Tensor]]
-"""Mixes (2, samples) in; (stems, 2, samples) out, on the CPU."""
+"""(mixes of `(2, samples)`) to stems of `(stems, 2, samples)`, on the CPU."""
 
 
-def is_here() -> bool:
+def is_installed() -> bool:
     return importlib.util.find_spec("unblend") is not None
 
 
-def unblend_way(weights: dict[str, Tensor], device: str) -> Separate:
-    """Its settings for speed: compiled with CUDA graphs on a GPU (it has no such thing for a CPU)."""
+def unblend_separate(weights: dict[str, Tensor], device: str) -> Separate:
+    """Return its separation with its fastest settings: compiled with CUDA graphs on a GPU."""
     unblend = importlib.import_module("unblend.api")
     network = importlib.import_module("unblend.htdemucs").HTDemucs(SOURCES, **HTDEMUCS)
     network.load_state_dict(weights)
