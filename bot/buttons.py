@@ -20,9 +20,13 @@ STYLES = {
 }
 
 
+_OLD_ACTIONS = {"forever": "confirm_delete"}
+"""Names in the buttons of older messages."""
+
+
 class JobButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"stemify:(?P<action>cancel|retry|keep|delete|refresh|confirm_delete):(?P<job>[0-9a-f-]{36})",
+    template=r"stemify:(?P<action>cancel|retry|keep|delete|refresh|confirm_delete|forever):(?P<job>[0-9a-f-]{36})",
 ):
     """A button that acts on one job."""
 
@@ -36,7 +40,8 @@ class JobButton(
         cls, interaction: discord.Interaction[Any], item: discord.ui.Item[Any], match: re.Match[str], /
     ) -> Self:
         assert isinstance(item, discord.ui.Button)
-        return cls(match["action"], match["job"], item.label or "", item.style)
+        action = _OLD_ACTIONS.get(match["action"], match["action"])
+        return cls(action, match["job"], item.label or "", item.style)
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         interaction.client.dispatch("job_button", interaction, self.action, self.job_id)

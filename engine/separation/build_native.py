@@ -63,12 +63,27 @@ def build(files: NativeFiles) -> None:
 def _build_lock(files: NativeFiles) -> Iterator[None]:
     """Wait for other builds of the same library, including those of other containers.
 
-    Where files cannot be locked, unique folder names keep two builds apart.
+    The lock's file is removed afterwards. Where files cannot be locked, unique folder names keep two builds apart.
     """
-    with (files.folder / f"{files.key}.lock").open("wb") as lock:
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    path = files.folder / f"{files.key}.lock"
+    while True:
+        with path.open("wb") as lock:
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_same_file(lock.fileno(), path):
+                continue  # the build that held it has removed it
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def remove_leftovers(files: NativeFiles) -> None:

@@ -66,6 +66,8 @@ class Admission:
     async def check(self, owner: str, scope: str | None, *, retry: bool = False) -> None:
         """Raise unless `owner` could submit a song now. A retry is not checked against the quota.
 
+        A song is checked twice: before it waits for its turn, and again when the turn comes.
+
         Raises `Blocked`, `QuotaExceeded`, `TooManyRefusals`, `QueueFull`, `TooMuchStored`, `DiskSpaceLow`.
         """
         await self._blocked.check(owner, scope)
@@ -110,7 +112,7 @@ class Admission:
     async def _ticket(
         self, owner: str, scope: str | None, size_bytes: int, stack: AsyncExitStack, transfer: AsyncExitStack
     ) -> Ticket:
-        await self.check(owner, scope)  # again: the wait may have been long
+        await self.check(owner, scope)
         reservation = self._disk_space.reserve(size_bytes)
         stack.callback(reservation.close)
         return Ticket(owner, reservation, transfer)

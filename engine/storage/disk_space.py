@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from engine.errors import DiskSpaceLow
 log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 600.0
+_WARNING_INTERVAL_S = 60.0
 
 
 class Reservation:
@@ -40,6 +43,7 @@ class DiskSpace:
         self.reserve_bytes = reserve_bytes
         self._open: set[Reservation] = set()
         self._lock = threading.Lock()
+        self._warned_at_s = -math.inf
 
     def check(self, size_bytes: int = 0) -> None:
         """Raise `DiskSpaceLow` unless `size_bytes` fit beside the bytes reserved by uploads."""
@@ -80,10 +84,18 @@ class DiskSpace:
         free_bytes = shutil.disk_usage(self._root).free
         reserved_bytes = sum(each.left_bytes for each in self._open if each is not spender)
         if free_bytes - reserved_bytes - size_bytes < self.reserve_bytes:
-            log.error(
-                "upload refused, disk space is low: %d MiB free in %s, %d MiB reserved by other uploads",
-                free_bytes >> 20,
-                self._root,
-                reserved_bytes >> 20,
-            )
+            self._warn(free_bytes, reserved_bytes)
             raise DiskSpaceLow(retry_after_s=_RETRY_AFTER_S)
+
+    def _warn(self, free_bytes: int, reserved_bytes: int) -> None:
+        """Log that space is low, at most once a minute."""
+        now_s = time.monotonic()
+        if now_s - self._warned_at_s < _WARNING_INTERVAL_S:
+            return
+        self._warned_at_s = now_s
+        log.warning(
+            "uploads are refused, disk space is low: %d MiB free in %s, %d MiB reserved by other uploads",
+            free_bytes >> 20,
+            self._root,
+            reserved_bytes >> 20,
+        )

@@ -25,7 +25,9 @@ _LINE_BYTES = 8190
 _PART_HEADERS = 16
 _PLAIN_PARTS = ("", "7bit", "8bit", "binary")  # values of Content-Transfer-Encoding that leave the bytes as they are
 _IDLE_S = 30.0  # without a byte
-_WHOLE_S = 900.0  # for all of them
+_WHOLE_S = 900.0  # for the whole body
+_RATE_WINDOW_S = 30.0  # of waiting for the client
+_MIN_BYTES_PER_S = 32_000  # on average over such a window, so that slow clients do not hold all upload slots
 _SHOWN_OPTIONS = [field.alias or name for name, field in StemSeparationOptions.model_fields.items()]
 _OPTION_NAMES = {*StemSeparationOptions.model_fields, *_SHOWN_OPTIONS}
 
@@ -34,7 +36,7 @@ class CappedBody:
     """A request body with limits, in place of the `StreamReader` that a `MultipartReader` reads from.
 
     Raises `TooLarge` beyond `max_bytes`, `BadRequest` beyond the limits of a form's lines, and `UploadTooSlow` after
-    30 s without a byte or 15 minutes in all.
+    30 s without a byte, below 32 kB/s over 30 s, or after 15 minutes.
     """
 
     def __init__(self, content: StreamReader, max_bytes: int, refusal: TooLarge) -> None:
@@ -43,6 +45,8 @@ class CappedBody:
         self._left_lines = _FRAME_LINES
         self._refusal = refusal
         self._until = asyncio.get_running_loop().time() + _WHOLE_S
+        self._waited_s = 0.0  # for the client, in this window
+        self._received_bytes = 0
 
     async def read(self, n: int) -> bytes:
         """Read at most `n` bytes."""
@@ -56,20 +60,31 @@ class CappedBody:
         return await self._counted(self._content.readline(max_line_length=min(max_line_length, _LINE_BYTES)))
 
     async def _counted(self, reading: Awaitable[bytes]) -> bytes:
-        now = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        now = clock()
         try:
             async with asyncio.timeout_at(min(now + _IDLE_S, self._until)):
                 block = await reading
         except TimeoutError:
             raise UploadTooSlow from None
+        self._check_rate(len(block), clock() - now)
         self._left_bytes -= len(block)
         if self._left_bytes < 0:
             raise self._refusal
         return block
 
+    def _check_rate(self, count_bytes: int, waited_s: float) -> None:
+        self._received_bytes += count_bytes
+        self._waited_s += waited_s
+        if self._waited_s >= _RATE_WINDOW_S:
+            if self._received_bytes < _MIN_BYTES_PER_S * self._waited_s:
+                raise UploadTooSlow
+            self._received_bytes, self._waited_s = 0, 0.0
+
     def unread_data(self, data: bytes) -> None:
         """Put back bytes that were read too far; they count when they are read again."""
         self._left_bytes += len(data)
+        self._received_bytes -= len(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self._content.unread_data(data)

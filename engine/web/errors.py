@@ -40,7 +40,7 @@ class UnsupportedEncoding(UnsupportedBody):
 
 
 class UploadTooSlow(BadRequest):
-    """The upload stalled and was cancelled. Send the file again."""
+    """The upload was too slow and was cancelled. Send the file again over a faster connection."""
 
     code = "upload_too_slow"
 

@@ -34,7 +34,7 @@ _SENTENCES: dict[int, str] = {
     403: "Not allowed: a cross-site request, a job of another owner, or a changed link",
     404: "The job or file does not exist",
     405: "The method is not allowed here",
-    408: "The upload stalled",
+    408: "The upload was too slow",
     409: "Not possible in the job's current state",
     410: "The link has expired",
     412: "The file is not the requested version",

@@ -205,7 +205,7 @@ def test_concurrent_builds_build_once(files: NativeFiles, whole: bytes, monkeypa
         thread.join()
     assert (max(most), len(builds)) == (1, 1)
     files.check()
-    assert sorted(path.suffix for path in files.folder.iterdir()) == [".lock", ".sha256", ".so"]
+    assert sorted(path.suffix for path in files.folder.iterdir()) == [".sha256", ".so"]
 
 
 def test_builder_removes_old_leftovers_of_its_library_only(files: NativeFiles) -> None:

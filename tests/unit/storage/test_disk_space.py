@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,14 @@ def test_accepted_job_may_use_the_reserve(disk: SmallDisk) -> None:
     with disk_space.grant(500), pytest.raises(DiskSpaceLow):
         disk_space.check()
     disk_space.check(100)
+
+
+def test_low_space_is_logged_once_a_minute(
+    disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk_space = DiskSpace(disk.root, 2000)
+    for now_s, expected in ((1000.0, 1), (1059.0, 1), (1061.0, 2)):
+        monkeypatch.setattr(time, "monotonic", lambda now_s=now_s: now_s)
+        with pytest.raises(DiskSpaceLow):
+            disk_space.check()
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * expected

@@ -225,7 +225,7 @@ async def test_refusal_precedes_100_continue(server: WebServer) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize(("name", "piece"), [("_IDLE_S", b""), ("_WHOLE_S", b"x")])
+@pytest.mark.parametrize(("name", "piece"), [("_IDLE_S", b""), ("_WHOLE_S", b"x"), ("_RATE_WINDOW_S", b"x")])
 async def test_stalled_upload_is_cancelled(
     server: WebServer, monkeypatch: pytest.MonkeyPatch, name: str, piece: bytes
 ) -> None:

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiohttp import StreamReader
@@ -18,6 +18,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from engine.errors import TooLarge
 from engine.web.body import CappedBody
+from engine.web.errors import UploadTooSlow
 from tests.fixtures.web_backend import TOKEN, WebServer, open_web_server
 
 MB = 2**20
@@ -200,3 +201,33 @@ async def test_bytes_read_twice_count_once() -> None:
     for _ in range(3):
         body.unread_data(await body.read(60))
     assert await body.read(100) == b"x" * 100
+
+
+class SlowContent:
+    """A body whose blocks take one second each, by the loop's clock."""
+
+    def __init__(self, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._block = bytes(block_bytes)
+        self.now_s = 0.0
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now_s)
+
+    async def read(self, n: int) -> bytes:
+        self.now_s += 1
+        return self._block
+
+
+async def test_upload_below_minimum_rate_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = SlowContent(31_000, monkeypatch)
+    body = CappedBody(cast(StreamReader, content), 50 * MB, TooLarge.over(MB))
+    with pytest.raises(UploadTooSlow):
+        for _ in range(60):
+            await body.read(MB)
+    assert content.now_s == 30
+
+
+async def test_upload_above_minimum_rate_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = SlowContent(33_000, monkeypatch)
+    body = CappedBody(cast(StreamReader, content), 50 * MB, TooLarge.over(MB))
+    for _ in range(100):
+        await body.read(MB)
+    assert content.now_s == 100
