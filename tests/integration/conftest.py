@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,18 @@ LIMITS = PoolLimits(
     attempts_per_worker=3, heartbeat_timeout_s=2.0, stall_timeout_s=30.0, start_timeout_s=30.0, cancel_grace_s=0.5
 )
 PoolMaker = Callable[..., AbstractAsyncContextManager[WorkerPool]]
+
+
+@pytest.fixture(scope="session")
+def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the native library for this processor."""
+    if shutil.which("g++") is None:
+        pytest.skip("no compiler here")
+    from engine.separation.build_native import compile_library  # imports torch
+
+    library = tmp_path_factory.mktemp("native") / "library.so"
+    compile_library(library)
+    return library
 
 
 @pytest.fixture

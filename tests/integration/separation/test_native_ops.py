@@ -53,13 +53,13 @@ Compile = Callable[[Sequence[str] | None], Path]
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    if shutil.which("g++") is None:
-        pytest.skip("no compiler here")
+def compiled(native_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Compile:
     folder = tmp_path_factory.mktemp("native")
 
     @cache
     def compile_once(flags: Sequence[str] | None) -> Path:
+        if flags is None:
+            return native_library
         library = folder / f"{len(list(folder.iterdir()))}.so"
         compile_library(library, flags)
         return library

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +25,23 @@ from config.settings import Settings, load
 from engine.backend import backend
 from engine.database.errors import StoreBusy
 from engine.errors import ConfigurationError, DiskSpaceLow, StorageFailed
-from engine.jobs.job import Job, JobStatus, Stage
-from engine.jobs.options import StemSeparationOptions
-from engine.service.service import StemService, Submission, Upload
+from engine.jobs.job import JobStatus
+from engine.service.service import StemService
+from tests.fixtures.service_jobs import (
+    MIB,
+    files_of,
+    finish,
+    separating,
+    stopped,
+    submit,
+    until,
+    without_memory,
+    worker_pid,
+)
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-MIB = 1 << 20
 NO_MOUNT = "needs permission to mount"
 
 
@@ -125,56 +133,6 @@ def short_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("songs") / "short.wav"
     make_song(path, seconds=0.5)
     return path
-
-
-async def submit(service: StemService, song: Path, owner: str, **options: object) -> str:
-    async def stream() -> AsyncIterator[bytes]:
-        yield song.read_bytes()
-
-    parsed = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
-    return (await service.submit(Submission(Upload(song.name, stream()), parsed, owner=owner))).job.id
-
-
-async def finish(service: StemService, job_id: str) -> Job:
-    async with asyncio.timeout(100):
-        return [view async for view in service.watch(job_id)][-1].job
-
-
-async def until(service: StemService, job_id: str, condition: Callable[[Job], bool]) -> None:
-    async with asyncio.timeout(60):
-        async for view in service.watch(job_id):
-            if condition(view.job):
-                return
-            assert not view.job.is_over, view.job.error
-
-
-def separating(job: Job) -> bool:
-    return job.stage is Stage.SEPARATING and job.progress > 10
-
-
-def files_of(data: Path, job_id: str) -> list[str]:
-    return sorted(
-        str(path.relative_to(data))
-        for folder in ("jobs", "scratch")
-        for path in (data / folder).rglob("*")
-        if job_id in str(path) and path.is_file()
-    )
-
-
-def worker_pid(service: StemService) -> int:
-    pid = service._pool.workers[0].pid
-    assert pid is not None
-    return pid
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Stop a process for less time than its silence is tolerated."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -302,15 +260,11 @@ async def test_worker_out_of_memory_is_reported_and_retried(
 ) -> None:
     await finish(service, await submit(service, short_song, ann))  # loads all libraries
     pid = worker_pid(service)
-    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    _, most = resource.prlimit(pid, resource.RLIMIT_AS)
-    resource.prlimit(pid, resource.RLIMIT_AS, (used + MIB, most))
-    job_id = await submit(service, song, ann)
-    job = await finish(service, job_id)
+    with without_memory(pid):
+        job = await finish(service, await submit(service, song, ann))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "out_of_memory", 3), job.error
     assert job.error is not None and "Try a shorter song" in job.error
     assert files_of(data, job.id) == [f"jobs/{job.id}/input"]
-    resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
     again = await service.retry(job.id, by=ann)
     assert (await finish(service, again.job.id)).status is JobStatus.COMPLETED
     assert worker_pid(service) == pid, "the worker has not been restarted"
