@@ -21,7 +21,7 @@ def sum_facts(trust: TrustCard) -> list[Fact]:
     """Return how the sum of the stems compares with the mix."""
     facts = [("in no stem", "nothing" if trust.residual_db is None else f"{trust.residual_db:.1f} dB of the mix")]
     if trust.offset:
-        facts.append(("offset", f"constant (DC), {trust.offset:.2%} of full scale, removed from all stems"))
+        facts.append(("offset", f"up to {trust.offset:.2%} of full scale (DC), removed from all stems"))
     return [*facts, ("common gain", f"{trust.gain_db:+.2f} dB, {plural(trust.clipped_samples, 'clipped sample')}")]
 
 

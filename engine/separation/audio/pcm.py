@@ -12,19 +12,22 @@ import torch
 from torch import Tensor
 
 from engine.errors import EmptyInput
+from engine.separation.audio.drift import OffsetCurve, SlowMeans
 from engine.separation.audio.resample import Resampler
 
 _FRAME_BYTES = 4  # float32
 _BLOCK_SAMPLES = 1 << 19
 _SMALL_OFFSET = 0.001  # full scale is 1
 _SMALL_SHARE = 0.01  # of the deviation: 40 dB below the song
+_DRIFT_SHARE = 0.03  # of the deviation; the means over a second of ordinary songs stay below half of it
 
 
 class PcmMix:
     """A raw file of interleaved little-endian float32, read in blocks. Thread-safe.
 
     Normalised by the deviation of the mean of its channels, as in stock Demucs (`demucs.api.Separator`). Unlike stock,
-    the mean of each channel is removed: stock adds it to every stem, so the sum of the stems has it several times.
+    the offset of each channel is removed: stock adds it to every stem, so the sum of the stems has it several times.
+    The offset is the mean of the channel, or a slow curve if it drifts or jumps.
     """
 
     def __init__(
@@ -40,9 +43,13 @@ class PcmMix:
         self.samples = self._resampler.samples(self._file_samples)
         if self.samples == 0:
             raise EmptyInput
+        self._drift: OffsetCurve | None = None  # None: the offset is constant
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            self.means, self.std = self._level()
+            slow_means = SlowMeans(self.channels, self.samples, model_rate)
+            self.means, self.std = self._level(slow_means)
+            if self._find_drift(slow_means):
+                self.means, self.std = self._level()
         except BaseException:
             self.close()
             raise
@@ -62,11 +69,11 @@ class PcmMix:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return (channels, stop - start), normalised."""
-        return (self.plain(start, stop) - self.means[:, None]) / self.std
+        return (self._without_drift(start, stop) - self.means[:, None]) / self.std
 
     def without_offset(self, start: int, stop: int) -> Tensor:
-        """Return the mix that the stems add up to: without the channels' means where they are significant."""
-        mix = self.plain(start, stop)
+        """Return the mix that the stems add up to: without the channels' offsets where they are significant."""
+        mix = self._without_drift(start, stop)
         return mix - self.means[:, None] if self.offset else mix
 
     def plain(self, start: int, stop: int) -> Tensor:
@@ -80,9 +87,14 @@ class PcmMix:
 
     @property
     def offset(self) -> float:
-        """The largest mean of a channel; 0.0 if insignificant."""
-        largest = float(self.means.abs().max())
+        """The largest offset of a channel; 0.0 if insignificant."""
+        offsets = self.means[:, None] if self._drift is None else self.means[:, None] + self._drift.means
+        largest = float(offsets.abs().max())
         return round(largest, 6) if largest > _SMALL_OFFSET or largest > _SMALL_SHARE * self.std else 0.0
+
+    def _without_drift(self, start: int, stop: int) -> Tensor:
+        mix = self.plain(start, stop)
+        return mix if self._drift is None else mix - self._drift.read(start, stop)
 
     def _file_read(self, start: int, stop: int) -> Tensor:
         frame = _FRAME_BYTES * self._file_channels
@@ -90,13 +102,29 @@ class PcmMix:
         samples = np.frombuffer(data, dtype="<f4").reshape(-1, self._file_channels)
         return torch.from_numpy(np.ascontiguousarray(samples.T, dtype=np.float32))
 
-    def _level(self) -> tuple[Tensor, float]:
-        """Return the mean of each channel, and the deviation of the mean of the channels."""
+    def _find_drift(self, slow_means: SlowMeans) -> bool:
+        """Return whether the offset is not constant; then remove what differs from its mean."""
+        means = slow_means.means()
+        if means is None:
+            return False
+        drift = means - self.means.double()[:, None]
+        if float(drift.abs().max()) <= _DRIFT_SHARE * self.std:
+            return False
+        self._drift = OffsetCurve(drift, slow_means.hop_samples)
+        return True
+
+    def _level(self, slow_means: SlowMeans | None = None) -> tuple[Tensor, float]:
+        """Return the mean of each channel, and the deviation of the mean of the channels.
+
+        All blocks are added to `slow_means`.
+        """
         # Relative to the first block's means: a large offset would cost the deviation its precision.
         around: Tensor | None = None
         totals, squares = torch.zeros(self.channels, dtype=torch.float64), 0.0
         for start in range(0, self.samples, _BLOCK_SAMPLES):
-            block = self.plain(start, min(start + _BLOCK_SAMPLES, self.samples)).double()
+            block = self._without_drift(start, min(start + _BLOCK_SAMPLES, self.samples)).double()
+            if slow_means is not None:
+                slow_means.add(start, block)
             if around is None:
                 around = block.mean(1)
             block -= around[:, None]

@@ -63,7 +63,7 @@ function facts(job, stems) {
     if (trust.offset) {
       list.push([
         "good",
-        `A constant offset (DC) of ${offsetShare(trust)} of full scale was removed. It is inaudible.`,
+        `An offset (DC) of up to ${offsetShare(trust)} of full scale was removed. It is inaudible.`,
       ]);
     }
     if (Math.abs(trust.gainDb) < 0.005) list.push(["good", "The volume was not changed."]);

@@ -66,6 +66,53 @@ def test_offset_is_removed_and_reported(tmp_path: Path) -> None:
         assert mix.offset == pytest.approx(1e-4, rel=0.01)  # small, but significant for this song
 
 
+SECONDS = np.arange(8 * 44100) / 44100
+
+
+@pytest.mark.parametrize(
+    ("offset", "largest", "error"),
+    [
+        (0.03 * np.sin(2 * np.pi * 0.05 * SECONDS), 0.03, 1e-4),
+        (0.03 * np.sin(2 * np.pi * 0.3 * SECONDS), 0.03, 8e-3),
+        (np.where(SECONDS < 5.2, 0.4, 0.43), 0.43, 1e-4),
+        (np.where(SECONDS < 5.2, -0.03, 0.03), 0.03, 1e-4),
+    ],
+)
+def test_drifting_offset_is_removed(
+    tmp_path: Path, offset: np.ndarray[tuple[int], np.dtype[np.float64]], largest: float, error: float
+) -> None:
+    signal = noise(2, len(SECONDS))
+    signal -= signal.mean(1, keepdims=True)
+    drifting = signal + np.stack([offset, 0 * offset]).astype(np.float32)
+    with PcmMix(write_pcm(tmp_path / "mix", drifting), channels=2, sample_rate=44100) as mix:
+        rest = mix.without_offset(0, mix.samples).numpy() - signal
+        assert mix.offset == pytest.approx(largest, rel=0.1)
+        assert mix.std == pytest.approx(signal.mean(0).std(), rel=0.01)
+        parts = torch.cat(
+            [mix.read(start, min(start + 30_011, mix.samples)) for start in range(0, mix.samples, 30_011)], 1
+        )
+        torch.testing.assert_close(parts, mix.read(0, mix.samples))
+    means = rest[:, : 16 * 22050].reshape(2, 16, 22050).mean(2)  # half seconds
+    at_jump = np.abs(np.arange(16) - 10) <= 1 if np.ptp(np.diff(offset)) > 0.01 else np.zeros(16, bool)
+    assert np.abs(means[:, ~at_jump]).max() < error + 2e-3, "the noise itself has means, too"
+
+
+LOUD_BASS = np.sin(2 * np.pi * 31 * SECONDS[:, None] + [0.3, 0.4]).T.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [noise(2, 700_000), noise(2, 30_000) + 1, LOUD_BASS, LOUD_BASS[:, 200:], LOUD_BASS[:, :100_000], LOUD_BASS**2],
+    ids=["noise", "short", "bass", "bass that begins late", "bass that ends early", "bass with an offset"],
+)
+def test_music_keeps_its_constant_offset(
+    tmp_path: Path, signal: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+) -> None:
+    with PcmMix(write_pcm(tmp_path / "mix", signal), channels=2, sample_rate=44100) as mix:
+        plain = mix.plain(0, mix.samples)
+        assert torch.equal(mix.read(0, mix.samples), (plain - mix.means[:, None]) / mix.std)
+
+
 def test_mono_becomes_stereo(tmp_path: Path) -> None:
     with PcmMix(write_pcm(tmp_path / "mix", noise(1, 1000)), channels=1, sample_rate=44100) as mix:
         read = mix.read(10, 20)
