@@ -29,7 +29,7 @@ class StemBuffer:
     ) -> None:
         """`shares[stream][stem]`: the share of a stream in a stem; those of all streams add up to 1."""
         self._plan = plan
-        self._shares = [torch.tensor(row, dtype=torch.float32, device=device)[:, None, None] for row in shares]
+        self._shares = list(to_device(torch.tensor(shares, dtype=torch.float32)[..., None, None], device))
         self._samples = samples
         self.device = device
         self._next = [stream.start for stream in plan.streams]  # per stream: up to here it has been added
@@ -119,5 +119,13 @@ class StemBuffer:
         stream = self._plan.streams[segment.stream]
         key = (stream.member, min(segment.index, stream.settled))
         if key not in self._windows:
-            self._windows[key] = torch.from_numpy(blend_window(stream, segment.index).copy()).to(self.device)
+            window = torch.from_numpy(blend_window(stream, segment.index).copy())
+            self._windows[key] = to_device(window, self.device)
         return self._windows[key]
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the CPU to a device without waiting for the work that a GPU has queued."""
+    if device.type != "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import is_out_of_memory
-from engine.separation.plan.overlap_add import StemBuffer
+from engine.separation.plan.overlap_add import StemBuffer, to_device
 from engine.separation.plan.segments import Segment, make_plan
 
 Block = tuple[int, Tensor]  # the position of its first sample, (stems, channels, samples)
@@ -177,7 +177,7 @@ class SongRun:
 
     def _rows_on(self, device: torch.device) -> Tensor:
         if self._row_index is None or self._row_index.device != device:
-            self._row_index = torch.tensor(self.rows, device=device)
+            self._row_index = to_device(torch.tensor(self.rows), device)
         return self._row_index
 
     def report(self) -> RunReport:

@@ -234,7 +234,7 @@ def test_sums_without_memory_are_tried_again(monkeypatch: pytest.MonkeyPatch, wh
 
 def test_window_without_memory_ends_only_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
     network, ready = Echo(), threading.Event()
-    network.gate = lambda: ready.wait(5)
+    network.gate = lambda: ready.wait(60)
     batcher, model = Batcher(max_batch=2), LoadedModel.of(network)
     add = StemBuffer.add
 
