@@ -26,6 +26,7 @@ from bench.simulation import DeviceTimes, SimulatedLoop, SimulatedPool, run_simu
 from config.settings import load
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
+from engine.database.quota import Quota
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import JobRunner
@@ -35,6 +36,7 @@ from engine.jobs.options import StemSeparationOptions
 from engine.pool.handle import PoolLimits
 from engine.service.intake import Intake
 from engine.service.links import Links
+from engine.service.resubmission import Resubmission
 from engine.service.service import StemService
 from engine.service.views import JobPresenter
 from engine.sources.fetch import FetchedInput
@@ -109,11 +111,19 @@ class MainProcess:
         self.times, self.figures = DeviceTimes(), Figures()
         self.storage, self.live = LocalStorage(data), ProgressTracker()
         self.pool = SimulatedPool(devices, POOL, loop, self.times, data)
-        runner = JobRunner(store, self.storage, self.pool, _no_links, WORKERS, 600, self.live)
+        quota = Quota(store.database, per_hour=5, now=loop.now)
+        runner = JobRunner(store, self.storage, self.pool, _no_links, WORKERS, 600, self.live, quota)
         self.dispatcher = Dispatcher(store, runner, self.live, data / "handover.json", max_attempts=3)
         views = JobPresenter(store, self.pool, self.live, Links(b"k" * 32, "http://127.0.0.1"), timedelta(days=90))
         self.service = StemService(
-            store, self.storage, self.pool, self.dispatcher, cast(Intake, None), views, self.live
+            store,
+            self.storage,
+            self.pool,
+            self.dispatcher,
+            cast(Intake, None),
+            cast(Resubmission, None),
+            views,
+            self.live,
         )
         self._followers: set[asyncio.Task[None]] = set()
         self._count_writes()

@@ -212,6 +212,8 @@ class Retention(Section):
     completed_days: int = Field(gt=0)
     failed_days: int = Field(gt=0)
     stems_days: int = Field(gt=0)
+    input_days: int = Field(ge=0)  # 0: songs are deleted when their job is completed
+    reuse_results: bool
     sweep_interval_s: float = Field(gt=0)
 
 

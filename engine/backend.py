@@ -26,6 +26,7 @@ from engine.database.job_store import JobStore
 from engine.database.lock import exclusive_lock
 from engine.database.queue_limits import QueueLimits
 from engine.database.quota import Quota
+from engine.database.request_keys import RequestKeys
 from engine.database.usage import Usage
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
@@ -39,9 +40,12 @@ from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
 from engine.pool.remote import ray_is_installed
 from engine.process.private_files import private_folder
+from engine.service.acceptance import Acceptance
 from engine.service.admission import Admission
 from engine.service.intake import Intake
 from engine.service.links import Links, load_key
+from engine.service.repeats import Repeats
+from engine.service.resubmission import Resubmission
 from engine.service.service import StemService
 from engine.service.views import JobPresenter
 from engine.sources.fetch import LinkFetcher
@@ -49,6 +53,7 @@ from engine.sources.youtube.downloader import Youtube
 from engine.storage.disk_space import DiskSpace
 from engine.storage.object_store import open_storage
 from engine.text import plural
+from engine.web.access import is_private_page
 from engine.web.app import create_app, make_runner
 from engine.web.connections import start_listening
 from engine.worker.protocol import WorkerConfig
@@ -131,14 +136,19 @@ async def backend(
         storage, progress = open_storage(root, settings.storage, patience_s=_PATIENCE_S), ProgressTracker()
         await storage.prepare()
         links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening), settings.web.cdn_url)
-        quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now)
+        no_limit_for = "ip:" if is_private_page(settings.web) else None
+        quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now, no_limit_for=no_limit_for)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         pool = await _pool(settings)
         youtube = _youtube(settings)
         disk_space = DiskSpace(root, settings.limits.free_disk_bytes)
         fetch_link = LinkFetcher(youtube, storage, disk_space, media)
         workers = settings.workers
-        runner = JobRunner(store, storage, pool, fetch_link, workers, settings.limits.input_duration_s, progress)
+        retention, max_duration_s = settings.retention, settings.limits.input_duration_s
+        keep_inputs = retention.input_days > 0
+        runner = JobRunner(
+            store, storage, pool, fetch_link, workers, max_duration_s, progress, quota, keep_inputs=keep_inputs
+        )
         dispatcher = Dispatcher(store, runner, progress, root / "handover.json", max_attempts=workers.max_attempts)
         limits = settings.limits
         queue_limits = QueueLimits(
@@ -147,15 +157,20 @@ async def backend(
         blocked = BlockList(store.database, settings.limits.blocked_owners)
         usage = Usage(store.database, settings.limits.stored_bytes_per_user)
         admission = Admission(store, quota, disk_space, queue_limits, blocked, usage)
-        intake = Intake(store, quota, admission, storage, pool, youtube, settings, media, queue_limits, http, now)
+        lifetime = timedelta(days=retention.stems_days)
+        repeats = Repeats(store, storage, pool, runner.cleanup, lifetime=lifetime, now=now)
+        acceptance = Acceptance(store, storage, pool, queue_limits, repeats if retention.reuse_results else None)
+        keys = RequestKeys(store.database, now)
+        intake = Intake(store, quota, admission, acceptance, storage, youtube, settings, media, http, keys, now)
+        resubmission = Resubmission(store, quota, admission, acceptance, storage, now)
         presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
-        service = StemService(store, storage, pool, dispatcher, intake, presenter, progress)
+        service = StemService(store, storage, pool, dispatcher, intake, resubmission, presenter, progress)
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
         await dispatcher.start()
         stack.push_async_callback(dispatcher.stop, settings.workers.shutdown_grace_s, forced)
         steady = SteadyClock(root / "clock.json", now)
-        sweeper = asyncio.create_task(Sweeper(store, storage, steady, settings.retention).run(), name="sweeper")
+        sweeper = asyncio.create_task(Sweeper(store, storage, steady, retention).run(), name="sweeper")
         stack.push_async_callback(_cancel, sweeper)
         if listening is not None:
             await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)

@@ -20,8 +20,8 @@ StemifyError
     ├── SourceFailed ── SourceUnreachable
     └── Cancelled, InvalidModelOutput, WorkerStalled, AttemptTimedOut, OutOfMemory, DiskFull
 
-More leaves: `engine.database.errors`, `engine.sources.errors` and `engine.web.errors`. Any other exception is a defect
-and is shown as `internal`.
+More leaves: the modules `errors` of `engine.database`, `engine.service`, `engine.sources` and `engine.web`. Any other
+exception is a defect and is shown as `internal`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import datetime
 from urllib.parse import quote
 
 
@@ -58,6 +59,11 @@ def content_disposition(kind: str, filename: str) -> str:
     plain = "".join(each if each.isprintable() and each not in '"\\%' else "_" for each in plain).strip() or "file"
     whole = quote(filename.encode("utf-8", "replace"), safe="!#$&+-.^_`|~")
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{whole}"
+
+
+def format_date(at: datetime) -> str:
+    """Format a date as 3 March 2026."""
+    return f"{at.day} {at:%B %Y}"
 
 
 def format_duration(seconds: float) -> str:

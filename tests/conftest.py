@@ -11,6 +11,9 @@ import pytest
 # Two test processes share the cores, where waiting OpenMP threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests submit the same song many times; tests of repeats switch this on.
+os.environ.setdefault("STEMIFY_RETENTION__REUSE_RESULTS", "false")
+
 
 @pytest.fixture(autouse=True)
 def restore_root_logger() -> Iterator[None]:

@@ -10,7 +10,7 @@ import discord
 from discord import app_commands
 
 from bot.buttons import layout
-from bot.cards import checking_card, job_card, refused_card
+from bot.cards import checking_card, job_card, refused_card, without_picture
 from bot.client import Stemify
 from bot.database import JobMessage, JobMessageState
 from bot.messages import retry_on_disconnect
@@ -107,7 +107,7 @@ async def start_jobs(
     bot = interaction.client
     view = await submit(bot, job_message_of(interaction, message_id, new_job_id()), sources[0], options)
     if len(sources) > 1:  # the next follow-up would become this response if it were still empty
-        first = layout(job_card(view, now=datetime.now(UTC)), view.job.id)
+        first = layout(without_picture(job_card(view, now=datetime.now(UTC))), view.job.id)
         await retry_on_disconnect(lambda: interaction.edit_original_response(view=first))
     for source in sources[1:]:
         await _start_another(interaction, source, options)

@@ -23,6 +23,8 @@ from engine.errors import AlreadyAccepted, IllegalTransition, StemifyError
 T = TypeVar("T")
 Params = Mapping[str, Any]
 Fetch = Callable[[str, Params], Awaitable[Iterable[sqlite3.Row]]]
+Step = Callable[[aiosqlite.Connection], Awaitable[None]]
+"""Part of a transaction; what it raises rolls the transaction back."""
 
 _WAL_BYTES = 64 * 2**20  # a larger WAL is truncated to this
 _CHECKED_BYTES = 64 * 2**20  # a file up to this size is checked when opened (below 0.3 s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +19,13 @@ import aiosqlite
 
 from engine.clock import utc_now
 from engine.database.archive import Archive
-from engine.database.database import Database
+from engine.database.database import Database, Step
 from engine.database.errors import StoreDamaged
 from engine.database.migrations import MIGRATIONS
 from engine.database.queue import Queue, QueuePosition
 from engine.database.queue_limits import QueueLimits, check_queue_limits
-from engine.database.rows import JobSummary, decode_rows, from_row, from_us, to_row, to_us
+from engine.database.results import Results
+from engine.database.rows import JobSummary, decode_rows, from_row, to_row, to_us
 from engine.database.sql import QUERIES
 from engine.errors import IllegalTransition
 from engine.jobs.job import Job, JobStatus, Stage
@@ -53,6 +54,7 @@ class JobStore:
         self.archive = archive
         self._now = now
         self._queue = Queue(database)
+        self.results = Results(database, self._queue, now)
         self._moving = asyncio.Lock()  # held while jobs move to the archive
 
     @classmethod
@@ -73,9 +75,7 @@ class JobStore:
         async with self._moving:
             await self.database.close()
 
-    async def add(
-        self, job: Job, limits: QueueLimits, *, also: Callable[[aiosqlite.Connection], Awaitable[None]] | None = None
-    ) -> None:
+    async def add(self, job: Job, limits: QueueLimits, *, also: Step | None = None) -> None:
         """Accept a pending job; it survives `kill -9` once this has returned.
 
         `also` runs in the same transaction (`Quota.spend_in`); what it raises rejects the job. Raises `QueueFull`
@@ -89,6 +89,7 @@ class JobStore:
         async def work(writer: aiosqlite.Connection) -> None:
             await check_queue_limits(writer.execute_fetchall, job.owner, job.scope, limits)
             await writer.execute_fetchall(QUERIES["add_job"], row)
+            await writer.execute_fetchall(QUERIES["forget_deletion"], row)  # of files copied for it
             if also is not None:
                 await also(writer)
 
@@ -194,14 +195,29 @@ class JobStore:
         return job
 
     async def fail(
-        self, job_id: str, *, attempt: int | None, code: str, message: str, actual_duration: int | None = None
+        self,
+        job_id: str,
+        *,
+        attempt: int | None,
+        code: str,
+        message: str,
+        actual_duration: int | None = None,
+        also: Step | None = None,
     ) -> Job | None:
         """Fail a job with a reason; None if it has finished or `attempt` is not the current one.
 
-        `attempt=None` fails the job in any attempt, or while it is pending.
+        `attempt=None` fails the job in any attempt, or while it is pending. `also` runs in the same transaction if
+        the job fails.
         """
         params = self._params(job_id, attempt, code=code, message=message, actual_duration=actual_duration)
-        job = self._one(await self.database.run(QUERIES["fail"], params))
+
+        async def work(writer: aiosqlite.Connection) -> list[Any]:
+            rows = list(await writer.execute_fetchall(QUERIES["fail"], params))
+            if rows and also is not None:
+                await also(writer)
+            return rows
+
+        job = self._one(await self.database.write(work))
         self._queue.changed()
         return job
 
@@ -244,7 +260,7 @@ class JobStore:
 
     async def deletions(self) -> list[str]:
         """Return up to 500 deleted jobs whose files may still exist."""
-        return [str(row["job_id"]) for row in await self.database.read(QUERIES["deletions"])]
+        return [str(row["job_id"]) for row in await self.database.read(QUERIES["deletions"], self._params())]
 
     async def forget_deletion(self, job_id: str) -> None:
         """Note that the files of a deleted job no longer exist."""
@@ -261,16 +277,7 @@ class JobStore:
     async def summaries(self, job_ids: Sequence[str]) -> dict[str, JobSummary]:
         """Return summaries by id of the jobs that are not archived."""
         rows = await self.database.read(QUERIES["summaries"], {"ids": json.dumps(list(job_ids))})
-        return {
-            row["id"]: JobSummary(
-                JobStatus(row["status"]),
-                row["attempt"],
-                from_us(row["updated_at"]),
-                bool(row["keep"]),
-                row["error_code"],
-            )
-            for row in rows
-        }
+        return {row["id"]: JobSummary.of_row(row) for row in rows}
 
     async def archive_finished(self, status: JobStatus, before: datetime, *, limit: int = ARCHIVE_BATCH) -> int:
         """Move up to `limit` jobs that ended with `status` before `before`, and return how many.
@@ -309,9 +316,3 @@ class JobStore:
     @staticmethod
     def _one(rows: Sequence[Any]) -> Job | None:
         return from_row(rows[0]) if rows else None
-
-
-async def retry_statuses(writer: aiosqlite.Connection, owner: str, root_id: str) -> list[JobStatus]:
-    """Return the statuses of the owner's retries of a job that have not failed, read inside `JobStore.add`."""
-    rows = await writer.execute_fetchall(QUERIES["retry_statuses"], {"owner": owner, "root": root_id})
-    return [JobStatus(row["status"]) for row in rows]

@@ -135,10 +135,11 @@ UPDATE jobs SET keep = :keep WHERE id = :id RETURNING *;
 DELETE FROM jobs WHERE id = :id RETURNING id;
 
 -- name: note_deletion
+-- The files are deleted from `deleted_at` on.
 INSERT INTO deletions (job_id, deleted_at) VALUES (:id, :now) ON CONFLICT DO NOTHING;
 
 -- name: deletions
-SELECT job_id FROM deletions ORDER BY deleted_at LIMIT 500;
+SELECT job_id FROM deletions WHERE deleted_at <= :now ORDER BY deleted_at LIMIT 500;
 
 -- name: forget_deletion
 DELETE FROM deletions WHERE job_id = :id;
@@ -186,8 +187,8 @@ SELECT id FROM jobs WHERE status IN ('pending', 'processing') AND input_type = '
 -- The test and the hit are one statement: no two processes can both take the last free slot. A hit more than a window
 -- in the future was made under a wrong clock and does not count.
 WITH RECURSIVE slots (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM slots WHERE n < :amount)
-INSERT INTO hits (key, at, expires_at)
-SELECT :key, :now, :now + :window FROM slots
+INSERT INTO hits (key, at, expires_at, job_id)
+SELECT :key, :now, :now + :window, :job_id FROM slots
 WHERE :amount + (
     SELECT count(*) FROM hits WHERE key = :key AND at > :now - :window AND at < :now + :window
 ) <= :limit
@@ -203,15 +204,47 @@ SELECT count(*) AS hits, min(at) AS oldest FROM (
 -- name: delete_expired_hits
 DELETE FROM hits WHERE expires_at <= :now;
 
+-- name: give_back_hits
+DELETE FROM hits WHERE job_id = :id RETURNING id;
+
 -- name: stored_bytes
-SELECT coalesce(sum(bytes), 0) AS bytes FROM stored WHERE owner = :owner;
+SELECT coalesce(sum(input_bytes + result_bytes), 0) AS bytes FROM stored WHERE owner = :owner;
 
 -- name: largest_stored
-SELECT jobs.title, stored.bytes FROM stored JOIN jobs ON jobs.id = stored.job_id
-WHERE stored.owner = :owner AND jobs.status IN ('completed', 'failed') ORDER BY stored.bytes DESC LIMIT 3;
+SELECT jobs.title, stored.input_bytes + stored.result_bytes AS bytes
+FROM stored JOIN jobs ON jobs.id = stored.job_id
+WHERE stored.owner = :owner AND jobs.status IN ('completed', 'failed') ORDER BY bytes DESC LIMIT 3;
 
 -- name: forget_stored
 DELETE FROM stored WHERE job_id = :id;
+
+-- name: forget_result
+DELETE FROM results WHERE job_id = :id;
+
+-- name: forget_input
+UPDATE stored SET input_bytes = 0 WHERE job_id = :id AND input_bytes > 0;
+
+-- name: equal_results
+-- The newest first: ids contain the time.
+SELECT job_id FROM results
+WHERE audio = :audio AND options = :options AND model_version = :model_version AND (owner = :owner OR place = :place)
+ORDER BY job_id DESC LIMIT 3;
+
+-- name: audio_of
+SELECT audio FROM results WHERE job_id = :id;
+
+-- name: request_key
+SELECT job_id, digest FROM request_keys WHERE owner = :owner AND key = :key AND expires_at > :now;
+
+-- name: add_request_key
+INSERT OR REPLACE INTO request_keys VALUES (:owner, :key, :digest, :job_id, :expires_at);
+
+-- name: delete_expired_request_keys
+DELETE FROM request_keys WHERE expires_at <= :now;
+
+-- name: claim_job
+UPDATE jobs SET status = 'processing', attempt = 1, updated_at = max(updated_at, :now)
+WHERE id = :id AND status IN {to_processing};
 
 -- name: block
 INSERT OR REPLACE INTO blocked VALUES (:owner, :now);

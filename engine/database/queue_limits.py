@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.database.database import Fetch
 from engine.database.sql import QUERIES
 from engine.errors import QueueFull
+from engine.jobs.job import JobStatus
 from engine.text import plural
 
 _RETRY_AFTER_S = (10.0, 600.0)  # minimum, maximum
@@ -19,6 +20,13 @@ class QueueLimits:
     per_owner: int
     per_scope: int
     total: int
+
+
+async def retry_statuses(fetch: Fetch, owner: str, root_id: str) -> list[JobStatus]:
+    """Return the statuses of the owner's retries of a job that have not failed."""
+    return [
+        JobStatus(row["status"]) for row in await fetch(QUERIES["retry_statuses"], {"owner": owner, "root": root_id})
+    ]
 
 
 async def check_queue_limits(fetch: Fetch, owner: str, scope: str | None, limits: QueueLimits) -> None:

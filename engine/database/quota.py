@@ -6,7 +6,8 @@ processes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, cast
@@ -17,31 +18,35 @@ from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
 
 from engine.clock import utc_now
-from engine.database.database import Database, Fetch
+from engine.database.database import Database, Fetch, Step
 from engine.database.rows import to_us
 from engine.database.sql import QUERIES
 from engine.errors import QuotaExceeded, TooManyRefusals
 from engine.text import plural
 
 REFUSALS_PER_HOUR = 20
+GIVEN_BACK_PER_HOUR = 20
 FREE_RETRIES_PER_DAY = 3
+AGAIN_PER_DAY = 20
+"""The holder of a job's link may start jobs at the cost of the owner."""
 
 _US = 1_000_000
 
-Spend = Callable[[aiosqlite.Connection], Awaitable[None]]
-"""Part of a transaction; what it raises rolls the transaction back."""
-
 
 class SqliteStorage:
-    """The part of a `limits` storage that its moving window calls: one row a hit, through `fetch`."""
+    """The part of a `limits` storage that its moving window calls: one row a hit, through `fetch`.
 
-    def __init__(self, fetch: Fetch, now: Callable[[], datetime]) -> None:
+    `job_id`: the job that hits belong to.
+    """
+
+    def __init__(self, fetch: Fetch, now: Callable[[], datetime], job_id: str | None = None) -> None:
         self._fetch = fetch
         self._now = now
+        self._job_id = job_id
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         params = self._params(key, limit, expiry)
-        if not list(await self._fetch(QUERIES["hit"], params | {"amount": amount})):
+        if not list(await self._fetch(QUERIES["hit"], params | {"amount": amount, "job_id": self._job_id})):
             return False
         await self._fetch(QUERIES["delete_expired_hits"], {"now": params["now"]})
         return True
@@ -57,41 +62,105 @@ class SqliteStorage:
 Storage.register(SqliteStorage)  # `limits` checks the type; its base class wants six methods that nothing calls
 
 
-class Quota:
-    """`per_hour` jobs in any hour for each owner, in the database of the jobs."""
+@dataclass(frozen=True)
+class Allowance:
+    """What an owner may still start: `left` of `per_hour` jobs, another one in `wait_s` if none is left."""
 
-    def __init__(self, database: Database, *, per_hour: int, now: Callable[[], datetime] = utc_now) -> None:
+    per_hour: int
+    left: int
+    wait_s: float
+
+
+class Quota:
+    """`per_hour` jobs in any hour for each owner, in the database of the jobs.
+
+    `no_limit_for`: owners without a limit begin with this.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        per_hour: int,
+        now: Callable[[], datetime] = utc_now,
+        no_limit_for: str | None = None,
+    ) -> None:
         self._database = database
         self._now = now
+        self._no_limit_for = no_limit_for
         self._jobs = RateLimitItemPerHour(per_hour, namespace="jobs")
         self._refusals = RateLimitItemPerHour(REFUSALS_PER_HOUR, namespace="refusals")
+        self._again = RateLimitItemPerDay(AGAIN_PER_DAY, namespace="again")
+        self._given_back = RateLimitItemPerHour(GIVEN_BACK_PER_HOUR, namespace="given back")
         self._retries = RateLimitItemPerDay(FREE_RETRIES_PER_DAY, namespace="retries")
 
     async def check(self, owner: str) -> None:
         """Raise `QuotaExceeded` if the owner could not start a job now."""
         limiter = self._limiter(self._database.read)
-        if not await limiter.test(self._jobs, owner):
+        if self._is_limited(owner) and not await limiter.test(self._jobs, owner):
             raise await self._exceeded(limiter, owner)
 
-    def spend_in(self, owner: str) -> Spend:
+    async def allowance(self, owner: str) -> Allowance | None:
+        """Return what the owner may still start; None: there is no limit."""
+        if not self._is_limited(owner):
+            return None
+        limiter = self._limiter(self._database.read)
+        left = (await limiter.get_window_stats(self._jobs, owner)).remaining
+        return Allowance(self._jobs.amount, left, await self._wait_s(limiter, self._jobs, owner))
+
+    def _is_limited(self, owner: str) -> bool:
+        return self._no_limit_for is None or not owner.startswith(self._no_limit_for)
+
+    def spend_in(self, owner: str, job_id: str | None = None) -> Step:
         """Return the step that spends one of the owner's jobs, for `JobStore.add(job, limits, also=…)`.
 
         The step raises `QuotaExceeded`.
         """
 
         async def spend(writer: aiosqlite.Connection) -> None:
-            limiter = self._limiter(writer.execute_fetchall)
-            if not await limiter.hit(self._jobs, owner):
+            limiter = self._limiter(writer.execute_fetchall, job_id)
+            if self._is_limited(owner) and not await limiter.hit(self._jobs, owner):
                 raise await self._exceeded(limiter, owner)
 
         return spend
 
-    def retry_in(self, owner: str, root_id: str) -> Spend:
-        """Return the same for a retry: `FREE_RETRIES_PER_DAY` of each root job cost nothing."""
+    def spend_again_in(self, owner: str, song_id: str, job_id: str) -> Step:
+        """Return the same as `spend_in` for another try of a job, `AGAIN_PER_DAY` times a day for each job."""
+
+        async def spend(writer: aiosqlite.Connection) -> None:
+            limiter = self._limiter(writer.execute_fetchall, job_id)
+            if not await limiter.hit(self._again, song_id):
+                wait_s = await self._wait_s(limiter, self._again, song_id)
+                raise QuotaExceeded(
+                    f"This song was already separated again {self._again.amount} times today. "
+                    f"Try again in {plural(max(1, ceil(wait_s / 3600)), 'hour')}.",
+                    retry_after_s=wait_s,
+                )
+            await self.spend_in(owner, job_id)(writer)
+
+        return spend
+
+    def give_back_in(self, owner: str, job_id: str) -> Step:
+        """Return the step that gives back what a job has spent, at most `GIVEN_BACK_PER_HOUR` times an hour.
+
+        The limit keeps songs that cannot be separated from being submitted without end.
+        """
+
+        async def give_back(writer: aiosqlite.Connection) -> None:
+            if await self._limiter(writer.execute_fetchall).hit(self._given_back, owner):
+                await writer.execute_fetchall(QUERIES["give_back_hits"], {"id": job_id})
+
+        return give_back
+
+    def retry_in(self, owner: str, root_id: str, job_id: str | None = None) -> Step:
+        """Return the same as `spend_in` for a retry: `FREE_RETRIES_PER_DAY` of each root job cost nothing."""
 
         async def retry(writer: aiosqlite.Connection) -> None:
-            limiter = self._limiter(writer.execute_fetchall)
-            if await limiter.hit(self._retries, root_id) or await limiter.hit(self._jobs, owner):
+            limiter = self._limiter(writer.execute_fetchall, job_id)
+            free = self._limiter(writer.execute_fetchall)  # not given back
+            if not self._is_limited(owner) or await free.hit(self._retries, root_id):
+                return
+            if await limiter.hit(self._jobs, owner):
                 return
             exceeded = await self._exceeded(limiter, owner)
             raise QuotaExceeded(
@@ -117,8 +186,8 @@ class Quota:
         """Count a file that was expensive to refuse."""
         await self._limiter(self._database.run).hit(self._refusals, owner)
 
-    def _limiter(self, fetch: Fetch) -> MovingWindowRateLimiter:
-        return MovingWindowRateLimiter(cast(Storage, SqliteStorage(fetch, self._now)))
+    def _limiter(self, fetch: Fetch, job_id: str | None = None) -> MovingWindowRateLimiter:
+        return MovingWindowRateLimiter(cast(Storage, SqliteStorage(fetch, self._now, job_id)))
 
     async def _wait_s(self, limiter: MovingWindowRateLimiter, item: RateLimitItem, owner: str) -> float:
         reset_time, remaining = await limiter.get_window_stats(item, owner)

@@ -33,6 +33,11 @@ class JobSummary:
     def of(cls, job: Job) -> Self:
         return cls(job.status, job.attempt, job.updated_at, job.keep, job.error_code)
 
+    @classmethod
+    def of_row(cls, row: sqlite3.Row) -> Self:
+        status, updated_at = JobStatus(row["status"]), from_us(row["updated_at"])
+        return cls(status, row["attempt"], updated_at, bool(row["keep"]), row["error_code"])
+
 
 def to_us(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import aiosqlite
+
 from engine.database.database import Database
 from engine.database.sql import QUERIES
 from engine.errors import TooMuchStored
@@ -32,8 +34,18 @@ class Usage:
 
 
 async def forget_files(database: Database, job_id: str) -> None:
-    """Note that the files of a job were deleted."""
-    await database.run(QUERIES["forget_stored"], {"id": job_id})
+    """Note that the files of a job were deleted, or are about to be."""
+
+    async def work(writer: aiosqlite.Connection) -> None:
+        await writer.execute_fetchall(QUERIES["forget_stored"], {"id": job_id})
+        await writer.execute_fetchall(QUERIES["forget_result"], {"id": job_id})
+
+    await database.write(work)
+
+
+async def forget_input(database: Database, job_id: str) -> None:
+    """Note that the song of a job was deleted, or is about to be."""
+    await database.run(QUERIES["forget_input"], {"id": job_id})
 
 
 def _size(count_bytes: int) -> str:

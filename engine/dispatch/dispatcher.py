@@ -95,7 +95,9 @@ class Dispatcher:
         self._recovered = [waiting for waiting in self._recovered if waiting.id != job_id]
         self._lost.discard(job_id)
         cancelled = Cancelled()
-        failed = await self._store.fail(job_id, attempt=None, code=cancelled.code, message=cancelled.message)
+        failed = await self._store.fail(
+            job_id, attempt=None, code=cancelled.code, message=cancelled.message, also=self._runner.refund(job)
+        )
         if await self._runner.cancel(job_id):  # it was claimed in the meantime
             return await self._store.get(job_id)
         if failed is not None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from engine.database.job_store import ProgressUpdate
 from engine.jobs.estimates import remaining_s
-from engine.jobs.job import Job, Stage, overall_progress
+from engine.jobs.job import STAGE_SPANS, Job, Stage, overall_progress
 
 _EXACT_UP_TO_JOBS = 50
 _CACHE_TTL_S = 1.0
+_BEFORE_SEPARATION = (None, Stage.FETCHING, Stage.DECODING)
 
 
 @dataclass
@@ -27,6 +28,7 @@ class RunningJob:
     attempt_since: float
     reached: int = 0  # of the current attempt, which started at 0
     on_cpu: bool = False  # because the GPU ran out of memory
+    has_separated: bool = False  # some attempt has reached the separation
     version: int = 0  # increases with every change but that of `progress`
 
 
@@ -51,7 +53,10 @@ class ProgressTracker:
 
     def begin(self, job: Job) -> None:
         now = time.monotonic()
-        self._jobs[job.id] = RunningJob(job, job.attempt, job.stage, job.progress, now, now, now)
+        has_separated = _has_separated(job)
+        self._jobs[job.id] = RunningJob(
+            job, job.attempt, job.stage, job.progress, now, now, now, has_separated=has_separated
+        )
         self.notify(job.id)
 
     def end(self, job_id: str) -> None:
@@ -76,6 +81,7 @@ class ProgressTracker:
         if (running.attempt, running.stage) != (job.attempt, stage):
             running.version += 1
         running.on_cpu = running.on_cpu and running.attempt == job.attempt
+        running.has_separated = running.has_separated or stage not in _BEFORE_SEPARATION
         running.attempt, running.stage, running.progress = job.attempt, stage, progress
         self.notify(job.id)
 
@@ -103,6 +109,11 @@ class ProgressTracker:
 
     def get(self, job_id: str) -> RunningJob | None:
         return self._jobs.get(job_id)
+
+    def has_separated(self, job: Job) -> bool:
+        """Return whether some attempt of the job has reached the separation."""
+        running = self._jobs.get(job.id)
+        return _has_separated(job) if running is None else running.has_separated
 
     def version(self, job_id: str) -> int | None:
         """Return a number that stays the same while only the progress changes; None if the job is not running."""
@@ -150,3 +161,8 @@ class ProgressTracker:
             spent_s = now - running.stage_since
             self.stage_seconds[running.stage] = self.stage_seconds.get(running.stage, 0.0) + spent_s
         running.stage_since = now
+
+
+def _has_separated(job: Job) -> bool:
+    """Return what the database shows; it lags a few seconds behind."""
+    return job.progress > STAGE_SPANS[Stage.SEPARATING][0] or job.stage not in _BEFORE_SEPARATION

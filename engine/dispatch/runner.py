@@ -7,11 +7,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID
 
 from config.settings import Workers
+from engine.database.database import Step
 from engine.database.errors import StoreFailed
 from engine.database.job_store import JobStore
+from engine.database.quota import Quota
 from engine.dispatch.cleanup import JobCleanup
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.retry import Retry, retry_decision
@@ -49,8 +50,12 @@ class JobRunner:
         workers: Workers,
         max_duration_s: float,
         progress: ProgressTracker,
+        quota: Quota,
+        *,
+        keep_inputs: bool = True,
     ) -> None:
         self._store = store
+        self._quota = quota
         self._storage = storage
         self._pool = pool
         self._fetch_link = fetch_link
@@ -59,7 +64,7 @@ class JobRunner:
         self._max_duration_s = max_duration_s
         self._progress = progress
         self._speed = DeviceSpeed(store, workers)
-        self.cleanup = JobCleanup(store, storage)
+        self.cleanup = JobCleanup(store, storage, keep_inputs=keep_inputs)
         self.on_capacity: Callable[[], None] = lambda: None
         self._downloads = asyncio.Semaphore(_MAX_DOWNLOADS)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -190,6 +195,7 @@ class JobRunner:
             code=error.code,
             message=error.message,
             actual_duration=round(self._progress.elapsed_s(job.id)),
+            also=self.refund(job),
         )
         if failed is not None:
             log.info("job failed", extra=_fields(failed, code=error.code))
@@ -197,6 +203,10 @@ class JobRunner:
         else:
             await self.cleanup.clear_lost_attempt(job.id)
         self._progress.notify(job.id)
+
+    def refund(self, job: Job) -> Step | None:
+        """Return the step that gives the job's place in the quota back, unless it has reached the separation."""
+        return None if self._progress.has_separated(job) else self._quota.give_back_in(job.owner, job.id)
 
     async def _with_input(self, job: Job) -> Job:
         """Fetch the audio of a link, unless an earlier attempt did."""
@@ -247,7 +257,7 @@ class JobRunner:
 
         try:
             return await self._pool.run(
-                self._spec(job),
+                AttemptSpec.of(job, self._max_duration_s),
                 exclusive=alone,
                 timeout_s=deadline_s,
                 stall_factor=deadline_s / self._short_timeout_s,
@@ -263,20 +273,6 @@ class JobRunner:
         finally:
             self._waiting_alone.discard(job.id)
 
-    def _spec(self, job: Job) -> AttemptSpec:
-        return AttemptSpec(
-            job_id=job.id,
-            attempt=job.attempt,
-            input_key=f"jobs/{job.id}/input",
-            scratch_key=f"scratch/{job.id}-a{job.attempt}",
-            output_key=f"jobs/{job.id}/a{job.attempt}",
-            options=job.options,
-            title=job.title,
-            artist=job.artist,
-            seed=UUID(job.id).int & 0x7FFFFFFF,
-            max_duration_s=self._max_duration_s,
-        )
-
     async def _complete(self, job: Job, done: Done) -> None:
         elapsed_s = self._progress.elapsed_s(job.id)
         completed = await self._store_with_retry(
@@ -291,7 +287,7 @@ class JobRunner:
         if is_long_enough_to_learn(done.input_duration_s):
             with contextlib.suppress(StemifyError):
                 await self._learn(job, done.separating_s, done.input_duration_s)
-        await self.cleanup.clear_job(job.id, keep_attempt=job.attempt)
+        await self.cleanup.clear_completed(job.id, job.attempt)
 
     async def _store_with_retry(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
         """Write the outcome of a finished attempt, with patience: the stems are worth it."""

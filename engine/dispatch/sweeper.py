@@ -17,7 +17,7 @@ from uuid import UUID
 from config.settings import Retention
 from engine.database.job_store import ARCHIVE_BATCH, JobStore
 from engine.database.rows import JobSummary
-from engine.database.usage import forget_files
+from engine.database.usage import forget_files, forget_input
 from engine.errors import StemifyError
 from engine.jobs.entity import id_time
 from engine.jobs.job import JobStatus
@@ -133,8 +133,13 @@ class Sweeper:
                 self._clean.discard(job_id)
                 swept.results_removed += 1
             elif job_id not in self._clean:
-                await self._storage.tidy_job(job_id, keep_attempt=summary.attempt, keep_input=False)
-                if summary.updated_at + _LATE_BY <= now:
+                # Archived jobs are not read again, so songs are deleted before.
+                days = min(self._settings.input_days, self._settings.completed_days)
+                keep_input = now < summary.updated_at + timedelta(days=days)
+                if not keep_input:
+                    await forget_input(self._store.database, job_id)
+                await self._storage.tidy_job(job_id, keep_attempt=summary.attempt, keep_input=keep_input)
+                if not keep_input and summary.updated_at + _LATE_BY <= now:
                     self._clean.add(job_id)
         elif summary.status is JobStatus.FAILED:
             retry_until = summary.updated_at + timedelta(days=self._settings.failed_days)

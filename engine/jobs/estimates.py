@@ -28,6 +28,11 @@ def first_guess(model: str, quality: Quality, device: str) -> float:
     return cost if device == "cpu" or "cpu" in device.lower() else cost / _GUESS_GPU_IS_FASTER
 
 
+def relative_cost(model: str) -> float:
+    """Return the assumed time of a model, where htdemucs takes 1."""
+    return round(_GUESS_ON_CPU[model] / _GUESS_ON_CPU["htdemucs"], 2)
+
+
 _DEFAULT_OVERLAP = 0.25
 _DEFAULT_SEGMENT_S = 7.8
 _MIN_LEARNING_S = 30.0

@@ -26,6 +26,11 @@ STEMS = ("vocals", "drums", "bass", "other", "guitar", "piano")
 """Stems that a model may produce, in display order."""
 
 
+def stems_of(model: str) -> tuple[str, ...]:
+    """Return the stems of a model, in display order."""
+    return STEMS if model == "htdemucs_6s" else STEMS[:4]
+
+
 class Quality(StrEnum):
     FAST = "fast"
     BALANCED = "balanced"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from engine.jobs.entity import Entity, JobId
 from engine.jobs.options import STEMS, OutputFormat
@@ -108,6 +108,25 @@ class JobResult(Entity):
     trust: TrustCard | None = None
     waveform_path: str | None = None  # storage key of the picture
     peaks_path: str | None = None  # storage key of the player's peaks
+    audio_hash: str | None = None  # SHA-256 of the decoded samples
+    model_version: str | None = None  # changes with the weights
+    separated_at: AwareDatetime | None = None  # of an earlier job whose files these are
+
+    def of_job(self, job_id: JobId, output_dir: str) -> tuple[Self, dict[str, str]]:
+        """Return the result as that of another job, and the storage key of each file → its key there."""
+        keys: dict[str, str] = {}
+
+        def move(value: object) -> object:
+            if isinstance(value, dict):
+                return {name: move(each) for name, each in value.items()}
+            if isinstance(value, str) and value.startswith(f"{self.output_dir}/"):
+                keys[value] = output_dir + value.removeprefix(self.output_dir)
+                return keys[value]
+            return value
+
+        moved = move(self.model_dump())
+        assert isinstance(moved, dict)
+        return type(self).model_validate({**moved, "job_id": job_id, "output_dir": output_dir}), keys
 
 
 def db(ratio: float) -> float | None:

@@ -5,6 +5,7 @@ Decoded audio is raw on disk: float32, little-endian, interleaved, one or two ch
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 from engine.media.decoder import read_audio
 from engine.media.limits import MediaLimits
 from engine.media.samples import Samples
+from engine.media.track import DecodedAudio
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class RawAudio:
     channels: int
     samples: int
     peak: float
+    audio_hash: str
     tags: dict[str, str] = field(default_factory=dict)
     cover: bytes | None = None  # JPEG or PNG
 
@@ -53,7 +56,25 @@ class Probe:
     album: str | None
     has_cover: bool
     peak: float
+    audio_hash: str
     tags: dict[str, str] = field(default_factory=dict)
+
+
+class _AudioHash:
+    """SHA-256 of decoded samples, their rate and their number of channels."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, block: Samples) -> memoryview:
+        """Add a block and return its raw bytes."""
+        raw = np.ascontiguousarray(block.T, dtype="<f4").data
+        self._hash.update(raw)
+        return raw
+
+    def digest(self, audio: DecodedAudio) -> str:
+        self._hash.update(f"{audio.out_sample_rate} {audio.out_channels}".encode())
+        return self._hash.hexdigest()
 
 
 def decode(
@@ -68,10 +89,11 @@ def decode(
 
     `on_progress` gets the fraction of the file that was read. Raises as `engine.media.decoder.read_audio` does.
     """
+    audio_hash = _AudioHash()
     with open(out, "wb") as raw:  # noqa: PTH123  # a descriptor has no path
 
         def write(block: Samples) -> None:
-            raw.write(np.ascontiguousarray(block.T, dtype="<f4").data)
+            raw.write(audio_hash.add(block))
 
         audio = read_audio(
             song, max_bytes=max_bytes, max_duration_s=max_duration_s, sink=write, on_progress=on_progress
@@ -81,6 +103,7 @@ def decode(
         channels=audio.out_channels,
         samples=audio.samples,
         peak=audio.peak,
+        audio_hash=audio_hash.digest(audio),
         tags=audio.tags,
         cover=audio.cover,
     )
@@ -88,7 +111,8 @@ def decode(
 
 def probe(song: Path | int, limits: MediaLimits) -> Probe:
     """Examine `song`, a path or an open descriptor. Raises as `engine.media.decoder.read_audio` does."""
-    audio = read_audio(song, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=lambda block: None)
+    audio_hash = _AudioHash()
+    audio = read_audio(song, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=audio_hash.add)
     duration_s = audio.samples / audio.out_sample_rate
     return Probe(
         container=audio.container,
@@ -103,5 +127,6 @@ def probe(song: Path | int, limits: MediaLimits) -> Probe:
         album=audio.tags.get("album"),
         has_cover=audio.cover is not None,
         peak=audio.peak,
+        audio_hash=audio_hash.digest(audio),
         tags=audio.tags,
     )

@@ -57,7 +57,7 @@ _MISSING_END_S = 0.5  # a file this much shorter than its header says is truncat
 _LONGEST_PADDING_SAMPLES = 8192  # counted in an mp3's length, and dropped by decoders
 _BLOCK_SAMPLES = 1 << 15
 
-Sink = Callable[[Samples], None]
+Sink = Callable[[Samples], object]
 
 
 def read_audio(

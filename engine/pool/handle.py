@@ -203,6 +203,8 @@ class WorkerHandle(ABC):
                 run.cpu_reported, run.deadline = True, max(run.deadline, run.progressed_at + run.on_cpu())
             run.on_progress(message.stage, message.fraction)
         elif isinstance(message, Done):
+            if self.ready is not None:
+                self.ready = self.ready.with_version(message.result.model_used, message.result.model_version)
             run.outcome.set_result(message)
         elif isinstance(message, Failed):
             if message.detail:

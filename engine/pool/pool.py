@@ -84,6 +84,11 @@ class WorkerPool:
                     best[state.name] = state
         return best
 
+    def model_version(self, name: str) -> str | None:
+        """Return the version of a model's weights; None while no worker has them."""
+        state = self.models.get(name)
+        return state.version if state is not None else None
+
     @property
     def device(self) -> str:
         """The device name that learned speeds belong to."""

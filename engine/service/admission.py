@@ -63,8 +63,8 @@ class Admission:
         self._attachments = Turns(total=ATTACHMENTS, per_owner=SONGS_PER_OWNER)
         self._probes = Turns(total=PROBES, per_owner=1)
 
-    async def check(self, owner: str, scope: str | None, *, retry: bool = False) -> None:
-        """Raise unless `owner` could submit a song now. A retry is not checked against the quota.
+    async def check(self, owner: str, scope: str | None, *, free: bool = False) -> None:
+        """Raise unless `owner` could submit a song now. `free`: it need not count toward the quota.
 
         A song is checked twice: before it waits for its turn, and again when the turn comes.
 
@@ -72,7 +72,7 @@ class Admission:
         """
         await self._blocked.check(owner, scope)
         await asyncio.to_thread(self._disk_space.check)
-        if not retry:
+        if not free:
             await self._quota.check(owner)
             await self._quota.check_refusals(owner)
         await self._store.check_queue_limits(owner, scope, self._queue_limits)

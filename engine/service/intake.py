@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -15,28 +15,25 @@ import aiosqlite
 
 from config.proxies import proxy_for
 from config.settings import Settings
-from engine.database.job_store import JobStore, retry_statuses
-from engine.database.queue_limits import QueueLimits
-from engine.database.quota import Quota
+from engine.database.database import Step
+from engine.database.job_store import JobStore
+from engine.database.quota import Allowance, Quota
+from engine.database.request_keys import RequestKeys
 from engine.errors import (
     AlreadyAccepted,
-    InvalidState,
     LinksDisabled,
-    ModelUnavailable,
     StemifyError,
-    StorageFailed,
     TooLarge,
 )
 from engine.jobs.entity import new_job_id
-from engine.jobs.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs.job import InputType, Job, JobStatus
-from engine.jobs.options import StemSeparationOptions
 from engine.media.decode import Probe
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe_in_sandbox
-from engine.pool.pool import WorkerPool
+from engine.service.acceptance import Acceptance
 from engine.service.admission import Admission, Ticket
-from engine.service.submission import Attachment, Link, Submission, Upload
+from engine.service.errors import KeyReused
+from engine.service.submission import Attachment, Link, RequestDigest, Submission, Upload
 from engine.sources.attachment import fetch_attachment
 from engine.sources.youtube.downloader import Youtube
 from engine.sources.youtube.link import parse_link
@@ -45,8 +42,6 @@ from engine.text import safe_title
 
 log = logging.getLogger(__name__)
 
-_GUESSED_LINK_S = 240.0  # assumed length of a song that has not been downloaded
-
 
 class Intake:
     def __init__(
@@ -54,25 +49,25 @@ class Intake:
         store: JobStore,
         quota: Quota,
         admission: Admission,
+        acceptance: Acceptance,
         storage: Storage,
-        pool: WorkerPool,
         youtube: Youtube,
         settings: Settings,
         media: MediaLimits,
-        queue_limits: QueueLimits,
         http: aiohttp.ClientSession,
+        keys: RequestKeys,
         now: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._quota = quota
         self._admission = admission
+        self._acceptance = acceptance
         self._storage = storage
-        self._pool = pool
         self._youtube = youtube
         self._settings = settings
         self._media = media
-        self._queue_limits = queue_limits
         self._http = http
+        self._keys = keys
         self._now = now
 
     def upload(
@@ -90,41 +85,95 @@ class Intake:
 
         Raises `InputRefused`, `RetryLater` or `ModelUnavailable`, leaving no files and no quota spent.
         """
-        self._check_model(submission.options.model)
+        self._acceptance.check_model(submission.options.model)
         source, owner, scope = submission.source, submission.owner, submission.scope
         if isinstance(source, Link):
-            await self._admission.check(owner, scope)
-            return await self._accept(submission, None)
+            return await self._accept_link(submission, source)
         if source.declared_bytes is not None and source.declared_bytes > self._max_bytes:
             raise TooLarge.over(self._max_bytes, source.declared_bytes)
         async with AsyncExitStack() as stack:
             if ticket is None:
                 admit = self._admission.upload if isinstance(source, Upload) else self._admission.attachment
                 ticket = await stack.enter_async_context(admit(owner, scope, source.declared_bytes or self._max_bytes))
-            return await self._accept(submission, ticket)
+            return await self._accept_file(submission, source, ticket)
 
-    async def _accept(self, submission: Submission, ticket: Ticket | None) -> Job:
-        job_id = submission.job_id or new_job_id(self._now())
-        if submission.job_id and await self._store.get(job_id) is not None:
-            raise AlreadyAccepted
-        adding: asyncio.Future[None] | None = None
+    async def _accept_link(self, submission: Submission, link: Link) -> Job:
+        """Store a job for a link, without a check of the quota if its video was separated before."""
+        await self._admission.check(submission.owner, submission.scope, free=True)
+        job = await self._job_of_link(await self._new_id(submission), submission, link)
+        noting = self._note_key(submission, job, RequestDigest())
+        if (repeat := await self._acceptance.repeat(job, job.input_source, also=noting)) is not None:
+            return repeat
+        await self._admission.check(submission.owner, submission.scope)
+        self._youtube.check_open()
+        return await self._enqueue(job, noting)
+
+    async def _accept_file(self, submission: Submission, source: Upload | Attachment, ticket: Ticket) -> Job:
+        job_id, digest = await self._new_id(submission), RequestDigest()
         try:
-            if isinstance(submission.source, Link):
-                job = await self._job_of_link(job_id, submission, submission.source)
-            else:
-                assert ticket is not None
-                job = await self._job_of_file(job_id, submission, submission.source, ticket)
-            # Queue limits, quota and job in one transaction.
-            adding = asyncio.ensure_future(
-                self._store.add(job, self._queue_limits, also=self._quota.spend_in(job.owner))
-            )
-            await asyncio.shield(adding)
+            try:
+                job, audio_hash = await self._job_of_file(job_id, submission, source, ticket, digest)
+            except BaseException:
+                await self._acceptance.discard(job_id)
+                raise
+            noting = self._note_key(submission, job, digest)
+            if (repeat := await self._acceptance.repeat(job, audio_hash, also=noting)) is not None:
+                return repeat
+            return await self._enqueue(job, noting)
         except BaseException as error:
-            if ticket is not None:
-                await asyncio.shield(self._count_refusal(ticket, error))
-            await self._discard(job_id, adding)
+            await asyncio.shield(self._count_refusal(ticket, error))
             raise
-        return job
+
+    async def _enqueue(self, job: Job, noting: Step) -> Job:
+        spending = self._quota.spend_in(job.owner, job.id)
+
+        async def both(writer: aiosqlite.Connection) -> None:
+            await noting(writer)
+            await spending(writer)
+
+        return await self._acceptance.enqueue(job, also=both)
+
+    def _note_key(self, submission: Submission, job: Job, digest: RequestDigest) -> Step:
+        """Return the step that records the idempotency key of a request, if it has one."""
+
+        async def nothing(_writer: aiosqlite.Connection) -> None:
+            pass
+
+        if submission.key is None:
+            return nothing
+        return self._keys.add_in(job.owner, submission.key, digest.of(submission.source, job.options), job.id)
+
+    async def has_request(self, owner: str, key: str) -> bool:
+        """Return whether the owner has created a job with this key in the last day."""
+        return await self._keys.find(owner, key) is not None
+
+    async def submitted(self, submission: Submission) -> str | None:
+        """Return the id of the job that an earlier request with the same key created, or None.
+
+        The file is read and compared, but not stored. Raises `KeyReused` if this request differs.
+        """
+        assert submission.key is not None
+        earlier = await self._keys.find(submission.owner, submission.key)
+        if earlier is None:
+            return None
+        source, options, digest = submission.source, submission.options, RequestDigest()
+        if isinstance(source, Upload):
+            async for _ in digest.pass_on(source.stream):
+                pass
+            options = await source.late_options() if source.late_options is not None else options
+        if digest.of(source, options) != earlier.digest:
+            raise KeyReused
+        return earlier.job_id
+
+    async def allowance(self, owner: str) -> Allowance | None:
+        """Return how many jobs the owner may still start; None: there is no limit."""
+        return await self._quota.allowance(owner)
+
+    async def _new_id(self, submission: Submission) -> str:
+        """Return the id of a new job. Raises `AlreadyAccepted`."""
+        if submission.job_id and await self._store.get(submission.job_id) is not None:
+            raise AlreadyAccepted
+        return submission.job_id or new_job_id(self._now())
 
     async def _count_refusal(self, ticket: Ticket, error: BaseException) -> None:
         try:
@@ -135,100 +184,23 @@ class Intake:
                 extra={"owner": ticket.owner, "reason": problem.detail or problem.message},
             )
 
-    async def retry(self, old: Job, new_id: str | None, model: str | None = None) -> Job:
-        """Store a new job with the input and options of a failed one, optionally with another `model`.
-
-        Three retries a day of one root job are free; more, and retries of a cancelled job, count toward the quota.
-        Raises `InvalidState`, `QueueFull`, `QuotaExceeded`, `DiskSpaceLow`, `UnknownModel`, `ModelUnavailable`.
-        """
-        if old.status is not JobStatus.FAILED:
-            raise InvalidState("Only a failed job can be retried.")
-        options = old.options
-        if model is not None:
-            options = StemSeparationOptions.from_user(**old.options.model_dump(exclude={"model"}), model=model)
-        self._check_model(options.model)
-        await self._admission.check(old.owner, old.scope, retry=True)
-        root_id = await self._root_of(old)
-        job_id, now = new_id or new_job_id(self._now()), self._now()
-        source = old.input_source
-        if old.input_type is InputType.FILE_UPLOAD:
-            source = f"jobs/{job_id}/input"
-            if not await self._storage.copy(old.input_source, source):
-                raise InvalidState("The file of this job is no longer available. Send it again.")
-        kept = old.model_dump(
-            exclude={"status", "progress", "error", "error_code", "actual_duration", "attempt", "stage"}
-        )
-        initial = {"id": job_id, "status": JobStatus.PENDING, "created_at": now, "updated_at": now}
-        chosen = {"model": options.model, "options": options}
-        duration = {"estimated_duration": await self._estimated_s(options, old.input_duration)}
-        job = Job.model_validate({**kept, **initial, **chosen, **duration, "input_source": source, "retry_of": root_id})
-        adding = asyncio.ensure_future(
-            self._store.add(job, self._queue_limits, also=self._reject_second_retry(old, root_id))
-        )
-        try:
-            await asyncio.shield(adding)
-        except BaseException:
-            await self._discard(job_id, adding)
-            raise
-        return job
-
-    async def _discard(self, job_id: str, adding: asyncio.Future[None] | None) -> None:
-        """Delete the files of a refused request, unless its job was stored.
-
-        A client that disconnects while the job is stored leaves a valid job.
-        """
-        if adding is not None:
-            await asyncio.wait([adding])
-            if not adding.cancelled() and adding.exception() is None:
-                return
-        try:
-            await asyncio.shield(self._storage.delete_job(job_id))
-        except StorageFailed as error:  # report the original error; the sweeper cleans up
-            log.warning(
-                "could not delete a refused request", extra={"job": job_id, "reason": error.detail or error.message}
-            )
-
-    async def _root_of(self, old: Job) -> str:
-        """Return the id of the job that was retried first, whether or not it still exists."""
-        root_id, parent = old.id, old.retry_of
-        seen = {root_id}
-        while parent is not None and parent not in seen:
-            seen.add(root_id := parent)
-            job = await self._store.get(root_id)
-            parent = job.retry_of if job is not None else None
-        return root_id
-
-    def _reject_second_retry(self, old: Job, root_id: str) -> Callable[[aiosqlite.Connection], Awaitable[None]]:
-        """Return a check for the transaction that stores a retry: one at a time per root, free unless cancelled."""
-
-        async def check(writer: aiosqlite.Connection) -> None:
-            statuses = await retry_statuses(writer, old.owner, root_id)
-            if len(statuses) > 1:  # including the new one
-                if JobStatus.COMPLETED in statuses:
-                    raise InvalidState("This job was already retried successfully. Submit the song again.")
-                raise InvalidState("This job is already being retried.")
-            spending = self._quota.spend_in(old.owner)
-            await (spending if old.was_cancelled else self._quota.retry_in(old.owner, root_id))(writer)
-
-        return check
-
-    def _check_model(self, name: str) -> None:
-        state = self._pool.models.get(name)
-        if state is not None and state.state == "unavailable":
-            raise ModelUnavailable(f"The model {name} cannot be used here: {state.reason}")
-
     async def _job_of_link(self, job_id: str, submission: Submission, link: Link) -> Job:
         video = parse_link(link.text)
         if not self._settings.youtube.enabled:
             raise LinksDisabled
-        self._youtube.check_open()
         return await self._new_job(
             job_id, submission, InputType.YOUTUBE_URL, video.url, title=f"YouTube {video.video_id}"
         )
 
     async def _job_of_file(
-        self, job_id: str, submission: Submission, source: Upload | Attachment, ticket: Ticket
-    ) -> Job:
+        self,
+        job_id: str,
+        submission: Submission,
+        source: Upload | Attachment,
+        ticket: Ticket,
+        digest: RequestDigest,
+    ) -> tuple[Job, str]:
+        """Receive and examine the file; return its job and the hash of its samples."""
         key = f"jobs/{job_id}/input"
         media, options = self._media, submission.options
         if isinstance(source, Upload):
@@ -241,15 +213,17 @@ class Intake:
                 max_bytes=media.max_bytes,
                 proxy_for=lambda url: proxy_for(url, self._settings.discord.proxy_url),
             )
+        if submission.key is not None:
+            stream = digest.pass_on(stream)
         size_bytes = await self._storage.receive(stream, key, media.max_bytes, ticket.spend)
         if isinstance(source, Upload) and source.late_options is not None:
             options = await source.late_options()
-            self._check_model(options.model)
+            self._acceptance.check_model(options.model)
         await ticket.received()
         async with self._admission.probing(ticket):
             found: Probe = await probe_in_sandbox(self._storage.local_path(key), media)
         await self._storage.upload(key)
-        return await self._new_job(
+        job = await self._new_job(
             job_id,
             replace(submission, options=options),
             InputType.FILE_UPLOAD,
@@ -259,6 +233,7 @@ class Intake:
             input_size=size_bytes,
             duration_s=found.duration_s,
         )
+        return job, found.audio_hash
 
     async def _new_job(
         self,
@@ -282,7 +257,7 @@ class Intake:
             input_source=input_source,
             model=options.model,
             options=options,
-            estimated_duration=await self._estimated_s(options, duration_s),
+            estimated_duration=await self._acceptance.estimated_s(options, duration_s),
             owner=submission.owner,
             scope=submission.scope,
             place=submission.place,
@@ -291,9 +266,3 @@ class Intake:
             input_size=input_size,
             input_duration=duration_s,
         )
-
-    async def _estimated_s(self, options: StemSeparationOptions, duration_s: float | None) -> int:
-        device = self._pool.device
-        speed = await self._store.speed(options.model, options.quality, device)
-        speed = (speed or first_guess(options.model, options.quality, device)) * plan_cost(options)
-        return estimate_s(speed, duration_s or _GUESSED_LINK_S)

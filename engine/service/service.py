@@ -6,12 +6,13 @@ Front ends (Discord, HTTP, the command line) use this class and the entities in 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.database.job_store import JobStore
+from engine.database.quota import Allowance
+from engine.database.request_keys import RequestSeen
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
@@ -19,7 +20,10 @@ from engine.jobs.job import Job, JobStatus, JobView
 from engine.jobs.options import MODELS
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Ticket
+from engine.service.errors import KeyReused
 from engine.service.intake import Intake
+from engine.service.resubmission import Resubmission
+from engine.service.snapshot import ModelChoice, ServiceSnapshot, WorkerSnapshot
 from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import JobPresenter
 from engine.service.watch import Watchers
@@ -42,41 +46,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ModelChoice:
-    """A model as a front end offers it; `reason`: why it is not usable."""
-
-    name: str
-    description: str
-    usable: bool
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class WorkerSnapshot:
-    """State of one worker, for the operator."""
-
-    device: str
-    ready: bool
-    attempts: int
-    deaths: int
-    rss_bytes: int
-    device_bytes: int | None
-
-
-@dataclass(frozen=True)
-class ServiceSnapshot:
-    """Health of the backend, for `/readyz` and `/metrics`."""
-
-    jobs: dict[JobStatus, int]
-    workers: tuple[WorkerSnapshot, ...]
-    usable_models: tuple[str, ...]
-    stage_seconds: dict[str, float] = field(default_factory=dict)  # summed over all attempts of this process
-    audio_seconds: float = 0.0  # separated by this process
-    processing_seconds: float = 0.0  # spent on it
-    cluster_problem: str | None = None  # a problem with the cluster
-
-
 class StemService:
     def __init__(
         self,
@@ -85,6 +54,7 @@ class StemService:
         pool: WorkerPool,
         dispatcher: Dispatcher,
         intake: Intake,
+        resubmission: Resubmission,
         presenter: JobPresenter,
         progress: ProgressTracker,
     ) -> None:
@@ -93,6 +63,7 @@ class StemService:
         self._pool = pool
         self._dispatcher = dispatcher
         self._intake = intake
+        self._resubmission = resubmission
         self._presenter = presenter
         self._progress = progress
         self._watchers = Watchers(progress)
@@ -110,8 +81,29 @@ class StemService:
         Raises `InputRefused`, `RetryLater` or `ModelUnavailable`. A refused request leaves nothing behind and does
         not count toward the quota; files that were expensive to check are counted separately.
         """
-        job = await self._intake.accept(submission, ticket)
+        try:
+            job = await self._intake.accept(submission, ticket)
+        except RequestSeen as seen:  # sent twice at the same time
+            if seen.is_other:
+                raise KeyReused from None
+            return await self.get(seen.job_id)
         return await self._view_of_new_job(job)
+
+    async def has_request(self, owner: str, key: str) -> bool:
+        """Return whether the owner has created a job with this key in the last day."""
+        return await self._intake.has_request(owner, key)
+
+    async def submitted(self, submission: Submission) -> JobView | None:
+        """Return the job that an earlier request with the same key created, after reading the file of this one.
+
+        None: the key is new. Raises `KeyReused` if this request differs.
+        """
+        job_id = await self._intake.submitted(submission)
+        return None if job_id is None else await self.get(job_id)
+
+    async def allowance(self, owner: str) -> Allowance | None:
+        """Return how many jobs the owner may still start; None: there is no limit."""
+        return await self._intake.allowance(owner)
 
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
         """Submit a failed job again, optionally with another `model`. Three retries a day of one song are free.
@@ -119,7 +111,16 @@ class StemService:
         Raises `NotFound`, `NotAllowed`, `InvalidState`, `QueueFull`, `QuotaExceeded`, `UnknownModel`,
         `ModelUnavailable`.
         """
-        job = await self._intake.retry(await self._owned(job_id, by), new_id, model)
+        changes = {} if model is None else {"model": model}
+        job = await self._resubmission.retry(await self._owned(job_id, by), new_id, changes)
+        return await self._view_of_new_job(job)
+
+    async def again(self, job_id: str, changes: Mapping[str, object], *, by: str, new_id: str | None = None) -> JobView:
+        """Separate the kept song of a completed job again, with `changes` of its options; retry a failed one.
+
+        Raises `NotFound`, `NotAllowed`, `InvalidState`, `SongGone`, `RetryLater`, `BadOptions`, `ModelUnavailable`.
+        """
+        job = await self._resubmission.again(await self._owned(job_id, by), new_id, changes)
         return await self._view_of_new_job(job)
 
     async def _view_of_new_job(self, job: Job) -> JobView:
@@ -229,7 +230,10 @@ class StemService:
         for name, description in MODELS.items():
             state = states.get(name)
             usable = state is None or state.state != "unavailable"
-            choices.append(ModelChoice(name, description, usable, None if usable or state is None else state.reason))
+            is_ready = state is not None and state.state == "ready"
+            reason = None if usable or state is None else state.reason
+            size_bytes = None if state is None else state.size_bytes
+            choices.append(ModelChoice(name, description, usable, reason, is_ready, size_bytes))
         return sorted(choices, key=lambda choice: not choice.usable)
 
     async def snapshot(self) -> ServiceSnapshot:

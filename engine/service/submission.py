@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -42,7 +43,8 @@ class Submission:
     """One request.
 
     `owner`: "discord:<user>", "ip:<address>" or "local". `scope`: the Discord server. `place`: the channel whose
-    members may see the job. `job_id`: set by a front end that records the job before it is submitted.
+    members may see the job. `job_id`: set by a front end that records the job before it is submitted. `key`: requests
+    of one owner with the same key create one job.
     """
 
     source: Upload | Attachment | Link
@@ -51,3 +53,23 @@ class Submission:
     scope: str | None = None
     place: str | None = None
     job_id: str | None = None
+    key: str | None = None
+
+
+class RequestDigest:
+    """SHA-256 of a request's source and options, for the comparison of requests with the same key."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    async def pass_on(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Add the blocks of a file while another reader consumes them."""
+        async for block in stream:
+            self._hash.update(block)
+            yield block
+
+    def of(self, source: Upload | Attachment | Link, options: StemSeparationOptions) -> str:
+        """Return the digest, after the file was read."""
+        name = source.text if isinstance(source, Link) else source.filename
+        self._hash.update(f"\0{name}\0{options.model_dump_json()}".encode())
+        return self._hash.hexdigest()

@@ -69,6 +69,17 @@ def check_listening(settings: Web) -> None:
     log.warning("the API is open: anyone who reaches the server may use it (%s, web.open is set)", place)
 
 
+def is_private_page(settings: Web) -> bool:
+    """Return True if only this machine can reach the server: loopback, no tokens, no proxy."""
+    return (
+        not settings.api_tokens and not settings.trusted_proxies and not settings.open and _is_loopback_only(settings)
+    )
+
+
+def _is_loopback_only(settings: Web) -> bool:
+    return _public_place(settings) is None and not settings.public_url and not settings.cdn_url
+
+
 def _public_place(settings: Web) -> str | None:
     """Return the setting (with its value) that lets other machines reach this server, or None."""
     if not is_loopback(settings.host):

@@ -1,4 +1,4 @@
-"""`/api/stemify` and `/api/jobs/{id}`: submit, show, cancel or delete jobs."""
+"""`/api/stemify` and `/api/jobs/{id}`: submit, show, repeat, cancel or delete jobs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from engine.errors import NotFound
 from engine.jobs.job import JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
-from engine.service.service import Link, Submission, Ticket, Upload
-from engine.web.body import check_declared_length, chosen_options, continue_reading, defer_continue, read_json, uploaded
+from engine.service.service import Link, Submission
+from engine.text import format_date
+from engine.web.body import (
+    check_declared_length,
+    chosen_options,
+    continue_reading,
+    defer_continue,
+    idempotency_key,
+    option_changes,
+    read_json,
+    uploaded,
+)
 from engine.web.errors import BadRequest, UnsupportedBody
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
-from engine.web.schemas import StemifyResponse, about, job_status, json_response
+from engine.web.schemas import StemifyResponse, about, job_status, json_response, with_etag
 
 
 def add_routes(app: web.Application) -> None:
     app.router.add_post("/api/stemify", stemify, expect_handler=defer_continue)
-    app.router.add_get("/api/jobs/{job_id}", show, allow_head=False)
+    app.router.add_get("/api/jobs/{job_id}", show)
     app.router.add_delete("/api/jobs/{job_id}", remove)
+    app.router.add_post("/api/jobs/{job_id}/again", again)
 
 
 async def stemify(request: web.Request) -> web.Response:
@@ -28,20 +39,26 @@ async def stemify(request: web.Request) -> web.Response:
     request.app[ACCESS].require_token(request)
     max_file_bytes = request.app[SETTINGS].limits.input_bytes
     check_declared_length(request, max_file_bytes)
+    owner, key = request.app[ACCESS].owner(request), idempotency_key(request)
+    service = request.app[SERVICE]
     if request.content_type == "application/json":
         await continue_reading(request)
-        body = await read_json(request)
-        link, options = _link_request(body)
-        view = await _submit(request, link, options)
-    elif request.content_type == "multipart/form-data":
-        owner = request.app[ACCESS].owner(request)
-        async with request.app[SERVICE].admit_upload(owner, request.content_length) as ticket:
-            await continue_reading(request)
-            upload, options = await uploaded(request, max_file_bytes=max_file_bytes)
-            view = await _submit(request, upload, options, ticket)
-    else:
+        link, options = _link_request(await read_json(request))
+        submission = Submission(link, options, owner, key=key)
+        view = await service.submitted(submission) if key is not None else None
+        return _accepted(view or await service.submit(submission))
+    if request.content_type != "multipart/form-data":
         raise UnsupportedBody
-    return _accepted(view)
+    if key is not None and await service.has_request(owner, key):
+        await continue_reading(request)
+        upload, options = await uploaded(request, max_file_bytes=max_file_bytes)
+        if (view := await service.submitted(Submission(upload, options, owner, key=key))) is not None:
+            return _accepted(view)
+        raise NotFound  # the job was deleted in between
+    async with service.admit_upload(owner, request.content_length) as ticket:
+        await continue_reading(request)
+        upload, options = await uploaded(request, max_file_bytes=max_file_bytes)
+        return _accepted(await service.submit(Submission(upload, options, owner, key=key), ticket))
 
 
 def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]:
@@ -55,22 +72,23 @@ def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]
     return Link(text), chosen_options(options)
 
 
-async def _submit(
-    request: web.Request, source: Link | Upload, options: StemSeparationOptions, ticket: Ticket | None = None
-) -> JobView:
-    owner = request.app[ACCESS].owner(request)
-    return await request.app[SERVICE].submit(Submission(source=source, options=options, owner=owner), ticket)
-
-
 def _accepted(view: JobView) -> web.Response:
-    job, place = view.job, view.queue_place
-    position = "next in the queue" if place in (None, 1) else f"number {place} in the queue"
-    message = f"Job accepted. It is {position}; the stems should be ready in about {about(_wait_s(view))}."
+    job = view.job
     headers = {"Location": f"/api/jobs/{job.id}", "Cache-Control": "no-store"}
     if view.page_url:
         headers["Link"] = f'<{view.page_url}>; rel="alternate"; type="text/html"'
-    body = StemifyResponse(job_id=job.id, estimated_duration=job.estimated_duration, message=message)
+    body = StemifyResponse(
+        job_id=job.id, status=job.status, estimated_duration=job.estimated_duration, message=_message(view)
+    )
     return json_response(body, status=202, headers=headers)
+
+
+def _message(view: JobView) -> str:
+    if view.job.result is not None and (separated_at := view.job.result.separated_at) is not None:
+        return f"The stems are ready: this song was separated with these options on {format_date(separated_at)}."
+    place = view.queue_place
+    position = "next in the queue" if place in (None, 1) else f"number {place} in the queue"
+    return f"Job accepted. It is {position}; the stems should be ready in about {about(_wait_s(view))}."
 
 
 def _wait_s(view: JobView) -> float:
@@ -78,8 +96,7 @@ def _wait_s(view: JobView) -> float:
 
 
 async def show(request: web.Request) -> web.Response:
-    view = await readable_job(request)
-    return json_response(job_status(view), headers={"Cache-Control": "no-store"})
+    return with_etag(request, job_status(await readable_job(request)))
 
 
 async def remove(request: web.Request) -> web.Response:
@@ -93,6 +110,15 @@ async def remove(request: web.Request) -> web.Response:
         return web.Response(status=204)
     view = await service.cancel(job.id, by=job.owner)
     return json_response(job_status(view), headers={"Cache-Control": "no-store"})
+
+
+async def again(request: web.Request) -> web.Response:
+    """Create a new job from the kept song of another one, with the given options changed."""
+    view = await readable_job(request)
+    if not has_page_link(request):
+        request.app[ACCESS].check_may_change(request, view.job)
+    changes = option_changes(await read_json(request) if request.can_read_body else {})
+    return _accepted(await request.app[SERVICE].again(view.job.id, changes, by=view.job.owner))
 
 
 def job_id_of(request: web.Request) -> str:
@@ -109,8 +135,16 @@ async def readable_job(request: web.Request, *link_kinds: Kind) -> JobView:
     It may with access to the API or with a signed link to the job (its page, or one of `link_kinds`). Raises
     `Unauthorized`, `NotFound`.
     """
-    job_id = job_id_of(request)
-    links, now = request.app[LINKS], request.app[NOW]()
-    if not any(links.verify(kind, job_id, request.query, now) for kind in ("page", *link_kinds)):
+    if not _has_link(request, "page", *link_kinds):
         request.app[ACCESS].require_token(request)
-    return await request.app[SERVICE].get(job_id)
+    return await request.app[SERVICE].get(job_id_of(request))
+
+
+def has_page_link(request: web.Request) -> bool:
+    """Return whether the request has the signed link of the job's page."""
+    return _has_link(request, "page")
+
+
+def _has_link(request: web.Request, *kinds: Kind) -> bool:
+    job_id, links, now = job_id_of(request), request.app[LINKS], request.app[NOW]()
+    return any(links.verify(kind, job_id, request.query, now) for kind in kinds)

@@ -24,6 +24,7 @@ _FRAME_LINES = 100  # boundaries, part headers and lines outside the parts
 _LINE_BYTES = 8190
 _PART_HEADERS = 16
 _PLAIN_PARTS = ("", "7bit", "8bit", "binary")  # values of Content-Transfer-Encoding that leave the bytes as they are
+_KEY_CHARACTERS = 255
 _IDLE_S = 30.0  # without a byte
 _WHOLE_S = 900.0  # for the whole body
 _RATE_WINDOW_S = 30.0  # of waiting for the client
@@ -118,6 +119,14 @@ async def defer_continue(request: web.Request) -> None:
     """Do nothing: the `expect_handler` of routes that call `continue_reading` themselves."""
 
 
+def idempotency_key(request: web.Request) -> str | None:
+    """Return the `Idempotency-Key` header. Raises `BadRequest` unless it has 1 to 255 printable ASCII characters."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
+        raise BadRequest(f"Idempotency-Key must have 1 to {_KEY_CHARACTERS} printable ASCII characters.")
+    return key
+
+
 def check_declared_length(request: web.Request, max_file_bytes: int) -> None:
     """Raise `TooLarge` if `Content-Length` exceeds the limit."""
     if (request.content_length or 0) > max_file_bytes + _FRAME_BYTES:
@@ -149,13 +158,18 @@ def _json_object(text: bytes, what: str) -> dict[str, Any]:
 
 def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
     """Parse options from JSON, in camelCase or snake_case. Raises `BadOptions`, `UnknownModel`."""
-    values = values or {}
+    return StemSeparationOptions.from_user(**option_changes(values or {}))
+
+
+def option_changes(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the given options by field name, not validated yet. Raises `BadOptions` for unknown names."""
     if unknown := values.keys() - _OPTION_NAMES:
         raise BadOptions(f"Unknown option {sorted(unknown)[0]!r:.40}. The options are: {', '.join(_SHOWN_OPTIONS)}.")
     for name in ("model", "quality"):
         if not isinstance(values.get(name), str | None):
             raise BadOptions(f"The option {name} must be a string.")
-    return StemSeparationOptions.from_user(**values)
+    fields = {field.alias: name for name, field in StemSeparationOptions.model_fields.items()}
+    return {fields.get(name, name): value for name, value in values.items()}
 
 
 async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload, StemSeparationOptions]:

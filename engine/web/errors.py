@@ -12,6 +12,7 @@ from engine import errors
 from engine.database.errors import StoreFailed
 from engine.errors import InputRefused, InternalError, RetryLater, StemifyError
 from engine.jobs.entity import Entity
+from engine.service.errors import SongGone
 from engine.sources import errors as source_errors
 from engine.web.error_page import error_page, is_navigation
 from engine.web.headers import set_security_headers
@@ -120,6 +121,7 @@ STATUS: dict[type[StemifyError], int] = {
     errors.IllegalTransition: 409,
     errors.AlreadyAccepted: 409,
     LinkExpired: 410,
+    SongGone: 410,
     errors.TooLarge: 413,
     errors.NotAudio: 415,
     UnsupportedBody: 415,

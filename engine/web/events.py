@@ -21,6 +21,11 @@ _LAST_ID = "over"
 _RECONNECT_MS = 3000
 _SLOW_READER_S = 30.0
 _RETRY_AFTER_S = 60.0
+_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would buffer the events
+}
 
 
 class StreamLimiter:
@@ -50,7 +55,7 @@ STREAMS = web.AppKey("streams", StreamLimiter)
 def add_routes(app: web.Application) -> None:
     settings = app[SETTINGS].web
     app[STREAMS] = StreamLimiter(in_all=settings.event_streams, per_address=settings.event_streams_per_address)
-    app.router.add_get("/api/jobs/{job_id}/events", events, allow_head=False)
+    app.router.add_get("/api/jobs/{job_id}/events", events)
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -58,18 +63,14 @@ async def events(request: web.Request) -> web.StreamResponse:
     view = await readable_job(request)
     if view.job.is_over and request.headers.get("Last-Event-ID") == _LAST_ID:
         return web.Response(status=204)
+    if request.method == "HEAD":
+        return web.Response(headers=_HEADERS)
     with request.app[STREAMS].acquire(request.app[ACCESS].owner(request)):
         return await _stream(request, view.job.id)
 
 
 async def _stream(request: web.Request, job_id: str) -> web.StreamResponse:
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "text/event-stream; charset=utf-8",
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",  # nginx would buffer the events
-        }
-    )
+    response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     with contextlib.suppress(ConnectionError, TimeoutError):  # the client disconnected or stopped reading
         await _write(response, f"retry: {_RECONNECT_MS}\n\n")

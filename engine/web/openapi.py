@@ -16,6 +16,7 @@ from engine.text import CONTENT_TYPES
 from engine.web.errors import ErrorResponse
 from engine.web.health import Health, Readiness
 from engine.web.keys import ACCESS
+from engine.web.overview import LimitsResponse, ModelsResponse
 from engine.web.schemas import JobEvent, JobStatusResponse, StemifyRequest, StemifyResponse
 
 Schema = dict[str, Any]
@@ -24,6 +25,8 @@ _MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]
     (StemifyResponse, "serialization"),
     (JobStatusResponse, "serialization"),
     (JobEvent, "serialization"),
+    (ModelsResponse, "serialization"),
+    (LimitsResponse, "serialization"),
     (ErrorResponse, "serialization"),
     (Health, "serialization"),
     (Readiness, "serialization"),
@@ -36,7 +39,7 @@ _SENTENCES: dict[int, str] = {
     405: "The method is not allowed here",
     408: "The upload was too slow",
     409: "Not possible in the job's current state",
-    410: "The link has expired",
+    410: "The link has expired, or the song is no longer there",
     412: "The file is not the requested version",
     413: "Too large; the connection is closed without reading the rest",
     415: "Neither a song as multipart/form-data nor a link as application/json, not an audio file, or an encoded body",
@@ -55,7 +58,7 @@ _WITH_HEADERS: dict[int, Schema] = {
 
 
 def add_routes(app: web.Application) -> None:
-    app.router.add_get("/api/openapi.json", openapi_json, allow_head=False)
+    app.router.add_get("/api/openapi.json", openapi_json)
 
 
 async def openapi_json(request: web.Request) -> web.Response:
@@ -80,7 +83,10 @@ def openapi(*, wants_token: bool) -> Schema:
         "servers": [{"url": "/"}],
         "paths": {
             "/api/stemify": {"post": _stemify()},
+            "/api/models": {"get": _plain("getModels", "List the models", "ModelsResponse", 401)},
+            "/api/limits": {"get": _plain("getLimits", "Get the limits for the caller", "LimitsResponse", 401)},
             "/api/jobs/{jobId}": {"parameters": [_JOB_ID], "get": _show(), "delete": _remove()},
+            "/api/jobs/{jobId}/again": {"parameters": [_JOB_ID], "post": _again()},
             "/api/jobs/{jobId}/events": {"parameters": [_JOB_ID], "get": _events()},
             "/api/jobs/{jobId}/stems.zip": {"parameters": [_JOB_ID], "get": _zip()},
             "/files/jobs/{jobId}/{attempt}/{filename}": {"get": _file()},
@@ -168,12 +174,38 @@ def _stemify() -> Schema:
         },
     }
     responses = {"202": accepted, **_errors(400, 401, 403, 408, 409, 413, 415, 422, 429)}
-    return _operation("stemify", "Separate a song into stems", responses, requestBody=body)
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same request with the same key creates one job in a day",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    }
+    return _operation("stemify", "Separate a song into stems", responses, parameters=[key], requestBody=body)
+
+
+def _again() -> Schema:
+    body: Schema = {
+        "description": "Options to change; the others are those of the job",
+        "content": {"application/json": {"schema": _ref("StemSeparationOptions")}},
+    }
+    accepted: Schema = {
+        "description": "Accepted, like a submission; completed if the result exists already",
+        "content": _json("StemifyResponse"),
+    }
+    summary = "Separate the kept song of a completed job again, or retry a failed one"
+    responses = {"202": accepted, **_errors(400, 401, 403, 404, 408, 409, 410, 413, 422, 429)}
+    return _operation("separateAgain", summary, responses, requestBody=body)
 
 
 def _show() -> Schema:
-    good = {"200": {"description": "The current state of the job", "content": _json("JobStatusResponse")}}
-    return _operation("getJob", "Get a job's progress and result", {**good, **_errors(401, 404)})
+    etag = {"ETag": {"description": "Changes with the job", "schema": {"type": "string"}}}
+    good: Schema = {
+        "200": {"description": "The current state of the job", "content": _json("JobStatusResponse"), "headers": etag},
+        "304": {"description": "Not modified", "headers": etag},
+    }
+    known = {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}
+    responses = {**good, **_errors(401, 404)}
+    return _operation("getJob", "Get a job's progress and result", responses, parameters=[known])
 
 
 def _remove() -> Schema:
@@ -241,9 +273,11 @@ def _file() -> Schema:
     return _operation("getFile", summary, responses, parameters=parameters, security=[])
 
 
-def _plain(name: str, summary: str, model: str) -> Schema:
+def _plain(name: str, summary: str, model: str, *errors: int) -> Schema:
+    """Describe a GET without parameters; `errors`: 401 if it requires a token."""
     good: Schema = {"200": {"description": summary, "content": _json(model)}}
-    return _operation(name, summary, {**good, **_errors()}, security=[])
+    is_open: Schema = {} if 401 in errors else {"security": []}
+    return _operation(name, summary, {**good, **_errors(*errors)}, **is_open)
 
 
 def _readyz() -> Schema:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ETag, web
+from aiohttp.helpers import ETAG_ANY
 from pydantic import AwareDatetime, BaseModel
 
 from engine.jobs.entity import Entity
@@ -101,6 +103,20 @@ def to_json(model: BaseModel) -> str:
 
 def json_response(model: BaseModel, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(status=status, text=to_json(model), content_type="application/json", headers=headers)
+
+
+def with_etag(request: web.Request, model: BaseModel) -> web.Response:
+    """Return the model as JSON, or 304 if the client has it."""
+    text = to_json(model)
+    etag = ETag(hashlib.sha256(text.encode()).hexdigest()[:32])
+    known = request.if_none_match or ()
+    headers = {"Cache-Control": "no-store"}
+    if any(each.value in (etag.value, ETAG_ANY) for each in known):
+        response = web.Response(status=304, headers=headers)
+    else:
+        response = web.Response(text=text, content_type="application/json", headers=headers)
+    response.etag = etag
+    return response
 
 
 def about(seconds: float) -> str:

@@ -151,7 +151,9 @@ class Attempt:
         return Done(
             job_id=self.spec.job_id,
             attempt=self.spec.attempt,
-            result=self._result(infos, metrics, trust, estimate.metrics, picture.name, peaks.name),
+            result=self._result(infos, metrics, trust, estimate.metrics, picture.name, peaks.name).model_copy(
+                update={"audio_hash": decoded.audio_hash, "model_version": model.version}
+            ),
             separating_s=report.separating_s,
             input_duration_s=decoded.samples / decoded.sample_rate,
         )

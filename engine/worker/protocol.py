@@ -6,12 +6,13 @@ name its (job_id, attempt), so that late messages about a lost attempt can be ig
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from config.settings import Storage as StorageSettings
-from engine.jobs.job import Stage
+from engine.jobs.job import Job, Stage
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult
 
@@ -45,6 +46,22 @@ class AttemptSpec(BaseModel):
     max_duration_s: float
     shifts: int | None = None  # None: the quality's default
     overlap: float | None = None  # fraction of a segment; None: the quality's default
+
+    @classmethod
+    def of(cls, job: Job, max_duration_s: float) -> Self:
+        """Return the current attempt of a job."""
+        return cls(
+            job_id=job.id,
+            attempt=job.attempt,
+            input_key=f"jobs/{job.id}/input",
+            scratch_key=f"scratch/{job.id}-a{job.attempt}",
+            output_key=f"jobs/{job.id}/a{job.attempt}",
+            options=job.options,
+            title=job.title,
+            artist=job.artist,
+            seed=UUID(job.id).int & 0x7FFFFFFF,
+            max_duration_s=max_duration_s,
+        )
 
 
 class WorkerConfig(BaseModel):
@@ -90,6 +107,8 @@ class ModelState(BaseModel):
     name: str
     state: Literal["ready", "to_fetch", "unavailable"]
     reason: str | None = None
+    version: str | None = None  # of its weights, if they are on the machine
+    size_bytes: int | None = None  # of its files, if they are on the machine
 
 
 class Ready(Message):
@@ -97,6 +116,16 @@ class Ready(Message):
     device: str  # "cpu", "cuda:0"
     device_name: str
     models: tuple[ModelState, ...]
+
+    def with_version(self, name: str, version: str | None) -> Self:
+        """Return the message with the weights of a model that may have been downloaded since."""
+        models = (
+            state.model_copy(update={"state": "ready", "reason": None, "version": version})
+            if state.name == name and version is not None and state.version != version
+            else state
+            for state in self.models
+        )
+        return self.model_copy(update={"models": tuple(models)})
 
 
 class Progress(Message):

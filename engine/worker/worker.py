@@ -130,8 +130,16 @@ class Worker:
             self._native.close()
 
     def _model_states(self) -> tuple[ModelState, ...]:
-        states = self._library.states()
-        return tuple(ModelState(name=each.name, state=each.state, reason=each.reason) for each in states)
+        return tuple(
+            ModelState(
+                name=each.name,
+                state=each.state,
+                reason=each.reason,
+                version=each.files.version() if each.files else None,
+                size_bytes=each.files.size_bytes if each.files else None,
+            )
+            for each in self._library.states()
+        )
 
     def _start(self, spec: AttemptSpec) -> None:
         progress = ThrottledProgress(self._writer, spec)

@@ -34,6 +34,7 @@ class ModelAvailability:
     name: str
     state: Literal["ready", "to_fetch", "unavailable"]
     reason: str | None = None
+    files: ModelFiles | None = None  # if all are on this machine
 
 
 class ModelLibrary:
@@ -88,8 +89,8 @@ class ModelLibrary:
         if reason is not None:
             return ModelAvailability(name, "unavailable", reason)
         try:
-            if self._find(name) is not None:
-                return ModelAvailability(name, "ready")
+            if (found := self._find(name)) is not None:
+                return ModelAvailability(name, "ready", files=found)
         except ModelCorrupt as error:
             return ModelAvailability(name, "unavailable", error.message)
         if name == "mini":
@@ -150,9 +151,10 @@ class ModelLibrary:
         return self._open(name, self._fetch(name, progress))
 
     def _open(self, name: str, found: ModelFiles) -> LoadedModel:
+        version = found.version()
         if name == "hdemucs_high" and found.files[0].suffix == ".pt":
-            return LoadedModel.of(load_torchaudio_network(found.files[0]), name)
-        return LoadedModel.of(load_bag(found.bag, found.files, may_run_code=found.may_run_code), name)
+            return LoadedModel.of(load_torchaudio_network(found.files[0]), name, version)
+        return LoadedModel.of(load_bag(found.bag, found.files, may_run_code=found.may_run_code), name, version)
 
     def _find(self, name: str) -> ModelFiles | None:
         return next((found for source in self._sources if (found := source.find(name)) is not None), None)

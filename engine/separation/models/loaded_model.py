@@ -32,11 +32,12 @@ class LoadedModel:
     audio_channels: int
     segment_s: float  # default; a job may choose a shorter one
     max_segment_s: float  # a transformer is limited to the length it was trained on
+    version: str | None = None  # of the files that it was loaded from
     _placed: dict[object, Any] = field(default_factory=dict, repr=False)
     _placing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
-    def of(cls, model: nn.Module, name: str = "") -> LoadedModel:
+    def of(cls, model: nn.Module, name: str = "", version: str | None = None) -> LoadedModel:
         """Wrap a demucs network or bag; it is put in eval mode and not changed otherwise."""
         model.eval()
         first: Any = model
@@ -55,6 +56,7 @@ class LoadedModel:
             audio_channels=int(first.audio_channels),
             segment_s=min(float(member.segment) for member in members),
             max_segment_s=min(transformers, default=math.inf),
+            version=version,
         )
         if not all(loaded._total(source) for source in range(len(loaded.sources))):
             raise ModelCorrupt(detail=f"{loaded.name}: a source without a member of nonzero weight")

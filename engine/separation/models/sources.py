@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from engine.separation.models.pickles import file_sha256
 Progress = Callable[[int, int | None], None]
 """(bytes so far, total bytes if known) of the current download."""
 
+_END_BYTES = 1 << 16
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -34,6 +37,28 @@ class ModelFiles:
     files: list[Path]
     volatile: bool = False
     may_run_code: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    def version(self) -> str | None:
+        """Return a short hash that changes with the weights and the bag; None if a file cannot be read.
+
+        It covers the size and both ends of each file: weights differ there too, and reading a gigabyte takes seconds.
+        """
+        digest = hashlib.sha256(repr(self.bag).encode())
+        try:
+            for path in self.files:
+                with path.open("rb") as file:
+                    size = file.seek(0, os.SEEK_END)
+                    digest.update(str(size).encode())
+                    for start in (0, max(0, size - _END_BYTES)):
+                        file.seek(start)
+                        digest.update(file.read(_END_BYTES))
+        except OSError:
+            return None
+        return digest.hexdigest()[:16]
 
 
 class ModelSource(Protocol):

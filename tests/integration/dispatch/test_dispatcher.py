@@ -15,6 +15,7 @@ import pytest
 from config.settings import load
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
+from engine.database.quota import Quota
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import JobRunner
@@ -42,6 +43,12 @@ class Backend:
 
     def __init__(self, store: JobStore, storage: Storage, dispatcher: Dispatcher, progress: ProgressTracker) -> None:
         self.store, self.storage, self.dispatcher, self.progress = store, storage, dispatcher, progress
+        self.quota = Quota(store.database, per_hour=1000)
+
+    async def spent(self, owner: str = "local") -> int:
+        allowance = await self.quota.allowance(owner)
+        assert allowance is not None
+        return allowance.per_hour - allowance.left
 
     async def add(self, title: str, *, owner: str = "local", link: bool = False) -> str:
         job_id, now = new_job_id(), datetime.now(UTC)
@@ -59,7 +66,7 @@ class Backend:
                 options=StemSeparationOptions(model="mini"), estimated_duration=1, owner=owner, title=title,
                 input_duration=None if link else 1.0,
             ),
-            QUEUE_LIMITS,
+            QUEUE_LIMITS, also=self.quota.spend_in(owner, job_id),
         )  # fmt: skip
         self.dispatcher.wake()
         return job_id
@@ -98,10 +105,12 @@ async def open_backend(
     fetch_link: FetchLink = no_links,
     grace_s: float = 0.0,
     storage: Storage | None = None,
+    keep_inputs: bool = False,
 ) -> AsyncIterator[Backend]:
     store = await JobStore.open(data / "stemify.sqlite3")
     storage, progress = storage or LocalStorage(data), ProgressTracker()
-    runner = JobRunner(store, storage, pool, fetch_link, WORKERS, 600, progress)
+    quota = Quota(store.database, per_hour=5)
+    runner = JobRunner(store, storage, pool, fetch_link, WORKERS, 600, progress, quota, keep_inputs=keep_inputs)
     dispatcher = Dispatcher(store, runner, progress, data / "handover.json", max_attempts=3)
     pool._on_change = dispatcher.wake
     await dispatcher.start()
@@ -431,3 +440,31 @@ async def test_second_cancel_does_not_disturb_the_first(stand_in_pool: PoolMaker
         await first
         assert pool.workers[0].deaths == 1, "the worker that ignored the cancel was killed"
         assert backend.files_of(job_id) == []
+
+
+async def test_job_that_never_separated_gives_its_place_back(stand_in_pool: PoolMaker, data: Path) -> None:
+    async with stand_in_pool() as pool, open_backend(data, pool) as backend:
+        failed = await backend.finished(await backend.add("a link", link=True))
+        assert failed.error_code == "source_unreachable" and await backend.spent() == 0
+        failed = await backend.finished(await backend.add("fail soundless_model"))
+        assert failed.status is JobStatus.FAILED and await backend.spent() == 1, "it reached the separation"
+        await backend.finished(await backend.add("fine"))
+        assert await backend.spent() == 2
+
+
+async def test_job_cancelled_in_the_queue_gives_its_place_back(stand_in_pool: PoolMaker, data: Path) -> None:
+    async with stand_in_pool(attempts_per_worker=1) as pool, open_backend(data, pool) as backend:
+        running, waiting = await backend.add("hang"), await backend.add("fine")
+        await backend.until(running, JobStatus.PROCESSING)
+        assert await backend.spent() == 2
+        await backend.dispatcher.cancel(waiting)
+        assert await backend.spent() == 1
+
+
+async def test_kept_input_stays_with_its_result(stand_in_pool: PoolMaker, data: Path) -> None:
+    async with stand_in_pool() as pool, open_backend(data, pool, keep_inputs=True) as backend:
+        job_id = await backend.add("fine")
+        await backend.finished(job_id)
+        assert backend.files_of(job_id) == [f"jobs/{job_id}/a1/vocals.wav", f"jobs/{job_id}/input"]
+        await backend.dispatcher._runner.cleanup.clear_lost_attempt(job_id)
+        assert backend.files_of(job_id) == [f"jobs/{job_id}/a1/vocals.wav", f"jobs/{job_id}/input"]

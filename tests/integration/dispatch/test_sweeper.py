@@ -21,7 +21,9 @@ from engine.jobs.job import Job, JobStatus
 from engine.storage.local import LocalStorage
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, START, Clock, pending_job, result_of
 
-SETTINGS = Retention(completed_days=30, failed_days=7, stems_days=90, sweep_interval_s=0.01)
+SETTINGS = Retention(
+    completed_days=30, failed_days=7, stems_days=90, input_days=3, reuse_results=True, sweep_interval_s=0.01
+)
 DECOYS = (
     "models/hub/weights.th",
     "models/01a205ec-fe8d-724b-8237-ca688e1702d8/weights.th",
@@ -127,14 +129,29 @@ async def test_cancelled_job_leaves_nothing(case: SweepCase) -> None:
     assert case.storage.scratch_on_disk() == []
 
 
-async def test_completed_job_drops_input_and_lost_attempts(case: SweepCase) -> None:
+async def test_completed_job_drops_lost_attempts_then_input(case: SweepCase) -> None:
     job = await case.running()
     case.put(f"jobs/{job.id}/a1/half.mp3")
     await case.store.next_attempt(job.id, 1)
     case.put(f"jobs/{job.id}/a2/vocals.mp3")
     await case.store.complete(job.id, 2, result_of(job, 2), 1)
+    case.clock.move(days=2.9)
+    await case.sweeper.sweep()
+    assert case.keys(job) == {"a2/vocals.mp3", "input"}
+    case.clock.move(days=0.2)
     await case.sweeper.sweep()
     assert case.keys(job) == {"a2/vocals.mp3"}
+
+
+async def test_song_is_deleted_before_its_row_is_archived(case: SweepCase) -> None:
+    long = SETTINGS.model_copy(update={"input_days": 60})
+    job = await case.completed()
+    case.clock.move(days=29.9)
+    await Sweeper(case.store, case.storage, case.clock, long).sweep()
+    assert case.keys(job) == {"a1/vocals.mp3", "input"}
+    case.clock.move(days=0.2)
+    await Sweeper(case.store, case.storage, case.clock, long).sweep()
+    assert case.keys(job) == {"a1/vocals.mp3"} and not await case.is_hot(job)
 
 
 async def test_active_jobs_are_untouched(case: SweepCase) -> None:
@@ -296,8 +313,9 @@ async def test_job_that_cannot_be_deleted_does_not_stop_sweep(case: SweepCase, m
             raise StorageFailed(detail="read-only")
         await remove(prefix)
 
+    case.clock.move(days=4)
     await case.sweeper.sweep()
-    case.clock.move(days=91)
+    case.clock.move(days=87)
     monkeypatch.setattr(case.storage, "delete_tree", delete_unless_stuck)
     await case.sweeper.sweep()
     assert case.keys(other) == set() and case.keys(stuck) == {"a1/vocals.mp3"}
@@ -350,4 +368,4 @@ async def test_start_years_ahead_deletes_nothing(case: SweepCase, caplog: pytest
         while caplog.text.count("swept") < 2:
             await asyncio.sleep(0.01)
         assert (await opened.service.get(job.id)).job == job
-    assert case.keys(job) == {"a1/vocals.mp3"}
+    assert case.keys(job) == {"a1/vocals.mp3", "input"}

@@ -22,6 +22,7 @@ from engine.database.errors import (
 )
 from engine.database.job_store import JobStore
 from engine.database.migrations import MIGRATIONS, migrate, statements
+from engine.database.quota import Quota
 from engine.database.sql import QUERIES, parse_queries, read_script
 from engine.database.usage import Usage
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job, result_of, waiting_ids
@@ -136,6 +137,9 @@ async def test_upgrade_to_version_2_counts_the_stored_bytes(tmp_path: Path) -> N
     assert version_of(path) == 1
     store = await JobStore.open(path)
     assert await Usage(store.database, 0).stored_bytes(job.owner) == 4000 + 601
+    assert await store.results.audio_of(job.id) is None, "its audio is not known"
+    quota = Quota(store.database, per_hour=5)
+    await store.add(pending_job(), NO_QUEUE_LIMITS, also=quota.spend_in(job.owner, "new"))
     await store.close()
 
 

@@ -15,7 +15,14 @@ import pytest
 from engine.database.database import Database
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
-from engine.database.quota import REFUSALS_PER_HOUR, Quota
+from engine.database.quota import (
+    AGAIN_PER_DAY,
+    FREE_RETRIES_PER_DAY,
+    GIVEN_BACK_PER_HOUR,
+    REFUSALS_PER_HOUR,
+    Allowance,
+    Quota,
+)
 from engine.errors import QueueFull, QuotaExceeded, TooManyRefusals
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job
 
@@ -157,6 +164,53 @@ async def test_hits_outside_the_window_are_deleted(spend: Spend, database: Datab
     clock.move(hours=2)
     await spend(1, "discord:1")
     assert await hits(database) == 1
+
+
+async def test_given_back_place_is_free_again(quota: Quota, spend: Spend, database: Database, clock: Clock) -> None:
+    await spend(4)
+    await database.write(quota.spend_in("discord:1", "failed"))
+    assert await quota.allowance("discord:1") == Allowance(per_hour=5, left=0, wait_s=3600)
+    await database.write(quota.give_back_in("discord:1", "failed"))
+    assert await quota.allowance("discord:1") == Allowance(per_hour=5, left=1, wait_s=0)
+    await database.write(quota.give_back_in("discord:1", "failed"))
+    assert await quota.allowance("discord:1") == Allowance(per_hour=5, left=1, wait_s=0), "only once"
+
+
+async def test_places_are_given_back_twenty_times_an_hour(quota: Quota, database: Database) -> None:
+    for number in range(GIVEN_BACK_PER_HOUR + 5):
+        await database.write(quota.spend_in("discord:1", f"job {number}"))
+        await database.write(quota.give_back_in("discord:1", f"job {number}"))
+    with pytest.raises(QuotaExceeded):
+        await quota.check("discord:1")
+
+
+async def test_free_retry_is_not_given_back(quota: Quota, spend: Spend, database: Database) -> None:
+    await spend()
+    for number in range(FREE_RETRIES_PER_DAY):
+        await database.write(quota.retry_in("discord:1", "root", f"job {number}"))
+    await database.write(quota.give_back_in("discord:1", "job 0"))
+    with pytest.raises(QuotaExceeded, match="3 free retries"):
+        await database.write(quota.retry_in("discord:1", "root", "job 9"))
+
+
+async def test_owner_without_limit_spends_nothing(database: Database, clock: Clock) -> None:
+    quota = Quota(database, per_hour=1, now=clock, no_limit_for="ip:")
+    for _ in range(20):
+        await database.write(quota.spend_in("ip:127.0.0.1"))
+        await quota.check("ip:127.0.0.1")
+    assert await quota.allowance("ip:127.0.0.1") is None and await hits(database) == 0
+    await database.write(quota.spend_in("discord:1"))
+    with pytest.raises(QuotaExceeded):
+        await database.write(quota.spend_in("discord:1"))
+
+
+async def test_another_try_of_one_job_is_limited(database: Database, clock: Clock) -> None:
+    quota = Quota(database, per_hour=100, now=clock)
+    for number in range(AGAIN_PER_DAY):
+        await database.write(quota.spend_again_in("discord:1", "song", f"job {number}"))
+    with pytest.raises(QuotaExceeded, match=r"again 20 times today\. Try again in 24 hours"):
+        await database.write(quota.spend_again_in("discord:1", "song", "late"))
+    assert await quota.allowance("discord:1") == Allowance(per_hour=100, left=80, wait_s=0)
 
 
 # Together with the store.

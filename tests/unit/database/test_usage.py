@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.database.job_store import JobStore
-from engine.database.usage import Usage, forget_files
+from engine.database.usage import Usage, forget_files, forget_input
 from engine.errors import TooMuchStored
 from engine.jobs.job import Job
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of
@@ -42,6 +42,8 @@ async def test_stored_bytes_follow_job_status(store: JobStore) -> None:
     job = await claimed(store)
     assert await usage.stored_bytes(OWNER) == 600, "the song"
     await store.complete(job.id, 1, result_of(job), 3)
+    assert await usage.stored_bytes(OWNER) == 4600, "the stems and the kept song"
+    await forget_input(store.database, job.id)
     assert await usage.stored_bytes(OWNER) == 4000, "the stems"
     await store.delete(job.id)
     assert await usage.stored_bytes(OWNER) == 0
@@ -61,14 +63,14 @@ async def test_archived_job_still_counts(store: JobStore) -> None:
     job = await completed(store)
     moved = await store.archive_finished(job.status.COMPLETED, Clock()().replace(year=2030))
     assert moved == 1
-    assert await Usage(store.database, 0).stored_bytes(OWNER) == 4000
+    assert await Usage(store.database, 0).stored_bytes(OWNER) == 4600
 
 
 async def test_owner_over_limit_gets_largest_jobs(store: JobStore) -> None:
     await completed(store, "Sunny")
-    usage = Usage(store.database, 4000)
+    usage = Usage(store.database, 4600)
     with pytest.raises(TooMuchStored, match=r"Delete jobs .*The largest are: Sunny \(0\.0 MB\)"):
         await usage.check(OWNER)
     await usage.check("discord:2")
-    await Usage(store.database, 4001).check(OWNER)
+    await Usage(store.database, 4601).check(OWNER)
     await Usage(store.database, 0).check(OWNER)

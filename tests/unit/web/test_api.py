@@ -345,7 +345,7 @@ async def test_unknown_path_is_404_as_json(server: WebServer, path: str) -> None
 async def test_wrong_method_is_405_as_json(server: WebServer) -> None:
     for method, path, allowed in [
         ("GET", "/api/stemify", "POST"),
-        ("PUT", "/api/jobs/x", "DELETE, GET"),
+        ("PUT", "/api/jobs/x", "DELETE, GET, HEAD"),
         ("PATCH", "/healthz", "GET, HEAD"),
     ]:
         async with server.client.request(method, path) as response:
