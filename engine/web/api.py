@@ -7,7 +7,7 @@ from uuid import UUID
 from aiohttp import web
 
 from engine.errors import NotFound
-from engine.jobs.job import JobView
+from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
 from engine.service.service import Link, Submission
@@ -84,9 +84,12 @@ def _accepted(view: JobView) -> web.Response:
 
 
 def _message(view: JobView) -> str:
-    if view.job.result is not None and (separated_at := view.job.result.separated_at) is not None:
-        return f"The stems are ready: this song was separated with these options on {format_date(separated_at)}."
-    place = view.queue_place
+    job, place = view.job, view.queue_place
+    if job.result is not None and job.result.separated_at is not None:
+        date = format_date(job.result.separated_at)
+        return f"The stems are ready: this song was separated with these options on {date}."
+    if job.status is not JobStatus.PENDING:  # the request was repeated with its Idempotency-Key
+        return f"This request was already accepted. Its job is {job.status}."
     position = "next in the queue" if place in (None, 1) else f"number {place} in the queue"
     return f"Job accepted. It is {position}; the stems should be ready in about {about(_wait_s(view))}."
 

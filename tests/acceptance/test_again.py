@@ -28,6 +28,7 @@ from tests.fixtures.ports import free_port
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
+pytestmark = pytest.mark.timeout(400)
 TOKEN = "a-token-of-good-length"
 
 
@@ -62,7 +63,7 @@ class Client:
     def finished(self, answer: requests.Response) -> Any:
         """Return the ended job of a 202."""
         assert answer.status_code == 202, answer.text
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 200
         while (job := self.job(answer.json()["jobId"]))["status"] not in ("completed", "failed"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -273,11 +274,12 @@ def server(folder: Path, mode: str) -> Iterator[Client]:
         "STEMIFY_WORKERS__THREADS": "1",
         "STEMIFY_WORKERS__COMPILE": "false",
         "STEMIFY_RETENTION__SWEEP_INTERVAL_S": "0.05",
+        "STEMIFY_LOG__LEVEL": "WARNING",
     }
     process = subprocess.Popen([sys.executable, "-c", _SERVER, mode], cwd=ROOT, env=variables, start_new_session=True)
     client = Client(f"http://127.0.0.1:{port}", folder / "data")
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 200
         while True:
             assert process.poll() is None and time.monotonic() < deadline
             try:

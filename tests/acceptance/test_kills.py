@@ -138,7 +138,8 @@ def check(data: Path, channels: list[Channel], histories: Mapping[str, list[str]
         if status == "completed":
             stems = dict(JobResult.model_validate_json(result).stems)
             expected = {Path(stem.path).name for stem in stems.values()} | {"waveform.png", "peaks.json"}
-            assert files == {f"a{attempt}/{name}" for name in expected}, "all files of the result and no others"
+            kept = {f"a{attempt}/{name}" for name in expected} | {"input"}
+            assert files == kept, "all files of the result, the song and no others"
             for stem in stems.values():
                 assert (data / stem.path).stat().st_size == stem.size
                 assert length_s(data / stem.path) == pytest.approx(LENGTH_S, abs=0.1)

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from config.settings import load
 from engine.backend import Backend, backend
+from engine.errors import QuotaExceeded
 from engine.jobs.job import JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.service.service import Link, StemService, Submission
@@ -82,6 +83,34 @@ async def test_link_in_message_becomes_stems_with_video_title(
             samples = sum(frame.samples for frame in container.decode(audio=0))
     assert abs(samples / rate - mix.shape[-1] / 48000) < 0.05
     assert "Sunny" in stems["vocals"].filename
+
+
+async def test_video_is_downloaded_and_separated_once(fake: FakeYoutube, folder: Path, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.webm", seconds=2, sample_rate=48000)
+    fake.add(Video("dQw4w9WgXcQ", media=(tmp_path / "song.webm").read_bytes(), title="Sunny"))
+    settings = load(
+        data_dir=tmp_path / "data",
+        models_dir=folder / "weights",
+        youtube={"proxy": fake.proxy_url, "ca_file": fake.ca_file},
+        workers={"devices": ["cpu"], "threads": 1, "compile": False},
+        limits={"jobs_per_hour": 2},
+        retention={"reuse_results": True},
+    )
+    async with backend(settings, with_web=False) as opened:
+        service = opened.service
+        first = await end_of(service, await submit(service, "https://youtu.be/dQw4w9WgXcQ"))
+        assert first.job.status is JobStatus.COMPLETED, first.job.error
+        downloads = len(fake.media_seen)
+        again = await service.again(first.job.id, {"output_format": "wav"}, by="local")
+        assert (await end_of(service, again)).job.status is JobStatus.COMPLETED
+        repeat = await submit(service, "https://www.youtube.com/watch?v=dQw4w9WgXcQ")  # the quota is spent
+        assert (repeat.job.status, repeat.job.title) == (JobStatus.COMPLETED, "Sunny")
+        assert len(fake.media_seen) == downloads
+        await service.delete(first.job.id, by="local")
+        async with service.open_file(repeat.job, "vocals") as path:
+            assert path.stat().st_size > 0
+        with pytest.raises(QuotaExceeded):
+            await service.again(repeat.job.id, {"normalize": True}, by="local")
 
 
 async def test_video_longer_than_declared_is_refused(

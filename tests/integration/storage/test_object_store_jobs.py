@@ -20,7 +20,7 @@ from config.settings import load
 from engine.backend import backend
 from engine.errors import StorageUnavailable
 from engine.jobs.entity import new_job_id
-from engine.jobs.job import JobStatus
+from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.submission import Submission, Upload
 from engine.storage.object_store import ObjectStorage
@@ -71,9 +71,7 @@ async def test_job_in_bucket_is_served_by_signed_links(
         names = sorted(
             f"a1/{name}" for name in [*(info.filename for info in stems.values()), "peaks.json", "waveform.png"]
         )
-        async with asyncio.timeout(60):
-            while keys(looking, job_id) != names:
-                await asyncio.sleep(0.05)  # the input is deleted after the row is written
+        assert keys(looking, job_id) == [*names, "input"]
         assert [path for path in (tmp_path / "data" / "jobs").rglob("*") if path.is_file()] == []
         links = {link.name: link.url for link in view.links}
         contents = {}
@@ -100,6 +98,33 @@ async def test_job_in_bucket_is_served_by_signed_links(
         arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)]
         assert not any(SECRET_KEY.encode() in line for line in arguments)
     assert SECRET_KEY not in caplog.text and "X-Amz-Signature" not in caplog.text
+
+
+async def test_repeat_in_bucket_has_objects_of_its_job(server: S3Server, tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path / "data", retention={"reuse_results": True}, workers={"compile": False})
+    settings = settings.model_copy(update={"storage": storage_settings(server)})
+    looking = object_storage(server, tmp_path / "looking")
+    song = tmp_path / "Sunny.wav"
+    make_song(song, seconds=1)
+    options = StemSeparationOptions.model_validate({"model": "mini", "quality": "fast"})
+
+    async with backend(settings, with_web=False) as house:
+
+        async def submit() -> JobView:
+            return await house.service.submit(Submission(Upload(song.name, stream(song)), options, owner="local"))
+
+        async with asyncio.timeout(100):
+            first = [view async for view in house.service.watch((await submit()).job.id)][-1]
+        second = await submit()
+        assert second.job.status is JobStatus.COMPLETED and second.job.id != first.job.id
+        assert keys(looking, second.job.id) == keys(looking, first.job.id)
+        await house.service.delete(first.job.id, by="local")
+        assert keys(looking, first.job.id) == [] and "input" in keys(looking, second.job.id)
+        async with house.service.open_file(second.job, "vocals") as path:
+            assert second.job.result is not None
+            assert path.stat().st_size == dict(second.job.result.stems)["vocals"].size
+        third = await house.service.again(second.job.id, {"output_format": "wav"}, by="local")
+        assert third.job.status is JobStatus.PENDING and keys(looking, third.job.id) == ["input"]
 
 
 def _readable(path: Path) -> bool:
