@@ -56,8 +56,11 @@ function score(label, value) {
 }
 
 function facts(job, stems) {
-  const { trust } = job.result;
+  const { trust, music } = job.result;
   const list = [];
+  const tempo = typeof music?.tempoBpm === "number" ? [`${music.tempoBpm.toFixed(1)} BPM`] : [];
+  const key = music?.key ? [`${music.key} (${music.camelot})`] : [];
+  if (tempo.length + key.length > 0) list.push(["good", `${[...tempo, ...key].join(", ")}.`]);
   if (trust) {
     list.push(sumFact(trust.residualDb, job.options.removeVocals));
     if (trust.offset) {
