@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -44,7 +45,7 @@ async def measure(folder: Path, args: argparse.Namespace) -> tuple[Crowd, dict[s
                 songs_each=args.songs,
                 patience_s=PATIENCE_S,
             )
-            await crowd.run()
+            await run_within_memory(crowd, args.own_memory)
     lives = assert_jobs_go_forward_only(events(bot.log_path))
     completed = sum(life[-1] == "completed" for life in lives.values())
     return crowd, {
@@ -63,8 +64,22 @@ async def measure(folder: Path, args: argparse.Namespace) -> tuple[Crowd, dict[s
         "429_total": len(fake.rate_limited()),
         "429_worst_minute": busiest_minute(fake),
         "took_s": round(crowd.took_s),
+        "own_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         **memory(crowd),
     }
+
+
+async def run_within_memory(crowd: Crowd, limit_mib: int) -> None:
+    """Run the crowd; raise `MemoryError` when this process, which plays Discord and its users, has grown to the limit.
+
+    The bot, which has started already, keeps its own limits.
+    """
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_mib * MIB, before[1]))
+    try:
+        await crowd.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def memory(crowd: Crowd) -> dict[str, float]:
@@ -88,6 +103,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--songs", type=int, default=5, help="songs per user")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of the song")
+    parser.add_argument("--own-memory", type=int, default=4096, help="limit of this process in MiB, without the bot's")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         crowd, figures = asyncio.run(measure(Path(folder), args))
