@@ -18,13 +18,13 @@ def source_of(attachment: discord.Attachment) -> Attachment:
     return Attachment(filename=attachment.filename, url=attachment.url, declared_bytes=attachment.size)
 
 
-def audio_in(message: discord.Message) -> list[discord.Attachment]:
+def audio_attachments(message: discord.Message) -> list[discord.Attachment]:
     """Return the attachments that look like audio; the service checks their content."""
     return [attachment for attachment in _attachments(message) if _looks_like_audio(attachment)][:MAX_TRACKS]
 
 
-def link_in(message: discord.Message) -> Link | None:
-    """Return the text if it has a link to a video."""
+def find_link(message: discord.Message) -> Link | None:
+    """Return the text as a link source if it contains a link to a video."""
     text = "\n".join([message.content, *(snapshot.content for snapshot in message.message_snapshots)])
     return Link(text) if video_ids_in(text) else None
 

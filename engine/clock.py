@@ -29,7 +29,7 @@ def utc_now() -> datetime:
 
 
 def monotonic_s() -> float:
-    """Return seconds of a clock that cannot jump and goes on while the machine is suspended."""
+    """Return seconds of a clock that cannot jump and keeps running while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

@@ -17,7 +17,7 @@ from bot.database import JobMessage
 from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
 from bot.responses import acknowledge, run_guarded
 from bot.servers import check_server, is_allowed
-from bot.songs import audio_in, source_of
+from bot.songs import audio_attachments, source_of
 from bot.text import clean
 from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.jobs.entity import new_job_id
@@ -77,7 +77,7 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
         return
     parent = message.channel.parent_id if isinstance(message.channel, discord.Thread) else None
     mode = bot.listening.get(message.channel.id) or bot.listening.get(parent or 0)
-    audio = audio_in(message) if mode and is_allowed(bot.settings.discord, message.guild.id) else []
+    audio = audio_attachments(message) if mode and is_allowed(bot.settings.discord, message.guild.id) else []
     if not audio:
         return
     try:
@@ -149,7 +149,7 @@ class SplitButton(
         channel = bot.get_partial_messageable(self.channel_id, guild_id=interaction.guild_id)
         try:
             message = await retry_on_disconnect(lambda: channel.fetch_message(self.message_id))
-            attachment = audio_in(message)[self.index]
+            attachment = audio_attachments(message)[self.index]
         except (discord.NotFound, discord.Forbidden, IndexError):
             raise NotFound("The message with the audio was deleted. Post it again, or use `/stemify`.") from None
         job_message = job_message_of(interaction, answer_id, new_job_id())

@@ -16,7 +16,7 @@ from bot.database import JobMessage, JobMessageState
 from bot.messages import retry_on_disconnect
 from bot.responses import acknowledge
 from bot.servers import check_server
-from bot.songs import Source, audio_in, link_in, source_of
+from bot.songs import Source, audio_attachments, find_link, source_of
 from bot.text import clean
 from engine.errors import BadOptions, InputRefused, StemifyError
 from engine.jobs.entity import new_job_id
@@ -175,8 +175,8 @@ async def _complete_model(interaction: discord.Interaction[Stemify], current: st
 
 @app_commands.context_menu(name="Stemify")
 async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    sources: list[Source] = [source_of(attachment) for attachment in audio_in(message)]
-    if not sources and (link := link_in(message)):
+    sources: list[Source] = [source_of(attachment) for attachment in audio_attachments(message)]
+    if not sources and (link := find_link(message)):
         sources = [link]
     if not sources:
         raise InputRefused(

@@ -205,7 +205,7 @@ class JobRunner:
         self._progress.notify(job.id)
 
     def refund(self, job: Job) -> Step | None:
-        """Return the step that gives the job's place in the quota back, unless it has reached the separation."""
+        """Return the step that refunds the job to the quota, unless it has reached the separation."""
         return None if self._progress.has_separated(job) else self._quota.give_back_in(job.owner, job.id)
 
     async def _with_input(self, job: Job) -> Job:
@@ -290,7 +290,7 @@ class JobRunner:
         await self.cleanup.clear_completed(job.id, job.attempt)
 
     async def _store_with_retry(self, job: Job, write: Callable[[], Awaitable[Job | None]]) -> Job | None:
-        """Write the outcome of a finished attempt, with patience: the stems are worth it."""
+        """Write the outcome of a finished attempt, retrying for a while."""
         for pause_s in _STORE_PAUSES_S:
             try:
                 return await write()

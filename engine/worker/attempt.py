@@ -52,7 +52,7 @@ class SeparationParameters:
 
     @classmethod
     def of(cls, spec: AttemptSpec, model_segment_s: float) -> SeparationParameters:
-        """Return the plan for the attempt's options."""
+        """Return the parameters for the attempt's options."""
         options: StemSeparationOptions = spec.options
         overlap = overlap_of(options, model_segment_s) if spec.overlap is None else spec.overlap
         if overlap is None:

@@ -202,7 +202,7 @@ class Batcher:
         last_ended = 0.0
         home = self._executor.home
         on_device = torch.cuda.device(home) if home.type == "cuda" else contextlib.nullcontext()
-        use_threads(self._threads)  # the thread that created this batcher had them; other threads may have fewer
+        use_threads(self._threads)  # those of the creating thread; new threads may have fewer
         with torch.no_grad(), on_device:
             while True:
                 with self._changed:
@@ -251,7 +251,7 @@ class Batcher:
                 run.note(sentence)
 
     def _finish(self, launched: _Launched, last_ended: float) -> float:
-        """Wait for a batch and give out what it made final; return when it ended."""
+        """Wait for a batch and pass on its final blocks; return its end time."""
         try:
             if launched.event is not None:
                 launched.event.synchronize()

@@ -168,7 +168,7 @@ class Executor:
         self.device = self.home
 
     def _leave_gpu(self) -> None:
-        """Give back all memory of the GPU, that of other models too, and go on with the CPU."""
+        """Release the GPU memory of all models and continue on the CPU."""
         _wait_for(self.device)
         for model in self._models:
             model.forget_placed(self.device)

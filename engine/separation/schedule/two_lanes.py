@@ -1,7 +1,7 @@
 """Two windows on a CPU at once, each with its share of the threads.
 
-Two threads that go through the network each for itself wait for one another once in a pass, and not in every one of its
-hundreds of operations; and each finds in its core's cache what it just wrote there.
+Threads that share one pass synchronise in each of its hundreds of operations. Two independent passes synchronise once,
+and each finds its last results in the cache of its core.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TwoLanes:
 
         When one fails, the others have ended too.
         """
-        tasks = self._begun()
+        tasks = self._start_threads()
         lanes = [Future[Tensor]() for _ in windows]
         for window, lane in zip(windows, lanes, strict=True):
             tasks.put((forward, window, lane))
@@ -41,16 +41,16 @@ class TwoLanes:
             wait(lanes)
             return [lanes.pop(0).result() for _ in windows]
         finally:
-            lanes.clear()  # an error would keep them, they the error, and it the tensors of the pass that failed
+            lanes.clear()  # breaks the cycle that would keep the tensors of a failed pass
 
     def close(self) -> None:
-        """To be called when no window is under way."""
+        """End the threads. Call it only while no window is being computed."""
         if self._tasks is not None:
             for _ in range(WINDOWS_AT_ONCE):
                 self._tasks.put(None)
             self._tasks = None
 
-    def _begun(self) -> SimpleQueue[_Task | None]:
+    def _start_threads(self) -> SimpleQueue[_Task | None]:
         if self._tasks is None:
             self._tasks = SimpleQueue()
             started = threading.Barrier(WINDOWS_AT_ONCE + 1)
@@ -58,12 +58,12 @@ class TwoLanes:
                 work = (self._tasks, self._share, started)
                 threading.Thread(target=_work, args=work, name="window", daemon=True).start()
             started.wait()
-            torch.set_num_threads(self._threads)  # also what threads begin with that come later
+            torch.set_num_threads(self._threads)  # also the default of later threads
         return self._tasks
 
 
 def _work(tasks: SimpleQueue[_Task | None], share: int, started: threading.Barrier) -> None:
-    torch.get_num_threads()  # a thread's first use of torch gives it the number of the process
+    torch.get_num_threads()  # the first use of torch in a thread resets the number
     torch.set_num_threads(share)
     started.wait()
     while (task := tasks.get()) is not None:
