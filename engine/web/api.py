@@ -77,9 +77,8 @@ def _accepted(view: JobView) -> web.Response:
     headers = {"Location": f"/api/jobs/{job.id}", "Cache-Control": "no-store"}
     if view.page_url:
         headers["Link"] = f'<{view.page_url}>; rel="alternate"; type="text/html"'
-    body = StemifyResponse(
-        job_id=job.id, status=job.status, estimated_duration=job.estimated_duration, message=_message(view)
-    )
+    estimated_s = 0 if job.is_over else job.estimated_duration
+    body = StemifyResponse(job_id=job.id, status=job.status, estimated_duration=estimated_s, message=_message(view))
     return json_response(body, status=202, headers=headers)
 
 

@@ -324,3 +324,17 @@ def test_broken_torchaudio_is_named_as_reason(tmp_path: Path, monkeypatch: pytes
     state = library(tmp_path).state("hdemucs_high")
     assert state.state == "unavailable"
     assert "cannot be used here" in (state.reason or "")
+
+
+def test_version_follows_the_weights(tmp_path: Path) -> None:
+    for folder, seed in (("first", 0), ("copy", 0), ("other", 1)):
+        write_model(tmp_path / folder, seed=seed)
+    sources = {folder: FolderSource(tmp_path / folder, pickles=False) for folder in ("first", "copy", "other")}
+    libraries = {folder: library(tmp_path, source) for folder, source in sources.items()}
+    versions = {folder: each.load("htdemucs").version for folder, each in libraries.items()}
+    assert versions["first"] == versions["copy"] and versions["first"] != versions["other"]
+    files = libraries["first"].state("htdemucs").files
+    assert files is not None and files.version() == versions["first"] and files.size_bytes > 1000
+    for weights in (tmp_path / "copy").glob("*.safetensors"):
+        weights.unlink()
+    assert libraries["copy"].state("htdemucs").files is None

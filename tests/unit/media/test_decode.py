@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from engine.errors import TooLong
-from engine.media.decode import RawAudio, decode
+from engine.media.decode import RawAudio, decode, probe
+from engine.media.limits import MediaLimits
 from engine.media.samples import downmix_matrix
 from tests.fixtures.songs import Samples, cover_jpeg, make_song, silence, tune
 
@@ -222,3 +223,19 @@ def test_progress_rises_to_1(tmp_path: Path) -> None:
     assert seen == sorted(seen)
     assert seen[0] < 0.3
     assert seen[-1] == 1
+
+
+def test_audio_hash_is_that_of_the_samples(tmp_path: Path) -> None:
+    mix = tune(seconds=1)
+    make_song(tmp_path / "song.wav", samples=mix, tags={"title": "Sunny"})
+    make_song(tmp_path / "song.flac", samples=mix)
+    make_song(tmp_path / "mono.wav", samples=mix[:1])
+    make_song(tmp_path / "slow.wav", samples=mix, sample_rate=48000)
+    changed = mix.copy()
+    changed[1, -1] += 0.01
+    make_song(tmp_path / "changed.wav", samples=changed)
+    names = ("song.wav", "song.flac", "mono.wav", "slow.wav", "changed.wav")
+    hashes = {name: decoded(tmp_path / name)[0].audio_hash for name in names}
+    assert hashes["song.wav"] == hashes["song.flac"] and len(set(hashes.values())) == 4
+    limits = MediaLimits(max_bytes=10**9, max_duration_s=60, timeout_s=30, memory_bytes=10**10)
+    assert {name: probe(tmp_path / name, limits).audio_hash for name in names} == hashes, "the probe finds the same"
