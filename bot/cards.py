@@ -66,16 +66,6 @@ class Card:
     links: tuple[tuple[str, str], ...] = ()
     buttons: tuple[ButtonSpec, ...] = ()
 
-    def as_text(self) -> str:
-        """Return the card as plain text, for tests."""
-        rows = [f"### {self.heading}", self.body, f"[{PICTURE}]" if self.picture else "", self.below]
-        rows += [f"-# {line}" for line in self.small.splitlines()]
-        rows += [
-            " ".join(f"[{label}↗]" for label, _ in self.links),
-            " ".join(f"[{button.label}]" for button in self.buttons),
-        ]
-        return "\n".join(row for row in rows if row)
-
 
 # The card of a job.
 

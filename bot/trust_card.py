@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.text import size
 from engine.jobs.results import JobResult, StemInfo
-from engine.jobs.trust import plan_fact, quality_facts, stem_level, sum_facts
+from engine.jobs.trust import music_facts, plan_fact, quality_facts, stem_level, sum_facts
 
 
 def stem_phrase(stem: str, info: StemInfo) -> str:
@@ -16,6 +16,8 @@ def trust_card_lines(result: JobResult) -> list[str]:
     """Return a line per subject; silent stems are left out."""
     levels = [(stem.capitalize(), stem_level(info)) for stem, info in result.stems if info.level_db is not None]
     groups = [levels] if levels else []
+    if result.music is not None and (music := music_facts(result.music)):
+        groups.append(music)
     if (trust := result.trust) is not None:
         groups += [sum_facts(trust), [plan_fact(trust)]]
     if (quality := result.quality_metrics) is not None:

@@ -1,4 +1,4 @@
-"""The calibration's card: what the coefficients were made from and what they are worth, in Markdown."""
+"""The card of the calibration, in Markdown: its data and its accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORTH_HEAD = (
     "stem", "outputs", "Spearman", "95 %", "error, dB", "level alone", "worst unseen family", "shipped weights alone",
     "SI-SAR: Spearman", "error, dB", "claim",
 )  # fmt: skip
-GATE_HEAD = ("stem", "outputs", "of them good", "precision", "recall")
+GATE_HEAD = ("stem", "outputs", "good", "precision", "recall")
 
 
 def number(value: float | None) -> str:
@@ -39,42 +39,43 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def write_card(made: dict[str, Any]) -> Path:
-    """Beside the coefficients; tells where."""
+    """Write the card beside the coefficients; return its path."""
     stems = made["stems"].items()
     families = [*made["natural"], *made["altered"]]
     unseen_outputs = [_numbers(stem, row["worth"]["without_family"], families) for stem, row in stems]
     unseen_sounds = [_numbers(stem, row["worth"]["without_sounds"], made["sounds"]) for stem, row in stems]
     passed = [gate_cells(stem, group, figures) for stem, row in stems for group, figures in row["gate"].items()]
     gates = ", ".join(f"{stem} {sdr_db:g} dB" for stem, sdr_db in GATE_SDR_DB.items())
-    text = f"""# The quality estimate: what it is worth
+    text = f"""# Accuracy of the quality estimate
 
 Written by `python -m training.calibrate --write` ({made["date"]}); the recipe is in `training/README.md`.
 
-The scores are **estimates from the sound alone**: a ridge regression a stem predicts the global SDR that the true stem
-would show, and a logistic curve makes a score of it: {GATE} at {gates}. They are no
-listening test and say nothing about taste. `artifact_reduction` comes from a predicted SI-SAR by the same curve;
-`overall_score` is the mean of the stems that are heard. Songs under {SHORT_S:g} s get low confidence.
+The scores are **estimates without the true stems**. For each stem, a ridge regression predicts the global SDR, and a
+logistic curve turns it into a score: {GATE} at {gates}. They
+do not replace a listening test. `artifact_reduction` comes from a predicted SI-SAR by the same curve; `overall_score`
+is the mean of the audible stems. Songs under {SHORT_S:g} s get low confidence.
 
-Made from {made["made_on"]} of 12 s with known stems, in families that share no soundfont, drum kit or voice
+Fitted to {made["made_on"]} of 12 s with known stems, in families that share no soundfont, drum kit or voice
 ({", ".join(made["sounds"])}), separated by {", ".join(made["models"])} (weights {made["weights"]}).
 Natural outputs: {", ".join(made["natural"])}.
-Altered ones, of less weight: {", ".join(made["altered"])}.
+Altered outputs, with less weight: {", ".join(made["altered"])}.
 
-## On natural outputs of sounds that the fit has not seen
+## Natural outputs of unseen sounds
 
 {markdown(WORTH_HEAD, [worth_cells(stem, row["worth"]) for stem, row in stems])}
 
-The claim is met where, on at least 50 outputs, Spearman's correlation is 0.70 or more with the lower bound (songs drawn
-again) at 0.5 or more, the mean error at most 2 dB, no natural family of outputs that the fit did not see under 0.5, and
-the level of the stem against the mix alone does worse. Elsewhere the method says "experimental". `{KARAOKE}`
-are estimated without what the other stems would tell. How strongly the ridge holds back was chosen by these same
-errors, which flatters them a little.
+The claim is met if, on at least 50 outputs, Spearman's correlation is at least 0.70, the lower bound of its interval
+(songs resampled) at least 0.5, the mean error at most 2 dB, the correlation on every unseen natural family of outputs
+at least 0.5, and the level of the stem relative to the mix alone is a worse predictor. Otherwise the method is called
+"experimental". `{KARAOKE}`
+are estimated without features of the other stems. The penalty of the ridge was chosen by these same errors, so they are
+slightly optimistic.
 
-## Spearman on a family of outputs that the fit did not see
+## Spearman on an unseen family of outputs
 
 {markdown(["stem", *families], unseen_outputs)}
 
-## Spearman within a family of sounds that the fit did not see
+## Spearman within an unseen family of sounds
 
 {markdown(["stem", *made["sounds"]], unseen_sounds)}
 
@@ -82,12 +83,12 @@ errors, which flatters them a little.
 
 {markdown(GATE_HEAD, passed)}
 
-## What it is not good at
+## Limits
 
-- **Other models than {", ".join(made["models"])}, and recorded music**: never tried: of one recording
-  alone the stems were at hand. The method says so.
-- **Faults of a kind it has not met**: the tables above show how the order of outputs suffers.
-- **A bass drum and a bass that play together** look like each other's error.
+- **Other models than {", ".join(made["models"])}, and recorded music**: not tested on these, because the stems of only
+  one recording were available. The method says so.
+- **Unseen kinds of faults** lower the rank correlation as the tables above show.
+- **A bass drum and a bass that play together** each count as the other's error.
 """
     path = CALIBRATION.with_name("CALIBRATION.md")
     path.write_text(text)

@@ -108,8 +108,15 @@ def _relocate(result: JobResult, out: Path, rename: Callable[[str], str]) -> Job
     for name, info in result.stems:
         filename = rename(info.filename)
         stems[name] = {**info.model_dump(), "filename": filename, "path": str(out / filename)}
+    music = result.music
+    if music is not None:
+        paths = {"beats_path": music.beats_path, "chords_path": music.chords_path}
+        music = music.model_copy(
+            update={field: str(out / rename(Path(path).name)) for field, path in paths.items() if path is not None}
+        )
     return result.model_copy(
         update={
+            "music": music,
             "output_dir": str(out),
             "stems": StemFiles.model_validate(stems),
             "waveform_path": str(out / rename("waveform.png")),

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from engine.jobs.job import Stage
 from engine.jobs.results import JobResult
-from engine.jobs.trust import Fact, plan_fact, quality_facts, stem_level, sum_facts
+from engine.jobs.trust import Fact, music_facts, plan_fact, quality_facts, stem_level, sum_facts
 
 _WIDTH = 76  # plus the callers' indent, less than 80 columns
 _LABEL_WIDTH = 14
@@ -38,6 +38,8 @@ def progress_bar() -> Iterator[Callable[[Stage | None, int], None]]:
 def trust_lines(result: JobResult) -> list[str]:
     """Return what was measured about the stems, their sum and the run; unmeasured facts are left out."""
     rows: list[Fact] = [(name, stem_level(info)) for name, info in result.stems]
+    if result.music is not None:
+        rows += music_facts(result.music)
     if (trust := result.trust) is not None:
         rows += [*sum_facts(trust), plan_fact(trust)]
     if (quality := result.quality_metrics) is not None:

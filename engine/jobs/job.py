@@ -148,5 +148,6 @@ class JobView(Entity):
     no_worker: bool = False  # no machine is connected; the job continues when one is
     on_cpu: bool = False  # runs on the CPU because the GPU ran out of memory
     links: tuple[FileLink, ...] = ()
+    music_links: tuple[FileLink, ...] = ()  # "beats", "chords"
     page_url: str | None = None
     links_expire_at: AwareDatetime | None = None

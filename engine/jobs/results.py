@@ -66,6 +66,23 @@ class QualityMetrics(Entity):
     advice: str | None = None  # what to try if the overall score is too low for production use
 
 
+class Music(Entity):
+    """Musical facts, estimated from the stems. A fact that is too uncertain is None, and so is its confidence."""
+
+    tempo_bpm: float | None = Field(default=None, gt=0)
+    tempo_confidence: Score | None = None
+    tempo_alternatives: tuple[float, ...] = ()  # half and twice the tempo
+    key: str | None = None  # "F# minor"
+    camelot: str | None = None  # "11A"
+    key_confidence: Score | None = None
+    beats: str | None = None  # signed link to beats.json
+    beats_path: str | None = None  # storage key
+    beats_confidence: Score | None = None
+    chords: str | None = None  # signed link to chords.json
+    chords_path: str | None = None  # storage key
+    chords_confidence: Score | None = None
+
+
 class ProcessingMetrics(Entity):
     """Measured cost of the attempt."""
 
@@ -106,6 +123,7 @@ class JobResult(Entity):
     cdn_urls: tuple[str, ...] = ()
     processing: ProcessingMetrics | None = None
     trust: TrustCard | None = None
+    music: Music | None = None
     waveform_path: str | None = None  # storage key of the picture
     peaks_path: str | None = None  # storage key of the player's peaks
     audio_hash: str | None = None  # SHA-256 of the decoded samples

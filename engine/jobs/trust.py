@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.jobs.results import QualityMetrics, StemInfo, TrustCard
+from engine.jobs.results import Music, QualityMetrics, StemInfo, TrustCard
 from engine.text import plural
 
 Fact = tuple[str, str]
@@ -45,3 +45,10 @@ def quality_facts(quality: QualityMetrics) -> list[Fact]:
         ("method", quality.method),
     ]
     return [*facts, ("advice", quality.advice)] if quality.advice else facts
+
+
+def music_facts(music: Music) -> list[Fact]:
+    """Return tempo and key in one line; nothing if neither is certain enough."""
+    tempo = [] if music.tempo_bpm is None else [f"{music.tempo_bpm:.1f} BPM"]
+    key = [] if music.key is None else [f"{music.key} ({music.camelot})"]
+    return [("music", ", ".join(tempo + key))] if tempo or key else []

@@ -23,6 +23,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from engine.errors import DiskFull, StorageFailed, is_disk_full
+from engine.media.music_tags import PADDING_BYTES
 from engine.media.samples import Samples
 from engine.media.tags import picture_kind
 
@@ -153,7 +154,9 @@ class StemEncoder:
         self._partial.unlink(missing_ok=True)
 
     def _open(self, tags: Mapping[str, str], cover: bytes | None) -> None:
-        muxer = {"mp3": {"id3v2_version": "3", "write_id3v1": "1"}}.get(self._format, {})
+        muxer = {"mp3": {"id3v2_version": "3", "write_id3v1": "1", "metadata_header_padding": str(PADDING_BYTES)}}.get(
+            self._format, {}
+        )
         self._output = av.open(self._file, "w", format=self._format, container_options=muxer, buffer_size=_BUFFER_BYTES)
         self._output.metadata.update(tags)
         codec = {"wav": f"pcm_s{self._bits}le", "flac": "flac", "mp3": "libmp3lame"}[self._format]

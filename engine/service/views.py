@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 
 from engine.database.job_store import JobStore
 from engine.dispatch.progress import ProgressTracker
@@ -52,15 +53,34 @@ class JobPresenter:
             )
         if job.status is JobStatus.COMPLETED:
             expires = None if job.keep else job.updated_at + self._link_lifetime
-            return JobView(job=job, links=self._file_links(job, expires), page_url=page_url, links_expire_at=expires)
+            return JobView(
+                job=job,
+                links=self._file_links(job, expires),
+                music_links=self._music_links(job, expires),
+                page_url=page_url,
+                links_expire_at=expires,
+            )
         return JobView(job=job, page_url=page_url)
 
     def _file_links(self, job: Job, expires: datetime | None) -> tuple[FileLink, ...]:
         assert job.result is not None
-        until = expires or job.updated_at + 40 * self._link_lifetime  # kept: practically unlimited
+        until = self._until(job, expires)
         files = [
             FileLink(name=name, filename=info.filename, url=self._links.file(info.path, until), size=info.size)
             for name, info in job.result.stems
         ]
         archive = FileLink(name="zip", filename=f"{safe_title(job.title)}.zip", url=self._links.zip(job.id, until))
         return (*files, archive)
+
+    def _music_links(self, job: Job, expires: datetime | None) -> tuple[FileLink, ...]:
+        assert job.result is not None
+        music, until = job.result.music, self._until(job, expires)
+        paths = {} if music is None else {"beats": music.beats_path, "chords": music.chords_path}
+        return tuple(
+            FileLink(name=name, filename=PurePosixPath(path).name, url=self._links.file(path, until))
+            for name, path in paths.items()
+            if path is not None
+        )
+
+    def _until(self, job: Job, expires: datetime | None) -> datetime:
+        return expires or job.updated_at + 40 * self._link_lifetime  # kept: practically unlimited

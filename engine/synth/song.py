@@ -26,6 +26,7 @@ from engine.synth.synthesizer import (
     reverb,
     samples,
 )
+from engine.synth.truth import MusicTruth, truth_of
 
 STEMS = ("drums", "bass", "other", "vocals")
 SAMPLE_SONG_SEED = 20_000_017  # training songs have seeds below 10 000 000
@@ -55,6 +56,7 @@ class Score:
     """The notes of every instrument. `chords` and `melody` form the stem `other`."""
 
     duration_s: float
+    truth: MusicTruth
     drums: tuple[Hit, ...]
     bass: tuple[Note, ...]
     chords: tuple[Note, ...]
@@ -68,16 +70,18 @@ class Song:
 
     stems: dict[str, Audio]
     mix: Audio
+    truth: MusicTruth
     sample_rate: int = SAMPLE_RATE
 
 
 def sample_song(seed: int = SAMPLE_SONG_SEED, duration_s: float = 20.0) -> Song:
     """Generate the song of a seed; the default one is not in the training data of the embedded model."""
     rng = np.random.default_rng(seed)
-    stems = render(compose(rng, duration_s), rng)
+    score = compose(rng, duration_s)
+    stems = render(score, rng)
     gain = 0.9 / (np.abs(sum(stems.values())).max() + 1e-9)
     stems = {name: (stem * gain).astype(np.float32) for name, stem in stems.items()}
-    return Song(stems, np.sum([stems[name] for name in STEMS], axis=0, dtype=np.float32))
+    return Song(stems, np.sum([stems[name] for name in STEMS], axis=0, dtype=np.float32), score.truth)
 
 
 def compose(rng: np.random.Generator, duration_s: float) -> Score:
@@ -86,7 +90,8 @@ def compose(rng: np.random.Generator, duration_s: float) -> Score:
     scale = (MAJOR, MINOR, DORIAN)[rng.integers(3)]
     key = int(rng.integers(0, 12))
     progression = PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
-    groove = GROOVES[str(rng.choice(sorted(GROOVES)))]
+    groove_name = str(rng.choice(sorted(GROOVES)))
+    groove = GROOVES[groove_name]
     swing = float(rng.choice([0.0, 0.0, 0.0, 0.16, 0.3]))
     bars = int(np.ceil(duration_s / bar_s))
     step_s = bar_s / 16
@@ -126,7 +131,10 @@ def compose(rng: np.random.Generator, duration_s: float) -> Score:
             for place in range(0, 16, int(rng.choice([1, 2, 4]))):
                 if rng.uniform() < 0.7:
                     melody.append(Note(at(bar, place), 1.8 * step_s, degree(int(rng.integers(4, 15)), 5), 0.7))
-    return Score(duration_s, tuple(drums), tuple(bass), tuple(chords), tuple(melody), tuple(vocals))
+    truth = truth_of(
+        bar_s=bar_s, groove=groove_name, tonic=key, scale=scale, progression=progression, duration_s=duration_s
+    )
+    return Score(duration_s, truth, tuple(drums), tuple(bass), tuple(chords), tuple(melody), tuple(vocals))
 
 
 def _drum_bar(rng: np.random.Generator, groove: tuple[str, str, str], at: At, bar: int) -> list[Hit]:

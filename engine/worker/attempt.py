@@ -20,7 +20,7 @@ from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, Stemi
 from engine.jobs.estimates import overlap_of
 from engine.jobs.job import Stage
 from engine.jobs.options import Quality, StemSeparationOptions
-from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.jobs.results import JobResult, Music, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.media.decode import RawAudio
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
@@ -33,6 +33,7 @@ from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
 from engine.storage.storage import Storage
 from engine.text import safe_title
+from engine.worker.music_files import write_music
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
 from engine.worker.stem_writer import StemWriter, TrackInfo
 
@@ -132,6 +133,7 @@ class Attempt:
             writer.finish()
             self._on_progress(Stage.ENCODING, 0)
             picture, peaks = writer.write_pictures()  # while the last block is still being encoded
+            music = write_music(writer.facts, out)
             infos = writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
             self._stop_if_cancelled()
             estimate = self._estimate(writer, report, decoded)
@@ -151,7 +153,7 @@ class Attempt:
         return Done(
             job_id=self.spec.job_id,
             attempt=self.spec.attempt,
-            result=self._result(infos, metrics, trust, estimate.metrics, picture.name, peaks.name).model_copy(
+            result=self._result(infos, metrics, trust, estimate.metrics, music, picture.name, peaks.name).model_copy(
                 update={"audio_hash": decoded.audio_hash, "model_version": model.version}
             ),
             separating_s=report.separating_s,
@@ -266,11 +268,13 @@ class Attempt:
         metrics: ProcessingMetrics,
         trust: TrustCard,
         quality: QualityMetrics | None,
+        music: Music,
         picture: str,
         peaks: str,
     ) -> JobResult:
         key = self.spec.output_key
         stems = {name: info.model_copy(update={"path": f"{key}/{info.path}"}) for name, info in infos.items()}
+        paths = {"beats_path": music.beats_path, "chords_path": music.chords_path}
         return JobResult(
             job_id=self.spec.job_id,
             output_dir=key,
@@ -281,6 +285,7 @@ class Attempt:
             file_size=sum(info.size for info in infos.values()),
             processing=metrics,
             trust=trust,
+            music=music.model_copy(update={name: f"{key}/{path}" for name, path in paths.items() if path}),
             waveform_path=f"{key}/{picture}",
             peaks_path=f"{key}/{peaks}",
         )

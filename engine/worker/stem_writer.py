@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from threading import Event
@@ -23,8 +23,12 @@ from engine.errors import Cancelled, InvalidModelOutput
 from engine.jobs.options import OutputFormat
 from engine.jobs.results import StemInfo, db
 from engine.media.encode import EncodedFile, StemEncoder
+from engine.media.music_tags import add_music_tags
 from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks, render_waveform
+from engine.music.facts import Facts, find_facts
+from engine.music.features import StemFeatures
+from engine.music.names import short_key_name
 from engine.quality.features import StemMeter
 from engine.text import stem_filename
 
@@ -53,10 +57,12 @@ class TrackInfo:
 
 
 class _Stem:
-    """Write one stem in a thread: raw samples in scratch, peaks, and an encoded file at unity gain."""
+    """Write one stem in a thread: raw samples in scratch, measurements, and an encoded file at unity gain."""
 
-    def __init__(self, name: str, raw_path: Path, samples: int, encoder: StemEncoder | None) -> None:
+    def __init__(self, name: str, raw_path: Path, samples: int, sample_rate: int, encoder: StemEncoder | None) -> None:
         self.name = name
+        has_drums = name in ("drums", "instrumental")
+        self.features = StemFeatures(sample_rate, has_drums=has_drums, is_pitched=name != "drums")
         self.raw_path = raw_path
         self.peaks = Peaks(samples)
         self.encoder = encoder
@@ -74,6 +80,7 @@ class _Stem:
     def _measure(self, block: Block) -> None:
         self._raw.write(np.ascontiguousarray(block.T).data)
         self.peaks.add(block)
+        self.features.add(block)
 
     def _encode(self, block: Block) -> None:
         if self.encoder is not None:
@@ -90,6 +97,7 @@ class _Stem:
         if self._measuring is not None:
             self._measuring.result()
         self._raw.close()
+        self.features.finish()
 
     def close(self) -> None:
         """Stop the thread; discard an unfinished file."""
@@ -142,10 +150,11 @@ class StemWriter:
         names = ["vocals", "instrumental"] if karaoke else list(stems)
         self.meter = StemMeter(["vocals"] if karaoke else stems)
         self._stems = {
-            name: _Stem(name, scratch / f"{name}.f32", samples, None if normalize else self._encoder(name))
+            name: _Stem(name, scratch / f"{name}.f32", samples, sample_rate, None if normalize else self._encoder(name))
             for name in names
         }
         self._paths: dict[str, Path] = {}
+        self.facts = Facts()
         self.gain = 1.0
         self.clipped_samples = 0
 
@@ -187,10 +196,11 @@ class StemWriter:
             stem.write(blocks[name])
 
     def finish(self) -> None:
-        """Compute measurements and the common gain after the last block, which may still be encoding."""
+        """Compute measurements, musical facts and the common gain after the last block, which may still be encoding."""
         for stem in self._stems.values():
             stem.finish_raw()
         self.meter.finish()
+        self.facts = find_facts({name: stem.features for name, stem in self._stems.items()}, self.samples / self._rate)
         peak = max(stem.peaks.peak for stem in self._stems.values())
         if self._normalize and peak > 0:
             self.gain = NORMALIZED_PEAK / peak
@@ -236,10 +246,19 @@ class StemWriter:
                     block = np.frombuffer(data, np.float32).reshape(-1, 2).T * np.float32(self.gain)
                     stem.encoder.write(np.ascontiguousarray(block))
         assert stem.encoder is not None
-        encoded = stem.encoder.close()
+        encoded = self._with_music_tags(stem.encoder.close(), stem.encoder.path)
         self._paths[stem.name] = stem.encoder.path
         stem.encoder = None
         return encoded
+
+    def _with_music_tags(self, encoded: EncodedFile, path: Path) -> EncodedFile:
+        rhythm, key = self.facts.rhythm, self.facts.key
+        add_music_tags(
+            path,
+            tempo_bpm=None if rhythm is None else rhythm.tempo_bpm,
+            key=None if key is None else short_key_name(key.tonic, key.is_minor),
+        )
+        return replace(encoded, size_bytes=path.stat().st_size)
 
     def _info(self, stem: _Stem, encoded: EncodedFile) -> StemInfo:
         level_db, peak_db = db(stem.peaks.level * self.gain), db(stem.peaks.peak * self.gain)

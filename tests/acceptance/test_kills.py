@@ -136,8 +136,11 @@ def check(data: Path, channels: list[Channel], histories: Mapping[str, list[str]
         folder = data / "jobs" / job_id
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         if status == "completed":
-            stems = dict(JobResult.model_validate_json(result).stems)
+            job_result = JobResult.model_validate_json(result)
+            stems, music = dict(job_result.stems), job_result.music
             expected = {Path(stem.path).name for stem in stems.values()} | {"waveform.png", "peaks.json"}
+            assert music is not None
+            expected |= {Path(path).name for path in (music.beats_path, music.chords_path) if path is not None}
             kept = {f"a{attempt}/{name}" for name in expected} | {"input"}
             assert files == kept, "all files of the result, the song and no others"
             for stem in stems.values():

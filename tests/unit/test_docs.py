@@ -29,5 +29,12 @@ def test_documents_quote_measured_scores() -> None:
     assert all("\n".join(table) in card for table in rows.values())
 
 
+def test_private_parts_were_checked_in_the_pinned_versions() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text().partition("## Private parts of libraries")[2]
+    checked = set(re.findall(r"^\| ([\w.]+) (\d[\w.]*) \|", page, re.MULTILINE))
+    pinned = set(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    assert len(checked) >= 6 and checked - pinned == set()
+
+
 def _rounded(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"

@@ -1,7 +1,7 @@
 // Quality scores and measurements of a result.
 
 import { byId, el, icon, show } from "./dom.js";
-import { counted, day, decibels, percent, spokenTime, STEM_NAMES, unit } from "./words.js";
+import { day, decibels, percent, plural, spokenTime, STEM_NAMES, unit } from "./words.js";
 
 const SCORES = [
   ["vocalIsolation", "Vocals"],
@@ -56,8 +56,11 @@ function score(label, value) {
 }
 
 function facts(job, stems) {
-  const { trust } = job.result;
+  const { trust, music } = job.result;
   const list = [];
+  const tempo = typeof music?.tempoBpm === "number" ? [`${music.tempoBpm.toFixed(1)} BPM`] : [];
+  const key = music?.key ? [`${music.key} (${music.camelot})`] : [];
+  if (tempo.length + key.length > 0) list.push(["good", `${[...tempo, ...key].join(", ")}.`]);
   if (trust) {
     list.push(sumFact(trust.residualDb, job.options.removeVocals));
     if (trust.offset) {
@@ -75,7 +78,7 @@ function facts(job, stems) {
       ]);}
     list.push(
       trust.clippedSamples
-        ? ["warn", `${counted(trust.clippedSamples, "sample")} clipped at full scale.`]
+        ? ["warn", `${plural(trust.clippedSamples, "sample")} clipped at full scale.`]
         : ["good", "Nothing is clipped."],
     );
   }
@@ -118,12 +121,12 @@ function inNumbers(job, trust, processing) {
   const rows = [
     ["In no stem", trust.residualDb === null ? "nothing" : `${decibels(trust.residualDb)} of the mix`],
     ...(trust.offset ? [["Constant offset removed", offsetShare(trust)]] : []),
-    ["Common gain", `${decibels(trust.gainDb, 2)}, ${counted(trust.clippedSamples, "clipped sample")}`],
+    ["Common gain", `${decibels(trust.gainDb, 2)}, ${plural(trust.clippedSamples, "clipped sample")}`],
     ...(job.result.qualityMetrics ? [["Quality estimate", job.result.qualityMetrics.method]] : []),
     ["Model", job.result.modelUsed],
     [
       "Separated in",
-      `${counted(trust.segments, "segment")} of ${unit(trust.segmentS.toFixed(1), "s")}, ${percent(trust.overlap)} overlap`,
+      `${plural(trust.segments, "segment")} of ${unit(trust.segmentS.toFixed(1), "s")}, ${percent(trust.overlap)} overlap`,
     ],
     ["Shifts", trust.shifts ? String(trust.shifts) : "none"],
     ["Seed", String(trust.seed)],

@@ -21,10 +21,10 @@ export function clock(seconds) {
 export function spokenTime(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const minutes = Math.floor(whole / 60);
-  return (minutes ? `${counted(minutes, "minute")} ` : "") + counted(whole % 60, "second");
+  return (minutes ? `${plural(minutes, "minute")} ` : "") + plural(whole % 60, "second");
 }
 
-export function counted(count, noun) {
+export function plural(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 

@@ -150,6 +150,20 @@ async def test_player_json_has_all_page_data(open_site: tuple[aiohttp.ClientSess
         assert response.status == 409
 
 
+async def test_result_has_music_with_a_link_to_the_beats(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, job_id = open_site
+    async with client.get(f"/api/jobs/{job_id}") as response:
+        music = (await response.json())["result"]["music"]
+    assert (music["tempoBpm"], music["key"], music["camelot"]) == (120.0, "A minor", "8A")
+    assert music["chords"] is None, "unknown chords have no link"
+    link = URL(music["beats"])
+    async with client.get(link.relative()) as response:
+        assert (response.status, response.content_type) == (200, "application/json")
+        assert (await response.json())["beats"] == [0.5, 1.0]
+    async with client.get(link.relative().update_query(s="forged")) as response:
+        assert response.status == 403
+
+
 async def test_other_web_sites_cannot_keep_or_retry(open_site: tuple[aiohttp.ClientSession, str]) -> None:
     client, job_id = open_site
     async with client.post(f"/jobs/{job_id}/keep", headers={"Origin": "https://evil.example"}) as response:

@@ -17,6 +17,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
+from tests.fixtures.card_text import card_text
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MIB = 1024 * 1024
@@ -76,7 +77,7 @@ def done(**changes: object) -> JobView:
 
 
 def text(shown: JobView) -> str:
-    return cards.job_card(shown, now=NOW).as_text()
+    return card_text(cards.job_card(shown, now=NOW))
 
 
 def test_low_memory_is_shown_live_and_on_result() -> None:

@@ -26,6 +26,7 @@ from engine.service.service import ServiceSnapshot
 from engine.web.health import _checks
 from engine.worker.process import MessageWriter
 from engine.worker.protocol import WorkerConfig
+from tests.fixtures.card_text import card_text
 from tests.fixtures.jobs import pending_job
 
 
@@ -50,7 +51,7 @@ def test_node_with_other_code_or_torch_is_detected() -> None:
 
 def test_card_says_waiting_while_no_node_is_available() -> None:
     view = JobView(job=pending_job(), queue_place=3, no_worker=True)
-    text = job_card(view, now=datetime.now(UTC)).as_text()
+    text = card_text(job_card(view, now=datetime.now(UTC)))
     assert "no worker is available" in text and "the job continues when" in text and "queue" not in text
 
 
