@@ -33,6 +33,7 @@ from engine.dispatch.runner import JobRunner
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
 from engine.jobs.options import StemSeparationOptions
+from engine.mixes.mixer import Mixer
 from engine.pool.handle import PoolLimits
 from engine.service.intake import Intake
 from engine.service.links import Links
@@ -124,6 +125,7 @@ class MainProcess:
             cast(Resubmission, None),
             views,
             self.live,
+            cast(Mixer, None),
         )
         self._followers: set[asyncio.Task[None]] = set()
         self._count_writes()

@@ -1,7 +1,6 @@
 """All settings, loaded once in a `__main__` and passed down.
 
-Sources, later ones win: `config/default.toml`, the file in `STEMIFY_CONFIG`, variables such as `STEMIFY_WEB__PORT`,
-`STEMIFY_DATA_DIR` and `STEMIFY_MODELS_DIR`.
+Sources, later ones win: `config/default.toml`, the file in `STEMIFY_CONFIG`, variables such as `STEMIFY_WEB__PORT`.
 """
 
 from __future__ import annotations
@@ -217,10 +216,17 @@ class Retention(Section):
     sweep_interval_s: float = Field(gt=0)
 
 
-class Storage(Section):
-    """Storage of songs and stems: `data_dir`, or object storage if `url` is set."""
+class Mixes(Section):
+    per_hour: int = Field(gt=0)
+    per_owner: int = Field(gt=0)
+    processes: int = Field(ge=0)  # 0: one for every four CPUs, at least 1
+    queue: int = Field(ge=0)
+    cpu_s: float = Field(gt=0)
+    niceness: int = Field(ge=0, le=19)
 
-    url: str | None = None  # s3://, gs://, az://
+
+class Storage(Section):
+    url: str | None = None  # s3://, gs://, az://; without one, data_dir is used
     endpoint: str | None = None
     public_endpoint: str | None = None  # address of the store for browsers; default: endpoint
     region: str | None = None
@@ -278,6 +284,7 @@ class Settings(BaseSettings):
     workers: Workers
     cluster: Cluster
     retention: Retention
+    mixes: Mixes
     storage: Storage
     youtube: Youtube
     log: Log
@@ -293,11 +300,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         path = os.environ.get("STEMIFY_CONFIG")
         files = [DEFAULTS, *([Path(path)] if path else [])]
-        return (
-            init_settings,
-            env_settings,
-            TomlConfigSettingsSource(settings_cls, toml_file=files, deep_merge=True),
-        )
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=files, deep_merge=True)
 
 
 def load(**overrides: Any) -> Settings:

@@ -35,6 +35,7 @@ from engine.dispatch.sweeper import Sweeper
 from engine.errors import ConfigurationError
 from engine.gateway.protocol import GatewayConfig
 from engine.media.limits import MediaLimits
+from engine.mixes.mixer import Mixer
 from engine.pool.devices import find_devices
 from engine.pool.handle import PoolLimits
 from engine.pool.pool import WorkerPool
@@ -137,7 +138,13 @@ async def backend(
         await storage.prepare()
         links = Links(load_key(root / "keys" / "links.key"), _base_url(settings, listening), settings.web.cdn_url)
         no_limit_for = "ip:" if is_private_page(settings.web) else None
-        quota = Quota(store.database, per_hour=settings.limits.jobs_per_hour, now=now, no_limit_for=no_limit_for)
+        quota = Quota(
+            store.database,
+            per_hour=settings.limits.jobs_per_hour,
+            mixes_per_hour=settings.mixes.per_hour,
+            now=now,
+            no_limit_for=no_limit_for,
+        )
         http = await stack.enter_async_context(aiohttp.ClientSession())
         pool = await _pool(settings)
         youtube = _youtube(settings)
@@ -164,7 +171,10 @@ async def backend(
         intake = Intake(store, quota, admission, acceptance, storage, youtube, settings, media, http, keys, now)
         resubmission = Resubmission(store, quota, admission, acceptance, storage, now)
         presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
-        service = StemService(store, storage, pool, dispatcher, intake, resubmission, presenter, progress)
+        mixer = Mixer(store, storage, quota, usage, disk_space, settings.mixes)
+        await mixer.prepare()
+        stack.push_async_callback(mixer.close)
+        service = StemService(store, storage, pool, dispatcher, intake, resubmission, presenter, progress, mixer)
         await pool.start(on_change=dispatcher.wake)
         stack.push_async_callback(pool.stop)
         await dispatcher.start()

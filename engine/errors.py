@@ -12,7 +12,7 @@ StemifyError
 │   ├── TooLarge, TooLong, NoAudioTrack, DecodingTooExpensive, TooMuchStored
 │   └── BadAttachment, AttachmentGone, BadLink, LinksDisabled
 ├── RetryLater  # no job was created; the same request may succeed later
-│   └── QuotaExceeded, QueueFull, TooManyUploads, TooManyRefusals, DiskSpaceLow
+│   └── QuotaExceeded, MixesExceeded, QueueFull, TooManyUploads, TooManyRefusals, DiskSpaceLow
 └── AttemptError  # the job is retried or ends with this error
     ├── ModelUnavailable ── ModelCorrupt
     ├── WorkerDied ── NodeLost, WorkerKilled
@@ -155,6 +155,10 @@ class RetryLater(StemifyError, code="come_back_later"):
 
 class QuotaExceeded(RetryLater, code="quota_exceeded"):
     """You have used up your jobs for this hour."""
+
+
+class MixesExceeded(RetryLater, code="mixes_exceeded"):
+    """You have used up your mixes for this hour."""
 
 
 class QueueFull(RetryLater, code="queue_full"):

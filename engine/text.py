@@ -7,9 +7,9 @@ from datetime import datetime
 from urllib.parse import quote
 
 
-def plural(number: int, noun: str) -> str:
-    """Return "1 song" or "2 songs"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def plural(number: int, noun: str, many: str | None = None) -> str:
+    """Return "1 song" or "2 songs"; `many` is the plural of an irregular noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {many or f'{noun}s'}"
 
 
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')

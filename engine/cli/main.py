@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.settings import Settings, load
+from engine.cli.mix_arguments import add_mix_command
 from engine.errors import InputRefused, RetryLater, StemifyError
 from engine.jobs.options import MODELS, OutputFormat, Quality, StemSeparationOptions
 from engine.logs import configure
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     separate.add_argument("--seed", type=int, default=0, help="seed of the shifts (default: 0)")
     separate.add_argument("--device", default="auto", help='"auto", "cpu", "cuda:0", …')
     separate.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_mix_command(commands)
     evaluate = commands.add_parser("evaluate", help="score stems against reference stems")
     evaluate.add_argument("estimates", type=Path, help="folder of stems, as written by separate")
     evaluate.add_argument("references", type=Path, help="folder of reference stems: vocals.wav, drums.wav, …")
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         # Output files get the mode of the user's umask.
-        private = args.command not in ("separate", "demo", "evaluate")
+        private = args.command not in ("separate", "mix", "demo", "evaluate")
         with private_files() if private else contextlib.nullcontext():
             code = _run(args)
         sys.stdout.flush()
@@ -117,6 +119,8 @@ def _run(args: argparse.Namespace) -> int:
             return asyncio.run(_serve(settings))
         if args.command == "separate":
             return asyncio.run(_separate(settings, args))
+        if args.command == "mix":
+            return _mix(settings, args)
         if args.command == "demo":
             from engine.cli.demo import run_demo
 
@@ -211,6 +215,15 @@ async def _separate(settings: Settings, args: argparse.Namespace) -> int:
         for name, info in result.stems:
             print(f"{name:12} {info.path}")
         print("Trust card", *(f"   {line}" for line in trust_lines(result)), sep="\n")
+    return DONE
+
+
+def _mix(settings: Settings, args: argparse.Namespace) -> int:
+    from engine.cli.mix import mix_folder
+
+    mixed = mix_folder(settings, args)
+    lowered = f"  (lowered by {-mixed.gain_db:.1f} dB, because the sum would clip)" if mixed.gain_db < 0 else ""
+    print(f"{mixed.path}{lowered}")
     return DONE
 
 

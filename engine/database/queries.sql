@@ -246,6 +246,9 @@ DELETE FROM request_keys WHERE expires_at <= :now;
 UPDATE jobs SET status = 'processing', attempt = 1, updated_at = max(updated_at, :now)
 WHERE id = :id AND status IN {to_processing};
 
+-- name: add_stored
+UPDATE stored SET result_bytes = result_bytes + :bytes WHERE job_id = :id;
+
 -- name: block
 INSERT OR REPLACE INTO blocked VALUES (:owner, :now);
 

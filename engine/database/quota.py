@@ -1,4 +1,4 @@
-"""Rate limits of an owner: jobs an hour, expensive refusals an hour, free retries a day.
+"""Rate limits of an owner: jobs, mixes and expensive refusals an hour, free retries a day.
 
 `limits` decides, by its moving window over hits that are kept in SQLite: they survive restarts and are shared by all
 processes.
@@ -21,7 +21,7 @@ from engine.clock import utc_now
 from engine.database.database import Database, Fetch, Step
 from engine.database.rows import to_us
 from engine.database.sql import QUERIES
-from engine.errors import QuotaExceeded, TooManyRefusals
+from engine.errors import MixesExceeded, QuotaExceeded, TooManyRefusals
 from engine.text import plural
 
 REFUSALS_PER_HOUR = 20
@@ -82,6 +82,7 @@ class Quota:
         database: Database,
         *,
         per_hour: int,
+        mixes_per_hour: int = 60,
         now: Callable[[], datetime] = utc_now,
         no_limit_for: str | None = None,
     ) -> None:
@@ -90,6 +91,7 @@ class Quota:
         self._no_limit_for = no_limit_for
         self._jobs = RateLimitItemPerHour(per_hour, namespace="jobs")
         self._refusals = RateLimitItemPerHour(REFUSALS_PER_HOUR, namespace="refusals")
+        self._mixes = RateLimitItemPerHour(mixes_per_hour, namespace="mixes")
         self._again = RateLimitItemPerDay(AGAIN_PER_DAY, namespace="again")
         self._given_back = RateLimitItemPerHour(GIVEN_BACK_PER_HOUR, namespace="given back")
         self._retries = RateLimitItemPerDay(FREE_RETRIES_PER_DAY, namespace="retries")
@@ -185,6 +187,17 @@ class Quota:
     async def note_refusal(self, owner: str) -> None:
         """Count a file that was expensive to refuse."""
         await self._limiter(self._database.run).hit(self._refusals, owner)
+
+    async def spend_mix(self, owner: str) -> None:
+        """Count a mix. Raises `MixesExceeded`."""
+        limiter = self._limiter(self._database.run)
+        if self._is_limited(owner) and not await limiter.hit(self._mixes, owner):
+            wait_s = await self._wait_s(limiter, self._mixes, owner)
+            raise MixesExceeded(
+                f"You have made {plural(self._mixes.amount, 'mix', 'mixes')} in the last hour. "
+                f"Try again in {plural(max(1, ceil(wait_s / 60)), 'minute')}.",
+                retry_after_s=wait_s,
+            )
 
     def _limiter(self, fetch: Fetch, job_id: str | None = None) -> MovingWindowRateLimiter:
         return MovingWindowRateLimiter(cast(Storage, SqliteStorage(fetch, self._now, job_id)))

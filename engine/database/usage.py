@@ -48,5 +48,10 @@ async def forget_input(database: Database, job_id: str) -> None:
     await database.run(QUERIES["forget_input"], {"id": job_id})
 
 
+async def add_stored(database: Database, job_id: str, count_bytes: int) -> None:
+    """Note that the files of a job have grown."""
+    await database.run(QUERIES["add_stored"], {"id": job_id, "bytes": count_bytes})
+
+
 def _size(count_bytes: int) -> str:
     return f"{count_bytes / 2**30:.1f} GB" if count_bytes >= 2**30 else f"{count_bytes / 2**20:.1f} MB"

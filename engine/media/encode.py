@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,12 @@ class StemEncoder:
         tags: Mapping[str, str] | None = None,
         cover: bytes | None = None,
         bits: int = 24,
+        descriptor: int | None = None,
     ) -> None:
         """Open the file.
 
         `format`: "wav", "flac" or "mp3"; `bits`: 16 or 24, not for mp3; `cover`: JPEG or PNG, ignored for wav.
+        `descriptor`: an open, empty file to write to, for a process that must not use paths; `path` only names it.
         """
         if format not in ("wav", "flac", "mp3") or bits not in (16, 24) or channels not in (1, 2):
             raise ValueError(f"cannot encode {format}, {bits} bits, {channels} channels")
@@ -82,9 +85,10 @@ class StemEncoder:
         self._samples = 0
         self._clipped_samples = 0
         self._peak = 0.0
-        self._partial = path.with_name(f".{path.name}.part")
+        place = path.with_name(f".{path.name}.part") if descriptor is None else descriptor
+        self._partial = place if isinstance(place, Path) else None
         with self._disk_errors():
-            self._file = self._partial.open("wb", buffering=0)
+            self._file = FileIO(place, "wb")
         try:
             with self._disk_errors():
                 self._open(tags or {}, cover)
@@ -127,9 +131,10 @@ class StemEncoder:
             with self._disk_errors():
                 self._output.mux(self._stream.encode(None))
                 self._output.close()
+                size = os.fstat(self._file.fileno()).st_size
                 self._file.close()
-                size = self._partial.stat().st_size
-                self._partial.replace(self.path)
+                if self._partial is not None:
+                    self._partial.replace(self.path)
         except BaseException:
             self.abort()
             raise
@@ -151,7 +156,8 @@ class StemEncoder:
             with contextlib.suppress(av.FFmpegError, OSError, ValueError):
                 output.close()
         self._file.close()
-        self._partial.unlink(missing_ok=True)
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
 
     def _open(self, tags: Mapping[str, str], cover: bytes | None) -> None:
         muxer = {"mp3": {"id3v2_version": "3", "write_id3v1": "1", "metadata_header_padding": str(PADDING_BYTES)}}.get(

@@ -1,7 +1,8 @@
 """Read untrusted files in a sandboxed child process.
 
-The child (`engine.media.sandbox_child`) starts isolated (`-I`, a minimal environment, a new process group), gets open
-descriptors instead of paths, confines itself, and is killed with its group at the deadline or when its parent ends.
+The child (`engine.media.sandbox_child`, or another module with `run_module`) starts isolated (`-I`, a minimal
+environment, a new process group), gets open descriptors instead of paths, confines itself, and is killed with its group
+at the deadline or when its parent ends.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.clock import pause_overrun_s
 from engine.errors import (
@@ -47,7 +48,7 @@ Progress = Callable[[float], None]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from engine.media.sandbox_child import main; main(sys.argv[2:])"
+    "import importlib, sys; sys.path.insert(0, sys.argv[1]); importlib.import_module(sys.argv[2]).main(sys.argv[3:])"
 )
 _POLL_S = 0.05
 _LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
@@ -84,19 +85,44 @@ def run_child(
     with contextlib.ExitStack() as files:
         song = files.enter_context(path.open("rb"))
         raw = files.enter_context(out.open("wb")).fileno() if out else None
-        request = {"mode": mode, "out": raw, "limits": asdict(limits), "parent_pid": os.getpid()}
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), json.dumps(request)],
+        return run_module(
+            "engine.media.sandbox_child",
+            {"mode": mode, "out": raw, "limits": asdict(limits)},
             stdin=song,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=() if raw is None else (raw,),
-            env=_environment(),
-            start_new_session=True,
+            descriptors=[] if raw is None else [raw],
+            timeout_s=BUSY_FACTOR * limits.timeout_s,
+            cancelled=cancelled,
+            on_progress=on_progress,
         )
+
+
+def run_module(
+    module: str,
+    request: dict[str, Any],
+    *,
+    stdin: BinaryIO | int = subprocess.DEVNULL,
+    descriptors: Sequence[int] = (),
+    timeout_s: float,
+    cancelled: threading.Event | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run `main` of a module in a child process that inherits `descriptors`, and return its result; blocks.
+
+    The child shares our session, so that its niceness counts among all processes even with the kernel's autogroups.
+    Raises as `run_child` does.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), module, json.dumps({**request, "parent_pid": os.getpid()})],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=descriptors,
+        env=_environment(),
+        process_group=0,
+    )
     output = _ChildOutput(on_progress)
     try:
-        _read_output(child, output, time.monotonic() + BUSY_FACTOR * limits.timeout_s, cancelled)
+        _read_output(child, output, time.monotonic() + timeout_s, cancelled)
     finally:
         if child.poll() is None:
             with contextlib.suppress(ProcessLookupError):

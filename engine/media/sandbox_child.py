@@ -18,6 +18,7 @@ import resource
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from traceback import format_exc
 from typing import Any
@@ -37,14 +38,21 @@ _TINY_SONG = struct.pack(
 
 
 def main(arguments: list[str]) -> None:
+    answer_request(arguments, _run, BrokenAudio)  # a library failed on a damaged file: refuse the file, log the place
+
+
+def answer_request(
+    arguments: list[str], run: Callable[[dict[str, Any]], dict[str, Any]], unexpected: type[StemifyError]
+) -> None:
+    """Run a request, print its result or error, and end the process.
+
+    `unexpected` is the error for an exception of any other kind.
+    """
     os.umask(0o077)
     request = json.loads(arguments[0])
     die_with_parent(parent_pid=request["parent_pid"])
-    limits = MediaLimits(**request["limits"])
-    if request["mode"] == "probe":
-        os.nice(5)  # interactive replies come first
     try:
-        answer: dict[str, Any] = {"result": _run(request, limits)}
+        answer: dict[str, Any] = {"result": run(request)}
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except StemifyError as error:
@@ -58,18 +66,21 @@ def main(arguments: list[str]) -> None:
         answer = {"error": {"code": full.code, "message": full.message}}
     except ImportError:  # a bug: all imports must precede `confine`
         raise
-    except Exception:  # a library failed on a damaged file: refuse the file, log the place
-        answer = {"error": {"code": BrokenAudio.code, "message": BrokenAudio().message, "detail": format_exc()[-800:]}}
-    _print_json(answer)
+    except Exception:
+        answer = {"error": {"code": unexpected.code, "message": unexpected().message, "detail": format_exc()[-800:]}}
+    print_json(answer)
     sys.stdout.flush()
     os._exit(0)  # nothing to clean up, and closing a broken container can crash
 
 
-def _print_json(line: dict[str, Any]) -> None:
+def print_json(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
 
 
-def _run(request: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    limits = MediaLimits(**request["limits"])
+    if request["mode"] == "probe":
+        os.nice(5)  # interactive replies come first
     import av.logging
 
     from engine.media.decode import decode, probe
@@ -77,7 +88,7 @@ def _run(request: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
     av.logging.set_level(None)
     _import_lazy_modules(limits)
     _set_limits(request, limits)
-    _print_json({"sandbox": confine()})
+    print_json({"sandbox": confine()})
     if request["mode"] == "probe":
         return asdict(probe(_SONG, limits))
     reported_at = 0.0
@@ -87,7 +98,7 @@ def _run(request: dict[str, Any], limits: MediaLimits) -> dict[str, Any]:
         now = time.monotonic()
         if now - reported_at > 0.1:
             reported_at = now
-            _print_json({"progress": round(fraction, 4)})
+            print_json({"progress": round(fraction, 4)})
             sys.stdout.flush()
 
     decoded = decode(
@@ -113,11 +124,15 @@ def _import_lazy_modules(limits: MediaLimits) -> None:
 
 def _set_limits(request: dict[str, Any], limits: MediaLimits) -> None:
     written = 0 if request["out"] is None else math.ceil((limits.max_duration_s + LEEWAY_S + 2) * _HIGHEST_OUT_RATE * 8)
-    cpu_s = math.ceil(limits.timeout_s)
+    limit_resources(memory_bytes=limits.memory_bytes, cpu_s=math.ceil(limits.timeout_s), file_bytes=written)
+
+
+def limit_resources(*, memory_bytes: int, cpu_s: int, file_bytes: int) -> None:
+    """Limit address space, CPU time, the size of a written file and the number of open ones."""
     for resource_id, maximum in (
-        (resource.RLIMIT_AS, limits.memory_bytes),
+        (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_FSIZE, written),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_NOFILE, 32),
         (resource.RLIMIT_CORE, 0),
     ):

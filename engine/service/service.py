@@ -18,6 +18,9 @@ from engine.dispatch.progress import ProgressTracker
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 from engine.jobs.job import Job, JobStatus, JobView
 from engine.jobs.options import MODELS
+from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
+from engine.mixes.mixer import Mixer, completed_result
+from engine.mixes.plan import plan_mix, plan_version
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Ticket
 from engine.service.errors import KeyReused
@@ -33,12 +36,14 @@ from engine.storage.storage import Storage
 __all__ = [
     "Attachment",
     "Link",
+    "MixRequest",
     "ModelChoice",
     "ServiceSnapshot",
     "StemService",
     "Submission",
     "Ticket",
     "Upload",
+    "VersionRequest",
     "WorkerSnapshot",
     "video_ids_in",
 ]
@@ -57,6 +62,7 @@ class StemService:
         resubmission: Resubmission,
         presenter: JobPresenter,
         progress: ProgressTracker,
+        mixer: Mixer,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -66,6 +72,7 @@ class StemService:
         self._resubmission = resubmission
         self._presenter = presenter
         self._progress = progress
+        self._mixer = mixer
         self._watchers = Watchers(progress)
 
     def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
@@ -222,6 +229,23 @@ class StemService:
             raise NotFound("That file is no longer here.")
         async with self._storage.open_file(keys[name]) as path:
             yield path
+
+    async def mix(self, job_id: str, request: MixRequest, *, by: str) -> Mix:
+        """Make one file of the stems of a completed job, or return it if it exists; `by` is the owner that asks.
+
+        Raises `NotFound`, `InvalidState`, `BadMix`, `Blocked` and what `Mixer.make` raises.
+        """
+        job = await self._job(job_id)
+        stems = dict(completed_result(job).stems)
+        plan = plan_mix(request, list(stems), max(info.duration for info in stems.values()))
+        return self._presenter.present_mix(job, await self._mixer.make(job, plan, by=by))
+
+    async def version(self, job_id: str, request: VersionRequest, *, by: str) -> Version:
+        """Make all stems of a completed job in another key and at another tempo; as `mix`."""
+        job = await self._job(job_id)
+        stems = dict(completed_result(job).stems)
+        plan = plan_version(request, list(stems), next(iter(stems.values())).format.value)
+        return self._presenter.present_version(job, plan, await self._mixer.make(job, plan, by=by))
 
     def models(self) -> Sequence[ModelChoice]:
         """Return all models, usable ones first."""

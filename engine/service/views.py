@@ -9,6 +9,9 @@ from engine.database.job_store import JobStore
 from engine.dispatch.progress import ProgressTracker
 from engine.jobs.estimates import eta_s
 from engine.jobs.job import FileLink, Job, JobStatus, JobView
+from engine.mixes.cache import StoredMix
+from engine.mixes.entities import Mix, Version, VersionStem
+from engine.mixes.plan import MixPlan
 from engine.pool.pool import WorkerPool
 from engine.service.links import Links
 from engine.text import safe_title
@@ -52,19 +55,52 @@ class JobPresenter:
                 page_url=page_url,
             )
         if job.status is JobStatus.COMPLETED:
-            expires = None if job.keep else job.updated_at + self._link_lifetime
+            until, expires_at = self._expiry(job)
             return JobView(
                 job=job,
-                links=self._file_links(job, expires),
-                music_links=self._music_links(job, expires),
+                links=self._file_links(job, until),
+                music_links=self._music_links(job, until),
                 page_url=page_url,
-                links_expire_at=expires,
+                links_expire_at=expires_at,
             )
         return JobView(job=job, page_url=page_url)
 
-    def _file_links(self, job: Job, expires: datetime | None) -> tuple[FileLink, ...]:
+    def present_mix(self, job: Job, mix: StoredMix) -> Mix:
+        (file,) = mix.files.values()
+        until, expires_at = self._expiry(job)
+        return Mix(
+            name=mix.name,
+            filename=file.filename,
+            url=self._links.file(file.key, until),
+            size=file.size,
+            expires_at=expires_at,
+            gain_db=mix.gain_db,
+        )
+
+    def present_version(self, job: Job, plan: MixPlan, version: StoredMix) -> Version:
+        until, expires_at = self._expiry(job)
+        stems = {
+            stem: VersionStem(filename=file.filename, url=self._links.file(file.key, until), size=file.size)
+            for stem, file in version.files.items()
+        }
+        return Version(
+            name=version.name,
+            key=plan.key,
+            tempo=plan.tempo,
+            stems=stems,
+            expires_at=expires_at,
+            gain_db=version.gain_db,
+        )
+
+    def _expiry(self, job: Job) -> tuple[datetime, datetime | None]:
+        """Return the end of links to the job's files, and the same time as shown: None for a kept job."""
+        if job.keep:
+            return job.updated_at + 40 * self._link_lifetime, None  # practically unlimited
+        expires_at = job.updated_at + self._link_lifetime
+        return expires_at, expires_at
+
+    def _file_links(self, job: Job, until: datetime) -> tuple[FileLink, ...]:
         assert job.result is not None
-        until = self._until(job, expires)
         files = [
             FileLink(name=name, filename=info.filename, url=self._links.file(info.path, until), size=info.size)
             for name, info in job.result.stems
@@ -72,15 +108,12 @@ class JobPresenter:
         archive = FileLink(name="zip", filename=f"{safe_title(job.title)}.zip", url=self._links.zip(job.id, until))
         return (*files, archive)
 
-    def _music_links(self, job: Job, expires: datetime | None) -> tuple[FileLink, ...]:
+    def _music_links(self, job: Job, until: datetime) -> tuple[FileLink, ...]:
         assert job.result is not None
-        music, until = job.result.music, self._until(job, expires)
+        music = job.result.music
         paths = {} if music is None else {"beats": music.beats_path, "chords": music.chords_path}
         return tuple(
             FileLink(name=name, filename=PurePosixPath(path).name, url=self._links.file(path, until))
             for name, path in paths.items()
             if path is not None
         )
-
-    def _until(self, job: Job, expires: datetime | None) -> datetime:
-        return expires or job.updated_at + 40 * self._link_lifetime  # kept: practically unlimited

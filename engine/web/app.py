@@ -15,7 +15,7 @@ from engine.clock import utc_now
 from engine.service.links import Links
 from engine.service.service import StemService
 from engine.storage.storage import Storage
-from engine.web import api, events, files, health, openapi, overview, pages
+from engine.web import api, events, files, health, mixes, openapi, overview, pages
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
 from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
@@ -45,7 +45,7 @@ def create_app(
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
     app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
-    for module in (files, api, overview, events, stems_zip, health, openapi):
+    for module in (files, api, mixes, overview, events, stems_zip, health, mixes, openapi):
         module.add_routes(app)
     app.add_routes(pages.routes)
     app.on_response_prepare.append(security_headers(links.base_url))

@@ -1,4 +1,4 @@
-"""`/files/{storage key}?e=…&s=…`: the stems, waveforms and peaks of a result, by signed link.
+"""`/files/{storage key}?e=…&s=…`: the files of a result and its mixes, by signed link.
 
 From object storage the answer is a redirect or the bytes:
 
@@ -30,7 +30,7 @@ from engine.text import content_disposition, content_type
 from engine.web.errors import LinkExpired, LinkInvalid, RangeNotSatisfiable, error_response
 from engine.web.keys import LINKS, NOW, STORAGE
 
-_RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/a[1-9][0-9]{0,3}/[^/]+")
+_RESULT_FILE = re.compile(r"jobs/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/(?:a[1-9][0-9]{0,3}|m[0-9a-f]{32})/[^/]+")
 _PASSED_ON = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_RANGE = re.compile(r"bytes=(?:(?P<first>\d{1,15})-(?P<last>\d{0,15})|-(?P<suffix>\d{1,15}))", re.ASCII)

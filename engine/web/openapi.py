@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
 from engine.text import CONTENT_TYPES
 from engine.web.errors import ErrorResponse
 from engine.web.health import Health, Readiness
@@ -27,6 +28,10 @@ _MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]
     (JobEvent, "serialization"),
     (ModelsResponse, "serialization"),
     (LimitsResponse, "serialization"),
+    (MixRequest, "validation"),
+    (Mix, "serialization"),
+    (VersionRequest, "validation"),
+    (Version, "serialization"),
     (ErrorResponse, "serialization"),
     (Health, "serialization"),
     (Readiness, "serialization"),
@@ -46,7 +51,7 @@ _SENTENCES: dict[int, str] = {
     416: "The range is beyond the end of the file",
     421: "Not a host name of this server",
     422: "Valid but refused: the options, an unavailable model, the link or the audio",
-    429: "Too many jobs or streams, or too little disk space; Retry-After says when to try again",
+    429: "Too many jobs, mixes or streams, or too little disk space; Retry-After says when to try again",
     500: "Internal error",
     503: "The database or the disk is unavailable",
 }
@@ -89,6 +94,8 @@ def openapi(*, wants_token: bool) -> Schema:
             "/api/jobs/{jobId}/again": {"parameters": [_JOB_ID], "post": _again()},
             "/api/jobs/{jobId}/events": {"parameters": [_JOB_ID], "get": _events()},
             "/api/jobs/{jobId}/stems.zip": {"parameters": [_JOB_ID], "get": _zip()},
+            "/api/jobs/{jobId}/mixes": {"parameters": [_JOB_ID], "post": _mix()},
+            "/api/jobs/{jobId}/versions": {"parameters": [_JOB_ID], "post": _version()},
             "/files/jobs/{jobId}/{attempt}/{filename}": {"get": _file()},
             "/healthz": {"get": _plain("healthz", "Check that the process responds", "Health")},
             "/readyz": {"get": _readyz()},
@@ -241,6 +248,21 @@ def _zip() -> Schema:
     return _operation("downloadStems", "All stems in one file", {**good, **_errors(401, 404, 409)})
 
 
+def _mix() -> Schema:
+    summary = "Make one file of the stems, with any levels, range, key and tempo; the same request gives the same file"
+    return _make_file("makeMix", summary, "MixRequest", "Mix")
+
+
+def _version() -> Schema:
+    return _make_file("makeVersion", "Make all stems in another key and tempo", "VersionRequest", "Version")
+
+
+def _make_file(name: str, summary: str, request: str, response: str) -> Schema:
+    good: Schema = {"201": {"description": "The files are ready", "content": _json(response)}}
+    responses = {**good, **_errors(400, 401, 403, 404, 408, 409, 413, 422, 429)}
+    return _operation(name, summary, responses, requestBody={"required": True, "content": _json(request)})
+
+
 def _file() -> Schema:
     def parameter(name: str, where: str, pattern: str, about: str) -> Schema:
         schema = {"type": "string", "pattern": pattern}
@@ -250,7 +272,7 @@ def _file() -> Schema:
     content["application/octet-stream"] = content["audio/mpeg"]
     parameters = [
         _JOB_ID,
-        parameter("attempt", "path", "^a[1-9][0-9]{0,3}$", "Part of the link"),
+        parameter("attempt", "path", "^(a[1-9][0-9]{0,3}|m[0-9a-f]{32})$", "Part of the link"),
         parameter("filename", "path", "^[^/]+$", "Part of the link"),
         parameter("e", "query", "^[0-9]+$", "When the link expires, in seconds since 1970"),
         parameter("s", "query", "^[A-Za-z0-9_-]+$", "The signature"),

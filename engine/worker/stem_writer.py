@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, log10
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
@@ -282,7 +282,8 @@ class StemWriter:
         picture, data = self._out / "waveform.png", self._out / "peaks.json"
         render_waveform(peaks, picture, gain=self.gain)
         shapes = {name: shape.as_json(self.gain) for name, shape in peaks.items()}
-        data.write_text(json.dumps({"duration_s": self.samples / self._rate, "stems": shapes}))
+        facts = {"duration_s": self.samples / self._rate, "model": self._track.model, "gain_db": 20 * log10(self.gain)}
+        data.write_text(json.dumps({**facts, "stems": shapes}))
         return picture, data
 
 

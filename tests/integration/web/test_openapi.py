@@ -52,6 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "limits": loaded.limits.model_copy(update={"jobs_per_hour": 20}),
         "workers": loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False}),
         "youtube": loaded.youtube.model_copy(update={"enabled": False}),
+        "mixes": loaded.mixes.model_copy(update={"niceness": 0, "per_hour": 6}),
     }
     with served(loaded.model_copy(update=changed)) as url:
         yield url

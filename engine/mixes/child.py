@@ -1,0 +1,54 @@
+"""The child process that renders a mix (`engine.media.sandbox.run_module`).
+
+It lowers its priority, limits its resources and gives up paths, network and new processes before it reads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import asdict
+from typing import Any
+
+from engine.media.sandbox_child import answer_request, limit_resources, print_json
+from engine.mixes.errors import MixFailed
+from engine.process.confinement import confine
+
+
+def main(arguments: list[str]) -> None:
+    answer_request(arguments, _run, MixFailed)
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    import av.logging
+
+    from engine.mixes.render import render
+    from engine.mixes.render_request import RenderRequest
+
+    os.nice(request["niceness"])
+    av.logging.set_level(None)
+    _import_lazy_modules(request["render"]["format"])
+    if request["render"]["key"] != 0 or request["render"]["tempo"] != 1:
+        importlib.import_module("engine.mixes.stretch")
+    limit_resources(**request["limits"])
+    print_json({"sandbox": confine()})
+    return asdict(render(RenderRequest(**request["render"])))
+
+
+def _import_lazy_modules(output_format: str) -> None:
+    """Encode and read a tiny file, so PyAV and codecs import what they load on first use."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from engine.media.encode import StemEncoder
+    from engine.mixes.reader import StemsReader
+
+    file = os.memfd_create("tiny stem")
+    encoder = StemEncoder(Path("tiny"), descriptor=os.dup(file), format=output_format, sample_rate=44100)
+    encoder.write(np.zeros((2, 4096), np.float32))
+    encoder.close()
+    os.lseek(file, 0, os.SEEK_SET)
+    with StemsReader([file]) as reader:
+        reader.stems[0].cover()
+        list(reader.blocks(0, None))

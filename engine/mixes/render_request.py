@@ -1,0 +1,34 @@
+"""What the child process that renders a mix gets and returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """Descriptors are open files. Each output has a title; `gains` belong to the `stems`."""
+
+    stems: list[int]
+    gains: list[float]
+    outputs: list[int]
+    titles: list[str]
+    comments: list[str]
+    spool: int
+    format: str
+    start_s: float
+    end_s: float | None
+    key: float
+    tempo: float
+    keeps_stems: bool
+    level: float
+    """Factor that brings the sum of the stems to the level of the song."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """`gain` was applied to all outputs in addition to the level; 1 unless they would have clipped."""
+
+    gain: float
+    samples: int
+    sample_rate: int
