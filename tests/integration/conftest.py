@@ -35,7 +35,14 @@ def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stand_in_pool(tmp_path: Path) -> PoolMaker:
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses before another attempt and before a worker is started again."""
+    monkeypatch.setattr("engine.dispatch.retry._PAUSES_S", (0.05,))
+    monkeypatch.setattr("engine.pool.supervisor._RESTART_PAUSES_S", (0.05,))
+
+
+@pytest.fixture
+def stand_in_pool(tmp_path: Path, short_pauses: None) -> PoolMaker:
     """`async with stand_in_pool(workers=1, **limits) as pool`: real processes, without torch."""
 
     @asynccontextmanager

@@ -38,6 +38,15 @@ async def run(pool: WorkerPool, title: str, *, alone: bool = False, timeout_s: f
     return await pool.run(spec_of(title), exclusive=alone, timeout_s=timeout_s, on_progress=lambda *_: None)
 
 
+async def started(pool: WorkerPool, title: str, *, timeout_s: float = 30.0) -> asyncio.Task[Done]:
+    """Start an attempt and return it once its worker has reported progress."""
+    reported = asyncio.Event()
+    attempt = asyncio.create_task(pool.run(spec_of(title), timeout_s=timeout_s, on_progress=lambda *_: reported.set()))
+    async with asyncio.timeout(20):
+        await reported.wait()
+    return attempt
+
+
 def gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -65,27 +74,23 @@ async def test_dead_worker_fails_attempt_and_restarts(stand_in_pool: PoolMaker, 
 
 
 async def test_sigkill_of_worker_is_noticed_at_once(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
-    async with stand_in_pool() as pool:
-        attempt = asyncio.create_task(run(pool, "hang"))
-        await asyncio.sleep(0.1)
+    async with stand_in_pool(heartbeat_timeout_s=3600.0, stall_timeout_s=3600.0) as pool:
+        attempt = await started(pool, "hang", timeout_s=3600.0)
         pid = pool.workers[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerDied):
-            async with asyncio.timeout(2):
-                await attempt
+            await attempt
 
 
 async def test_silent_worker_is_killed(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(heartbeat_timeout_s=0.5) as pool:
-        attempt = asyncio.create_task(run(pool, "hang"))
-        await asyncio.sleep(0.1)
+        attempt = await started(pool, "hang")
         pid = pool.workers[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(WorkerDied):
-            async with asyncio.timeout(5):
-                await attempt
+            await attempt
         assert gone(pid)
         await run(pool, "fine")
 
@@ -95,8 +100,7 @@ async def test_suspended_machine_kills_no_worker(stand_in_pool: PoolMaker, monke
     clock, ahead_s = time.monotonic, 0.0
     monkeypatch.setattr(time, "monotonic", lambda: clock() + ahead_s)
     async with stand_in_pool(stall_timeout_s=5.0) as pool:
-        attempt = asyncio.create_task(run(pool, "slow 1"))
-        await asyncio.sleep(0.3)
+        attempt = await started(pool, "slow 1")
         ahead_s = 1000.0
         assert (await attempt).attempt == 1
         assert pool.workers[0].deaths == 0
@@ -140,33 +144,35 @@ async def test_externally_killed_worker_counts_as_out_of_memory(stand_in_pool: P
         assert "memory" not in hung.value.message
 
 
-@pytest.mark.parametrize("title", ["hang", "deaf"])
-async def test_cancel_kills_worker_that_ignores_it(stand_in_pool: PoolMaker, tmp_path: Path, title: str) -> None:
-    async with stand_in_pool() as pool:
-        attempt = asyncio.create_task(run(pool, title))
-        await asyncio.sleep(0.1)
-        started = time.monotonic()
+@pytest.mark.parametrize(("title", "deaths"), [("hang", 0), ("deaf", 1)])
+async def test_cancel_kills_worker_that_ignores_it(stand_in_pool: PoolMaker, title: str, deaths: int) -> None:
+    async with stand_in_pool(heartbeat_timeout_s=3600.0, stall_timeout_s=3600.0) as pool:
+        attempt = await started(pool, title, timeout_s=3600.0)
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
-        assert time.monotonic() - started < 2
-        assert pool.workers[0].attempts == 0
+        assert (pool.workers[0].attempts, pool.workers[0].deaths) == (0, deaths)
         await run(pool, "fine")
 
 
-async def test_exclusive_attempt_has_no_neighbours(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
-    async with stand_in_pool() as pool:
-        neighbour = asyncio.create_task(run(pool, "slow 0.4"))
-        await asyncio.sleep(0.05)
-        suspect = asyncio.create_task(run(pool, "slow 0.3", alone=True))
-        await asyncio.sleep(0.1)
-        assert pool.workers[0].attempts == 1, "the exclusive attempt waits for its neighbour"
-        await neighbour
-        await asyncio.sleep(0.1)
-        late = asyncio.create_task(run(pool, "fine"))
-        await asyncio.sleep(0.05)
-        assert pool.workers[0].attempts == 1, "no other attempt joins it"
-        await asyncio.gather(suspect, late)
+async def test_exclusive_attempt_has_no_neighbours(stand_in_pool: PoolMaker) -> None:
+    order: list[str] = []
+
+    async def attempt(name: str, title: str, *, alone: bool = False) -> None:
+        await pool.run(
+            spec_of(title), exclusive=alone, timeout_s=30.0, on_progress=lambda *_: order.append(f"{name} runs")
+        )
+        order.append(f"{name} ended")
+
+    async with stand_in_pool() as pool, asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        tasks.create_task(attempt("neighbour", "slow 0.2"))
+        while not order:
+            await asyncio.sleep(0.01)
+        tasks.create_task(attempt("suspect", "slow 0.2", alone=True))
+        while "suspect runs" not in order:
+            await asyncio.sleep(0.01)
+        tasks.create_task(attempt("late", "fine"))
+    assert order == ["neighbour runs", "neighbour ended", "suspect runs", "suspect ended", "late runs", "late ended"]
 
 
 async def test_worker_with_invalid_output_is_replaced(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
@@ -184,8 +190,7 @@ async def test_error_keeps_class_and_message_across_pipe(stand_in_pool: PoolMake
 
 async def test_attempts_spread_over_workers(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(workers=2) as pool:
-        attempts = [asyncio.create_task(run(pool, "slow 0.3")) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        attempts = [await started(pool, "slow 0.3") for _ in range(2)]
         assert [worker.attempts for worker in pool.workers] == [1, 1]
         await asyncio.gather(*attempts)
 
@@ -193,8 +198,7 @@ async def test_attempts_spread_over_workers(stand_in_pool: PoolMaker, tmp_path: 
 async def test_stopped_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp_path: Path) -> None:
     async with stand_in_pool(workers=2) as pool:
         pids = [worker.pid for worker in pool.workers]
-        attempt = asyncio.create_task(run(pool, "deaf"))
-        await asyncio.sleep(0.1)
+        attempt = await started(pool, "deaf")
     with pytest.raises(WorkerDied):
         await attempt
     assert all(pid is not None and gone(pid) for pid in pids)

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -356,11 +355,9 @@ async def cancelled_leaves_nothing(
 ) -> None:
     await until(ready)
     assert processes_in(dest)
-    started_s = time.monotonic()
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    assert time.monotonic() - started_s < 1
     assert not processes_in(dest)
     assert not list(dest.iterdir())
 

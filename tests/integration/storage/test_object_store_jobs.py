@@ -34,7 +34,7 @@ from tests.fakes.object_store import (
 from tests.fixtures.songs import make_song
 from tests.fixtures.web_backend import open_web_server
 from tests.integration.conftest import PoolMaker
-from tests.integration.dispatch.test_dispatcher import open_backend
+from tests.integration.dispatch.conftest import open_backend
 from tests.integration.service.test_service import stream
 
 
