@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.job import built_library
 from bench.report import OUT, Row, draw_bars, machine, save, table
 from bench.speed import speed_of_htdemucs, speed_of_mini
-from bench.stages import cheap_job, fairness, one_job, ready_s
+from bench.stages import cancel_s, cheap_job, fairness, one_job, ready_s
 
 
 def main() -> None:
@@ -72,6 +72,7 @@ def compare_with_targets(
     alone_s = wall["decode"] + wall["encode one stem"]
     add("cheap network: job / (decoding + one encoding)", wall["the whole job"] / alone_s, 1.3, at_least=False)
     add("time until a worker is ready, s", ready_s(), 4, at_least=False)
+    add("time until a song being separated is cancelled, s", cancel_s(), 2, at_least=False)
     add("20 s song: beside a 10 minute one / alone", fairness(), 2.5, at_least=False)
     return rows
 

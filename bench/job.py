@@ -51,10 +51,10 @@ def worker_config(folder: Path) -> WorkerConfig:
     )
 
 
-def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str = "mini") -> Attempt:
-    """Return an attempt of quality fast on `folder/song.mp3`, to four mp3."""
+def spec_of(model: str = "mini") -> AttemptSpec:
+    """Return an attempt of quality fast on `song.mp3`, to four mp3."""
     options = StemSeparationOptions(model=model, quality=Quality.FAST, output_format=OutputFormat.MP3)
-    spec = AttemptSpec(
+    return AttemptSpec(
         job_id=new_job_id(),
         attempt=1,
         input_key="song.mp3",
@@ -65,8 +65,12 @@ def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str
         seed=0,
         max_duration_s=900,
     )
+
+
+def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str = "mini") -> Attempt:
+    """Return an attempt of `spec_of(model)` on the files in `folder`."""
     return Attempt(
-        spec,
+        spec_of(model),
         worker_config(folder),
         LocalStorage(folder),
         library,

@@ -7,7 +7,9 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.job import attempt_of, worker_config, write_song
+from bench.job import attempt_of, spec_of, worker_config, write_song
 from bench.networks import RATE, MemoryMix, song, write_htdemucs, write_tiny
 from engine.errors import Cancelled
+from engine.jobs.job import Stage
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
 from engine.pool.handle import PoolLimits
@@ -95,20 +98,52 @@ def ready_s(rounds: int = 3) -> float:
     """Return the seconds from starting a worker process to its `ready` message."""
 
     async def start(folder: Path) -> float:
-        limits = PoolLimits(
-            attempts_per_worker=1, heartbeat_timeout_s=30, stall_timeout_s=60, start_timeout_s=60, cancel_grace_s=5
-        )
-        pool = WorkerPool([worker_config(folder)], limits)
         began = time.perf_counter()
-        await pool.start()
-        try:
-            assert await pool.wait_ready(limits.start_timeout_s), "the worker did not start"
+        async with _ready_pool(folder):
             return time.perf_counter() - began
-        finally:
-            await pool.stop()
 
     with tempfile.TemporaryDirectory() as folder:
         return median(asyncio.run(start(Path(folder))) for _ in range(rounds))
+
+
+def cancel_s(rounds: int = 3) -> float:
+    """Return the seconds from cancelling a song, while it is being separated, until its worker is free."""
+
+    async def cancel(folder: Path) -> float:
+        separating = asyncio.Event()
+
+        def on_progress(stage: Stage, fraction: float) -> None:
+            if stage is Stage.SEPARATING:
+                separating.set()
+
+        async with _ready_pool(folder) as pool:
+            attempt = asyncio.create_task(pool.run(spec_of(), timeout_s=600, on_progress=on_progress))
+            await separating.wait()
+            began = time.perf_counter()
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+            assert attempt.cancelled(), "the song ended too early"
+            return time.perf_counter() - began
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _encode(folder, (song(300).numpy() * 0.1).clip(-1, 1))
+        return median(asyncio.run(cancel(folder)) for _ in range(rounds))
+
+
+@asynccontextmanager
+async def _ready_pool(folder: Path) -> AsyncIterator[WorkerPool]:
+    """Run a pool of one worker."""
+    limits = PoolLimits(
+        attempts_per_worker=1, heartbeat_timeout_s=30, stall_timeout_s=60, start_timeout_s=60, cancel_grace_s=5
+    )
+    pool = WorkerPool([worker_config(folder)], limits)
+    await pool.start()
+    try:
+        assert await pool.wait_ready(limits.start_timeout_s), "the worker did not start"
+        yield pool
+    finally:
+        await pool.stop()
 
 
 def fairness() -> float:
