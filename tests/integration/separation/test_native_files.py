@@ -103,29 +103,58 @@ def test_library_and_checksum_are_synced_before_the_rename(
     assert synced == [("built.so", False), ("built.sha256", False), ("kernels", True)]
 
 
-PASS = """
-import sys
+CRASHES = [
+    (crash, when)
+    for crash in (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
+    for when in ("in a pass", "while it is loaded")
+]
+FIRST_PASSES = """
+import os, sys
 from pathlib import Path
 import torch
+from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import forward_of
-from engine.separation.native.library import Builder, NativeLibrary, compiler, compiler_version
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
-library = NativeLibrary(Path(sys.argv[1]), build_after_s=float("inf"))
-forward_of(awake(tiny_htdemucs(segment=1)), library)(torch.zeros(1, 2, 44100))
+network, windows = awake(tiny_htdemucs(segment=1)), torch.zeros(1, 2, 44100)
+for folder in sys.argv[1:]:
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    forward_of(network, NativeLibrary(Path(folder), build_after_s=float("inf")))(windows)
+    os._exit(0)
 """
 
 
-@pytest.mark.parametrize("when", ["in a pass", "while it is loaded"])
-@pytest.mark.parametrize("crash", [signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[signal.Signals, str], tuple[NativeFiles, int]]:
+    """Run a first pass with every library that crashes; return its folder and the exit code of its process.
+
+    One process imports torch, which takes seconds, and forks the others.
+    """
+    all_files = []
+    for crash, when in CRASHES:
+        folder = tmp_path_factory.mktemp("crash")
+        dies = f"{{ signal({crash:d}, SIG_DFL); raise({crash:d}); }}\n"
+        functions = "".join(f"int stemify_{name}(void *task) {dies}" for name in FUNCTIONS)
+        early = f"__attribute__((constructor)) void load(void) {dies}" if when == "while it is loaded" else ""
+        files = NativeFiles(folder / "kernels", native_ops.library_key())
+        files.folder.mkdir()
+        publish(files, compiled(folder, f"#include <signal.h>\n{BEGIN}{functions}{early}").read_bytes())
+        all_files.append(files)
+    command = [sys.executable, "-c", FIRST_PASSES, *(str(files.folder) for files in all_files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(CRASHES, zip(all_files, map(int, done.stdout.split()), strict=True), strict=True))
+
+
+@pytest.mark.parametrize(("crash", "when"), CRASHES)
 def test_crash_in_first_pass_costs_one_process(
-    files: NativeFiles, tmp_path: Path, crash: signal.Signals, when: str, caplog: pytest.LogCaptureFixture
+    crashed: dict[tuple[signal.Signals, str], tuple[NativeFiles, int]],
+    crash: signal.Signals,
+    when: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    dies = f"{{ signal({crash:d}, SIG_DFL); raise({crash:d}); }}\n"
-    functions = "".join(f"int stemify_{name}(void *task) {dies}" for name in FUNCTIONS)
-    early = f"__attribute__((constructor)) void load(void) {dies}" if when == "while it is loaded" else ""
-    publish(files, compiled(tmp_path / "source", f"#include <signal.h>\n{BEGIN}{functions}{early}").read_bytes())
-    command = [sys.executable, "-c", PASS, str(files.folder)]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == -crash
+    files, exit_code = crashed[crash, when]
+    assert exit_code == -crash
     network, windows = awake(tiny_htdemucs(segment=1)), torch.randn(1, 2, 44100)
     with caplog.at_level(logging.INFO):
         found = forward_of(network, NativeLibrary(files.folder, build_after_s=NEVER))(windows)

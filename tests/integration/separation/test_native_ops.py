@@ -39,8 +39,8 @@ HDecLayer: Any = hdemucs.HDecLayer
 transformer: Any = demucs_transformer
 DCONV = {"depth": 2, "compress": 4, "init": 0.3}
 
-AVX2 = ("-mavx2", "-mfma")
-ANY: tuple[str, ...] = ()
+AVX2 = ("-O1", "-mavx2", "-mfma")  # -O1 halves the time of compiling, and more
+ANY = ("-O1",)
 BUILDS = {  # compiler flags (None: for this processor), whether tiles are used
     "vectors": (None, False),
     "vectors of AVX2": (AVX2, False),
@@ -348,14 +348,22 @@ def test_every_source_is_in_the_package() -> None:
     assert packed.issuperset(native_ops.SOURCES)
 
 
-def test_library_is_built_on_this_machine(tmp_path: Path) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("no compiler")
-    library = NativeLibrary(tmp_path)
+def test_library_is_built_on_this_machine(
+    native_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler copies the library that the other tests use; the builder checks and publishes it."""
+    copying = tmp_path / "c++"
+    copying.write_text(
+        "#!/bin/sh\nfor out; do :; done\n"  # the output is the last argument
+        f'case "$*" in *-shared*) cp {native_library} "$out";; *-c*) touch "$out";; esac\n'
+    )
+    copying.chmod(0o755)
+    monkeypatch.setenv("CXX", str(copying))
+    library = NativeLibrary(tmp_path / "kernels")
     reason = library.build_now()
-    if reason is not None and reason.startswith("a network is not faster"):
-        pytest.skip(reason)
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT" and str(reason).startswith("a network is not faster"):
+        pytest.skip(str(reason))
     assert reason is None
     assert isinstance(library.ops_for(tiny_htdemucs(channels=32), 0.0), NativeOps)
     library.end_first_pass()
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".log", ".sha256", ".so"]
+    assert sorted(path.suffix for path in library.files.folder.iterdir()) == [".log", ".sha256", ".so"]
