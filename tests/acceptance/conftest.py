@@ -21,7 +21,7 @@ class Stage:
     def __init__(self, fake: FakeDiscord, folder: Path) -> None:
         self.fake = fake
         self.band = fake.guild()
-        self.bot = RunningBot(fake, folder, scripted=True)
+        self.bot = RunningBot(fake, folder, scripted=True, variables={"TEST_PAUSE_S": "0.3"})
         self.songs: Channel
         self.ann: Person
         self.bob: Person
@@ -46,6 +46,14 @@ class Stage:
 
     async def until(self, condition: Callable[[], object], description: str = "") -> None:
         await self.fake.until(condition, description)
+
+    async def finish_job(self) -> None:
+        _, message = await self.ask()
+        await self.shows(message, "Split into 4 stems")
+
+    async def reconnected(self, identifies: int) -> None:
+        """Wait for another session than the first `identifies` ones."""
+        await self.until(lambda: self.fake.gateway.identifies > identifies, "a new session")
 
     async def announced(self, person: Person) -> Message:
         """Return the only message that mentions this user; fail if there are more."""

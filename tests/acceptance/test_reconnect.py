@@ -6,16 +6,18 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import SONG
+from tests.acceptance.conftest import SONG, Stage
 from tests.fakes.discord import Channel, FakeDiscord, Fault, Person
 from tests.fakes.discord.state import Attachment, Message
 from tests.fixtures.bot_process import RunningBot
 
 INVALID_BASE64 = "A"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Scene:
@@ -87,13 +89,12 @@ async def test_required_shards_are_opened(tmp_path: Path) -> None:
             await at.finish_job(place)
 
 
-async def test_closed_connection_is_opened_again(tmp_path: Path) -> None:
-    async with scene(tmp_path) as at:
-        for code in (1000, 4000, 4010, 4012, 4013):
-            identifies = at.fake.gateway.identifies
-            await at.fake.gateway.close(code)
-            await at.reconnected(identifies)
-        await at.finish_job()
+async def test_closed_connection_is_opened_again(stage: Stage) -> None:
+    for code in (1000, 4000, 4010, 4012, 4013):
+        identifies = stage.fake.gateway.identifies
+        await stage.fake.gateway.close(code)
+        await stage.reconnected(identifies)
+    await stage.finish_job()
 
 
 async def test_refused_intents_are_not_requested_in_a_loop(tmp_path: Path) -> None:
@@ -105,39 +106,45 @@ async def test_refused_intents_are_not_requested_in_a_loop(tmp_path: Path) -> No
         assert at.bot.log_path.read_text().count("(4014)") == 1
 
 
-async def test_garbage_on_gateway_reconnects(tmp_path: Path) -> None:
-    async with scene(tmp_path) as at:
-        for frame in (b"\x00\x01 no zlib \x00\x00\xff\xff", "no json", '{"op": 10, "d": null}', "[]"):
-            identifies = at.fake.gateway.identifies
-            await at.fake.gateway.send_garbage(frame)
-            await at.reconnected(identifies)
-        await at.finish_job()
+async def test_garbage_on_gateway_reconnects(stage: Stage) -> None:
+    for frame in (b"\x00\x01 no zlib \x00\x00\xff\xff", "no json", '{"op": 10, "d": null}', "[]"):
+        identifies = stage.fake.gateway.identifies
+        await stage.fake.gateway.send_garbage(frame)
+        await stage.reconnected(identifies)
+    await stage.finish_job()
 
 
-async def test_event_that_cannot_be_parsed_is_skipped(tmp_path: Path) -> None:
-    async with scene(tmp_path) as at:
-        gateway = at.fake.gateway
-        identifies = gateway.identifies
-        assert gateway.session is not None
-        for event in ("MESSAGE_CREATE", "INTERACTION_CREATE", "GUILD_CREATE", "TYPING_START"):
-            await gateway.session.dispatch(event, {})
-            await at.bot.logs(f"skipped an event that cannot be parsed: {event}")
-        await at.finish_job()
-        assert gateway.identifies == identifies, "the connection must stay"
+def skipped(stage: Stage, event: str) -> int:
+    return stage.bot.log_path.read_text().count(f"skipped an event that cannot be parsed: {event}")
 
 
-async def test_malformed_waveform_is_skipped(tmp_path: Path) -> None:
-    async with scene(tmp_path) as at:
-        identifies = at.fake.gateway.identifies
-        voice = Attachment("voice-message.ogg", b"1", "audio/ogg", waveform=INVALID_BASE64)
-        at.fake.host_file(voice)
-        message = Message(at.songs, at.ann.user, attachments=[voice])
-        at.songs.messages[message.id] = message
-        await at.fake.gateway.dispatch("MESSAGE_CREATE", message.json() | {"guild_id": str(at.guild.id)})
-        await at.bot.logs("skipped an event that cannot be parsed: MESSAGE_CREATE")
-        interaction = await at.ann.menu(message, "Stemify")
-        assert "Something went wrong" in (await at.ann.answered(interaction)).text
-        assert at.fake.gateway.identifies == identifies
+def is_skipped(stage: Stage, event: str, times: int) -> bool:
+    return skipped(stage, event) == times
+
+
+async def test_event_that_cannot_be_parsed_is_skipped(stage: Stage) -> None:
+    gateway = stage.fake.gateway
+    identifies = gateway.identifies
+    assert gateway.session is not None
+    for event in ("MESSAGE_CREATE", "INTERACTION_CREATE", "GUILD_CREATE", "TYPING_START"):
+        before = skipped(stage, event)
+        await gateway.session.dispatch(event, {})
+        await stage.until(partial(is_skipped, stage, event, before + 1), f"the log line of {event}")
+    await stage.finish_job()
+    assert gateway.identifies == identifies, "the connection must stay"
+
+
+async def test_malformed_waveform_is_skipped(stage: Stage) -> None:
+    identifies, before = stage.fake.gateway.identifies, skipped(stage, "MESSAGE_CREATE")
+    voice = Attachment("voice-message.ogg", b"1", "audio/ogg", waveform=INVALID_BASE64)
+    stage.fake.host_file(voice)
+    message = Message(stage.songs, stage.ann.user, attachments=[voice])
+    stage.songs.messages[message.id] = message
+    await stage.fake.gateway.dispatch("MESSAGE_CREATE", message.json() | {"guild_id": str(stage.band.id)})
+    await stage.until(partial(is_skipped, stage, "MESSAGE_CREATE", before + 1), "the log line")
+    interaction = await stage.ann.menu(message, "Stemify")
+    assert "Something went wrong" in (await stage.ann.answered(interaction)).text
+    assert stage.fake.gateway.identifies == identifies
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, 30034), (403, 50001), (429, 0), (500, 0)])
