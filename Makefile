@@ -21,9 +21,10 @@ demo: setup
 run: setup
 	$(BIN)/python -m bot
 
-# Two processes, a file in one of them: most acceptance tests wait rather than compute.
+# Four processes for two cores: half of the time, tests wait for bots, browsers and workers. A file stays in one process.
+# The long acceptance tests come first, the short unit tests last, so that all processes end together.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # The long forms: 100 kills, 20,000 damaged files, 300 jobs, every kind of native code. An hour and more.
 test-nightly: setup

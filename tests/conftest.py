@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Two test processes share the cores, where waiting OpenMP threads cost more than they save.
+# Several test processes share the cores, where waiting OpenMP threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests submit the same song many times; tests of repeats switch this on.
