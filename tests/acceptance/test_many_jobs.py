@@ -8,16 +8,14 @@ import pytest
 
 from tests.fakes.discord import FakeDiscord
 from tests.fixtures.bot_process import RunningBot
-from tests.fixtures.crowd import VARIABLES, Crowd, busiest_minute, furthest_ahead, percentile
+from tests.fixtures.crowd import VARIABLES, Crowd, busiest_minute, furthest_ahead
 from tests.fixtures.log_file import assert_jobs_go_forward_only, events
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
-ACK_P99_S = 0.25
-
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("on_discord", "on_api"), [(7, 3), pytest.param(70, 30, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(("on_discord", "on_api"), [(4, 2), pytest.param(70, 30, marks=pytest.mark.nightly)])
 async def test_many_jobs_end_in_fair_order(tmp_path: Path, on_discord: int, on_api: int) -> None:
     write_model(tmp_path / "models")
     make_song(tmp_path / "song.mp3", seconds=0.5)
@@ -36,6 +34,4 @@ async def test_many_jobs_end_in_fair_order(tmp_path: Path, on_discord: int, on_a
     assert all("Split into" in message.text for message in crowd.messages)
     assert crowd.api_ends == {"completed": 3 * on_api}
     assert busiest_minute(fake) <= 1
-    # On a busy machine, allow for the delays of this process too.
-    assert percentile(crowd.acks_s, 0.99) <= ACK_P99_S + 2 * percentile(crowd.late_s, 0.99)
     assert furthest_ahead(crowd.served) <= 3

@@ -9,10 +9,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,9 +72,7 @@ async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
     async with bot_with_ann(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5") as (fake, ann, bot):
         message = await start_job(fake, ann, tmp_path / "song.mp3")
-        began = time.monotonic()
         assert await bot.stop() == 0
-        stopped_s = time.monotonic() - began
         assert "Split into" not in message.text, "too fast to be interrupted"
         assert rows(bot.folder) == [("processing", 1)]
         assert list((bot.folder / "scratch").iterdir()) == []
@@ -84,30 +80,24 @@ async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
         await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
         await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
         assert rows(bot.folder) == [("completed", 1)], "an orderly stop must not count as an attempt"
-    assert stopped_s < 10, "the grace period and the time to close"
     (history,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
     assert history == ["accepted", "started", "handed back", "started", "completed"]
     assert len(fake.mentions_of(ann.user)) == 1
 
 
-def has_logged(bot: RunningBot, text: str, times: int) -> bool:
-    return bot.log_path.read_text().count(text) == times
-
-
 async def test_second_ctrl_c_skips_wait_and_keeps_attempt(tmp_path: Path) -> None:
     make_song(tmp_path / "song.mp3", seconds=30)
-    async with bot_with_ann(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="60") as (fake, ann, bot):
+    only = {"STEMIFY_WORKERS__SHUTDOWN_GRACE_S": "60", "STEMIFY_WORKERS__MAX_ATTEMPTS": "1"}
+    async with bot_with_ann(tmp_path, **only) as (fake, ann, bot):
         message = await start_job(fake, ann, tmp_path / "song.mp3")
-        for run in (1, 2, 3):
-            await fake.until(partial(has_logged, bot, '"attempt started"', run), "the job to start")
-            assert bot.process is not None
-            bot.process.send_signal(signal.SIGINT)
-            await fake.until(partial(has_logged, bot, "Ctrl-C again to skip", run), "the shutdown message")
-            bot.process.send_signal(signal.SIGINT)
-            await asyncio.wait_for(bot.process.wait(), 15)
-            assert await bot.stop() == 0
-            assert rows(bot.folder) == [("processing", 1)]
-            await bot.start()
+        assert bot.process is not None
+        bot.process.send_signal(signal.SIGINT)
+        await bot.logs("Ctrl-C again to skip")
+        bot.process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(bot.process.wait(), 15)
+        assert await bot.stop() == 0
+        assert rows(bot.folder) == [("processing", 1)]
+        await bot.start()
         await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
         assert rows(bot.folder) == [("completed", 1)]
 

@@ -105,8 +105,6 @@ def not_finite() -> NDArray[np.float32]:
 ODD: dict[str, tuple[Callable[[Path], object], float]] = {
     "one sample": (lambda path: make_song(path, samples=silence(1)[:, :1]), 1 / 44100),
     "NaN and infinity": (lambda path: make_song(path, samples=not_finite(), bits="f32"), 1),
-    "384 kHz": (lambda path: make_song(path, seconds=0.5, sample_rate=384_000), 0.5),
-    "64 channels": (lambda path: make_song(path, seconds=0.5, channels=64), 0.5),
 }
 
 
@@ -123,7 +121,7 @@ def test_odd_song_gives_finite_stems_of_its_length(url: str, tmp_path: Path, nam
 
 def zipped(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("song.mp3", bytes(200 << 20))
+        archive.writestr("song.mp3", bytes(64 << 20))
 
 
 def tarred(path: Path) -> None:
@@ -146,7 +144,7 @@ def ten_hours_stating_three_seconds(path: Path) -> None:
 
 NONE: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "zip bomb": (zipped, 415, "not an audio file"),
-    "gzip bomb": (lambda path: path.write_bytes(gzip.compress(bytes(200 << 20))), 415, "not an audio file"),
+    "gzip bomb": (lambda path: path.write_bytes(gzip.compress(bytes(64 << 20))), 415, "not an audio file"),
     "xz bomb": (lambda path: path.write_bytes(lzma.compress(bytes(20 << 20))), 415, "not an audio file"),
     "a song in an archive": (tarred, 415, "not an audio file"),
     "no sample": (lambda path: make_song(path.with_suffix(".wav"), samples=silence(0)).tofile(path), 422, "empty"),
@@ -217,13 +215,17 @@ def test_file_names_are_safe_in_paths_and_headers(url: str, data_dir: Path, tmp_
     assert {path for path in data_dir.parent.rglob("*") if data_dir not in path.parents} == outside
 
 
-@pytest.mark.parametrize("name", ["nul\0.mp3", "tab\t\x07bell.mp3", 'quote".mp3'])
-def test_name_invalid_in_header_is_escaped_or_refused(url: str, plain_song: bytes, name: str) -> None:
+@pytest.mark.parametrize("name", ["nul\0.mp3", "tab\t\x07bell.mp3"])
+def test_name_with_control_characters_is_refused(url: str, plain_song: bytes, name: str) -> None:
     response = send(url, plain_song, name)
-    if response.status_code == 202:
-        assert wait_for_job(url, response)["status"] == "completed"
-    else:
-        assert response.status_code == 400 and response.json()["error"]["message"].endswith(".")
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_request")
+    assert response.json()["error"]["message"].endswith(".")
+
+
+def test_name_with_a_quote_ends_at_the_quote(url: str, plain_song: bytes) -> None:
+    job = wait_for_job(url, send(url, plain_song, 'quote".mp3'))
+    assert job["status"] == "completed"
+    assert job["result"]["stems"]["vocals"]["filename"] == "quote - vocals - htdemucs.flac"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ async def service(
     patch = pytest.MonkeyPatch()
     patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # an unused port
     patch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+    patch.setattr("engine.dispatch.retry._PAUSES_S", (0.05,))
     async with backend(settings, with_web=False, now=clock) as running:
         async with asyncio.timeout(100):
             while not (await running.service.snapshot()).usable_models:
