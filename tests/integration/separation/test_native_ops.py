@@ -50,6 +50,7 @@ BUILDS = {  # compiler flags (None: for this processor), whether tiles are used
 }
 OWN = ("vectors", "AMX")  # the other builds run nightly
 Compile = Callable[[Sequence[str] | None], Path]
+pytestmark = pytest.mark.timeout(300)  # compiling takes a minute where other processes compute
 
 
 @pytest.fixture(scope="module")
