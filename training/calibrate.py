@@ -194,9 +194,9 @@ def calibrated(rows: Sequence[Row]) -> dict[str, Any]:
         stems[stem] = {
             "sdr": as_json(fit(data.x, data.sdr, data.importance, worth.penalty), data.names, data.sdr),
             "si_sar": as_json(fit(data.x, data.sar, data.importance, worth.penalty), data.names, data.sar),
-            "worth": _rounded(vars(worth))
-            | {"claimed": worth.claimed(natural_ways), "worst_family": _rounded(worth.worst(natural_ways))},
-            "gate": _rounded(gate(data, stem, worth.penalty)),
+            "worth": rounded(vars(worth))
+            | {"claimed": worth.claimed(natural_ways), "worst_family": rounded(worth.worst(natural_ways))},
+            "gate": rounded(gate(data, stem, worth.penalty)),
         }
     songs = {row.song for row in rows}
     return {
@@ -213,9 +213,9 @@ def calibrated(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _rounded(values: Any) -> Any:
+def rounded(values: Any) -> Any:
     if isinstance(values, dict):
-        return {key: _rounded(value) for key, value in values.items()}
+        return {key: rounded(value) for key, value in values.items()}
     if isinstance(values, float):
         return None if np.isnan(values) else round(values, 3)
     return values

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from rich.progress import track
 
 from engine.quality import features
 from engine.quality import sdr as scores
-from engine.quality.features import StemMeter
+from engine.quality.features import Features, StemMeter
 from engine.quality.sdr import sdr_db, si_scores_db
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.schedule.batcher import Batcher
@@ -51,6 +51,7 @@ class Way:
     overlap: float = 0.25
     segment_s: float | None = None
     every: int = 1
+    absent: str | None = None  # a stem that is taken out of the song first
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,10 @@ def separated(batcher: Batcher, model: LoadedModel, mix: Audio, way: Way) -> tup
     return song.stems, dict(report.agreement_db)
 
 
-def rows_of(
-    truth: Stems, stems: Stems, agreement_db: dict[str, float | None], *, song: str, way: str, natural: bool
-) -> Iterator[Row]:
-    """Of the stems that are heard, in the truth and in the output."""
-    mix: Audio = np.sum(np.stack([truth[name] for name in STEMS]), axis=0)
+def measured(
+    mix: Audio, stems: Stems, agreement_db: Mapping[str, float | None]
+) -> tuple[dict[str, Features], dict[str, Features]]:
+    """Return the features and the shapes of the audible stems."""
     meter = StemMeter(STEMS)
     for start in range(0, mix.shape[1], _BLOCK_SAMPLES):
         here = slice(start, start + _BLOCK_SAMPLES)
@@ -112,8 +112,17 @@ def rows_of(
     meter.finish()
     rest = mix.astype(np.float64) - np.sum(np.stack([stems[name] for name in STEMS]), axis=0)
     residual_db = 10 * float(np.log10(np.sum(rest**2) / np.sum(mix.astype(np.float64) ** 2) + 1e-12))
+    found = meter.features(agreement_db, residual_db)
+    return found, meter.shapes(found)
+
+
+def rows_of(
+    truth: Stems, stems: Stems, agreement_db: dict[str, float | None], *, song: str, way: str, natural: bool
+) -> Iterator[Row]:
+    """Of the stems that are heard, in the truth and in the output."""
+    mix: Audio = np.sum(np.stack([truth[name] for name in STEMS]), axis=0)
     references = np.stack([truth[name] for name in STEMS])
-    for name, seen in meter.features(agreement_db, residual_db).items():
+    for name, seen in measured(mix, stems, agreement_db)[0].items():
         if np.abs(truth[name]).max() < 1e-4:
             continue
         sar_db = si_scores_db(references, STEMS.index(name), stems[name])[2]
@@ -133,6 +142,11 @@ class Outputs:
     def songs_for(self, way: Way) -> list[Path]:
         return [path for path in self.songs if int(path.stem.split("-")[1]) % way.every == 0]
 
+    def truth(self, way: Way, song: Path) -> Stems:
+        """Return the true stems of what is separated."""
+        stems = read(song)
+        return stems if way.absent is None else {**stems, way.absent: np.zeros_like(stems[way.absent])}
+
     def paths(self, way: Way, song: str, signature: str) -> tuple[Path, Path]:
         base = self.folder / "outputs" / f"{way.name} {signature}" / song
         return base.with_suffix(".npy"), base.with_suffix(".json")
@@ -142,7 +156,9 @@ class Outputs:
         for path in track(missing, f"{way.name} ({signature})", disable=not missing):
             audio, beside = self.paths(way, path.stem, signature)
             audio.parent.mkdir(parents=True, exist_ok=True)
-            truth = read(path)
+            truth = self.truth(way, path)
+            if way.absent and not np.any(read(path)[way.absent]):
+                continue  # the song itself lacks it
             mix: Audio = np.sum(np.stack([truth[name] for name in STEMS]), axis=0)
             stems, agreement_db = separated(batcher, model, mix, way)
             scale = max(float(np.abs(stem).max()) for stem in stems.values()) / 32767 or 1.0

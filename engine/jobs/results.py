@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from engine.jobs.entity import Entity, JobId
 from engine.jobs.options import STEMS, OutputFormat
+from engine.jobs.words import Word
 
 
 class StemInfo(Entity):
@@ -53,7 +54,7 @@ Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class QualityMetrics(Entity):
     """Quality estimated without references (see `engine/quality/CALIBRATION.md`).
 
-    None for a silent or absent stem; the overall score covers the audible stems.
+    None for a stem that is silent, not in the song or not in the result; the overall score covers the others.
     """
 
     overall_score: Score
@@ -61,7 +62,10 @@ class QualityMetrics(Entity):
     drum_separation: Score | None = None
     bass_isolation: Score | None = None
     artifact_reduction: Score | None = None
-    method: str  # of estimation, and its accuracy
+    words: dict[str, Word] = Field(default_factory=dict)  # for the score of every estimated stem, and "overall"
+    absent: tuple[str, ...] = ()  # stems that are not in the song; their files have only leakage
+    method: str  # of estimation
+    validated: bool = False  # whether the estimate was compared with true scores of this model
     low_confidence: bool = False  # the song is too short for a good estimate
     advice: str | None = None  # what to try if the overall score is too low for production use
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.jobs.results import Music, QualityMetrics, StemInfo, TrustCard
+from engine.jobs.words import word_of
 from engine.text import plural
 
 Fact = tuple[str, str]
@@ -31,19 +32,18 @@ def plan_fact(trust: TrustCard) -> Fact:
 
 
 def quality_facts(quality: QualityMetrics) -> list[Fact]:
-    """Return the estimated scores, the method and, for a low score, what to try."""
+    """Return the estimated scores and, if the overall score is low, what to try."""
     scores = {
         "vocals": quality.vocal_isolation,
         "drums": quality.drum_separation,
         "bass": quality.bass_isolation,
-        "few artefacts": quality.artifact_reduction,
     }
-    parts = ", ".join(f"{name} {score:.0%}" for name, score in scores.items() if score is not None)
+    parts = [f"{name} {_score(score)}" for name, score in scores.items() if score is not None]
+    if quality.artifact_reduction is not None:
+        parts.append(f"few artefacts {quality.artifact_reduction:.0%}")
     doubt = ", uncertain because the song is short" if quality.low_confidence else ""
-    facts = [
-        ("quality", f"about {quality.overall_score:.0%}{doubt}" + (f" ({parts})" if parts else "")),
-        ("method", quality.method),
-    ]
+    doubt += "" if quality.validated else ", unvalidated"
+    facts = [("quality", f"{_score(quality.overall_score)}{doubt}" + (f" ({', '.join(parts)})" if parts else ""))]
     return [*facts, ("advice", quality.advice)] if quality.advice else facts
 
 
@@ -52,3 +52,7 @@ def music_facts(music: Music) -> list[Fact]:
     tempo = [] if music.tempo_bpm is None else [f"{music.tempo_bpm:.1f} BPM"]
     key = [] if music.key is None else [f"{music.key} ({music.camelot})"]
     return [("music", ", ".join(tempo + key))] if tempo or key else []
+
+
+def _score(score: float) -> str:
+    return f"{word_of(score)} {score:.0%}"

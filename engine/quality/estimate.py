@@ -1,8 +1,8 @@
 """Estimate the quality of a result from its features, with calibration.json.
 
 Per stem, one ridge regression predicts the global SDR against the true stem, and another the SI-SAR. Their accuracy was
-measured on songs with sounds that were not in the fit; where it is insufficient, the estimate is called "experimental".
-See CALIBRATION.md.
+measured on songs with sounds that were not in the fit; where it was not, or is insufficient, the estimate is called
+"unvalidated". See CALIBRATION.md. A separation that failed lowers all scores (`engine.quality.failure`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ import numpy as np
 
 from engine.jobs.options import Quality
 from engine.jobs.results import QualityMetrics
+from engine.jobs.words import LOWEST_SCORES, word_of
+from engine.quality.failure import find_failure
 
-VERSION = 1
+VERSION = 2
 CALIBRATION = Path(__file__).with_name("calibration.json")
-GATE = 0.75
+GATE = LOWEST_SCORES["good"]
 """The minimum score for production use."""
 GATE_SDR_DB = {"vocals": 7.0, "drums": 8.0, "bass": 7.0, "other": 4.5}
 """The SDR that scores `GATE`: about the published mean of Demucs minus 0.67 standard deviations."""
 _STEEPNESS_DB = 2.73
+ABSENT_SDR_DB = 1.5
+ABSENT_LEVEL_DB = {"vocals": -12.0, "drums": -18.0, "bass": -18.0}
+"""A stem with a lower level, relative to the mix, and a lower predicted SDR has only leakage of the others."""
 SHORT_S = 10.0
 _SCORES = {"vocals": "vocal_isolation", "drums": "drum_separation", "bass": "bass_isolation"}
 KARAOKE = "vocals of karaoke"
@@ -36,10 +41,10 @@ KARAOKE = "vocals of karaoke"
 
 @dataclass(frozen=True)
 class Estimate:
-    """Quality metrics, or the reason why there are none."""
+    """Quality metrics, None if nothing can be estimated, and sentences about them for the user."""
 
     metrics: QualityMetrics | None
-    reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def score_of(stem: str, sdr_db: float) -> float:
@@ -71,49 +76,57 @@ def calibration() -> dict[str, Any]:
 
 def estimate_quality(
     features: Mapping[str, Mapping[str, float]],
+    shapes: Mapping[str, Mapping[str, float]],
     *,
     model: str,
     quality: Quality,
     duration_s: float,
     karaoke: bool,
 ) -> Estimate:
-    """Estimate the quality from the features of the audible stems."""
+    """Estimate the quality from the features and shapes of the audible stems."""
     known = {name: values for name, values in features.items() if name in GATE_SDR_DB}
     if karaoke:
         known = {name: values for name, values in known.items() if name == "vocals"}
     if not known:
         why = "the vocals are silent" if karaoke else "all stems are silent"
-        return Estimate(None, f"The quality was not estimated: {why}.")
+        return Estimate(None, (f"The quality was not estimated: {why}.",))
     content = calibration()
     rows = {name: content["stems"][KARAOKE if karaoke else name] for name in known}
-    scores = {name: score_of(name, predict_db(row["sdr"], known[name])) for name, row in rows.items()}
-    clean = [score_of(name, predict_db(row["si_sar"], known[name])) for name, row in rows.items()]
-    overall = sum(scores.values()) / len(scores)
-    return Estimate(
-        QualityMetrics(
-            overall_score=round(overall, 3),
-            **{field: round(scores[name], 3) for name, field in _SCORES.items() if name in scores},
-            artifact_reduction=round(sum(clean) / len(clean), 3),
-            method=_method(content, rows, model),
-            low_confidence=duration_s < SHORT_S,
-            advice=_advice(overall, model, quality),
-        )
+    sdr_db = {name: predict_db(row["sdr"], known[name]) for name, row in rows.items()}
+    failure = find_failure(known, {name: shapes[name] for name in known})
+    absent = () if failure.notes else _absent_stems(known, sdr_db)
+    present = [name for name in known if name not in absent]
+    if not present:
+        return Estimate(None, (*map(_absence, absent), "The quality was not estimated."))
+    scores = {name: round(failure.factor * score_of(name, sdr_db[name]), 3) for name in present}
+    clean = [score_of(name, predict_db(rows[name]["si_sar"], known[name])) for name in present]
+    overall = round(sum(scores.values()) / len(scores), 3)
+    validated = model in content["models"] and all(rows[name]["worth"]["claimed"] for name in present)
+    metrics = QualityMetrics(
+        overall_score=overall,
+        **{field: scores[name] for name, field in _SCORES.items() if name in scores},
+        artifact_reduction=round(failure.factor * sum(clean) / len(clean), 3),
+        words={name: word_of(score) for name, score in (("overall", overall), *scores.items())},
+        absent=absent,
+        method=f"estimate v{VERSION} (calibration {content['hash']}), "
+        + (f"validated on {content['made_on']}" if validated else "unvalidated"),
+        validated=validated,
+        low_confidence=duration_s < SHORT_S,
+        advice=_advice(overall, model, quality),
     )
+    return Estimate(metrics, (*map(_absence, absent), *failure.notes))
 
 
-def _method(content: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], model: str) -> str:
-    """Describe the calibration and its accuracy for each stem."""
-    known_model = model in content["models"]
-    accuracies = []
-    for name, row in rows.items():
-        worth = row["worth"]
-        experimental = "" if worth["claimed"] and known_model else "experimental, "
-        accuracies.append(
-            f"{name}: {experimental}rank correlation {worth['spearman']:.2f}, error {worth['mae_db']:.1f} dB"
-        )
-    untested = "recorded music" if known_model else f"recorded music or on {model}"
-    source = f"calibration {content['hash']}, made with {', '.join(content['models'])} on {content['made_on']}"
-    return f"estimate v{VERSION} ({source}, not tested on {untested}; {'; '.join(accuracies)})"
+def _absent_stems(features: Mapping[str, Mapping[str, float]], sdr_db: Mapping[str, float]) -> tuple[str, ...]:
+    """Return the stems that are much quieter than the mix and predicted to have hardly anything of the true stem."""
+    return tuple(
+        name for name, level_db in ABSENT_LEVEL_DB.items()
+        if name in features and features[name]["level"] < level_db and sdr_db[name] < ABSENT_SDR_DB
+    )  # fmt: skip
+
+
+def _absence(stem: str) -> str:
+    return f"No {stem} found: the file has only leakage of the other stems."
 
 
 def _advice(overall: float, model: str, quality: Quality) -> str | None:

@@ -7,11 +7,13 @@ of the separation, before they are encoded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from engine.quality.shape import ShapeMeter
 
 Block = NDArray[np.float32]
 """(2, samples)"""
@@ -51,6 +53,7 @@ class StemMeter:
         self._last: NDArray[np.float32] | None = None  # the last frame's magnitudes
         self._sums: dict[str, NDArray[np.float64]] = {}  # of the mix: (1,); of the stems: (stems,)
         self._frames = 0
+        self._shape = ShapeMeter()
 
     def add(self, mix: Block, stems: Mapping[str, Block]) -> None:
         """Add the next final block of the mix and all stems, at the song's level."""
@@ -103,16 +106,30 @@ class StemMeter:
         before = magnitude[:, :1] if self._last is None else self._last
         self._last = magnitude[:, -1:].copy()
         self._frames += own.shape[1]
+        change = np.abs(np.diff(magnitude, axis=1, prepend=before))
+        self._shape.add(own, magnitude, change)
         for name, value in (
             ("mix", mix),
             ("own", own),
             ("with mix", with_mix),
             ("blurred", own * rest / (own + rest + np.float32(1e-30))),
             ("magnitude", magnitude),
-            ("change", np.abs(np.diff(magnitude, axis=1, prepend=before))),
+            ("change", change),
         ):
             total = value.reshape(len(value), -1).sum(1).astype(np.float64)
             self._sums[name] = self._sums.get(name, 0) + total
+
+    def shapes(self, names: Collection[str]) -> dict[str, Features]:
+        """Return the shapes of these stems; `likeness` is the mean likeness to the others of them."""
+        rows = [(name, row) for row, name in enumerate(self.stems) if name in names]
+        if not rows:
+            return {}
+        features, likeness = self._shape.features(), self._shape.likeness()
+        result: dict[str, Features] = {}
+        for name, row in rows:
+            others = [float(likeness[row, other]) for _, other in rows if other != row]
+            result[name] = features[row] | ({"likeness": sum(others) / len(others)} if others else {})
+        return result
 
     def features(
         self, agreement_db: Mapping[str, float | None], residual_db: float | None = None

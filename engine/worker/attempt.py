@@ -237,8 +237,10 @@ class Attempt:
         """Estimate the quality of the stems, independently of output format and gain."""
         options = self.spec.options
         residual_db = None if options.remove_vocals else writer.residual_db
+        features = writer.meter.features(report.agreement_db, residual_db)
         return estimate_quality(
-            writer.meter.features(report.agreement_db, residual_db),
+            features,
+            writer.meter.shapes(features),
             model=options.model,
             quality=options.quality,
             duration_s=decoded.samples / decoded.sample_rate,
@@ -259,7 +261,7 @@ class Attempt:
             segment_s=report.segment_s,
             segments=report.segments,
             device=" and ".join(report.devices) or self._config.device,
-            notes=report.notes if estimate.reason is None else (*report.notes, estimate.reason),
+            notes=(*report.notes, *estimate.notes),
         )
 
     def _result(

@@ -4,9 +4,9 @@ import { byId, el, icon, show } from "./dom.js";
 import { day, decibels, percent, plural, spokenTime, STEM_NAMES, unit } from "./words.js";
 
 const SCORES = [
-  ["vocalIsolation", "Vocals"],
-  ["drumSeparation", "Drums"],
-  ["bassIsolation", "Bass"],
+  ["vocalIsolation", "Vocals", "vocals"],
+  ["drumSeparation", "Drums", "drums"],
+  ["bassIsolation", "Bass", "bass"],
   ["artifactReduction", "Few artefacts"],
 ];
 
@@ -18,14 +18,15 @@ export function showTrust(job, stems) {
     ),
   );
   const scores = quality
-    ? [["overallScore", "Overall"], ...SCORES].filter(([key]) => typeof quality[key] === "number")
+    ? [["overallScore", "Overall", "overall"], ...SCORES].filter(([key]) => typeof quality[key] === "number")
     : [];
-  byId("scores").replaceChildren(...scores.map(([key, label]) => score(label, quality[key])));
+  byId("scores").replaceChildren(...scores.map(([key, label, name]) => score(label, quality[key], quality.words[name])));
   if (quality) {
     if (quality.advice) byId("scores").append(el("p", {}, quality.advice));
+    const unvalidated = quality.validated ? "" : " (unvalidated)";
     const doubt = quality.lowConfidence ? " The song is short, so the estimate is rough." : "";
     byId("scores").append(
-      el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems.${doubt}`),
+      el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems${unvalidated}.${doubt}`),
     );
   }
   show(byId("scores"), Boolean(quality));
@@ -34,7 +35,8 @@ export function showTrust(job, stems) {
   show(byId("details"), numbers.length > 0);
 }
 
-function score(label, value) {
+function score(label, value, word) {
+  const text = word ? `${word} ${percent(value)}` : percent(value);
   const filled = el("i");
   filled.style.width = `${100 * value}%`;
   const meter = {
@@ -44,14 +46,14 @@ function score(label, value) {
     "aria-valuemin": 0,
     "aria-valuemax": 1,
     "aria-valuenow": value.toFixed(2),
-    "aria-valuetext": percent(value),
+    "aria-valuetext": text,
   };
   return el(
     "div",
     { class: "score" },
     el("span", {}, label),
     el("span", meter, filled),
-    el("b", { "aria-hidden": "true" }, percent(value)),
+    el("b", { "aria-hidden": "true" }, text),
   );
 }
 
