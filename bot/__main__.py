@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -12,10 +13,13 @@ from typing import Protocol
 from bot.connection import run_bot
 from bot.database import BotDatabase
 from config import settings as configuration
+from config.variables import unknown_variables
 from engine import logs
 from engine.backend import Backend, ShutdownSignals, backend
 from engine.errors import StemifyError
 from engine.process.confinement import forbid_inspection
+
+log = logging.getLogger(__name__)
 
 
 class OpenBackend(Protocol):
@@ -66,6 +70,8 @@ def run(open_backend: OpenBackend = backend) -> None:
     try:
         settings = configuration.load()
         logs.configure(settings.log.level, json_lines=settings.log.json_lines)
+        for warning in unknown_variables(configuration.Settings, os.environ):
+            log.warning(warning)
         asyncio.run(main(settings, open_backend))
     except StemifyError as error:
         raise SystemExit(error.message) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,14 +18,14 @@ from pathlib import Path
 from uuid import UUID
 
 import discord
+from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
-from bot.cards import announcement, more_stems
+from bot.announcement_text import announcement, more_stems
 from bot.database import AnnouncementPart, BotDatabase, JobMessage
 from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect, send
 from engine.errors import NotFound
 from engine.jobs.job import JobStatus, JobView
-from engine.jobs.results import StemInfo
-from engine.service.service import StemService
+from engine.service.service import ResultFile, StemService
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +35,17 @@ MAX_FILES = 10  # of one message
 MAX_CLOCK_SKEW = timedelta(minutes=2)  # between this machine and Discord
 
 
-@dataclass(frozen=True)
-class MessageFiles:
-    """The stems of one message."""
-
-    stems: tuple[tuple[str, StemInfo], ...] = ()
-
-
-def pack(stems: Sequence[tuple[str, StemInfo]], limit_bytes: int) -> tuple[list[MessageFiles], list[str]]:
-    """Return at least one message's files, and the names of the stems that are too large for any."""
-    messages: list[list[tuple[str, StemInfo]]] = [[]]
-    too_large: list[str] = []
+def pack(files: Sequence[ResultFile]) -> list[tuple[ResultFile, ...]]:
+    """Return the files of each message, at least one message."""
+    messages: list[list[ResultFile]] = [[]]
     free_bytes = REQUEST_BYTES
-    for name, info in stems:
-        if info.size > min(limit_bytes, REQUEST_BYTES):
-            too_large.append(name)
-            continue
-        if info.size > free_bytes or len(messages[-1]) == MAX_FILES:
+    for file in files:
+        if file.size > free_bytes or len(messages[-1]) == MAX_FILES:
             messages.append([])
             free_bytes = REQUEST_BYTES
-        messages[-1].append((name, info))
-        free_bytes -= info.size
-    return [MessageFiles(tuple(message)) for message in messages], too_large
+        messages[-1].append(file)
+        free_bytes -= file.size
+    return [tuple(message) for message in messages]
 
 
 def nonce(job_id: str, part: int | str) -> str:
@@ -72,7 +61,7 @@ class _Message:
     view: JobView
     part: int
     text: str
-    files: MessageFiles
+    files: tuple[ResultFile, ...]
 
     @property
     def job_id(self) -> str:
@@ -105,16 +94,53 @@ class Announcer:
         job = view.job
         if job.was_cancelled:
             return
-        stems = list(job.result.stems) if job.result is not None else []
-        packed, too_large = pack(stems, job_message.limit_bytes)
         recorded = await self._database.announcement_parts(job.id)
-        for part, files in enumerate(packed):
-            text = more_stems(job)
+        limit_bytes = await self._limit(job_message, recorded)
+        while True:
+            try:
+                await self._announce(job_message, view, limit_bytes, recorded, shown=shown)
+            except discord.HTTPException as error:
+                if classify_failure(error) is not FailureKind.TOO_LARGE or not limit_bytes:
+                    raise
+                limit_bytes = _next_limit(limit_bytes)
+                log.info("Discord refused the files as too large", extra={"job": job.id, "next_limit": limit_bytes})
+                await self._database.set_limit(job.id, limit_bytes)
+            else:
+                return
+
+    async def _limit(self, job_message: JobMessage, recorded: Mapping[int, AnnouncementPart]) -> int:
+        """Return the limit of a file. It stays the same once a message was sent, since the next ones depend on it."""
+        stored = await self._database.job_message(job_message.job_id)
+        if stored is None or not recorded:
+            limit_bytes = min(self._messages.file_limit(job_message), REQUEST_BYTES)
+            await self._database.set_limit(job_message.job_id, limit_bytes)
+            return limit_bytes
+        return stored.limit_bytes
+
+    async def _announce(
+        self,
+        job_message: JobMessage,
+        view: JobView,
+        limit_bytes: int,
+        recorded: Mapping[int, AnnouncementPart],
+        *,
+        shown: bool,
+    ) -> None:
+        """Send all parts with files of at most `limit_bytes` each."""
+        job = view.job
+        files = await self._service.files_within(job, limit_bytes) if limit_bytes else []
+        attached = {file.name for file in files}
+        left_out = [name for name in _names(view) if name not in attached]
+        for part, message_files in enumerate(pack(files)):
+            text = more_stems(view)
             if part == 0:
-                text = announcement(job, job_message.user_id, left_out=too_large, limit_bytes=job_message.limit_bytes)
+                bit_rate = min((file.bit_rate for file in files if file.bit_rate is not None), default=None)
+                text = announcement(
+                    view, job_message.user_id, left_out=left_out, limit_bytes=limit_bytes, bit_rate=bit_rate
+                )
                 if not shown and view.page_url is not None and job.status is JobStatus.COMPLETED:
                     text += f"\n<{view.page_url}>"
-            await self._send_once(_Message(job_message, view, part, text, files), recorded.get(part))
+            await self._send_once(_Message(job_message, view, part, text, message_files), recorded.get(part))
 
     async def _send_once(self, message: _Message, recorded: AnnouncementPart | None) -> None:
         if recorded is not None:
@@ -154,25 +180,25 @@ class Announcer:
         return None
 
     async def _send(self, message: _Message) -> discord.Message | None:
-        """Send the message with its stems, or with links if they are too large; None if no route is open."""
+        """Send the message with its stems; None if no route is open.
+
+        Stems of a further message that Discord refuses as too large are named with their links.
+        """
         async with AsyncExitStack() as stack:
             files: list[tuple[Path, str]] = []
-            for name, info in message.files.stems:
+            for file in message.files:
                 try:
-                    path = await stack.enter_async_context(self._service.open_file(message.view.job, name))
+                    path = await stack.enter_async_context(self._service.open_result_file(file))
                 except NotFound:
-                    continue
-                files.append((path, info.filename))
+                    continue  # deleted in the meantime
+                files.append((path, file.filename))
             try:
                 return await self._post(message, files)
             except discord.HTTPException as error:
-                if classify_failure(error) is not FailureKind.TOO_LARGE:
+                if classify_failure(error) is not FailureKind.TOO_LARGE or not message.part:
                     raise
                 log.info("Discord refused the files as too large, sending links", extra={"job": message.job_id})
-                if message.part:
-                    return None
-        left_out = [name for name, _ in message.files.stems]
-        text = announcement(message.view.job, message.job_message.user_id, left_out=left_out)
+        text = more_stems(message.view, [file.name for file in message.files])
         return await self._post(replace(message, text=text), [])
 
     async def _post(self, message: _Message, files: list[tuple[Path, str]]) -> discord.Message | None:
@@ -219,6 +245,19 @@ class Announcer:
                 raise
             log.info("the job's owner cannot be reached", extra={"job": message.job_id, "code": error.code})
             return None
+
+
+def _names(view: JobView) -> list[str]:
+    """Return the names of the stems and of the stem file."""
+    result = view.job.result
+    if result is None:
+        return []
+    return [name for name, _ in result.stems] + (["stem"] if result.stem_file is not None else [])
+
+
+def _next_limit(limit_bytes: int) -> int:
+    """Return the limit to try after Discord refused files of `limit_bytes`; 0: attach nothing."""
+    return DEFAULT_FILE_SIZE_LIMIT_BYTES if limit_bytes > DEFAULT_FILE_SIZE_LIMIT_BYTES else 0
 
 
 def _assume_sent(message: _Message) -> tuple[None, None]:

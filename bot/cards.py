@@ -10,12 +10,11 @@ from typing import Literal
 from bot.text import (
     clean,
     escape,
+    file_label,
     format_elapsed,
     format_eta,
-    join_words,
     ordinal,
     sanitize,
-    size,
     timestamp,
 )
 from bot.trust_card import stem_phrase, trust_card_lines
@@ -149,7 +148,7 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
 def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, str]]]:
     """Return the links for buttons, and as many of the longer ones as fit into the text."""
     named = [("Listen", view.page_url)] if view.page_url else []
-    named += [("All as zip" if link.name == "zip" else link.name.capitalize(), link.url) for link in view.links]
+    named += [(file_label(link.name), link.url) for link in view.links]
     on_buttons = tuple((label, url) for label, url in named if len(url) <= LINK_BUTTON_LENGTH)
     in_text, free = [], TEXT_LENGTH - 1500
     for label, url in named:
@@ -197,24 +196,6 @@ def never_accepted_card() -> Card:
 
 
 # Other messages.
-
-
-def announcement(job: Job, user_id: int, *, left_out: Sequence[str] = (), limit_bytes: int = 0) -> str:
-    """Return the text that mentions the requester; `left_out`: the stems that are too large to attach."""
-    if job.status is JobStatus.FAILED:
-        return f"<@{user_id}> {escape(job.title)} could not be separated. {sanitize(job.error or '')}"
-    text = f"<@{user_id}> your stems of **{escape(job.title)}** are ready."
-    if left_out:
-        names = join_words([name.capitalize() for name in left_out])
-        verb = "is" if len(left_out) == 1 else "are"
-        most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
-        text += f" {names} {verb} too large to attach here{most}: use the links on the card."
-    return text
-
-
-def more_stems(job: Job) -> str:
-    """Return the text of a further message with stems."""
-    return f"More of **{escape(job.title)}**"
 
 
 def job_line(view: JobView, url: str | None) -> str:

@@ -186,6 +186,9 @@ class BotDatabase:
     async def set_message(self, job_id: str, message_id: int) -> None:
         await self._database.execute("UPDATE posting SET message_id = ? WHERE job_id = ?", (message_id, job_id))
 
+    async def set_limit(self, job_id: str, limit_bytes: int) -> None:
+        await self._database.execute("UPDATE posting SET limit_bytes = ? WHERE job_id = ?", (limit_bytes, job_id))
+
     async def set_token(self, job_id: str, token: str, token_until: float) -> None:
         """Store the token of a new interaction on the job's message."""
         await self._database.execute(

@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 import discord
+from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
 from bot.buttons import layout
 from bot.cards import PICTURE, Card, without_link_buttons
@@ -120,6 +121,18 @@ class Messenger:
 
     def message(self, channel_id: int, message_id: int) -> discord.PartialMessage:
         return self._client.get_partial_messageable(channel_id).get_partial_message(message_id)
+
+    def file_limit(self, job_message: JobMessage) -> int:
+        """Return the size of a file that may be attached for this job.
+
+        An interaction states the limit of its user, who may have a subscription. In a channel the server's limit
+        holds, because the bot itself is the author.
+        """
+        if not job_message.reachable:
+            return job_message.limit_bytes
+        guild = self._client.get_guild(job_message.guild_id) if job_message.guild_id is not None else None
+        own_limit = guild.filesize_limit if guild is not None else DEFAULT_FILE_SIZE_LIMIT_BYTES
+        return min(job_message.limit_bytes, own_limit)
 
     async def open_dm(self, user_id: int) -> discord.DMChannel:
         return await self._client.create_dm(discord.Object(user_id))

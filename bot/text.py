@@ -61,3 +61,8 @@ def timestamp(at: datetime) -> str:
 def join_words(names: Iterable[str]) -> str:
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def file_label(name: str) -> str:
+    """Return the label of a file of a result: "Vocals", "Stem file", "All as zip"."""
+    return {"zip": "All as zip", "stem": "Stem file"}.get(name, name.capitalize())

@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
@@ -25,47 +24,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from config.variables import describe_errors, variable_names
 from engine.errors import ConfigurationError
-
-_MUST: Mapping[str, str] = {
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "finite_number": "must be a number",
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be one of {expected}",
-    "string_type": "must be text",
-    "path_type": "must be a path",
-    "list_type": "must be a list",
-    "model_type": "must be a section, not a single value",
-    "model_attributes_type": "must be a section, not a single value",
-    "missing": "is missing",
-    "extra_forbidden": "is not a known setting",
-}
-_SHOWS_VALUE = ("int", "float", "bool", "greater", "less", "finite", "literal")  # other values may be secrets
-
-
-def describe_errors(error: ValidationError) -> Iterator[str]:
-    """Yield one line for each invalid setting.
-
-    Example: `web.port (STEMIFY_WEB__PORT) must be a whole number, not "many".`
-    """
-    for problem in error.errors(include_url=False):
-        names = [str(part).lower() for part in problem["loc"] if not isinstance(part, int)]
-        rule = _MUST.get(problem["type"])
-        context: dict[str, Any] = problem.get("ctx") or {}
-        must = f" {rule.format(**context)}" if rule else f": {problem['msg'].removeprefix('Value error, ')}"
-        value = problem["input"]
-        shown = problem["type"].startswith(_SHOWS_VALUE) and isinstance(value, str | int | float)
-        not_this = f', not "{str(value)[:40]}"' if shown else ""
-        yield f"{'.'.join(names)} (STEMIFY_{'__'.join(names).upper()}){must}{not_this}."
-
 
 DEFAULTS = Path(__file__).with_name("default.toml")
 
@@ -311,7 +271,7 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(describe_errors(error))) from None
+        raise ConfigurationError("\n".join(describe_errors(error, variable_names(Settings)))) from None
     except (TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigurationError(f"The file {path} (STEMIFY_CONFIG) cannot be read: {error}.") from None
     except SettingsError as error:  # a whole section in one variable that is not JSON

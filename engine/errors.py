@@ -82,10 +82,12 @@ class TooLarge(InputRefused, code="too_large"):
     """That file is too large."""
 
     @classmethod
-    def over(cls, max_bytes: int, size_bytes: int | None = None) -> TooLarge:
+    def over(cls, max_bytes: int, size_bytes: int | None = None, filename: str = "") -> TooLarge:
         """Return the error with the numbers; `size_bytes` is None if the file was cut off at the limit."""
         lead = f"That file is {size_bytes / 2**20:.1f} MB." if size_bytes else "That file is too large."
-        return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB. Send a shorter part, or the song as mp3 or m4a.")
+        fits_as_flac = filename.lower().endswith((".wav", ".aiff")) and (size_bytes or 2 * max_bytes) <= max_bytes * 4 / 3
+        advice = "As FLAC or MP3 it fits." if fits_as_flac else "Send it as an MP3, at most 2.3 MB a minute."
+        return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB. {advice}")
 
 
 class TooLong(InputRefused, code="too_long"):
@@ -304,9 +306,7 @@ def error_types() -> dict[str, type[StemifyError]]:
 
 
 def error_from_code(code: str, message: str) -> StemifyError:
-    """Rebuild an error that crossed a process boundary.
-
-    An unknown code becomes `InternalError`: its message is not ours, so users do not see it."""
+    """Rebuild an error that crossed a process boundary; one with an unknown code becomes `InternalError`."""
     kind = error_types().get(code)
     if kind is None or kind is StemifyError:
         return InternalError(detail=f"{code}: {message}")

@@ -1,8 +1,10 @@
-"""Plurals, durations, safe file names and headers made of them."""
+"""Plurals, durations, hints for mistyped words, safe file names and headers made of them."""
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime
 from urllib.parse import quote
 
@@ -12,6 +14,12 @@ def plural(number: int, noun: str, many: str | None = None) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {many or f'{noun}s'}"
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean …?" with the known word that is most like a mistyped one, or nothing."""
+    closest = difflib.get_close_matches(word, list(known), 1, cutoff=0.7)
+    return f" Did you mean {closest[0]}?" if closest else ""
+
+
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')
 _MAX_TITLE_BYTES = 120
 
@@ -19,6 +27,7 @@ CONTENT_TYPES = {
     ".mp3": "audio/mpeg",
     ".wav": "audio/wav",
     ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
     ".png": "image/png",
     ".json": "application/json",
 }

@@ -26,6 +26,7 @@ from engine.service.service import Attachment, Link, Submission
 
 log = logging.getLogger(__name__)
 
+_FORMAT_LABELS = {OutputFormat.STEM: "stem (one file for Traktor or Mixxx, and mp3)"}
 TOKEN_TTL_S = 15 * 60.0
 
 
@@ -141,7 +142,9 @@ async def _start_another(
 @app_commands.rename(output_format="format")
 @app_commands.choices(
     quality=[app_commands.Choice(name=quality.value, value=quality.value) for quality in Quality],
-    output_format=[app_commands.Choice(name=kind.value, value=kind.value) for kind in OutputFormat],
+    output_format=[
+        app_commands.Choice(name=_FORMAT_LABELS.get(kind, kind.value), value=kind.value) for kind in OutputFormat
+    ],
 )
 async def stemify_command(
     interaction: discord.Interaction[Stemify],

@@ -10,39 +10,53 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from config.settings import Settings, load
+from config.variables import unknown_variables
+from engine.cli.arguments import DONE, FAILED, REFUSED, Parser, minutes, overlap_fraction, parse, shift_count, song_path
 from engine.cli.mix_arguments import add_mix_command
 from engine.errors import InputRefused, RetryLater, StemifyError
-from engine.jobs.options import MODELS, OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.options import MODELS, OutputFormat, Quality
 from engine.logs import configure
 from engine.process.private_files import private_files
 from engine.text import plural
 
-DONE, FAILED, REFUSED = 0, 1, 2
+log = logging.getLogger(__name__)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the parser of all commands."""
-    root = argparse.ArgumentParser(prog="python -m engine", description="Turn songs into stems.")
+    root = Parser(prog="python -m engine", description="Turn songs into stems.")
+    root.add_argument("--version", action="version", version=f"Stemify {version('stemify')}")
     commands = root.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the web page and the API, without Discord")
     demo = commands.add_parser("demo", help="generate a sample song and separate it with the embedded model")
     demo.add_argument("--out", type=Path, default=Path("demo-out"), help="output folder (default: demo-out)")
-    separate = commands.add_parser("separate", help="separate one file")
-    separate.add_argument("song", type=_file)
-    separate.add_argument("--out", type=Path, default=Path("stems"), help="output folder (default: stems)")
+    separate = commands.add_parser("separate", help="separate files")
+    separate.add_argument("songs", type=song_path, nargs="+", metavar="SONG")
+    separate.add_argument(
+        "--out",
+        type=Path,
+        default=Path("stems"),
+        help="output folder, with one folder for each of several songs in it (default: stems)",
+    )
     separate.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
     separate.add_argument("--quality", choices=[each.value for each in Quality], help="default: balanced")
     separate.add_argument("--format", choices=[each.value for each in OutputFormat], help="default: mp3")
     separate.add_argument("--karaoke", action="store_true", help="write vocals and instrumental only")
     separate.add_argument("--normalize", action="store_true", help="set the loudest peak to -1 dBFS")
-    separate.add_argument("--shifts", type=_count, help="number of random shifts to average (default: by quality)")
-    separate.add_argument("--overlap", type=_fraction, help="overlap of segments, 0 to 0.95 (default: by quality)")
+    separate.add_argument("--shifts", type=shift_count, help="number of random shifts to average (default: by quality)")
+    separate.add_argument(
+        "--overlap", type=overlap_fraction, help="overlap of segments, 0 to 0.95 (default: by quality)"
+    )
     separate.add_argument("--seed", type=int, default=0, help="seed of the shifts (default: 0)")
     separate.add_argument("--device", default="auto", help='"auto", "cpu", "cuda:0", …')
-    separate.add_argument("--json", action="store_true", help="print the result as JSON")
+    separate.add_argument("--max-minutes", type=minutes, help="refuse longer songs (default: no limit)")
+    separate.add_argument(
+        "--json", action="store_true", help="print the result as JSON; for several songs, one line each"
+    )
     add_mix_command(commands)
     evaluate = commands.add_parser("evaluate", help="score stems against reference stems")
     evaluate.add_argument("estimates", type=Path, help="folder of stems, as written by separate")
@@ -72,31 +86,9 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _file(text: str) -> Path:
-    if text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError("links work in Discord, on the web page and in the API only; give a file")
-    return Path(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) > 20:
-        raise argparse.ArgumentTypeError("must be a whole number, 0 to 20")
-    return int(text)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 0.95:
-        raise argparse.ArgumentTypeError("must be a number, 0 to 0.95")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 input refused."""
-    args = parser().parse_args(arguments)
+    args = parse(parser(), arguments)
     try:
         # Output files get the mode of the user's umask.
         private = args.command not in ("separate", "mix", "demo", "evaluate")
@@ -115,10 +107,17 @@ def _run(args: argparse.Namespace) -> int:
     try:
         settings = load()
         configure(settings.log.level if args.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
+        for warning in unknown_variables(Settings, os.environ):
+            if args.command == "serve":
+                log.warning(warning)
+            else:
+                print(warning, file=sys.stderr)
         if args.command == "serve":
             return asyncio.run(_serve(settings))
         if args.command == "separate":
-            return asyncio.run(_separate(settings, args))
+            from engine.cli.separate import separate_songs
+
+            return asyncio.run(separate_songs(settings, args))
         if args.command == "mix":
             return _mix(settings, args)
         if args.command == "demo":
@@ -149,7 +148,7 @@ def _run(args: argparse.Namespace) -> int:
     except StemifyError as error:
         print(error.message, file=sys.stderr)
         if error.detail:
-            logging.getLogger(__name__).error("%s: %s", error.code, error.detail)
+            log.error("%s: %s", error.code, error.detail)
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -182,39 +181,6 @@ def _backup_or_restore(settings: Settings, args: argparse.Namespace) -> int:
     size_mb = (sum(manifest.databases.values()) + manifest.file_bytes) / 1e6
     counts = f"{plural(len(manifest.databases), 'database')}, {plural(manifest.files, 'file')}"
     print(f"{summary}: {counts}, {size_mb:,.1f} MB")
-    return DONE
-
-
-async def _separate(settings: Settings, args: argparse.Namespace) -> int:
-    from engine.cli.separate import separate_file
-    from engine.cli.terminal import progress_bar, trust_lines
-
-    options = StemSeparationOptions.from_user(
-        model=args.model,
-        quality=args.quality,
-        output_format=args.format,
-        normalize=args.normalize,
-        remove_vocals=args.karaoke,
-    )
-    with contextlib.ExitStack() as stack:
-        show = stack.enter_context(progress_bar())
-        result = await separate_file(
-            settings,
-            args.song,
-            args.out,
-            options,
-            shifts=args.shifts,
-            overlap=args.overlap,
-            seed=args.seed,
-            device=args.device,
-            on_progress=show,
-        )
-    if args.json:
-        print(result.model_dump_json(indent=2))
-    else:
-        for name, info in result.stems:
-            print(f"{name:12} {info.path}")
-        print("Trust card", *(f"   {line}" for line in trust_lines(result)), sep="\n")
     return DONE
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from config.settings import Settings
-from engine.errors import StemifyError, UnknownModel
-from engine.jobs.options import MODELS
+from engine.errors import StemifyError
+from engine.jobs.options import MODELS, unknown_model
 from engine.separation.models.library import ModelLibrary
 from engine.text import plural
 
@@ -47,7 +47,7 @@ def _pull(library: ModelLibrary, names: list[str]) -> int:
     failures = 0
     for name in names:
         if name not in MODELS:
-            raise UnknownModel(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
+            raise unknown_model(name)
         columns = (TextColumn("{task.description:<14}"), BarColumn(40), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(name, total=None)

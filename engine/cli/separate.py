@@ -1,125 +1,151 @@
-"""Separate one file on the command line: one worker and one attempt, without job store and queue."""
+"""`python -m engine separate SONG…`: separate files with one worker, without job store and queue."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import contextlib
-import shutil
-import stat
-import tempfile
-from collections.abc import Callable
-from functools import partial
+import json
+import logging
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config.settings import Settings
-from engine.backend import media_limits, pool_limits, worker_config
-from engine.errors import InputRefused, WorkerDied
-from engine.jobs.entity import new_job_id
-from engine.jobs.job import Stage, overall_progress
+from engine.backend import media_limits
+from engine.cli.arguments import DONE, FAILED, REFUSED
+from engine.cli.local_separator import LocalSeparator, PlanOptions
+from engine.cli.terminal import progress_bar, trust_lines
+from engine.errors import InputRefused, StemifyError
 from engine.jobs.options import StemSeparationOptions
-from engine.jobs.results import JobResult, StemFiles
+from engine.jobs.results import JobResult
+from engine.media.decode import Probe
+from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe_in_sandbox
 from engine.pool.devices import find_devices
-from engine.pool.pool import WorkerPool
 from engine.text import safe_title
-from engine.worker.protocol import AttemptSpec
+
+log = logging.getLogger(__name__)
+
+_LONGEST_S = 7 * 86400.0
+_LARGEST_BYTES = 1 << 50
+_TIMEOUT_S = 86400.0
 
 
-async def separate_file(
-    settings: Settings,
-    song: Path,
-    out: Path,
-    options: StemSeparationOptions,
-    *,
-    shifts: int | None,
-    overlap: float | None,
-    seed: int,
-    device: str,
-    on_progress: Callable[[Stage, int], None],
-) -> JobResult:
-    """Separate `song` into the folder `out`, which is created if needed.
+@dataclass(frozen=True)
+class SongFile:
+    """A song and the folder for its stems."""
 
-    Stems are named after the file, since two files may have the same tags. Earlier stems of the same file are replaced.
-    Paths in the result are those of the files. Raises `InputRefused`, `DeviceNotFound` and `AttemptError`s.
-    """
-    if not song.is_file():
-        raise InputRefused(f"{song} is a folder. Give a file." if song.is_dir() else f"There is no file {song}.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputRefused(
-            f"The folder {out} cannot be created: {error.strerror}. Choose another with --out."
-        ) from error
-    limits = media_limits(settings)
-    device = (await find_devices([device]))[0]
-    metadata = await probe_in_sandbox(song, limits)
-    with tempfile.TemporaryDirectory(prefix=".stemify-", dir=out) as work:
-        config = worker_config(settings, device).model_copy(
-            update={"data_dir": str(Path(work).absolute()), "storage": None}
-        )
-        await asyncio.to_thread(shutil.copyfile, song, Path(work) / "song")
-        pool = WorkerPool([config], pool_limits(settings.workers))
-        await pool.start()
-        try:
-            if not await pool.wait_ready(settings.workers.start_timeout_s):
-                raise WorkerDied(f"The worker for {device} did not start. See the messages above.")
-            spec = AttemptSpec(
-                job_id=new_job_id(),
-                attempt=1,
-                input_key="song",
-                scratch_key="scratch",
-                output_key="done",
-                options=options,
-                title=safe_title(metadata.title or song.stem),
-                artist=metadata.artist,
-                seed=seed,
-                max_duration_s=limits.max_duration_s,
-                shifts=shifts,
-                overlap=overlap,
-            )
-            done = await pool.run(
-                spec,
-                timeout_s=float("inf"),
-                on_progress=lambda stage, fraction: on_progress(stage, overall_progress(stage, fraction)),
-            )
-        finally:
-            await pool.stop()
-        rename = partial(_output_name, title=spec.title, prefix=safe_title(song.stem))
-        for file in (Path(work) / "done").iterdir():
-            await asyncio.to_thread(_move, file, out / rename(file.name))
-    return _relocate(done.result, out, rename)
+    path: Path
+    out: Path
 
 
-def _move(file: Path, target: Path) -> None:
-    """Move a file from the worker's private folder; give it the mode of a new file of the user."""
-    target.touch()
-    with contextlib.suppress(OSError):  # a file system without modes
-        file.chmod(stat.S_IMODE(target.stat().st_mode))
-    shutil.move(file, target)
+def song_files(paths: list[Path], out: Path) -> list[SongFile]:
+    """Return the folder of each song: `out` for a single one, otherwise folders in it named after the files."""
+    if len(paths) == 1:
+        return [SongFile(paths[0], out)]
+    songs: list[SongFile] = []
+    used: set[str] = set()
+    for path in paths:
+        name = base = safe_title(path.stem)
+        number = 1
+        while name.casefold() in used:
+            number += 1
+            name = f"{base} ({number})"
+        used.add(name.casefold())
+        songs.append(SongFile(path, out / name))
+    return songs
 
 
-def _output_name(name: str, *, title: str, prefix: str) -> str:
-    """Replace the job's `title` at the start of a file name by `prefix`."""
-    return f"{prefix} - {name.removeprefix(f'{title} - ')}"
-
-
-def _relocate(result: JobResult, out: Path, rename: Callable[[str], str]) -> JobResult:
-    stems = {}
-    for name, info in result.stems:
-        filename = rename(info.filename)
-        stems[name] = {**info.model_dump(), "filename": filename, "path": str(out / filename)}
-    music = result.music
-    if music is not None:
-        paths = {"beats_path": music.beats_path, "chords_path": music.chords_path}
-        music = music.model_copy(
-            update={field: str(out / rename(Path(path).name)) for field, path in paths.items() if path is not None}
-        )
-    return result.model_copy(
-        update={
-            "music": music,
-            "output_dir": str(out),
-            "stems": StemFiles.model_validate(stems),
-            "waveform_path": str(out / rename("waveform.png")),
-            "peaks_path": str(out / rename("peaks.json")),
-        }
+def own_file_limits(settings: Settings, max_minutes: float | None) -> MediaLimits:
+    """Return limits for files of the user who runs the command: length and size are free unless asked for."""
+    return replace(
+        media_limits(settings),
+        max_bytes=_LARGEST_BYTES,
+        max_duration_s=_LONGEST_S if max_minutes is None else max_minutes * 60,
+        timeout_s=_TIMEOUT_S,
     )
+
+
+class Report:
+    """Prints results to stdout and errors to stderr, and collects the exit code."""
+
+    def __init__(self, *, as_json: bool, several: bool) -> None:
+        self._as_json = as_json
+        self._several = several
+        self._codes = {DONE}
+
+    @property
+    def code(self) -> int:
+        """1 if a song failed, otherwise 2 if one was refused."""
+        return next(code for code in (FAILED, REFUSED, DONE) if code in self._codes)
+
+    def add_result(self, song: SongFile, result: JobResult) -> None:
+        if self._as_json and self._several:
+            print(json.dumps({"song": str(song.path), "result": result.model_dump(mode="json")}), flush=True)
+        elif self._as_json:
+            print(result.model_dump_json(indent=2))
+        else:
+            if self._several:
+                print(song.path)
+            for name, info in result.stems:
+                print(f"{name:12} {info.path}")
+            if result.stem_file is not None:
+                print(f"{'stem file':12} {result.stem_file.path}")
+            print("Trust card", *(f"   {line}" for line in trust_lines(result)), sep="\n", flush=True)
+
+    def add_error(self, song: SongFile, error: StemifyError) -> None:
+        is_refusal = isinstance(error, InputRefused)
+        self._codes.add(REFUSED if is_refusal else FAILED)
+        print(f"{song.path}: {error.message}" if self._several else error.message, file=sys.stderr)
+        if error.detail and not is_refusal:
+            log.error("%s: %s", error.code, error.detail)
+        if self._as_json and self._several:
+            shown = {"code": error.code, "message": error.message}
+            print(json.dumps({"song": str(song.path), "error": shown}), flush=True)
+
+
+async def separate_songs(settings: Settings, args: argparse.Namespace) -> int:
+    """Separate the songs one after the other and return the exit code.
+
+    All songs are examined first. A song that is refused or fails does not stop the others.
+    Raises `BadOptions` and `DeviceNotFound`.
+    """
+    options = StemSeparationOptions.from_user(
+        model=args.model,
+        quality=args.quality,
+        output_format=args.format,
+        normalize=args.normalize,
+        remove_vocals=args.karaoke,
+    )
+    plan = PlanOptions(shifts=args.shifts, overlap=args.overlap, seed=args.seed)
+    limits = own_file_limits(settings, args.max_minutes)
+    device = (await find_devices([args.device]))[0]
+    songs = song_files(args.songs, args.out)
+    report = Report(as_json=args.json, several=len(songs) > 1)
+    accepted: list[tuple[SongFile, Probe]] = []
+    for song in songs:
+        try:
+            accepted.append((song, await _examine(song.path, limits)))
+        except StemifyError as error:
+            report.add_error(song, error)
+    if not accepted:
+        return report.code
+    async with LocalSeparator(settings, device, args.out, limits) as separator:
+        for song, found in accepted:
+            try:
+                with progress_bar(song.path.name if len(songs) > 1 else None) as show:
+                    result = await separator.separate(song.path, found, song.out, options, plan, on_progress=show)
+            except StemifyError as error:
+                report.add_error(song, error)
+            else:
+                report.add_result(song, result)
+    return report.code
+
+
+async def _examine(path: Path, limits: MediaLimits) -> Probe:
+    if not await asyncio.to_thread(path.is_file):
+        raise InputRefused(f"{path} is a folder. Give a file." if path.is_dir() else f"There is no file {path}.")
+    try:
+        return await probe_in_sandbox(path, limits)
+    except OSError as error:
+        raise InputRefused(f"{path} cannot be read: {error.strerror}.") from error

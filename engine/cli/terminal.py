@@ -18,10 +18,13 @@ _LABEL_WIDTH = 14
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Stage | None, int], None]]:
-    """Show a progress bar on stderr; yield its `show(stage, percent)`."""
+def progress_bar(title: str | None = None) -> Iterator[Callable[[Stage | None, int], None]]:
+    """Show a progress bar on stderr, below a `title`; yield its `show(stage, percent)`."""
     columns = (TextColumn("{task.description:<11}"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    if title is not None:
+        console.print(title, markup=False, highlight=False)
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=100)
 
         def show(stage: Stage | None, percent: int) -> None:

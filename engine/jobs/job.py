@@ -133,7 +133,7 @@ class Job(Entity):
 class FileLink(Entity):
     """A signed, public URL of one file of a result."""
 
-    name: str  # "vocals", …, "zip"
+    name: str  # "vocals", …, "stem" (the stem file), "zip"
     filename: str
     url: str
     size: int | None = None  # bytes; None if it is generated on request

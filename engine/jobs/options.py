@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from engine.errors import BadOptions, UnknownModel
 from engine.jobs.entity import Entity
+from engine.text import did_you_mean
 
 MODELS: dict[str, str] = {
     "htdemucs": "Hybrid Transformer Demucs, the standard",
@@ -41,6 +42,18 @@ class OutputFormat(StrEnum):
     WAV = "wav"
     MP3 = "mp3"
     FLAC = "flac"
+    STEM = "stem"  #: mp3, and one file for DJ software with the mix and four stems
+
+    @property
+    def of_stems(self) -> OutputFormat:
+        """The format of the single stems."""
+        return OutputFormat.MP3 if self is OutputFormat.STEM else self
+
+
+def unknown_model(name: str) -> UnknownModel:
+    """Return the error for a model that does not exist."""
+    hint = did_you_mean(name[:40].lower(), MODELS)
+    return UnknownModel(f"There is no model {name[:40]!r}.{hint} Choose one of: {', '.join(MODELS)}.")
 
 
 def _supported_model(name: str) -> str:
@@ -73,6 +86,12 @@ class StemSeparationOptions(Entity):
             raise ValueError("overlap_duration must be shorter than segment_duration")
         return self
 
+    @model_validator(mode="after")
+    def _stem_file_has_four_stems(self) -> Self:
+        if self.output_format is OutputFormat.STEM and self.remove_vocals:
+            raise ValueError("a stem file needs four stems, and karaoke gives two; leave one of the two options out")
+        return self
+
     @classmethod
     def from_user(cls, **values: object) -> Self:
         """Return options from user input, where None means the default.
@@ -82,7 +101,7 @@ class StemSeparationOptions(Entity):
         chosen = {name: value for name, value in values.items() if value is not None}
         model = chosen.get("model")
         if model is not None and model not in MODELS:
-            raise UnknownModel(f"There is no model {str(model)[:40]!r}. Choose one of: {', '.join(MODELS)}.")
+            raise unknown_model(str(model))
         if model is None and chosen.get("quality") == Quality.BEST:
             chosen["model"] = "htdemucs_ft"
         try:
@@ -97,5 +116,8 @@ def _describe_first_error(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"]) or "options"
+    name = ".".join(str(part) for part in first["loc"])
+    if not name:  # about several options
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{message[:1].upper()}{message[1:]}."
     return f"The option {name} is invalid: {first['msg']}."

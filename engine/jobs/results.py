@@ -48,6 +48,15 @@ class StemFiles(Entity):
                 yield name, info
 
 
+class StemContainer(Entity):
+    """One file with the mix and four stems, for DJ software (`.stem.m4a`)."""
+
+    filename: str
+    path: str  # storage key, relative to the data folder
+    size: int = Field(ge=0)  # bytes
+    cdn_url: str | None = None
+
+
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -123,7 +132,8 @@ class JobResult(Entity):
     processing_time: int = Field(ge=0)  # seconds
     model_used: str
     quality_metrics: QualityMetrics | None = None
-    file_size: int = Field(ge=0)  # bytes, all stems
+    stem_file: StemContainer | None = None  # with the output format "stem"
+    file_size: int = Field(ge=0)  # bytes, all stems and the stem file
     cdn_urls: tuple[str, ...] = ()
     processing: ProcessingMetrics | None = None
     trust: TrustCard | None = None

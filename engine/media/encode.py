@@ -69,18 +69,21 @@ class StemEncoder:
         tags: Mapping[str, str] | None = None,
         cover: bytes | None = None,
         bits: int = 24,
+        bit_rate: int = MP3_BIT_RATE,
         descriptor: int | None = None,
     ) -> None:
         """Open the file.
 
-        `format`: "wav", "flac" or "mp3"; `bits`: 16 or 24, not for mp3; `cover`: JPEG or PNG, ignored for wav.
-        `descriptor`: an open, empty file to write to, for a process that must not use paths; `path` only names it.
+        `format`: "wav", "flac" or "mp3"; `bits`: 16 or 24, not for mp3; `bit_rate`: of mp3, in bits per second;
+        `cover`: JPEG or PNG, ignored for wav. `descriptor`: an open, empty file to write to, for a process that must
+        not use paths; `path` only names it.
         """
         if format not in ("wav", "flac", "mp3") or bits not in (16, 24) or channels not in (1, 2):
             raise ValueError(f"cannot encode {format}, {bits} bits, {channels} channels")
         self.path = path
         self.encoded: EncodedFile | None = None
         self._sample_rate, self._channels, self._bits = sample_rate, channels, bits
+        self._bit_rate = bit_rate
         self._format = format
         self._samples = 0
         self._clipped_samples = 0
@@ -143,7 +146,7 @@ class StemEncoder:
         self.encoded = EncodedFile(
             size_bytes=size,
             samples=self._samples,
-            bitrate={"wav": None, "mp3": MP3_BIT_RATE}.get(self._format, average),
+            bitrate={"wav": None, "mp3": self._bit_rate}.get(self._format, average),
             clipped_samples=self._clipped_samples,
             peak=self._peak,
         )
@@ -172,7 +175,7 @@ class StemEncoder:
         context = stream.codec_context
         context.layout = "stereo" if self._channels == 2 else "mono"
         if self._format == "mp3":
-            stream.bit_rate = MP3_BIT_RATE
+            stream.bit_rate = self._bit_rate
             context.options = {"compression_level": _LAME_QUALITY}
             context.format = "fltp"
         else:

@@ -90,7 +90,7 @@ class Intake:
         if isinstance(source, Link):
             return await self._accept_link(submission, source)
         if source.declared_bytes is not None and source.declared_bytes > self._max_bytes:
-            raise TooLarge.over(self._max_bytes, source.declared_bytes)
+            raise TooLarge.over(self._max_bytes, source.declared_bytes, source.filename)
         async with AsyncExitStack() as stack:
             if ticket is None:
                 admit = self._admission.upload if isinstance(source, Upload) else self._admission.attachment

@@ -26,6 +26,7 @@ from engine.service.admission import Ticket
 from engine.service.errors import KeyReused
 from engine.service.intake import Intake
 from engine.service.resubmission import Resubmission
+from engine.service.result_files import ResultFile, ResultFiles
 from engine.service.snapshot import ModelChoice, ServiceSnapshot, WorkerSnapshot
 from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import JobPresenter
@@ -38,6 +39,7 @@ __all__ = [
     "Link",
     "MixRequest",
     "ModelChoice",
+    "ResultFile",
     "ServiceSnapshot",
     "StemService",
     "Submission",
@@ -74,6 +76,7 @@ class StemService:
         self._progress = progress
         self._mixer = mixer
         self._watchers = Watchers(progress)
+        self._result_files = ResultFiles(store, storage)
 
     def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
         """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared.
@@ -216,7 +219,7 @@ class StemService:
 
     @asynccontextmanager
     async def open_file(self, job: Job, name: str) -> AsyncIterator[Path]:
-        """Yield a local path of one file of a completed job: "vocals", …, "waveform" or "peaks".
+        """Yield a local path of one file of a completed job: "vocals", …, "stem", "waveform" or "peaks".
 
         Raises `NotFound`.
         """
@@ -224,11 +227,20 @@ class StemService:
         if result is None:
             raise NotFound
         keys = {stem: info.path for stem, info in result.stems}
+        keys |= {"stem": result.stem_file.path} if result.stem_file is not None else {}
         keys |= {"waveform": result.waveform_path or "", "peaks": result.peaks_path or ""}
         if not keys.get(name):
             raise NotFound("That file is no longer here.")
         async with self._storage.open_file(keys[name]) as path:
             yield path
+
+    async def files_within(self, job: Job, limit_bytes: int) -> Sequence[ResultFile]:
+        """Return a file of at most `limit_bytes` for each stem that can have one, as smaller mp3 if necessary."""
+        return await self._result_files.within(job, limit_bytes)
+
+    def open_result_file(self, file: ResultFile) -> AbstractAsyncContextManager[Path]:
+        """Return a context in which the file is at a local path. Raises `NotFound`."""
+        return self._result_files.open(file)
 
     async def mix(self, job_id: str, request: MixRequest, *, by: str) -> Mix:
         """Make one file of the stems of a completed job, or return it if it exists; `by` is the owner that asks.

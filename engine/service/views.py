@@ -105,6 +105,9 @@ class JobPresenter:
             FileLink(name=name, filename=info.filename, url=self._links.file(info.path, until), size=info.size)
             for name, info in job.result.stems
         ]
+        if (stem_file := job.result.stem_file) is not None:
+            url = self._links.file(stem_file.path, until)
+            files.append(FileLink(name="stem", filename=stem_file.filename, url=url, size=stem_file.size))
         archive = FileLink(name="zip", filename=f"{safe_title(job.title)}.zip", url=self._links.zip(job.id, until))
         return (*files, archive)
 

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from engine.errors import BadOptions, StemifyError, TooLarge
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import Upload
+from engine.text import did_you_mean
 from engine.web.errors import BadRequest, UnsupportedEncoding, UploadTooSlow
 
 JSON_BYTES = 64 * 1024
@@ -130,7 +131,7 @@ def idempotency_key(request: web.Request) -> str | None:
 def check_declared_length(request: web.Request, max_file_bytes: int) -> None:
     """Raise `TooLarge` if `Content-Length` exceeds the limit."""
     if (request.content_length or 0) > max_file_bytes + _FRAME_BYTES:
-        raise TooLarge.over(max_file_bytes)
+        raise TooLarge.over(max_file_bytes, request.content_length)
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
@@ -164,7 +165,9 @@ def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
 def option_changes(values: dict[str, Any]) -> dict[str, Any]:
     """Return the given options by field name, not validated yet. Raises `BadOptions` for unknown names."""
     if unknown := values.keys() - _OPTION_NAMES:
-        raise BadOptions(f"Unknown option {sorted(unknown)[0]!r:.40}. The options are: {', '.join(_SHOWN_OPTIONS)}.")
+        name = sorted(unknown)[0]
+        hint = did_you_mean(name[:40], _SHOWN_OPTIONS)
+        raise BadOptions(f"Unknown option {name!r:.40}.{hint} The options are: {', '.join(_SHOWN_OPTIONS)}.")
     for name in ("model", "quality"):
         if not isinstance(values.get(name), str | None):
             raise BadOptions(f"The option {name} must be a string.")

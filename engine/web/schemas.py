@@ -85,8 +85,10 @@ def _with_links(view: JobView) -> JobResult | None:
     urls = {link.name: link.url for link in view.links}
     music_urls = {link.name: link.url for link in view.music_links}
     stems = {name: info.model_copy(update={"cdn_url": urls.get(name)}) for name, info in result.stems}
+    stem_file = result.stem_file
     return result.model_copy(
         update={
+            "stem_file": stem_file and stem_file.model_copy(update={"cdn_url": urls.get("stem")}),
             "stems": result.stems.model_copy(update=stems),
             "cdn_urls": tuple(urls[name] for name in stems if name in urls),
             "music": None if result.music is None else result.music.model_copy(update=music_urls),

@@ -19,8 +19,17 @@ import numpy as np
 from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed, is_disk_full
 from engine.jobs.estimates import overlap_of
 from engine.jobs.job import Stage
-from engine.jobs.options import Quality, StemSeparationOptions
-from engine.jobs.results import JobResult, Music, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.results import (
+    JobResult,
+    Music,
+    ProcessingMetrics,
+    QualityMetrics,
+    StemContainer,
+    StemFiles,
+    StemInfo,
+    TrustCard,
+)
 from engine.media.decode import RawAudio
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
@@ -134,7 +143,7 @@ class Attempt:
             self._on_progress(Stage.ENCODING, 0)
             picture, peaks = writer.write_pictures()  # while the last block is still being encoded
             music = write_music(writer.facts, out)
-            infos = writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction))
+            infos, stem_file = self._encode(writer)
             self._stop_if_cancelled()
             estimate = self._estimate(writer, report, decoded)
             trust = self._trust_card(writer, plan, report, estimate, mix)
@@ -148,14 +157,14 @@ class Attempt:
             gpu_usage=round(100 * report.busy_s / max(wall_s, 1e-3), 1) if self._config.device != "cpu" else None,
             model_load_time=round(model_load_s),
             input_file_size=song.stat().st_size,
-            output_file_sizes=tuple(info.size for info in infos.values()),
+            output_file_sizes=(*(info.size for info in infos.values()), *([stem_file.size] if stem_file else [])),
         )
         return Done(
             job_id=self.spec.job_id,
             attempt=self.spec.attempt,
-            result=self._result(infos, metrics, trust, estimate.metrics, music, picture.name, peaks.name).model_copy(
-                update={"audio_hash": decoded.audio_hash, "model_version": model.version}
-            ),
+            result=self._result(
+                infos, stem_file, metrics, trust, estimate.metrics, music, picture.name, peaks.name
+            ).model_copy(update={"audio_hash": decoded.audio_hash, "model_version": model.version}),
             separating_s=report.separating_s,
             input_duration_s=decoded.samples / decoded.sample_rate,
         )
@@ -233,6 +242,13 @@ class Attempt:
         )
         return report, plan
 
+    def _encode(self, writer: StemWriter) -> tuple[dict[str, StemInfo], StemContainer | None]:
+        """Finish the stems and, if asked for, the stem file, which takes longer."""
+        if self.spec.options.output_format is not OutputFormat.STEM:
+            return writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction)), None
+        infos = writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction / 4))
+        return infos, writer.write_stem_file(lambda fraction: self._on_progress(Stage.ENCODING, (1 + 3 * fraction) / 4))
+
     def _estimate(self, writer: StemWriter, report: RunReport, decoded: RawAudio) -> Estimate:
         """Estimate the quality of the stems, independently of output format and gain."""
         options = self.spec.options
@@ -267,6 +283,7 @@ class Attempt:
     def _result(
         self,
         infos: dict[str, StemInfo],
+        stem_file: StemContainer | None,
         metrics: ProcessingMetrics,
         trust: TrustCard,
         quality: QualityMetrics | None,
@@ -284,7 +301,8 @@ class Attempt:
             processing_time=metrics.processing_time,
             model_used=self.spec.options.model,
             quality_metrics=quality,
-            file_size=sum(info.size for info in infos.values()),
+            stem_file=stem_file and stem_file.model_copy(update={"path": f"{key}/{stem_file.path}"}),
+            file_size=sum(metrics.output_file_sizes),
             processing=metrics,
             trust=trust,
             music=music.model_copy(update={name: f"{key}/{path}" for name, path in paths.items() if path}),

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from engine.errors import Cancelled, InvalidModelOutput
 from engine.jobs.options import OutputFormat
-from engine.jobs.results import StemInfo, db
+from engine.jobs.results import StemContainer, StemInfo, db
 from engine.media.encode import EncodedFile, StemEncoder
 from engine.media.music_tags import add_music_tags
+from engine.media.stem_file import EXTENSION, StemFileEncoder, read_parts
 from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks, render_waveform
 from engine.music.facts import Facts, find_facts
@@ -139,7 +140,7 @@ class StemWriter:
         self._out = out
         self._read_mix = read_mix
         self._rate = sample_rate
-        self._format = output_format
+        self._format = output_format.of_stems
         self._normalize = normalize
         self._karaoke = karaoke
         self._track = track
@@ -275,6 +276,21 @@ class StemWriter:
             peak_db=None if peak_db is None else round(peak_db, 2),
             silence_share=round(stem.peaks.silence_share, 4),
         )
+
+    def write_stem_file(self, on_progress: Callable[[float], None]) -> StemContainer:
+        """Write the mix and the stems to one file; call after `finish`. Raises `BadOptions`, `Cancelled`."""
+        raw = {name: stem.raw_path for name, stem in self._stems.items()}
+        track = self._track
+        filename = f"{track.title} - {track.model}{EXTENSION}"
+        tags = {**track.tags, "title": track.title}
+        with StemFileEncoder(self._out / filename, sample_rate=self._rate, tags=tags, cover=track.cover) as encoder:
+            for start, stems in read_parts(raw, self.gain):
+                if self._cancelled.is_set():
+                    raise Cancelled
+                mix = self._read_mix(start, start + stems["vocals"].shape[1])
+                encoder.write(mix * np.float32(self.gain), stems)
+                on_progress(start / self.samples)
+        return StemContainer(filename=filename, path=filename, size=encoder.size_bytes)
 
     def write_pictures(self) -> tuple[Path, Path]:
         """Write the waveform picture and the player's peaks to the output folder; call after `finish`."""

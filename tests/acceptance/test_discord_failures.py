@@ -97,6 +97,42 @@ async def test_stems_over_channel_limit_are_not_uploaded(stage: Stage) -> None:
     assert len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages")) == before + 1
 
 
+async def test_large_stems_are_attached_at_lower_rate(stage: Stage) -> None:
+    stage.bot.script(stem_bytes=12 * MIB, copy_bytes=9 * MIB, long="other")
+    await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    await stage.until(lambda: stage.songs.visible()[-1].text.startswith("More of"), "the second message")
+    assert [len(message.attachments) for message in stage.songs.visible()[-2:]] == [2, 1]
+    assert "Attached at 192 kbit/s" in announcement.text
+    assert "[Other](<http://127.0.0.1:9/files/other?" in announcement.text
+    assert "too large to attach here (10 MB at most)" in announcement.text
+
+
+async def test_limit_of_subscribed_user_is_not_the_channels(stage: Stage) -> None:
+    stage.songs.user_limit_bytes = 50 * MIB
+    stage.bot.script(stem_bytes=12 * MIB, copy_bytes=5 * MIB)
+    before = len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages"))
+    await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    assert len(announcement.attachments) == 4 and "too large" not in announcement.text
+    assert len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages")) == before + 1
+
+
+async def test_refused_files_are_packed_again_for_smaller_limit(stage: Stage) -> None:
+    stage.band.premium_tier = 2
+    await stage.fake.gateway.dispatch("GUILD_UPDATE", stage.band.json())
+    try:
+        stage.songs.upload_limit_bytes = 10 * MIB  # the boost has just ended
+        stage.bot.script(stem_bytes=12 * MIB, copy_bytes=5 * MIB, long="drums")
+        await stage.ask()
+        announcement = await stage.announced(stage.ann)
+    finally:
+        stage.band.premium_tier = 0
+        await stage.fake.gateway.dispatch("GUILD_UPDATE", stage.band.json())
+    assert len(announcement.attachments) == 3
+    assert "[Drums](<http" in announcement.text and "(10 MB at most)" in announcement.text
+
+
 async def test_many_stems_take_several_messages_with_one_mention(stage: Stage) -> None:
     stage.bot.script(stem_bytes=9 * MIB)
     await stage.ask()

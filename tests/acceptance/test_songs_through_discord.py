@@ -50,7 +50,7 @@ class BotSetup:
     async def done(self, message: Message) -> Message:
         """Return the announcement once the message's job is complete."""
         await self.fake.until(lambda: "Split into" in message.text, "the stems", 60)
-        await self.fake.until(lambda: self.fake.mentions_of(self.ann.user), "the mention")
+        await self.fake.until(lambda: self.fake.mentions_of(self.ann.user), "the mention", 60)
         (announcement,) = self.fake.mentions_of(self.ann.user)
         return announcement
 
@@ -81,6 +81,29 @@ def decoded(data: bytes) -> NDArray[np.float32]:
     with av.open(io.BytesIO(data), "r") as source:
         parts = [part.to_ndarray() for frame in source.decode(audio=0) for part in resampler.resample(frame)]
     return np.concatenate(parts, axis=1)
+
+
+async def test_stems_over_the_limit_are_posted_as_mp3(setup: BotSetup, tmp_path: Path) -> None:
+    mix = make_song(tmp_path / "song.wav", seconds=6)
+    setup.songs.user_limit_bytes = 200_000
+    _, message = await setup.ask(tmp_path / "song.wav", format="wav", quality="fast")
+    announcement = await setup.done(message)
+    setup.songs.user_limit_bytes = None
+    assert "Attached at 224 kbit/s; full quality by the links on the card." in announcement.text
+    assert [file.filename.rpartition(".")[2] for file in announcement.attachments] == ["mp3"] * 4
+    assert all(len(file.data) <= 200_000 for file in announcement.attachments)
+    assert {decoded(file.data).shape for file in announcement.attachments} == {mix.shape}
+
+
+async def test_stem_file_is_posted_and_linked(setup: BotSetup, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.wav", seconds=2)
+    _, message = await setup.ask(tmp_path / "song.wav", format="stem", quality="fast")
+    announcement = await setup.done(message)
+    *stems, stem_file = announcement.attachments
+    assert len(stems) == 4 and stem_file.filename.endswith(".stem.m4a")
+    async with aiohttp.ClientSession() as session, session.get(message.button("Stem file")["url"]) as answer:
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "audio/mp4")
+        assert await answer.read() == stem_file.data
 
 
 async def test_posted_stems_are_whole_and_sum_to_song(setup: BotSetup, tmp_path: Path) -> None:

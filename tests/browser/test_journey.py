@@ -200,9 +200,9 @@ def test_too_large_file_is_not_sent(browser: Browser, site: Site, tmp_path: Path
     browser.execute_script("XMLHttpRequest.prototype.send = () => (window.wasSent = true)")
     browser.find_element(By.ID, "file").send_keys(str(tmp_path / "huge.wav"))
     error = browser.find_element(By.ID, "error")
-    assert error.text == "This file is larger than 50 MB. Send a smaller one."
+    assert error.text == "This file has 60 MB, the limit is 50 MB. As FLAC or MP3 it fits."
     browser.find_element(By.ID, "go").click()
-    assert error.text == "This file is larger than 50 MB. Send a smaller one."
+    assert error.text == "This file has 60 MB, the limit is 50 MB. As FLAC or MP3 it fits."
     assert browser.execute_script("return window.wasSent") is None
 
 

@@ -110,7 +110,7 @@ async function showResult() {
   const order = Object.keys(STEM_NAMES);
   stems.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
   showTrust(job, stems);
-  showFiles(stems);
+  showFiles(stems, job.result.stemFile);
   show(byId("player"), true);
   const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
   mixer?.close();
@@ -123,21 +123,23 @@ async function showResult() {
   mixer.player.load().catch(() => {}); // reported by the event "error"
 }
 
-function showFiles(stems) {
+function showFiles(stems, stemFile) {
+  const files = stems.map(({ name, info, url }) => ({ name: STEM_NAMES[name] ?? name, stem: name, info, url }));
+  if (stemFile) files.push({ name: "Stem file", info: stemFile, url: here(job.files.stem) });
   byId("zip").href = here(job.files.zip);
-  byId("zip").replaceChildren(icon("download"), `All stems, ${bytes(job.result.fileSize)}`);
+  byId("zip").replaceChildren(icon("download"), `All stems, ${bytes(stems.reduce((sum, { size }) => sum + size, 0))}`);
   byId("files").replaceChildren(
-    ...stems.map(({ name, info, url }) =>
+    ...files.map(({ name, stem, info, url }) =>
       el(
         "li",
-        { "data-stem": name },
+        stem ? { "data-stem": stem } : {},
         el(
           "a",
           { href: `${url}&download`, download: info.filename },
-          el("b", {}, STEM_NAMES[name] ?? name),
+          el("b", {}, name),
           el("span", { class: "filename" }, info.filename),
         ),
-        el("span", { class: "hint" }, `${clock(info.duration)} · ${bytes(info.size)}`),
+        el("span", { class: "hint" }, info.duration ? `${clock(info.duration)} · ${bytes(info.size)}` : bytes(info.size)),
       )
     ),
   );

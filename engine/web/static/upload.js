@@ -32,8 +32,15 @@ function choose(chosen) {
 }
 
 const isTooLarge = () => file?.size > choices.maxBytes;
-const tooLarge = () =>
-  new Error(`This file is larger than ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}. Send a smaller one.`);
+
+function tooLarge() {
+  const size = `This file has ${bytes(file.size)}, the limit is ${unit(Math.round(choices.maxBytes / 2 ** 20), "MB")}.`;
+  const fitsAsFlac = isUncompressed() && 0.75 * file.size <= choices.maxBytes;
+  const advice = fitsAsFlac ? "As FLAC or MP3 it fits." : `Send it as an MP3, at most ${unit(2.3, "MB")} a minute.`;
+  return new Error(`${size} ${advice}`);
+}
+
+const isUncompressed = () => /\.(wav|aiff?)$/i.test(file.name);
 
 function options() {
   const value = (name) => document.querySelector(`input[name=${name}]:checked`).value;

@@ -42,10 +42,12 @@ export function unit(number, name) {
   return `${number}\u00a0${name}`;
 }
 
+/** A size; a MB is 2 ** 20 bytes, as Discord and Windows count it. */
 export function bytes(count) {
-  return count < 1e6
-    ? unit(Math.max(1, Math.round(count / 1e3)), "kB")
-    : unit((count / 1e6).toFixed(count < 1e7 ? 1 : 0), "MB");
+  const megabytes = count / 2 ** 20;
+  return megabytes < 1
+    ? unit(Math.max(1, Math.round(count / 1024)), "kB")
+    : unit(megabytes.toFixed(megabytes < 10 ? 1 : 0), "MB");
 }
 
 export function decibels(value, digits = 1) {

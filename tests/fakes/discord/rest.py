@@ -244,7 +244,7 @@ class Rest:
                     raise bad_form("message_reference", "Unknown message")
             else:
                 message.reference = target.id
-        payloads.apply(message, payload, files, channel.upload_limit_bytes or channel.stated_limit_bytes)
+        payloads.apply(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
         self._appear(message)
         await self.fake.changed()
         return web.json_response(message.json() | {"nonce": message.nonce})
@@ -279,7 +279,7 @@ class Rest:
         if message.channel.archived:
             raise RequestRejected(400, 50083, "Thread is archived")
         channel = message.channel
-        self._change(message, payload, files, channel.upload_limit_bytes or channel.stated_limit_bytes)
+        self._change(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
         await self.fake.changed()
         return web.json_response(message.json())
 

@@ -89,12 +89,17 @@ class Channel:
     bot_permissions: int = EVERYDAY
     archived: bool = False
     parent: Channel | None = None  # of a thread
-    upload_limit_bytes: int | None = None  # the real limit, if it differs from the stated one
+    upload_limit_bytes: int | None = None  # the real limit, if it differs from the server's
+    user_limit_bytes: int | None = None  # stated in interactions of users with a subscription
     id: int = field(default_factory=snowflake)
     messages: dict[int, Message] = field(default_factory=dict)
 
     @property
     def stated_limit_bytes(self) -> int:
+        return self.user_limit_bytes or self.server_limit_bytes
+
+    @property
+    def server_limit_bytes(self) -> int:
         return UPLOAD_LIMITS_BYTES[self.guild.premium_tier if self.guild else 0]
 
     def json(self) -> Json:

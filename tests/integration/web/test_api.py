@@ -14,6 +14,7 @@ import requests
 from config.settings import load
 from tests.fixtures.backend_server import served
 from tests.fixtures.songs import make_song
+from tests.fixtures.stem_files import tracks
 from tests.fixtures.tiny_models import write_model
 
 
@@ -57,6 +58,25 @@ def test_non_song_is_refused_and_leaves_nothing(url: str, data_dir: Path) -> Non
     link = requests.post(f"{url}/api/stemify", json={"youtubeUrl": "https://evil.example/watch?v=x"}, timeout=60)
     assert (link.status_code, link.json()["error"]["code"]) == (422, "bad_link")
     assert files_of_jobs(data_dir) == before
+
+
+def test_stem_file_is_linked_in_result(url: str, tmp_path: Path) -> None:
+    make_song(tmp_path / "song.wav", seconds=1, tags={"title": "Sunny"})
+    song = (tmp_path / "song.wav").read_bytes()
+    refused = send(url, song, outputFormat="stem", removeVocals=True)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "bad_options")
+    assert refused.json()["error"]["message"].startswith("A stem file needs four stems")
+    job_id = send(url, song, outputFormat="stem", model="htdemucs").json()["jobId"]
+    with requests.get(f"{url}/api/jobs/{job_id}/events", stream=True, timeout=60) as events:
+        assert any(b"id: over" in line for line in events.iter_lines())
+    result = requests.get(f"{url}/api/jobs/{job_id}", timeout=10).json()["result"]
+    stem_file = result["stemFile"]
+    assert stem_file["filename"] == "Sunny - htdemucs.stem.m4a"
+    assert result["stems"]["vocals"]["format"] == "mp3"
+    assert result["fileSize"] == stem_file["size"] + sum(stem["size"] for stem in result["stems"].values() if stem)
+    sent = requests.get(stem_file["cdnUrl"], timeout=10)
+    (tmp_path / "song.stem.m4a").write_bytes(sent.content)
+    assert len(sent.content) == stem_file["size"] and len(tracks(tmp_path / "song.stem.m4a")) == 5
 
 
 def test_sixth_song_in_an_hour_shows_retry_time(url: str, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from bot import cards
 from bot import text as bot_text
-from bot.announcement import REQUEST_BYTES, nonce, pack
+from bot.announcement import nonce, pack
+from bot.announcement_text import announcement
 from engine.errors import EmptyInput, QuotaExceeded
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.service.service import ResultFile
 from tests.fixtures.card_text import card_text
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -172,7 +174,7 @@ def test_failed_job_shows_reason_and_free_retry() -> None:
 )  # fmt: skip
 def test_untrusted_title_is_escaped(title: str) -> None:
     named = view(title=title, artist=None)
-    for message in (text(named), cards.announcement(named.job, 7), cards.job_line(named, None)):
+    for message in (text(named), announcement(named, 7), cards.job_line(named, None)):
         rest = message.replace("<@7>", "")
         assert "\n# " not in rest and "\n> " not in rest and "\u202e" not in rest and "\x00" not in rest
         bare = rest.replace("\\\\", "")
@@ -218,13 +220,21 @@ def test_quota_error_shows_when_to_retry() -> None:
     assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Send it again."
 
 
-def test_announcement_mentions_owner_and_large_stems() -> None:
-    job = done().job
-    assert cards.announcement(job, 7) == "<@7> your stems of **Blue Hour** are ready."
-    assert cards.announcement(job, 7, left_out=["vocals", "drums"], limit_bytes=10 * MIB) == (
-        "<@7> your stems of **Blue Hour** are ready. Vocals and Drums are too large to attach here (10 MB at most): "
-        "use the links on the card."
+def test_announcement_names_large_stems_with_links() -> None:
+    view = done()
+    assert announcement(view, 7) == "<@7> your stems of **Blue Hour** are ready."
+    assert announcement(view, 7, left_out=["vocals", "drums"], limit_bytes=10 * MIB) == (
+        "<@7> your stems of **Blue Hour** are ready. [Vocals](<https://stems.example/files/vocals?e=1&s=2>) and "
+        "[Drums](<https://stems.example/files/drums?e=1&s=2>) are too large to attach here (10 MB at most)."
     )
+    assert announcement(view, 7, bit_rate=192_000) == (
+        "<@7> your stems of **Blue Hour** are ready. Attached at 192 kbit/s; full quality by the links on the card."
+    )
+    long = tuple(
+        FileLink(name=name, filename="x", url="https://x.example/" + "x" * 900) for name in ("vocals", "drums")
+    )
+    text = announcement(done(links=long), 7, left_out=["vocals", "drums"], limit_bytes=MIB)
+    assert text.endswith("Vocals and Drums are too large to attach here (1 MB at most): use the links on the card.")
 
 
 def test_long_job_list_fits_into_message() -> None:
@@ -236,14 +246,11 @@ def test_long_job_list_fits_into_message() -> None:
 
 
 def test_pack_respects_discord_limits() -> None:
-    sizes = [9 * MIB, 9 * MIB, 9 * MIB, 11 * MIB, 2 * MIB]
-    stems = [(f"stem{at}", stem("x", count)) for at, count in enumerate(sizes)]
-    messages, too_large = pack(stems, 10 * MIB)
-    assert too_large == ["stem3"]
-    assert [[name for name, _ in message.stems] for message in messages] == [["stem0", "stem1"], ["stem2", "stem4"]]
-    assert all(sum(info.size for _, info in message.stems) <= REQUEST_BYTES for message in messages)
-    assert pack([("vocals", stem("vocals", 60 * MIB))], 100 * MIB)[1] == ["vocals"]
-    assert len(pack([], 1)[0]) == 1, "a failed job is announced too"
+    files = [ResultFile(f"stem{at}", "x", size, "x") for at, size in enumerate((9 * MIB, 9 * MIB, 9 * MIB, 2 * MIB))]
+    messages = pack(files)
+    assert [[file.name for file in message] for message in messages] == [["stem0", "stem1"], ["stem2", "stem3"]]
+    assert [len(message) for message in pack([ResultFile("x", "x", 1, "x")] * 11)] == [10, 1]
+    assert pack([]) == [()], "a failed job is announced too"
 
 
 def test_nonce_fits_and_differs_between_parts() -> None:

@@ -291,7 +291,7 @@ def test_all_fields_of_data_model_exist() -> None:
     assert set(StemSeparationOptions.model_fields) >= {
         "model", "quality", "output_format", "normalize", "remove_vocals", "segment_duration", "overlap_duration",
     }  # fmt: skip
-    assert set(OutputFormat) == {"wav", "mp3", "flac"}
+    assert set(OutputFormat) == {"wav", "mp3", "flac", "stem"}
     assert set(Quality) == {"fast", "balanced", "best"}
 
 

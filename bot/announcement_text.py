@@ -1,0 +1,50 @@
+"""Texts of the messages that announce a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.text import escape, file_label, join_words, sanitize, size
+from engine.jobs.job import JobStatus, JobView
+
+_LINKS_LENGTH = 1500  # of the 2000 characters of a message
+
+
+def announcement(
+    view: JobView,
+    user_id: int,
+    *,
+    left_out: Sequence[str] = (),
+    limit_bytes: int = 0,
+    bit_rate: int | None = None,
+) -> str:
+    """Return the text that mentions the requester.
+
+    `left_out`: the stems that are too large to attach; `bit_rate`: of attached copies that are smaller than the stems.
+    """
+    job = view.job
+    if job.status is JobStatus.FAILED:
+        return f"<@{user_id}> {escape(job.title)} could not be separated. {sanitize(job.error or '')}"
+    text = f"<@{user_id}> your stems of **{escape(job.title)}** are ready."
+    if bit_rate is not None:
+        text += f" Attached at {bit_rate // 1000} kbit/s; full quality by the links on the card."
+    return text + _left_out_text(view, left_out, limit_bytes)
+
+
+def _left_out_text(view: JobView, left_out: Sequence[str], limit_bytes: int) -> str:
+    """Return a sentence that names stems with their links, or nothing."""
+    if not left_out:
+        return ""
+    urls = {link.name: link.url for link in view.links}
+    names = [file_label(name) for name in left_out]
+    linked = [f"[{file_label(name)}](<{urls[name]}>)" for name in left_out if name in urls]
+    are_linked = len(linked) == len(names) and sum(map(len, linked)) <= _LINKS_LENGTH
+    verb = "is" if len(left_out) == 1 else "are"
+    most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
+    where = "." if are_linked else ": use the links on the card."
+    return f" {join_words(linked if are_linked else names)} {verb} too large to attach here{most}{where}"
+
+
+def more_stems(view: JobView, left_out: Sequence[str] = ()) -> str:
+    """Return the text of a further message with stems; `left_out`: stems too large to attach."""
+    return f"More of **{escape(view.job.title)}**" + _left_out_text(view, left_out, 0)

@@ -1,0 +1,117 @@
+"""Files of a result for places with a size limit: the stems, or copies of them as mp3 at the highest rate that fits.
+
+Copies are made when they are first needed, stored beside the stems, and deleted with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.database.job_store import JobStore
+from engine.errors import NotFound, StemifyError
+from engine.jobs.job import Job
+from engine.jobs.options import OutputFormat
+from engine.jobs.results import StemInfo
+from engine.media.reencode import Copy, bit_rate_within, reencode
+from engine.storage.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A stem, or a smaller copy of it with a lower `bit_rate` (bits per second)."""
+
+    name: str
+    filename: str
+    size: int  # bytes
+    path: str  # storage key
+    bit_rate: int | None = None  # None: the stem itself
+
+
+class ResultFiles:
+    def __init__(self, store: JobStore, storage: Storage) -> None:
+        self._store = store
+        self._storage = storage
+        self._encoding = asyncio.Semaphore(1)  # one child at a time
+
+    async def within(self, job: Job, limit_bytes: int) -> list[ResultFile]:
+        """Return a file of at most `limit_bytes` for each stem, in display order, and the stem file if it fits.
+
+        A stem is left out if it is too long for the limit at any rate, no longer stored, or cannot be encoded again.
+        """
+        if job.result is None:
+            return []
+        stems = dict(job.result.stems)
+        copies = {
+            name: copy
+            for name, info in stems.items()
+            if info.size > limit_bytes and (copy := _copy_of(job.result.output_dir, name, info, limit_bytes))
+        }
+        if copies:
+            await self._make(job, copies)
+        files: list[ResultFile] = []
+        for name, info in stems.items():
+            if info.size <= limit_bytes:
+                files.append(ResultFile(name, info.filename, info.size, info.path))
+            elif (copy := copies.get(name)) is not None:
+                size = await self._storage.size(copy.path)
+                if size is not None and size <= limit_bytes:
+                    files.append(ResultFile(name, copy.filename, size, copy.path, copy.bit_rate))
+        if (stem_file := job.result.stem_file) is not None and stem_file.size <= limit_bytes:
+            files.append(ResultFile("stem", stem_file.filename, stem_file.size, stem_file.path))
+        return files
+
+    @asynccontextmanager
+    async def open(self, file: ResultFile) -> AsyncIterator[Path]:
+        """Yield a local path of the file. Raises `NotFound`."""
+        async with self._storage.open_file(file.path) as path:
+            yield path
+
+    async def _make(self, job: Job, copies: dict[str, ResultFile]) -> None:
+        """Encode the copies that are not stored yet. Failures are logged."""
+        async with self._encoding:
+            try:
+                missing = {name: copy for name, copy in copies.items() if await self._storage.size(copy.path) is None}
+                if missing:
+                    await self._encode(job, missing)
+            except StemifyError as error:
+                log.error(
+                    "could not make smaller stems", extra={"job": job.id, "reason": error.detail or error.message}
+                )
+            finally:
+                await asyncio.to_thread(self._storage.clear_scratch, job.id)
+
+    async def _encode(self, job: Job, copies: dict[str, ResultFile]) -> None:
+        assert job.result is not None
+        scratch = self._storage.local_path(f"scratch/{job.id}-a{max(1, job.attempt)}")
+        await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
+        stems = dict(job.result.stems)
+        async with AsyncExitStack() as opened:
+            work: dict[str, Copy] = {}
+            for name, copy in copies.items():
+                try:
+                    source = await opened.enter_async_context(self._storage.open_file(stems[name].path))
+                except NotFound:
+                    continue
+                assert copy.bit_rate is not None
+                work[name] = Copy(str(source), str(scratch / f"{name}.mp3"), copy.bit_rate)
+            await reencode(list(work.values()))
+        for name, done in work.items():
+            await self._storage.publish(Path(done.target), copies[name].path)
+        if await self._store.get(job.id) is None:  # deleted in the meantime
+            await self._storage.delete_job(job.id)
+
+
+def _copy_of(output_dir: str, name: str, info: StemInfo, limit_bytes: int) -> ResultFile | None:
+    """Return the copy that fits, with an unknown size, or None if the stem is too long."""
+    bit_rate = bit_rate_within(info.duration, limit_bytes)
+    if bit_rate is None or (info.bitrate is not None and info.format is OutputFormat.MP3 and bit_rate >= info.bitrate):
+        return None
+    path = f"{output_dir}/{name}-{bit_rate // 1000}k.mp3"
+    return ResultFile(name, f"{info.filename.rpartition('.')[0]}.mp3", 0, path, bit_rate)
