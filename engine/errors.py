@@ -85,8 +85,8 @@ class TooLarge(InputRefused, code="too_large"):
     def over(cls, max_bytes: int, size_bytes: int | None = None, filename: str = "") -> TooLarge:
         """Return the error with the numbers; `size_bytes` is None if the file was cut off at the limit."""
         lead = f"That file is {size_bytes / 2**20:.1f} MB." if size_bytes else "That file is too large."
-        fits_as_flac = filename.lower().endswith((".wav", ".aiff")) and (size_bytes or 2 * max_bytes) <= max_bytes * 4 / 3
-        advice = "As FLAC or MP3 it fits." if fits_as_flac else "Send it as an MP3, at most 2.3 MB a minute."
+        is_flac_small = filename.lower().endswith((".wav", ".aiff")) and 0 < (size_bytes or 0) <= max_bytes * 4 / 3
+        advice = "As FLAC or MP3 it fits." if is_flac_small else "Send it as an MP3, at most 2.3 MB a minute."
         return cls(f"{lead} The limit is {max_bytes / 2**20:.4g} MB. {advice}")
 
 
