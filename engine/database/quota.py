@@ -1,4 +1,4 @@
-"""Rate limits of an owner: jobs, mixes and expensive refusals an hour, free retries a day.
+"""Rate limits of an owner: jobs, repeats, mixes and expensive refusals an hour, free retries a day.
 
 `limits` decides, by its moving window over hits that are kept in SQLite: they survive restarts and are shared by all
 processes.
@@ -26,6 +26,7 @@ from engine.text import plural
 
 REFUSALS_PER_HOUR = 20
 GIVEN_BACK_PER_HOUR = 20
+REPEATS_PER_HOUR = 60
 FREE_RETRIES_PER_DAY = 3
 AGAIN_PER_DAY = 20
 """The holder of a job's link may start jobs at the cost of the owner."""
@@ -93,6 +94,7 @@ class Quota:
         self._refusals = RateLimitItemPerHour(REFUSALS_PER_HOUR, namespace="refusals")
         self._mixes = RateLimitItemPerHour(mixes_per_hour, namespace="mixes")
         self._again = RateLimitItemPerDay(AGAIN_PER_DAY, namespace="again")
+        self._repeats = RateLimitItemPerHour(REPEATS_PER_HOUR, namespace="repeats")
         self._given_back = RateLimitItemPerHour(GIVEN_BACK_PER_HOUR, namespace="given back")
         self._retries = RateLimitItemPerDay(FREE_RETRIES_PER_DAY, namespace="retries")
 
@@ -141,6 +143,24 @@ class Quota:
             await self.spend_in(owner, job_id)(writer)
 
         return spend
+
+    def repeat_in(self, owner: str) -> Step:
+        """Return the step that counts a job with the result of an earlier one; it raises `QuotaExceeded`.
+
+        Such a job costs nothing, but it takes up storage, and the holder of a job's link may start it.
+        """
+
+        async def repeat(writer: aiosqlite.Connection) -> None:
+            limiter = self._limiter(writer.execute_fetchall)
+            if self._is_limited(owner) and not await limiter.hit(self._repeats, owner):
+                wait_s = await self._wait_s(limiter, self._repeats, owner)
+                raise QuotaExceeded(
+                    f"{plural(self._repeats.amount, 'song')} of yours were already separated, and you sent them again "
+                    f"in the last hour. Try again in {plural(max(1, ceil(wait_s / 60)), 'minute')}.",
+                    retry_after_s=wait_s,
+                )
+
+        return repeat
 
     def give_back_in(self, owner: str, job_id: str) -> Step:
         """Return the step that gives back what a job has spent, at most `GIVEN_BACK_PER_HOUR` times an hour.

@@ -7,9 +7,12 @@ import logging
 from collections.abc import Awaitable
 from typing import TypeVar
 
+import aiosqlite
+
 from engine.database.database import Step
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
+from engine.database.quota import Quota
 from engine.errors import ModelUnavailable, StorageFailed
 from engine.jobs.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs.job import Job
@@ -26,13 +29,20 @@ _GUESSED_LINK_S = 240.0  # assumed length of a song that has not been downloaded
 
 class Acceptance:
     def __init__(
-        self, store: JobStore, storage: Storage, pool: WorkerPool, queue_limits: QueueLimits, repeats: Repeats | None
+        self,
+        store: JobStore,
+        storage: Storage,
+        pool: WorkerPool,
+        queue_limits: QueueLimits,
+        quota: Quota,
+        repeats: Repeats | None,
     ) -> None:
         """`repeats`: None separates every song."""
         self._store = store
         self._storage = storage
         self._pool = pool
         self._queue_limits = queue_limits
+        self._quota = quota
         self._repeats = repeats
 
     def check_model(self, name: str) -> None:
@@ -50,7 +60,7 @@ class Acceptance:
     async def repeat(self, job: Job, audio: str | None, *, also: Step | None = None) -> Job | None:
         """Store the job as completed if `audio` was separated before with its options; return None if it was not.
 
-        `also` runs in the same transaction.
+        `also` runs in the same transaction. Raises `QuotaExceeded` after too many repeats in an hour.
         """
         if self._repeats is None or audio is None:
             return None
@@ -61,7 +71,14 @@ class Acceptance:
             raise
         if found is None:
             return None
-        completed = await self._store_job(job.id, self._store.results.add(*found, also=also))
+        counting = self._quota.repeat_in(job.owner)
+
+        async def steps(writer: aiosqlite.Connection) -> None:
+            if also is not None:
+                await also(writer)
+            await counting(writer)
+
+        completed = await self._store_job(job.id, self._store.results.add(*found, also=steps))
         log.info("job completed", extra={"job": job.id, "attempt": completed.attempt, "elapsed_s": 0})
         await self._repeats.clear(completed)
         return completed

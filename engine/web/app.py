@@ -45,7 +45,7 @@ def create_app(
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
     app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
-    for module in (files, api, mixes, overview, events, stems_zip, health, mixes, openapi):
+    for module in (files, api, mixes, overview, events, stems_zip, health, openapi):
         module.add_routes(app)
     app.add_routes(pages.routes)
     app.on_response_prepare.append(security_headers(links.base_url))

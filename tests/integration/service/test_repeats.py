@@ -12,8 +12,10 @@ import pytest
 
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
+from engine.database.quota import REPEATS_PER_HOUR, Quota
 from engine.database.usage import Usage
 from engine.dispatch.cleanup import JobCleanup
+from engine.errors import QuotaExceeded
 from engine.jobs.job import Job, JobStatus
 from engine.jobs.results import TrustCard
 from engine.pool.pool import WorkerPool
@@ -79,7 +81,8 @@ async def case(tmp_path: Path) -> AsyncIterator[Case]:
     cleanup = JobCleanup(store, storage, keep_inputs=False)
     repeats = Repeats(store, storage, workers, cleanup, lifetime=timedelta(days=90), now=clock)
     limits: QueueLimits = NO_QUEUE_LIMITS
-    yield Case(store, storage, clock, pool, Acceptance(store, storage, workers, limits, repeats))
+    quota = Quota(store.database, per_hour=5, now=clock)
+    yield Case(store, storage, clock, pool, Acceptance(store, storage, workers, limits, quota, repeats))
     await store.close()
 
 
@@ -104,6 +107,19 @@ async def test_repeat_is_a_completed_job_with_its_own_files(case: Case) -> None:
     third = await case.repeat(case.new_job())
     assert third is not None and third.result is not None and third.result.trust is not None
     assert third.result.separated_at == first.updated_at and len(third.result.trust.notes) == 2
+
+
+async def test_repeats_are_limited_for_each_owner(case: Case) -> None:
+    await case.completed(ANN, BAND)
+    for _ in range(REPEATS_PER_HOUR):
+        assert await case.repeat(case.new_job()) is not None
+    refused = case.new_job()
+    with pytest.raises(QuotaExceeded, match="60 songs .* Try again in 60 minutes"):
+        await case.repeat(refused)
+    assert not case.storage.local_path(f"jobs/{refused.id}").exists() and await case.store.get(refused.id) is None
+    assert await case.repeat(case.new_job(BOB, BAND)) is not None
+    case.clock.move(hours=1)
+    assert await case.repeat(case.new_job()) is not None
 
 
 async def test_results_are_shared_in_their_place_only(case: Case) -> None:
