@@ -166,14 +166,12 @@ async def backend(
         admission = Admission(store, quota, disk_space, queue_limits, blocked, usage)
         lifetime = timedelta(days=retention.stems_days)
         repeats = Repeats(store, storage, pool, runner.cleanup, lifetime=lifetime, now=now)
-        acceptance = Acceptance(
-            store, storage, pool, queue_limits, quota, repeats if retention.reuse_results else None
-        )
+        acceptance = Acceptance(store, storage, pool, queue_limits, quota, repeats if retention.reuse_results else None)
         keys = RequestKeys(store.database, now)
         intake = Intake(store, quota, admission, acceptance, storage, youtube, settings, media, http, keys, now)
         resubmission = Resubmission(store, quota, admission, acceptance, storage, now)
         presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
-        mixer = Mixer(store, storage, quota, usage, disk_space, settings.mixes)
+        mixer = Mixer(store, storage, quota, usage, disk_space, blocked, settings.mixes)
         await mixer.prepare()
         stack.push_async_callback(mixer.close)
         service = StemService(store, storage, pool, dispatcher, intake, resubmission, presenter, progress, mixer)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from config.settings import Mixes
+from engine.database.blocklist import BlockList
 from engine.database.job_store import JobStore
 from engine.database.quota import Quota
 from engine.database.usage import Usage, add_stored
@@ -35,13 +36,21 @@ _TYPICAL_S = 5.0  # of one mix
 
 class Mixer:
     def __init__(
-        self, store: JobStore, storage: Storage, quota: Quota, usage: Usage, disk_space: DiskSpace, settings: Mixes
+        self,
+        store: JobStore,
+        storage: Storage,
+        quota: Quota,
+        usage: Usage,
+        disk_space: DiskSpace,
+        blocked: BlockList,
+        settings: Mixes,
     ) -> None:
         self._store = store
         self._storage = storage
         self._quota = quota
         self._usage = usage
         self._disk_space = disk_space
+        self._blocked = blocked
         self._settings = settings
         self._cache = MixCache(storage)
         self._work = storage.root / _FOLDER
@@ -66,9 +75,10 @@ class Mixer:
     async def make(self, job: Job, plan: MixPlan, *, by: str) -> StoredMix:
         """Return the mix, from the cache or after making it. Equal requests share one child process.
 
-        `by` is the owner that asks. Raises `InvalidState`, `NotFound`, `TooManyMixes`, `MixesExceeded`,
+        `by` is the owner that asks. Raises `InvalidState`, `NotFound`, `Blocked`, `TooManyMixes`, `MixesExceeded`,
         `TooMuchStored`, `DiskSpaceLow`, `MixFailed`, and errors of the storage.
         """
+        await self._blocked.check(by, job.scope)
         result = completed_result(job)
         folder = self._cache.folder(job.id, plan)
         while (task := self._running.get(folder)) is not None:
@@ -98,6 +108,7 @@ class Mixer:
                 stored = await self._make(job, result, plan, folder)
         finally:
             self._active[by] -= 1
+            self._active += Counter()  # forget owners without a mix
         if await self._store.get(job.id) is None:  # deleted in the meantime
             await self._storage.delete_job(job.id)
             raise NotFound

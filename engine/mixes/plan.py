@@ -43,7 +43,7 @@ def plan_mix(request: MixRequest, stems: Sequence[str], duration_s: float) -> Mi
     """Return the plan of a mix of `stems`. Raises `BadMix` with a sentence for the user."""
     if unknown := [name for name in request.gains if name not in stems]:
         raise BadMix(f"This song has no stem {unknown[0]!r:.40}. Its stems are: {', '.join(stems)}.")
-    gains = tuple((name, round(request.gains.get(name, 1.0), _DIGITS)) for name in stems)
+    gains = tuple((name, _rounded(request.gains.get(name, 1.0))) for name in stems)
     if not any(gain for _, gain in gains):
         raise BadMix("All stems are silent. At least one needs a gain above 0.")
     start_s, end_s = round(request.start_s or 0.0, _DIGITS), request.end_s
@@ -68,5 +68,8 @@ def _with_changes(plan: MixPlan, request: VersionRequest) -> MixPlan:
         raise BadMix(
             "This server cannot change key and tempo: python-stretch is not installed. Ask its operator to install it."
         )
-    # Adding 0 turns -0.0 into 0.0, which has another spelling.
-    return replace(plan, key=round(request.key, _DIGITS) + 0.0, tempo=round(request.tempo, _DIGITS))
+    return replace(plan, key=_rounded(request.key), tempo=_rounded(request.tempo))
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DIGITS) + 0.0  # turns -0.0 into 0.0, which has another spelling

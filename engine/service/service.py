@@ -245,7 +245,7 @@ class StemService:
     async def mix(self, job_id: str, request: MixRequest, *, by: str) -> Mix:
         """Make one file of the stems of a completed job, or return it if it exists; `by` is the owner that asks.
 
-        Raises `NotFound`, `InvalidState`, `BadMix`, `Blocked` and what `Mixer.make` raises.
+        Raises `NotFound`, `BadMix` and what `Mixer.make` raises.
         """
         job = await self._job(job_id)
         stems = dict(completed_result(job).stems)

@@ -55,7 +55,7 @@ def stored_mixes(data_dir: Path, job_id: str) -> list[Path]:
 
 async def test_equal_requests_share_one_file(server: MixServer, tmp_path: Path) -> None:
     job_id = await plant(tmp_path, STEMS, title="Sunny")
-    bodies = [{"gains": {"vocals": 0}}, {"gains": {"vocals": 0.0, "instrumental": 1}, "from": 0, "to": 9, "key": -0.0}]
+    bodies = [{"gains": {"vocals": 0}}, {"gains": {"vocals": -0.0, "instrumental": 1}, "from": 0, "to": 9, "key": -0.0}]
     answers = await asyncio.gather(*(server.post(job_id, **body) for body in bodies * 3))  # type: ignore[arg-type]
     assert {status for status, _ in answers} == {201}
     assert len({answer["url"] for _, answer in answers}) == 1 == len(stored_mixes(tmp_path, job_id))
@@ -131,6 +131,17 @@ async def test_mixes_at_once_are_limited(tmp_path: Path) -> None:
     async with open_mix_server(tmp_path, per_owner=9, processes=1, queue=1) as server:
         answers = await asyncio.gather(*(server.post(job_id, gains={"vocals": each}) for each in (0.1, 0.2, 0.3)))
         assert sorted(status for status, _ in answers) == [201, 201, 429]
+
+
+async def test_blocked_owners_get_no_mixes(server: MixServer, tmp_path: Path) -> None:
+    job_id = await plant(tmp_path, STEMS, title="Sunny")
+    await server.blocked.add("ip:127.0.0.1")
+    for kind in ("mixes", "versions"):
+        status, answer = await server.post(job_id, kind)
+        assert (status, answer["error"]["code"]) == (403, "blocked")
+    assert stored_mixes(tmp_path, job_id) == []
+    assert await server.blocked.remove("ip:127.0.0.1")
+    assert (await server.post(job_id))[0] == 201
 
 
 async def test_mixes_count_as_stored_and_go_with_the_job(server: MixServer, tmp_path: Path) -> None:

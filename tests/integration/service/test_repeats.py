@@ -114,7 +114,7 @@ async def test_repeats_are_limited_for_each_owner(case: Case) -> None:
     for _ in range(REPEATS_PER_HOUR):
         assert await case.repeat(case.new_job()) is not None
     refused = case.new_job()
-    with pytest.raises(QuotaExceeded, match="60 songs .* Try again in 60 minutes"):
+    with pytest.raises(QuotaExceeded, match=r"60 songs .* Try again in 60 minutes"):
         await case.repeat(refused)
     assert not case.storage.local_path(f"jobs/{refused.id}").exists() and await case.store.get(refused.id) is None
     assert await case.repeat(case.new_job(BOB, BAND)) is not None
