@@ -20,8 +20,9 @@ from uuid import UUID
 import discord
 from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
-from bot.announcement_text import announcement, more_stems
+from bot.announcement_text import announcement, file_description, more_stems
 from bot.database import AnnouncementPart, BotDatabase, JobMessage
+from bot.links import with_public_links
 from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect, send
 from engine.errors import NotFound
 from engine.jobs.job import JobStatus, JobView
@@ -138,8 +139,9 @@ class Announcer:
                 text = announcement(
                     view, job_message.user_id, left_out=left_out, limit_bytes=limit_bytes, bit_rate=bit_rate
                 )
-                if not shown and view.page_url is not None and job.status is JobStatus.COMPLETED:
-                    text += f"\n<{view.page_url}>"
+                page_url = with_public_links(view).page_url
+                if not shown and page_url is not None and job.status is JobStatus.COMPLETED:
+                    text += f"\n<{page_url}>"
             await self._send_once(_Message(job_message, view, part, text, message_files), recorded.get(part))
 
     async def _send_once(self, message: _Message, recorded: AnnouncementPart | None) -> None:
@@ -185,13 +187,13 @@ class Announcer:
         Stems of a further message that Discord refuses as too large are named with their links.
         """
         async with AsyncExitStack() as stack:
-            files: list[tuple[Path, str]] = []
+            files: list[tuple[Path, ResultFile]] = []
             for file in message.files:
                 try:
                     path = await stack.enter_async_context(self._service.open_result_file(file))
                 except NotFound:
                     continue  # deleted in the meantime
-                files.append((path, file.filename))
+                files.append((path, file))
             try:
                 return await self._post(message, files)
             except discord.HTTPException as error:
@@ -201,13 +203,17 @@ class Announcer:
         text = more_stems(message.view, [file.name for file in message.files])
         return await self._post(replace(message, text=text), [])
 
-    async def _post(self, message: _Message, files: list[tuple[Path, str]]) -> discord.Message | None:
+    async def _post(self, message: _Message, files: list[tuple[Path, ResultFile]]) -> discord.Message | None:
         """Post to the channel; if that is refused, with the interaction's token; then as a direct message."""
         job_message = message.job_message
         mentions = discord.AllowedMentions(users=[discord.Object(job_message.user_id)])
 
         def attachments() -> list[discord.File]:
-            return [discord.File(path, filename=name) for path, name in files]
+            title = message.view.job.title
+            return [
+                discord.File(path, filename=file.filename, description=file_description(file.name, title))
+                for path, file in files
+            ]
 
         async def post_to(
             channel: discord.DMChannel | discord.PartialMessageable, reply_to: int | None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.text import escape, file_label, join_words, sanitize, size
+from bot.links import with_public_links
+from bot.text import clean, escape, file_label, join_words, sanitize, size
 from engine.jobs.job import JobStatus, JobView
 
 _LINKS_LENGTH = 1500  # of the 2000 characters of a message
@@ -22,12 +23,13 @@ def announcement(
 
     `left_out`: the stems that are too large to attach; `bit_rate`: of attached copies that are smaller than the stems.
     """
-    job = view.job
+    view, job = with_public_links(view), view.job
     if job.status is JobStatus.FAILED:
         return f"<@{user_id}> {escape(job.title)} could not be separated. {sanitize(job.error or '')}"
     text = f"<@{user_id}> your stems of **{escape(job.title)}** are ready."
     if bit_rate is not None:
-        text += f" Attached at {bit_rate // 1000} kbit/s; full quality by the links on the card."
+        text += f" Attached at {bit_rate // 1000} kbit/s"
+        text += "; full quality by the links on the card." if view.links else "."
     return text + _left_out_text(view, left_out, limit_bytes)
 
 
@@ -41,10 +43,15 @@ def _left_out_text(view: JobView, left_out: Sequence[str], limit_bytes: int) -> 
     are_linked = len(linked) == len(names) and sum(map(len, linked)) <= _LINKS_LENGTH
     verb = "is" if len(left_out) == 1 else "are"
     most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
-    where = "." if are_linked else ": use the links on the card."
+    where = ": use the links on the card." if view.links and not are_linked else "."
     return f" {join_words(linked if are_linked else names)} {verb} too large to attach here{most}{where}"
 
 
 def more_stems(view: JobView, left_out: Sequence[str] = ()) -> str:
     """Return the text of a further message with stems; `left_out`: stems too large to attach."""
-    return f"More of **{escape(view.job.title)}**" + _left_out_text(view, left_out, 0)
+    return f"More of **{escape(view.job.title)}**" + _left_out_text(with_public_links(view), left_out, 0)
+
+
+def file_description(name: str, title: str) -> str:
+    """Return the alternative text of an attached file."""
+    return f"{file_label(name)} of {clean(title)}"

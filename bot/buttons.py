@@ -100,7 +100,8 @@ def layout(card: Card, job_id: str) -> discord.ui.LayoutView:
     container: discord.ui.Container[Any] = discord.ui.Container(accent_colour=card.accent)
     container.add_item(discord.ui.TextDisplay("\n".join(part for part in (f"### {card.heading}", card.body) if part)))
     if card.picture:
-        container.add_item(discord.ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{PICTURE}")))
+        picture = discord.MediaGalleryItem(f"attachment://{PICTURE}", description=card.picture)
+        container.add_item(discord.ui.MediaGallery(picture))
     below = [card.below, *(f"-# {line}" for line in card.small.splitlines())]
     if any(below):
         container.add_item(discord.ui.TextDisplay("\n".join(part for part in below if part)))

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from bot.links import with_public_links
 from bot.text import (
     clean,
     escape,
     file_label,
     format_elapsed,
     format_eta,
+    join_words,
     ordinal,
     sanitize,
     timestamp,
@@ -61,7 +63,7 @@ class Card:
     below: str = ""
     small: str = ""
     accent: int = QUIET
-    picture: bool = False
+    picture: str = ""  # its alternative text; "": no picture
     links: tuple[tuple[str, str], ...] = ()
     buttons: tuple[ButtonSpec, ...] = ()
 
@@ -104,7 +106,7 @@ def _queue_line(view: JobView) -> str:
 def _progress_line(view: JobView) -> str:
     job = view.job
     filled = round(job.progress / 100 * BAR_CELLS)
-    line = f"{STAGES[job.stage]}\n{'▰' * filled}{'▱' * (BAR_CELLS - filled)} **{job.progress} %**"
+    line = f"{STAGES[job.stage]}\n**{job.progress} %** {'▰' * filled}{'▱' * (BAR_CELLS - filled)}"
     if view.eta_s is not None:
         line += f" · {format_eta(view.eta_s)} left"
     if view.on_cpu:
@@ -117,7 +119,7 @@ def _progress_line(view: JobView) -> str:
 def _result_card(view: JobView, *, now: datetime) -> Card:
     job, result = view.job, view.job.result
     assert result is not None
-    stems = list(result.stems)
+    view, stems = with_public_links(view), list(result.stems)
     what = "vocals and instrumental" if result.stems.instrumental is not None else f"{len(stems)} stems"
     length = f" · {format_duration(job.input_duration)} long" if job.input_duration is not None else ""
     links, in_text = _links(view)
@@ -139,10 +141,14 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
         below="\n".join(part for part in (below, expiry) if part),
         small="\n".join(small),
         accent=DONE,
-        picture=result.waveform_path is not None,
+        picture=_picture_text([stem for stem, _ in stems]) if result.waveform_path is not None else "",
         links=links,
         buttons=tuple(buttons),
     )
+
+
+def _picture_text(stems: Sequence[str]) -> str:
+    return f"Waveforms of {join_words(stems)}"
 
 
 def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, str]]]:
@@ -267,4 +273,4 @@ def without_link_buttons(card: Card) -> Card:
 
 def without_picture(card: Card) -> Card:
     """Return the card for `/job status`: the picture is only on the job's own message."""
-    return replace(card, picture=False)
+    return replace(card, picture="")

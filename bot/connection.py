@@ -19,6 +19,7 @@ from discord.http import Route
 from bot.app import create_bot
 from bot.client import ShardNotConnected, Stemify
 from bot.database import BotDatabase
+from bot.links import is_public
 from config.proxies import proxy_for
 from config.settings import Settings
 from engine.backend import Backend
@@ -32,6 +33,10 @@ STABLE_S = 600.0  # a connection that lasted this long resets the pauses
 LOGIN_REJECTED = (
     "Discord rejected the token. Check STEMIFY_DISCORD__TOKEN (or reset the token in the developer portal) and"
     " restart. The web page keeps running without Discord."
+)
+PRIVATE_LINKS = (
+    "Discord messages have no links, because %s cannot be reached from the internet. Set STEMIFY_WEB__PUBLIC_URL to the"
+    " public address of the page."
 )
 _BY_CLOSE_CODE = {
     4004: LOGIN_REJECTED,
@@ -76,6 +81,8 @@ def describe_disconnect(error: Exception | None) -> Disconnect:
 async def run_bot(settings: Settings, backend: Backend, database: BotDatabase) -> None:
     """Stay connected until cancelled."""
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # no voice
+    if backend.web_url is not None and not is_public(backend.web_url):
+        log.warning(PRIVATE_LINKS, backend.web_url)
     message_content = settings.discord.message_content
     failures = 0
     while True:

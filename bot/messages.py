@@ -178,8 +178,10 @@ class Messenger:
         assert message_id is not None
         view = layout(card, job_message.job_id)
 
-        def attachments() -> list[discord.File]:
-            return [discord.File(picture, filename=PICTURE)] if picture is not None else discord.utils.MISSING
+        def attachments() -> Any:
+            if picture is None:
+                return discord.utils.MISSING
+            return [discord.File(picture, filename=PICTURE, description=card.picture or None)]
 
         if self.has_token(job_message):
             webhook = self.webhook(job_message)

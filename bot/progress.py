@@ -314,4 +314,4 @@ async def show_result(messages: Messenger, service: StemService, job_message: Jo
     except Exception as error:
         if classify_failure(error) not in (FailureKind.TOO_LARGE, FailureKind.MALFORMED):
             raise
-    await messages.show(job_message, replace(card, picture=False))
+    await messages.show(job_message, replace(card, picture=""))

@@ -15,16 +15,15 @@ import av
 
 from config.settings import Settings
 from engine.errors import InputRefused
-from engine.jobs.options import MODELS, STEMS
+from engine.jobs.options import DISPLAY_ORDER, MODELS
 from engine.mixes.entities import MixFormat, MixRequest
 from engine.mixes.errors import BadMix
 from engine.mixes.plan import plan_mix
 from engine.mixes.renderer import Song, render_files
 
 _STEM_FILE = re.compile(
-    rf"(?P<title>.+) - (?P<stem>{'|'.join((*STEMS, 'instrumental'))}) - (?P<model>{'|'.join(MODELS)})\.(?:mp3|wav|flac)"
+    rf"(?P<title>.+) - (?P<stem>{'|'.join(DISPLAY_ORDER)}) - (?P<model>{'|'.join(MODELS)})\.(?:mp3|wav|flac)"
 )
-_ORDER = (*STEMS, "instrumental")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _song_in(folder: Path, title: str | None) -> Song:
         )
     ((name, model), stems), *_ = songs.items()
     gain_db = _common_gain_db(folder / f"{name} - peaks.json", model)
-    in_order = {stem: stems[stem] for stem in _ORDER if stem in stems}
+    in_order = {stem: stems[stem] for stem in DISPLAY_ORDER if stem in stems}
     return Song(name, model, max(map(_duration_s, in_order.values())), gain_db, in_order)
 
 

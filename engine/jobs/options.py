@@ -23,13 +23,16 @@ MODELS: dict[str, str] = {
 }
 """Supported models and their descriptions."""
 
-STEMS = ("vocals", "drums", "bass", "other", "guitar", "piano")
+STEMS = ("vocals", "drums", "bass", "guitar", "piano", "other")
 """Stems that a model may produce, in display order."""
+
+DISPLAY_ORDER = (*STEMS, "instrumental")
+"""Files of a result, in the order of every list and picture of them."""
 
 
 def stems_of(model: str) -> tuple[str, ...]:
     """Return the stems of a model, in display order."""
-    return STEMS if model == "htdemucs_6s" else STEMS[:4]
+    return tuple(stem for stem in STEMS if model == "htdemucs_6s" or stem not in ("guitar", "piano"))
 
 
 class Quality(StrEnum):

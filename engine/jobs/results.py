@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import AwareDatetime, Field
 
 from engine.jobs.entity import Entity, JobId
-from engine.jobs.options import STEMS, OutputFormat
+from engine.jobs.options import DISPLAY_ORDER, OutputFormat
 from engine.jobs.words import Word
 
 
@@ -42,7 +42,7 @@ class StemFiles(Entity):
 
     def __iter__(self) -> Iterator[tuple[str, StemInfo]]:  # type: ignore[override]
         """Yield (stem, file) of the existing stems in display order."""
-        for name in (*STEMS, "instrumental"):
+        for name in DISPLAY_ORDER:
             info: StemInfo | None = getattr(self, name)
             if info is not None:
                 yield name, info

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputRefused
-from engine.jobs.options import STEMS
+from engine.jobs.options import DISPLAY_ORDER
 from engine.media.decode import decode
 from engine.quality.bss_eval import sir_sar_db
 from engine.quality.sdr import sdr_db, si_scores_db
 
 Audio = NDArray[np.float32]
-_NAMES = (*STEMS, "instrumental")
 _TOLERANCE_S = 0.1  # lossy codecs may change the length slightly
 _WORD = re.compile(r"[a-z]+")
 _MAX_DURATION_S = 24 * 3600
@@ -54,7 +53,7 @@ def evaluate(estimates: Path, references: Path) -> list[StemScore]:
     if rate != reference_rate:
         raise InputRefused(f"The estimates have a sample rate of {rate} Hz, the references of {reference_rate} Hz.")
     estimated_stems, reference_stems = _same_stems(estimated_stems, reference_stems)
-    names = [name for name in _NAMES if name in estimated_stems and name in reference_stems]
+    names = [name for name in DISPLAY_ORDER if name in estimated_stems and name in reference_stems]
     if not names:
         raise InputRefused("The two folders have no stem in common. Name files after their stem, such as vocals.wav.")
     lengths = [audio.shape[1] for folder in (estimated_stems, reference_stems) for audio in folder.values()]
@@ -102,17 +101,17 @@ def _read_folder(folder: Path) -> tuple[dict[str, Audio], int]:
         raise InputRefused(
             f"The files in {folder} differ in their sample rate."
             if rates
-            else f"{folder} has no file that is named after a stem ({', '.join(_NAMES)})."
+            else f"{folder} has no file that is named after a stem ({', '.join(DISPLAY_ORDER)})."
         )
     return {name: audio for name, (audio, _) in read.items()}, rates.pop()
 
 
 def _stem_in(filename: str) -> str | None:
     """Return the stem in a file name such as "vocals" or "Song - vocals - mini"; the last one of several."""
-    ours = re.search(rf" - ({'|'.join(_NAMES)}) - [^-]+$", filename)
+    ours = re.search(rf" - ({'|'.join(DISPLAY_ORDER)}) - [^-]+$", filename)
     if ours is not None:
         return ours[1]
-    found = [word for word in _WORD.findall(filename.lower()) if word in _NAMES]
+    found = [word for word in _WORD.findall(filename.lower()) if word in DISPLAY_ORDER]
     return found[-1] if found else None
 
 

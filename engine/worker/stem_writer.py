@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import Cancelled, InvalidModelOutput
-from engine.jobs.options import OutputFormat
+from engine.jobs.options import DISPLAY_ORDER, OutputFormat
 from engine.jobs.results import StemContainer, StemInfo, db
 from engine.media.encode import EncodedFile, StemEncoder
 from engine.media.music_tags import add_music_tags
@@ -294,7 +294,7 @@ class StemWriter:
 
     def write_pictures(self) -> tuple[Path, Path]:
         """Write the waveform picture and the player's peaks to the output folder; call after `finish`."""
-        peaks = {name: stem.peaks for name, stem in self._stems.items()}
+        peaks = {name: self._stems[name].peaks for name in sorted(self._stems, key=DISPLAY_ORDER.index)}
         picture, data = self._out / "waveform.png", self._out / "peaks.json"
         render_waveform(peaks, picture, gain=self.gain)
         shapes = {name: shape.as_json(self.gain) for name, shape in peaks.items()}

@@ -104,7 +104,7 @@ async def test_large_stems_are_attached_at_lower_rate(stage: Stage) -> None:
     await stage.until(lambda: stage.songs.visible()[-1].text.startswith("More of"), "the second message")
     assert [len(message.attachments) for message in stage.songs.visible()[-2:]] == [2, 1]
     assert "Attached at 192 kbit/s" in announcement.text
-    assert "[Other](<http://127.0.0.1:9/files/other?" in announcement.text
+    assert "[Other](<https://stems.example/files/other?" in announcement.text
     assert "too large to attach here (10 MB at most)" in announcement.text
 
 
@@ -159,7 +159,7 @@ async def test_deleted_card_adds_page_link_to_announcement(stage: Stage) -> None
     message.deleted = True
     stage.bot.script()
     announcement = await stage.announced(stage.ann)
-    assert "http://127.0.0.1:9/jobs/1" in announcement.text, "the announcement must link to the page"
+    assert "https://stems.example/jobs/1" in announcement.text, "the announcement must link to the page"
     assert announcement.attachments
 
 
@@ -172,7 +172,7 @@ async def test_no_channel_access_sends_result_by_dm(stage: Stage) -> None:
     stage.bot.script()
     announcement = await stage.announced(stage.ann)
     assert announcement.channel is stage.fake.dm_of(stage.ann.user)
-    assert "http://127.0.0.1:9/jobs/1" in announcement.text
+    assert "https://stems.example/jobs/1" in announcement.text
 
 
 async def test_unreachable_requester_still_has_job_in_list(stage: Stage) -> None:

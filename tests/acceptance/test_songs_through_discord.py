@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,8 +22,11 @@ from numpy.typing import NDArray
 
 from tests.fakes.discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
 from tests.fixtures.bot_process import RunningBot
+from tests.fixtures.ports import free_port
 from tests.fixtures.songs import make_song, silence
 from tests.fixtures.tiny_models import write_model
+
+ADDRESS = "https://stems.example"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -35,6 +39,11 @@ class BotSetup:
         self.band = fake.guild()
         self.songs: Channel
         self.ann: Person
+
+    def local(self, url: str) -> str:
+        """Return the address on this machine of a link."""
+        assert url.startswith(ADDRESS)
+        return f"http://127.0.0.1:{self.bot.variables['STEMIFY_WEB__PORT']}{url.removeprefix(ADDRESS)}"
 
     def reset(self) -> None:
         self.songs = self.fake.channel(self.band)
@@ -64,7 +73,11 @@ async def running_setup(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
     folder = tmp_path_factory.mktemp("bot")
     write_model(folder / "models")
     async with FakeDiscord() as fake:
-        bot = RunningBot(fake, folder / "data", variables={"STEMIFY_MODELS_DIR": str(folder / "models")})
+        variables = {
+            "STEMIFY_MODELS_DIR": str(folder / "models"), "STEMIFY_WEB__PORT": str(free_port()),
+            "STEMIFY_WEB__PUBLIC_URL": ADDRESS, "STEMIFY_WEB__OPEN": "true",
+        }  # fmt: skip
+        bot = RunningBot(fake, folder / "data", variables=variables)
         async with bot:
             yield BotSetup(fake, bot)
 
@@ -101,7 +114,10 @@ async def test_stem_file_is_posted_and_linked(setup: BotSetup, tmp_path: Path) -
     announcement = await setup.done(message)
     *stems, stem_file = announcement.attachments
     assert len(stems) == 4 and stem_file.filename.endswith(".stem.m4a")
-    async with aiohttp.ClientSession() as session, session.get(message.button("Stem file")["url"]) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(setup.local(message.button("Stem file")["url"])) as answer,
+    ):
         assert (answer.status, answer.headers["Content-Type"]) == (200, "audio/mp4")
         assert await answer.read() == stem_file.data
 
@@ -113,6 +129,16 @@ async def test_posted_stems_are_whole_and_sum_to_song(setup: BotSetup, tmp_path:
     assert message.text.startswith("### Blue Hour — Lamps\nSplit into 4 stems")
     assert interaction.ack_s < 3
     assert [file.filename for file in message.attachments] == ["waveform.png"]
+    assert [file.description for file in announcement.attachments] == [
+        f"{stem} of Blue Hour" for stem in ("Vocals", "Drums", "Bass", "Other")
+    ]
+    peaks = json.loads(
+        max(setup.bot.folder.glob("jobs/*/*/peaks.json"), key=lambda path: path.stat().st_mtime).read_text()
+    )
+    assert list(peaks["stems"]) == ["vocals", "drums", "bass", "other"], "the picture has this order too"
+    (gallery,) = (part for part in message.parts() if part["type"] == 12)
+    shown = {gallery["items"][0]["description"], message.attachments[0].description}
+    assert shown == {"Waveforms of vocals, drums, bass and other"}
     assert message.attachments[0].data.startswith(b"\x89PNG")
     stems = {file.filename: decoded(file.data) for file in announcement.attachments}
     assert len(stems) == 4
@@ -126,11 +152,11 @@ async def test_posted_stems_are_whole_and_sum_to_song(setup: BotSetup, tmp_path:
     assert residual_db == pytest.approx(float(stated[1]), abs=0.5), "the card must state the measured residual"
     async with aiohttp.ClientSession() as session:  # the links serve the same bytes
         for label, file in zip(("Vocals", "Drums", "Bass", "Other"), announcement.attachments, strict=True):
-            async with session.get(message.button(label)["url"]) as answer:
+            async with session.get(setup.local(message.button(label)["url"])) as answer:
                 assert answer.status == 200
                 assert await answer.read() == file.data
         for label in ("Listen", "All as zip"):
-            async with session.get(message.button(label)["url"]) as answer:
+            async with session.get(setup.local(message.button(label)["url"])) as answer:
                 assert answer.status == 200
 
 

@@ -2,12 +2,12 @@
 
 /** In the order of the models and of the picture on the Discord card. */
 export const STEM_NAMES = {
+  vocals: "Vocals",
   drums: "Drums",
   bass: "Bass",
-  other: "Other",
-  vocals: "Vocals",
   guitar: "Guitar",
   piano: "Piano",
+  other: "Other",
   instrumental: "Instrumental",
 };
 

@@ -90,6 +90,8 @@ def _named(message: Message, named: list[Json], files: list[Attachment]) -> list
         if len(entry.get("description") or "") > 1024:
             raise bad_form("attachments.description", "Must be 1024 or fewer in length.")
         attachments.append(files[new] if new is not None else kept[str(entry["id"])])
+        if entry.get("description"):
+            attachments[-1].description = entry["description"]
     return attachments
 
 

@@ -133,11 +133,13 @@ class Attachment:
     content_type: str
     url: str = ""
     waveform: str | None = None  # of a voice message
+    description: str | None = None  # alternative text
     id: int = field(default_factory=snowflake)
 
     def json(self) -> Json:
         voice = {} if self.waveform is None else {"waveform": self.waveform, "duration_secs": 1.0}
-        return {
+        text = {} if self.description is None else {"description": self.description}
+        return text | {
             "id": str(self.id), "filename": self.filename, "size": len(self.data), "url": self.url,
             "proxy_url": self.url, "content_type": self.content_type,
         } | voice  # fmt: skip

@@ -110,7 +110,7 @@ def test_running_job_shows_stage_progress_and_eta() -> None:
     assert text(running) == (
         "### Blue Hour — The Lamps\n"
         "Separating\n"
-        "▰▰▰▰▰▰▰▱▱▱▱▱ **58 %** · about 40 s left\n"
+        "**58 %** ▰▰▰▰▰▰▰▱▱▱▱▱ · about 40 s left\n"
         "-# htdemucs · balanced · mp3\n"
         "[Cancel]"
     )
@@ -128,7 +128,7 @@ def test_completed_job_shows_all_measurements() -> None:
     assert text(done(result=scored)) == (
         "### Blue Hour — The Lamps\n"
         "Split into 4 stems in 1 min 12 s · 3:45 long\n"
-        "[waveform.png]\n"
+        "[waveform.png: Waveforms of vocals, drums, bass and other]\n"
         "**Vocals** 8.6 MB · **Drums** 8.2 MB · **Bass** 500 KB · **Other** 39 KB (silent)\n"
         f"Links expire <t:{int((NOW + timedelta(days=90)).timestamp())}:R>\n"
         "-# Vocals: -21.0 dBFS, peak -3.5 dBFS, silent for 25% of the song · Drums: -17.5 dBFS, peak 0.0 dBFS"

@@ -308,7 +308,7 @@ def test_api_uses_names_of_data_model() -> None:
 
 def test_stems_are_listed_in_display_order() -> None:
     files = StemFiles(**dict.fromkeys(reversed((*STEMS, "instrumental")), STEM))
-    assert [name for name, _ in files] == ["vocals", "drums", "bass", "other", "guitar", "piano", "instrumental"]
+    assert [name for name, _ in files] == ["vocals", "drums", "bass", "guitar", "piano", "other", "instrumental"]
     assert [name for name, _ in StemFiles(drums=STEM)] == ["drums"]
 
 
