@@ -26,11 +26,11 @@ from engine.mixes.plan import MixPlan
 from engine.mixes.renderer import Song, render_files
 from engine.process.cpus import usable_cpus
 from engine.storage.disk_space import DiskSpace
+from engine.storage.layout import MIXING
 from engine.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
-_FOLDER = "mixing"
 _TYPICAL_S = 5.0  # of one mix
 
 
@@ -53,7 +53,7 @@ class Mixer:
         self._blocked = blocked
         self._settings = settings
         self._cache = MixCache(storage)
-        self._work = storage.root / _FOLDER
+        self._work = storage.root / MIXING
         self._processes = settings.processes or max(1, usable_cpus() // 4)
         self._turn = asyncio.Semaphore(self._processes)
         self._active: Counter[str] = Counter()  # waiting and running mixes by owner

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.database.job_store import JobStore
+from engine.database.usage import add_stored
 from engine.errors import NotFound, StemifyError
 from engine.jobs.job import Job
-from engine.jobs.options import OutputFormat
 from engine.jobs.results import StemInfo
 from engine.media.reencode import Copy, bit_rate_within, reencode
+from engine.storage import disk
+from engine.storage.layout import MIXING
 from engine.storage.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -84,15 +87,13 @@ class ResultFiles:
                 log.error(
                     "could not make smaller stems", extra={"job": job.id, "reason": error.detail or error.message}
                 )
-            finally:
-                await asyncio.to_thread(self._storage.clear_scratch, job.id)
 
     async def _encode(self, job: Job, copies: dict[str, ResultFile]) -> None:
         assert job.result is not None
-        scratch = self._storage.local_path(f"scratch/{job.id}-a{max(1, job.attempt)}")
-        await asyncio.to_thread(scratch.mkdir, parents=True, exist_ok=True)
         stems = dict(job.result.stems)
         async with AsyncExitStack() as opened:
+            # Not the scratch of the job: that is deleted when its attempt has ended, which may be now.
+            folder = opened.enter_context(self._work_folder())
             work: dict[str, Copy] = {}
             for name, copy in copies.items():
                 try:
@@ -100,18 +101,29 @@ class ResultFiles:
                 except NotFound:
                     continue
                 assert copy.bit_rate is not None
-                work[name] = Copy(str(source), str(scratch / f"{name}.mp3"), copy.bit_rate)
+                work[name] = Copy(str(source), str(folder / f"{name}.mp3"), copy.bit_rate)
             await reencode(list(work.values()))
-        for name, done in work.items():
-            await self._storage.publish(Path(done.target), copies[name].path)
+            sizes = [Path(done.target).stat().st_size for done in work.values()]
+            for name, done in work.items():
+                await self._storage.publish(Path(done.target), copies[name].path)
+        await add_stored(self._store.database, job.id, sum(sizes))
         if await self._store.get(job.id) is None:  # deleted in the meantime
             await self._storage.delete_job(job.id)
 
+    @contextmanager
+    def _work_folder(self) -> Iterator[Path]:
+        with disk.translate_errors(MIXING):
+            root = self._storage.root / MIXING
+            root.mkdir(exist_ok=True)
+            work = tempfile.TemporaryDirectory(dir=root, ignore_cleanup_errors=True)
+        with work as folder:
+            yield Path(folder)
+
 
 def _copy_of(output_dir: str, name: str, info: StemInfo, limit_bytes: int) -> ResultFile | None:
-    """Return the copy that fits, with an unknown size, or None if the stem is too long."""
+    """Return the copy that fits, with an unknown size, or None if the stem is too long. It has no cover."""
     bit_rate = bit_rate_within(info.duration, limit_bytes)
-    if bit_rate is None or (info.bitrate is not None and info.format is OutputFormat.MP3 and bit_rate >= info.bitrate):
+    if bit_rate is None:
         return None
     path = f"{output_dir}/{name}-{bit_rate // 1000}k.mp3"
     return ResultFile(name, f"{info.filename.rpartition('.')[0]}.mp3", 0, path, bit_rate)

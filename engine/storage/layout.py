@@ -4,14 +4,16 @@
     jobs/<job id>/a<attempt>/…       the result of an attempt
     jobs/<job id>/m<digest>/…        a mix or a version, made from the result
     scratch/<job id>-a<attempt>/…    the working files of an attempt
+    mixing/…                         the working files of mixes and smaller copies, deleted at start
 
-Only keys that match `TREE` or `INPUT` are ever deleted.
+Of jobs, only keys that match `TREE` or `INPUT` are ever deleted.
 """
 
 from __future__ import annotations
 
 import re
 
+MIXING = "mixing"
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 JOB = re.compile(_UUID)
 ATTEMPT = re.compile(r"a([1-9][0-9]{0,3})")
