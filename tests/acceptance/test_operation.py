@@ -142,12 +142,12 @@ async def test_restored_backup_resumes_jobs_after_disk_loss(tmp_path: Path) -> N
             await fake.until(lambda: fake.mentions_of(ann.user), "the first song's end", 60)
             second = await start_job(fake, bob, tmp_path / "long.mp3")
             output = await engine(bot, "backup", tmp_path / "backup")
-            assert re.search(r"Backed up to .*: 2 databases, 8 files, [\d.]+ MB", output), output
+            assert re.search(r"Backed up to .*: 2 databases, 9 files, [\d.]+ MB", output), output
             assert "Split into" not in second.text, "too fast to be interrupted"
             await bot.kill()
             shutil.rmtree(bot.folder)
             output = await engine(bot, "restore", tmp_path / "backup")
-            assert "2 databases, 8 files" in output
+            assert "2 databases, 9 files" in output
             await bot.start()
             await fake.until(lambda: fake.mentions_of(bob.user), "the second song's end", 200)
             assert "Split into" in second.text

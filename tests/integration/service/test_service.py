@@ -169,7 +169,7 @@ async def test_output_format_keeps_song_length(
     view = await finished(service, (await service.submit(submission(song, ann, output_format=output_format))).job.id)
     assert view.job.result is not None
     async with service.open_file(view.job, "drums") as path:
-        assert path.suffix == f".{output_format}"
+        assert path.suffix == f".{output_format.of_stems}"
         assert samples_of(path, tmp_path).shape == samples_of(song, tmp_path).shape
 
 
