@@ -55,7 +55,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     known = known_sound()
     planted = asyncio.run(_plant(data, known))
     workers = {"devices": ["cpu"], "threads": 1, "compile": False}
-    settings = load(data_dir=data, models_dir=models, web={"port": 0}, workers=workers, limits={"jobs_per_hour": 100})
+    settings = load(
+        data_dir=data,
+        models_dir=models,
+        web={"port": 0},
+        workers=workers,
+        limits={"jobs_per_hour": 100},
+        mixes={"niceness": 0},  # so that mixes do not wait for other tests
+    )
     with served(settings) as url:
         yield Site(url, data, root / "downloads", known, planted)
 
@@ -66,7 +73,8 @@ def closed_site(site: Site, tmp_path: Path) -> Iterator[Site]:
     workers = {"devices": ["cpu"], "threads": 1, "compile": False}
     web = {"port": 0, "api_tokens": [TOKEN]}
     data = tmp_path / "closed"
-    with served(load(data_dir=data, models_dir=site.data.parent / "models", web=web, workers=workers)) as url:
+    models = site.data.parent / "models"
+    with served(load(data_dir=data, models_dir=models, web=web, workers=workers, mixes={"niceness": 0})) as url:
         yield replace(site, url=url, data=data, planted={})
 
 

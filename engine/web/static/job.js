@@ -5,6 +5,7 @@ import { byId, confirmed, el, icon, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
 import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
+import { offerMix } from "./save.js";
 import { showTrust } from "./trust.js";
 import { bytes, clock, day, STEM_NAMES } from "./words.js";
 
@@ -119,6 +120,7 @@ async function showResult() {
   const duration = Math.max(...stems.map(({ info }) => info.duration));
   mixer = new Mixer(stems, shapes.stems, { duration, level, onError: notice });
   mixer.player.addEventListener("state", () => mixer.player.state === "playing" && show(byId("notice"), false));
+  offerMix(mixer.mix, `/api/jobs/${id}/mixes?${job.pageQuery}`, job.options.outputFormat);
   byId("last-key").textContent = stems.length;
   mixer.player.load().catch(() => {}); // reported by the event "error"
 }
