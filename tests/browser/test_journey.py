@@ -240,10 +240,10 @@ def test_keys_play_seek_mute_and_solo(browser: Browser, site: Site) -> None:
     body.send_keys(Keys.ARROW_LEFT)
     assert position() == pytest.approx(5, abs=0.01)
     body.send_keys("2")
-    assert pressed(browser) == ["bass mute"]
+    assert pressed(browser) == ["drums mute"]
     body.send_keys("2")
     body.send_keys(Keys.SHIFT + "3")
-    assert pressed(browser) == ["other solo"]
+    assert pressed(browser) == ["bass solo"]
     body.send_keys("0")
     assert pressed(browser) == []
     # A click on a waveform seeks.

@@ -22,7 +22,7 @@ def test_stems_have_colours_and_order_of_the_picture(browser: Browser, site: Sit
     is_open(browser)
     for rows in (".lane", "#files li"):
         names = "return [...document.querySelectorAll(arguments[0])].map((row) => row.dataset.stem)"
-        assert browser.execute_script(names, rows) == ["drums", "bass", "other", "vocals"]
+        assert browser.execute_script(names, rows) == ["vocals", "drums", "bass", "other"]
     colours = browser.execute_script(
         """
         const lane = document.querySelector(".lane");
@@ -40,6 +40,38 @@ def test_stems_have_colours_and_order_of_the_picture(browser: Browser, site: Sit
     for name, colour in colours.items():
         assert abs(hue(colour) - hue(COLOURS[name])) < 0.02, name
         assert contrast(colour, ground) > 3, f"{name} is to be seen on a light ground"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_waves_are_visible_after_a_change_of_scheme(browser: Browser, site: Site, dark: bool) -> None:
+    browser.emulate_screen(1280, 900, dark=not dark)
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    browser.emulate_screen(1280, 900, dark=dark)
+    colours = browser.run_async(
+        """
+        const { mixer } = await import("/static/job.js");
+        mixer.mix.toggleMute("bass");
+        const shown = ({ element }, name) => {
+            const canvas = element.querySelector(`canvas.${name}`), context = canvas.getContext("2d");
+            const row = context.getImageData(0, Math.floor(canvas.height / 2), canvas.width, 1).data;
+            const at = row.findIndex((value, index) => index % 4 === 3 && value === 255) - 3;
+            return "#" + [...row.slice(at, at + 3)].map((value) => value.toString(16).padStart(2, "0")).join("");
+        };
+        return mixer.lanes.map((lane) => [shown(lane, "unplayed"), shown(lane, "played")]);
+        """
+    )
+    ground = browser.execute_script("return getComputedStyle(document.documentElement).getPropertyValue('--well')")
+    for unplayed, played in colours:
+        assert ratio(unplayed, ground) >= 3
+        assert ratio(played, unplayed) >= 1.4
+    muted = browser.execute_script("return Number(getComputedStyle(document.querySelector('.silent canvas')).opacity)")
+    assert muted >= 0.6
+
+
+def ratio(one: str, other: str) -> float:
+    found = contrast(one, other)
+    return max(found, 1 / found)
 
 
 def hue(colour: str) -> float:

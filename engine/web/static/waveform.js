@@ -1,7 +1,8 @@
-// A stem's waveform as rounded bars, drawn once per size: pale, with the played part in full colour on top.
+// A stem's waveform as rounded bars, drawn once per size and colour scheme: unplayed, with the played part on top.
 
 const BAR = 3; // CSS pixels
 const GAP = 2;
+const scheme = matchMedia("(prefers-color-scheme: dark)");
 
 export class Waveform {
   /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
@@ -10,10 +11,9 @@ export class Waveform {
     this.width = 0; // CSS pixels
     this.element = document.createElement("div");
     this.element.className = "wave";
-    this.pale = this.#canvas("pale");
-    this.full = this.#canvas("full");
-    this.observer = new ResizeObserver(() => this.draw());
-    this.observer.observe(this.element);
+    this.canvases = [this.#canvas("unplayed"), this.#canvas("played")];
+    new ResizeObserver(() => this.draw()).observe(this.element);
+    scheme.addEventListener("change", () => this.draw());
   }
 
   #canvas(name) {
@@ -30,7 +30,7 @@ export class Waveform {
     if (!width || !height) return;
     const bars = this.#bars(Math.floor((width + GAP) / (BAR + GAP)));
     const ratio = window.devicePixelRatio || 1;
-    for (const canvas of [this.pale, this.full]) {
+    for (const canvas of this.canvases) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
       const context = canvas.getContext("2d");

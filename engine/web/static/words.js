@@ -1,6 +1,6 @@
 // Format numbers, times and names.
 
-/** In the order of the models and of the picture on the Discord card. */
+/** In the order of the lanes and of the picture on the Discord card. */
 export const STEM_NAMES = {
   vocals: "Vocals",
   drums: "Drums",
