@@ -49,7 +49,7 @@ def describe_errors(error: ValidationError, known: Sequence[str]) -> Iterator[st
         shown = problem["type"].startswith(_SHOWS_VALUE) and isinstance(value, str | int | float)
         not_this = f', not "{str(value)[:40]}"' if shown else ""
         variable = f"STEMIFY_{'__'.join(names).upper()}"
-        hint = did_you_mean(variable, known) if problem["type"] == "extra_forbidden" else ""
+        hint = did_you_mean(variable, known, prefix=PREFIX) if problem["type"] == "extra_forbidden" else ""
         yield f"{'.'.join(names)} ({variable}){must}{not_this}.{hint}"
 
 
@@ -70,7 +70,7 @@ def unknown_variables(settings: type[BaseModel], names: Iterable[str]) -> list[s
     known = variable_names(settings)
     sections = {f"{PREFIX}{name.upper()}" for name in settings.model_fields}  # a whole section as JSON
     return [
-        f"{name} is not a setting and has no effect.{did_you_mean(name.upper(), known)}"
+        f"{name} is not a setting and has no effect.{did_you_mean(name.upper(), known, prefix=PREFIX)}"
         for name in sorted(names)
         if name.upper().startswith(PREFIX) and name.upper() not in sections.union(known)
     ]

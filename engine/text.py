@@ -14,10 +14,14 @@ def plural(number: int, noun: str, many: str | None = None) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {many or f'{noun}s'}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean …?" with the known word that is most like a mistyped one, or nothing."""
-    closest = difflib.get_close_matches(word, list(known), 1, cutoff=0.7)
-    return f" Did you mean {closest[0]}?" if closest else ""
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return " Did you mean …?" with the known word that is most like a mistyped one, or nothing.
+
+    A `prefix` that all words have does not make them alike.
+    """
+    rests = [each.removeprefix(prefix) for each in known]
+    closest = difflib.get_close_matches(word.removeprefix(prefix), rests, 1, cutoff=0.7)
+    return f" Did you mean {prefix}{closest[0]}?" if closest else ""
 
 
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*')

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         invalid = _INVALID_CHOICE.search(message)
         if invalid is not None:
             choices = [choice.strip("' ") for choice in invalid[2].split(",")]
-            message += did_you_mean(invalid[1], choices)
+            message += f".{did_you_mean(invalid[1], choices)}"
         super().error(message)
 
     def refuse(self, arguments: Sequence[str]) -> NoReturn:
@@ -32,7 +32,8 @@ class Parser(argparse.ArgumentParser):
         message = f"unrecognized arguments: {' '.join(arguments)}"
         option = next((each.partition("=")[0] for each in arguments if each.startswith("--")), None)
         if option is not None:
-            message += did_you_mean(option, [name for action in self._actions for name in action.option_strings])
+            names = [name for action in self._actions for name in action.option_strings]
+            message += f".{did_you_mean(option, names)}"
         self.error(message)
 
 

@@ -17,7 +17,7 @@ from engine.jobs.options import StemSeparationOptions
     [
         (["seperate", "a.mp3"], "Did you mean separate?"),
         (["separate", "a.mp3", "--quality", "bets"], "Did you mean best?"),
-        (["separate", "a.mp3", "--formt=flac"], "unrecognized arguments: --formt=flac Did you mean --format?"),
+        (["separate", "a.mp3", "--formt=flac"], "unrecognized arguments: --formt=flac. Did you mean --format?"),
         (["models", "chek"], "Did you mean check?"),
     ],
 )
@@ -47,10 +47,10 @@ def test_mistyped_model_gets_hint() -> None:
 
 
 def test_unknown_variables_are_named() -> None:
-    names = ["STEMIFY_WEB_PORT", "STEMIFY_WEB__PORT", "STEMIFY_ZZZ", "STEMIFY_CONFIG", "stemify_data_dir", "HOME"]
+    names = ["STEMIFY_WEB_PORT", "STEMIFY_WEB__PORT", "STEMIFY_FOO", "STEMIFY_CONFIG", "stemify_data_dir", "HOME"]
     assert unknown_variables(Settings, names) == [
+        "STEMIFY_FOO is not a setting and has no effect.",
         "STEMIFY_WEB_PORT is not a setting and has no effect. Did you mean STEMIFY_WEB__PORT?",
-        "STEMIFY_ZZZ is not a setting and has no effect.",
     ]
 
 
