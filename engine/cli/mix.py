@@ -35,9 +35,7 @@ class MixedFile:
 def mix_folder(settings: Settings, args: argparse.Namespace) -> MixedFile:
     """Write the mix. Raises `InputRefused`, `MixFailed` and errors of the disk."""
     song = _song_in(args.folder, args.song)
-    extension = args.out.suffix.lstrip(".").lower() if args.out else ""
-    output_format = args.format or (extension if extension in {each.value for each in MixFormat} else "mp3")
-    values = {"gains": _gains(args), "key": args.key, "tempo": args.tempo, "format": output_format}
+    values = {"gains": _gains(args), "key": args.key, "tempo": args.tempo, "format": _output_format(args)}
     values |= {"from": args.start_s, "to": args.end_s}
     plan = plan_mix(MixRequest.from_user(values), list(song.stems), song.duration_s)
     place = args.out.parent if args.out else args.folder
@@ -50,6 +48,13 @@ def mix_folder(settings: Settings, args: argparse.Namespace) -> MixedFile:
     except OSError as error:
         raise InputRefused(f"The mix cannot be written to {place}: {error.strerror}.") from error
     return MixedFile(target, rendered.gain_db)
+
+
+def _output_format(args: argparse.Namespace) -> str:
+    extension = args.out.suffix.lstrip(".").lower() if args.out else ""
+    if args.format is None and extension and extension not in {each.value for each in MixFormat}:
+        raise BadMix(f"A mix cannot be written as .{extension}. Choose .mp3, .wav or .flac, or add --format.")
+    return str(args.format or extension or MixFormat.MP3.value)
 
 
 def _gains(args: argparse.Namespace) -> dict[str, float]:

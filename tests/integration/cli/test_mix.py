@@ -60,6 +60,7 @@ def test_mix_in_another_key_goes_to_the_named_file(folder: Path, tmp_path: Path)
         (["--without", "drums", "--gain", "drums=1"], "drums has a gain and is left out"),
         (["--song", "Rainy"], "has no stems of 'Rainy'"),
         (["--key", "13"], "from -12 to 12"),
+        (["--out", "mix.txt"], "cannot be written as .txt. Choose .mp3, .wav or .flac"),
     ],
 )
 def test_impossible_mix_is_refused(
