@@ -101,6 +101,7 @@ def worker_config(settings: Settings, device: str) -> WorkerConfig:
         decode_timeout_s=settings.media.decode_timeout_s,
         child_memory_bytes=settings.media.child_memory_bytes,
         input_bytes=settings.limits.input_bytes,
+        log_level=settings.log.level,
         json_lines=settings.log.json_lines,
     )
 

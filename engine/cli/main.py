@@ -106,7 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     try:
         settings = load()
-        configure(settings.log.level if args.command == "serve" else "ERROR", json_lines=settings.log.json_lines)
+        if args.command != "serve":  # a log would be in the middle of the output
+            settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "ERROR"})})
+        configure(settings.log.level, json_lines=settings.log.json_lines)
         for warning in unknown_variables(Settings, os.environ):
             if args.command == "serve":
                 log.warning(warning)

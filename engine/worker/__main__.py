@@ -26,7 +26,7 @@ def main() -> NoReturn:
     # The protocol gets the real stdout; stray prints go to stderr, which is the log.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    configure("INFO", json_lines=config.json_lines)
+    configure(config.log_level, json_lines=config.json_lines)
     tune_malloc()
     if threads := torch_threads(config):
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))

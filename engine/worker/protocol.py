@@ -83,6 +83,7 @@ class WorkerConfig(BaseModel):
     decode_timeout_s: float
     child_memory_bytes: int
     input_bytes: int
+    log_level: str = "INFO"
     json_lines: bool = False  # log format
 
 
