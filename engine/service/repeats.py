@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from engine.database.errors import StoreDamaged
 from engine.database.job_store import JobStore
 from engine.database.usage import forget_input
 from engine.dispatch.cleanup import JobCleanup
@@ -52,7 +53,11 @@ class Repeats:
         if version is None:
             return None
         for job_id in await self._store.results.equal_to(job, audio, version):
-            earlier = await self._store.get(job_id)
+            try:
+                earlier = await self._store.get(job_id)
+            except StoreDamaged as error:  # its month of the archive; the song can still be separated
+                log.error("could not read an earlier job", extra={"job": job_id, "reason": error.detail})
+                continue
             if earlier is None or earlier.result is None:
                 continue
             if not earlier.keep and earlier.updated_at + self._lifetime <= self._now():

@@ -164,6 +164,15 @@ async def test_expired_and_deleted_results_are_not_repeated(case: Case) -> None:
     assert await case.repeat(case.new_job()) is None
 
 
+async def test_damaged_archive_leaves_a_job_to_separate(case: Case) -> None:
+    await case.completed()
+    case.clock.move(days=31)
+    await case.store.archive_finished(JobStatus.COMPLETED, case.clock())
+    (archive,) = (path for path in (case.storage.root / "archive").iterdir() if path.suffix == ".sqlite3")
+    archive.write_bytes(b"damaged" * 999)
+    assert await case.repeat(case.new_job()) is None
+
+
 async def test_incomplete_result_leaves_a_job_to_separate(case: Case) -> None:
     first = await case.completed()
     assert first.result is not None
