@@ -69,6 +69,33 @@ def test_waves_are_visible_after_a_change_of_scheme(browser: Browser, site: Site
     assert muted >= 0.6
 
 
+_HOLD_PEAKS = """
+    const send = window.fetch, held = new Promise((resolve) => (window.release = resolve));
+    window.fetch = async (path, ...rest) => {
+        if (path.includes("peaks.json")) await held;
+        return send(path, ...rest);
+    };
+"""
+
+
+def test_song_plays_before_its_peaks_arrive(browser: Browser, site: Site) -> None:
+    holding = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _HOLD_PEAKS})
+    browser.get(site.page("mp3"))
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", holding)
+    browser.until("return document.querySelectorAll('.lane').length === 4")
+    height = browser.execute_script("return document.querySelector('.mixer').clientHeight")
+    browser.find_element(By.ID, "play").click()
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")
+    browser.execute_script("window.release()")
+    browser.run_async(
+        """
+        const { mixer } = await import("/static/job.js");
+        while (mixer.lanes.some(({ wave }) => !wave.levels.length)) await new Promise((done) => setTimeout(done, 50));
+        """
+    )
+    assert browser.execute_script("return document.querySelector('.mixer').clientHeight") == height
+
+
 def ratio(one: str, other: str) -> float:
     found = contrast(one, other)
     return max(found, 1 / found)

@@ -96,7 +96,7 @@ function showFailure() {
   show(byId("failure"), true);
 }
 
-async function showResult() {
+function showResult() {
   document.title = job.title;
   const stems = Object.entries(job.result.stems)
     .filter(([name, info]) => info && job.files[name])
@@ -113,16 +113,17 @@ async function showResult() {
   showTrust(job, stems);
   showFiles(stems, job.result.stemFile);
   show(byId("player"), true);
-  const shapes = await ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).catch(() => ({ stems: {} }));
   mixer?.close();
   // Undo a common gain, so that the sum of the stems does not clip.
   const level = 10 ** (-Math.max(0, job.result.trust?.gainDb ?? 0) / 20);
   const duration = Math.max(...stems.map(({ info }) => info.duration));
-  mixer = new Mixer(stems, shapes.stems, { duration, level, onError: notice });
+  mixer = new Mixer(stems, { duration, level, onError: notice });
   mixer.player.addEventListener("state", () => mixer.player.state === "playing" && show(byId("notice"), false));
   offerMix(mixer.mix, `/api/jobs/${id}/mixes?${job.pageQuery}`, job.options.outputFormat);
   byId("last-key").textContent = stems.length;
   mixer.player.load().catch(() => {}); // reported by the event "error"
+  // Without peaks the song can still be played.
+  ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).then(({ stems: peaks }) => mixer.showPeaks(peaks), () => {});
 }
 
 function showFiles(stems, stemFile) {

@@ -11,14 +11,13 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Mixer {
   /** `stems`: [{name, url, size, format, filename}]; `peaks` by name; `duration` in seconds; `level`: gain of the mix. */
-  constructor(stems, peaks, { duration, level, onError }) {
+  constructor(stems, { duration, level, onError }) {
     this.stems = stems;
     this.mix = new Mix(stems.map((stem) => stem.name));
     this.player = new Player(stems, { duration, level });
     this.onError = onError;
     this.scrubbing = null;
-    const loudest = tallest(Object.values(peaks));
-    this.lanes = stems.map((stem, index) => this.#lane(stem, index, peaks[stem.name], loudest));
+    this.lanes = stems.map((stem, index) => this.#lane(stem, index));
     byId("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
     byId("presets").replaceChildren(...this.mix.presets.map((preset) => this.#preset(preset)));
     this.#transport();
@@ -33,11 +32,17 @@ export class Mixer {
     this.#moved();
   }
 
+  /** `peaks`: by stem. */
+  showPeaks(peaks) {
+    const loudest = tallest(Object.values(peaks));
+    for (const { stem, wave } of this.lanes) if (peaks[stem.name]) wave.show(peaks[stem.name], loudest);
+  }
+
   close() {
     this.player.close();
   }
 
-  #lane(stem, index, peaks, loudest) {
+  #lane(stem, index) {
     const name = STEM_NAMES[stem.name] ?? stem.name;
     const button = (letter, word, action) =>
       el("button", {
@@ -61,7 +66,7 @@ export class Mixer {
     volume.addEventListener("input", () => this.mix.setVolume(stem.name, volume.value / 100));
     volume.addEventListener("dblclick", () => this.mix.setVolume(stem.name, 1));
     const meter = el("i");
-    const wave = new Waveform(peaks, loudest);
+    const wave = new Waveform();
     this.#scrub(wave.element);
     const download = el("a", {
       class: "icon-button",

@@ -5,15 +5,20 @@ const GAP = 2;
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 
 export class Waveform {
-  /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
-  constructor(peaks, loudest) {
-    this.levels = peaks ? peaks.high.map((high, bin) => Math.max(high, -peaks.low[bin]) / Math.max(1, loudest)) : [];
+  constructor() {
+    this.levels = []; // until the peaks arrive
     this.width = 0; // CSS pixels
     this.element = document.createElement("div");
     this.element.className = "wave";
     this.canvases = [this.#canvas("unplayed"), this.#canvas("played")];
     new ResizeObserver(() => this.draw()).observe(this.element);
     scheme.addEventListener("change", () => this.draw());
+  }
+
+  /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
+  show({ low, high }, loudest) {
+    this.levels = high.map((each, bin) => Math.max(each, -low[bin]) / Math.max(1, loudest));
+    this.draw();
   }
 
   #canvas(name) {
