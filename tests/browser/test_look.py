@@ -96,6 +96,20 @@ def test_song_plays_before_its_peaks_arrive(browser: Browser, site: Site) -> Non
     assert browser.execute_script("return document.querySelector('.mixer').clientHeight") == height
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_edges_of_controls_are_visible(browser: Browser, site: Site, dark: bool) -> None:
+    browser.emulate_screen(1280, 900, dark=dark)
+    browser.get(site.page("mp3"))
+    is_open(browser)
+    colour = "return getComputedStyle(document.documentElement).getPropertyValue(arguments[0])"
+    edge = browser.execute_script(colour, "--edge")
+    for ground in ("--card", "--well", "--back"):
+        assert ratio(edge, browser.execute_script(colour, ground)) >= 3, ground
+    shown = "return getComputedStyle(document.querySelector(arguments[0])).borderTopColor.match(/\\d+/g).map(Number)"
+    for control in (".pill[aria-pressed=false]", ".chip", "#save-mix", "#save-format"):
+        assert tuple(each / 255 for each in browser.execute_script(shown, control)) == channels(edge), control
+
+
 def ratio(one: str, other: str) -> float:
     found = contrast(one, other)
     return max(found, 1 / found)
