@@ -16,7 +16,7 @@ from typing import Self
 
 from config.settings import Settings
 from engine.backend import pool_limits, worker_config
-from engine.errors import InputRefused, WorkerDied
+from engine.errors import InputRefused, StorageFailed, WorkerDied
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import Stage, overall_progress
 from engine.jobs.options import StemSeparationOptions
@@ -113,6 +113,8 @@ class LocalSeparator:
             _make_output_folder(out)
             for file in (self._work / "done").iterdir():
                 await asyncio.to_thread(_move, file, out / rename(file.name))
+        except OSError as error:
+            raise StorageFailed(f"{song.name} cannot be read, or its stems not written: {error.strerror}.") from error
         finally:
             for name in ("done", "scratch"):
                 await asyncio.to_thread(shutil.rmtree, self._work / name, ignore_errors=True)

@@ -58,6 +58,16 @@ def test_failed_song_outweighs_refused_one(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_unwritable_file_does_not_stop_other_songs(tmp_path: Path, models_dir: Path) -> None:
+    for name in ("one.wav", "two.wav"):
+        make_song(tmp_path / name, seconds=1)
+    (tmp_path / "out/one").mkdir(parents=True)
+    (tmp_path / "out/one/one - vocals - htdemucs.mp3").symlink_to(tmp_path / "no folder/file")
+    code, output, errors = separate(tmp_path, models_dir, tmp_path / "one.wav", tmp_path / "two.wav")
+    assert code == 1 and "one.wav cannot be read, or its stems not written" in errors
+    assert len(list((tmp_path / "out/two").glob("two - *.mp3"))) == 4 and "two" in output
+
+
 def test_refusal_leaves_no_folder(tmp_path: Path, models_dir: Path) -> None:
     (tmp_path / "song.mp3").write_text("not a song")
     code, _, _ = separate(tmp_path, models_dir, tmp_path / "song.mp3")
