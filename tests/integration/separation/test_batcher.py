@@ -113,7 +113,7 @@ def test_a_short_run_does_not_wait_behind_a_long_one() -> None:
     model = LoadedModel.of(network)
     batcher = Batcher()
     ready = threading.Event()
-    network.gate = lambda: ready.wait(5) if len(network.batches) >= 10 else None  # the long one is under way
+    network.gate = lambda: ready.wait(60) if len(network.batches) >= 10 else None  # the long one is under way
     with ThreadPoolExecutor(2) as pool:
         long = pool.submit(run, batcher, model, constant(1, 100))
         while len(network.batches) < 10:
@@ -146,7 +146,7 @@ def test_a_long_run_goes_on_while_short_ones_keep_coming() -> None:
 def test_runs_share_batches_and_do_not_hear_each_other() -> None:
     network = Echo()
     started = threading.Event()
-    network.gate = lambda: started.wait(5)
+    network.gate = lambda: started.wait(60)
     model = LoadedModel.of(network)
     batcher = Batcher(max_batch=4)
     mixes = [Mix(torch.randn(2, 700)) for _ in range(3)]
@@ -216,7 +216,7 @@ def test_sums_without_memory_are_tried_again(monkeypatch: pytest.MonkeyPatch, wh
     short = ShortOfMemory(getattr(owner, name), lambda call: call in (3, 4, 6))
     monkeypatch.setattr(owner, name, lambda *given, **options: short(*given, **options))
     network, ready = Echo(), threading.Event()
-    network.gate = lambda: ready.wait(5)
+    network.gate = lambda: ready.wait(60)
     batcher, model, mix, sink = Batcher(max_batch=8), LoadedModel.of(network), Mix(torch.randn(2, 2000)), Sink()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(run, batcher, model, constant(1, 1))  # holds the device until the batches below are full
@@ -306,7 +306,7 @@ def test_a_cancelled_run_ends_at_once_and_the_others_go_on() -> None:
     with ThreadPoolExecutor(2) as pool:
         doomed = pool.submit(run, batcher, model, constant(1, 10_000), cancelled=cancelled)
         fine = pool.submit(run, batcher, model, constant(2, 30))
-        assert halfway.wait(5)
+        assert halfway.wait(60)
         cancelled.set()
         with pytest.raises(Cancelled):
             doomed.result(timeout=5)
