@@ -1,10 +1,11 @@
-"""Hide tags that are too large: FFmpeg takes time quadratic in their number.
+"""Hide tags that are too large, and endless lists of chunks: FFmpeg takes time quadratic in the number of tags.
 
 A large tag gets a name or version that FFmpeg skips; all positions in the file stay the same.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ MOST_TAGS = 2000
 _ID3_UNKNOWN_VERSION = b"\x09"
 _FLAC_COMMENTS, _FLAC_PADDING = 4, 1
 _MOST_CHUNKS = 10_000
+_MOST_ATOMS = 100_000  # a fragmented mp4 has two for each fragment
 _MOST_CLUSTERS = 100_000  # and the blocks of clusters without a length
+_LARGEST_SIZE = (1 << 31) - 1
 _EBML, _SEGMENT, _TAGS, _SIMPLE_TAG = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x12\x54\xc3\x67", b"\x67\xc8"
 _CLUSTER = b"\x1f\x43\xb6\x75"
 _UNKNOWN_ELEMENT = b"\x12\x54\xc3\x66"
@@ -119,22 +122,29 @@ def _count_comments(file: BinaryIO, position: int) -> int:
 
 
 def _hide_chunks(file: BinaryIO, position: int, end: int, header: str, align: int) -> list[Patch]:
-    """Return patches that rename all tag chunks if together they exceed the limits."""
+    """Return patches that rename all tag chunks if together they exceed the limits.
+
+    Chunks beyond the first `_MOST_CHUNKS` become one. FFmpeg asks for the size of the file at each chunk of a wav file.
+    """
     patches: list[Patch] = []
+    rest: list[Patch] = []
     size = count = 0
-    for at, name, length in _chunks(file, position, end, header, align):
+    for number, (at, name, length) in enumerate(_chunks(file, position, end, header, align)):
+        if number == _MOST_CHUNKS:
+            rest.append((at, struct.pack(header, b"JUNK", min(end - at, _LARGEST_SIZE))))
+            break
         if name in (b"LIST", b"id3 ", b"ID3 ", b"info"):
             patches.append((at, b"JUNK"))
             size += length
             if length <= MOST_TAG_BYTES:
                 count += _count_entries(name, _read(file, at + struct.calcsize(header), length))
-    return patches if size > MOST_TAG_BYTES or count > MOST_TAGS else []
+    return rest + (patches if size > MOST_TAG_BYTES or count > MOST_TAGS else [])
 
 
 def _chunks(file: BinaryIO, position: int, end: int, header: str, align: int) -> Iterator[tuple[int, bytes, int]]:
-    for _ in range(_MOST_CHUNKS):
+    while position < end:
         head = _read(file, position, struct.calcsize(header))
-        if position >= end or len(head) < struct.calcsize(header):
+        if len(head) < struct.calcsize(header):
             return
         name, length = struct.unpack(header, head)
         yield position, name, length
@@ -142,11 +152,14 @@ def _chunks(file: BinaryIO, position: int, end: int, header: str, align: int) ->
 
 
 def _hide_atoms(file: BinaryIO, position: int, end: int, depth: int = 0) -> list[Patch]:
-    """Return patches that rename an mp4's tag atoms that exceed the limits."""
+    """Return patches that rename an mp4's tag atoms over the limits, and make all beyond `_MOST_ATOMS` one atom."""
     patches: list[Patch] = []
-    for _ in range(_MOST_CHUNKS):
+    for number in itertools.count():
         head = _read(file, position, 16)
         if position >= end or len(head) < 8:
+            break
+        if number == _MOST_ATOMS:
+            patches.append((position, struct.pack(">I4s", min(end - position, _LARGEST_SIZE), b"free")))
             break
         length, name, header_bytes = int.from_bytes(head[:4], "big"), head[4:8], 8
         if length == 1:

@@ -13,6 +13,7 @@ from engine.media.decode import probe
 from engine.media.large_tags import MOST_TAG_BYTES, MOST_TAGS, hide_large_tags
 from engine.media.limits import MediaLimits
 from engine.media.ogg_comments import _with_checksum
+from engine.media.view import FileView
 from tests.fixtures.songs import make_song
 
 TITLE = {"title": "Sunny"}
@@ -205,3 +206,23 @@ def test_impossible_position_ends_search_for_tags(tmp_path: Path, name: str) -> 
         assert file.tell() == 0
     with pytest.raises(InputRefused):
         probe(path, MediaLimits())
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk", "most"), [("song.wav", b"junk" + bytes(4), 10_000), ("song.m4a", b"\0\0\0\x08free", 100_000)]
+)
+def test_endless_chunks_after_song_are_not_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, chunk: bytes, most: int
+) -> None:
+    make_song(tmp_path / name, seconds=1)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + chunk * (4 * most))
+    seek, seeks = FileView.seek, 0
+
+    def counting_seek(view: FileView, offset: int, whence: int = 0) -> int:
+        nonlocal seeks
+        seeks += 1
+        return seek(view, offset, whence)
+
+    monkeypatch.setattr(FileView, "seek", counting_seek)
+    assert probe(tmp_path / name, MediaLimits()).duration_s == pytest.approx(1, abs=0.05)
+    assert seeks < 6 * most
