@@ -20,6 +20,7 @@ from typing import Any
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from av.stream import Disposition
 from numpy.typing import NDArray
 
@@ -90,10 +91,10 @@ class StemEncoder:
         self._peak = 0.0
         place = path.with_name(f".{path.name}.part") if descriptor is None else descriptor
         self._partial = place if isinstance(place, Path) else None
-        with self._disk_errors():
+        with encoder_errors():
             self._file = FileIO(place, "wb")
         try:
-            with self._disk_errors():
+            with encoder_errors():
                 self._open(tags or {}, cover)
         except BaseException:
             self.abort()
@@ -122,7 +123,7 @@ class StemEncoder:
         if low < -1.0 or high > 1.0:
             self._clipped_samples += int(np.count_nonzero(np.abs(block) > 1.0))
             block = np.clip(block, -1.0, 1.0)
-        with self._disk_errors():
+        with encoder_errors():
             for start in range(0, block.shape[1], _FRAME_SAMPLES):
                 self._encode(block[:, start : start + _FRAME_SAMPLES])
 
@@ -131,7 +132,7 @@ class StemEncoder:
         if self.encoded is not None:
             return self.encoded
         try:
-            with self._disk_errors():
+            with encoder_errors():
                 self._output.mux(self._stream.encode(None))
                 self._output.close()
                 size = os.fstat(self._file.fileno()).st_size
@@ -181,17 +182,7 @@ class StemEncoder:
         else:
             context.format = "s32" if self._bits == 24 else "s16"
         context.thread_count = 1
-        kind = picture_kind(cover) if cover and self._format != "wav" else None
-        picture = None
-        if kind is not None:
-            picture = self._output.add_mux_stream(kind, width=1, height=1, time_base=_PICTURE_TIME_BASE)
-            picture.disposition = Disposition.attached_pic
-        self._output.start_encoding()
-        if picture is not None and cover is not None:
-            packet = av.Packet(cover)
-            packet.stream = picture
-            packet.pts = packet.dts = 0
-            self._output.mux(packet)
+        start_output(self._output, None if self._format == "wav" else cover)
 
     def _encode(self, block: Samples) -> None:
         frame = av.AudioFrame.from_ndarray(
@@ -216,13 +207,30 @@ class StemEncoder:
             scaled *= np.float32(1 << 8)
         return scaled.T.astype(np.int32 if self._bits == 24 else np.int16, order="C").reshape(1, -1)
 
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if is_disk_full(error) or error.errno == errno.EFBIG:
-                raise DiskFull(detail=os.strerror(error.errno or 0)) from error
-            raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error
-        except av.FFmpegError as error:
-            raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error
+
+def start_output(output: OutputContainer, cover: bytes | None) -> None:
+    """Write the header of a file, and `cover` (JPEG or PNG) as its attached picture."""
+    kind = picture_kind(cover) if cover else None
+    picture = None
+    if kind is not None:
+        picture = output.add_mux_stream(kind, width=1, height=1, time_base=_PICTURE_TIME_BASE)
+        picture.disposition = Disposition.attached_pic
+    output.start_encoding()
+    if picture is not None and cover is not None:
+        packet = av.Packet(cover)
+        packet.stream = picture
+        packet.pts = packet.dts = 0
+        output.mux(packet)
+
+
+@contextlib.contextmanager
+def encoder_errors() -> Iterator[None]:
+    """Raise errors of FFmpeg and of the disk as `DiskFull` or `StorageFailed`."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error) or error.errno == errno.EFBIG:
+            raise DiskFull(detail=os.strerror(error.errno or 0)) from error
+        raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error
+    except av.FFmpegError as error:
+        raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error

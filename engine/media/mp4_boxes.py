@@ -6,11 +6,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.errors import StorageFailed
+
 _ENABLED = 1  # track flags; FFmpeg also sets 2, "in movie"
 
 
 def boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Yield (type, start, start of content, end) of each box between two offsets. Raises `ValueError`."""
+    """Yield (type, start, start of content, end) of each box between two offsets. Raises `StorageFailed`."""
     while start < end:
         size, kind = struct.unpack_from(">I4s", data, start)
         head = 8
@@ -18,7 +20,7 @@ def boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[bytes
             (size,) = struct.unpack_from(">Q", data, start + 8)
             head = 16
         if size < head or start + size > end:
-            raise ValueError(f"damaged box {kind!r}")
+            raise StorageFailed(detail=f"damaged box {kind!r}")
         yield kind, start, start + head, start + size
         start += size
 
@@ -26,7 +28,7 @@ def boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[bytes
 def finish_stem_file(path: Path, stem_json: bytes) -> None:
     """Add the box `moov/udta/stem`, enable only the first track, and put the tracks into no alternate group.
 
-    Only `moov` is read into memory. Raises `ValueError` for a file of another layout.
+    Only `moov` is read into memory. Raises `StorageFailed` for a file of another layout.
     """
     with path.open("r+b") as file:
         at = _moov_offset(path)
@@ -62,14 +64,14 @@ def _moov_offset(path: Path) -> int:
             if length < 8:
                 break
             at += length
-    raise ValueError("moov is not the last box")
+    raise StorageFailed(detail="moov is not the last box")
 
 
 def _set_flags(moov: bytearray, track: int, *, enabled: bool) -> None:
     """Change the track header, which is the first box of a track."""
     kind, _, content, _ = next(boxes(moov, track, len(moov)))
     if kind != b"tkhd":
-        raise ValueError("a track without a header")
+        raise StorageFailed(detail="a track without a header")
     version = moov[content]
     moov[content + 1 : content + 4] = bytes((0, 0, _ENABLED if enabled else 0))
     alternate_group = content + 4 + (32 if version == 1 else 20) + 8 + 2

@@ -20,10 +20,10 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.stream import Disposition
 
-from engine.errors import BadOptions, DiskFull, StorageFailed, is_disk_full
+from engine.errors import BadOptions
+from engine.media.encode import encoder_errors, start_output
 from engine.media.mp4_boxes import finish_stem_file
 from engine.media.samples import Samples
-from engine.media.tags import picture_kind
 
 EXTENSION = ".stem.m4a"
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -91,13 +91,13 @@ class StemFileEncoder:
         self._samples = 0
         self._partial = path.with_name(f".{path.name}.part")
         self._threads = ThreadPoolExecutor(1 + len(PARTS), thread_name_prefix="stem-file")
-        with _disk_errors():
+        with encoder_errors():
             # The default time scale would round edit lists to milliseconds.
             options = {"brand": "M4A ", "movie_timescale": str(sample_rate)}
             self._output = av.open(str(self._partial), "w", format="mp4", container_options=options)
             self._output.metadata.update(tags)
             self._streams = [self._add_stream(name) for name in ("mix", *PARTS)]
-            self._add_cover(cover)
+            start_output(self._output, cover)
 
     def __enter__(self) -> StemFileEncoder:
         return self
@@ -111,14 +111,14 @@ class StemFileEncoder:
     def write(self, mix: Samples, stems: Mapping[str, Samples]) -> None:
         """Append a block of the mix and of each of `PARTS`, all (2, samples)."""
         tracks = [mix, *(stems[name] for name in PARTS)]
-        with _disk_errors():
+        with encoder_errors():
             for start in range(0, mix.shape[1], _FRAME_SAMPLES):
                 self._encode([track[:, start : start + _FRAME_SAMPLES] for track in tracks])
 
     def close(self) -> None:
         """Finish the file and move it to its name."""
         try:
-            with _disk_errors():
+            with encoder_errors():
                 for stream in self._streams:
                     self._output.mux(stream.encode(None))
                 self._output.close()
@@ -147,18 +147,6 @@ class StemFileEncoder:
         stream.metadata["title"] = name.capitalize()
         return stream
 
-    def _add_cover(self, cover: bytes | None) -> None:
-        kind = picture_kind(cover) if cover else None
-        if kind is None or cover is None:
-            return
-        picture = self._output.add_mux_stream(kind, width=1, height=1, time_base=Fraction(1, 90000))
-        picture.disposition = Disposition.attached_pic
-        self._output.start_encoding()
-        packet = av.Packet(cover)
-        packet.stream = picture
-        packet.pts = packet.dts = 0
-        self._output.mux(packet)
-
     def _encode(self, tracks: Sequence[Samples]) -> None:
         """Encode a frame of every track in parallel; FFmpeg releases the interpreter lock."""
         for packets in self._threads.map(self._encode_track, self._streams, tracks):
@@ -172,13 +160,3 @@ class StemFileEncoder:
         frame.pts = self._samples
         frame.time_base = Fraction(1, self._sample_rate)
         return list(stream.encode(frame))
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, av.FFmpegError) as error:
-        if isinstance(error, OSError) and is_disk_full(error):
-            raise DiskFull(detail=repr(error)) from error
-        raise StorageFailed(detail=f"{type(error).__name__}: {error}") from error

@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import tempfile
 import threading
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 from config.settings import Mixes
 from engine.database.blocklist import BlockList
@@ -25,6 +23,7 @@ from engine.mixes.errors import TooManyMixes
 from engine.mixes.plan import MixPlan
 from engine.mixes.renderer import Song, render_files
 from engine.process.cpus import usable_cpus
+from engine.storage.disk import work_folder
 from engine.storage.disk_space import DiskSpace
 from engine.storage.layout import MIXING
 from engine.storage.storage import Storage
@@ -132,9 +131,8 @@ class Mixer:
         return round(duration_s * rate * channels * 7)
 
     async def _make(self, job: Job, result: JobResult, plan: MixPlan, folder: str) -> StoredMix:
-        await asyncio.to_thread(self._work.mkdir, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as work:
-            out, stems = Path(work) / "out", Path(work) / "stems"
+        with work_folder(self._work) as work:
+            out, stems = work / "out", work / "stems"
             out.mkdir()
             paths = {}
             for name, info in result.stems:

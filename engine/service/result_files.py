@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +92,7 @@ class ResultFiles:
         stems = dict(job.result.stems)
         async with AsyncExitStack() as opened:
             # Not the scratch of the job: that is deleted when its attempt has ended, which may be now.
-            folder = opened.enter_context(self._work_folder())
+            folder = opened.enter_context(disk.work_folder(self._storage.root / MIXING))
             work: dict[str, Copy] = {}
             for name, copy in copies.items():
                 try:
@@ -109,15 +108,6 @@ class ResultFiles:
         await add_stored(self._store.database, job.id, sum(sizes))
         if await self._store.get(job.id) is None:  # deleted in the meantime
             await self._storage.delete_job(job.id)
-
-    @contextmanager
-    def _work_folder(self) -> Iterator[Path]:
-        with disk.translate_errors(MIXING):
-            root = self._storage.root / MIXING
-            root.mkdir(exist_ok=True)
-            work = tempfile.TemporaryDirectory(dir=root, ignore_cleanup_errors=True)
-        with work as folder:
-            yield Path(folder)
 
 
 def _copy_of(output_dir: str, name: str, info: StemInfo, limit_bytes: int) -> ResultFile | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,16 @@ def translate_errors(key: str) -> Iterator[None]:
         if is_disk_full(error):
             raise DiskFull(detail=detail) from error
         raise StorageFailed(detail=detail) from error
+
+
+@contextmanager
+def work_folder(root: Path) -> Iterator[Path]:
+    """Yield a new folder in `root` for unfinished files; delete it afterwards. Raises `DiskFull`, `StorageFailed`."""
+    with translate_errors(root.name):
+        root.mkdir(exist_ok=True)
+        work = tempfile.TemporaryDirectory(dir=root, ignore_cleanup_errors=True)
+    with work as folder:
+        yield Path(folder)
 
 
 def real_folders(path: Path, prefix: str = "") -> list[str]:

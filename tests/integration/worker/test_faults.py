@@ -115,21 +115,6 @@ async def ann(service: StemService, clock: MovableClock, request: pytest.Fixture
 
 
 @pytest.fixture(scope="module")
-def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("songs") / "song.wav"
-    make_song(path, seconds=5)
-    return path
-
-
-@pytest.fixture(scope="module")
-def long_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a song long enough to be watched while it is separated."""
-    path = tmp_path_factory.mktemp("songs") / "long.mp3"
-    make_song(path, seconds=20)
-    return path
-
-
-@pytest.fixture(scope="module")
 def short_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("songs") / "short.wav"
     make_song(path, seconds=0.5)

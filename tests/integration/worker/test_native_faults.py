@@ -19,7 +19,6 @@ from engine.separation.native import ops as native_ops
 from engine.separation.native.files import NativeFiles
 from engine.service.service import StemService
 from tests.fixtures.service_jobs import files_of, finish, separating, submit, until, without_memory, worker_pid
-from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]  # includes a build
@@ -54,21 +53,6 @@ async def ann(service: StemService, request: pytest.FixtureRequest) -> AsyncIter
     name = f"discord:{request.node.name}"
     yield name
     await service.delete_all(name)
-
-
-@pytest.fixture(scope="module")
-def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("songs") / "song.wav"
-    make_song(path, seconds=5)
-    return path
-
-
-@pytest.fixture(scope="module")
-def long_song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a song long enough to be interrupted."""
-    path = tmp_path_factory.mktemp("songs") / "long.mp3"
-    make_song(path, seconds=20)
-    return path
 
 
 async def separated_natively(service: StemService, song: Path, owner: str) -> int:
