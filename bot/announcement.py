@@ -244,6 +244,8 @@ class Announcer:
                 )
             except discord.HTTPException as error:
                 _check_other_route(message, error)
+        if not job_message.is_requested:
+            return None
         try:
             return await post_to(await self._messages.open_dm(job_message.user_id), None)
         except discord.HTTPException as error:

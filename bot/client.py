@@ -14,6 +14,7 @@ from discord.http import Route
 from bot.announcement import Announcer
 from bot.database import BotDatabase, JobMessage, JobMessageState
 from bot.deletion import JobDeleter
+from bot.listening.notices import RefusalNotices
 from bot.messages import Messenger
 from bot.progress import ProgressTracker
 from bot.purge import DatabasePurger
@@ -70,6 +71,7 @@ class Stemify(discord.AutoShardedClient):
         self.database = database
         self.sees_attachments = message_content
         self.listening: dict[int, str] = {}
+        self.refusal_notices = RefusalNotices()
         self.messages = Messenger(self)
         announcer = Announcer(database, self.messages, self.service)
         self.progress = ProgressTracker(

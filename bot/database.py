@@ -80,6 +80,11 @@ class JobMessage:
         return self.token is not None and time.time() < self.token_until - 5
 
     @property
+    def is_requested(self) -> bool:
+        """Whether the user asked for the job; otherwise they posted audio where the bot splits all of it."""
+        return self.reply_to is None
+
+    @property
     def url(self) -> str | None:
         if self.message_id is None:
             return None

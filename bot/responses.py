@@ -45,9 +45,15 @@ async def acknowledge(interaction: discord.Interaction[Any], *, thinking: bool =
             raise
         response = None
     interaction.extras["thinking"] = thinking or interaction.type is discord.InteractionType.application_command
+    interaction.extras["ephemeral"] = ephemeral
     if response is not None and response.message_id is not None:
         return response.message_id
     return (await retry_on_disconnect(interaction.original_response)).id
+
+
+def mark_answered(interaction: discord.Interaction[Any]) -> None:
+    """Record that the deferred answer has content, so that an error does not replace it."""
+    interaction.extras["thinking"] = False
 
 
 async def run_guarded(interaction: discord.Interaction[Any], work: Awaitable[None]) -> None:
@@ -97,6 +103,8 @@ async def _send_error(interaction: discord.Interaction[Any], text: str) -> None:
     if thinking is None and not interaction.response.is_done():
         await retry_on_disconnect(lambda: interaction.response.send_message(text, ephemeral=True))
         return
+    if thinking and not interaction.extras["ephemeral"]:
+        thinking = not await _delete_original(interaction)
     if thinking:
         try:
             await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
@@ -106,3 +114,12 @@ async def _send_error(interaction: discord.Interaction[Any], text: str) -> None:
         else:
             return
     await retry_on_disconnect(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)
+
+
+async def _delete_original(interaction: discord.Interaction[Any]) -> bool:
+    """Delete the deferred public answer, because only a new message can be private; return whether it is gone."""
+    try:
+        await retry_on_disconnect(interaction.delete_original_response)
+    except discord.HTTPException as error:
+        return error.status == 404
+    return True

@@ -17,7 +17,7 @@ from bot.commands.stemify import job_message_of, owner_of, token_until
 from bot.database import JobMessageState
 from bot.messages import retry_on_disconnect
 from bot.progress import show_result
-from bot.responses import acknowledge
+from bot.responses import acknowledge, mark_answered
 from bot.servers import check_server
 from bot.text import escape
 from engine.errors import InvalidState, NotAllowed, NotFound
@@ -93,6 +93,7 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
     except Exception:
         await bot.database.delete(job_message.job_id)
         raise
+    mark_answered(interaction)
     await bot.database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
     bot.progress.follow(job_message)
     before = await bot.database.job_message(job_id)
@@ -184,14 +185,13 @@ async def _reply(
     text: str | None = None,
     *,
     view: discord.ui.View | discord.ui.LayoutView,
-    private: bool = True,
 ) -> None:
     if interaction.extras.get("thinking") is not None:
         await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=view))
     elif isinstance(view, discord.ui.LayoutView):
-        await retry_on_disconnect(lambda: interaction.response.send_message(view=view, ephemeral=private))
+        await retry_on_disconnect(lambda: interaction.response.send_message(view=view, ephemeral=True))
     else:
-        await retry_on_disconnect(lambda: interaction.response.send_message(text, view=view, ephemeral=private))
+        await retry_on_disconnect(lambda: interaction.response.send_message(text, view=view, ephemeral=True))
 
 
 # Commands.
@@ -207,11 +207,10 @@ class JobCommands(app_commands.Group):
     @app_commands.describe(job="One of your jobs")
     async def status(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         view = await _get_or_defer(interaction, job)
-        is_here = is_same_channel(interaction, view)
-        if not is_here and not is_owner(interaction, view):
+        if not is_same_channel(interaction, view) and not is_owner(interaction, view):
             raise NotFound
         card = job_card(view, now=datetime.now(UTC))
-        await _reply(interaction, view=layout(without_picture(card), view.job.id), private=not is_here)
+        await _reply(interaction, view=layout(without_picture(card), view.job.id))
 
     @app_commands.command(name="list", description="List your jobs, newest first")
     async def list_(self, interaction: discord.Interaction[Stemify]) -> None:

@@ -15,7 +15,7 @@ from bot.client import Stemify
 from bot.commands.stemify import job_message_of, submit
 from bot.database import JobMessage
 from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
-from bot.responses import acknowledge, run_guarded
+from bot.responses import acknowledge, mark_answered, run_guarded
 from bot.servers import check_server, is_allowed
 from bot.songs import audio_attachments, source_of
 from bot.text import clean
@@ -117,6 +117,8 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
     except NotAllowed as error:  # the user did not ask for anything
         log.info("audio ignored", extra={"channel": message.channel.id, "reason": error.message})
     except StemifyError as error:
+        if not bot.refusal_notices.allow(message.author.id):
+            return
         text = error_text(error, datetime.now(UTC))
         await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": text})
 
@@ -154,3 +156,4 @@ class SplitButton(
             raise NotFound("The message with the audio was deleted. Post it again, or use `/stemify`.") from None
         job_message = job_message_of(interaction, answer_id, new_job_id())
         await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())
+        mark_answered(interaction)

@@ -14,7 +14,7 @@ from bot.cards import checking_card, job_card, refused_card, without_picture
 from bot.client import Stemify
 from bot.database import JobMessage, JobMessageState
 from bot.messages import retry_on_disconnect
-from bot.responses import acknowledge
+from bot.responses import acknowledge, mark_answered
 from bot.servers import check_server
 from bot.songs import Source, audio_attachments, find_link, source_of
 from bot.text import clean
@@ -107,6 +107,7 @@ async def start_jobs(
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
     view = await submit(bot, job_message_of(interaction, message_id, new_job_id()), sources[0], options)
+    mark_answered(interaction)
     if len(sources) > 1:  # the next follow-up would become this response if it were still empty
         first = layout(without_picture(job_card(view, now=datetime.now(UTC))), view.job.id)
         await retry_on_disconnect(lambda: interaction.edit_original_response(view=first))

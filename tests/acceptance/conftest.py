@@ -67,6 +67,7 @@ class Stage:
             lambda: interaction.followups or (interaction.original is not None and interaction.original.ephemeral),
             "a private answer",
         )
+        assert not interaction.followups or not interaction.answer.loading or interaction.answer.deleted
         message = (interaction.followups or [interaction.answer])[-1]
         await self.fake.until(lambda: not message.loading, "the private answer's text")
         assert message.ephemeral, message.text

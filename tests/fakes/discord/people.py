@@ -174,10 +174,16 @@ class Person:
         return interaction
 
     async def answered(self, interaction: Interaction, timeout_s: float = 20) -> Message:
-        """Return the answer once it has text."""
-        await self.fake.until(
-            lambda: interaction.original is not None and (not interaction.original.loading),
-            f"an answer to {interaction.data.get('name') or interaction.data.get('custom_id')}",
-            timeout_s,
-        )
-        return interaction.answer
+        """Return the answer once it has text; if it was deleted, the follow-up that replaces it."""
+
+        def answer() -> Message | None:
+            original = interaction.original
+            if original is not None and original.deleted:
+                return interaction.followups[-1] if interaction.followups else None
+            return None if original is None or original.loading else original
+
+        name = interaction.data.get("name") or interaction.data.get("custom_id")
+        await self.fake.until(lambda: answer() is not None, f"an answer to {name}", timeout_s)
+        message = answer()
+        assert message is not None
+        return message
