@@ -10,17 +10,18 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import discord
 from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
-from bot.announcement_text import announcement, file_description, more_stems
+from bot.announcement_text import announcement, announcement_without_title, file_description, more_stems
 from bot.database import AnnouncementPart, BotDatabase, JobMessage
 from bot.links import with_public_links
 from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect, send
@@ -34,6 +35,8 @@ REQUEST_BYTES = 25 * 1024 * 1024 - 64 * 1024  # Discord's limit for one request,
 NONCE_TTL_S = 120.0  # Discord remembers nonces for "the past few minutes"
 MAX_FILES = 10  # of one message
 MAX_CLOCK_SKEW = timedelta(minutes=2)  # between this machine and Discord
+
+Route = Callable[[str], Awaitable[discord.Message]]
 
 
 def pack(files: Sequence[ResultFile]) -> list[tuple[ResultFile, ...]]:
@@ -72,11 +75,17 @@ class _Message:
     def nonce(self) -> str:
         return nonce(self.job_id, self.part)
 
+    @property
+    def plain_text(self) -> str:
+        if self.part:
+            return "More stems"
+        return announcement_without_title(self.view, self.job_message.user_id)
+
     def matches(self, sent: discord.Message) -> bool:
         if str(sent.nonce) == self.nonce:
             return True
         replies_to = sent.reference.message_id if sent.reference is not None else None
-        return sent.content == self.text and replies_to in (None, self.job_message.message_id)
+        return sent.content in (self.text, self.plain_text) and replies_to in (None, self.job_message.message_id)
 
 
 class Announcer:
@@ -204,55 +213,58 @@ class Announcer:
         return await self._post(replace(message, text=text), [])
 
     async def _post(self, message: _Message, files: list[tuple[Path, ResultFile]]) -> discord.Message | None:
-        """Post to the channel; if that is refused, with the interaction's token; then as a direct message."""
-        job_message = message.job_message
-        mentions = discord.AllowedMentions(users=[discord.Object(job_message.user_id)])
+        """Post by the first route that Discord allows: the channel, the interaction's token, a direct message.
 
-        def attachments() -> list[discord.File]:
-            title = message.view.job.title
-            return [
+        A text that Discord refuses is replaced, on the same route, by one without title and links.
+        """
+        for route in self._routes(message, files):
+            for text in (message.text, message.plain_text):
+                try:
+                    return await route(text)
+                except discord.HTTPException as error:
+                    kind = classify_failure(error)
+                    if kind in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
+                        raise
+                    reason = {"job": message.job_id, "status": error.status, "code": error.code}
+                    log.info("could not announce the job by this route", extra=reason)
+                    if kind is not FailureKind.MALFORMED:
+                        break
+        log.info("the job's owner cannot be reached", extra={"job": message.job_id})
+        return None
+
+    def _routes(self, message: _Message, files: list[tuple[Path, ResultFile]]) -> Iterator[Route]:
+        """Yield the routes in order; each sends a text with the files."""
+        job_message = message.job_message
+
+        def content(text: str) -> dict[str, Any]:
+            title = message.view.job.title if text == message.text else ""
+            attached = [
                 discord.File(path, filename=file.filename, description=file_description(file.name, title))
                 for path, file in files
             ]
+            mentions = discord.AllowedMentions(users=[discord.Object(job_message.user_id)])
+            return {"content": text, "files": attached, "allowed_mentions": mentions}
 
-        async def post_to(
-            channel: discord.DMChannel | discord.PartialMessageable, reply_to: int | None
-        ) -> discord.Message:
+        async def to_channel(text: str) -> discord.Message:
+            channel = self._messages.channel(job_message)
             async with self._messages.channel_lock(channel.id, "send"):
-                return await send(
-                    channel,
-                    reply_to,
-                    lambda: {
-                        "content": message.text,
-                        "files": attachments(),
-                        "allowed_mentions": mentions,
-                        "nonce": message.nonce,
-                    },
-                )
+                return await send(channel, job_message.message_id, lambda: {**content(text), "nonce": message.nonce})
+
+        async def by_token(text: str) -> discord.Message:
+            webhook = self._messages.webhook(job_message)
+            return await retry_on_disconnect(lambda: webhook.send(**content(text), wait=True), repeatable=False)
+
+        async def to_user(text: str) -> discord.Message:
+            channel = await self._messages.open_dm(job_message.user_id)
+            async with self._messages.channel_lock(channel.id, "send"):
+                return await send(channel, None, lambda: {**content(text), "nonce": message.nonce})
 
         if job_message.reachable:
-            try:
-                return await post_to(self._messages.channel(job_message), job_message.message_id)
-            except discord.HTTPException as error:
-                _check_other_route(message, error)
+            yield to_channel
         if self._messages.has_token(job_message):
-            webhook = self._messages.webhook(job_message)
-            try:
-                return await retry_on_disconnect(
-                    lambda: webhook.send(message.text, files=attachments(), allowed_mentions=mentions, wait=True),
-                    repeatable=False,
-                )
-            except discord.HTTPException as error:
-                _check_other_route(message, error)
-        if not job_message.is_requested:
-            return None
-        try:
-            return await post_to(await self._messages.open_dm(job_message.user_id), None)
-        except discord.HTTPException as error:
-            if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
-                raise
-            log.info("the job's owner cannot be reached", extra={"job": message.job_id, "code": error.code})
-            return None
+            yield by_token
+        if job_message.is_requested:
+            yield to_user
 
 
 def _names(view: JobView) -> list[str]:
@@ -271,10 +283,3 @@ def _next_limit(limit_bytes: int) -> int:
 def _assume_sent(message: _Message) -> tuple[None, None]:
     log.warning("the job may have been announced already, not announcing it again", extra={"job": message.job_id})
     return (None, None)
-
-
-def _check_other_route(message: _Message, error: discord.HTTPException) -> None:
-    """Raise an error that another route would not avoid."""
-    if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
-        raise error
-    log.info("trying another route", extra={"job": message.job_id, "status": error.status, "code": error.code})

@@ -33,6 +33,12 @@ def announcement(
     return text + _left_out_text(view, left_out, limit_bytes)
 
 
+def announcement_without_title(view: JobView, user_id: int) -> str:
+    """Return the text for channels in which Discord blocks the title or the links."""
+    is_failed = view.job.status is JobStatus.FAILED
+    return f"<@{user_id}> your song could not be separated." if is_failed else f"<@{user_id}> your stems are ready."
+
+
 def _left_out_text(view: JobView, left_out: Sequence[str], limit_bytes: int) -> str:
     """Return a sentence that names stems with their links, or nothing."""
     if not left_out:
@@ -53,5 +59,5 @@ def more_stems(view: JobView, left_out: Sequence[str] = ()) -> str:
 
 
 def file_description(name: str, title: str) -> str:
-    """Return the alternative text of an attached file."""
-    return f"{file_label(name)} of {clean(title)}"
+    """Return the alternative text of an attached file; `title` may be empty."""
+    return f"{file_label(name)} of {clean(title)}" if title else file_label(name)

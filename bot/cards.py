@@ -274,3 +274,9 @@ def without_link_buttons(card: Card) -> Card:
 def without_picture(card: Card) -> Card:
     """Return the card for `/job status`: the picture is only on the job's own message."""
     return replace(card, picture="")
+
+
+def without_title_and_links(card: Card) -> Card:
+    """Return the card for places in which Discord blocks the title or the links."""
+    below = "\n".join(line for line in card.below.splitlines() if "](<" not in line)
+    return replace(card, heading="Your song", below=below, links=())

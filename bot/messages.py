@@ -20,7 +20,7 @@ import discord
 from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
 from bot.buttons import layout
-from bot.cards import PICTURE, Card, without_link_buttons
+from bot.cards import PICTURE, Card, without_link_buttons, without_title_and_links
 from bot.database import JobMessage
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class FailureKind(Enum):
     GONE = auto()  # the message was deleted
     NO_ACCESS = auto()  # no channel, no membership, no permission, or direct messages closed
     TOO_LARGE = auto()
-    MALFORMED = auto()
+    MALFORMED = auto()  # or content that Discord blocks
     TRANSIENT = auto()
     OTHER = auto()
 
@@ -56,6 +56,9 @@ _BY_CODE = {
     160005: FailureKind.NO_ACCESS,  # locked thread
     40094: FailureKind.TOKEN_EXPIRED,  # a user's app may send 5 follow-ups where the bot is not a member
     40005: FailureKind.TOO_LARGE,
+    200000: FailureKind.MALFORMED,  # AutoMod
+    200001: FailureKind.MALFORMED,
+    240000: FailureKind.MALFORMED,  # filter for harmful links
 }
 _BY_STATUS = {400: FailureKind.MALFORMED, 403: FailureKind.NO_ACCESS, 413: FailureKind.TOO_LARGE}
 
@@ -98,6 +101,7 @@ class Messenger:
         self._client = client
         self._next_edit: dict[int, float] = {}
         self._expired_tokens: set[str] = set()
+        self._blocked_titles: set[str] = set()  # jobs whose title or links Discord refuses in their place
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     def channel_lock(self, channel_id: int, kind: Literal["edit", "send"]) -> asyncio.Lock:
@@ -165,13 +169,25 @@ class Messenger:
 
     async def show(self, job_message: JobMessage, card: Card, *, picture: Path | None = None) -> None:
         """Edit the job's message to show this card. Raises errors for `classify_failure`."""
-        try:
-            await self._show(job_message, card, picture)
-        except discord.HTTPException as error:
-            if classify_failure(error) is not FailureKind.MALFORMED or not card.links:
-                raise
-            log.warning("Discord refused a card with link buttons (%s), moving the links into the text", error.text)
-            await self._show(job_message, without_link_buttons(card), picture)
+        await self._with_allowed_content(job_message, card, lambda allowed: self._show(job_message, allowed, picture))
+
+    async def _with_allowed_content(
+        self, job_message: JobMessage, card: Card, call: Callable[[Card], Awaitable[T]]
+    ) -> T:
+        """Call with the card; if Discord refuses that, without link buttons, then without title and links."""
+        plain, job_id = without_title_and_links(card), job_message.job_id
+        if job_id in self._blocked_titles:
+            return await call(plain)
+        for candidate in (card, *([without_link_buttons(card)] if card.links else [])):
+            try:
+                return await call(candidate)
+            except discord.HTTPException as error:
+                if classify_failure(error) is not FailureKind.MALFORMED:
+                    raise
+                log.warning("Discord refused a card (%s), sending less of it", error.text)
+        result = await call(plain)
+        self._blocked_titles = {*list(self._blocked_titles)[-1000:], job_id}
+        return result
 
     async def _show(self, job_message: JobMessage, card: Card, picture: Path | None) -> None:
         message_id = job_message.message_id
@@ -189,9 +205,11 @@ class Messenger:
             try:
                 await retry_on_disconnect(lambda: webhook.edit_message(target, attachments=attachments(), view=view))
             except discord.HTTPException as error:
-                if classify_failure(error) is not FailureKind.TOKEN_EXPIRED:
+                kind = classify_failure(error)
+                if kind is FailureKind.TOKEN_EXPIRED:
+                    self._mark_token_expired(job_message)
+                elif kind is not FailureKind.NO_ACCESS or not job_message.reachable:
                     raise
-                self._mark_token_expired(job_message)
                 await self.wait_for_edit_slot(job_message)
             else:
                 return
@@ -201,9 +219,13 @@ class Messenger:
 
     async def post(self, job_message: JobMessage, card: Card, *, nonce: str) -> discord.Message:
         """Send the job's message for the first time, as a reply to `job_message.reply_to`."""
-        channel, view = self.channel(job_message), layout(card, job_message.job_id)
-        async with self.channel_lock(job_message.channel_id, "send"):
-            return await send(channel, job_message.reply_to, lambda: {"view": view, "nonce": nonce})
+
+        async def send_card(allowed: Card) -> discord.Message:
+            channel, view = self.channel(job_message), layout(allowed, job_message.job_id)
+            async with self.channel_lock(job_message.channel_id, "send"):
+                return await send(channel, job_message.reply_to, lambda: {"view": view, "nonce": nonce})
+
+        return await self._with_allowed_content(job_message, card, send_card)
 
 
 async def send(

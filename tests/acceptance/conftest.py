@@ -33,6 +33,7 @@ class Stage:
         self.ann, self.bob = Person(self.fake, "ann"), Person(self.fake, "bob")
         self.chief = Person(self.fake, "chief", permissions=EVERYDAY | MANAGE_GUILD | MANAGE_MESSAGES)
         self.fake.faults.clear()
+        self.fake.blocked_words.clear()
         self.bot.script()
         await self.fake.gateway.dispatch("CHANNEL_CREATE", self.songs.json())
 

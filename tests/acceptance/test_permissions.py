@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.conftest import SONG, Stage
 from tests.fakes.discord import Fault
-from tests.fakes.discord.state import ADD_FILES, HISTORY, SEND_IN_THREADS
+from tests.fakes.discord.state import ADD_FILES, HISTORY, MIB, SEND_IN_THREADS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,6 +49,41 @@ async def test_refused_channel_message_comes_by_token(stage: Stage, status: int,
     interaction, _ = await stage.ask()
     announcement = await stage.announced(stage.ann)
     assert announcement in interaction.followups and announcement.attachments
+
+
+async def test_blocked_title_is_left_out_in_the_same_channel(stage: Stage) -> None:
+    stage.fake.blocked_words[200000] = "Blue Hour"
+    _, message = await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    assert "Your song" in message.text and "4 stems" in message.text and "Blue" not in message.text
+    assert announcement.channel is stage.songs and len(announcement.attachments) == 4
+    assert announcement.text == f"<@{stage.ann.user.id}> your stems are ready."
+
+
+async def test_blocked_links_are_left_out(stage: Stage) -> None:
+    stage.fake.blocked_words[240000] = "stems.example"
+    stage.bot.script(stem_bytes=12 * MIB)
+    _, message = await stage.ask()
+    announcement = await stage.announced(stage.ann)
+    assert announcement.channel is stage.songs and "stems.example" not in announcement.text
+    await stage.shows(message, "4 stems")
+    assert not any(button.get("url") for button in message.buttons())
+
+
+async def test_blocked_title_where_bot_is_not_member(stage: Stage) -> None:
+    stage.fake.blocked_words[200000] = "Blue Hour"
+    foreign = stage.fake.channel(stage.fake.guild("Foreign", bot_is_member=False))
+    message = await stage.ann.answered(await stage.ann.slash(foreign, "stemify", file=SONG))
+    await stage.shows(message, "4 stems")
+    assert (await stage.announced(stage.ann)).channel is foreign
+
+
+async def test_posted_song_with_blocked_title_gets_card(stage: Stage) -> None:
+    stage.fake.blocked_words[200000] = "Blue Hour"
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
+    await stage.ann.post(stage.songs, "", SONG)
+    announcement = await stage.announced(stage.ann)
+    assert "Your song" in stage.songs.messages[announcement.reference or 0].text
 
 
 async def test_token_is_used_when_the_clocks_differ(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tests.fakes.discord import payloads
 from tests.fakes.discord.commands import check_callback, check_choices, check_commands
-from tests.fakes.discord.components import check_modal
+from tests.fakes.discord.components import check_modal, walk
 from tests.fakes.discord.forms import Form, RequestRejected, bad_form
 from tests.fakes.discord.state import (
     ADD_FILES,
@@ -120,7 +120,7 @@ class Rest:
             flags = int(data.get("flags") or 0) & EPHEMERAL
             message = Message(channel, self.fake.bot, flags=flags | (LOADING if kind == 5 else 0))
             if kind == 4:
-                payloads.apply(message, data, files, self._limit(interaction))
+                self._apply(message, data, files, self._limit(interaction))
             interaction.original = message
             self._appear(message)
         elif kind in (6, 7):
@@ -160,7 +160,7 @@ class Rest:
             raise RequestRejected(400, 40094, "Reached maximum number of follow up messages")
         flags = int(payload.get("flags") or 0) & EPHEMERAL
         message = Message(interaction.channel, self.fake.bot, flags=flags)
-        payloads.apply(message, payload, files, self._limit(interaction))
+        self._apply(message, payload, files, self._limit(interaction))
         interaction.followups.append(message)
         self._appear(message)
         await self.fake.changed()
@@ -244,7 +244,7 @@ class Rest:
                     raise bad_form("message_reference", "Unknown message")
             else:
                 message.reference = target.id
-        payloads.apply(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
+        self._apply(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
         self._appear(message)
         await self.fake.changed()
         return web.json_response(message.json() | {"nonce": message.nonce})
@@ -306,9 +306,19 @@ class Rest:
         message.pinged = message.mentioned()
         self._host(message.attachments)
 
+    def _apply(self, message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
+        """Apply the payload, unless a filter of the server blocks it."""
+        parts = walk(payload.get("components") or [])
+        words = [payload.get("content"), *(part.get(key) for part in parts for key in ("content", "url"))]
+        text = "\n".join(filter(None, words)).replace("\\", "")
+        for code, word in self.fake.blocked_words.items():
+            if message.channel.guild is not None and word in text:
+                raise RequestRejected(400, code, "Message was blocked by a filter.")
+        payloads.apply(message, payload, files, limit_bytes)
+
     def _change(self, message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
         was_loading = message.loading
-        payloads.apply(message, payload, files, limit_bytes)
+        self._apply(message, payload, files, limit_bytes)
         message.flags &= ~LOADING
         if was_loading:
             self._arrived(message)

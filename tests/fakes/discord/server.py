@@ -68,6 +68,7 @@ class FakeDiscord:
         self.clock_ahead_s = 0.0  # of Discord's clock; it stamps the ids of interactions
         self.syncs = 0
         self.faults: list[Fault] = []
+        self.blocked_words: dict[int, str] = {}  # by the error code of the filter that blocks them in servers
         self.seen: list[Seen] = []
         self.cdn_hits: list[str] = []
         self.defects: list[str] = []  # of this fake, or unexpected requests
