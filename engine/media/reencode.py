@@ -1,29 +1,30 @@
 """Encode stored files again as smaller mp3, in a child process at low priority.
 
-The files are our own, so the child is not sandboxed. It prints nothing; its exit status tells whether it succeeded.
+The files are our own, so the child (`engine.media.sandbox.run_module`) opens them by path and is not confined.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from engine.errors import StorageFailed
-from engine.process.confinement import die_with_parent
-from engine.process.environment import computing_environment
+from engine.media.limits import BUSY_FACTOR
+from engine.media.sandbox import run_module
+from engine.media.sandbox_child import answer_request
 
 MP3_BIT_RATES = (320_000, 256_000, 224_000, 192_000, 160_000, 128_000, 112_000, 96_000)
 """Constant bit rates of an mp3 at 32 kHz or more, down to the lowest that is still pleasant."""
 
 _HEAD_BYTES = 16 * 1024  # tags and the LAME header
-_ROOT = Path(__file__).resolve().parents[2]
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from engine.media.reencode import main; main(sys.argv[2:])"
+_START_S, _SHARE_OF_DURATION = 30.0, 0.2  # CPU time for each file: ten times what an ordinary one takes
 
 
 @dataclass(frozen=True)
@@ -40,32 +41,37 @@ def bit_rate_within(duration_s: float, limit_bytes: int) -> int | None:
     return next((rate for rate in MP3_BIT_RATES if rate / 8 * duration_s + _HEAD_BYTES <= limit_bytes), None)
 
 
-async def reencode(copies: Sequence[Copy]) -> None:
-    """Write the copies; cancelling kills the child. Raises `StorageFailed`."""
-    request = json.dumps({"parent_pid": os.getpid(), "copies": [asdict(copy) for copy in copies]})
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), request,
-        stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=computing_environment(), start_new_session=True,
-    )  # fmt: skip
+async def reencode(copies: Sequence[Copy], *, duration_s: float) -> None:
+    """Write the copies of files of at most `duration_s`; cancelling kills the child.
+
+    Raises what `engine.media.sandbox.run_child` raises, and `StorageFailed`.
+    """
+    cancelled = threading.Event()
+    run = partial(
+        run_module,
+        "engine.media.reencode",
+        {"copies": [asdict(copy) for copy in copies]},
+        timeout_s=BUSY_FACTOR * len(copies) * (_START_S + _SHARE_OF_DURATION * duration_s),
+        cancelled=cancelled,
+    )
+    work = asyncio.ensure_future(asyncio.to_thread(run))
     try:
-        _, errors = await child.communicate()
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    if child.returncode:
-        raise StorageFailed(
-            detail=f"re-encoding ended with {child.returncode}: {errors[-500:].decode(errors='replace')}"
-        )
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 def main(arguments: list[str]) -> None:
-    os.umask(0o077)
+    answer_request(arguments, _run, StorageFailed)
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
     os.nice(5)  # separations come first, but a user waits for the copies
-    request = json.loads(arguments[0])
-    die_with_parent(parent_pid=request["parent_pid"])
     for copy in request["copies"]:
         _encode(Copy(**copy))
+    return {}
 
 
 def _encode(copy: Copy) -> None:

@@ -111,7 +111,6 @@ class Mixer:
         if await self._store.get(job.id) is None:  # deleted in the meantime
             await self._storage.delete_job(job.id)
             raise NotFound
-        await add_stored(self._store.database, job.id, stored.size)
         log.info("mix made", extra={"job": job.id, "bytes": stored.size})
         return stored
 
@@ -159,7 +158,14 @@ class Mixer:
             except asyncio.CancelledError:  # at shutdown: the child ends first, then its files are deleted
                 await asyncio.gather(rendering, return_exceptions=True)
                 raise
-            return await self._cache.publish(folder, rendered, out)
+            # Counted first: a crash in between must not leave the files uncounted.
+            size = sum((out / name).stat().st_size for name in rendered.files.values())
+            await add_stored(self._store.database, job.id, size)
+            try:
+                return await self._cache.publish(folder, rendered, out)
+            except StemifyError:
+                await add_stored(self._store.database, job.id, -size)
+                raise
 
 
 def completed_result(job: Job) -> JobResult:

@@ -101,11 +101,11 @@ class ResultFiles:
                     continue
                 assert copy.bit_rate is not None
                 work[name] = Copy(str(source), str(folder / f"{name}.mp3"), copy.bit_rate)
-            await reencode(list(work.values()))
+            await reencode(list(work.values()), duration_s=max(info.duration for info in stems.values()))
             sizes = [Path(done.target).stat().st_size for done in work.values()]
+            await add_stored(self._store.database, job.id, sum(sizes))  # first: a crash must not leave them uncounted
             for name, done in work.items():
                 await self._storage.publish(Path(done.target), copies[name].path)
-        await add_stored(self._store.database, job.id, sum(sizes))
         if await self._store.get(job.id) is None:  # deleted in the meantime
             await self._storage.delete_job(job.id)
 

@@ -36,7 +36,7 @@ def test_each_of_several_songs_gets_a_folder(tmp_path: Path, models_dir: Path) -
     songs[1].write_text("not a song")
     code, output, errors = separate(tmp_path, models_dir, *songs, "--json")
     assert code == 2, errors
-    assert f"{songs[1]}: That is not an audio file" in errors and "Traceback" not in errors
+    assert f"{songs[1]}: That is not an audio file" in errors and "Traceback" not in errors, errors
     lines = [json.loads(line) for line in output.splitlines()]
     assert [line["song"] for line in lines] == [str(songs[1]), str(songs[0]), str(songs[2])]
     assert lines[0]["error"]["code"] == "not_audio"
@@ -53,8 +53,8 @@ def test_failed_song_outweighs_refused_one(tmp_path: Path) -> None:
     next(models.glob("*.safetensors")).write_bytes(b"damaged")
     make_song(song, seconds=1)
     code, output, errors = separate(tmp_path, models, song, tmp_path / "nothing.wav")
-    assert (code, output) == (1, "")
-    assert "nothing.wav: There is no file" in errors and "damaged" in errors
+    assert (code, output) == (1, ""), errors
+    assert "nothing.wav: There is no file" in errors and "damaged" in errors, errors
     assert not (tmp_path / "out").exists()
 
 
@@ -64,7 +64,8 @@ def test_unwritable_file_does_not_stop_other_songs(tmp_path: Path, models_dir: P
     (tmp_path / "out/one").mkdir(parents=True)
     (tmp_path / "out/one/one - vocals - htdemucs.mp3").symlink_to(tmp_path / "no folder/file")
     code, output, errors = separate(tmp_path, models_dir, tmp_path / "one.wav", tmp_path / "two.wav")
-    assert code == 1 and "one.wav cannot be read, or its stems not written" in errors
+    assert code == 1, errors
+    assert "one.wav cannot be read, or its stems not written" in errors, errors
     assert len(list((tmp_path / "out/two").glob("two - *.mp3"))) == 4 and "two" in output
 
 
