@@ -171,7 +171,10 @@ def _executor() -> ThreadPoolExecutor:
 def _environment() -> dict[str, str]:
     """Return the child's environment, without tokens, proxies and settings."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return kept | {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # An arena of malloc for each thread would use up the limited address space.
+    return kept | {
+        "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
+    }  # fmt: skip
 
 
 @cache

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> None:
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     import av.logging
 
-    from engine.mixes.render import render
+    from engine.mixes.render import render, start_threads
     from engine.mixes.render_request import RenderRequest
 
     os.nice(request["niceness"])
@@ -31,8 +31,10 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     if request["render"]["key"] != 0 or request["render"]["tempo"] != 1:
         importlib.import_module("engine.mixes.stretch")
     limit_resources(**request["limits"])
+    render_request = RenderRequest(**request["render"])
+    threads = start_threads(render_request)
     print_json({"sandbox": confine()})
-    return asdict(render(RenderRequest(**request["render"])))
+    return asdict(render(render_request, threads))
 
 
 def _import_lazy_modules(output_format: str) -> None:

@@ -41,9 +41,9 @@ class StemReader:
         self.sample_rate = self._stream.sample_rate
         self.tags = read_tags(self._container, self._stream)
         self._mixer = ChannelMixer()
-        self._frames = self._read_frames()
-        self._waiting: list[Samples] = []
-        self._waiting_samples = 0
+        self._frames = self._container.decode(self._stream)
+        # Frames of mp3 have 1152 samples; a conversion of each would take longer than the decoding.
+        self._fifo = av.AudioFifo()
         self._is_at_end = False
 
     def cover(self) -> bytes | None:
@@ -57,29 +57,25 @@ class StemReader:
 
     def read(self, count: int) -> Samples:
         """Return the next `count` samples, (2, n); fewer only at the end."""
-        while self._waiting_samples < count and not self._is_at_end:
-            block = next(self._frames, None)
-            if block is None:
-                self._is_at_end = True
-            else:
-                self._waiting.append(block)
-                self._waiting_samples += block.shape[1]
-        whole = np.concatenate(self._waiting, axis=1) if self._waiting else np.zeros((2, 0), np.float32)
-        block, rest = whole[:, :count], whole[:, count:]
-        self._waiting, self._waiting_samples = ([rest], rest.shape[1]) if rest.shape[1] else ([], 0)
-        return block
+        try:
+            while self._fifo.samples < count and not self._is_at_end:
+                frame = next(self._frames, None)
+                if frame is None:
+                    self._is_at_end = True
+                else:
+                    frame.pts = None
+                    self._fifo.write(frame)
+            frame = self._fifo.read(count, partial=True)
+        except (av.FFmpegError, ValueError) as error:
+            raise _damaged(error) from error
+        if frame is None:
+            return np.zeros((2, 0), np.float32)
+        block = self._mixer(frame)
+        return block if block.shape[0] == 2 else np.repeat(block, 2, axis=0)
 
     def close(self) -> None:
         self._container.close()
         self._file.close()
-
-    def _read_frames(self) -> Iterator[Samples]:
-        try:
-            for frame in self._container.decode(self._stream):
-                block = self._mixer(frame)
-                yield block if block.shape[0] == 2 else np.repeat(block, 2, axis=0)
-        except av.FFmpegError as error:
-            raise _damaged(error) from error
 
 
 class StemsReader:

@@ -1,15 +1,19 @@
 """Render a mix or a version: decode stems, change key and tempo, sum, encode. It runs in the child process.
 
-The float samples are first written to a spool file, because one gain for all of them is known only at the end: the sum
-must not clip. Memory does not grow with the length of the song.
+The sum must not clip, and one gain for all samples is known only at the end. The files are encoded while the stems are
+decoded; if a peak exceeds full scale, they are encoded again from the float samples in a spool file. Memory does not
+grow with the length of the song.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,20 +26,99 @@ _MAX_PEAK = 0.9999
 _BLOCK_SAMPLES = 1 << 16
 
 
-def render(request: RenderRequest) -> Rendered:
+def start_threads(request: RenderRequest) -> ThreadPoolExecutor:
+    """Start a thread for each output, which a confined process can no longer do."""
+    count = len(request.outputs)
+    threads, started = ThreadPoolExecutor(count, thread_name_prefix="encode"), Barrier(count)
+    list(threads.map(lambda _: started.wait(), range(count)))
+    return threads
+
+
+def render(request: RenderRequest, threads: ThreadPoolExecutor) -> Rendered:
     """Write the outputs. Raises `BrokenAudio`, `DiskFull` and `StorageFailed`."""
     with StemsReader(request.stems) as reader, os.fdopen(request.spool, "w+b") as spool:
         tags = [(stem.tags, stem.cover()) for stem in reader.stems]
-        channels, peak = 0, 0.0
-        for block in _changed_blocks(request, reader):
-            out = block if request.keeps_stems else _sum(block, request.gains)
-            out = out * np.float32(request.level)
-            channels = out.shape[0]
-            peak = max(peak, float(np.abs(out).max(initial=0.0)))
-            spool.write(np.ascontiguousarray(out.T).data)
+        samples, peak = 0, 0.0
+        with _Outputs(request, threads, reader.sample_rate, tags) as outputs:
+            for block in _changed_blocks(request, reader):
+                out = block if request.keeps_stems else _sum(block, request.gains)
+                out = out * np.float32(request.level)
+                samples += out.shape[1]
+                peak = max(peak, float(np.abs(out).max(initial=0.0)))
+                outputs.write(out)
+                spool.write(np.ascontiguousarray(out.T).data)
+            if samples and peak <= 1:
+                outputs.finish()
         gain = _MAX_PEAK / peak if peak > 1 else 1.0
-        samples = _encode(request, reader.sample_rate, tags, spool, channels, gain) if channels else 0
+        if gain != 1.0:
+            with _Outputs(request, threads, reader.sample_rate, tags) as outputs:
+                for block in _read_blocks(spool, 2 * len(request.outputs)):
+                    outputs.write(block * np.float32(gain))
+                outputs.finish()
         return Rendered(gain, samples, reader.sample_rate)
+
+
+class _Outputs:
+    """Encode the outputs, each in a thread. Unless `finish` was called, the files are empty on exit."""
+
+    def __init__(self, request: RenderRequest, threads: ThreadPoolExecutor, sample_rate: int, tags: list[Any]) -> None:
+        self._request = request
+        self._threads = threads
+        self._writing: list[Future[None]] = []
+        self._is_finished = False
+        with ExitStack() as opened:
+            self._encoders = [
+                opened.enter_context(
+                    StemEncoder(
+                        Path(title),
+                        descriptor=os.dup(output),
+                        format=request.format,
+                        sample_rate=sample_rate,
+                        tags={**tags[stem][0], "title": title, "comment": comment},
+                        cover=tags[stem][1],
+                    )
+                )
+                for stem, (output, title, comment) in enumerate(
+                    zip(request.outputs, request.titles, request.comments, strict=True)
+                )
+            ]
+            opened.pop_all()
+
+    def __enter__(self) -> _Outputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wait(self._writing)
+        if not self._is_finished:
+            for encoder, output in zip(self._encoders, self._request.outputs, strict=True):
+                encoder.abort()
+                os.truncate(output, 0)
+                os.lseek(output, 0, os.SEEK_SET)
+
+    def write(self, block: Samples) -> None:
+        """Queue a block, (2 channels for each output, samples), after waiting for the previous one."""
+        self._finish_block()
+        self._writing = [
+            self._threads.submit(encoder.write, np.ascontiguousarray(block[2 * index : 2 * index + 2]))
+            for index, encoder in enumerate(self._encoders)
+        ]
+
+    def finish(self) -> None:
+        """Complete the files."""
+        self._finish_block()
+        for encoder in self._encoders:
+            encoder.close()
+        self._is_finished = True
+
+    def _finish_block(self) -> None:
+        for step in self._writing:
+            step.result()
+
+
+def _read_blocks(spool: BinaryIO, channels: int) -> Iterator[Samples]:
+    spool.seek(0)
+    while data := spool.read(_BLOCK_SAMPLES * 4 * channels):
+        yield np.frombuffer(data, np.float32).reshape(-1, channels).T
 
 
 def _changed_blocks(request: RenderRequest, reader: StemsReader) -> Iterator[Samples]:
@@ -56,29 +139,3 @@ def _sum(block: Samples, gains: list[float]) -> Samples:
         if gain:
             total += block[2 * stem : 2 * stem + 2] * np.float32(gain)
     return total
-
-
-def _encode(request: RenderRequest, sample_rate: int, tags: list[Any], spool: Any, channels: int, gain: float) -> int:
-    encoders = [
-        StemEncoder(
-            Path(title),
-            descriptor=output,
-            format=request.format,
-            sample_rate=sample_rate,
-            tags={**tags[stem][0], "title": title, "comment": comment},
-            cover=tags[stem][1],
-        )
-        for stem, (output, title, comment) in enumerate(
-            zip(request.outputs, request.titles, request.comments, strict=True)
-        )
-    ]
-    spool.seek(0)
-    samples = 0
-    while data := spool.read(_BLOCK_SAMPLES * 4 * channels):
-        block = np.frombuffer(data, np.float32).reshape(-1, channels).T * np.float32(gain)
-        samples += block.shape[1]
-        for index, encoder in enumerate(encoders):
-            encoder.write(np.ascontiguousarray(block[2 * index : 2 * index + 2]))
-    for encoder in encoders:
-        encoder.close()
-    return samples

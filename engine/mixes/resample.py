@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from engine.media.samples import Samples, to_float
+from engine.media.samples import Samples
 
 _RATE_UNIT = 100  # the resampler gets rates, but only their ratio matters
 
@@ -28,6 +28,6 @@ class Resampler:
                 stem = np.ascontiguousarray(block[2 * index : 2 * index + 2])
                 frame = av.AudioFrame.from_ndarray(stem, "fltp", "stereo")
                 frame.sample_rate = self._rate_in
-            frames = [to_float(each) for each in resampler.resample(frame)]
+            frames = [each.to_ndarray() for each in resampler.resample(frame)]
             parts.append(np.concatenate(frames, axis=1) if frames else np.zeros((2, 0), np.float32))
         return np.concatenate(parts)
