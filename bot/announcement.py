@@ -112,7 +112,7 @@ class Announcer:
             except discord.HTTPException as error:
                 if classify_failure(error) is not FailureKind.TOO_LARGE or not limit_bytes:
                     raise
-                limit_bytes = _next_limit(limit_bytes)
+                limit_bytes = next_limit(limit_bytes)
                 log.info("Discord refused the files as too large", extra={"job": job.id, "next_limit": limit_bytes})
                 await self._database.set_limit(job.id, limit_bytes)
             else:
@@ -275,7 +275,7 @@ def _names(view: JobView) -> list[str]:
     return [name for name, _ in result.stems] + (["stem"] if result.stem_file is not None else [])
 
 
-def _next_limit(limit_bytes: int) -> int:
+def next_limit(limit_bytes: int) -> int:
     """Return the limit to try after Discord refused files of `limit_bytes`; 0: attach nothing."""
     return DEFAULT_FILE_SIZE_LIMIT_BYTES if limit_bytes > DEFAULT_FILE_SIZE_LIMIT_BYTES else 0
 

@@ -7,10 +7,11 @@ import discord
 from bot.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
 from bot.commands import listen
-from bot.commands.job import JobCommands, delete_everything, run_action
+from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
 from bot.commands.listen import SplitButton, listen_command
 from bot.commands.stemify import stemify_command, stemify_menu
 from bot.database import BotDatabase
+from bot.forms import filled_form
 from bot.responses import run_guarded
 from config.settings import Settings
 from engine.backend import Backend
@@ -32,6 +33,11 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     @bot.event
     async def on_job_button(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
         await run_guarded(interaction, run_action(interaction, action, job_id))
+
+    @bot.event
+    async def on_interaction(interaction: discord.Interaction[Stemify]) -> None:
+        if (form := filled_form(interaction)) is not None:
+            await run_guarded(interaction, submit_form(interaction, form))
 
     @bot.event
     async def on_delete_everything_button(interaction: discord.Interaction[Stemify], user_id: int) -> None:

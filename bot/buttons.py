@@ -7,11 +7,12 @@ Views have dynamic items only and no timeout: when a view that also has a plain 
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self, get_args
 
 import discord
 
-from bot.cards import PICTURE, ButtonSpec, Card
+from bot.cards import PICTURE, Action, ButtonSpec, Card
 
 STYLES = {
     "plain": discord.ButtonStyle.secondary,
@@ -26,7 +27,7 @@ _OLD_ACTIONS = {"forever": "confirm_delete"}
 
 class JobButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"stemify:(?P<action>cancel|retry|keep|delete|refresh|confirm_delete|forever):(?P<job>[0-9a-f-]{36})",
+    template=rf"stemify:(?P<action>{'|'.join(get_args(Action))}|confirm_delete|forever):(?P<job>[0-9a-f-]{{36}})",
 ):
     """A button that acts on one job."""
 
@@ -45,6 +46,15 @@ class JobButton(
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         interaction.client.dispatch("job_button", interaction, self.action, self.job_id)
+
+
+class JobButtons(discord.ui.View):
+    """Buttons of one job under an ordinary message."""
+
+    def __init__(self, specs: Iterable[ButtonSpec], job_id: str) -> None:
+        super().__init__(timeout=None)
+        for spec in specs:
+            self.add_item(button(spec, job_id))
 
 
 def button(spec: ButtonSpec, job_id: str) -> JobButton:
@@ -105,15 +115,14 @@ def layout(card: Card, job_id: str) -> discord.ui.LayoutView:
     below = [card.below, *(f"-# {line}" for line in card.small.splitlines())]
     if any(below):
         container.add_item(discord.ui.TextDisplay("\n".join(part for part in below if part)))
-    for start in range(0, len(card.links), 5):
-        links: discord.ui.ActionRow[Any] = discord.ui.ActionRow()
-        for label, url in card.links[start : start + 5]:
-            links.add_item(discord.ui.Button(label=label, url=url))
-        container.add_item(links)
-    if card.buttons:
-        buttons: discord.ui.ActionRow[Any] = discord.ui.ActionRow()
-        for spec in card.buttons:
-            buttons.add_item(button(spec, job_id))
-        container.add_item(buttons)
+    items = [discord.ui.Button[Any](label=label, url=url) for label, url in card.links]
+    for row in (
+        [button(spec, job_id) for spec in card.mixes],
+        [*items, *(button(spec, job_id) for spec in card.buttons)],
+    ):
+        for start in range(0, len(row), 5):
+            container.add_item(discord.ui.ActionRow(*row[start : start + 5]))
+    if card.until:
+        container.add_item(discord.ui.TextDisplay(f"-# {card.until}"))
     view.add_item(container)
     return view

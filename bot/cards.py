@@ -10,27 +10,27 @@ from typing import Literal
 from bot.links import with_public_links
 from bot.text import (
     clean,
+    clip_lines,
     escape,
-    file_label,
-    format_elapsed,
     format_eta,
     join_words,
     ordinal,
     sanitize,
     timestamp,
 )
-from bot.trust_card import stem_phrase, trust_card_lines
 from engine.errors import RetryLater, StemifyError
 from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
-from engine.text import format_duration
+from engine.jobs.results import JobResult
+from engine.text import format_duration, plural
 
-Action = Literal["cancel", "retry", "keep", "delete", "refresh"]
+Action = Literal[
+    "cancel", "retry", "keep", "delete", "refresh", "karaoke", "no_drums", "no_bass", "mix", "more", "details", "again"
+]
 
 WAITING, WORKING, DONE, FAILED, QUIET = 0x5865F2, 0xF0B232, 0x23A55A, 0xDA373C, 0x80848E
 """Colours of a card's edge."""
 
 PICTURE = "waveform.png"
-LINK_BUTTON_LENGTH = 512  # Discord's limit for the URL of a button
 TEXT_LENGTH = 3500  # below Discord's limit of 4000 for a message
 BAR_CELLS = 12
 
@@ -54,9 +54,17 @@ class ButtonSpec:
     style: Literal["plain", "go", "danger"] = "plain"
 
 
+MIXES: dict[Action, tuple[str, str]] = {
+    "karaoke": ("Karaoke", "vocals"),
+    "no_drums": ("No drums", "drums"),
+    "no_bass": ("No bass", "bass"),
+}
+"""Label of each mix, and the stem that it leaves out."""
+
+
 @dataclass(frozen=True)
 class Card:
-    """The content of a message; `body` is above the picture, `below` is under it."""
+    """The content of a message: `body` above the picture, `below` and `small` under it, `until` under the buttons."""
 
     heading: str
     body: str = ""
@@ -65,7 +73,9 @@ class Card:
     accent: int = QUIET
     picture: str = ""  # its alternative text; "": no picture
     links: tuple[tuple[str, str], ...] = ()
+    mixes: tuple[ButtonSpec, ...] = ()
     buttons: tuple[ButtonSpec, ...] = ()
+    until: str = ""
 
 
 # The card of a job.
@@ -91,7 +101,7 @@ def job_card(view: JobView, *, now: datetime, refreshable: bool = False, retried
     return Card(
         heading=heading(job),
         body=NO_WORKER if view.no_worker else _queue_line(view) if waiting else _progress_line(view),
-        small=_options_text(job),
+        small=options_text(job),
         accent=WAITING if waiting or view.no_worker else WORKING,
         buttons=tuple(buttons),
     )
@@ -117,51 +127,65 @@ def _progress_line(view: JobView) -> str:
 
 
 def _result_card(view: JobView, *, now: datetime) -> Card:
-    job, result = view.job, view.job.result
+    """Return a card of few lines; `more_card` has the rest."""
+    view, job = with_public_links(view), view.job
+    result = job.result
     assert result is not None
-    view, stems = with_public_links(view), list(result.stems)
-    what = "vocals and instrumental" if result.stems.instrumental is not None else f"{len(stems)} stems"
-    length = f" · {format_duration(job.input_duration)} long" if job.input_duration is not None else ""
-    links, in_text = _links(view)
-    below = " · ".join(stem_phrase(stem, info) for stem, info in stems)
-    if in_text:
-        below += "\n" + " · ".join(f"[{label}](<{url}>)" for label, url in in_text)
-    small = trust_card_lines(result)
-    small.append(_options_text(job, device=result.trust.device if result.trust is not None else None))
-    expiry, buttons = "", [ButtonSpec("delete", "Delete now", "danger")]
-    if job.keep:
-        expiry = "Kept until you delete it."
-    elif view.links_expire_at is not None:
-        has_expired = view.links_expire_at <= now
-        expiry = f"{'Expired' if has_expired else 'Links expire'} {timestamp(view.links_expire_at)}"
-        buttons.insert(0, ButtonSpec("keep", "Keep"))
+    stems = [stem for stem, _ in result.stems]
+    presets = MIXES if result.stems.instrumental is None else {}
+    mixes = [ButtonSpec(action, label) for action, (label, stem) in presets.items() if stem in stems]
     return Card(
         heading=heading(job),
-        body=f"Split into {what} in {format_elapsed(result.processing_time)}{length}",
-        below="\n".join(part for part in (below, expiry) if part),
-        small="\n".join(small),
+        body=_facts_line(job, result),
         accent=DONE,
-        picture=_picture_text([stem for stem, _ in stems]) if result.waveform_path is not None else "",
-        links=links,
-        buttons=tuple(buttons),
+        picture=_picture_text(stems) if result.waveform_path is not None else "",
+        links=_links(view),
+        mixes=() if has_expired(view, now) else (*mixes, ButtonSpec("mix", "Mix…")),
+        buttons=(ButtonSpec("more", "More"),),
+        until=until_text(view, now),
     )
+
+
+def has_expired(view: JobView, now: datetime) -> bool:
+    return not view.job.keep and view.links_expire_at is not None and view.links_expire_at <= now
+
+
+def until_text(view: JobView, now: datetime) -> str:
+    """Return until when the stems are available and, for a repeat, when they were separated."""
+    result, parts = view.job.result, []
+    if result is not None and result.separated_at is not None:
+        parts.append(f"Separated on {timestamp(result.separated_at, 'D')}.")
+    if view.job.keep:
+        parts.append("Kept until you delete it.")
+    elif view.links_expire_at is not None:
+        verb = "Expired" if has_expired(view, now) else "Available until"
+        parts.append(f"{verb} {timestamp(view.links_expire_at, 'D')}" + ("." if parts else ""))
+    return " ".join(parts)
+
+
+def _facts_line(job: Job, result: JobResult) -> str:
+    """Return number of stems, length, key and tempo, as far as they are known."""
+    stems = result.stems
+    facts = ["Vocals and instrumental" if stems.instrumental is not None else plural(len(list(stems)), "stem")]
+    if job.input_duration is not None:
+        facts.append(format_duration(job.input_duration))
+    if (music := result.music) is not None:
+        facts += [music.key] if music.key is not None else []
+        facts += [f"{music.tempo_bpm:.0f} BPM"] if music.tempo_bpm is not None else []
+    lines = [" · ".join(facts)]
+    if result.trust is not None and any(note.startswith("The separation failed") for note in result.trust.notes):
+        lines.append("**The separation seems to have failed.** *Details*, behind *More*, says why.")
+    return "\n".join(lines)
 
 
 def _picture_text(stems: Sequence[str]) -> str:
     return f"Waveforms of {join_words(stems)}"
 
 
-def _links(view: JobView) -> tuple[tuple[tuple[str, str], ...], list[tuple[str, str]]]:
-    """Return the links for buttons, and as many of the longer ones as fit into the text."""
-    named = [("Listen", view.page_url)] if view.page_url else []
-    named += [(file_label(link.name), link.url) for link in view.links]
-    on_buttons = tuple((label, url) for label, url in named if len(url) <= LINK_BUTTON_LENGTH)
-    in_text, free = [], TEXT_LENGTH - 1500
-    for label, url in named:
-        if len(url) > LINK_BUTTON_LENGTH and len(url) + 20 < free:
-            in_text.append((label, url))
-            free -= len(url) + 20
-    return on_buttons, in_text
+def _links(view: JobView) -> tuple[tuple[str, str], ...]:
+    urls = {link.name: link.url for link in view.links}
+    named = {"Listen": view.page_url, "Zip": urls.get("zip"), "Stem file": urls.get("stem")}
+    return tuple((label, url) for label, url in named.items() if url is not None)
 
 
 def _failure_card(job: Job, *, retried: bool) -> Card:
@@ -169,12 +193,12 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
     if job.was_cancelled:
         # Cancelling deletes an uploaded file; a link can be downloaded again.
         buttons = buttons if job.input_type is InputType.YOUTUBE_URL else ()
-        return Card(heading=heading(job), body="Cancelled.", small=_options_text(job), buttons=buttons)
+        return Card(heading=heading(job), body="Cancelled.", small=options_text(job), buttons=buttons)
     hint = "" if retried else "Retry does not count toward your hourly limit.\n"
     return Card(
         heading=heading(job),
         body=f"**Separation failed.** {sanitize(job.error or '')}",
-        small=hint + _options_text(job),
+        small=hint + options_text(job),
         accent=FAILED,
         buttons=buttons,
     )
@@ -214,10 +238,7 @@ def job_line(view: JobView, url: str | None) -> str:
 def job_list(lines: Sequence[str]) -> str:
     if not lines:
         return "You have no jobs yet. Start one with `/stemify`."
-    kept = list(lines)
-    while len("\n".join(kept)) > 1900:
-        kept.pop()
-    return "\n".join(kept)
+    return clip_lines(lines)
 
 
 def autocomplete_label(view: JobView) -> str:
@@ -252,7 +273,8 @@ def heading(job: Job) -> str:
     return escape(job.title, 100) + by
 
 
-def _options_text(job: Job, device: str | None = None) -> str:
+def options_text(job: Job, device: str | None = None) -> str:
+    """Return what was chosen for a job, and the device that did the work."""
     options = job.options
     parts = [options.model, options.quality.value, options.output_format.value]
     parts += ["karaoke"] if options.remove_vocals else []
@@ -272,8 +294,8 @@ def without_link_buttons(card: Card) -> Card:
 
 
 def without_picture(card: Card) -> Card:
-    """Return the card for `/job status`: the picture is only on the job's own message."""
-    return replace(card, picture="")
+    """Return the card for `/job status`: the picture and the mixes are only on the job's own message."""
+    return replace(card, picture="", mixes=())
 
 
 def without_title_and_links(card: Card) -> Card:

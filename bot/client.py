@@ -16,6 +16,7 @@ from bot.database import BotDatabase, JobMessage, JobMessageState
 from bot.deletion import JobDeleter
 from bot.listening.notices import RefusalNotices
 from bot.messages import Messenger
+from bot.mixes import MixPoster
 from bot.progress import ProgressTracker
 from bot.purge import DatabasePurger
 from bot.responses import InteractionFailed, refuse
@@ -78,6 +79,7 @@ class Stemify(discord.AutoShardedClient):
             database, self.messages, self.service, announcer, edit_interval_s=settings.discord.edit_interval_s
         )
         self.deletion = JobDeleter(database, self.messages, self.service, self.progress)
+        self.mixes = MixPoster(database, self.messages, self.service)
         self.tree = CommandTree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=True),

@@ -38,6 +38,13 @@ CREATE TABLE IF NOT EXISTS delivery (
     message_id INTEGER,
     PRIMARY KEY (job_id, part)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS mix_message (
+    job_id     TEXT NOT NULL,
+    mix        TEXT NOT NULL,
+    channel_id INTEGER NOT NULL,
+    message_id INTEGER NOT NULL,
+    PRIMARY KEY (job_id, mix)
+) STRICT;
 CREATE TABLE IF NOT EXISTS listening (
     channel_id INTEGER PRIMARY KEY,
     guild_id   INTEGER NOT NULL,
@@ -203,6 +210,22 @@ class BotDatabase:
     async def delete(self, job_id: str) -> None:
         await self._database.execute("DELETE FROM posting WHERE job_id = ?", (job_id,))
         await self._database.execute("DELETE FROM delivery WHERE job_id = ?", (job_id,))
+        await self._database.execute("DELETE FROM mix_message WHERE job_id = ?", (job_id,))
+
+    # Mixes.
+
+    async def mix_messages(self, job_id: str) -> dict[str, tuple[int, int]]:
+        """Return channel and id of the message with each mix that was posted."""
+        rows = await self._database.execute_fetchall(
+            "SELECT mix, channel_id, message_id FROM mix_message WHERE job_id = ?", (job_id,)
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+    async def set_mix_message(self, job_id: str, mix: str, channel_id: int, message_id: int) -> None:
+        await self._database.execute(
+            "INSERT OR REPLACE INTO mix_message (job_id, mix, channel_id, message_id) VALUES (?, ?, ?, ?)",
+            (job_id, mix, channel_id, message_id),
+        )
 
     # Announcements.
 

@@ -103,11 +103,13 @@ class JobDeleter:
             await self._database.delete(job_message.job_id)
 
     async def _delete_posts(self, job_message: JobMessage) -> None:
-        """Delete the announcement and turn the card into a deleted one. Raises transient failures only."""
+        """Delete announcement and mixes, and turn the card into a deleted one. Raises transient failures only."""
         for part in (await self._database.announcement_parts(job_message.job_id)).values():
             if part.channel_id is not None and part.message_id is not None:
                 message = self._messages.message(part.channel_id, part.message_id)
                 await _ignore_permanent_failures(message.delete)
+        for channel_id, message_id in (await self._database.mix_messages(job_message.job_id)).values():
+            await _ignore_permanent_failures(self._messages.message(channel_id, message_id).delete)
         if job_message.message_id is not None:
             await self._messages.wait_for_edit_slot(job_message)
             await _ignore_permanent_failures(lambda: self._messages.show(job_message, deleted_card()))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal
+
+MESSAGE_LENGTH = 1900  # below Discord's limit of 2000
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\uffff]+")
 _MARKS = re.compile(r"([\\*_~|`<>\[\]()#@:/])")  # with a bare "/", Discord shows "discord.gg/…" as an invite
@@ -53,9 +56,19 @@ def size(count_bytes: int) -> str:
     return f"{count_bytes / 1024 / 1024:.1f} MB".replace(".0 MB", " MB")
 
 
-def timestamp(at: datetime) -> str:
-    """Return a relative timestamp that Discord keeps current."""
-    return f"<t:{int(at.timestamp())}:R>"
+def timestamp(at: datetime, style: Literal["R", "D"] = "R") -> str:
+    """Return a timestamp in the reader's time zone: relative and kept current by Discord, or a date (D)."""
+    return f"<t:{int(at.timestamp())}:{style}>"
+
+
+def clip_lines(lines: Iterable[str]) -> str:
+    """Join as many lines as fit into a message."""
+    text = ""
+    for line in lines:
+        if len(text) + len(line) > MESSAGE_LENGTH:
+            break
+        text += f"{line}\n"
+    return text.rstrip("\n")
 
 
 def join_words(names: Iterable[str]) -> str:

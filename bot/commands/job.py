@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import discord
 from discord import app_commands
 
-from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, layout
+from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons, layout
 from bot.cards import autocomplete_label, job_card, job_line, job_list, without_picture
 from bot.client import Stemify
-from bot.commands.stemify import job_message_of, owner_of, token_until
-from bot.database import JobMessageState
+from bot.commands.permissions import check_can_delete, check_can_see, check_owner
+from bot.commands.result import (
+    ask_for_mix,
+    ask_to_separate_again,
+    post_asked_mix,
+    post_preset,
+    separate_again,
+    show_details,
+    show_more,
+)
+from bot.commands.stemify import follow_new_job, job_message_of, owner_of, token_until
+from bot.forms import FilledForm
 from bot.messages import retry_on_disconnect
+from bot.more_card import more_buttons, more_text
 from bot.progress import show_result
 from bot.responses import acknowledge, mark_answered
 from bot.servers import check_server
 from bot.text import escape
-from engine.errors import InvalidState, NotAllowed, NotFound
+from engine.errors import InvalidState, NotAllowed
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 from engine.text import plural
@@ -32,44 +45,32 @@ EVERYTHING = "everything"  # in place of a job's id
 DEFER_AFTER_S = 0.15  # defer answers that take longer
 
 
-# Permissions.
-
-
-def is_owner(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
-    return view.job.owner == owner_of(interaction.user)
-
-
-def is_same_channel(interaction: discord.Interaction[Stemify], view: JobView) -> bool:
-    return view.job.place is not None and view.job.place == f"discord:{interaction.channel_id}"
-
-
-def check_can_delete(interaction: discord.Interaction[Stemify], view: JobView) -> None:
-    """Raise unless the user owns the job or moderates the channel in which it was created."""
-    moderates = interaction.guild_id is not None and interaction.permissions.manage_messages
-    if not is_owner(interaction, view) and not (moderates and is_same_channel(interaction, view)):
-        if is_same_channel(interaction, view):
-            raise NotAllowed
-        raise NotFound  # do not reveal jobs of other channels
-
-
-def check_owner(interaction: discord.Interaction[Stemify], view: JobView) -> None:
-    if not is_owner(interaction, view):
-        raise NotAllowed
-
-
 # Buttons.
 
 
 async def run_action(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
     """Run the action of a job's button. Raises `StemifyError`."""
-    await {
+    actions: dict[str, Callable[[discord.Interaction[Stemify], str], Awaitable[None]]] = {
         "cancel": _cancel,
         "retry": _retry,
         "keep": _keep,
         "delete": _ask_to_delete,
         "confirm_delete": _delete,
         "refresh": _refresh,
-    }[action](interaction, job_id)
+        "more": show_more,
+        "details": show_details,
+        "again": ask_to_separate_again,
+        "karaoke": partial(post_preset, mix="karaoke"),
+        "no_drums": partial(post_preset, mix="no_drums"),
+        "no_bass": partial(post_preset, mix="no_bass"),
+        "mix": ask_for_mix,
+    }
+    await actions[action](interaction, job_id)
+
+
+async def submit_form(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
+    """Do what a filled form asks for. Raises `StemifyError`."""
+    await {"mix": post_asked_mix, "again": separate_again}[form.name](interaction, form)
 
 
 async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> None:
@@ -85,17 +86,11 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
     check_server(bot.settings.discord, interaction.guild_id)
+    check_owner(interaction, await bot.service.get(job_id))
     job_message = job_message_of(interaction, message_id, new_job_id())
-    await bot.database.add(job_message)
-    try:
-        check_owner(interaction, await bot.service.get(job_id))
-        await bot.service.retry(job_id, by=owner_of(interaction.user), new_id=job_message.job_id)
-    except Exception:
-        await bot.database.delete(job_message.job_id)
-        raise
+    by = owner_of(interaction.user)
+    await follow_new_job(bot, job_message, lambda: bot.service.retry(job_id, by=by, new_id=job_message.job_id))
     mark_answered(interaction)
-    await bot.database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
-    bot.progress.follow(job_message)
     before = await bot.database.job_message(job_id)
     if before is not None and before.message_id is not None:
         view = await bot.service.get(job_id)
@@ -105,9 +100,19 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
 
 async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     await acknowledge(interaction)
-    service = interaction.client.service
-    check_owner(interaction, await service.get(job_id))
-    await _update(interaction, await service.keep(job_id, by=owner_of(interaction.user)))
+    bot = interaction.client
+    check_owner(interaction, await bot.service.get(job_id))
+    view = await bot.service.keep(job_id, by=owner_of(interaction.user))
+    if interaction.message is None or not interaction.message.flags.ephemeral:  # on a card of an earlier version
+        await _update(interaction, view)
+        return
+    now = datetime.now(UTC)
+    buttons = JobButtons(more_buttons(view, now, is_owner=True, may_delete=True), job_id)
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=more_text(view, now), view=buttons))
+    card = await bot.database.job_message(job_id)
+    if card is not None and card.message_id is not None:
+        with suppress(discord.HTTPException):  # the card still states the date; `More` does not
+            await show_result(bot.messages, bot.service, card, view)
 
 
 async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> None:
@@ -207,8 +212,7 @@ class JobCommands(app_commands.Group):
     @app_commands.describe(job="One of your jobs")
     async def status(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         view = await _get_or_defer(interaction, job)
-        if not is_same_channel(interaction, view) and not is_owner(interaction, view):
-            raise NotFound
+        check_can_see(interaction, view)
         card = job_card(view, now=datetime.now(UTC))
         await _reply(interaction, view=layout(without_picture(card), view.job.id))
 

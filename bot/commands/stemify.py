@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import discord
@@ -80,18 +81,22 @@ async def submit(bot: Stemify, job_message: JobMessage, source: Source, options:
     Raises the service's errors.
     """
     check_server(bot.settings.discord, job_message.guild_id)
+    submission = Submission(
+        source=source,
+        options=options,
+        owner=f"discord:{job_message.user_id}",
+        scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
+        place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
+        job_id=job_message.job_id,
+    )
+    return await follow_new_job(bot, job_message, lambda: bot.service.submit(submission))
+
+
+async def follow_new_job(bot: Stemify, job_message: JobMessage, create: Callable[[], Awaitable[JobView]]) -> JobView:
+    """Record the job's message, create the job and follow it. Raises the errors of `create`."""
     await bot.database.add(job_message)
     try:
-        view = await bot.service.submit(
-            Submission(
-                source=source,
-                options=options,
-                owner=f"discord:{job_message.user_id}",
-                scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
-                place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
-                job_id=job_message.job_id,
-            )
-        )
+        view = await create()
     except Exception:
         await bot.database.delete(job_message.job_id)
         raise

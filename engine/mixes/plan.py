@@ -38,6 +38,11 @@ class MixPlan:
     def is_stretched(self) -> bool:
         return self.key != 0 or self.tempo != 1
 
+    def duration_s(self, song_s: float) -> float:
+        """Return the length of the result, for a song of `song_s`."""
+        end_s = song_s if self.end_s is None else self.end_s
+        return (end_s - self.start_s) / self.tempo
+
 
 def plan_mix(request: MixRequest, stems: Sequence[str], duration_s: float) -> MixPlan:
     """Return the plan of a mix of `stems`. Raises `BadMix` with a sentence for the user."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.database.job_store import JobStore
@@ -18,6 +18,7 @@ from engine.errors import NotFound, StemifyError
 from engine.jobs.job import Job
 from engine.jobs.results import StemInfo
 from engine.media.reencode import Copy, bit_rate_within, reencode
+from engine.mixes.cache import StoredMix
 from engine.storage import disk
 from engine.storage.layout import MIXING
 from engine.storage.storage import Storage
@@ -27,13 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A stem, or a smaller copy of it with a lower `bit_rate` (bits per second)."""
+    """A stem or a mix, or a smaller copy of it with a lower `bit_rate` (bits per second)."""
 
-    name: str
+    name: str  # of the stem or the mix
     filename: str
     size: int  # bytes
     path: str  # storage key
-    bit_rate: int | None = None  # None: the stem itself
+    bit_rate: int | None = None  # None: not a copy
 
 
 class ResultFiles:
@@ -56,7 +57,8 @@ class ResultFiles:
             if info.size > limit_bytes and (copy := _copy_of(job.result.output_dir, name, info, limit_bytes))
         }
         if copies:
-            await self._make(job, copies)
+            duration_s = max(info.duration for info in stems.values())
+            await self._make(job, copies, {name: info.path for name, info in stems.items()}, duration_s)
         files: list[ResultFile] = []
         for name, info in stems.items():
             if info.size <= limit_bytes:
@@ -69,39 +71,53 @@ class ResultFiles:
             files.append(ResultFile("stem", stem_file.filename, stem_file.size, stem_file.path))
         return files
 
+    async def mix_within(self, job: Job, mix: StoredMix, duration_s: float, limit_bytes: int) -> ResultFile | None:
+        """Return a file of the mix of at most `limit_bytes`; None if it is too long or cannot be encoded again."""
+        (file,) = mix.files.values()
+        if file.size <= limit_bytes:
+            return ResultFile(mix.name, file.filename, file.size, file.key)
+        bit_rate = bit_rate_within(duration_s, limit_bytes)
+        if bit_rate is None:
+            return None
+        path = f"{file.key.rpartition('/')[0]}/{bit_rate // 1000}k.mp3"
+        copy = ResultFile(mix.name, file.filename, 0, path, bit_rate)
+        await self._make(job, {"mix": copy}, {"mix": file.key}, duration_s)
+        size = await self._storage.size(path)
+        return None if size is None or size > limit_bytes else replace(copy, size=size)
+
     @asynccontextmanager
     async def open(self, file: ResultFile) -> AsyncIterator[Path]:
         """Yield a local path of the file. Raises `NotFound`."""
         async with self._storage.open_file(file.path) as path:
             yield path
 
-    async def _make(self, job: Job, copies: dict[str, ResultFile]) -> None:
-        """Encode the copies that are not stored yet. Failures are logged."""
+    async def _make(self, job: Job, copies: dict[str, ResultFile], sources: dict[str, str], duration_s: float) -> None:
+        """Encode the copies of the files at these storage keys that are not stored yet. Failures are logged."""
         async with self._encoding:
             try:
                 missing = {name: copy for name, copy in copies.items() if await self._storage.size(copy.path) is None}
                 if missing:
-                    await self._encode(job, missing)
+                    await self._encode(job, missing, sources, duration_s)
             except StemifyError as error:
                 log.error(
                     "could not make smaller stems", extra={"job": job.id, "reason": error.detail or error.message}
                 )
 
-    async def _encode(self, job: Job, copies: dict[str, ResultFile]) -> None:
-        assert job.result is not None
-        stems = dict(job.result.stems)
+    async def _encode(
+        self, job: Job, copies: dict[str, ResultFile], sources: dict[str, str], duration_s: float
+    ) -> None:
         async with AsyncExitStack() as opened:
             # Not the scratch of the job: that is deleted when its attempt has ended, which may be now.
             folder = opened.enter_context(disk.work_folder(self._storage.root / MIXING))
             work: dict[str, Copy] = {}
             for name, copy in copies.items():
                 try:
-                    source = await opened.enter_async_context(self._storage.open_file(stems[name].path))
+                    source = await opened.enter_async_context(self._storage.open_file(sources[name]))
                 except NotFound:
                     continue
                 assert copy.bit_rate is not None
                 work[name] = Copy(str(source), str(folder / f"{name}.mp3"), copy.bit_rate)
-            await reencode(list(work.values()), duration_s=max(info.duration for info in stems.values()))
+            await reencode(list(work.values()), duration_s=duration_s)
             sizes = [Path(done.target).stat().st_size for done in work.values()]
             await add_stored(self._store.database, job.id, sum(sizes))  # first: a crash must not leave them uncounted
             for name, done in work.items():

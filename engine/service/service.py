@@ -17,7 +17,7 @@ from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 from engine.jobs.job import Job, JobStatus, JobView
-from engine.jobs.options import MODELS
+from engine.mixes.cache import StoredMix
 from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
 from engine.mixes.mixer import Mixer, completed_result
 from engine.mixes.plan import plan_mix, plan_version
@@ -27,10 +27,10 @@ from engine.service.errors import KeyReused
 from engine.service.intake import Intake
 from engine.service.resubmission import Resubmission
 from engine.service.result_files import ResultFile, ResultFiles
-from engine.service.snapshot import ModelChoice, ServiceSnapshot, WorkerSnapshot
+from engine.service.snapshot import ModelChoice, ServiceSnapshot, WorkerSnapshot, model_choices, take_snapshot
 from engine.service.submission import Attachment, Link, Submission, Upload
 from engine.service.views import JobPresenter
-from engine.service.watch import Watchers
+from engine.service.watch import Watchers, has_changed
 from engine.sources.youtube.link import video_ids_in
 from engine.storage.storage import Storage
 
@@ -160,7 +160,7 @@ class StemService:
             job, shown = await self._job(job_id), None
             while True:
                 view = await self._presenter.present(job)
-                if shown is None or _has_changed(shown, view):
+                if shown is None or has_changed(shown, view):
                     shown = view
                     yield view
                 if view.job.is_over:
@@ -247,10 +247,20 @@ class StemService:
 
         Raises `NotFound`, `BadMix` and what `Mixer.make` raises.
         """
+        job, mix, _ = await self._mix(job_id, request, by)
+        return self._presenter.present_mix(job, mix)
+
+    async def mix_within(self, job_id: str, request: MixRequest, limit_bytes: int, *, by: str) -> ResultFile | None:
+        """Make a mix as `mix` does; return a file of it of at most `limit_bytes`, or None if it is too long."""
+        return await self._result_files.mix_within(*await self._mix(job_id, request, by), limit_bytes)
+
+    async def _mix(self, job_id: str, request: MixRequest, by: str) -> tuple[Job, StoredMix, float]:
+        """Return the job, the mix and its length in seconds."""
         job = await self._job(job_id)
         stems = dict(completed_result(job).stems)
-        plan = plan_mix(request, list(stems), max(info.duration for info in stems.values()))
-        return self._presenter.present_mix(job, await self._mixer.make(job, plan, by=by))
+        song_s = max(info.duration for info in stems.values())
+        plan = plan_mix(request, list(stems), song_s)
+        return job, await self._mixer.make(job, plan, by=by), plan.duration_s(song_s)
 
     async def version(self, job_id: str, request: VersionRequest, *, by: str) -> Version:
         """Make all stems of a completed job in another key and at another tempo; as `mix`."""
@@ -261,38 +271,11 @@ class StemService:
 
     def models(self) -> Sequence[ModelChoice]:
         """Return all models, usable ones first."""
-        states = self._pool.models
-        choices = []
-        for name, description in MODELS.items():
-            state = states.get(name)
-            usable = state is None or state.state != "unavailable"
-            is_ready = state is not None and state.state == "ready"
-            reason = None if usable or state is None else state.reason
-            size_bytes = None if state is None else state.size_bytes
-            choices.append(ModelChoice(name, description, usable, reason, is_ready, size_bytes))
-        return sorted(choices, key=lambda choice: not choice.usable)
+        return model_choices(self._pool)
 
     async def snapshot(self) -> ServiceSnapshot:
         """Return the health of the backend. Raises `StemifyError` if the database does not respond."""
-        return ServiceSnapshot(
-            jobs=await self._store.counts(),
-            workers=tuple(
-                WorkerSnapshot(
-                    device=worker.name,
-                    ready=worker.ready is not None,
-                    attempts=worker.attempts,
-                    deaths=worker.deaths,
-                    rss_bytes=worker.heartbeat.rss_bytes if worker.heartbeat else 0,
-                    device_bytes=worker.heartbeat.device_bytes if worker.heartbeat else None,
-                )
-                for worker in self._pool.workers
-            ),
-            usable_models=tuple(name for name, state in self._pool.models.items() if state.state != "unavailable"),
-            stage_seconds=dict(self._progress.stage_seconds),
-            audio_seconds=self._progress.audio_seconds,
-            processing_seconds=self._progress.processing_seconds,
-            cluster_problem=self._pool.cluster_problem,
-        )
+        return await take_snapshot(self._store, self._pool, self._progress)
 
     async def _job(self, job_id: str) -> Job:
         try:
@@ -308,13 +291,3 @@ class StemService:
         if job.owner != by:
             raise NotAllowed
         return job
-
-
-def _has_changed(before: JobView, after: JobView) -> bool:
-    """Return whether a watcher should get the new view; the remaining time alone changes constantly."""
-    return (before.job, before.queue_place, before.no_worker, before.links_expire_at) != (
-        after.job,
-        after.queue_place,
-        after.no_worker,
-        after.links_expire_at,
-    )

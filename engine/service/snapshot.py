@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.database.job_store import JobStore
+from engine.dispatch.progress import ProgressTracker
 from engine.jobs.job import JobStatus
+from engine.jobs.options import MODELS
+from engine.pool.pool import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,40 @@ class ServiceSnapshot:
     audio_seconds: float = 0.0  # separated by this process
     processing_seconds: float = 0.0  # spent on it
     cluster_problem: str | None = None  # a problem with the cluster
+
+
+def model_choices(pool: WorkerPool) -> list[ModelChoice]:
+    """Return all models, usable ones first."""
+    states = pool.models
+    choices = []
+    for name, description in MODELS.items():
+        state = states.get(name)
+        usable = state is None or state.state != "unavailable"
+        is_ready = state is not None and state.state == "ready"
+        reason = None if usable or state is None else state.reason
+        size_bytes = None if state is None else state.size_bytes
+        choices.append(ModelChoice(name, description, usable, reason, is_ready, size_bytes))
+    return sorted(choices, key=lambda choice: not choice.usable)
+
+
+async def take_snapshot(store: JobStore, pool: WorkerPool, progress: ProgressTracker) -> ServiceSnapshot:
+    """Return the health of the backend. Raises `StemifyError` if the database does not respond."""
+    return ServiceSnapshot(
+        jobs=await store.counts(),
+        workers=tuple(
+            WorkerSnapshot(
+                device=worker.name,
+                ready=worker.ready is not None,
+                attempts=worker.attempts,
+                deaths=worker.deaths,
+                rss_bytes=worker.heartbeat.rss_bytes if worker.heartbeat else 0,
+                device_bytes=worker.heartbeat.device_bytes if worker.heartbeat else None,
+            )
+            for worker in pool.workers
+        ),
+        usable_models=tuple(name for name, state in pool.models.items() if state.state != "unavailable"),
+        stage_seconds=dict(progress.stage_seconds),
+        audio_seconds=progress.audio_seconds,
+        processing_seconds=progress.processing_seconds,
+        cluster_problem=pool.cluster_problem,
+    )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from engine.dispatch.progress import ProgressTracker
+from engine.jobs.job import JobView
 
 
 class _Intervals(NamedTuple):
@@ -73,3 +74,9 @@ class Watchers:
             watchers.discard(watcher)
             if not watchers:
                 del self._by_job[job_id]
+
+
+def has_changed(before: JobView, after: JobView) -> bool:
+    """Return whether a watcher should get the new view; the remaining time alone changes constantly."""
+    shown = [(view.job, view.queue_place, view.no_worker, view.links_expire_at) for view in (before, after)]
+    return shown[0] != shown[1]

@@ -50,7 +50,13 @@ class Stage:
 
     async def finish_job(self) -> None:
         _, message = await self.ask()
-        await self.shows(message, "Split into 4 stems")
+        await self.shows(message, "4 stems ·")
+
+    async def more(self, person: Person, message: Message) -> Message:
+        """Press *More* and return the private answer."""
+        pressed = await person.press(message, "More")
+        await self.private(pressed)
+        return pressed.answer
 
     async def reconnected(self, identifies: int) -> None:
         """Wait for another session than the first `identifies` ones."""

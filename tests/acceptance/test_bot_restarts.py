@@ -26,7 +26,7 @@ async def test_killed_bot_resumes_jobs_and_announces_once(stage: Stage) -> None:
     await stage.bot.kill()
     stage.bot.script()
     await stage.bot.start()
-    await stage.shows(running, "Split into 4 stems")
+    await stage.shows(running, "4 stems ·")
     await stage.shows(lost.answer, "Please send that again")
     await stage.announced(stage.ann)
     await stage.bot.kill()
@@ -34,7 +34,7 @@ async def test_killed_bot_resumes_jobs_and_announces_once(stage: Stage) -> None:
     await asyncio.sleep(1)
     assert len(stage.fake.mentions_of(stage.ann.user)) == 1, "a restart must not announce again"
     assert stage.fake.syncs == syncs, "unchanged commands must not be synced"
-    await stage.ann.press(running, "Keep")
+    await stage.ann.press(await stage.more(stage.ann, running), "Keep")
     await stage.shows(running, "Kept until you delete it.")
 
 
@@ -43,9 +43,9 @@ async def test_old_messages_are_purged_after_stem_retention(stage: Stage) -> Non
     _, kept = await stage.ask()
     _, fresh = await stage.ask()
     for message in (old, kept, fresh):
-        await stage.shows(message, "Links expire")
+        await stage.shows(message, "Available until")
     await stage.until(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 3, "the announcements")
-    await stage.ann.press(kept, "Keep")
+    await stage.ann.press(await stage.more(stage.ann, kept), "Keep")
     await stage.shows(kept, "Kept until you delete it.")
     await stage.bot.kill()
     with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database, database:
@@ -65,12 +65,12 @@ async def test_deletion_resumes_after_kill(stage: Stage) -> None:
     _, message = await stage.ask()
     announcement = await stage.announced(stage.ann)
     stage.fake.faults.append(Fault("DELETE", "/channels/", "reset", times=1000))
-    question = await stage.ann.press(message, "Delete now")
+    question = await stage.ann.press(await stage.more(stage.ann, message), "Delete now")
     await stage.private(question)
     pressed = await stage.ann.press(question.answer, "Delete permanently")
     await stage.until(lambda: pressed.original and pressed.answer.text == "Deleted.", "the job to be deleted")
     await stage.bot.kill()
-    assert not announcement.deleted and "Split into" in message.text, "too fast to be killed in the middle"
+    assert not announcement.deleted and "stems ·" in message.text, "too fast to be killed in the middle"
     stage.fake.faults.clear()
     await stage.bot.start()
     await stage.until(lambda: announcement.deleted, "the attached stems to be deleted")

@@ -21,12 +21,14 @@ async def test_song_becomes_card_and_one_mention_with_stems(stage: Stage) -> Non
     stage.bot.script(hold=["half"])
     await stage.shows(message, "**10 %**")
     stage.bot.script()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     announcement = await stage.announced(stage.ann)
     assert [file.filename for file in message.attachments] == ["waveform.png"]
     assert announcement.reference == message.id
     assert [len(file.data) for file in announcement.attachments] == [1000] * 4
-    assert {button.get("label") for button in message.buttons()} >= {"Listen", "Vocals", "Keep", "Delete now"}
+    assert {button.get("label") for button in message.buttons()} == {
+        "Karaoke", "No drums", "No bass", "Mix…", "Listen", "More"
+    }  # fmt: skip
     assert stage.fake.requests("PATCH", f"/webhooks/.*{interaction.token}")
     assert not stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/"), "the token must be used while it is valid"
 
@@ -77,18 +79,18 @@ async def test_failed_job_is_announced_once_and_can_be_retried(stage: Stage) -> 
     refused = await stage.bob.press(message, "Retry")
     assert "Only the person" in await stage.private(refused)
     again = await stage.ann.press(message, "Retry")
-    await stage.shows(await stage.ann.answered(again), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(again), "4 stems ·")
     await stage.until(lambda: not message.buttons(), "the old card to lose its button")
 
 
 async def test_keep_and_delete_buttons(stage: Stage) -> None:
     _, message = await stage.ask()
-    await stage.shows(message, "Links expire")
+    await stage.shows(message, "Available until")
     announcement = await stage.announced(stage.ann)
-    await stage.ann.press(message, "Keep")
+    await stage.ann.press(await stage.more(stage.ann, message), "Keep")
     await stage.shows(message, "Kept until you delete it.")
     assert [file.filename for file in message.attachments] == ["waveform.png"]
-    question = await stage.ann.press(message, "Delete now")
+    question = await stage.ann.press(await stage.more(stage.ann, message), "Delete now")
     assert "cannot be undone" in await stage.private(question)
     assert stage.songs.visible()[0].text != "Deleted"
     done = await stage.ann.press(question.answer, "Delete permanently")
@@ -139,7 +141,7 @@ async def test_delete_everything_spares_other_users(stage: Stage) -> None:
     _, done = await stage.ask()
     announcement = await stage.announced(stage.ann)
     bobs = await stage.bob.answered(await stage.bob.slash(stage.songs, "stemify", file=SONG))
-    await stage.shows(bobs, "Links expire")
+    await stage.shows(bobs, "Available until")
     stage.bot.script(hold=["half"])
     _, running = await stage.ask()
     await stage.shows(running, "**10 %**")
@@ -153,7 +155,7 @@ async def test_delete_everything_spares_other_users(stage: Stage) -> None:
     await stage.until(lambda: announcement.deleted, "the attached stems to be deleted")
     assert pressed.answer.text == "Deleted 2 jobs with all songs and stems."
     assert "no jobs yet" in await stage.private(await stage.ann.slash(stage.songs, "job list"))
-    assert "Links expire" in bobs.text
+    assert "Available until" in bobs.text
     with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database:
         owners = [row[0] for row in database.execute("SELECT user_id FROM posting")]
         assert stage.ann.user.id not in owners and stage.bob.user.id in owners
@@ -168,7 +170,7 @@ async def test_menu_splits_every_track_of_a_message(stage: Stage) -> None:
     interaction = await stage.ann.menu(post, "Stemify")
     await stage.until(lambda: interaction.followups, "a second message")
     for message, title in ((interaction.answer, "one"), (interaction.followups[0], "two")):
-        await stage.shows(message, "Split into 4 stems")
+        await stage.shows(message, "4 stems ·")
         assert title in message.text
     plain = await stage.bob.post(stage.songs, "no audio")
     assert "no audio in that message" in await stage.private(await stage.ann.menu(plain, "Stemify"))
@@ -179,7 +181,7 @@ async def test_menu_splits_every_track_of_a_message(stage: Stage) -> None:
 @pytest.mark.parametrize("name", ["a.aiff", "b.CAF", "c.3gp", "d.m4b", "e.m4r", "f.w64", "g.mka", "h.mp2"])
 async def test_menu_accepts_every_readable_type(stage: Stage, name: str) -> None:
     post = await stage.bob.post(stage.songs, "", Upload(name, b"1", "application/octet-stream"))
-    await stage.shows(await stage.ann.answered(await stage.ann.menu(post, "Stemify")), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(await stage.ann.menu(post, "Stemify")), "4 stems ·")
 
 
 async def test_two_links_are_refused_by_menu_and_command(stage: Stage) -> None:
@@ -196,7 +198,7 @@ async def test_menu_splits_a_forwarded_song(stage: Stage) -> None:
     voice = Upload("voice-message.ogg", b"1", "audio/ogg")
     for upload in (SONG, voice):
         forward = await stage.bob.forward(await stage.bob.post(elsewhere, "listen", upload), stage.songs)
-        await stage.shows(await stage.ann.answered(await stage.ann.menu(forward, "Stemify")), "Split into 4 stems")
+        await stage.shows(await stage.ann.answered(await stage.ann.menu(forward, "Stemify")), "4 stems ·")
 
 
 async def test_menu_finds_a_forwarded_link(stage: Stage) -> None:
@@ -212,7 +214,7 @@ async def test_listen_button_splits_a_forwarded_song(stage: Stage) -> None:
     await stage.bob.forward(song, stage.songs)
     await stage.until(lambda: "I can split" in stage.songs.visible()[-1].text, "an offer")
     pressed = await stage.ann.press(stage.songs.visible()[-1], "Split into stems")
-    await stage.shows(await stage.ann.answered(pressed), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(pressed), "4 stems ·")
 
 
 async def test_listen_auto_splits_a_forwarded_song(stage: Stage) -> None:
@@ -234,14 +236,14 @@ async def test_listen_modes_are_set_by_server_managers_only(stage: Stage) -> Non
     offer = stage.songs.visible()[-1]
     assert offer.reference == post.id and offer.pinged == []
     pressed = await stage.ann.press(offer, "Split into stems")
-    await stage.shows(await stage.ann.answered(pressed), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(pressed), "4 stems ·")
     assert "ready" in (await stage.announced(stage.ann)).text, "the user who pressed the button owns the job"
 
     await stage.private(await stage.chief.slash(stage.songs, "listen", mode="auto"))
     post = await stage.bob.post(stage.songs, "", SONG)
     announcement = await stage.announced(stage.bob)
     card = stage.songs.messages[announcement.reference or 0]
-    assert card.reference == post.id and "Split into 4 stems" in card.text
+    assert card.reference == post.id and "4 stems ·" in card.text
 
     await stage.private(await stage.chief.slash(stage.songs, "listen", mode="off"))
     before = len(stage.songs.visible())
@@ -262,7 +264,7 @@ async def test_split_button_of_deleted_message_is_refused(stage: Stage) -> None:
 async def test_untrusted_names_neither_mention_nor_format(stage: Stage) -> None:
     name = f"@everyone <@{stage.bob.user.id}> **x** \u202e.mp3"
     _, message = await stage.ask(Upload(name, b"1"))
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     await stage.announced(stage.ann)
     assert stage.fake.mentions_of(stage.bob.user) == []
     assert all(0 not in shown.pinged for shown in stage.songs.visible())
@@ -272,5 +274,5 @@ async def test_untrusted_names_neither_mention_nor_format(stage: Stage) -> None:
 async def test_direct_message_job_is_announced_there(stage: Stage) -> None:
     channel = stage.fake.dm_of(stage.ann.user)
     interaction = await stage.ann.slash(channel, "stemify", file=SONG)
-    await stage.shows(await stage.ann.answered(interaction), "Split into 4 stems")
+    await stage.shows(await stage.ann.answered(interaction), "4 stems ·")
     assert (await stage.announced(stage.ann)).channel is channel

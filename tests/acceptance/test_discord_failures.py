@@ -28,7 +28,7 @@ async def test_expired_token_edits_message_in_channel(stage: Stage) -> None:
     stage.bot.script(hold=["end"])
     await stage.shows(message, "**50 %**")
     stage.bot.script()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     assert [file.filename for file in message.attachments] == ["waveform.png"]
     await stage.announced(stage.ann)
     assert stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/messages/{message.id}")
@@ -46,13 +46,13 @@ async def test_locked_bot_database_delays_announcement(stage: Stage) -> None:
         )
         other.execute("ROLLBACK")
     await stage.announced(stage.ann)
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
 
 
 async def test_lost_response_does_not_repeat_announcement(stage: Stage) -> None:
     stage.fake.faults.append(Fault("POST", f"/channels/{stage.songs.id}/messages", "reset", after=True))
     _, message = await stage.ask()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     await stage.announced(stage.ann)
     await asyncio.sleep(1.5)
     await stage.announced(stage.ann)
@@ -65,7 +65,7 @@ async def test_transient_failure_is_retried(stage: Stage, status: Any) -> None:
         Fault("POST", f"/channels/{stage.songs.id}/messages", status),
     ]
     _, message = await stage.ask()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     await stage.announced(stage.ann)
     assert all(fault.hits for fault in stage.fake.faults)
 
@@ -74,18 +74,19 @@ async def test_broken_acknowledgement_is_sent_again(stage: Stage) -> None:
     for after in (False, True):
         stage.fake.faults.append(Fault("POST", "/interactions/", "reset", after=after))
         interaction, message = await stage.ask()
-        await stage.shows(message, "Split into 4 stems")
+        await stage.shows(message, "4 stems ·")
         assert interaction.original is message
 
 
 async def test_stems_refused_as_too_large_become_links(stage: Stage) -> None:
     stage.songs.upload_limit_bytes = 500  # less than stated
     _, message = await stage.ask()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     announcement = await stage.announced(stage.ann)
     assert announcement.attachments == []
     assert "too large to attach" in announcement.text
-    assert "Vocals" in {button.get("label") for button in message.buttons()}
+    assert "Listen" in {button.get("label") for button in message.buttons()}
+    assert "[Vocals](<https://stems.example/files/vocals?" in announcement.text
 
 
 async def test_stems_over_channel_limit_are_not_uploaded(stage: Stage) -> None:
@@ -148,7 +149,7 @@ async def test_urls_invalid_for_buttons_move_into_text(stage: Stage) -> None:
     await stage.shows(message, "**50 %**")
     stage.fake.faults.append(Fault("PATCH", "/webhooks/", 400, code=50035))
     stage.bot.script()
-    await stage.shows(message, "[Vocals](<http")
+    await stage.shows(message, "[Listen](<http")
     await stage.announced(stage.ann)
 
 
@@ -238,7 +239,7 @@ async def test_button_press_renews_token_where_bot_is_not_member(stage: Stage) -
     await stage.ann.press(message, "Refresh")
     await stage.shows(message, "**50 %**")
     stage.bot.script()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     announcement = await stage.announced(stage.ann)
     assert announcement.channel is foreign, "the new token must be used"
 
@@ -250,12 +251,12 @@ async def test_missed_events_arrive_after_gateway_reconnect(stage: Stage) -> Non
         await interrupt()
         interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG)
         await stage.until(lambda resumes=resumes: gateway.resumes > resumes, "a resume")  # type: ignore[misc]
-        await stage.shows(await stage.ann.answered(interaction), "Split into 4 stems")
+        await stage.shows(await stage.ann.answered(interaction), "4 stems ·")
     identifies = gateway.identifies
     await gateway.invalidate()
     await stage.until(lambda: gateway.identifies > identifies, "a new session")
     _, message = await stage.ask()
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
 
 
 async def test_edits_of_many_jobs_respect_rate_limits(stage: Stage) -> None:
@@ -267,7 +268,7 @@ async def test_edits_of_many_jobs_respect_rate_limits(stage: Stage) -> None:
     limited = len(stage.fake.rate_limited())
     stage.bot.script()
     for _, message in asked:
-        await stage.shows(message, "Split into 4 stems")
+        await stage.shows(message, "4 stems ·")
     await stage.until(lambda: len(stage.fake.mentions_of(stage.ann.user)) == 6, "six announcements")
     assert len(stage.fake.rate_limited()) - limited <= 1
 

@@ -40,7 +40,7 @@ async def ask_and_kill(bot: RunningBot, people: list[Person], band: Guild, song:
         await asyncio.sleep(chance.uniform(0, 0.3))
     moment = chance.choice(("any", "running", "ending", "ending"))
     if moment != "any":
-        signs = ("▱",) if moment == "running" else ("Split into",)
+        signs = ("▱",) if moment == "running" else ("stems ·",)
         await fake.until(
             lambda: any(shown_since(began, *signs, channel=i.channel) for i in fake.interactions), moment, 600
         )
@@ -109,7 +109,7 @@ def is_settled(channel: Channel) -> bool:
     if messages[0].loading:
         return time.time() - messages[0].created_at > 25
     text = messages[0].text
-    return "send that again" in text or (len(messages) >= 2 and ("Split into" in text or "Separation failed" in text))
+    return "send that again" in text or (len(messages) >= 2 and ("stems ·" in text or "Separation failed" in text))
 
 
 def check(data: Path, channels: list[Channel], histories: Mapping[str, list[str]]) -> None:
@@ -131,7 +131,7 @@ def check(data: Path, channels: list[Channel], histories: Mapping[str, list[str]
         assert pings == (0 if status == "none" else 1), (status, [message.text for message in channel.visible()])
         assert status in ("none", "completed", "failed")
         if status == "completed":
-            assert "Split into" in answer_in(channel).text
+            assert "stems ·" in answer_in(channel).text
     for job_id, _, status, attempt, result in rows:  # the sweeper deletes the folders of songs that were never accepted
         folder = data / "jobs" / job_id
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -31,7 +31,7 @@ async def test_many_jobs_end_in_fair_order(tmp_path: Path, on_discord: int, on_a
     assert not [event for event in log if "error" in event], "a traceback"
     histories = assert_jobs_go_forward_only(log)
     assert [history[-1] for history in histories.values()] == ["completed"] * (3 * (on_discord + on_api))
-    assert all("Split into" in message.text for message in crowd.messages)
+    assert all("stems ·" in message.text for message in crowd.messages)
     assert crowd.api_ends == {"completed": 3 * on_api}
     assert busiest_minute(fake) <= 1
     assert furthest_ahead(crowd.served) <= 3

@@ -73,11 +73,11 @@ async def test_sigterm_hands_job_to_next_start(tmp_path: Path) -> None:
     async with bot_with_ann(tmp_path, STEMIFY_WORKERS__SHUTDOWN_GRACE_S="0.5") as (fake, ann, bot):
         message = await start_job(fake, ann, tmp_path / "song.mp3")
         assert await bot.stop() == 0
-        assert "Split into" not in message.text, "too fast to be interrupted"
+        assert "stems ·" not in message.text, "too fast to be interrupted"
         assert rows(bot.folder) == [("processing", 1)]
         assert list((bot.folder / "scratch").iterdir()) == []
         await bot.start()
-        await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
+        await fake.until(lambda: "stems ·" in message.text, "the song's end", 200)
         await fake.until(lambda: fake.mentions_of(ann.user), "the mention")
         assert rows(bot.folder) == [("completed", 1)], "an orderly stop must not count as an attempt"
     (history,) = assert_jobs_go_forward_only(events(bot.log_path)).values()
@@ -98,7 +98,7 @@ async def test_second_ctrl_c_skips_wait_and_keeps_attempt(tmp_path: Path) -> Non
         assert await bot.stop() == 0
         assert rows(bot.folder) == [("processing", 1)]
         await bot.start()
-        await fake.until(lambda: "Split into" in message.text, "the song's end", 200)
+        await fake.until(lambda: "stems ·" in message.text, "the song's end", 200)
         assert rows(bot.folder) == [("completed", 1)]
 
 
@@ -143,14 +143,14 @@ async def test_restored_backup_resumes_jobs_after_disk_loss(tmp_path: Path) -> N
             second = await start_job(fake, bob, tmp_path / "long.mp3")
             output = await engine(bot, "backup", tmp_path / "backup")
             assert re.search(r"Backed up to .*: 2 databases, 9 files, [\d.]+ MB", output), output
-            assert "Split into" not in second.text, "too fast to be interrupted"
+            assert "stems ·" not in second.text, "too fast to be interrupted"
             await bot.kill()
             shutil.rmtree(bot.folder)
             output = await engine(bot, "restore", tmp_path / "backup")
             assert "2 databases, 9 files" in output
             await bot.start()
             await fake.until(lambda: fake.mentions_of(bob.user), "the second song's end", 200)
-            assert "Split into" in second.text
+            assert "stems ·" in second.text
             listed = await ann.slash(fake.channel(fake.guilds[0]), "job list")
             assert "song" in (await ann.answered(listed)).text
             await asyncio.sleep(0.5)

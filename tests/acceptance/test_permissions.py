@@ -17,7 +17,7 @@ async def test_result_without_history_permission_is_not_a_reply(stage: Stage) ->
     announcement = await stage.announced(stage.ann)
     assert announcement not in interaction.followups, "it must come as a message of the channel"
     assert announcement.channel is stage.songs and announcement.reference is None
-    assert announcement.attachments and "Split into 4 stems" in message.text
+    assert announcement.attachments and "4 stems ·" in message.text
 
 
 async def test_listen_without_history_permission_sends_plain_message(stage: Stage) -> None:
@@ -39,7 +39,7 @@ async def test_thread_without_send_permission_is_reached_by_token(stage: Stage) 
     thread.bot_permissions &= ~SEND_IN_THREADS
     interaction = await stage.ann.slash(thread, "stemify", file=SONG)
     message = await stage.ann.answered(interaction)
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     assert await stage.announced(stage.ann) in interaction.followups
 
 
@@ -93,5 +93,5 @@ async def test_token_is_used_when_the_clocks_differ(stage: Stage) -> None:
         message = await stage.ann.answered(await stage.ann.slash(foreign, "stemify", file=SONG))
     finally:
         stage.fake.clock_ahead_s = 0
-    await stage.shows(message, "Split into 4 stems")
+    await stage.shows(message, "4 stems ·")
     assert (await stage.announced(stage.ann)).channel is foreign

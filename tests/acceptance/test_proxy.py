@@ -49,7 +49,7 @@ async def test_proxy_variable_is_the_default(tmp_path: Path) -> None:
         async with RunningBot(fake, tmp_path / "data", scripted=True, variables=variables):
             message = await ann.answered(await ann.slash(songs, "stemify", file=SONG))
             await fake.until(lambda: fake.mentions_of(ann.user), "the announcement")
-            assert "Split into 4 stems" in message.text
+            assert "4 stems ·" in message.text
         assert set(proxy.targets) == {fake.host}
 
 

@@ -36,7 +36,7 @@ class Scene:
     async def finish_job(self, channel: Channel | None = None) -> None:
         interaction = await self.ann.slash(channel or self.songs, "stemify", file=SONG)
         message = await self.ann.answered(interaction)
-        await self.fake.until(lambda: "Split into 4 stems" in message.text, "the stems")
+        await self.fake.until(lambda: "4 stems ·" in message.text, "the stems")
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ async def test_second_member_gets_the_result_at_once(tmp_path: Path) -> None:
             """Submit the song as a new member; return its message once the stems are announced."""
             person = Person(fake, name)
             message = await person.answered(await person.slash(channel, "stemify", file=song, quality="fast"), 60)
-            await fake.until(lambda: "Split into" in message.text, "the stems", 100)
+            await fake.until(lambda: "stems ·" in message.text, "the stems", 100)
             await fake.until(lambda: fake.mentions_of(person.user), "the mention", 60)
             assert len(fake.mentions_of(person.user)[0].attachments) == 4
             return message

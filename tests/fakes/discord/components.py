@@ -19,7 +19,7 @@ ROW, BUTTON, STRING_SELECT, TEXT_INPUT, SECTION, TEXT, THUMBNAIL, GALLERY, FILE,
     13,
     14,
 )
-CONTAINER, LABEL = 17, 18
+CONTAINER, LABEL, FILE_UPLOAD, RADIO_GROUP, CHECKBOX_GROUP, CHECKBOX = 17, 18, 19, 21, 22, 23
 SELECTS = (3, 5, 6, 7, 8)
 CLASSIC = (ROW, BUTTON, *SELECTS)
 CHILDREN = {
@@ -27,6 +27,7 @@ CHILDREN = {
     SECTION: (TEXT,),
     CONTAINER: (ROW, TEXT, SECTION, GALLERY, SEPARATOR, FILE),
 }
+IN_LABELS = (TEXT_INPUT, *SELECTS, FILE_UPLOAD, RADIO_GROUP, CHECKBOX_GROUP, CHECKBOX)
 TOP_LEVEL = (ROW, SECTION, TEXT, GALLERY, FILE, SEPARATOR, CONTAINER)
 
 
@@ -140,6 +141,7 @@ def check_modal(form: Form, data: Json) -> None:
         if part["type"] == LABEL:
             form.length(f"{path}.label", part.get("label"), 1, 45)
             form.length(f"{path}.description", part.get("description") or "", 0, 100)
+            form.choice(f"{path}.component.type", part["component"]["type"], IN_LABELS)
             inner.append(part["component"])
         elif part["type"] == ROW:
             inner += part["components"]

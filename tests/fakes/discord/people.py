@@ -70,6 +70,20 @@ class Person:
         data = {"custom_id": button["custom_id"], "component_type": 2, "id": button["id"]}
         return await self._send(3, message.channel, data, source=message)
 
+    async def fill(self, asked: Interaction, **values: str) -> Interaction:
+        """Submit the form with which the bot answered; other fields keep what they show. Raises for invalid values."""
+        await self.fake.until(lambda: asked.modal is not None, "a form")
+        assert asked.modal is not None
+        fields = {label["component"]["custom_id"]: label["component"] for label in asked.modal["components"]}
+        if unknown := set(values) - set(fields):
+            raise ValueError(f"no fields {unknown} among {list(fields)}")
+        labels = [
+            {"type": 18, "id": at, "component": _filled(field, values.get(name), at)}
+            for at, (name, field) in enumerate(fields.items(), 1)
+        ]
+        data = {"custom_id": asked.modal["custom_id"], "components": labels}
+        return await self._send(5, asked.channel, data, source=asked.source)
+
     async def post(
         self, channel: Channel, content: str = "", *uploads: Upload, reference: int | None = None
     ) -> Message:
@@ -187,3 +201,18 @@ class Person:
         message = answer()
         assert message is not None
         return message
+
+
+def _filled(field: Json, value: str | None, at: int) -> Json:
+    """Return a form's field as submitted."""
+    filled = {"type": field["type"], "id": 100 + at, "custom_id": field["custom_id"]}
+    if field["type"] == 3:
+        shown = [option["value"] for option in field["options"] if option.get("default")]
+        chosen = shown if value is None else [value]
+        if len(chosen) != 1 or chosen[0] not in [option["value"] for option in field["options"]]:
+            raise ValueError(f"{field['custom_id']} has no option {chosen}")
+        return filled | {"values": chosen}
+    text = field.get("value") or "" if value is None else value
+    if not (1 if field.get("required", True) else 0) <= len(text) <= field.get("max_length", 4000):
+        raise ValueError(f"{field['custom_id']} is too short or too long")
+    return filled | {"value": text}

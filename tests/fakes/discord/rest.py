@@ -135,6 +135,7 @@ class Rest:
             form = Form()
             check_modal(form, data)
             form.done()
+            interaction.modal = data
         interaction.acked_at, interaction.ack_type = time.time(), kind
         await self.fake.changed()
         body: Json = {"interaction": {"id": str(interaction.id), "type": interaction.kind}}

@@ -235,7 +235,7 @@ class Message:
 class Interaction:
     """An interaction and the bot's response."""
 
-    kind: int  # 2 command, 3 component, 4 autocomplete
+    kind: int  # 2 command, 3 component, 4 autocomplete, 5 form
     user: User
     channel: Channel
     data: Json
@@ -247,6 +247,7 @@ class Interaction:
     original: Message | None = None
     followups: list[Message] = field(default_factory=list)
     choices: list[Json] | None = None
+    modal: Json | None = None
     id: int = field(default_factory=snowflake)
 
     @property

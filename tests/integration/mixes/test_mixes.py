@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.service.service import MixRequest
 from tests.fixtures.mix_server import MixServer, open_mix_server, samples_of
 from tests.fixtures.planted_results import plant
 from tests.fixtures.songs import Samples, tune
@@ -137,3 +138,15 @@ async def test_hostile_parameters_are_refused(
     found, answer = await server.post(job_id, kind, **values)
     assert (found, answer["error"]["code"]) == (status, "bad_mix") and words in answer["error"]["message"]
     assert not list((tmp_path / "jobs" / job_id).glob("m*")) and not (tmp_path / "mixing").exists()
+
+
+async def test_mix_within_a_limit_is_fitted_by_its_own_length(server: MixServer, tmp_path: Path) -> None:
+    job_id = await plant(tmp_path, STEMS, title="Sunny", kind="wav")
+    for tempo, part_s, bit_rate in ((0.5, None, 128_000), (1.0, 1.5, None)):
+        request = MixRequest.from_user({"tempo": tempo, "to": part_s})
+        file = await server.service.mix_within(job_id, request, 130_000, by="discord:1")
+        assert file is not None and file.size <= 130_000 and file.bit_rate == bit_rate
+        async with server.service.open_result_file(file) as path:
+            shape = samples_of(path, tmp_path)[0].shape
+        assert shape[1] == pytest.approx((part_s or 3) / tempo * RATE, abs=RATE / 10)
+    assert await server.service.mix_within(job_id, MixRequest(), 20_000, by="discord:1") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from textwrap import wrap
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,12 @@ from bot import cards
 from bot import text as bot_text
 from bot.announcement import nonce, pack
 from bot.announcement_text import announcement
-from engine.errors import EmptyInput, QuotaExceeded
+from bot.more_card import details_text, more_buttons
+from engine.errors import EmptyInput, NotFound, QuotaExceeded
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
-from engine.jobs.options import OutputFormat, StemSeparationOptions
-from engine.jobs.results import JobResult, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.jobs.options import STEMS, OutputFormat, StemSeparationOptions
+from engine.jobs.results import JobResult, Music, QualityMetrics, StemFiles, StemInfo, TrustCard
 from engine.service.service import ResultFile
 from tests.fixtures.card_text import card_text
 
@@ -90,8 +92,16 @@ def test_low_memory_is_shown_live_and_on_result() -> None:
     trust = result().trust
     assert trust is not None
     notes = ("The batch was halved for want of memory.", "The GPU's memory did not suffice, so the CPU took over.")
-    shown = text(done(result=result(trust=trust.model_copy(update={"notes": notes}))))
+    shown = details_text(done(result=result(trust=trust.model_copy(update={"notes": notes}))).job)
     assert all(note in shown for note in notes)
+
+
+def test_failed_separation_is_told_on_the_card() -> None:
+    trust = result().trust
+    assert trust is not None
+    failed = trust.model_copy(update={"notes": ("The separation failed: the stems are almost alike.",)})
+    assert "seems to have failed" in text(done(result=result(trust=failed)))
+    assert "failed" not in text(done())
 
 
 def test_queued_job_shows_position_and_eta() -> None:
@@ -118,37 +128,71 @@ def test_running_job_shows_stage_progress_and_eta() -> None:
     assert "this is attempt 2" in text(again)
 
 
-def test_completed_job_shows_all_measurements() -> None:
+MUSIC = Music(tempo_bpm=123.6, tempo_confidence=0.9, key="F# minor", camelot="11A", key_confidence=0.8)
+
+
+def test_completed_job_shows_few_lines() -> None:
+    day = int((NOW + timedelta(days=90)).timestamp())
+    assert text(done(result=result(music=MUSIC))) == (
+        "### Blue Hour — The Lamps\n"
+        "4 stems · 3:45 · F# minor · 124 BPM\n"
+        "[waveform.png: Waveforms of vocals, drums, bass and other]\n"
+        "[Karaoke] [No drums] [No bass] [Mix…]\n"
+        "[Listen↗] [Zip↗] [More]\n"
+        f"Available until <t:{day}:D>"
+    )
+    assert "4 stems · 3:45\n" in text(done()), "unknown facts are left out"
+    repeated = text(done(result=result(separated_at=NOW - timedelta(days=3))))
+    separated = int((NOW - timedelta(days=3)).timestamp())
+    assert repeated.endswith(f"\nSeparated on <t:{separated}:D>. Available until <t:{day}:D>.")
+    two = StemFiles(vocals=stem("vocals", 1), instrumental=stem("instrumental", 1))
+    karaoke = text(done(result=result(stems=two)))
+    assert "Vocals and instrumental · 3:45\n" in karaoke and "[Karaoke]" not in karaoke
+
+
+@pytest.mark.parametrize("title", ["Blue Hour", "A " + "very long title " * 8], ids=["short", "long"])
+def test_card_fits_on_a_phone(title: str) -> None:
+    six = StemFiles(**{name: stem(name, 9_000_000) for name in STEMS})
+    shown = text(done(result=result(music=MUSIC, stems=six), title=title, artist="The Lamps and Their Friends"))
+    shown = re.sub("<t:.*>", "21 February 2027", shown.replace("### ", "")).replace("[waveform", "[").replace("↗", "")
+    picture = next(line for line in shown.splitlines() if ".png" in line)
+    lines = [wrapped for line in shown.replace(picture, "[picture]").splitlines() for wrapped in wrap(line, 46)]
+    assert len(lines) <= 9, "\n".join(lines)
+
+
+def test_details_have_all_measurements() -> None:
     scored = result(
+        music=MUSIC,
         quality_metrics=QualityMetrics(
             overall_score=0.62, vocal_isolation=0.71, drum_separation=0.5, artifact_reduction=0.66, low_confidence=True,
             advice="Try the quality best.", method="estimate v1",
-        )
+        ),
     )  # fmt: skip
-    assert text(done(result=scored)) == (
-        "### Blue Hour — The Lamps\n"
-        "Split into 4 stems in 1 min 12 s · 3:45 long\n"
-        "[waveform.png: Waveforms of vocals, drums, bass and other]\n"
+    assert details_text(done(result=scored).job) == (
+        "**Blue Hour — The Lamps**\n"
+        "Separated in 1 min 12 s\n"
         "**Vocals** 8.6 MB · **Drums** 8.2 MB · **Bass** 500 KB · **Other** 39 KB (silent)\n"
-        f"Links expire <t:{int((NOW + timedelta(days=90)).timestamp())}:R>\n"
-        "-# Vocals: -21.0 dBFS, peak -3.5 dBFS, silent for 25% of the song · Drums: -17.5 dBFS, peak 0.0 dBFS"
+        "Vocals: -21.0 dBFS, peak -3.5 dBFS, silent for 25% of the song · Drums: -17.5 dBFS, peak 0.0 dBFS"
         " · Bass: -20.0 dBFS, peak -9.1 dBFS\n"
-        "-# In no stem: -41.2 dB of the mix · common gain: -1.24 dB, 0 clipped samples\n"
-        "-# Plan: 39 segments of 7.8 s, overlap 0.25, shifts 1, seed 7\n"
-        "-# Quality: fair 62%, uncertain because the song is short, unvalidated"
+        "Music: 123.6 BPM, F# minor (11A)\n"
+        "In no stem: -41.2 dB of the mix · common gain: -1.24 dB, 0 clipped samples\n"
+        "Plan: 39 segments of 7.8 s, overlap 0.25, shifts 1, seed 7\n"
+        "Quality: fair 62%, uncertain because the song is short, unvalidated"
         " (vocals fair 71%, drums fair 50%, few artefacts 66%)\n"
-        "-# Advice: Try the quality best.\n"
-        "-# htdemucs · balanced · mp3 · cpu\n"
-        "[Listen↗] [Vocals↗] [Drums↗] [Bass↗] [Other↗] [All as zip↗]\n"
-        "[Keep] [Delete now]"
+        "Advice: Try the quality best.\n"
+        "htdemucs · balanced · mp3 · cpu"
     )
+    many = result(trust=scored.trust.model_copy(update={"notes": ("x" * 500,) * 9})) if scored.trust else scored
+    assert len(details_text(done(result=many).job)) <= 2000
+    with pytest.raises(NotFound):
+        details_text(view().job)
 
 
-def test_kept_job_offers_only_deletion() -> None:
-    kept = text(done(keep=True))
-    assert "Kept until you delete it." in kept
-    assert kept.endswith("[Delete now]")
-    assert "[Keep]" not in kept
+def test_kept_job_offers_no_keep() -> None:
+    assert "Kept until you delete it." in text(done(keep=True))
+    for view, offered in ((done(), True), (done(keep=True), False)):
+        actions = [spec.action for spec in more_buttons(view, NOW, is_owner=True, may_delete=True)]
+        assert ("keep" in actions) is offered
 
 
 def test_failed_job_shows_reason_and_free_retry() -> None:
@@ -196,21 +240,10 @@ def test_every_mark_in_name_is_escaped(name: str) -> None:
     assert len(bot_text.clean(name)) <= 100
 
 
-def test_long_links_move_from_button_to_text() -> None:
-    links = tuple(
-        FileLink(name=name, filename="x", url="https://stems.example/" + "%E3%81%82" * 80 + name)
-        for name in ("vocals", "drums", "bass", "other", "zip")
-    )
-    card = cards.job_card(done(links=links), now=NOW)
-    assert [label for label, _ in card.links] == ["Listen"]
-    assert "[Vocals](<https://" in card.below
-    assert len(card.body + card.below + card.small + card.heading) < 4000
-
-
 def test_urls_refused_by_discord_move_into_text() -> None:
     card = cards.without_link_buttons(cards.job_card(done(), now=NOW))
     assert card.links == ()
-    assert card.below.endswith("[All as zip](<https://stems.example/files/zip?e=1&s=2>)")
+    assert card.below.endswith(" · [Zip](<https://stems.example/files/zip?e=1&s=2>)")
 
 
 def test_quota_error_shows_when_to_retry() -> None:

@@ -1,0 +1,105 @@
+"""The buttons and forms of a result's card: mixes, details, and another separation of the song."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import discord
+
+from bot.again_form import again_form, changed_options
+from bot.buttons import JobButtons
+from bot.cards import MIXES, Action
+from bot.client import Stemify
+from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
+from bot.commands.stemify import follow_new_job, job_message_of, owner_of
+from bot.forms import FilledForm
+from bot.messages import retry_on_disconnect
+from bot.mix_form import mix_form, mix_request
+from bot.more_card import details_text, more_buttons, more_text
+from bot.responses import acknowledge
+from bot.servers import check_server
+from engine.jobs.entity import new_job_id
+from engine.jobs.job import JobView
+from engine.service.service import MixRequest
+
+
+async def show_more(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    """Answer privately with what the user may do with a result. Raises the service's errors."""
+    await acknowledge(interaction, thinking=True, ephemeral=True)
+    view, now = await _visible_job(interaction, job_id), datetime.now(UTC)
+    buttons = more_buttons(view, now, is_owner=is_owner(interaction, view), may_delete=may_delete(interaction, view))
+    text = more_text(view, now)
+    await retry_on_disconnect(
+        lambda: interaction.edit_original_response(content=text, view=JobButtons(buttons, job_id))
+    )
+
+
+async def show_details(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    """Answer privately with what was measured. Raises the service's errors."""
+    await acknowledge(interaction, thinking=True, ephemeral=True)
+    text = details_text((await _visible_job(interaction, job_id)).job)
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+
+
+async def _visible_job(interaction: discord.Interaction[Stemify], job_id: str) -> JobView:
+    """Return a job that the user may see. Raises the service's errors."""
+    view = await interaction.client.service.get(job_id)
+    check_can_see(interaction, view)
+    return view
+
+
+# Mixes.
+
+
+async def post_preset(interaction: discord.Interaction[Stemify], job_id: str, mix: Action) -> None:
+    """Post the mix of a button. Raises `StemifyError`."""
+    await acknowledge(interaction, thinking=True, ephemeral=True)
+    _, left_out = MIXES[mix]
+    await _post_mix(interaction, await _visible_job(interaction, job_id), MixRequest(gains={left_out: 0.0}))
+
+
+async def ask_for_mix(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    """Answer with a form. Raises the service's errors."""
+    form = mix_form((await _visible_job(interaction, job_id)).job)
+    await retry_on_disconnect(lambda: interaction.response.send_modal(form))
+
+
+async def post_asked_mix(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
+    """Post the mix that a form asks for. Raises `StemifyError`."""
+    await acknowledge(interaction, thinking=True, ephemeral=True)
+    view = await _visible_job(interaction, form.job_id)
+    await _post_mix(interaction, view, mix_request(form.values, view.job))
+
+
+async def _post_mix(interaction: discord.Interaction[Stemify], view: JobView, request: MixRequest) -> None:
+    """Post a mix, and answer privately with a link to its message."""
+    bot = interaction.client
+    check_server(bot.settings.discord, interaction.guild_id)
+    assert interaction.message is not None
+    card = job_message_of(interaction, interaction.message.id, view.job.id)
+    url = await bot.mixes.post(card, view.job, request, by=owner_of(interaction.user))
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=f"Your mix: {url}"))
+
+
+# Another separation.
+
+
+async def ask_to_separate_again(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+    """Answer with a form. Raises the service's errors."""
+    service = interaction.client.service
+    view = await service.get(job_id)
+    check_owner(interaction, view)
+    form = again_form(view.job, service.models())
+    await retry_on_disconnect(lambda: interaction.response.send_modal(form))
+
+
+async def separate_again(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
+    """Start a job with the song of an earlier one and the options of a form. Raises `StemifyError`."""
+    message_id = await acknowledge(interaction, thinking=True)
+    bot, changes = interaction.client, changed_options(form.values)
+    check_server(bot.settings.discord, interaction.guild_id)
+    job_message = job_message_of(interaction, message_id, new_job_id())
+    by = owner_of(interaction.user)
+    await follow_new_job(
+        bot, job_message, lambda: bot.service.again(form.job_id, changes, by=by, new_id=job_message.job_id)
+    )

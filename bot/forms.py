@@ -1,0 +1,58 @@
+"""Forms (Discord's modals) that work after a restart, because their state is in their `custom_id`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import discord
+
+FormName = Literal["mix", "again"]
+_CUSTOM_ID = re.compile(rf"stemify:form:({'|'.join(get_args(FormName))}):([0-9a-f-]{{36}})")
+
+
+class FilledForm(NamedTuple):
+    name: FormName
+    job_id: str
+    values: Mapping[str, str]  # "" for an empty field
+
+
+def form(name: FormName, job_id: str, title: str, *fields: discord.ui.Label[Any]) -> discord.ui.Modal:
+    modal = discord.ui.Modal(title=title, custom_id=f"stemify:form:{name}:{job_id}")
+    for field in fields:
+        modal.add_item(field)
+    modal.stop()  # discord.py would keep it in memory to call it; `filled_form` needs no such memory
+    return modal
+
+
+def choice(name: str, label: str, options: list[discord.SelectOption], description: str = "") -> discord.ui.Label[Any]:
+    select: discord.ui.Select[Any] = discord.ui.Select(custom_id=name, options=options)
+    return discord.ui.Label(text=label, description=description or None, component=select)
+
+
+def text(name: str, label: str, description: str, placeholder: str, *, length: int = 100) -> discord.ui.Label[Any]:
+    """Return an optional line of text."""
+    line: discord.ui.TextInput[Any] = discord.ui.TextInput(
+        custom_id=name, placeholder=placeholder, required=False, max_length=length
+    )
+    return discord.ui.Label(text=label, description=description, component=line)
+
+
+def filled_form(interaction: discord.Interaction[Any]) -> FilledForm | None:
+    """Return the form that was submitted, or None if the interaction is something else."""
+    if interaction.type is not discord.InteractionType.modal_submit:
+        return None
+    data: Mapping[str, Any] = dict(interaction.data or {})
+    match = _CUSTOM_ID.fullmatch(str(data.get("custom_id")))
+    if match is None:
+        return None
+    name: Any = match[1]
+    return FilledForm(name, match[2], dict(_values(data)))
+
+
+def _values(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for label in data.get("components", []):
+        field = label.get("component", {})
+        chosen = field.get("values") or [field.get("value") or ""]
+        yield str(field.get("custom_id")), str(chosen[0]).strip()
