@@ -15,7 +15,7 @@ import torch
 
 from bench.job import attempt_of, cached_library, noise, write_song
 from bench.networks import RATE, stock
-from engine.separation.models.files import load_bag
+from engine.separation.models.files import Bag, load_bag
 from engine.separation.models.library import EMBEDDED, ModelLibrary
 from engine.separation.models.sources import FolderSource
 from engine.separation.schedule.batcher import Batcher
@@ -34,10 +34,10 @@ def main() -> None:
             batcher.close()
     else:
         found = FolderSource(EMBEDDED, pickles=False).find("mini")
-        assert found is not None, "the embedded model is missing"
+        assert found is not None and isinstance(found.description, Bag), "the embedded model is missing"
         wav = torch.from_numpy(np.random.default_rng(0).standard_normal((2, int(seconds) * RATE), np.float32) * 0.1)
         reference = wav.mean(0)
-        out = stock(load_bag(found.bag, found.files), (wav - reference.mean()) / (reference.std() + 1e-8))
+        out = stock(load_bag(found.description, found.files), (wav - reference.mean()) / (reference.std() + 1e-8))
         out = out * (reference.std() + 1e-8) + reference.mean()
     print(peak_bytes())
 

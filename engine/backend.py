@@ -34,6 +34,7 @@ from engine.dispatch.runner import JobRunner
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import ConfigurationError
 from engine.gateway.protocol import GatewayConfig
+from engine.jobs.models import add_own_models
 from engine.media.limits import MediaLimits
 from engine.mixes.mixer import Mixer
 from engine.pool.devices import find_devices
@@ -129,6 +130,7 @@ async def backend(
     Raises `ConfigurationError`, or `StoreFailed` if the database cannot be used.
     """
     root = _prepare_folder(settings.data_dir)
+    add_own_models(settings.models_dir)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(exclusive_lock(root / "stemify.lock"))

@@ -18,7 +18,8 @@ from config.variables import unknown_variables
 from engine.cli.arguments import DONE, FAILED, REFUSED, Parser, minutes, overlap_fraction, parse, shift_count, song_path
 from engine.cli.mix_arguments import add_mix_command
 from engine.errors import InputRefused, RetryLater, StemifyError
-from engine.jobs.options import MODELS, OutputFormat, Quality
+from engine.jobs.models import MODELS, add_own_models
+from engine.jobs.options import OutputFormat, Quality
 from engine.logs import configure
 from engine.process.private_files import private_files
 from engine.text import plural
@@ -109,6 +110,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.command != "serve":  # a log would be in the middle of the output
             settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "ERROR"})})
         configure(settings.log.level, json_lines=settings.log.json_lines)
+        if args.command in ("separate", "models"):
+            add_own_models(settings.models_dir)
         for warning in unknown_variables(Settings, os.environ):
             if args.command == "serve":
                 log.warning(warning)

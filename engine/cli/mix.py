@@ -15,14 +15,15 @@ import av
 
 from config.settings import Settings
 from engine.errors import InputRefused
-from engine.jobs.options import DISPLAY_ORDER, MODELS
+from engine.jobs.models import NAME
+from engine.jobs.options import DISPLAY_ORDER
 from engine.mixes.entities import MixFormat, MixRequest
 from engine.mixes.errors import BadMix
 from engine.mixes.plan import plan_mix
 from engine.mixes.renderer import Song, render_files
 
 _STEM_FILE = re.compile(
-    rf"(?P<title>.+) - (?P<stem>{'|'.join(DISPLAY_ORDER)}) - (?P<model>{'|'.join(MODELS)})\.(?:mp3|wav|flac)"
+    rf"(?P<title>.+) - (?P<stem>{'|'.join(DISPLAY_ORDER)}) - (?P<model>{NAME.pattern})\.(?:mp3|wav|flac)"
 )
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from config.settings import Settings
 from engine.errors import StemifyError
-from engine.jobs.options import MODELS, unknown_model
+from engine.jobs.models import MODELS, traits, unknown_model
 from engine.separation.models.library import ModelLibrary
 from engine.text import plural
 
@@ -33,12 +33,16 @@ def run_model_command(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _list(library: ModelLibrary) -> int:
-    table = Table("model", "description", "weights", box=None, pad_edge=False)
+    console = Console(markup=False)
     for state in library.states():
-        table.add_row(
-            *(Text(cell) for cell in (state.name, MODELS[state.name], state.reason or _STATE_TEXT[state.state]))
-        )
-    Console(markup=False).print(table)
+        info = MODELS[state.name]
+        size_bytes = state.files.size_bytes if state.files is not None else None
+        known = traits(info, is_downloaded=state.state == "ready", size_bytes=size_bytes)
+        console.print(Text(state.name, style="bold"))
+        for line in (info.description, " · ".join(known), f"licence of the weights from {info.licence_source}"):
+            console.print(Text(f"    {line}"))
+        if state.state == "unavailable":
+            console.print(Text(f"    unavailable: {state.reason}"))
     return 0
 
 

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from engine.jobs.job import Job, JobStatus
+from engine.jobs.models import MODELS
 from engine.jobs.options import Quality, StemSeparationOptions
 
-_GUESS_ON_CPU: dict[str, float] = {
-    "htdemucs": 1.1,
-    "htdemucs_ft": 4.4,
-    "htdemucs_6s": 1.2,
-    "hdemucs_mmi": 1.0,
-    "mdx_extra": 4.0,
-    "mdx_extra_q": 4.0,
-    "hdemucs_high": 1.0,
-    "mini": 0.15,
-}
+_HTDEMUCS_ON_CPU = 1.1
 """Seconds per second of audio, one shift, on two CPU cores; used until a job of that kind has been measured."""
 
 _GUESS_GPU_IS_FASTER = 40.0
@@ -24,13 +16,13 @@ _FIXED_S = 2.0  # decoding, encoding, publishing
 
 def first_guess(model: str, quality: Quality, device: str) -> float:
     """Return the assumed processing seconds per second of audio, for a combination that has not been measured."""
-    cost = _GUESS_ON_CPU.get(model, 1.0) * _QUALITY_COST[quality]
+    cost = _HTDEMUCS_ON_CPU * relative_cost(model) * _QUALITY_COST[quality]
     return cost if device == "cpu" or "cpu" in device.lower() else cost / _GUESS_GPU_IS_FASTER
 
 
 def relative_cost(model: str) -> float:
     """Return the assumed time of a model, where htdemucs takes 1."""
-    return round(_GUESS_ON_CPU[model] / _GUESS_ON_CPU["htdemucs"], 2)
+    return MODELS[model].cost if model in MODELS else 1.0
 
 
 _DEFAULT_OVERLAP = 0.25

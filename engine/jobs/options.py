@@ -1,38 +1,21 @@
-"""Models, qualities, output formats, and the options of a job."""
+"""Qualities, output formats, and the options of a job."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from engine.errors import BadOptions, UnknownModel
+from engine.errors import BadOptions
 from engine.jobs.entity import Entity
-from engine.text import did_you_mean
-
-MODELS: dict[str, str] = {
-    "htdemucs": "Hybrid Transformer Demucs, the standard",
-    "htdemucs_ft": "fine-tuned, one network a stem: better, four times slower",
-    "htdemucs_6s": "six stems, with guitar and piano (experimental)",
-    "hdemucs_mmi": "Hybrid Demucs v3, retrained",
-    "mdx_extra": "four Hybrid Demucs v3, MDX challenge",
-    "mdx_extra_q": "the same, quantized: a smaller download (needs diffq)",
-    "hdemucs_high": "torchaudio's Hybrid Demucs (needs torchaudio)",
-    "mini": "small and embedded: works without a download, rougher results",
-}
-"""Supported models and their descriptions."""
+from engine.jobs.models import MODELS, NAME, stems_of, unknown_model
 
 STEMS = ("vocals", "drums", "bass", "guitar", "piano", "other")
 """Stems that a model may produce, in display order."""
 
 DISPLAY_ORDER = (*STEMS, "instrumental")
 """Files of a result, in the order of every list and picture of them."""
-
-
-def stems_of(model: str) -> tuple[str, ...]:
-    """Return the stems of a model, in display order."""
-    return tuple(stem for stem in STEMS if model == "htdemucs_6s" or stem not in ("guitar", "piano"))
 
 
 class Quality(StrEnum):
@@ -53,19 +36,18 @@ class OutputFormat(StrEnum):
         return OutputFormat.MP3 if self is OutputFormat.STEM else self
 
 
-def unknown_model(name: str) -> UnknownModel:
-    """Return the error for a model that does not exist."""
-    hint = did_you_mean(name[:40].lower(), MODELS)
-    return UnknownModel(f"There is no model {name[:40]!r}.{hint} Choose one of: {', '.join(MODELS)}.")
-
-
-def _supported_model(name: str) -> str:
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; choose one of: {', '.join(MODELS)}")
+def _possible_model(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name[:40]!r} is not the name of a model")
     return name
 
 
-ModelName = Annotated[str, AfterValidator(_supported_model), Field(json_schema_extra={"enum": list(MODELS)})]
+def _list_models(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(MODELS)
+
+
+ModelName = Annotated[str, AfterValidator(_possible_model), Field(json_schema_extra=_list_models)]
+"""The name of a model, which may be gone: stored jobs keep it."""
 
 
 class StemSeparationOptions(Entity):
@@ -93,6 +75,17 @@ class StemSeparationOptions(Entity):
     def _stem_file_has_four_stems(self) -> Self:
         if self.output_format is OutputFormat.STEM and self.remove_vocals:
             raise ValueError("a stem file needs four stems, and karaoke gives two; leave one of the two options out")
+        if self.output_format is OutputFormat.STEM and not {*stems_of("htdemucs")} <= {*stems_of(self.model)}:
+            raise ValueError(
+                f"a stem file needs vocals, drums, bass and other, and {self.model} gives "
+                f"{' and '.join(stems_of(self.model))}; choose another model or format"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _karaoke_has_vocals(self) -> Self:
+        if self.remove_vocals and "vocals" not in stems_of(self.model):
+            raise ValueError(f"karaoke needs vocals, and {self.model} gives {' and '.join(stems_of(self.model))}")
         return self
 
     @classmethod

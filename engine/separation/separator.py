@@ -35,7 +35,7 @@ class Separator:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return self.model.sources
+        return self.model.stems
 
     def separate(
         self,
@@ -68,6 +68,8 @@ class Separator:
             segment_s=segment,
             seed=seed,
         )
+        if self.model.rest is not None:
+            sink.stems[self.model.rest] = source.read(0, source.samples) - sum(sink.stems.values())
         return sink.stems
 
 

@@ -17,6 +17,8 @@ from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 from engine.jobs.job import Job, JobStatus, JobView
+from engine.jobs.models import MODELS
+from engine.jobs.options import Quality
 from engine.mixes.cache import StoredMix
 from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
 from engine.mixes.mixer import Mixer, completed_result
@@ -272,6 +274,12 @@ class StemService:
     def models(self) -> Sequence[ModelChoice]:
         """Return all models, usable ones first."""
         return model_choices(self._pool)
+
+    async def measured_costs(self) -> dict[str, float]:
+        """Return the seconds per second of audio of each model that was measured here at quality `balanced`."""
+        device = self._pool.device
+        speeds = {name: await self._store.speed(name, Quality.BALANCED, device) for name in MODELS}
+        return {name: round(speed, 3) for name, speed in speeds.items() if speed is not None}
 
     async def snapshot(self) -> ServiceSnapshot:
         """Return the health of the backend. Raises `StemifyError` if the database does not respond."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from engine.database.job_store import JobStore
 from engine.dispatch.progress import ProgressTracker
 from engine.jobs.job import JobStatus
-from engine.jobs.options import MODELS
+from engine.jobs.models import MODELS, ModelInfo, traits
 from engine.pool.pool import WorkerPool
 
 
@@ -16,11 +16,16 @@ class ModelChoice:
     """A model as a front end offers it; `reason`: why it is not usable."""
 
     name: str
-    description: str
+    info: ModelInfo
     usable: bool
     reason: str | None = None
     is_downloaded: bool = False
     size_bytes: int | None = None  # of its weights on this machine
+
+    @property
+    def traits(self) -> list[str]:
+        """Its stems, cost, licence and state, in short phrases."""
+        return traits(self.info, is_downloaded=self.is_downloaded, size_bytes=self.size_bytes)
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,13 @@ def model_choices(pool: WorkerPool) -> list[ModelChoice]:
     """Return all models, usable ones first."""
     states = pool.models
     choices = []
-    for name, description in MODELS.items():
+    for name, info in MODELS.items():
         state = states.get(name)
         usable = state is None or state.state != "unavailable"
         is_ready = state is not None and state.state == "ready"
         reason = None if usable or state is None else state.reason
         size_bytes = None if state is None else state.size_bytes
-        choices.append(ModelChoice(name, description, usable, reason, is_ready, size_bytes))
+        choices.append(ModelChoice(name, info, usable, reason, is_ready, size_bytes))
     return sorted(choices, key=lambda choice: not choice.usable)
 
 

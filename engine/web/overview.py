@@ -7,8 +7,6 @@ import math
 from aiohttp import web
 
 from engine.jobs.entity import Entity
-from engine.jobs.estimates import relative_cost
-from engine.jobs.options import stems_of
 from engine.web.keys import ACCESS, SERVICE, SETTINGS
 from engine.web.schemas import json_response
 
@@ -16,15 +14,23 @@ _FRESH = {"Cache-Control": "no-store"}
 
 
 class Model(Entity):
-    """A model and its cost: the time for a song relative to htdemucs."""
+    """A model; its cost is the time for a song on a CPU relative to htdemucs."""
 
     name: str
     description: str
     stems: tuple[str, ...]
     relative_cost: float
+    measured_cost: float | None = None
+    """Seconds per second of audio, as measured on this machine at quality `balanced`."""
+    gpu_advisable: bool
+    licence: str
+    """Of the weights."""
+    licence_source: str
     downloaded: bool
     size_bytes: int | None = None
     """Of the downloaded weights."""
+    download_bytes: int | None = None
+    """Of the download, if known."""
     usable: bool
     reason: str | None = None
     """Why it is not usable."""
@@ -52,15 +58,21 @@ def add_routes(app: web.Application) -> None:
 
 async def models(request: web.Request) -> web.Response:
     request.app[ACCESS].require_token(request)
+    measured = await request.app[SERVICE].measured_costs()
     body = ModelsResponse(
         models=tuple(
             Model(
                 name=each.name,
-                description=each.description,
-                stems=stems_of(each.name),
-                relative_cost=relative_cost(each.name),
+                description=each.info.description,
+                stems=each.info.stems,
+                relative_cost=each.info.cost,
+                measured_cost=measured.get(each.name),
+                gpu_advisable=each.info.advises_gpu,
+                licence=each.info.licence,
+                licence_source=each.info.licence_source,
                 downloaded=each.is_downloaded,
                 size_bytes=each.size_bytes,
+                download_bytes=each.info.download_bytes,
                 usable=each.usable,
                 reason=each.reason,
             )

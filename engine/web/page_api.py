@@ -38,6 +38,7 @@ class PlayerJob(JobEvent):
 class ModelOption(Entity):
     name: str
     description: str
+    traits: tuple[str, ...]
     usable: bool
     reason: str | None = None
 
@@ -55,7 +56,13 @@ async def upload_options(request: web.Request) -> web.Response:
     models = request.app[SERVICE].models()
     body = UploadOptions(
         models=tuple(
-            ModelOption(name=each.name, description=each.description, usable=each.usable, reason=each.reason)
+            ModelOption(
+                name=each.name,
+                description=each.info.description,
+                traits=tuple(each.traits),
+                usable=each.usable,
+                reason=each.reason,
+            )
             for each in models
         ),
         links=settings.youtube.enabled,

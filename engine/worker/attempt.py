@@ -206,23 +206,28 @@ class Attempt:
 
     def _open_writer(self, mix: PcmMix, model: LoadedModel, decoded: RawAudio, out: Path) -> StemWriter:
         options = self.spec.options
+        stems, rest = self._outputs(model)
         tags = dict(decoded.tags)
         if self.spec.artist:
             tags.setdefault("artist", self.spec.artist)
         return StemWriter(
             self._scratch,
             out,
-            stems=model.sources,
+            stems=stems,
             read_mix=lambda start, stop: mix.without_offset(start, stop).numpy(),
             samples=mix.samples,
             sample_rate=model.sample_rate,
             output_format=options.output_format,
             normalize=options.normalize,
-            karaoke=options.remove_vocals,
+            rest=rest,
             track=TrackInfo(safe_title(self.spec.title), options.model, tags, decoded.cover),
             scale=mix.std,
             cancelled=self.cancelled,
         )
+
+    def _outputs(self, model: LoadedModel) -> tuple[tuple[str, ...], str | None]:
+        """Return the stems that the model separates, and the one that is the rest of the mix."""
+        return (("vocals",), "instrumental") if self.spec.options.remove_vocals else (model.sources, model.rest)
 
     def _separate(self, model: LoadedModel, mix: PcmMix, writer: StemWriter) -> tuple[RunReport, SeparationParameters]:
         plan = SeparationParameters.of(self.spec, model.segment_s)
@@ -231,7 +236,7 @@ class Attempt:
             model,
             mix,
             writer,
-            stems=["vocals"] if self.spec.options.remove_vocals else model.sources,
+            stems=self._outputs(model)[0],
             shifts=plan.shifts,
             overlap=plan.overlap,
             segment_s=plan.segment_s,
@@ -252,7 +257,7 @@ class Attempt:
     def _estimate(self, writer: StemWriter, report: RunReport, decoded: RawAudio) -> Estimate:
         """Estimate the quality of the stems, independently of output format and gain."""
         options = self.spec.options
-        residual_db = None if options.remove_vocals else writer.residual_db
+        residual_db = None if writer.has_rest else writer.residual_db
         features = writer.meter.features(report.agreement_db, residual_db)
         return estimate_quality(
             features,
@@ -260,7 +265,7 @@ class Attempt:
             model=options.model,
             quality=options.quality,
             duration_s=decoded.samples / decoded.sample_rate,
-            karaoke=options.remove_vocals,
+            karaoke=writer.has_rest and writer.meter.stems == ("vocals",),
         )
 
     def _trust_card(

@@ -126,7 +126,7 @@ class StemWriter:
         sample_rate: int,
         output_format: OutputFormat,
         normalize: bool,
-        karaoke: bool,
+        rest: str | None,
         track: TrackInfo,
         scale: float,
         cancelled: Event,
@@ -134,7 +134,7 @@ class StemWriter:
         """Open a file for every stem.
 
         `read_mix(start, stop)` returns samples of the mix that the stems add up to. Separated samples are multiplied
-        by `scale`. With `karaoke`, only `vocals` is written by the caller, and `instrumental` is the mix minus vocals.
+        by `scale`. `rest`: the name of a further stem, the mix minus all that the caller writes.
         """
         self.samples = samples
         self._out = out
@@ -142,14 +142,14 @@ class StemWriter:
         self._rate = sample_rate
         self._format = output_format.of_stems
         self._normalize = normalize
-        self._karaoke = karaoke
+        self._rest = rest
         self._track = track
         self._scale = np.float32(scale)
         self._cancelled = cancelled
         self._mix_energy = 0.0
         self._residual_energy = 0.0
-        names = ["vocals", "instrumental"] if karaoke else list(stems)
-        self.meter = StemMeter(["vocals"] if karaoke else stems)
+        names = [*stems, *([rest] if rest is not None else [])]
+        self.meter = StemMeter(stems)
         self._stems = {
             name: _Stem(name, scratch / f"{name}.f32", samples, sample_rate, None if normalize else self._encoder(name))
             for name in names
@@ -184,8 +184,8 @@ class StemWriter:
         length = next(iter(blocks.values())).shape[1]
         mix = self._read_mix(start, start + length)
         self.meter.add(mix, blocks)
-        if self._karaoke:
-            blocks = {"vocals": blocks["vocals"], "instrumental": mix - blocks["vocals"]}
+        if self._rest is not None:
+            blocks[self._rest] = mix - sum(blocks.values())
         rest = mix.astype(np.float64)
         for block in blocks.values():
             rest -= block
@@ -207,6 +207,11 @@ class StemWriter:
             self.gain = NORMALIZED_PEAK / peak
         elif peak > 1:
             self.gain = _MAX_PEAK / peak
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether one stem is the rest of the mix, so that they add up to it whatever the model does."""
+        return self._rest is not None
 
     @property
     def residual_db(self) -> float | None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.jobs.job import Stage
+from engine.jobs.models import add_own_models
 from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import NativeLibrary
 from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
@@ -83,8 +84,10 @@ class Worker:
         self._config = config
         self._writer = writer
         self._storage = storage
+        models_dir = Path(config.models_dir) if config.models_dir else None
+        add_own_models(models_dir)
         self._library = ModelLibrary(
-            models_dir=Path(config.models_dir) if config.models_dir else None,
+            models_dir=models_dir,
             cache_dir=Path(config.cache_dir),
             memory_budget_bytes=config.model_memory_bytes,
         )

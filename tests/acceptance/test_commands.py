@@ -50,6 +50,9 @@ async def test_refused_song_creates_no_job(stage: Stage) -> None:
 async def test_model_choices_name_unusable_models_and_reason(stage: Stage) -> None:
     choices = await stage.ann.complete(stage.songs, "stemify", "model", model="")
     assert [choice["value"] for choice in choices] == ["htdemucs", "mdx_extra_q"]
+    assert choices[0]["name"].startswith(
+        "htdemucs — 4 stems · 1x the time · weights: scientific purposes only · downloaded, 84 MB · Hybrid"
+    )
     assert choices[1]["name"] == "mdx_extra_q — not available: needs diffq"
     assert await stage.ann.complete(stage.songs, "stemify", "model", model="zzz") == []
     with pytest.raises(ValueError, match="no choice"):

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from torch import nn
 
 from engine.errors import ModelCorrupt, ModelUnavailable
+from engine.jobs.roformer_config import RoFormerConfig
 from engine.separation.models.pickles import NETWORKS, QUANTIZERS, has_checksum, read_package
 
 NEEDS_DIFFQ = "It needs the package diffq (Stemify's extra “quantized”)."
@@ -51,6 +52,15 @@ class Bag:
             return cls(members, weights, None if segment is None else float(segment))
         except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
             raise _corrupt(path, error) from error
+
+
+def read_description(path: Path) -> Bag | RoFormerConfig:
+    """Read the .yaml of a bag or of a RoFormer model. Raises `ModelCorrupt`."""
+    try:
+        config = RoFormerConfig.read(path)
+    except ValueError as error:
+        raise ModelCorrupt(f"The model's file {path.name} is not supported: {error}.", detail=str(path)) from error
+    return config or Bag.read(path)
 
 
 def load_bag(bag: Bag, files: list[Path], *, may_run_code: bool = False) -> nn.Module:

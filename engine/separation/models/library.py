@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable, UnknownModel
-from engine.jobs.options import MODELS
+from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable
+from engine.jobs.models import MODELS, add_own_models, unknown_model
+from engine.jobs.roformer_config import RoFormerConfig
 from engine.process.private_files import private_folder
 from engine.separation.models.files import load_bag, load_torchaudio_network, missing_for
 from engine.separation.models.loaded_model import LoadedModel
+from engine.separation.models.pinned_source import PinnedSource
+from engine.separation.models.roformer_files import load_roformer
 from engine.separation.models.sources import (
     FolderSource,
     HubSource,
@@ -22,6 +25,7 @@ from engine.separation.models.sources import (
     ModelSource,
     Progress,
     TorchaudioSource,
+    is_offline,
 )
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
@@ -48,7 +52,7 @@ class ModelLibrary:
         *,
         sources: Sequence[ModelSource] | None = None,
     ) -> None:
-        """Look for models in the operator's folder, the package, torchaudio's cache, the hub and demucs' old host.
+        """Look for models in the operator's folder, the package, torchaudio's cache, and at their hosts.
 
         `models_dir`: the operator's folder; its pickles may run code. `cache_dir`: where downloads go.
         `memory_budget_bytes`: for weights in memory; the least recently used are dropped first.
@@ -63,6 +67,7 @@ class ModelLibrary:
                 FolderSource(EMBEDDED, pickles=False),
                 TorchaudioSource([models_dir] if models_dir is not None else [], cache_dir / "torchaudio"),
                 HubSource(cache_dir / "hub"),
+                PinnedSource(cache_dir / "roformer"),
                 LegacySource(cache_dir / "legacy"),
             ]
         )
@@ -78,6 +83,7 @@ class ModelLibrary:
         from config.settings import load
 
         settings = load()
+        add_own_models(settings.models_dir)
         return cls(settings.models_dir, settings.data_dir / "models", settings.workers.model_memory_bytes)
 
     def states(self) -> list[ModelAvailability]:
@@ -95,7 +101,7 @@ class ModelLibrary:
             return ModelAvailability(name, "unavailable", error.message)
         if name == "mini":
             return ModelAvailability(name, "unavailable", "Its weights are not part of this copy of Stemify.")
-        if any(isinstance(source, HubSource) and source.is_offline for source in self._sources):
+        if is_offline():
             return ModelAvailability(
                 name, "unavailable", "Its weights are not on this machine, and HF_HUB_OFFLINE is set."
             )
@@ -127,7 +133,7 @@ class ModelLibrary:
 
     def _check(self, name: str) -> None:
         if name not in MODELS:
-            raise UnknownModel(f"There is no model {name[:40]!r}. Choose one of: {', '.join(MODELS)}.")
+            raise unknown_model(name)
         reason = missing_for(name)
         if reason is not None:
             raise ModelUnavailable(f"The model {name} cannot be used here. {reason}")
@@ -154,7 +160,10 @@ class ModelLibrary:
         version = found.version()
         if name == "hdemucs_high" and found.files[0].suffix == ".pt":
             return LoadedModel.of(load_torchaudio_network(found.files[0]), name, version)
-        return LoadedModel.of(load_bag(found.bag, found.files, may_run_code=found.may_run_code), name, version)
+        if isinstance(found.description, RoFormerConfig):
+            network = load_roformer(found.description, found.files[0], may_run_code=found.may_run_code)
+            return LoadedModel.of(network, name, version)
+        return LoadedModel.of(load_bag(found.description, found.files, may_run_code=found.may_run_code), name, version)
 
     def _find(self, name: str) -> ModelFiles | None:
         return next((found for source in self._sources if (found := source.find(name)) is not None), None)

@@ -15,6 +15,7 @@ from demucs.htdemucs import HTDemucs
 from torch import nn
 
 from engine.errors import BadOptions, ModelCorrupt
+from engine.separation.network.roformer import RoFormer
 from engine.separation.plan.segments import MemberShape, segment_samples
 
 T = TypeVar("T")
@@ -32,13 +33,14 @@ class LoadedModel:
     audio_channels: int
     segment_s: float  # default; a job may choose a shorter one
     max_segment_s: float  # a transformer is limited to the length it was trained on
+    rest: str | None = None  # the stem that is the mix minus all sources
     version: str | None = None  # of the files that it was loaded from
     _placed: dict[object, Any] = field(default_factory=dict, repr=False)
     _placing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
     def of(cls, model: nn.Module, name: str = "", version: str | None = None) -> LoadedModel:
-        """Wrap a demucs network or bag; it is put in eval mode and not changed otherwise."""
+        """Wrap a network or a bag of demucs; it is put in eval mode and not changed otherwise."""
         model.eval()
         first: Any = model
         members: tuple[Any, ...] = (model,)
@@ -46,7 +48,7 @@ class LoadedModel:
         if isinstance(model, BagOfModels):
             members = tuple(model.models)
             weights = [[float(weight) for weight in row] for row in model.weights]
-        transformers = [float(member.segment) for member in members if isinstance(member, HTDemucs)]
+        transformers = [float(member.segment) for member in members if isinstance(member, HTDemucs | RoFormer)]
         loaded = cls(
             name=name or type(members[0]).__name__.lower(),
             members=members,
@@ -56,11 +58,17 @@ class LoadedModel:
             audio_channels=int(first.audio_channels),
             segment_s=min(float(member.segment) for member in members),
             max_segment_s=min(transformers, default=math.inf),
+            rest=getattr(first, "rest", None),
             version=version,
         )
         if not all(loaded._total(source) for source in range(len(loaded.sources))):
             raise ModelCorrupt(detail=f"{loaded.name}: a source without a member of nonzero weight")
         return loaded
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems of a result: the sources, and the rest if there is one."""
+        return self.sources if self.rest is None else (*self.sources, self.rest)
 
     @property
     def size_bytes(self) -> int:

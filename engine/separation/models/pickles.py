@@ -1,4 +1,4 @@
-"""Read demucs' pickled weights without running their code."""
+"""Read pickled weights without running their code."""
 
 from __future__ import annotations
 
@@ -49,14 +49,23 @@ def has_checksum(path: Path, checksum: str) -> bool:
 
 
 def read_package(path: Path, *, may_run_code: bool = False) -> dict[str, Any]:
-    """Read the class, its arguments and the state of a network.
+    """Read the class, its arguments and the state of a demucs network; as `read_pickle`."""
+    package = read_pickle(path, may_run_code=may_run_code)
+    if not isinstance(package, dict) or not isinstance(package.get("klass"), type):
+        raise pickle.UnpicklingError("it is not a package of demucs")
+    return package
 
-    Only the few classes that demucs' files need are created. `may_run_code`: a file that needs others is read too,
-    if only its owner can have written it. Raises `UnpicklingError`, and torch's errors for a damaged file.
+
+def read_pickle(path: Path, *, may_run_code: bool = False) -> Any:
+    """Read a file of `torch.save`.
+
+    Only tensors, plain values and the few classes that demucs' files need are created. `may_run_code`: a file that
+    needs others is read too, if only its owner can have written it. Raises `UnpicklingError`, and torch's errors for a
+    damaged file.
     """
     try:
         with torch.serialization.safe_globals(_allowed_classes()):
-            package = torch.load(path, "cpu", weights_only=True)
+            return torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not may_run_code:
             raise
@@ -64,10 +73,7 @@ def read_package(path: Path, *, may_run_code: bool = False) -> dict[str, Any]:
             check_code(path)
         except FolderNotPrivate as refusal:
             raise pickle.UnpicklingError(f"it can run code, and {refusal}") from error
-        package = torch.load(path, "cpu", weights_only=False)
-    if not isinstance(package, dict) or not isinstance(package.get("klass"), type):
-        raise pickle.UnpicklingError("it is not a package of demucs")
-    return package
+        return torch.load(path, "cpu", weights_only=False)
 
 
 def _allowed_classes() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -16,14 +16,17 @@ from demucs.hf import DEFAULT_NAMESPACE, hf_repo_name
 from demucs.pretrained import REMOTE_ROOT, ROOT_URL
 
 from engine.errors import ModelCorrupt, ModelUnavailable
+from engine.jobs.roformer_config import MELBAND_VOCALS, RoFormerConfig
 from engine.separation.models.download import download
-from engine.separation.models.files import Bag
+from engine.separation.models.files import Bag, read_description
 from engine.separation.models.pickles import file_sha256
 
 Progress = Callable[[int, int | None], None]
 """(bytes so far, total bytes if known) of the current download."""
 
 _END_BYTES = 1 << 16
+_DEFAULTS = {"melband_vocals": MELBAND_VOCALS}
+"""Descriptions of models whose weights may be in a folder without a .yaml."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class ModelFiles:
     `volatile`: downloaded, so they may be deleted and downloaded again. `may_run_code`: from the operator's folder.
     """
 
-    bag: Bag
+    description: Bag | RoFormerConfig
     files: list[Path]
     volatile: bool = False
     may_run_code: bool = False
@@ -43,11 +46,11 @@ class ModelFiles:
         return sum(file.stat().st_size for file in self.files)
 
     def version(self) -> str | None:
-        """Return a short hash that changes with the weights and the bag; None if a file cannot be read.
+        """Return a short hash that changes with the weights and their description; None if a file cannot be read.
 
         It covers the size and both ends of each file: weights differ there too, and reading a gigabyte takes seconds.
         """
-        digest = hashlib.sha256(repr(self.bag).encode())
+        digest = hashlib.sha256(repr(self.description).encode())
         try:
             for path in self.files:
                 with path.open("rb") as file:
@@ -72,26 +75,24 @@ class ModelSource(Protocol):
 
 
 class FolderSource:
-    """A folder in demucs' formats.
+    """A folder in the formats of demucs and of RoFormer's training programs.
 
     Either `<model>.yaml` with `<signature>.safetensors` or `<signature>-<checksum>.th`, or a single network as
-    `<model>.safetensors` or `.th`.
+    `<model>.safetensors` or `.th`. A RoFormer is `<model>.yaml` with `<model>.safetensors` or `.ckpt`.
     """
 
     def __init__(self, folder: Path, *, pickles: bool) -> None:
-        """`pickles`: whether to accept .th files, which can run code."""
+        """`pickles`: whether to accept .th and .ckpt files, which can run code."""
         self._folder = folder
         self._pickles = pickles
 
     def find(self, model: str) -> ModelFiles | None:
-        description = self._folder / f"{model}.yaml"
-        if not description.is_file():
-            file = self._file(model)
-            return None if file is None else ModelFiles(Bag((model,)), [file], may_run_code=self._pickles)
-        bag = Bag.read(description)
-        files = [self._file(member) for member in bag.members]
+        path = self._folder / f"{model}.yaml"
+        description = read_description(path) if path.is_file() else _DEFAULTS.get(model) or Bag((model,))
+        members = description.members if isinstance(description, Bag) else (model,)
+        files = [self._file(member) for member in members]
         present = [file for file in files if file is not None]
-        return ModelFiles(bag, present, may_run_code=self._pickles) if len(present) == len(files) else None
+        return ModelFiles(description, present, may_run_code=self._pickles) if len(present) == len(files) else None
 
     def fetch(self, model: str, progress: Progress) -> ModelFiles | None:
         return None
@@ -102,7 +103,8 @@ class FolderSource:
             return plain
         if not self._pickles:
             return None
-        found = sorted([*self._folder.glob(f"{signature}.th"), *self._folder.glob(f"{signature}-*.th")])
+        patterns = (f"{signature}.th", f"{signature}-*.th", f"{signature}.ckpt")
+        found = sorted(path for pattern in patterns for path in self._folder.glob(pattern))
         if len(found) > 1:
             raise ModelCorrupt(
                 f"The models folder has several files of {signature}. Ask the bot's operator to keep one."
@@ -115,12 +117,8 @@ class HubSource:
 
     def __init__(self, cache: Path, *, endpoint: str | None = None, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._cache = cache
-        self._endpoint = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        self._endpoint = endpoint or hub_endpoint()
         self._namespace = namespace
-
-    @property
-    def is_offline(self) -> bool:
-        return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
     def find(self, model: str) -> ModelFiles | None:
         description = self._cached(model, f"{model}.yaml")
@@ -135,7 +133,7 @@ class HubSource:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
-        if self.is_offline:
+        if is_offline():
             raise ModelUnavailable(detail="HF_HUB_OFFLINE is set")
         try:
             # hf_hub_download retries for half a minute if the host does not respond; this request fails at once.
@@ -247,6 +245,15 @@ class TorchaudioSource:
         path = self._cache / "hdemucs_high_trained.pt"
         download(self.url, path, checksum=None, progress=progress)
         return ModelFiles(Bag((model,)), [path], volatile=True)
+
+
+def is_offline() -> bool:
+    """Return whether the operator forbids downloads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def hub_endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
 def demucs_files() -> dict[str, str]:

@@ -18,7 +18,7 @@ from demucs.htdemucs import HTDemucs
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
-from engine.jobs.options import MODELS
+from engine.jobs.models import MODELS
 from engine.separation import Separator
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.sources import FolderSource, HubSource, LegacySource, ModelSource, demucs_files

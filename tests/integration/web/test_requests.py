@@ -144,6 +144,11 @@ def test_models_have_stems_cost_and_state(client: Client) -> None:
     assert models["htdemucs"]["relativeCost"] == 1 and models["htdemucs_ft"]["relativeCost"] == 4
     assert models["mini"]["downloaded"] and models["mini"]["usable"] and models["mini"]["sizeBytes"] > 10**6
     assert not models["htdemucs_ft"]["downloaded"] and models["htdemucs_ft"]["sizeBytes"] is None
+    assert models["mini"]["licence"] == "MIT" and models["mini"]["measuredCost"] is None
+    assert "issues/327" in models["htdemucs"]["licenceSource"] and not models["htdemucs"]["gpuAdvisable"]
+    vocals = models["melband_vocals"]
+    assert vocals["stems"] == ["vocals", "instrumental"] and vocals["relativeCost"] > 6 and vocals["gpuAdvisable"]
+    assert vocals["licence"] == "MIT" and vocals["downloadBytes"] == 912_885_624 and not vocals["downloaded"]
     assert not models["mdx_extra_q"]["usable"] and "diffq" in models["mdx_extra_q"]["reason"]
 
 

@@ -7,7 +7,8 @@ import pytest
 from engine.jobs.entity import new_job_id
 from engine.jobs.estimates import estimate_s, eta_s, first_guess, is_long_enough_to_learn, remaining_s, timeout_s
 from engine.jobs.job import InputType, Job, JobStatus
-from engine.jobs.options import MODELS, Quality, StemSeparationOptions
+from engine.jobs.models import MODELS
+from engine.jobs.options import Quality, StemSeparationOptions
 
 LIMITS = {"short_track_s": 300.0, "short_s": 300.0, "long_s": 600.0}
 

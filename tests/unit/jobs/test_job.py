@@ -24,7 +24,8 @@ from engine.jobs.job import (
     Stage,
     overall_progress,
 )
-from engine.jobs.options import MODELS, STEMS, OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.models import MODELS
+from engine.jobs.options import STEMS, OutputFormat, Quality, StemSeparationOptions
 from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard, db
 from engine.web.schemas import JobStatusResponse, StemifyRequest, StemifyResponse
 

@@ -1,0 +1,125 @@
+"""The catalogue of models: what each separates, what it costs and under which terms its weights are published."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import UnknownModel
+from engine.jobs.roformer_config import MELBAND_VOCALS, RoFormerConfig
+from engine.text import did_you_mean
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+WEIGHTS = (".safetensors", ".ckpt", ".th")
+"""Endings of the operator's weights."""
+
+_FOUR = ("vocals", "drums", "bass", "other")
+_NOT_STATED = "not stated"
+_ROFORMER_COST = 6.8
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """`licence`: of the weights. `cost`: the time for a song on a CPU relative to htdemucs."""
+
+    description: str
+    cost: float
+    licence: str
+    licence_source: str
+    stems: tuple[str, ...] = _FOUR  # in display order
+    download_bytes: int | None = None  # None: unknown, or nothing to download
+    advises_gpu: bool = False
+    is_own: bool = False  # from the operator's folder
+
+
+def _demucs(description: str, cost: float, stems: tuple[str, ...] = _FOUR) -> ModelInfo:
+    return ModelInfo(
+        description,
+        cost,
+        "scientific purposes only",
+        "the author in github.com/facebookresearch/demucs/issues/327",
+        stems,
+    )
+
+
+MODELS: dict[str, ModelInfo] = {
+    "htdemucs": _demucs("Hybrid Transformer Demucs, the standard", 1.0),
+    "htdemucs_ft": _demucs("fine-tuned, one network a stem: better, four times slower", 4.0),
+    "htdemucs_6s": _demucs(
+        "six stems, with guitar and piano (experimental)", 1.09, ("vocals", "drums", "bass", "guitar", "piano", "other")
+    ),
+    "hdemucs_mmi": _demucs("Hybrid Demucs v3, retrained", 0.91),
+    "mdx_extra": _demucs("four Hybrid Demucs v3, MDX challenge", 3.64),
+    "mdx_extra_q": _demucs("the same, quantized: a smaller download (needs diffq)", 3.64),
+    "hdemucs_high": ModelInfo(
+        "torchaudio's Hybrid Demucs (needs torchaudio)", 0.91, "not known", "nowhere: it was not looked up"
+    ),
+    "melband_vocals": ModelInfo(
+        "Mel-Band RoFormer by Kimberley Jensen: better vocals and instrumental, much slower",
+        _ROFORMER_COST,
+        "MIT",
+        "the model's card at huggingface.co/KimberleyJSN/melbandroformer",
+        MELBAND_VOCALS.stems,
+        download_bytes=912_885_624,
+        advises_gpu=True,
+    ),
+    "mini": ModelInfo(
+        "small and embedded: works without a download, rougher results", 0.14, "MIT", "LICENSE, as a part of Stemify"
+    ),
+}
+"""Supported models: the built-in ones and, after `add_own_models`, those of the operator."""
+
+
+def traits(info: ModelInfo, *, is_downloaded: bool, size_bytes: int | None) -> list[str]:
+    """Return what to know before choosing a model, in short phrases. `size_bytes`: of its files on this machine."""
+    size = size_bytes if is_downloaded else info.download_bytes
+    state = "downloaded" if is_downloaded else "not downloaded"
+    return [
+        ", ".join(info.stems) if len(info.stems) < len(_FOUR) else f"{len(info.stems)} stems",
+        f"{info.cost:.2g}x the time",
+        *(["GPU advisable"] if info.advises_gpu else []),
+        f"weights: {info.licence}",
+        state if size is None else f"{state}, {size / 1e6:.3g} MB",
+    ]
+
+
+def stems_of(model: str) -> tuple[str, ...]:
+    """Return the stems of a model, in display order; those of most models for one that is gone."""
+    return MODELS[model].stems if model in MODELS else _FOUR
+
+
+def unknown_model(name: str) -> UnknownModel:
+    """Return the error for a model that does not exist."""
+    hint = did_you_mean(name[:40].lower(), MODELS)
+    return UnknownModel(f"There is no model {name[:40]!r}.{hint} Choose one of: {', '.join(MODELS)}.")
+
+
+def add_own_models(folder: Path | None) -> None:
+    """Add the RoFormer models in the operator's folder; they replace those that were added before."""
+    for name in [name for name, info in MODELS.items() if info.is_own]:
+        del MODELS[name]
+    if folder is None or not folder.is_dir():
+        return
+    for path in sorted(folder.glob("*.yaml")):
+        if path.stem in MODELS:
+            continue
+        try:
+            config = RoFormerConfig.read(path)
+        except (OSError, ValueError) as error:
+            log.warning("the model %s is left out: %s", path.name, error)
+            continue
+        if config is None:
+            continue
+        if not NAME.fullmatch(path.stem):
+            log.warning("the model %s is left out: use letters, digits, _ and - for its name", path.name)
+        elif not any(path.with_suffix(ending).is_file() for ending in WEIGHTS):
+            log.warning("the model %s is left out: no weights beside it (%s)", path.name, ", ".join(WEIGHTS))
+        else:
+            MODELS[path.stem] = ModelInfo(
+                "from the operator's folder", _ROFORMER_COST, _NOT_STATED, "the operator", config.stems,
+                advises_gpu=True, is_own=True,
+            )  # fmt: skip
