@@ -35,7 +35,7 @@ def again_form(job: Job, models: Sequence[ModelChoice]) -> discord.ui.Modal:
         choice(
             "model",
             "Model",
-            [_option(each.name, each.description, options.model) for each in models if each.usable],
+            [_option(each.name, each.summary, options.model) for each in models if each.usable][:25],
         ),
         choice("quality", "Quality", [_option(each, note, options.quality) for each, note in _QUALITIES.items()]),
         choice(

@@ -177,8 +177,7 @@ async def _complete_model(interaction: discord.Interaction[Stemify], current: st
     for choice in interaction.client.service.models():
         if current.casefold() not in choice.name.casefold():
             continue
-        traits = " · ".join([*choice.traits, choice.info.description])
-        details = traits if choice.usable else f"not available: {choice.reason or 'not loaded'}"
+        details = choice.summary if choice.usable else f"not available: {choice.reason or 'not loaded'}"
         choices.append(app_commands.Choice(name=clean(f"{choice.name} — {details}", 100), value=choice.name))
     return choices[:25]
 

@@ -99,7 +99,7 @@ def unknown_model(name: str) -> UnknownModel:
 
 
 def add_own_models(folder: Path | None) -> None:
-    """Add the RoFormer models in the operator's folder; they replace those that were added before."""
+    """Replace the models of the operator by the RoFormer models in this folder."""
     for name in [name for name, info in MODELS.items() if info.is_own]:
         del MODELS[name]
     if folder is None or not folder.is_dir():

@@ -38,7 +38,7 @@ class RoFormerConfig:
 
     @classmethod
     def read(cls, path: Path) -> RoFormerConfig | None:
-        """Read a .yaml; None if it describes something else. Raises `ValueError` for what is not supported."""
+        """Read a .yaml; None if it describes something else. Raises `ValueError` for unsupported values."""
         try:
             found = yaml.load(path.read_text(), _Loader)  # noqa: S506
         except (yaml.YAMLError, UnicodeDecodeError) as error:

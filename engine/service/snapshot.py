@@ -27,6 +27,11 @@ class ModelChoice:
         """Its stems, cost, licence and state, in short phrases."""
         return traits(self.info, is_downloaded=self.is_downloaded, size_bytes=self.size_bytes)
 
+    @property
+    def summary(self) -> str:
+        """Its traits and description in one line."""
+        return " · ".join([*self.traits, self.info.description])
+
 
 @dataclass(frozen=True)
 class WorkerSnapshot:

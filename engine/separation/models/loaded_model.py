@@ -19,6 +19,7 @@ from engine.separation.network.roformer import RoFormer
 from engine.separation.plan.segments import MemberShape, segment_samples
 
 T = TypeVar("T")
+_ROFORMER_COST = 7.0  # by the arithmetic of the published networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class LoadedModel:
     segment_s: float  # default; a job may choose a shorter one
     max_segment_s: float  # a transformer is limited to the length it was trained on
     rest: str | None = None  # the stem that is the mix minus all sources
+    window_cost: float = 1.0  # the time for a window, relative to htdemucs
     version: str | None = None  # of the files that it was loaded from
     _placed: dict[object, Any] = field(default_factory=dict, repr=False)
     _placing: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -59,6 +61,7 @@ class LoadedModel:
             segment_s=min(float(member.segment) for member in members),
             max_segment_s=min(transformers, default=math.inf),
             rest=getattr(first, "rest", None),
+            window_cost=_ROFORMER_COST if isinstance(first, RoFormer) else 1.0,
             version=version,
         )
         if not all(loaded._total(source) for source in range(len(loaded.sources))):

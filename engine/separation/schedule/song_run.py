@@ -135,11 +135,11 @@ class SongRun:
         """Remove a window from `waiting` and postpone the run's next turn.
 
         The fewer segments are left, the sooner that turn: a short song does not wait for a long one, and the long one
-        still gets its turns.
+        still gets its turns. The more a window costs, the later: a slow model does not hold up songs of a fast one.
         """
         entry = self.waiting[index]
         del self.waiting[index]
-        self.turn += (self.total - self.taken) ** 0.5
+        self.turn += self.model.window_cost * (self.total - self.taken) ** 0.5
         self.taken += 1
         if self.started_at is None:
             self.started_at = time.monotonic()

@@ -179,7 +179,7 @@ def test_models_list_and_check_cover_every_model(tmp_path: Path, models_dir: Pat
     assert listed.returncode == 0
     for name in ("htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q", "mini"):
         assert name in listed.stdout
-    about = listed.stdout.partition("melband_vocals")[2].partition("mini")[0]
+    about = " ".join(listed.stdout.partition("melband_vocals")[2].partition("mini")[0].split())
     for trait in ("vocals, instrumental", "6.8x the time", "GPU advisable", "weights: MIT", "not downloaded, 913 MB"):
         assert trait in about
     assert "huggingface.co/KimberleyJSN/melbandroformer" in about
