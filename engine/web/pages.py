@@ -51,7 +51,8 @@ async def static(request: web.Request) -> web.StreamResponse:
 
 
 def _names() -> frozenset[str]:
-    return frozenset(path.name for path in STATIC.iterdir() if path.suffix in _CONTENT_TYPES)
+    files = (path for path in STATIC.rglob("*") if path.suffix in _CONTENT_TYPES)
+    return frozenset(path.relative_to(STATIC).as_posix() for path in files)
 
 
 def _page(name: str, status: int = 200) -> web.FileResponse:
@@ -71,6 +72,6 @@ def _file(name: str, status: int, *, cache: str) -> web.FileResponse:
 routes = [
     web.get("/", index),
     web.get("/jobs/{job_id}", job),
-    web.get("/static/{name}", static),
+    web.get("/static/{name:.+}", static),
     *page_api.routes,
 ]

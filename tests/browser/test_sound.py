@@ -52,8 +52,8 @@ def test_windows_join_exactly_like_the_file(browser: Browser, site: Site, kind: 
         const { mixer } = await import("/static/job.js");
         const text = (samples) => btoa([...new Uint8Array(samples.buffer)].map((b) => String.fromCharCode(b)).join(""));
         const out = [];
-        for (const start of args[0]) out.push(text((await mixer.player.stems[1].stream.source.read(start, 20000))[1]));
-        return [mixer.player.samples, out];
+        for (const start of args[0]) out.push(text((await mixer.player.version.sources[1].read(start, 20000))[1]));
+        return [mixer.player.version.samples, out];
         """,
         starts,
     )

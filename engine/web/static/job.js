@@ -3,6 +3,7 @@
 import { ask, here, isGone } from "./api.js";
 import { byId, confirmed, el, icon, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
+import { Practice } from "./practice/practice.js";
 import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
 import { offerMix } from "./save.js";
@@ -14,6 +15,7 @@ const MODEL_FAILED = ["model_unavailable", "model_corrupt", "soundless_model"];
 const id = location.pathname.split("/")[2];
 export let job = null;
 export let mixer = null; // used by the browser tests
+export let practice = null;
 
 function notice(error) {
   byId("notice").textContent = error.message;
@@ -119,7 +121,9 @@ function showResult() {
   const duration = Math.max(...stems.map(({ info }) => info.duration));
   mixer = new Mixer(stems, { duration, level, onError: notice });
   mixer.player.addEventListener("state", () => mixer.player.state === "playing" && show(byId("notice"), false));
-  offerMix(mixer.mix, `/api/jobs/${id}/mixes?${job.pageQuery}`, job.options.outputFormat);
+  const address = (name) => `/api/jobs/${id}/${name}?${job.pageQuery}`;
+  practice = new Practice(mixer, job, address);
+  offerMix(mixer.mix, () => practice.heard, address("mixes"), job.options.outputFormat);
   byId("last-key").textContent = stems.length;
   mixer.player.load().catch(() => {}); // reported by the event "error"
   // Without peaks the song can still be played.

@@ -2,7 +2,8 @@
 
 import { byId, el, icon } from "./dom.js";
 import { Mix } from "./mix.js";
-import { Player } from "./player.js";
+import { View } from "./practice/view.js";
+import { Player } from "./sound/player.js";
 import { Waveform } from "./waveform.js";
 import { bytes, clock, spokenTime, STEM_NAMES } from "./words.js";
 
@@ -15,6 +16,8 @@ export class Mixer {
     this.stems = stems;
     this.mix = new Mix(stems.map((stem) => stem.name));
     this.player = new Player(stems, { duration, level });
+    this.view = new View(duration);
+    this.keys = {}; // more keys: actions by code or character
     this.onError = onError;
     this.scrubbing = null;
     this.lanes = stems.map((stem, index) => this.#lane(stem, index));
@@ -26,7 +29,7 @@ export class Mixer {
     this.player.addEventListener("moved", () => this.#moved());
     this.player.addEventListener("error", () => this.onError(this.player.error));
     document.addEventListener("keydown", (event) => this.#key(event));
-    this.#ruler();
+    this.view.addEventListener("change", () => this.#zoomed());
     this.#mixed();
     this.#state();
     this.#moved();
@@ -112,10 +115,7 @@ export class Mixer {
     byId("home").replaceChildren(icon("start"));
     byId("home").addEventListener("click", () => this.player.seek(0));
     byId("loop").replaceChildren(icon("loop"));
-    byId("loop").addEventListener("click", () => {
-      this.player.loop = !this.player.loop;
-      byId("loop").setAttribute("aria-pressed", this.player.loop);
-    });
+    byId("loop").addEventListener("click", () => (this.player.loop = !this.player.loop));
     const timeline = byId("timeline");
     timeline.addEventListener("input", () => this.player.seek((timeline.value / 1000) * this.player.duration));
     byId("master-icon").replaceChildren(icon("volume"));
@@ -130,26 +130,26 @@ export class Mixer {
 
   /** Seek by clicking or dragging on a waveform. */
   #scrub(wave) {
-    const share = (event) => {
+    const seconds = (event) => {
       const { left, width } = wave.getBoundingClientRect();
-      return Math.min(1, Math.max(0, (event.clientX - left) / width));
+      return this.view.secondsAt(Math.min(1, Math.max(0, (event.clientX - left) / width)));
     };
     wave.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       wave.setPointerCapture(event.pointerId);
-      this.scrubbing = share(event);
+      this.scrubbing = seconds(event);
       this.#moved();
     });
     wave.addEventListener("pointermove", (event) => {
-      byId("hover").textContent = clock(share(event) * this.player.duration);
+      byId("hover").textContent = clock(seconds(event));
       byId("lanes").style.setProperty("--hover", `${event.clientX - byId("lanes").getBoundingClientRect().left}px`);
       if (this.scrubbing === null) return;
-      this.scrubbing = share(event);
+      this.scrubbing = seconds(event);
       this.#moved();
     });
     wave.addEventListener("pointerup", () => {
       if (this.scrubbing === null) return;
-      const target = this.scrubbing * this.player.duration;
+      const target = this.scrubbing;
       this.scrubbing = null;
       this.player.seek(target);
     });
@@ -178,10 +178,11 @@ export class Mixer {
       Home: () => this.player.seek(0),
       End: () => this.player.seek(this.player.duration),
       Digit0: () => this.mix.apply(this.mix.presets[0]),
+      ...this.keys,
     };
     const action = stem
       ? () => (event.shiftKey ? this.mix.toggleSolo(stem.name) : this.mix.toggleMute(stem.name))
-      : actions[event.code];
+      : (actions[event.code] ?? actions[event.key]);
     if (!action) return;
     event.preventDefault();
     action();
@@ -231,8 +232,8 @@ export class Mixer {
 
   #moved() {
     const { duration } = this.player;
-    const position = this.scrubbing === null ? this.player.position : this.scrubbing * duration;
-    const share = duration ? Math.min(1, position / duration) : 0;
+    const position = this.scrubbing ?? this.player.position;
+    if (this.scrubbing === null) this.view.follow(position);
     const text = `${clock(position)} / ${clock(duration)}`;
     if (byId("time").textContent !== text) {
       byId("time").textContent = text;
@@ -240,23 +241,17 @@ export class Mixer {
     }
     // Only if a pixel changes: painting dominates the cost.
     const pixels = Math.max(100, this.lanes[0].wave.width * devicePixelRatio);
-    const played = Math.round(share * pixels) / pixels;
+    const played = Math.round(this.view.shareAt(position) * pixels) / pixels;
     if (played === this.played) return;
     this.played = played;
-    byId("player").style.setProperty("--played", `${(played * 100).toFixed(3)}%`);
-    setRange(byId("timeline"), played * 1000);
+    byId("player").style.setProperty("--played", `${(Math.max(-1, Math.min(played, 2)) * 100).toFixed(3)}%`);
+    setRange(byId("timeline"), duration ? (position / duration) * 1000 : 0);
   }
 
-  #ruler() {
-    const { duration } = this.player;
-    const step = [1, 2, 5, 10, 15, 30, 60, 120].find((each) => duration / each <= 8) ?? 240;
-    const marks = [];
-    for (let at = 0; at < duration - step / 3; at += step) {
-      const mark = el("span", {}, clock(at));
-      mark.style.left = `${(at / duration) * 100}%`;
-      marks.push(mark);
-    }
-    byId("ruler").replaceChildren(...marks);
+  #zoomed() {
+    const { duration } = this.view;
+    for (const { wave } of this.lanes) wave.zoom(this.view.from / duration, this.view.to / duration);
+    this.#moved();
   }
 }
 

@@ -6,8 +6,9 @@ import { bytes, decibels } from "./words.js";
 
 const AUDIBLE_CHANGE_DB = 0.05;
 
-/** `mix`: what is heard; `address`: where the server makes mixes of this job; `format`: the first choice, if possible. */
-export function offerMix(mix, address, format) {
+/** `mix`: the levels; `change()`: the key, tempo and range that are heard; `address`: where the server makes mixes of this
+ * job; `format`: the first choice, if possible. */
+export function offerMix(mix, change, address, format) {
   const form = byId("save");
   const formats = byId("save-format");
   if ([...formats.options].some(({ value }) => value === format)) formats.value = format;
@@ -20,7 +21,7 @@ export function offerMix(mix, address, format) {
     form.ariaBusy = "true";
     tell("Making the mix…");
     try {
-      download(await make(address, { gains: mix.gains, format: formats.value }));
+      download(await make(address, { gains: mix.gains, format: formats.value, ...change() }));
     } catch (error) {
       fail(error.message);
     } finally {

@@ -8,6 +8,7 @@ export class Waveform {
   constructor() {
     this.levels = []; // until the peaks arrive
     this.width = 0; // CSS pixels
+    this.range = [0, 1]; // the shares of the song between which it is drawn
     this.element = document.createElement("div");
     this.element.className = "wave";
     this.canvases = [this.#canvas("unplayed"), this.#canvas("played")];
@@ -18,6 +19,12 @@ export class Waveform {
   /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
   show({ low, high }, loudest) {
     this.levels = high.map((each, bin) => Math.max(each, -low[bin]) / Math.max(1, loudest));
+    this.draw();
+  }
+
+  /** Draw only the part of the song between two shares of it. */
+  zoom(from, to) {
+    this.range = [from, to];
     this.draw();
   }
 
@@ -51,15 +58,27 @@ export class Waveform {
     }
   }
 
-  /** Mean peaks of `count` equal parts, compressed so that quiet parts are visible. */
+  /** Mean peaks of `count` equal parts, compressed so that quiet parts are visible. Between two bins it interpolates. */
   #bars(count) {
     const bins = this.levels.length;
+    const [first, last] = this.range;
+    const at = (index) => bins * (first + ((last - first) * index) / Math.max(1, count));
     return Array.from({ length: Math.max(1, count) }, (_, index) => {
-      const from = Math.floor((index * bins) / count);
-      const to = Math.max(from + 1, Math.floor(((index + 1) * bins) / count));
-      let sum = 0;
-      for (let bin = from; bin < to; bin++) sum += this.levels[bin] ?? 0;
-      return Math.min(1, (sum / (to - from)) ** 0.85);
+      const [from, to] = [at(index), at(index + 1)];
+      const level = to - from < 1 ? this.#between((from + to) / 2 - 0.5) : this.#mean(Math.floor(from), Math.floor(to));
+      return Math.min(1, level ** 0.85);
     });
+  }
+
+  #mean(from, to) {
+    let sum = 0;
+    for (let bin = from; bin < to; bin++) sum += this.levels[bin] ?? 0;
+    return sum / (to - from);
+  }
+
+  #between(at) {
+    const bin = Math.max(0, Math.floor(at));
+    const level = this.levels[bin] ?? 0;
+    return level + Math.max(0, at - bin) * ((this.levels[bin + 1] ?? level) - level);
   }
 }

@@ -17,11 +17,23 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
+/** 3:07.25 */
+export function exactClock(seconds) {
+  const hundredths = Math.max(0, Math.round(seconds * 100));
+  return `${Math.floor(hundredths / 6000)}:${((hundredths % 6000) / 100).toFixed(2).padStart(5, "0")}`;
+}
+
+/** The seconds of "3:07.25", "3:07" or "187.25"; null for other texts. */
+export function secondsOf(text) {
+  const [, minutes, seconds] = /^(?:(\d+):)?(\d+(?:[.,]\d*)?)$/.exec(text.trim()) ?? [];
+  return seconds === undefined ? null : 60 * (minutes ?? 0) + Number(seconds.replace(",", "."));
+}
+
 /** "3 minutes 7 seconds" */
-export function spokenTime(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
-  const minutes = Math.floor(whole / 60);
-  return (minutes ? `${plural(minutes, "minute")} ` : "") + plural(whole % 60, "second");
+export function spokenTime(seconds, digits = 0) {
+  const rounded = Math.max(0, Number(seconds.toFixed(digits)));
+  const minutes = Math.floor(rounded / 60);
+  return (minutes ? `${plural(minutes, "minute")} ` : "") + plural(Number((rounded % 60).toFixed(digits)), "second");
 }
 
 export function plural(count, noun) {
@@ -52,6 +64,10 @@ export function bytes(count) {
 
 export function decibels(value, digits = 1) {
   return unit(`${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)}`, "dB");
+}
+
+export function semitones(count) {
+  return count > 0 ? `+${count}` : `${count}`.replace("-", "−");
 }
 
 export function percent(share) {

@@ -76,14 +76,22 @@ async def test_only_files_of_static_folder_are_served(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
     client, _ = open_site
-    async with client.get("/static/player.js") as response:
+    async with client.get("/static/sound/player.js") as response:
         assert response.status == 200
         assert response.content_type == "text/javascript"
         assert "connect-src 'self'" in response.headers["Content-Security-Policy"]
         etag = response.headers["ETag"]
-    async with client.get("/static/player.js", headers={"If-None-Match": etag}) as response:
+    async with client.get("/static/sound/player.js", headers={"If-None-Match": etag}) as response:
         assert response.status == 304
-    for name in ("nothing.js", "index.html", "..%2fpages.py", "%2e%2e/pages.py", "%2fetc%2fpasswd"):
+    for name in (
+        "nothing.js",
+        "sound",
+        "sound/nothing.js",
+        "index.html",
+        "..%2fpages.py",
+        "%2e%2e/pages.py",
+        "%2fetc%2fpasswd",
+    ):
         async with client.get(URL(f"/static/{name}", encoded=True)) as response:
             assert response.status == 404, name
 

@@ -1,7 +1,7 @@
 // Stream one stem: windows of two seconds, decoded ahead of the playhead and dropped behind it.
 
 export const WINDOW_S = 2;
-const AHEAD = 5; // windows
+export const AHEAD = 5; // windows that are loaded beside the one that plays
 const RETRIES = 3;
 const FADED_MS = 500; // stopped sources are silent after this
 
@@ -9,7 +9,7 @@ export class StemStream {
   #buffers = new Map(); // window → AudioBuffer
   #dropped = []; // [AudioBuffer, when]: reused, because large garbage is collected late
   #loading = null; // {window, stop}
-  #at = 0;
+  #wanted = []; // windows in the order in which they will be played
   #failures = 0;
 
   /** `onChange(error?)` is called when a window arrives, or with the error if it cannot be read. */
@@ -33,34 +33,32 @@ export class StemStream {
     return sum;
   }
 
-  /** Load the windows from this one on; drop those before its predecessor and those too far ahead. */
-  want(window) {
-    this.#at = window;
+  /** Load these windows in this order; drop all others, except the one before the first. */
+  want(windows) {
+    this.#wanted = windows;
     for (const [held, buffer] of this.#buffers) {
-      if (held >= window - 1 && held <= window + AHEAD) continue;
+      if (this.#isWanted(held)) continue;
       this.#buffers.delete(held);
       this.#dropped.push([buffer, performance.now()]);
       if (this.#dropped.length > AHEAD) this.#dropped.shift();
     }
-    const next = this.#nextMissing();
-    if (this.#loading && (next === null || this.#loading.window < window || this.#loading.window > window + AHEAD)) {
-      this.#loading.stop.abort();
-    }
+    if (this.#loading && !windows.includes(this.#loading.window)) this.#loading.stop.abort();
     if (!this.#loading) this.#load();
   }
 
   close() {
-    this.#at = Infinity;
+    this.#wanted = [];
     this.#loading?.stop.abort();
     this.#buffers.clear();
     this.#dropped = [];
   }
 
+  #isWanted(window) {
+    return window === this.#wanted[0] - 1 || this.#wanted.includes(window);
+  }
+
   #nextMissing() {
-    for (let window = this.#at; window <= this.#at + AHEAD && window < this.windows; window++) {
-      if (!this.#buffers.has(window)) return window;
-    }
-    return null;
+    return this.#wanted.find((window) => window < this.windows && !this.#buffers.has(window)) ?? null;
   }
 
   async #load() {
@@ -70,7 +68,7 @@ export class StemStream {
       try {
         const buffer = await this.#decoded(window, stop.signal);
         this.#failures = 0;
-        if (window >= this.#at - 1 && window <= this.#at + AHEAD) this.#buffers.set(window, buffer);
+        if (this.#isWanted(window)) this.#buffers.set(window, buffer);
         this.onChange();
       } catch (error) {
         if (stop.signal.aborted) continue;

@@ -1,6 +1,6 @@
 // Read a file in parts by Range requests.
 
-import { failure, refusal, unreachable } from "./api.js";
+import { failure, refusal, unreachable } from "../api.js";
 
 const HEAD_BYTES = 16384; // all header reads fall into this prefix
 

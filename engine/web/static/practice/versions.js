@@ -1,0 +1,109 @@
+// Another tempo or key. The server makes all stems anew for it, while the song plays on.
+
+import { ask, here } from "../api.js";
+import { byId } from "../dom.js";
+import { percent, semitones } from "../words.js";
+
+const LEAST_PERCENT = 50;
+const MOST_PERCENT = 120;
+const MOST_KEY = 6;
+const SETTLED_MS = 500; // several presses are one change
+
+export class VersionPicker {
+  #timer = null;
+  #isMaking = false;
+
+  /** `address`: where the server makes versions of this job; `gainDb`: the common gain of its stems. */
+  constructor(player, address, { gainDb }) {
+    Object.assign(this, { player, address, gainDb });
+    this.wanted = { key: 0, tempo: 1 };
+    this.#wire("tempo", 5, (value) => this.want({ tempo: value / 100 }), () => this.wanted.tempo * 100);
+    this.#wire("key", 1, (value) => this.want({ key: value }), () => this.wanted.key);
+    player.addEventListener("version", () => this.#show());
+    this.#show();
+  }
+
+  /** What is heard: {key, tempo}. */
+  get heard() {
+    const { key, tempo } = this.player.version ?? { key: 0, tempo: 1 };
+    return { key, tempo };
+  }
+
+  #wire(name, step, set, value) {
+    byId(name).addEventListener("change", () => {
+      const typed = Number.parseFloat(byId(name).value.replace("−", "-").replace(",", "."));
+      if (Number.isFinite(typed)) set(typed);
+      else this.#show();
+    });
+    byId(`${name}-less`).addEventListener("click", () => set(value() - step));
+    byId(`${name}-more`).addEventListener("click", () => set(value() + step));
+  }
+
+  /** Ask for another key or tempo; values out of range are moved into it. */
+  want({ key = this.wanted.key, tempo = this.wanted.tempo }, delay_ms = SETTLED_MS) {
+    const whole = (value, least, most) => Math.min(most, Math.max(least, Math.round(value)));
+    this.wanted = { key: whole(key, -MOST_KEY, MOST_KEY), tempo: whole(tempo * 100, LEAST_PERCENT, MOST_PERCENT) / 100 };
+    this.#show();
+    this.#tell("");
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#make(), delay_ms);
+  }
+
+  /** Make what is wanted last. One request at a time: the server limits how many are made at once. */
+  async #make() {
+    if (this.#isMaking) return;
+    this.#isMaking = true;
+    for (let wanted; !isSame((wanted = this.wanted), this.heard);) {
+      this.#tell(`Making it ${words(wanted)}…`, "busy");
+      try {
+        await this.#change(wanted);
+        this.#tell(`Now ${words(wanted)}.`);
+      } catch (error) {
+        if (!isSame(wanted, this.wanted)) continue; // another one is wanted by now
+        this.wanted = this.heard;
+        this.#tell(error.message, "bad");
+        break;
+      }
+    }
+    if (byId("version-words").className === "busy") this.#tell("");
+    this.#isMaking = false;
+    this.#show();
+  }
+
+  async #change(wanted) {
+    if (isSame(wanted, { key: 0, tempo: 1 })) return this.player.changeVersion(null);
+    const headers = { "Content-Type": "application/json" };
+    const made = await ask(this.address, { method: "POST", headers, body: JSON.stringify(wanted) });
+    const files = Object.entries(made.stems).map(([name, { url, size }]) => [name, { url: fromHere(url), size }]);
+    const gain = 10 ** ((this.gainDb - made.gainDb) / 20);
+    return this.player.changeVersion(Object.fromEntries(files), { ...wanted, gain });
+  }
+
+  #show() {
+    byId("tempo").value = Math.round(this.wanted.tempo * 100);
+    byId("key").value = semitones(this.wanted.key);
+    byId("tempo-less").disabled = this.wanted.tempo * 100 <= LEAST_PERCENT;
+    byId("tempo-more").disabled = this.wanted.tempo * 100 >= MOST_PERCENT;
+    byId("key-less").disabled = this.wanted.key <= -MOST_KEY;
+    byId("key-more").disabled = this.wanted.key >= MOST_KEY;
+  }
+
+  #tell(text, kind = "") {
+    byId("version-words").textContent = text;
+    byId("version-words").className = kind;
+  }
+}
+
+function isSame(one, other) {
+  return one.key === other.key && one.tempo === other.tempo;
+}
+
+function words({ key, tempo }) {
+  const parts = [tempo === 1 ? null : `at ${percent(tempo)}`, key === 0 ? null : `in key ${semitones(key)}`];
+  return parts.filter(Boolean).join(", ") || "as recorded";
+}
+
+/** A file's address on this server, which sends the bytes: the player may fetch ranges from there only. */
+function fromHere(url) {
+  return `${here(url).replace("&via=cdn", "")}&via=here`;
+}
