@@ -95,13 +95,15 @@ async def test_server_stops_its_children(tmp_path: Path) -> None:
     assert stored_mixes(tmp_path, job_id) == [] and list((tmp_path / "mixing").iterdir()) == []
 
 
-async def test_child_runs_at_the_lowest_priority(tmp_path: Path) -> None:
-    async with open_mix_server(tmp_path, niceness=load().mixes.niceness) as server:
+async def test_child_runs_at_the_configured_priority(tmp_path: Path) -> None:
+    niceness = load().mixes.niceness
+    assert niceness > 0
+    async with open_mix_server(tmp_path, niceness=niceness) as server:
         job_id = await plant(tmp_path, STEMS, title="Sunny")
         request = asyncio.create_task(server.post(job_id))
         pid, nice = await until_child(), 0
         async with asyncio.timeout(60):
-            while nice != 19:
+            while nice != niceness:
                 await asyncio.sleep(0.005)
                 nice = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
         await server.mixer.close()
