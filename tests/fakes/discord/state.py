@@ -42,7 +42,8 @@ def iso(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).isoformat()
 
 
-@dataclass(eq=False)
+# No `repr`: these classes refer to each other, and a text of one would hold all of them, files included.
+@dataclass(eq=False, repr=False)
 class User:
     name: str
     id: int = field(default_factory=snowflake)
@@ -56,7 +57,7 @@ class User:
         }  # fmt: skip
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Guild:
     name: str
     premium_tier: int = 0
@@ -81,7 +82,7 @@ class Guild:
         }  # fmt: skip
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Channel:
     name: str
     guild: Guild | None = None  # None: a direct message channel
@@ -126,7 +127,7 @@ class Channel:
         return [m for m in self.messages.values() if not m.ephemeral and not m.deleted]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Attachment:
     filename: str
     data: bytes
@@ -145,7 +146,7 @@ class Attachment:
         } | voice  # fmt: skip
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Message:
     channel: Channel
     author: User
@@ -231,7 +232,7 @@ class Message:
         return out
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Interaction:
     """An interaction and the bot's response."""
 
