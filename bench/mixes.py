@@ -13,7 +13,7 @@ from bench.report import Row, table
 from engine.media.encode import StemEncoder
 from engine.mixes.entities import MixRequest, VersionRequest
 from engine.mixes.plan import MixPlan, plan_mix, plan_version
-from engine.mixes.renderer import Song, render_files
+from engine.mixes.process import Song, render_files
 
 SONG_S = 240
 RATE = 44100

@@ -20,7 +20,7 @@ from engine.jobs.options import DISPLAY_ORDER
 from engine.mixes.entities import MixFormat, MixRequest
 from engine.mixes.errors import BadMix
 from engine.mixes.plan import plan_mix
-from engine.mixes.renderer import Song, render_files
+from engine.mixes.process import Song, render_files
 
 _STEM_FILE = re.compile(
     rf"(?P<title>.+) - (?P<stem>{'|'.join(DISPLAY_ORDER)}) - (?P<model>{NAME.pattern})\.(?:mp3|wav|flac)"

@@ -22,8 +22,8 @@ from engine.database.archive import Archive
 from engine.database.database import Database, Step
 from engine.database.errors import StoreDamaged
 from engine.database.migrations import MIGRATIONS
-from engine.database.queue import Queue, QueuePosition
 from engine.database.queue_limits import QueueLimits, check_queue_limits
+from engine.database.queue_positions import Queue, QueuePosition
 from engine.database.results import Results
 from engine.database.rows import JobSummary, decode_rows, from_row, to_row, to_us
 from engine.database.sql import QUERIES

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import aiosqlite
 
 from engine.database.database import Database, Step
-from engine.database.queue import Queue
+from engine.database.queue_positions import Queue
 from engine.database.rows import from_row, to_row, to_us
 from engine.database.sql import QUERIES
 from engine.jobs.job import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import NotFound
 from engine.mixes.plan import MixPlan
-from engine.mixes.renderer import RenderedFiles
+from engine.mixes.process import RenderedFiles
 from engine.storage.storage import Storage
 
 _MANIFEST = "mix.json"

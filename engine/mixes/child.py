@@ -22,8 +22,8 @@ def main(arguments: list[str]) -> None:
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     import av.logging
 
+    from engine.mixes.protocol import RenderRequest
     from engine.mixes.render import render, start_threads
-    from engine.mixes.render_request import RenderRequest
 
     os.nice(request["niceness"])
     av.logging.set_level(None)

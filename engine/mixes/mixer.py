@@ -21,7 +21,7 @@ from engine.jobs.results import JobResult
 from engine.mixes.cache import MixCache, StoredMix
 from engine.mixes.errors import TooManyMixes
 from engine.mixes.plan import MixPlan
-from engine.mixes.renderer import Song, render_files
+from engine.mixes.process import Song, render_files
 from engine.process.cpus import usable_cpus
 from engine.storage.disk import work_folder
 from engine.storage.disk_space import DiskSpace

@@ -19,8 +19,8 @@ import numpy as np
 
 from engine.media.encode import StemEncoder
 from engine.media.samples import Samples
+from engine.mixes.protocol import Rendered, RenderRequest
 from engine.mixes.reader import StemsReader
-from engine.mixes.render_request import Rendered, RenderRequest
 
 _MAX_PEAK = 0.9999
 _BLOCK_SAMPLES = 1 << 16

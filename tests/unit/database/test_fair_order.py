@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.database.job_store import JobStore
-from engine.database.queue import _EXACT_UP_TO_JOBS, QueuePosition
+from engine.database.queue_positions import _EXACT_UP_TO_JOBS, QueuePosition
 from engine.jobs.job import Job, JobStatus
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of, waiting_ids
 

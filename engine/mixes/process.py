@@ -18,7 +18,7 @@ from engine.media.sandbox import run_module
 from engine.mixes.errors import MixFailed
 from engine.mixes.names import mix_filename, mix_name, version_filename, version_name
 from engine.mixes.plan import MixPlan
-from engine.mixes.render_request import Rendered, RenderRequest
+from engine.mixes.protocol import Rendered, RenderRequest
 
 _FLOAT_BYTES = 4
 _HIGHEST_RATE = 192_000
