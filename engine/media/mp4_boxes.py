@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.errors import StorageFailed
@@ -25,10 +25,11 @@ def boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[bytes
         start += size
 
 
-def finish_stem_file(path: Path, stem_json: bytes) -> None:
+def finish_stem_file(path: Path, stem_json: bytes, *, key: str | None = None) -> None:
     """Add the box `moov/udta/stem`, enable only the first track, and put the tracks into no alternate group.
 
-    Only `moov` is read into memory. Raises `StorageFailed` for a file of another layout.
+    `key`, such as "F#m", is added to the tags, which the file must have. Only `moov` is read into memory. Raises
+    `StorageFailed` for a file of another layout.
     """
     with path.open("r+b") as file:
         at = _moov_offset(path)
@@ -38,16 +39,44 @@ def finish_stem_file(path: Path, stem_json: bytes) -> None:
         tracks = [content for kind, _, content, _ in boxes(moov, inner, end) if kind == b"trak"]
         for number, track in enumerate(tracks):
             _set_flags(moov, track, enabled=number == 0)
-        box = struct.pack(">I4s", 8 + len(stem_json), b"stem") + stem_json
-        found = next((each for each in boxes(moov, inner, end) if each[0] == b"udta"), None)
+        if key is not None:
+            _insert(moov, (b"moov", b"udta", b"meta", b"ilst"), _key_tag(key))
+        box = _box(b"stem", stem_json)
+        found = next((each for each in boxes(moov, inner, len(moov)) if each[0] == b"udta"), None)
         if found is None:
-            moov += struct.pack(">I4s", 8 + len(box), b"udta") + box
-        else:
-            moov[found[3] : found[3]] = box
-            struct.pack_into(">I", moov, found[1], found[3] - found[1] + len(box))
-        struct.pack_into(">I", moov, 0, len(moov))
+            box = _box(b"udta", box)
+        _insert(moov, (b"moov",) if found is None else (b"moov", b"udta"), box)
         file.seek(at)
         file.write(moov)
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def _key_tag(key: str) -> bytes:
+    """Return iTunes' tag for the initial key, which has no box of a fixed name."""
+    mean, name = bytes(4) + b"com.apple.iTunes", bytes(4) + b"initialkey"
+    text = struct.pack(">II", 1, 0) + key.encode()  # UTF-8, no locale
+    return _box(b"----", _box(b"mean", mean) + _box(b"name", name) + _box(b"data", text))
+
+
+def _insert(data: bytearray, path: Sequence[bytes], box: bytes) -> None:
+    """Insert a box at the end of the box at `path`; the sizes of all boxes on the path grow. Raises `StorageFailed`."""
+    start, end = 0, len(data)
+    starts = []
+    for wanted in path:
+        found = next((each for each in boxes(data, start, end) if each[0] == wanted), None)
+        if found is None:
+            raise StorageFailed(detail=f"no box {wanted!r}")
+        _, at, start, end = found
+        starts.append(at)
+        if wanted == b"meta":
+            start += 4  # version and flags
+    data[end:end] = box
+    for at in starts:
+        (size,) = struct.unpack_from(">I", data, at)
+        struct.pack_into(">I", data, at, size + len(box))
 
 
 def _moov_offset(path: Path) -> int:

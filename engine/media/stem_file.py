@@ -83,12 +83,23 @@ def read_parts(raw: Mapping[str, Path], gain: float) -> Iterator[tuple[int, dict
 class StemFileEncoder:
     """Write one stem file, which appears under its name at `close`. Raises `DiskFull` and `StorageFailed`."""
 
-    def __init__(self, path: Path, *, sample_rate: int, tags: Mapping[str, str], cover: bytes | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sample_rate: int,
+        tags: Mapping[str, str],
+        cover: bytes | None = None,
+        tempo_bpm: float | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Open the file. `key`: its short name, such as "F#m"."""
         self.size_bytes = 0
         """Size of the file after `close`."""
         self._path = path
         self._sample_rate = sample_rate
         self._samples = 0
+        self._key = key
         self._partial = path.with_name(f".{path.name}.part")
         self._threads = ThreadPoolExecutor(1 + len(PARTS), thread_name_prefix="stem-file")
         with encoder_errors():
@@ -96,6 +107,8 @@ class StemFileEncoder:
             options = {"brand": "M4A ", "movie_timescale": str(sample_rate)}
             self._output = av.open(str(self._partial), "w", format="mp4", container_options=options)
             self._output.metadata.update(tags)
+            if tempo_bpm is not None:
+                self._output.metadata["tmpo"] = f"{tempo_bpm:.0f}"
             self._streams = [self._add_stream(name) for name in ("mix", *PARTS)]
             start_output(self._output, cover)
 
@@ -122,7 +135,7 @@ class StemFileEncoder:
                 for stream in self._streams:
                     self._output.mux(stream.encode(None))
                 self._output.close()
-                finish_stem_file(self._partial, stem_metadata())
+                finish_stem_file(self._partial, stem_metadata(), key=self._key)
                 self.size_bytes = self._partial.stat().st_size
                 self._partial.replace(self._path)
         except BaseException:

@@ -1,15 +1,15 @@
-"""The musical facts of a song as entity and as files of the result."""
+"""The musical facts of a song as entity, as files of the result and as tags."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from engine.jobs.results import Music
 from engine.music.facts import LEAST_CONFIDENCE, Facts
-from engine.music.names import camelot, chord_name, key_name
+from engine.music.names import camelot, chord_name, key_name, short_key_name
 
 _SLOWEST_BPM, _FASTEST_BPM = 30, 300
 
@@ -54,6 +54,20 @@ def write_music(facts: Facts, out: Path) -> Music:
         fields["chords_path"] = "chords.json"
         fields["chords_confidence"] = confidence
     return Music(**fields)
+
+
+class MusicTags(TypedDict):
+    tempo_bpm: float | None
+    key: str | None  # its short name, such as "F#m"
+
+
+def music_tags(facts: Facts) -> MusicTags:
+    """Return the facts that the tags of a file hold."""
+    rhythm, key = facts.rhythm, facts.key
+    return {
+        "tempo_bpm": None if rhythm is None else rhythm.tempo_bpm,
+        "key": None if key is None else short_key_name(key.tonic, key.is_minor),
+    }
 
 
 def _seconds(times_s: Iterable[float]) -> list[float]:

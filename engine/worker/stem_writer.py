@@ -29,9 +29,9 @@ from engine.media.tags import stem_tags
 from engine.media.waveform import Peaks, render_waveform
 from engine.music.facts import Facts, find_facts
 from engine.music.features import StemFeatures
-from engine.music.names import short_key_name
 from engine.quality.features import StemMeter
 from engine.text import stem_filename
+from engine.worker.music_files import music_tags
 
 Block = NDArray[np.float32]
 """(2, samples)"""
@@ -258,12 +258,7 @@ class StemWriter:
         return encoded
 
     def _with_music_tags(self, encoded: EncodedFile, path: Path) -> EncodedFile:
-        rhythm, key = self.facts.rhythm, self.facts.key
-        add_music_tags(
-            path,
-            tempo_bpm=None if rhythm is None else rhythm.tempo_bpm,
-            key=None if key is None else short_key_name(key.tonic, key.is_minor),
-        )
+        add_music_tags(path, **music_tags(self.facts))
         return replace(encoded, size_bytes=path.stat().st_size)
 
     def _info(self, stem: _Stem, encoded: EncodedFile) -> StemInfo:
@@ -288,7 +283,9 @@ class StemWriter:
         track = self._track
         filename = f"{track.title} - {track.model}{EXTENSION}"
         tags = {**track.tags, "title": track.title}
-        with StemFileEncoder(self._out / filename, sample_rate=self._rate, tags=tags, cover=track.cover) as encoder:
+        with StemFileEncoder(
+            self._out / filename, sample_rate=self._rate, tags=tags, cover=track.cover, **music_tags(self.facts)
+        ) as encoder:
             for start, stems in read_parts(raw, self.gain):
                 if self._cancelled.is_set():
                     raise Cancelled

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import mutagen
 import numpy as np
 import pytest
 from av.stream import Disposition
@@ -87,6 +88,21 @@ def test_boxes_of_stem_file_are_sound(tmp_path: Path) -> None:
         assert all(mdat_start <= offset < mdat_end for offset in offsets)
     assert flags == [1, 0, 0, 0, 0] and groups == [0] * 5
     assert len(set(durations)) == 1
+
+
+def test_tempo_and_key_are_in_the_tags(tmp_path: Path) -> None:
+    path = tmp_path / "song.stem.m4a"
+    stems = {name: tune(1, seed=at) * np.float32(0.2) for at, name in enumerate(PARTS)}
+    tags = {"title": "Sunny"}
+    with StemFileEncoder(path, sample_rate=RATE, tags=tags, cover=cover_jpeg(), tempo_bpm=123.6, key="F#m") as encoder:
+        encoder.write(np.sum(list(stems.values()), axis=0, dtype=np.float32), stems)
+    found = mutagen.File(path)
+    assert found is not None
+    assert found["\xa9nam"] == ["Sunny"] and found["tmpo"] == [124]
+    assert found["----:com.apple.iTunes:initialkey"] == [b"F#m"]
+    assert stem_info(path.read_bytes())["version"] == 1
+    with av.open(path) as container:
+        assert sum(frame.samples for frame in container.decode(audio=4)) >= RATE
 
 
 def test_tracks_are_aligned_and_add_up_to_the_mix(tmp_path: Path) -> None:
