@@ -22,6 +22,8 @@ import discord
 from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
 from bot.announcement_text import announcement, announcement_without_title, file_description, more_stems
+from bot.buttons import JobButtons
+from bot.cards import job_card
 from bot.database import AnnouncementPart, BotDatabase, JobMessage
 from bot.links import with_public_links
 from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect, send
@@ -59,27 +61,26 @@ def nonce(job_id: str, part: int | str) -> str:
 
 @dataclass(frozen=True)
 class _Message:
-    """One message of an announcement."""
+    """One message of an announcement; `view` is None for a batch."""
 
     job_message: JobMessage
-    view: JobView
+    view: JobView | None
     part: int
     text: str
-    files: tuple[ResultFile, ...]
+    plain_text: str
+    files: tuple[ResultFile, ...] = ()
 
     @property
     def job_id(self) -> str:
-        return self.view.job.id
+        return self.job_message.job_id
+
+    @property
+    def title(self) -> str:
+        return self.view.job.title if self.view is not None else ""
 
     @property
     def nonce(self) -> str:
         return nonce(self.job_id, self.part)
-
-    @property
-    def plain_text(self) -> str:
-        if self.part:
-            return "More stems"
-        return announcement_without_title(self.view, self.job_message.user_id)
 
     def matches(self, sent: discord.Message) -> bool:
         if str(sent.nonce) == self.nonce:
@@ -118,6 +119,11 @@ class Announcer:
             else:
                 return
 
+    async def announce_batch(self, job_message: JobMessage, text: str) -> None:
+        """Mention the requester of a batch once. Raises only errors that are worth a retry."""
+        recorded = await self._database.announcement_parts(job_message.job_id)
+        await self._send_once(_Message(job_message, None, 0, text, text), recorded.get(0))
+
     async def _limit(self, job_message: JobMessage, recorded: Mapping[int, AnnouncementPart]) -> int:
         """Return the limit of a file. It stays the same once a message was sent, since the next ones depend on it."""
         stored = await self._database.job_message(job_message.job_id)
@@ -138,20 +144,21 @@ class Announcer:
     ) -> None:
         """Send all parts with files of at most `limit_bytes` each."""
         job = view.job
+        user_id = job_message.user_id if job_message.batch_id is None else None  # a batch mentions the user at its end
         files = await self._service.files_within(job, limit_bytes) if limit_bytes else []
         attached = {file.name for file in files}
         left_out = [name for name in _names(view) if name not in attached]
         for part, message_files in enumerate(pack(files)):
-            text = more_stems(view)
+            text, plain_text = more_stems(view), "More stems"
             if part == 0:
+                plain_text = announcement_without_title(view, user_id)
                 bit_rate = min((file.bit_rate for file in files if file.bit_rate is not None), default=None)
-                text = announcement(
-                    view, job_message.user_id, left_out=left_out, limit_bytes=limit_bytes, bit_rate=bit_rate
-                )
+                text = announcement(view, user_id, left_out=left_out, limit_bytes=limit_bytes, bit_rate=bit_rate)
                 page_url = with_public_links(view).page_url
                 if not shown and page_url is not None and job.status is JobStatus.COMPLETED:
                     text += f"\n<{page_url}>"
-            await self._send_once(_Message(job_message, view, part, text, message_files), recorded.get(part))
+            message = _Message(job_message, view, part, text, plain_text, message_files)
+            await self._send_once(message, recorded.get(part))
 
     async def _send_once(self, message: _Message, recorded: AnnouncementPart | None) -> None:
         if recorded is not None:
@@ -209,6 +216,7 @@ class Announcer:
                 if classify_failure(error) is not FailureKind.TOO_LARGE or not message.part:
                     raise
                 log.info("Discord refused the files as too large, sending links", extra={"job": message.job_id})
+        assert message.view is not None
         text = more_stems(message.view, [file.name for file in message.files])
         return await self._post(replace(message, text=text), [])
 
@@ -237,13 +245,17 @@ class Announcer:
         job_message = message.job_message
 
         def content(text: str) -> dict[str, Any]:
-            title = message.view.job.title if text == message.text else ""
+            title = message.title if text == message.text else ""
             attached = [
                 discord.File(path, filename=file.filename, description=file_description(file.name, title))
                 for path, file in files
             ]
             mentions = discord.AllowedMentions(users=[discord.Object(job_message.user_id)])
-            return {"content": text, "files": attached, "allowed_mentions": mentions}
+            parts = {"content": text, "files": attached, "allowed_mentions": mentions}
+            if job_message.batch_id is not None and message.part == 0 and message.view is not None:
+                card = job_card(message.view, now=datetime.now(UTC))  # its buttons: the song has no card
+                parts["view"] = JobButtons([*card.mixes, *card.buttons], message.job_id)
+            return parts
 
         async def to_channel(text: str) -> discord.Message:
             channel = self._messages.channel(job_message)

@@ -13,28 +13,32 @@ _LINKS_LENGTH = 1500  # of the 2000 characters of a message
 
 def announcement(
     view: JobView,
-    user_id: int,
+    user_id: int | None,
     *,
     left_out: Sequence[str] = (),
     limit_bytes: int = 0,
     bit_rate: int | None = None,
 ) -> str:
-    """Return the text that mentions the requester.
+    """Return the text that mentions the requester, if `user_id` is given.
 
     `left_out`: the stems that are too large to attach; `bit_rate`: of attached copies that are smaller than the stems.
     """
     view, job = with_public_links(view), view.job
+    mention = "" if user_id is None else f"<@{user_id}> your "
     if job.status is JobStatus.FAILED:
         return f"<@{user_id}> {escape(job.title)} could not be separated. {sanitize(job.error or '')}"
-    text = f"<@{user_id}> your stems of **{escape(job.title)}** are ready."
+    text = f"{mention}stems of **{escape(job.title)}** are ready."
+    text = text[0].upper() + text[1:]
     if bit_rate is not None:
         text += f" Attached at {bit_rate // 1000} kbit/s"
         text += "; full quality by the links on the card." if view.links else "."
     return text + _left_out_text(view, left_out, limit_bytes)
 
 
-def announcement_without_title(view: JobView, user_id: int) -> str:
+def announcement_without_title(view: JobView, user_id: int | None) -> str:
     """Return the text for channels in which Discord blocks the title or the links."""
+    if user_id is None:
+        return "The stems of a song are ready."
     is_failed = view.job.status is JobStatus.FAILED
     return f"<@{user_id}> your song could not be separated." if is_failed else f"<@{user_id}> your stems are ready."
 

@@ -8,6 +8,7 @@ from bot.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
 from bot.commands import listen
 from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
+from bot.commands.job_list import JobListButton
 from bot.commands.listen import SplitButton, listen_command
 from bot.commands.stemify import stemify_command, stemify_menu
 from bot.database import BotDatabase
@@ -24,7 +25,7 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     bot.tree.add_command(stemify_menu)
     bot.tree.add_command(listen_command)
     bot.tree.add_command(JobCommands())
-    bot.add_dynamic_items(JobButton, DeleteEverythingButton, SplitButton)
+    bot.add_dynamic_items(JobButton, DeleteEverythingButton, JobListButton, SplitButton)
 
     @bot.event
     async def on_message(message: discord.Message) -> None:

@@ -24,10 +24,12 @@ STYLES = {
 _OLD_ACTIONS = {"forever": "confirm_delete"}
 """Names in the buttons of older messages."""
 
+JOB_ACTIONS = (*get_args(Action), "confirm_delete", "confirm_delete_all", *_OLD_ACTIONS)
+
 
 class JobButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=rf"stemify:(?P<action>{'|'.join(get_args(Action))}|confirm_delete|forever):(?P<job>[0-9a-f-]{{36}})",
+    template=rf"stemify:(?P<action>{'|'.join(JOB_ACTIONS)}):(?P<job>[0-9a-f-]{{36}})",
 ):
     """A button that acts on one job."""
 
@@ -62,13 +64,13 @@ def button(spec: ButtonSpec, job_id: str) -> JobButton:
 
 
 class ConfirmDelete(discord.ui.View):
-    """The confirmation before a job is deleted."""
+    """The confirmation before a job, or with `confirm_delete_all` a batch, is deleted."""
 
     label: ClassVar[str] = "Delete permanently"
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self, job_id: str, action: str = "confirm_delete") -> None:
         super().__init__(timeout=None)
-        self.add_item(JobButton("confirm_delete", job_id, self.label, discord.ButtonStyle.danger))
+        self.add_item(JobButton(action, job_id, self.label, discord.ButtonStyle.danger))
 
 
 class DeleteEverythingButton(

@@ -10,7 +10,6 @@ from typing import Literal
 from bot.links import with_public_links
 from bot.text import (
     clean,
-    clip_lines,
     escape,
     format_eta,
     join_words,
@@ -24,8 +23,22 @@ from engine.jobs.results import JobResult
 from engine.text import format_duration, plural
 
 Action = Literal[
-    "cancel", "retry", "keep", "delete", "refresh", "karaoke", "no_drums", "no_bass", "mix", "more", "details", "again"
+    "cancel",
+    "retry",
+    "keep",
+    "delete",
+    "refresh",
+    "karaoke",
+    "no_drums",
+    "no_bass",
+    "mix",
+    "more",
+    "details",
+    "again",
+    "cancel_all",
+    "delete_all",
 ]
+"""What a button does with a job; `cancel_all` and `delete_all`: with a batch."""
 
 WAITING, WORKING, DONE, FAILED, QUIET = 0x5865F2, 0xF0B232, 0x23A55A, 0xDA373C, 0x80848E
 """Colours of a card's edge."""
@@ -204,17 +217,16 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
     )
 
 
-def checking_card(name: str) -> Card:
-    """Return the card of a song that is being checked."""
-    return Card(heading=escape(name), body="Checking the file…", accent=WAITING)
-
-
-def refused_card(name: str, error: StemifyError, now: datetime) -> Card:
-    return Card(heading=escape(name), body=error_text(error, now), accent=FAILED)
-
-
 def deleted_card() -> Card:
     return Card(heading="Deleted", body="The song and its stems were deleted.")
+
+
+def deletion_text(what: str, left: Sequence[str]) -> str:
+    """Return the answer to a deletion; `left`: links to messages that the bot cannot delete."""
+    if not left:
+        return f"{what}."
+    messages = "this message" if len(left) == 1 else "these messages"
+    return f"{what}. I cannot delete {messages} from here; a moderator can: {' '.join(left[:10])}"
 
 
 def never_accepted_card() -> Card:
@@ -229,7 +241,7 @@ def never_accepted_card() -> Card:
 
 
 def job_line(view: JobView, url: str | None) -> str:
-    """Return a line of `/job list`."""
+    """Return a line of `/job list`, at most 350 characters."""
     job = view.job
     name = f"[{escape(job.title, 60)}](<{url}>)" if url else f"**{escape(job.title, 60)}**"
     return f"- {name} · {status_text(view)} · {job.model} · {timestamp(job.created_at)}"
@@ -238,7 +250,7 @@ def job_line(view: JobView, url: str | None) -> str:
 def job_list(lines: Sequence[str]) -> str:
     if not lines:
         return "You have no jobs yet. Start one with `/stemify`."
-    return clip_lines(lines)
+    return "\n".join(lines)
 
 
 def autocomplete_label(view: JobView) -> str:
@@ -299,6 +311,8 @@ def without_picture(card: Card) -> Card:
 
 
 def without_title_and_links(card: Card) -> Card:
-    """Return the card for places in which Discord blocks the title or the links."""
-    below = "\n".join(line for line in card.below.splitlines() if "](<" not in line)
-    return replace(card, heading="Your song", below=below, links=())
+    """Return the card for places in which Discord blocks the title or the links.
+
+    A card without a body is that of a batch; its titles are below the heading.
+    """
+    return replace(card, heading="Your song" if card.body else card.heading, below="", links=())

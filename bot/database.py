@@ -12,6 +12,8 @@ from typing import Self
 
 import aiosqlite
 
+from bot.batches.store import BatchStore
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS posting (
     job_id      TEXT PRIMARY KEY,
@@ -45,6 +47,14 @@ CREATE TABLE IF NOT EXISTS mix_message (
     message_id INTEGER NOT NULL,
     PRIMARY KEY (job_id, mix)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS batch_song (
+    batch_id TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    job_id   TEXT NOT NULL UNIQUE,
+    name     TEXT NOT NULL,
+    refusal  TEXT,
+    PRIMARY KEY (batch_id, position)
+) STRICT;
 CREATE TABLE IF NOT EXISTS listening (
     channel_id INTEGER PRIMARY KEY,
     guild_id   INTEGER NOT NULL,
@@ -52,6 +62,12 @@ CREATE TABLE IF NOT EXISTS listening (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 PRAGMA user_version = 1;
+"""
+
+_SELECT = """
+SELECT posting.*, (SELECT batch_id FROM batch_song WHERE batch_song.job_id = posting.job_id) AS batch_id,
+    EXISTS (SELECT 1 FROM batch_song WHERE batch_song.batch_id = posting.job_id) AS is_batch
+FROM posting
 """
 
 
@@ -66,7 +82,10 @@ class JobMessageState(StrEnum):
 
 @dataclass(frozen=True)
 class JobMessage:
-    """The message of a job, and how to edit it."""
+    """The message of a job or of a batch, and how to edit it.
+
+    A batch has an id like that of a job. Its songs have the same message, with their own job ids and its `batch_id`.
+    """
 
     job_id: str
     user_id: int
@@ -81,6 +100,8 @@ class JobMessage:
     limit_bytes: int = 10 * 1024 * 1024  # limit of a file in this channel
     state: JobMessageState = JobMessageState.SUBMITTING
     created_at: float = 0.0
+    batch_id: str | None = None
+    is_batch: bool = False
 
     @property
     def token_alive(self) -> bool:
@@ -93,9 +114,13 @@ class JobMessage:
 
     @property
     def url(self) -> str | None:
-        if self.message_id is None:
-            return None
-        return f"https://discord.com/channels/{self.guild_id or '@me'}/{self.channel_id}/{self.message_id}"
+        return None if self.message_id is None else message_url(self, self.channel_id, self.message_id)
+
+
+def message_url(job_message: JobMessage, channel_id: int, message_id: int) -> str:
+    """Return the link to a message about a job, in its channel or in a direct message."""
+    guild_id = job_message.guild_id if channel_id == job_message.channel_id else None
+    return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +139,7 @@ class BotDatabase:
 
     def __init__(self, database: aiosqlite.Connection) -> None:
         self._database = database
+        self.batches = BatchStore(database)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -178,7 +204,7 @@ class BotDatabase:
 
     async def _select(self, where: str, values: Iterable[object]) -> list[JobMessage]:
         order = "" if "ORDER BY" in where else " ORDER BY created_at"
-        query = f"SELECT * FROM posting WHERE {where}{order}"  # noqa: S608  # no user input in `where`
+        query = f"{_SELECT} WHERE {where}{order}"
         rows = await self._database.execute_fetchall(query, tuple(values))
         return [
             JobMessage(
@@ -186,6 +212,7 @@ class BotDatabase:
                     **dict(row),
                     "original": bool(row["original"]),
                     "reachable": bool(row["reachable"]),
+                    "is_batch": bool(row["is_batch"]),
                     "state": JobMessageState(row["state"]),
                 }
             )
@@ -211,6 +238,7 @@ class BotDatabase:
         await self._database.execute("DELETE FROM posting WHERE job_id = ?", (job_id,))
         await self._database.execute("DELETE FROM delivery WHERE job_id = ?", (job_id,))
         await self._database.execute("DELETE FROM mix_message WHERE job_id = ?", (job_id,))
+        await self.batches.delete(job_id)
 
     # Mixes.
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 
 import discord
 
 from bot.cards import deleted_card
-from bot.database import BotDatabase, JobMessage, JobMessageState
-from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect
+from bot.database import BotDatabase, JobMessage, JobMessageState, message_url
+from bot.messages import FailureKind, Messenger, classify_failure
 from bot.progress import ProgressTracker
 from engine.errors import NotFound, StemifyError
 from engine.jobs.job import JobView
@@ -32,26 +33,44 @@ class JobDeleter:
         self._messages = messages
         self._service = service
         self._progress = progress
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[list[str]]] = set()
 
-    async def delete(self, view: JobView) -> None:
-        """Delete a job, cancelling it first if it has not ended. Raises the service's errors."""
+    async def delete(self, view: JobView) -> asyncio.Task[list[str]]:
+        """Delete a job, cancelling it first if it has not ended. Raises the service's errors.
+
+        The task deletes the job's messages, and returns links to the remaining ones.
+        """
         job_message = await self._database.job_message(view.job.id)
         if job_message is not None:
             await self._database.set_state(view.job.id, JobMessageState.DELETING)
-        await self._progress.unfollow(view.job.id)
+            await self._progress.unfollow(job_message)
         await self._service.delete(view.job.id, by=view.job.owner)
-        self._start(self._delete_messages([job_message] if job_message is not None else []))
+        return self._start(self._delete_messages([job_message] if job_message is not None else []))
 
-    async def delete_all(self, user_id: int, owner: str) -> int:
-        """Delete all of a user's jobs, archived ones included, and return their number. Raises the service's errors."""
+    async def delete_batch(self, job_message: JobMessage) -> asyncio.Task[list[str]]:
+        """Delete a batch with its songs, as `delete` does."""
+        songs = await self._database.batches.songs(job_message.job_id)
+        stored = list((await self._database.job_messages(song.job_id for song in songs)).values())
+        job_messages = [*stored, job_message]
+        for each in job_messages:
+            await self._database.set_state(each.job_id, JobMessageState.DELETING)
+            await self._progress.unfollow(each)
+        for each in stored:
+            with suppress(NotFound):
+                await self._service.delete(each.job_id, by=f"discord:{each.user_id}")
+        return self._start(self._delete_messages(job_messages))
+
+    async def delete_all(self, user_id: int, owner: str) -> tuple[int, asyncio.Task[list[str]]]:
+        """Delete all of a user's jobs, archived ones included; return their number and a task as `delete` does.
+
+        Raises the service's errors.
+        """
         job_messages = await self._database.job_messages_of(user_id)
         for job_message in job_messages:
             await self._database.set_state(job_message.job_id, JobMessageState.DELETING)
-            await self._progress.unfollow(job_message.job_id)
+            await self._progress.unfollow(job_message)
         deleted = await self._service.delete_all(owner)
-        self._start(self._delete_messages(job_messages))
-        return deleted
+        return deleted, self._start(self._delete_messages(job_messages))
 
     def resume(self, job_messages: Sequence[JobMessage]) -> None:
         """Continue deletions that a restart interrupted."""
@@ -62,17 +81,18 @@ class JobDeleter:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Coroutine[None, None, list[str]]) -> asyncio.Task[list[str]]:
         task = asyncio.create_task(work, name="deletion")
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
+        return task
 
-    def _on_done(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[list[str]]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("could not delete all messages of a deleted job", exc_info=error)
 
-    async def _resume(self, job_messages: Sequence[JobMessage]) -> None:
+    async def _resume(self, job_messages: Sequence[JobMessage]) -> list[str]:
         for job_message in job_messages:
             try:
                 view = await self._service.get(job_message.job_id)
@@ -86,12 +106,17 @@ class JobDeleter:
                 )
                 continue
             await self._delete_messages([job_message])
+        return []
 
-    async def _delete_messages(self, job_messages: Sequence[JobMessage]) -> None:
-        """Delete what was posted about deleted jobs; after a transient failure, retry at the next start."""
+    async def _delete_messages(self, job_messages: Sequence[JobMessage]) -> list[str]:
+        """Delete what was posted about deleted jobs, and return links to the remaining ones.
+
+        After a transient failure, retry at the next start.
+        """
+        left: list[str] = []
         for job_message in job_messages:
             try:
-                await self._delete_posts(job_message)
+                left += await self._delete_posts(job_message)
             except Exception as error:
                 if classify_failure(error) is FailureKind.TRANSIENT:
                     log.warning(
@@ -101,23 +126,38 @@ class JobDeleter:
                     continue
                 log.info("could not delete a message of the job", extra={"job": job_message.job_id, "reason": error})
             await self._database.delete(job_message.job_id)
+            if job_message.batch_id is not None:
+                await self._show_batch(job_message.batch_id)
+        return left
 
-    async def _delete_posts(self, job_message: JobMessage) -> None:
-        """Delete announcement and mixes, and turn the card into a deleted one. Raises transient failures only."""
-        for part in (await self._database.announcement_parts(job_message.job_id)).values():
-            if part.channel_id is not None and part.message_id is not None:
-                message = self._messages.message(part.channel_id, part.message_id)
-                await _ignore_permanent_failures(message.delete)
-        for channel_id, message_id in (await self._database.mix_messages(job_message.job_id)).values():
-            await _ignore_permanent_failures(self._messages.message(channel_id, message_id).delete)
-        if job_message.message_id is not None:
+    async def _delete_posts(self, job_message: JobMessage) -> list[str]:
+        """Delete announcement and mixes, and turn the card into a deleted one; return links to the remaining messages.
+
+        Raises transient failures only.
+        """
+        parts = (await self._database.announcement_parts(job_message.job_id)).values()
+        posts = [(part.channel_id, part.message_id) for part in parts]
+        posts += (await self._database.mix_messages(job_message.job_id)).values()
+        left = []
+        for channel_id, message_id in posts:
+            if channel_id is None or message_id is None:
+                continue
+            if not await self._messages.delete(job_message, channel_id, message_id):
+                left.append(message_url(job_message, channel_id, message_id))
+        if job_message.message_id is not None and job_message.batch_id is None:
             await self._messages.wait_for_edit_slot(job_message)
-            await _ignore_permanent_failures(lambda: self._messages.show(job_message, deleted_card()))
+            try:
+                await self._messages.show_without_files(job_message, deleted_card())
+            except discord.HTTPException as error:
+                kind = classify_failure(error)
+                if kind is FailureKind.TRANSIENT:
+                    raise
+                if kind is not FailureKind.GONE:
+                    left.append(job_message.url or "")
+        return left
 
-
-async def _ignore_permanent_failures(call: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await retry_on_disconnect(call)
-    except discord.HTTPException as error:
-        if classify_failure(error) is FailureKind.TRANSIENT:
-            raise
+    async def _show_batch(self, batch_id: str) -> None:
+        batch = await self._database.job_message(batch_id)
+        if batch is not None and batch.state is not JobMessageState.DELETING:
+            with suppress(discord.HTTPException):
+                await self._progress.show_batch(batch)

@@ -169,7 +169,32 @@ class Messenger:
 
     async def show(self, job_message: JobMessage, card: Card, *, picture: Path | None = None) -> None:
         """Edit the job's message to show this card. Raises errors for `classify_failure`."""
-        await self._with_allowed_content(job_message, card, lambda allowed: self._show(job_message, allowed, picture))
+        files = discord.utils.MISSING if picture is None else [picture]
+        await self._with_allowed_content(job_message, card, lambda allowed: self._show(job_message, allowed, files))
+
+    async def show_without_files(self, job_message: JobMessage, card: Card) -> None:
+        """Edit the job's message as `show` does, and remove its files."""
+        await self._with_allowed_content(job_message, card, lambda allowed: self._show(job_message, allowed, []))
+
+    async def delete(self, job_message: JobMessage, channel_id: int, message_id: int) -> bool:
+        """Delete a message about the job, by its token where the channel is closed; return whether it is gone.
+
+        Raises transient errors.
+        """
+        calls: list[Callable[[], Awaitable[None]]] = [self.message(channel_id, message_id).delete]
+        if self.has_token(job_message):
+            calls.append(lambda: self.webhook(job_message).delete_message(message_id))
+        for call in calls:
+            try:
+                await retry_on_disconnect(call)
+            except discord.HTTPException as error:
+                kind = classify_failure(error)
+                if kind is FailureKind.TRANSIENT:
+                    raise
+                if kind is not FailureKind.GONE:
+                    continue
+            return True
+        return False
 
     async def _with_allowed_content(
         self, job_message: JobMessage, card: Card, call: Callable[[Card], Awaitable[T]]
@@ -189,15 +214,15 @@ class Messenger:
         self._blocked_titles = {*list(self._blocked_titles)[-1000:], job_id}
         return result
 
-    async def _show(self, job_message: JobMessage, card: Card, picture: Path | None) -> None:
+    async def _show(self, job_message: JobMessage, card: Card, files: Any) -> None:
         message_id = job_message.message_id
         assert message_id is not None
         view = layout(card, job_message.job_id)
 
         def attachments() -> Any:
-            if picture is None:
-                return discord.utils.MISSING
-            return [discord.File(picture, filename=PICTURE, description=card.picture or None)]
+            if not files:
+                return files  # MISSING keeps the files of the message
+            return [discord.File(path, filename=PICTURE, description=card.picture or None) for path in files]
 
         if self.has_token(job_message):
             webhook = self.webhook(job_message)

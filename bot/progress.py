@@ -1,29 +1,24 @@
-"""Keep one message per job current until the job has ended, also across restarts."""
+"""Follow the messages of all jobs that have not been announced, also across restarts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import discord
 
-from bot.announcement import Announcer, nonce
-from bot.cards import Card, deleted_card, job_card, never_accepted_card
+from bot.announcement import Announcer
+from bot.batches.updater import BatchUpdater
+from bot.cards import never_accepted_card
 from bot.database import BotDatabase, JobMessage, JobMessageState
+from bot.message_updater import MessageUpdater
 from bot.messages import FailureKind, Messenger, classify_failure
-from engine.errors import NotFound, StemifyError
-from engine.jobs.job import JobView
+from engine.errors import NotFound
 from engine.service.service import StemService
 
 log = logging.getLogger(__name__)
-
-SLOW_EDITS_FROM_PLACE = 4  # jobs further back in the queue are edited every third interval
-FINAL_PAUSES_S = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 
 
 class ProgressTracker:
@@ -43,17 +38,32 @@ class ProgressTracker:
         self._service = service
         self._announcer = announcer
         self._edit_interval_s = edit_interval_s
-        self._updaters: dict[str, MessageUpdater] = {}
+        self._updaters: dict[str, MessageUpdater | BatchUpdater] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job_message: JobMessage) -> None:
         """Keep this message current, unless that is already being done."""
-        job_id = job_message.job_id
+        if job_message.is_batch:
+            self.follow_batch(job_message)
+        else:
+            self._start(job_message.job_id, MessageUpdater(*self._parts(job_message)))
+
+    def follow_batch(self, job_message: JobMessage, *, is_submitting: bool = False) -> BatchUpdater:
+        """Keep the message of a batch current; `is_submitting`: until `end_submission`, songs are added."""
+        updater = BatchUpdater(*self._parts(job_message), is_submitting=is_submitting)
+        self._start(job_message.job_id, updater)
+        return updater
+
+    def _parts(
+        self, job_message: JobMessage
+    ) -> tuple[JobMessage, BotDatabase, Messenger, StemService, Announcer, float]:
+        return (
+            job_message, self._database, self._messages, self._service, self._announcer, self._edit_interval_s,
+        )  # fmt: skip
+
+    def _start(self, job_id: str, updater: MessageUpdater | BatchUpdater) -> None:
         if job_id in self._tasks:
             return
-        updater = MessageUpdater(
-            job_message, self._database, self._messages, self._service, self._announcer, self._edit_interval_s
-        )
         task = asyncio.create_task(updater.run(), name=f"follow {job_id}")
         self._updaters[job_id], self._tasks[job_id] = updater, task
         task.add_done_callback(lambda task: self._on_done(job_id, task))
@@ -75,7 +85,9 @@ class ProgressTracker:
         """Follow messages that a restart or a long outage of Discord left unfinished."""
         submitting = []
         for job_message in unfinished:
-            if job_message.state is JobMessageState.SUBMITTING:
+            if job_message.batch_id is not None:
+                continue  # the batch follows its songs
+            if job_message.state is JobMessageState.SUBMITTING and not job_message.is_batch:
                 submitting.append(job_message)
             else:
                 self.follow(job_message)
@@ -108,210 +120,31 @@ class ProgressTracker:
                 raise
             log.info("could not show that the job was not accepted", extra={"job": job_message.job_id, "reason": error})
 
-    async def unfollow(self, job_id: str) -> None:
-        """Stop following a job; once this returns, nothing more is shown or announced."""
-        task = self._tasks.get(job_id)
+    async def unfollow(self, job_message: JobMessage) -> None:
+        """Stop following a job or a batch; once this returns, nothing more is shown or announced."""
+        batch = self._updaters.get(job_message.batch_id or "")
+        if isinstance(batch, BatchUpdater):
+            await batch.unfollow_song(job_message.job_id)
+        if job_message.is_batch:
+            self.end_submission(job_message.job_id)
+        task = self._tasks.get(job_message.job_id)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def end_submission(self, batch_id: str) -> None:
+        """Submit no more songs of a batch."""
+        batch = self._updaters.get(batch_id)
+        if isinstance(batch, BatchUpdater):
+            batch.end_submission()
+
+    async def show_batch(self, job_message: JobMessage) -> None:
+        """Show the current state of a batch's songs, unless it is followed. Raises Discord's errors."""
+        if job_message.job_id not in self._updaters:
+            await BatchUpdater(*self._parts(job_message)).show_once()
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class MessageUpdater:
-    """Keeps one message current, editing it only when its text changes and not more often than the interval."""
-
-    def __init__(
-        self,
-        job_message: JobMessage,
-        database: BotDatabase,
-        messages: Messenger,
-        service: StemService,
-        announcer: Announcer,
-        edit_interval_s: float,
-    ) -> None:
-        self._job_message = job_message
-        self._database = database
-        self._messages = messages
-        self._service = service
-        self._announcer = announcer
-        self._edit_interval_s = edit_interval_s
-        self._view: JobView | None = None
-        self._shown: Card | None = None
-        self._editable = True
-        self._changed = asyncio.Event()
-        self._ended = asyncio.Event()
-
-    def refresh_token(self, token: str, token_until: float) -> None:
-        """Edit the message with a new token from now on."""
-        self._job_message = replace(self._job_message, token=token, token_until=token_until, original=True)
-        self._shown, self._editable = None, True
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Update the message until the job has ended and been announced."""
-        watcher = asyncio.create_task(self._watch(), name=f"watch {self._job_message.job_id}")
-        try:
-            if self._job_message.message_id is None:
-                await self._post()
-            await self._keep_current()
-        finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
-        if self._view is None or not self._view.job.is_over:
-            await self._show_deleted()
-            return
-        await self._finish(self._view)
-
-    # Read the job.
-
-    async def _watch(self) -> None:
-        """Keep `_view` at the job's latest state until it has ended or was deleted."""
-        job_id = self._job_message.job_id
-        while not self._ended.is_set():
-            try:
-                async for view in self._service.watch(job_id):
-                    self._view = view
-                    self._changed.set()
-                    if view.job.is_over:
-                        self._ended.set()
-            except NotFound:
-                self._view = None
-                self._ended.set()
-            except Exception:
-                log.exception("watching the job failed, trying again", extra={"job": job_id})
-                await asyncio.sleep(2)
-            else:
-                await asyncio.sleep(0.2)
-        self._changed.set()
-
-    # Show it.
-
-    async def _post(self) -> None:
-        """Send the job's message, for audio that was posted in a channel."""
-        while self._view is None and not self._ended.is_set():
-            self._changed.clear()
-            await self._changed.wait()
-        if self._view is None:
-            return
-        card, job_id = self._card(self._view), self._job_message.job_id
-        try:
-            message = await self._messages.post(self._job_message, card, nonce=nonce(job_id, "p"))
-        except Exception as error:
-            log.info("could not send the job's message", extra={"job": job_id, "reason": error})
-            self._editable = False
-            return
-        self._job_message, self._shown = replace(self._job_message, message_id=message.id), card
-        await self._database.set_message(job_id, message.id)
-
-    def _card(self, view: JobView) -> Card:
-        return job_card(view, now=datetime.now(UTC), refreshable=not self._job_message.reachable)
-
-    async def _keep_current(self) -> None:
-        while not self._ended.is_set():
-            view = self._view
-            if view is not None and self._editable and self._card(view) != self._shown:
-                await self._messages.wait_for_edit_slot(self._job_message)
-                view = self._view
-                if self._ended.is_set() or view is None:
-                    break
-                card = self._card(view)
-                if await self._show(card):
-                    self._shown = card
-                is_far_back = view.queue_place is not None and view.queue_place >= SLOW_EDITS_FROM_PLACE
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), self._edit_interval_s * (3 if is_far_back else 1))
-                continue
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def _show(self, card: Card) -> bool:
-        """Edit the message and return whether this card is done; permanent failures end the editing."""
-        try:
-            await self._messages.show(self._job_message, card)
-        except Exception as error:
-            kind = classify_failure(error)
-            if kind in (FailureKind.GONE, FailureKind.NO_ACCESS, FailureKind.TOKEN_EXPIRED):
-                self._editable = False
-            elif kind is not FailureKind.TRANSIENT:
-                log.exception("could not edit the job's message", extra={"job": self._job_message.job_id})
-                return True  # Discord refuses this text; the next one may work
-            log.info("could not edit the job's message", extra={"job": self._job_message.job_id, "reason": kind.name})
-            return False
-        return True
-
-    # Finish.
-
-    async def _finish(self, view: JobView) -> None:
-        """Show the final card and announce it.
-
-        Failures of Discord, the storage or the database are retried for 20 minutes, then when Discord reconnects and
-        at the next start.
-        """
-        shown: bool | None = None
-        for pause_s in (*FINAL_PAUSES_S, None):
-            try:
-                if shown is None:
-                    await self._messages.wait_for_edit_slot(self._job_message)
-                    shown = await self._show_final(view)
-                await self._announcer.announce(self._job_message, view, shown=shown)
-            except Exception as error:
-                is_transient = classify_failure(error) is FailureKind.TRANSIENT or isinstance(
-                    error, StemifyError | sqlite3.Error
-                )
-                if not is_transient or pause_s is None:
-                    raise
-                log.warning(
-                    "could not announce the job, will retry", extra={"job": view.job.id, "reason": type(error).__name__}
-                )
-                await asyncio.sleep(pause_s)
-            else:
-                await self._database.set_state(view.job.id, JobMessageState.DONE)
-                return
-
-    async def _show_final(self, view: JobView) -> bool:
-        """Show the final card and return whether that succeeded. Raises transient failures."""
-        if self._job_message.message_id is None:
-            return False
-        try:
-            await show_result(self._messages, self._service, self._job_message, view)
-        except Exception as error:
-            kind = classify_failure(error)
-            if kind is FailureKind.TRANSIENT:
-                raise
-            log.info(
-                "could not show the final card",
-                exc_info=kind is FailureKind.OTHER,
-                extra={"job": view.job.id, "reason": kind.name},
-            )
-            return False
-        return True
-
-    async def _show_deleted(self) -> None:
-        if self._job_message.message_id is not None:
-            with suppress(Exception):
-                await self._messages.show(self._job_message, deleted_card())
-        await self._database.set_state(self._job_message.job_id, JobMessageState.DONE)
-
-
-async def show_result(messages: Messenger, service: StemService, job_message: JobMessage, view: JobView) -> None:
-    """Show the card of an ended job, with its picture if there is one. Raises Discord's errors."""
-    card = job_card(view, now=datetime.now(UTC))
-    if not card.picture:
-        await messages.show(job_message, card)
-        return
-    try:
-        async with service.open_file(view.job, "waveform") as picture:
-            await messages.show(job_message, card, picture=picture)
-            return
-    except NotFound:
-        pass
-    except Exception as error:
-        if classify_failure(error) not in (FailureKind.TOO_LARGE, FailureKind.MALFORMED):
-            raise
-    await messages.show(job_message, replace(card, picture=""))

@@ -9,7 +9,7 @@ import discord
 from engine.jobs.file_types import EXTENSIONS
 from engine.service.service import Attachment, Link, video_ids_in
 
-MAX_TRACKS = 5
+MAX_SONGS = 10  # of one request
 
 Source = Attachment | Link
 
@@ -20,13 +20,24 @@ def source_of(attachment: discord.Attachment) -> Attachment:
 
 def audio_attachments(message: discord.Message) -> list[discord.Attachment]:
     """Return the attachments that look like audio; the service checks their content."""
-    return [attachment for attachment in _attachments(message) if _looks_like_audio(attachment)][:MAX_TRACKS]
+    return [attachment for attachment in _attachments(message) if _looks_like_audio(attachment)]
 
 
-def find_link(message: discord.Message) -> Link | None:
-    """Return the text as a link source if it contains a link to a video."""
-    text = "\n".join([message.content, *(snapshot.content for snapshot in message.message_snapshots)])
-    return Link(text) if video_ids_in(text) else None
+def links_in(text: str) -> list[Link]:
+    """Return a link to each video that the text links to."""
+    return [Link(f"https://youtu.be/{video_id}") for video_id in video_ids_in(text)]
+
+
+def songs_in(message: discord.Message) -> list[Source]:
+    """Return the files of a message, or the links of a message without files."""
+    files = [source_of(attachment) for attachment in audio_attachments(message)]
+    texts = [message.content, *(snapshot.content for snapshot in message.message_snapshots)]
+    return [*files] or [*links_in("\n".join(texts))]
+
+
+def name_of(source: Source) -> str:
+    """Return the name of a song before its file was read."""
+    return source.filename if isinstance(source, Attachment) else source.text.removeprefix("https://")
 
 
 def _attachments(message: discord.Message) -> Iterator[discord.Attachment]:

@@ -13,8 +13,11 @@ import discord
 from discord import app_commands
 
 from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons, layout
-from bot.cards import autocomplete_label, job_card, job_line, job_list, without_picture
+from bot.cards import job_card, without_picture
 from bot.client import Stemify
+from bot.commands.answers import show_deletion
+from bot.commands.batch import ask_to_delete_batch, cancel_batch, delete_batch
+from bot.commands.job_list import job_choices, show_job_list
 from bot.commands.permissions import check_can_delete, check_can_see, check_owner
 from bot.commands.result import (
     ask_for_mix,
@@ -25,13 +28,14 @@ from bot.commands.result import (
     show_details,
     show_more,
 )
-from bot.commands.stemify import follow_new_job, job_message_of, owner_of, token_until
+from bot.commands.stemify import job_message_of, owner_of, token_until
 from bot.forms import FilledForm
+from bot.message_updater import show_result
 from bot.messages import retry_on_disconnect
 from bot.more_card import more_buttons, more_text
-from bot.progress import show_result
 from bot.responses import acknowledge, mark_answered
 from bot.servers import check_server
+from bot.submission import follow_new_job
 from bot.text import escape
 from engine.errors import InvalidState, NotAllowed
 from engine.jobs.entity import new_job_id
@@ -40,7 +44,6 @@ from engine.text import plural
 
 log = logging.getLogger(__name__)
 
-LIST_LIMIT = 15
 EVERYTHING = "everything"  # in place of a job's id
 DEFER_AFTER_S = 0.15  # defer answers that take longer
 
@@ -64,6 +67,9 @@ async def run_action(interaction: discord.Interaction[Stemify], action: str, job
         "no_drums": partial(post_preset, mix="no_drums"),
         "no_bass": partial(post_preset, mix="no_bass"),
         "mix": ask_for_mix,
+        "cancel_all": cancel_batch,
+        "delete_all": ask_to_delete_batch,
+        "confirm_delete_all": delete_batch,
     }
     await actions[action](interaction, job_id)
 
@@ -92,7 +98,7 @@ async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None
     await follow_new_job(bot, job_message, lambda: bot.service.retry(job_id, by=by, new_id=job_message.job_id))
     mark_answered(interaction)
     before = await bot.database.job_message(job_id)
-    if before is not None and before.message_id is not None:
+    if before is not None and before.message_id is not None and before.batch_id is None:
         view = await bot.service.get(job_id)
         with suppress(discord.HTTPException):  # the old card keeps its button; pressing it is refused
             await bot.messages.show(before, job_card(view, now=datetime.now(UTC), retried=True))
@@ -110,7 +116,7 @@ async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     buttons = JobButtons(more_buttons(view, now, is_owner=True, may_delete=True), job_id)
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=more_text(view, now), view=buttons))
     card = await bot.database.job_message(job_id)
-    if card is not None and card.message_id is not None:
+    if card is not None and card.message_id is not None and card.batch_id is None:
         with suppress(discord.HTTPException):  # the card still states the date; `More` does not
             await show_result(bot.messages, bot.service, card, view)
 
@@ -118,14 +124,15 @@ async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
 async def _refresh(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     await acknowledge(interaction)
     bot = interaction.client
-    view = await bot.service.get(job_id)
     job_message = await bot.database.job_message(job_id)
+    view = None if job_message is not None and job_message.is_batch else await bot.service.get(job_id)
     if job_message is not None and interaction.message is not None and job_message.message_id == interaction.message.id:
         until = token_until()
         await bot.database.set_token(job_id, interaction.token, until)
         if bot.progress.refresh_token(job_id, interaction.token, until):
             return
-    await _update(interaction, view)
+    if view is not None:
+        await _update(interaction, view)
 
 
 async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> None:
@@ -151,8 +158,7 @@ async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> Non
     bot = interaction.client
     view = await bot.service.get(job_id)
     check_can_delete(interaction, view)
-    await bot.deletion.delete(view)
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content="Deleted.", view=None))
+    await show_deletion(interaction, await bot.deletion.delete(view))
 
 
 async def ask_to_delete_everything(interaction: discord.Interaction[Stemify]) -> None:
@@ -168,9 +174,12 @@ async def delete_everything(interaction: discord.Interaction[Stemify], user_id: 
     await acknowledge(interaction)
     if interaction.user.id != user_id:
         raise NotAllowed
-    count = await interaction.client.deletion.delete_all(user_id, owner_of(interaction.user))
-    text = f"Deleted {plural(count, 'job')} with all songs and stems." if count else "You have no jobs to delete."
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=None))
+    count, deletion = await interaction.client.deletion.delete_all(user_id, owner_of(interaction.user))
+    if not count:
+        text = "You have no jobs to delete."
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=None))
+        return
+    await show_deletion(interaction, deletion, f"Deleted {plural(count, 'job')} with all songs and stems")
 
 
 # Answers.
@@ -218,13 +227,7 @@ class JobCommands(app_commands.Group):
 
     @app_commands.command(name="list", description="List your jobs, newest first")
     async def list_(self, interaction: discord.Interaction[Stemify]) -> None:
-        await acknowledge(interaction, ephemeral=True)
-        bot = interaction.client
-        views = await bot.service.list(owner_of(interaction.user), limit=LIST_LIMIT)
-        job_messages = await bot.database.job_messages(view.job.id for view in views)
-        urls = {job_id: job_message.url for job_id, job_message in job_messages.items()}
-        text = job_list([job_line(view, urls.get(view.job.id)) for view in views])
-        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+        await show_job_list(interaction, page=0)
 
     @app_commands.command(description="Cancel a queued or running job")
     @app_commands.describe(job="One of your jobs")
@@ -253,7 +256,7 @@ class JobCommands(app_commands.Group):
     async def _complete_delete(
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
-        choices = await _choices(interaction, current, active_only=False)
+        choices = await job_choices(interaction, current)
         if choices or current.casefold() in EVERYTHING:
             choices = [*choices[:24], app_commands.Choice(name="Everything: all my jobs and stems", value=EVERYTHING)]
         return choices
@@ -262,19 +265,10 @@ class JobCommands(app_commands.Group):
     async def _complete_status(
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
-        return await _choices(interaction, current, active_only=False)
+        return await job_choices(interaction, current)
 
     @cancel.autocomplete("job")
     async def _complete_cancel(
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
-        return await _choices(interaction, current, active_only=True)
-
-
-async def _choices(
-    interaction: discord.Interaction[Stemify], current: str, *, active_only: bool
-) -> list[app_commands.Choice[str]]:
-    owner = owner_of(interaction.user)
-    views = await interaction.client.service.list(owner, limit=25, active_only=active_only)
-    labels = [(autocomplete_label(view), view.job.id) for view in views]
-    return [app_commands.Choice(name=name, value=job) for name, job in labels if current.casefold() in name.casefold()]
+        return await job_choices(interaction, current, active_only=True)

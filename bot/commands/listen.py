@@ -10,14 +10,16 @@ from typing import Any, Literal, Self
 import discord
 from discord import app_commands
 
+from bot.batches.submission import submit_batch
 from bot.cards import error_text
 from bot.client import Stemify
-from bot.commands.stemify import job_message_of, submit
+from bot.commands.stemify import job_message_of
 from bot.database import JobMessage
 from bot.messages import FailureKind, classify_failure, retry_on_disconnect, send
 from bot.responses import acknowledge, mark_answered, run_guarded
 from bot.servers import check_server, is_allowed
 from bot.songs import audio_attachments, source_of
+from bot.submission import submit
 from bot.text import clean
 from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.jobs.entity import new_job_id
@@ -84,8 +86,7 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
         if mode == "button":
             await _offer(bot, message, audio)
         else:
-            for attachment in audio:
-                await _start(bot, message, attachment)
+            await _start(bot, message, audio)
     except discord.HTTPException as error:
         if classify_failure(error) not in (FailureKind.NO_ACCESS, FailureKind.GONE):
             raise
@@ -102,7 +103,7 @@ async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Att
     await send(channel, message.id, lambda: {"content": content, "view": view, "nonce": f"o{message.id}"})
 
 
-async def _start(bot: Stemify, message: discord.Message, attachment: discord.Attachment) -> None:
+async def _start(bot: Stemify, message: discord.Message, audio: list[discord.Attachment]) -> None:
     assert message.guild is not None
     job_message = JobMessage(
         job_id=new_job_id(),
@@ -113,7 +114,11 @@ async def _start(bot: Stemify, message: discord.Message, attachment: discord.Att
         limit_bytes=message.guild.filesize_limit,
     )
     try:
-        await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())
+        sources, options = [source_of(attachment) for attachment in audio], StemSeparationOptions.from_user()
+        if len(sources) == 1:
+            await submit(bot, job_message, sources[0], options)
+        else:
+            await submit_batch(bot, job_message, sources, options)
     except NotAllowed as error:  # the user did not ask for anything
         log.info("audio ignored", extra={"channel": message.channel.id, "reason": error.message})
     except StemifyError as error:

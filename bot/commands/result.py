@@ -11,13 +11,14 @@ from bot.buttons import JobButtons
 from bot.cards import MIXES, Action
 from bot.client import Stemify
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
-from bot.commands.stemify import follow_new_job, job_message_of, owner_of
+from bot.commands.stemify import job_message_of, owner_of
 from bot.forms import FilledForm
 from bot.messages import retry_on_disconnect
 from bot.mix_form import mix_form, mix_request
 from bot.more_card import details_text, more_buttons, more_text
 from bot.responses import acknowledge
 from bot.servers import check_server
+from bot.submission import follow_new_job
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 from engine.service.service import MixRequest

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 
 import discord
 from discord import app_commands
 
-from bot.buttons import layout
-from bot.cards import checking_card, job_card, refused_card, without_picture
+from bot.batches.submission import submit_batch
 from bot.client import Stemify
-from bot.database import JobMessage, JobMessageState
-from bot.messages import retry_on_disconnect
+from bot.database import JobMessage
 from bot.responses import acknowledge, mark_answered
-from bot.servers import check_server
-from bot.songs import Source, audio_attachments, find_link, source_of
+from bot.songs import Source, links_in, songs_in, source_of
+from bot.submission import submit
 from bot.text import clean
-from engine.errors import BadOptions, InputRefused, StemifyError
+from engine.errors import BadOptions, InputRefused
 from engine.jobs.entity import new_job_id
-from engine.jobs.job import JobView
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
-from engine.service.service import Attachment, Link, Submission
-
-log = logging.getLogger(__name__)
+from engine.service.service import Link
 
 _FORMAT_LABELS = {OutputFormat.STEM: "stem (one file for Traktor or Mixxx, and mp3)"}
 TOKEN_TTL_S = 15 * 60.0
@@ -75,70 +67,23 @@ def job_message_of(
     )
 
 
-async def submit(bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
-    """Record the job's message, submit the job and follow it. A restart in between finds the record.
-
-    Raises the service's errors.
-    """
-    check_server(bot.settings.discord, job_message.guild_id)
-    submission = Submission(
-        source=source,
-        options=options,
-        owner=f"discord:{job_message.user_id}",
-        scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
-        place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
-        job_id=job_message.job_id,
-    )
-    return await follow_new_job(bot, job_message, lambda: bot.service.submit(submission))
-
-
-async def follow_new_job(bot: Stemify, job_message: JobMessage, create: Callable[[], Awaitable[JobView]]) -> JobView:
-    """Record the job's message, create the job and follow it. Raises the errors of `create`."""
-    await bot.database.add(job_message)
-    try:
-        view = await create()
-    except Exception:
-        await bot.database.delete(job_message.job_id)
-        raise
-    await bot.database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
-    bot.progress.follow(job_message)
-    return view
-
-
 async def start_jobs(
     interaction: discord.Interaction[Stemify], sources: list[Source], options: StemSeparationOptions
 ) -> None:
-    """Start a job with its own message for each source. Raises the first one's error only."""
+    """Start a job, or a batch for several sources. Raises the error of a refused song, or of all songs."""
     message_id = await acknowledge(interaction, thinking=True)
-    bot = interaction.client
-    view = await submit(bot, job_message_of(interaction, message_id, new_job_id()), sources[0], options)
-    mark_answered(interaction)
-    if len(sources) > 1:  # the next follow-up would become this response if it were still empty
-        first = layout(without_picture(job_card(view, now=datetime.now(UTC))), view.job.id)
-        await retry_on_disconnect(lambda: interaction.edit_original_response(view=first))
-    for source in sources[1:]:
-        await _start_another(interaction, source, options)
-
-
-async def _start_another(
-    interaction: discord.Interaction[Stemify], source: Source, options: StemSeparationOptions
-) -> None:
-    """Start another job in a follow-up message, which also shows its error."""
-    bot, job_id = interaction.client, new_job_id()
-    name = source.filename if isinstance(source, Attachment) else "audio"
-    card = layout(checking_card(name), job_id)
-    message = await retry_on_disconnect(lambda: interaction.followup.send(view=card, wait=True), repeatable=False)
-    job_message = job_message_of(interaction, message.id, job_id, original=False)
-    try:
-        await submit(bot, job_message, source, options)
-    except StemifyError as error:
-        await bot.messages.show(job_message, refused_card(name, error, datetime.now(UTC)))
+    bot, job_message = interaction.client, job_message_of(interaction, message_id, new_job_id())
+    if len(sources) == 1:
+        await submit(bot, job_message, sources[0], options)
+        mark_answered(interaction)
+    else:
+        await submit_batch(bot, job_message, sources, options, on_accepted=lambda: mark_answered(interaction))
 
 
 @app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")
 @app_commands.describe(
     file="An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to 50 MB and 10 minutes",
-    url="A YouTube link, instead of a file",
+    url="A YouTube link, instead of a file; or several links",
     model="The separation model (default: the standard one)",
     quality="fast, balanced or best: better takes longer",
     output_format="The file format of the stems (default: mp3)",
@@ -167,8 +112,8 @@ async def stemify_command(
     options = StemSeparationOptions.from_user(
         model=model, quality=quality, output_format=output_format, remove_vocals=karaoke, normalize=normalize
     )
-    source: Source = source_of(file) if file is not None else Link(url or "")
-    await start_jobs(interaction, [source], options)
+    sources: list[Source] = [source_of(file)] if file is not None else [*(links_in(url or "") or [Link(url or "")])]
+    await start_jobs(interaction, sources, options)
 
 
 @stemify_command.autocomplete("model")
@@ -184,9 +129,7 @@ async def _complete_model(interaction: discord.Interaction[Stemify], current: st
 
 @app_commands.context_menu(name="Stemify")
 async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    sources: list[Source] = [source_of(attachment) for attachment in audio_attachments(message)]
-    if not sources and (link := find_link(message)):
-        sources = [link]
+    sources = songs_in(message)
     if not sources:
         raise InputRefused(
             "There is no audio in that message. Use this on a message with an audio file or a YouTube link."

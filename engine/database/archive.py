@@ -96,16 +96,16 @@ class Archive:
         return None
 
     def of(self, owner: str, limit: int) -> list[Job]:
-        """Return the owner's archived jobs, newest first."""
+        """Return the owner's archived jobs, newest first; a negative `limit` is none."""
         found: list[Job] = []
         for path in reversed(self._all_files()):
             with self._connect(path) as connection:
                 rows = connection.execute(
                     "SELECT job FROM jobs WHERE owner = ? ORDER BY created_at DESC, id DESC LIMIT ?",
-                    (owner, limit - len(found)),
+                    (owner, limit if limit < 0 else limit - len(found)),
                 ).fetchall()
             found.extend(deserialize(row[0]) for row in rows)
-            if len(found) >= limit:
+            if 0 <= limit <= len(found):
                 break
         return found
 

@@ -34,6 +34,9 @@ SELECT * FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC LIMIT 
 SELECT * FROM jobs INDEXED BY jobs_active WHERE owner = :owner AND status IN ('pending', 'processing')
 ORDER BY created_at DESC, id DESC LIMIT :limit;
 
+-- name: titles_of
+SELECT id, title, artist FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC;
+
 -- name: ids_of
 SELECT id FROM jobs WHERE owner = :owner ORDER BY created_at;
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+from engine.database.job_search import find_jobs
 from engine.database.job_store import JobStore
 from engine.database.quota import Allowance
 from engine.database.request_keys import RequestSeen
@@ -152,6 +153,10 @@ class StemService:
         """Return the owner's jobs, newest first."""
         jobs = await self._store.list_by_owner(owner, limit=limit, active_only=active_only)
         return [await self._presenter.present(job) for job in jobs]
+
+    async def find(self, owner: str, text: str, *, limit: int = 25) -> Sequence[JobView]:
+        """Return the owner's jobs with `text` in title or artist, newest first, archived ones included."""
+        return [await self._presenter.present(job) for job in await find_jobs(self._store, owner, text, limit=limit)]
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """Yield the current state, then every change, until the job has ended.

@@ -67,12 +67,12 @@ class VideoLink:
         return cls(video_id, f"https://www.youtube.com/watch?v={video_id}")
 
 
-def video_ids_in(text: str) -> set[str]:
-    """Return the ids of all videos linked in `text`."""
+def video_ids_in(text: str) -> list[str]:
+    """Return the ids of all videos linked in `text`, each once, in order."""
     if len(text) > MAX_TEXT_CHARACTERS or _CONTROL.search(text):
-        return set()
+        return []
     words = (word for word in text.split() if len(word) <= MAX_WORD_CHARACTERS)
-    return {video_id for word in words if (video_id := _video_id_in(word))}
+    return list(dict.fromkeys(video_id for word in words if (video_id := _video_id_in(word))))
 
 
 def parse_link(text: str) -> VideoLink:

@@ -13,6 +13,7 @@ import pytest
 
 from config.settings import Retention, load
 from engine.backend import backend
+from engine.database.job_search import find_jobs
 from engine.database.job_store import JobStore
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
@@ -58,22 +59,22 @@ class SweepCase:
         folder = self.root / "jobs" / job.id
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
-    async def pending(self, owner: str = "discord:1") -> Job:
-        job = pending_job(owner, at=self.clock())
+    async def pending(self, owner: str = "discord:1", title: str = "audio") -> Job:
+        job = pending_job(owner, at=self.clock(), title=title)
         self.put(f"jobs/{job.id}/input")
         await self.store.add(job, NO_QUEUE_LIMITS)
         return job
 
-    async def running(self, owner: str = "discord:1") -> Job:
-        await self.pending(owner)
+    async def running(self, owner: str = "discord:1", title: str = "audio") -> Job:
+        await self.pending(owner, title)
         job = await self.store.claim()
         assert job is not None
         self.put(f"scratch/{job.id}-a{job.attempt}/mix.raw")
         return job
 
-    async def completed(self, owner: str = "discord:1") -> Job:
+    async def completed(self, owner: str = "discord:1", title: str = "audio") -> Job:
         """Return a completed job as left by a crash right after the last write, before any cleanup."""
-        job = await self.running(owner)
+        job = await self.running(owner, title)
         self.put(f"jobs/{job.id}/a1/vocals.mp3")
         done = await self.store.complete(job.id, 1, result_of(job), 1)
         assert done is not None
@@ -291,6 +292,17 @@ async def test_archived_job_is_listed_after_newer_ones(case: SweepCase) -> None:
     assert await case.store.list_by_owner("discord:1", limit=5) == [new, old]
     assert await case.store.list_by_owner("discord:1", limit=1) == [new]
     assert await case.store.list_by_owner("discord:1", limit=5, active_only=True) == []
+
+
+async def test_archived_job_is_found_by_its_title(case: SweepCase) -> None:
+    old = await case.completed(title="Über Nacht")
+    case.clock.move(days=31)
+    await case.sweeper.sweep()
+    new = await case.completed(title="über Tag")
+    assert await find_jobs(case.store, "discord:1", "ÜBER", limit=5) == [new, old]
+    assert await find_jobs(case.store, "discord:1", "über", limit=1) == [new]
+    assert await find_jobs(case.store, "discord:1", "nacht", limit=5) == [old]
+    assert await find_jobs(case.store, "discord:2", "über", limit=5) == []
 
 
 async def test_more_rows_than_a_batch_are_archived(case: SweepCase) -> None:

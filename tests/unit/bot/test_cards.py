@@ -14,6 +14,7 @@ from bot import cards
 from bot import text as bot_text
 from bot.announcement import nonce, pack
 from bot.announcement_text import announcement
+from bot.commands.job_list import PAGE_LENGTH
 from bot.more_card import details_text, more_buttons
 from engine.errors import EmptyInput, NotFound, QuotaExceeded
 from engine.jobs.entity import new_job_id
@@ -270,10 +271,10 @@ def test_announcement_names_large_stems_with_links() -> None:
     assert text.endswith("Vocals and Drums are too large to attach here (1 MB at most): use the links on the card.")
 
 
-def test_long_job_list_fits_into_message() -> None:
-    lines = [cards.job_line(view(title="x" * 200, id=new_job_id()), f"https://discord.com/channels/1/2/{n}")
-             for n in range(40)]  # fmt: skip
-    assert len(cards.job_list(lines)) < 2000
+def test_page_of_jobs_fits_into_message() -> None:
+    url = f"https://discord.com/channels/{10**19}/{10**19}/{10**19}"
+    line = cards.job_line(view(title="*" * 200, id=new_job_id()), url)
+    assert len(cards.job_list([line] * PAGE_LENGTH)) < 4000
     assert cards.job_list([]) == "You have no jobs yet. Start one with `/stemify`."
     assert len(cards.autocomplete_label(view(title="y" * 300))) <= 100
 
