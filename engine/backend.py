@@ -130,7 +130,8 @@ async def backend(
     Raises `ConfigurationError`, or `StoreFailed` if the database cannot be used.
     """
     root = _prepare_folder(settings.data_dir)
-    add_own_models(settings.models_dir)
+    for problem in add_own_models(settings.models_dir):
+        log.warning(problem)
     media = media_limits(settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(exclusive_lock(root / "stemify.lock"))

@@ -111,7 +111,8 @@ def _run(args: argparse.Namespace) -> int:
             settings = settings.model_copy(update={"log": settings.log.model_copy(update={"level": "ERROR"})})
         configure(settings.log.level, json_lines=settings.log.json_lines)
         if args.command in ("separate", "models"):
-            add_own_models(settings.models_dir)
+            for problem in add_own_models(settings.models_dir):
+                print(problem, file=sys.stderr)
         for warning in unknown_variables(Settings, os.environ):
             if args.command == "serve":
                 log.warning(warning)

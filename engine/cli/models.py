@@ -39,7 +39,7 @@ def _list(library: ModelLibrary) -> int:
         size_bytes = state.files.size_bytes if state.files is not None else None
         known = traits(info, is_downloaded=state.state == "ready", size_bytes=size_bytes)
         console.print(Text(state.name, style="bold"))
-        for line in (info.description, " · ".join(known), f"licence of the weights from {info.licence_source}"):
+        for line in (info.description, " · ".join(known), f"source of the licence: {info.licence_source}"):
             console.print(Text(f"    {line}"))
         if state.state == "unavailable":
             console.print(Text(f"    unavailable: {state.reason}"))

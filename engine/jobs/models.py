@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 from engine.errors import UnknownModel
 from engine.jobs.roformer_config import MELBAND_VOCALS, RoFormerConfig
 from engine.text import did_you_mean
-
-log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 WEIGHTS = (".safetensors", ".ckpt", ".th")
@@ -55,9 +52,7 @@ MODELS: dict[str, ModelInfo] = {
     "hdemucs_mmi": _demucs("Hybrid Demucs v3, retrained", 0.91),
     "mdx_extra": _demucs("four Hybrid Demucs v3, MDX challenge", 3.64),
     "mdx_extra_q": _demucs("the same, quantized: a smaller download (needs diffq)", 3.64),
-    "hdemucs_high": ModelInfo(
-        "torchaudio's Hybrid Demucs (needs torchaudio)", 0.91, "not known", "nowhere: it was not looked up"
-    ),
+    "hdemucs_high": ModelInfo("torchaudio's Hybrid Demucs (needs torchaudio)", 0.91, "not known", "not looked up"),
     "melband_vocals": ModelInfo(
         "Mel-Band RoFormer by Kimberley Jensen: better vocals and instrumental, much slower",
         _ROFORMER_COST,
@@ -77,7 +72,7 @@ MODELS: dict[str, ModelInfo] = {
 def traits(info: ModelInfo, *, is_downloaded: bool, size_bytes: int | None) -> list[str]:
     """Return what to know before choosing a model, in short phrases. `size_bytes`: of its files on this machine."""
     size = size_bytes if is_downloaded else info.download_bytes
-    state = "downloaded" if is_downloaded else "not downloaded"
+    state = "on this machine" if is_downloaded else "not downloaded"
     return [
         ", ".join(info.stems) if len(info.stems) < len(_FOUR) else f"{len(info.stems)} stems",
         f"{info.cost:.2g}x the time",
@@ -98,28 +93,31 @@ def unknown_model(name: str) -> UnknownModel:
     return UnknownModel(f"There is no model {name[:40]!r}.{hint} Choose one of: {', '.join(MODELS)}.")
 
 
-def add_own_models(folder: Path | None) -> None:
-    """Replace the models of the operator by the RoFormer models in this folder."""
+def add_own_models(folder: Path | None) -> list[str]:
+    """Replace the models of the operator by the RoFormer models in this folder; return why others are left out."""
     for name in [name for name, info in MODELS.items() if info.is_own]:
         del MODELS[name]
     if folder is None or not folder.is_dir():
-        return
+        return []
+    problems = []
     for path in sorted(folder.glob("*.yaml")):
         if path.stem in MODELS:
             continue
         try:
             config = RoFormerConfig.read(path)
         except (OSError, ValueError) as error:
-            log.warning("the model %s is left out: %s", path.name, error)
+            problems.append(f"The model {path.name} is left out: {error}.")
             continue
         if config is None:
             continue
         if not NAME.fullmatch(path.stem):
-            log.warning("the model %s is left out: use letters, digits, _ and - for its name", path.name)
+            problems.append(f"The model {path.name} is left out: use letters, digits, _ and - for its name.")
         elif not any(path.with_suffix(ending).is_file() for ending in WEIGHTS):
-            log.warning("the model %s is left out: no weights beside it (%s)", path.name, ", ".join(WEIGHTS))
+            endings = ", ".join(WEIGHTS)
+            problems.append(f"The model {path.name} is left out: there are no weights beside it ({endings}).")
         else:
             MODELS[path.stem] = ModelInfo(
                 "from the operator's folder", _ROFORMER_COST, _NOT_STATED, "the operator", config.stems,
                 advises_gpu=True, is_own=True,
             )  # fmt: skip
+    return problems

@@ -39,6 +39,7 @@ class ModelOption(Entity):
     name: str
     description: str
     traits: tuple[str, ...]
+    licence_source: str
     usable: bool
     reason: str | None = None
 
@@ -60,6 +61,7 @@ async def upload_options(request: web.Request) -> web.Response:
                 name=each.name,
                 description=each.info.description,
                 traits=tuple(each.traits),
+                licence_source=each.info.licence_source,
                 usable=each.usable,
                 reason=each.reason,
             )

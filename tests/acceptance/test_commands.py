@@ -51,7 +51,7 @@ async def test_model_choices_name_unusable_models_and_reason(stage: Stage) -> No
     choices = await stage.ann.complete(stage.songs, "stemify", "model", model="")
     assert [choice["value"] for choice in choices] == ["htdemucs", "mdx_extra_q"]
     assert choices[0]["name"].startswith(
-        "htdemucs — 4 stems · 1x the time · weights: scientific purposes only · downloaded, 84 MB · Hybrid"
+        "htdemucs — 4 stems · 1x the time · weights: scientific purposes only · on this machine, 84 MB"
     )
     assert choices[1]["name"] == "mdx_extra_q — not available: needs diffq"
     assert await stage.ann.complete(stage.songs, "stemify", "model", model="zzz") == []

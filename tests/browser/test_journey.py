@@ -206,6 +206,21 @@ def test_too_large_file_is_not_sent(browser: Browser, site: Site, tmp_path: Path
     assert browser.execute_script("return window.wasSent") is None
 
 
+def test_chosen_model_shows_its_terms(browser: Browser, site: Site) -> None:
+    browser.get(f"{site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+    hint = browser.execute_script(
+        """
+        const model = document.getElementById("model");
+        model.value = "melband_vocals";
+        model.dispatchEvent(new Event("change", { bubbles: true }));
+        return document.getElementById("model-hint").textContent;
+        """
+    )
+    assert "Vocals, instrumental · 6.8x the time · GPU advisable · weights: MIT · not downloaded, 913 MB." in hint
+    assert hint.endswith("Source of the licence: the model's card at huggingface.co/KimberleyJSN/melbandroformer.")
+
+
 def test_recent_songs_show_model_and_date(browser: Browser, site: Site) -> None:
     old = '{"id": "old", "title": "An old one", "href": "/jobs/0-0?e=1"}'
     browser.get(f"{site.url}/")

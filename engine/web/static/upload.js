@@ -70,7 +70,8 @@ function modelHint() {
   const model = choices.models.find(({ name }) => name === byId("model").value);
   const missing = choices.models.filter(({ usable }) => !usable).map(({ name, reason }) => `${name}: ${reason}`);
   byId("model-hint").textContent = model
-    ? `${model.description[0].toUpperCase()}${model.description.slice(1)}. ${model.traits.join(" · ")}.`
+    ? [model.description, model.traits.join(" · "), `source of the licence: ${model.licenceSource}`]
+      .map((sentence) => `${sentence[0].toUpperCase()}${sentence.slice(1)}.`).join(" ")
     : "The standard model, or the fine-tuned one for the best quality.";
   byId("model").title = missing.join("\n");
 }

@@ -184,6 +184,8 @@ async def test_choices_list_models_and_limits(open_site: tuple[aiohttp.ClientSes
         choices = await response.json()
     models = {model["name"]: model for model in choices["models"]}
     assert models["htdemucs"]["usable"] is True
+    assert models["melband_vocals"]["traits"][:2] == ["vocals, instrumental", "6.8x the time"]
+    assert "KimberleyJSN" in models["melband_vocals"]["licenceSource"]
     assert choices["wantsToken"] is False
     assert choices["maxDurationS"] == 600
 

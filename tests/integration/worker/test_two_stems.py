@@ -79,6 +79,12 @@ async def test_mix_of_both_stems_is_the_song(service: StemService, tmp_path: Pat
         await service.mix(job.id, MixRequest(gains={"drums": 0.0}), by=job.owner)
 
 
+async def test_costs_are_those_measured_here(service: StemService) -> None:
+    assert await service.measured_costs() == {}
+    await service._store.learn_speed("mini", "balanced", service._pool.device, processing_s=10, audio_s=100)
+    assert await service.measured_costs() == {"mini": 0.1}
+
+
 async def test_models_are_listed_with_their_stems(service: StemService) -> None:
     choices = {choice.name: choice for choice in service.models()}
     assert choices["melband_vocals"].is_downloaded and choices["melband_vocals"].info.licence == "MIT"

@@ -199,16 +199,22 @@ def with_sdr(sdr_db: float, stem: str = "vocals", level_db: float = -6.0) -> dic
 
 def test_advice_appears_only_below_gate() -> None:
     poor, good = with_sdr(-20), with_sdr(40)
-    advice = [
-        estimate(poor, model, quality=quality).metrics
-        for model, quality in (("mini", Quality.BEST), ("htdemucs", Quality.FAST), ("htdemucs_ft", Quality.BEST))
-    ]
+    chosen = {
+        "mini": Quality.BEST,
+        "htdemucs": Quality.FAST,
+        "htdemucs_ft": Quality.BEST,
+        "melband_vocals": Quality.FAST,
+    }
+    advice = [estimate(poor, model, quality=quality).metrics for model, quality in chosen.items()]
     advice_texts = [metrics.advice for metrics in advice if metrics is not None]
     assert advice_texts == [
         "Try another model: htdemucs, or htdemucs_ft.",
         "Try the quality best, or the model htdemucs_ft.",
         "Try another model: mdx_extra.",
+        "Try the quality best.",
     ]
+    vocals = estimate(poor, "melband_vocals", quality=Quality.BEST).metrics
+    assert vocals is not None and vocals.advice is None and not vocals.validated
     best = estimate(good).metrics
     assert best is not None and best.overall_score >= GATE and best.advice is None
 
