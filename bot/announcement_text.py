@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bot.failures import failure_text
 from bot.links import with_public_links
-from bot.text import clean, escape, file_label, join_words, sanitize, size
+from bot.text import clean, escape, file_label, join_words, size
 from engine.jobs.job import JobStatus, JobView
 
 _LINKS_LENGTH = 1500  # of the 2000 characters of a message
@@ -26,7 +27,7 @@ def announcement(
     view, job = with_public_links(view), view.job
     mention = "" if user_id is None else f"<@{user_id}> your "
     if job.status is JobStatus.FAILED:
-        return f"<@{user_id}> {escape(job.title)} could not be separated. {sanitize(job.error or '')}"
+        return f"<@{user_id}> {escape(job.title)} could not be separated. {failure_text(job)}"
     text = f"{mention}stems of **{escape(job.title)}** are ready."
     text = text[0].upper() + text[1:]
     if bit_rate is not None:

@@ -10,7 +10,7 @@ from bot.commands import listen
 from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
 from bot.commands.job_list import JobListButton
 from bot.commands.listen import SplitButton, listen_command
-from bot.commands.stemify import stemify_command, stemify_menu
+from bot.commands.stemify import karaoke_menu, stemify_command, stemify_menu
 from bot.database import BotDatabase
 from bot.forms import filled_form
 from bot.responses import run_guarded
@@ -23,6 +23,7 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     bot = Stemify(settings, backend, database, message_content=message_content)
     bot.tree.add_command(stemify_command)
     bot.tree.add_command(stemify_menu)
+    bot.tree.add_command(karaoke_menu)
     bot.tree.add_command(listen_command)
     bot.tree.add_command(JobCommands())
     bot.add_dynamic_items(JobButton, DeleteEverythingButton, JobListButton, SplitButton)

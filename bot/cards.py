@@ -7,20 +7,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from bot.failures import FALLBACK_MODEL, failure_text, may_try_fallback
 from bot.links import with_public_links
+from bot.result_facts import facts_line, has_expired, link_labels, picture_text, until_text
 from bot.text import (
     clean,
     escape,
     format_eta,
-    join_words,
     ordinal,
     sanitize,
     timestamp,
 )
 from engine.errors import RetryLater, StemifyError
 from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
-from engine.jobs.results import JobResult
-from engine.text import format_duration, plural
 
 Action = Literal[
     "cancel",
@@ -35,6 +34,7 @@ Action = Literal[
     "more",
     "details",
     "again",
+    "retry_fallback",
     "cancel_all",
     "delete_all",
 ]
@@ -149,60 +149,22 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     mixes = [ButtonSpec(action, label) for action, (label, stem) in presets.items() if stem in stems]
     return Card(
         heading=heading(job),
-        body=_facts_line(job, result),
+        body=facts_line(job, result),
         accent=DONE,
-        picture=_picture_text(stems) if result.waveform_path is not None else "",
-        links=_links(view),
+        picture=picture_text(stems) if result.waveform_path is not None else "",
+        links=link_labels(view),
         mixes=() if has_expired(view, now) else (*mixes, ButtonSpec("mix", "Mix…")),
         buttons=(ButtonSpec("more", "More"),),
         until=until_text(view, now),
     )
 
 
-def has_expired(view: JobView, now: datetime) -> bool:
-    return not view.job.keep and view.links_expire_at is not None and view.links_expire_at <= now
-
-
-def until_text(view: JobView, now: datetime) -> str:
-    """Return until when the stems are available and, for a repeat, when they were separated."""
-    result, parts = view.job.result, []
-    if result is not None and result.separated_at is not None:
-        parts.append(f"Separated on {timestamp(result.separated_at, 'D')}.")
-    if view.job.keep:
-        parts.append("Kept until you delete it.")
-    elif view.links_expire_at is not None:
-        verb = "Expired" if has_expired(view, now) else "Available until"
-        parts.append(f"{verb} {timestamp(view.links_expire_at, 'D')}" + ("." if parts else ""))
-    return " ".join(parts)
-
-
-def _facts_line(job: Job, result: JobResult) -> str:
-    """Return number of stems, length, key and tempo, as far as they are known."""
-    stems = result.stems
-    facts = ["Vocals and instrumental" if stems.instrumental is not None else plural(len(list(stems)), "stem")]
-    if job.input_duration is not None:
-        facts.append(format_duration(job.input_duration))
-    if (music := result.music) is not None:
-        facts += [music.key] if music.key is not None else []
-        facts += [f"{music.tempo_bpm:.0f} BPM"] if music.tempo_bpm is not None else []
-    lines = [" · ".join(facts)]
-    if result.trust is not None and any(note.startswith("The separation failed") for note in result.trust.notes):
-        lines.append("**The separation seems to have failed.** *Details*, behind *More*, says why.")
-    return "\n".join(lines)
-
-
-def _picture_text(stems: Sequence[str]) -> str:
-    return f"Waveforms of {join_words(stems)}"
-
-
-def _links(view: JobView) -> tuple[tuple[str, str], ...]:
-    urls = {link.name: link.url for link in view.links}
-    named = {"Listen": view.page_url, "Zip": urls.get("zip"), "Stem file": urls.get("stem")}
-    return tuple((label, url) for label, url in named.items() if url is not None)
-
-
 def _failure_card(job: Job, *, retried: bool) -> Card:
-    buttons = () if retried else (ButtonSpec("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
+    buttons: tuple[ButtonSpec, ...] = ()
+    if not retried:
+        buttons = (ButtonSpec("retry", "Start again" if job.was_cancelled else "Retry", "go"),)
+    if buttons and may_try_fallback(job):
+        buttons = (ButtonSpec("retry_fallback", f"Try with {FALLBACK_MODEL}", "go"), ButtonSpec("retry", "Retry"))
     if job.was_cancelled:
         # Cancelling deletes an uploaded file; a link can be downloaded again.
         buttons = buttons if job.input_type is InputType.YOUTUBE_URL else ()
@@ -210,7 +172,7 @@ def _failure_card(job: Job, *, retried: bool) -> Card:
     hint = "" if retried else "Retry does not count toward your hourly limit.\n"
     return Card(
         heading=heading(job),
-        body=f"**Separation failed.** {sanitize(job.error or '')}",
+        body=f"**Separation failed.** {failure_text(job)}",
         small=hint + options_text(job),
         accent=FAILED,
         buttons=buttons,

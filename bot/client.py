@@ -13,6 +13,7 @@ from discord.http import Route
 
 from bot.announcement import Announcer
 from bot.database import BotDatabase, JobMessage, JobMessageState
+from bot.defaults import user_options
 from bot.deletion import JobDeleter
 from bot.listening.notices import RefusalNotices
 from bot.messages import Messenger
@@ -24,6 +25,7 @@ from bot.sync import CommandSync
 from config.proxies import proxy_for
 from config.settings import Settings
 from engine.backend import Backend
+from engine.jobs.options import StemSeparationOptions
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,10 @@ class Stemify(discord.AutoShardedClient):
         parsers.update(
             {event: _skip_unreadable(event, parse) for event, parse in parsers.items() if event not in VITAL_EVENTS}
         )
+
+    def options(self, **chosen: Any) -> StemSeparationOptions:
+        """Return the options of a job, with defaults for what was not chosen. Raises what `user_options` raises."""
+        return user_options(self.settings.discord, self.service.models(), **chosen)
 
     async def setup_hook(self) -> None:
         self.listening = await self.database.listening()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from bot.cards import ButtonSpec, has_expired, heading, options_text, until_text
+from bot.cards import ButtonSpec, heading, options_text
+from bot.result_facts import has_expired, until_text
 from bot.text import clip_lines, format_elapsed
 from bot.trust_card import stem_phrase, trust_card_lines
 from engine.errors import NotFound

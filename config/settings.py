@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from config.variables import describe_errors, variable_names
 from engine.errors import ConfigurationError
+from engine.jobs.options import ModelName, OutputFormat, Quality
 
 DEFAULTS = Path(__file__).with_name("default.toml")
 
@@ -79,6 +80,9 @@ class Discord(Section):
     allowed_guilds: Annotated[list[int], NoDecode]  # empty: all
     message_content: bool
     edit_interval_s: float = Field(gt=0)
+    default_model: ModelName
+    default_quality: Quality
+    default_format: OutputFormat
     proxy: SecretStr | None = None  # http:// or https://; default: HTTPS_PROXY, ALL_PROXY, NO_PROXY
     api_url: str | None = None  # tests: another REST root, "http://127.0.0.1:1234/api/v10"
 

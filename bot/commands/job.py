@@ -29,6 +29,7 @@ from bot.commands.result import (
     show_more,
 )
 from bot.commands.stemify import job_message_of, owner_of, token_until
+from bot.failures import FALLBACK_MODEL
 from bot.forms import FilledForm
 from bot.message_updater import show_result
 from bot.messages import retry_on_disconnect
@@ -56,6 +57,7 @@ async def run_action(interaction: discord.Interaction[Stemify], action: str, job
     actions: dict[str, Callable[[discord.Interaction[Stemify], str], Awaitable[None]]] = {
         "cancel": _cancel,
         "retry": _retry,
+        "retry_fallback": partial(_retry, model=FALLBACK_MODEL),
         "keep": _keep,
         "delete": _ask_to_delete,
         "confirm_delete": _delete,
@@ -88,14 +90,16 @@ async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> Non
     await _update(interaction, view)
 
 
-async def _retry(interaction: discord.Interaction[Stemify], job_id: str) -> None:
+async def _retry(interaction: discord.Interaction[Stemify], job_id: str, model: str | None = None) -> None:
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
     check_server(bot.settings.discord, interaction.guild_id)
     check_owner(interaction, await bot.service.get(job_id))
     job_message = job_message_of(interaction, message_id, new_job_id())
     by = owner_of(interaction.user)
-    await follow_new_job(bot, job_message, lambda: bot.service.retry(job_id, by=by, new_id=job_message.job_id))
+    await follow_new_job(
+        bot, job_message, lambda: bot.service.retry(job_id, by=by, new_id=job_message.job_id, model=model)
+    )
     mark_answered(interaction)
     before = await bot.database.job_message(job_id)
     if before is not None and before.message_id is not None and before.batch_id is None:

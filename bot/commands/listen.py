@@ -23,7 +23,6 @@ from bot.submission import submit
 from bot.text import clean
 from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.jobs.entity import new_job_id
-from engine.jobs.options import StemSeparationOptions
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +95,9 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
 async def _offer(bot: Stemify, message: discord.Message, audio: list[discord.Attachment]) -> None:
     view = discord.ui.View(timeout=None)
     for index, attachment in enumerate(audio):
-        label = "Split into stems" if len(audio) == 1 else clean(f"Split {attachment.filename}", 80)
-        view.add_item(SplitButton(message.channel.id, message.id, index, label))
+        of_what = "" if len(audio) == 1 else attachment.filename
+        for karaoke, label in ((False, f"Split {of_what or 'into stems'}"), (True, f"Karaoke {of_what}")):
+            view.add_item(SplitButton(message.channel.id, message.id, index, clean(label, 80), karaoke=karaoke))
     content = f"I can split {'this' if len(audio) == 1 else 'these'} into stems."
     channel = bot.get_partial_messageable(message.channel.id)
     await send(channel, message.id, lambda: {"content": content, "view": view, "nonce": f"o{message.id}"})
@@ -114,7 +114,7 @@ async def _start(bot: Stemify, message: discord.Message, audio: list[discord.Att
         limit_bytes=message.guild.filesize_limit,
     )
     try:
-        sources, options = [source_of(attachment) for attachment in audio], StemSeparationOptions.from_user()
+        sources, options = [source_of(attachment) for attachment in audio], bot.options()
         if len(sources) == 1:
             await submit(bot, job_message, sources[0], options)
         else:
@@ -130,21 +130,23 @@ async def _start(bot: Stemify, message: discord.Message, audio: list[discord.Att
 
 class SplitButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"stemify:split:(?P<channel>\d+):(?P<message>\d+):(?P<index>\d)",
+    template=r"stemify:split:(?P<channel>\d+):(?P<message>\d+):(?P<index>\d)(?P<karaoke>:karaoke)?",
 ):
     """A button under posted audio; the user who presses it owns the job."""
 
-    def __init__(self, channel_id: int, message_id: int, index: int, label: str) -> None:
-        custom_id = f"stemify:split:{channel_id}:{message_id}:{index}"
-        super().__init__(discord.ui.Button(label=label, style=discord.ButtonStyle.primary, custom_id=custom_id))
-        self.channel_id, self.message_id, self.index = channel_id, message_id, index
+    def __init__(self, channel_id: int, message_id: int, index: int, label: str, *, karaoke: bool) -> None:
+        custom_id = f"stemify:split:{channel_id}:{message_id}:{index}{':karaoke' if karaoke else ''}"
+        style = discord.ButtonStyle.secondary if karaoke else discord.ButtonStyle.primary
+        super().__init__(discord.ui.Button(label=label, style=style, custom_id=custom_id))
+        self.channel_id, self.message_id, self.index, self.karaoke = channel_id, message_id, index, karaoke
 
     @classmethod
     async def from_custom_id(
         cls, interaction: discord.Interaction[Any], item: discord.ui.Item[Any], match: re.Match[str], /
     ) -> Self:
         assert isinstance(item, discord.ui.Button)
-        return cls(int(match["channel"]), int(match["message"]), int(match["index"]), item.label or "")
+        numbers = int(match["channel"]), int(match["message"]), int(match["index"])
+        return cls(*numbers, item.label or "", karaoke=match["karaoke"] is not None)
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         await run_guarded(interaction, self._split(interaction))
@@ -160,5 +162,5 @@ class SplitButton(
         except (discord.NotFound, discord.Forbidden, IndexError):
             raise NotFound("The message with the audio was deleted. Post it again, or use `/stemify`.") from None
         job_message = job_message_of(interaction, answer_id, new_job_id())
-        await submit(bot, job_message, source_of(attachment), StemSeparationOptions.from_user())
+        await submit(bot, job_message, source_of(attachment), bot.options(karaoke=self.karaoke))
         mark_answered(interaction)

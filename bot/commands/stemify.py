@@ -10,13 +10,13 @@ from discord import app_commands
 from bot.batches.submission import submit_batch
 from bot.client import Stemify
 from bot.database import JobMessage
+from bot.estimates import model_choices, quality_choices
 from bot.responses import acknowledge, mark_answered
 from bot.songs import Source, links_in, songs_in, source_of
 from bot.submission import submit
-from bot.text import clean
 from engine.errors import BadOptions, InputRefused
 from engine.jobs.entity import new_job_id
-from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.service.service import Link
 
 _FORMAT_LABELS = {OutputFormat.STEM: "stem (one file for Traktor or Mixxx, and mp3)"}
@@ -84,15 +84,14 @@ async def start_jobs(
 @app_commands.describe(
     file="An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to 50 MB and 10 minutes",
     url="A YouTube link, instead of a file; or several links",
-    model="The separation model (default: the standard one)",
-    quality="fast, balanced or best: better takes longer",
-    output_format="The file format of the stems (default: mp3)",
+    model="The separation model; the list says how long each takes here",
+    quality="Better takes longer; the list says how long here",
+    output_format="The file format of the stems",
     karaoke="Only vocals and the instrumental",
     normalize="Bring the loudest stem to full level, with the same gain on all stems",
 )
 @app_commands.rename(output_format="format")
 @app_commands.choices(
-    quality=[app_commands.Choice(name=quality.value, value=quality.value) for quality in Quality],
     output_format=[
         app_commands.Choice(name=_FORMAT_LABELS.get(kind, kind.value), value=kind.value) for kind in OutputFormat
     ],
@@ -109,8 +108,8 @@ async def stemify_command(
 ) -> None:
     if (file is None) == (url is None):
         raise BadOptions("Give me one song: attach a `file` or paste a YouTube `url`, not both.")
-    options = StemSeparationOptions.from_user(
-        model=model, quality=quality, output_format=output_format, remove_vocals=karaoke, normalize=normalize
+    options = interaction.client.options(
+        model=model, quality=quality, output_format=output_format, karaoke=karaoke, normalize=normalize
     )
     sources: list[Source] = [source_of(file)] if file is not None else [*(links_in(url or "") or [Link(url or "")])]
     await start_jobs(interaction, sources, options)
@@ -118,20 +117,32 @@ async def stemify_command(
 
 @stemify_command.autocomplete("model")
 async def _complete_model(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
-    choices = []
-    for choice in interaction.client.service.models():
-        if current.casefold() not in choice.name.casefold():
-            continue
-        details = choice.summary if choice.usable else f"not available: {choice.reason or 'not loaded'}"
-        choices.append(app_commands.Choice(name=clean(f"{choice.name} — {details}", 100), value=choice.name))
-    return choices[:25]
+    chosen = await model_choices(interaction.client, interaction.namespace.quality)
+    return [app_commands.Choice(name=name, value=model) for model, name in chosen if current.casefold() in model][:25]
+
+
+@stemify_command.autocomplete("quality")
+async def _complete_quality(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
+    chosen = await quality_choices(interaction.client, interaction.namespace.model)
+    return [app_commands.Choice(name=name, value=quality) for quality, name in chosen if current.casefold() in quality]
 
 
 @app_commands.context_menu(name="Stemify")
 async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
+    await _start_from_message(interaction, message, interaction.client.options())
+
+
+@app_commands.context_menu(name="Karaoke")
+async def karaoke_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
+    await _start_from_message(interaction, message, interaction.client.options(karaoke=True))
+
+
+async def _start_from_message(
+    interaction: discord.Interaction[Stemify], message: discord.Message, options: StemSeparationOptions
+) -> None:
     sources = songs_in(message)
     if not sources:
         raise InputRefused(
             "There is no audio in that message. Use this on a message with an audio file or a YouTube link."
         )
-    await start_jobs(interaction, sources, StemSeparationOptions.from_user())
+    await start_jobs(interaction, sources, options)

@@ -27,6 +27,7 @@ from engine.errors import (
 )
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
+from engine.jobs.options import StemSeparationOptions
 from engine.media.decode import Probe
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe_in_sandbox
@@ -164,6 +165,10 @@ class Intake:
         if digest.of(source, options) != earlier.digest:
             raise KeyReused
         return earlier.job_id
+
+    async def estimated_s(self, options: StemSeparationOptions, duration_s: float) -> int:
+        """Return the expected seconds of a job, from the learned speeds."""
+        return await self._acceptance.estimated_s(options, duration_s)
 
     async def allowance(self, owner: str) -> Allowance | None:
         """Return how many jobs the owner may still start; None: there is no limit."""

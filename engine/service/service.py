@@ -19,7 +19,7 @@ from engine.dispatch.progress import ProgressTracker
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 from engine.jobs.job import Job, JobStatus, JobView
 from engine.jobs.models import MODELS
-from engine.jobs.options import Quality
+from engine.jobs.options import Quality, StemSeparationOptions
 from engine.mixes.cache import StoredMix
 from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
 from engine.mixes.mixer import Mixer, completed_result
@@ -117,6 +117,10 @@ class StemService:
     async def allowance(self, owner: str) -> Allowance | None:
         """Return how many jobs the owner may still start; None: there is no limit."""
         return await self._intake.allowance(owner)
+
+    async def estimated_s(self, options: StemSeparationOptions, duration_s: float) -> int:
+        """Return the expected seconds of a job, from the learned speeds."""
+        return await self._intake.estimated_s(options, duration_s)
 
     async def retry(self, job_id: str, *, by: str, new_id: str | None = None, model: str | None = None) -> JobView:
         """Submit a failed job again, optionally with another `model`. Three retries a day of one song are free.

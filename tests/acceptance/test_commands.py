@@ -47,18 +47,64 @@ async def test_refused_song_creates_no_job(stage: Stage) -> None:
     assert "no jobs yet" in await stage.private(listed)
 
 
-async def test_model_choices_name_unusable_models_and_reason(stage: Stage) -> None:
-    choices = await stage.ann.complete(stage.songs, "stemify", "model", model="")
-    assert [choice["value"] for choice in choices] == ["htdemucs", "mdx_extra_q"]
-    assert choices[0]["name"].startswith(
-        "htdemucs — 4 stems · 1x the time · weights: scientific purposes only · on this machine, 84 MB"
-    )
-    assert choices[1]["name"] == "mdx_extra_q — not available: needs diffq"
+async def test_choices_state_times_default_and_unusable_models(stage: Stage) -> None:
+    choices = await stage.ann.complete(stage.songs, "stemify", "model", model="", quality="fast")
+    assert [choice["value"] for choice in choices] == ["htdemucs", "hdemucs_mmi", "mdx_extra_q"]
+    htdemucs, other, missing = (choice["name"] for choice in choices)
+    traits = "4 stems · 1x the time · weights: scientific purposes only"
+    assert htdemucs.startswith(f"htdemucs — default · 4-min song: 2 min · {traits}")
+    assert other.startswith("hdemucs_mmi — 4-min song: 2 min · 4 stems ·")
+    assert missing == "mdx_extra_q — not available: needs diffq"
     assert await stage.ann.complete(stage.songs, "stemify", "model", model="zzz") == []
-    with pytest.raises(ValueError, match="no choice"):
-        await stage.ann.slash(stage.songs, "stemify", file=SONG, quality="superb")
+    for model in ({}, {"model": "htd"}):
+        choices = await stage.ann.complete(stage.songs, "stemify", "quality", quality="", **model)
+        assert [(choice["value"], choice["name"]) for choice in choices] == [
+            ("fast", "fast — 4-min song: 2 min"),
+            ("balanced", "balanced — default · 4-min song: 4 min"),
+            ("best", "best — 4-min song: 8 min"),
+        ]
+    interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG, quality="superb")
+    assert "quality" in await stage.private(interaction)
     interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG, model="nonsense")
     assert "There is no model 'nonsense'" in await stage.private(interaction)
+
+
+async def test_unusable_model_is_never_the_default(stage: Stage) -> None:
+    stage.bot.script(missing_models=["htdemucs"], hold=["half"])
+    choices = await stage.ann.complete(stage.songs, "stemify", "model", model="")
+    assert [choice["value"] for choice in choices if "default" in choice["name"]] == ["hdemucs_mmi"]
+    _, message = await stage.ask()
+    await stage.shows(message, "hdemucs_mmi · balanced · mp3")
+
+
+async def test_missing_model_offers_the_embedded_one(stage: Stage) -> None:
+    advice = "Run “python -m engine models pull htdemucs”."
+    stage.bot.script(fail=advice, fail_code="model_unavailable")
+    _, message = await stage.ask()
+    await stage.shows(message, "The model htdemucs is not available here right now.")
+    announced = await stage.announced(stage.ann)
+    assert "python" not in message.text + announced.text, "advice for the operator"
+    again = await stage.ann.press(message, "Try with mini")
+    second = await stage.ann.answered(again)
+    await stage.shows(second, "The model mini is not available here right now.")
+    assert [button["label"] for button in second.buttons()] == ["Retry"]
+    stage.bot.script(hold=["half"])
+    third = await stage.ann.answered(await stage.ann.press(second, "Retry"))
+    await stage.shows(third, "mini · balanced · mp3")
+
+
+async def test_karaoke_menu_and_offer_give_two_stems(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    posted = await stage.bob.post(stage.songs, "", SONG)
+    menu = await stage.ann.menu(posted, "Karaoke")
+    await stage.shows(await stage.ann.answered(menu), "htdemucs · balanced · mp3 · karaoke")
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
+    await stage.bob.post(stage.songs, "", SONG)
+    await stage.until(lambda: "I can split this" in stage.songs.visible()[-1].text, "the offer")
+    offer = stage.songs.visible()[-1]
+    assert [button["label"] for button in offer.buttons()] == ["Split into stems", "Karaoke"]
+    pressed = await stage.ann.press(offer, "Karaoke")
+    await stage.shows(await stage.ann.answered(pressed), "htdemucs · balanced · mp3 · karaoke")
 
 
 async def test_cancel_requires_owner_or_moderator(stage: Stage) -> None:

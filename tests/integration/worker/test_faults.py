@@ -274,12 +274,14 @@ async def test_damaged_model_file_fails_job_until_replaced(
 
 
 async def test_missing_model_file_fails_job_with_advice(
-    service: StemService, models: Path, short_song: Path, ann: str
+    service: StemService, models: Path, short_song: Path, ann: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (models / "cccc2222.safetensors").unlink()
     job = await finish(service, await submit(service, short_song, ann, model="mdx_extra"))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_unavailable", 1)
     assert job.error is not None and "mini needs no download" in job.error
+    logged = [vars(record).get("error") for record in caplog.records if record.message == "attempt failed"]
+    assert logged == [job.error], "the log has the advice too, because Discord does not show it"
 
 
 async def test_invalid_model_output_fails_job_with_advice(

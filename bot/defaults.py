@@ -1,0 +1,46 @@
+"""Options of users, with the operator's defaults for what they did not choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from config.settings import Discord
+from engine.jobs.models import MODELS, stems_of
+from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
+from engine.service.service import ModelChoice
+
+_BETTER_MODELS = {"htdemucs": "htdemucs_ft"}  # for the quality best
+_STAND_IN_FOR_NONE = "mini"  # its stems are rougher, so it is used only if it was chosen
+
+
+def user_options(
+    settings: Discord,
+    models: Sequence[ModelChoice],
+    *,
+    model: str | None = None,
+    quality: str | None = None,
+    output_format: str | None = None,
+    karaoke: bool = False,
+    normalize: bool = False,
+) -> StemSeparationOptions:
+    """Return the options of a job; None stands for the default. Raises `UnknownModel`, `BadOptions`."""
+    quality = quality or settings.default_quality
+    if output_format is None:
+        is_stem = settings.default_format == OutputFormat.STEM  # which needs four stems
+        output_format = OutputFormat.MP3 if karaoke and is_stem else settings.default_format
+    return StemSeparationOptions.from_user(
+        model=model or default_model(settings.default_model, quality, models),
+        quality=quality,
+        output_format=output_format,
+        remove_vocals=karaoke,
+        normalize=normalize,
+    )
+
+
+def default_model(preferred: str, quality: str, models: Sequence[ModelChoice]) -> str:
+    """Return the preferred model, or the first other one with its stems if it cannot be used here."""
+    usable = [choice.name for choice in models if choice.usable]
+    wanted = [_BETTER_MODELS.get(preferred, preferred)] if quality == Quality.BEST else []
+    stems = set(stems_of(preferred if preferred in MODELS else "htdemucs"))
+    others = [name for name in MODELS if name != _STAND_IN_FOR_NONE and stems <= set(stems_of(name))]
+    return next((name for name in [*wanted, preferred, *others] if name in usable), preferred)

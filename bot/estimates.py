@@ -1,0 +1,49 @@
+"""Models and qualities as choices, with the time that each takes on this machine."""
+
+from __future__ import annotations
+
+from bot.client import Stemify
+from bot.text import clean, format_eta
+from engine.errors import BadOptions
+from engine.jobs.options import Quality
+
+SONG_MIN = 4  # of the song in the examples
+
+
+async def model_choices(bot: Stemify, quality: str | None) -> list[tuple[str, str]]:
+    """Return name and description of every model, usable ones first."""
+    default, choices = bot.options(quality=_known(quality)).model, []
+    for choice in bot.service.models():
+        details = [f"not available: {choice.reason or 'not loaded'}"]
+        if choice.usable:
+            details = [await _time(bot, choice.name, quality), choice.summary]
+        choices.append((choice.name, _label(choice.name, details, is_default=choice.name == default)))
+    return choices
+
+
+async def quality_choices(bot: Stemify, model: str | None) -> list[tuple[str, str]]:
+    """Return name and description of every quality."""
+    default = bot.settings.discord.default_quality
+    return [
+        (quality.value, _label(quality, [await _time(bot, model, quality)], is_default=quality == default))
+        for quality in Quality
+    ]
+
+
+def _label(name: str, details: list[str], *, is_default: bool) -> str:
+    return clean(f"{name} — {' · '.join(['default', *details] if is_default else details)}", 100)
+
+
+async def _time(bot: Stemify, model: str | None, quality: str | None) -> str:
+    """Return how long a song takes, from the measured speeds."""
+    try:
+        options = bot.options(model=model, quality=_known(quality))
+    except BadOptions:  # a model that is still being typed
+        options = bot.options(quality=_known(quality))
+    duration_s = await bot.service.estimated_s(options, 60 * SONG_MIN)
+    return f"{SONG_MIN}-min song: {format_eta(duration_s).removeprefix('about ')}"
+
+
+def _known(quality: str | None) -> str | None:
+    """Return the quality, or None while it is still being typed."""
+    return quality if quality in list(Quality) else None

@@ -1,0 +1,21 @@
+"""What users are told about a failed job."""
+
+from __future__ import annotations
+
+from bot.text import sanitize
+from engine.jobs.job import Job
+
+FALLBACK_MODEL = "mini"  # it needs no download
+_MODEL_FAILED = ("model_unavailable", "model_corrupt")
+
+
+def failure_text(job: Job) -> str:
+    """Return the job's error; advice for the operator about a model is in the log only."""
+    if job.error_code in _MODEL_FAILED:
+        return f"The model {job.model} is not available here right now."
+    return sanitize(job.error or "")
+
+
+def may_try_fallback(job: Job) -> bool:
+    """Return whether another model would do what this job's could not."""
+    return job.error_code in _MODEL_FAILED and job.model != FALLBACK_MODEL
