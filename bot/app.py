@@ -6,13 +6,14 @@ import discord
 
 from bot.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
-from bot.commands import listen
 from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
 from bot.commands.job_list import JobListButton
-from bot.commands.listen import SplitButton, listen_command
 from bot.commands.stemify import karaoke_menu, stemify_command, stemify_menu
 from bot.database import BotDatabase
 from bot.forms import filled_form
+from bot.listening import events
+from bot.listening.command import listen_command
+from bot.listening.offers import SplitButton
 from bot.responses import run_guarded
 from config.settings import Settings
 from engine.backend import Backend
@@ -30,7 +31,15 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
 
     @bot.event
     async def on_message(message: discord.Message) -> None:
-        await listen.on_message(bot, message)
+        await events.on_message(bot, message)
+
+    @bot.event
+    async def on_raw_message_delete(payload: discord.RawMessageDeleteEvent) -> None:
+        await events.on_messages_deleted(bot, [payload.message_id])
+
+    @bot.event
+    async def on_raw_bulk_message_delete(payload: discord.RawBulkMessageDeleteEvent) -> None:
+        await events.on_messages_deleted(bot, payload.message_ids)
 
     @bot.event
     async def on_job_button(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:

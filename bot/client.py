@@ -60,7 +60,7 @@ class Stemify(discord.AutoShardedClient):
     """The Discord client; `bot.app` registers its commands and events."""
 
     def __init__(self, settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool) -> None:
-        intents = discord.Intents(guilds=True, guild_messages=True, message_content=message_content)
+        intents = discord.Intents(guilds=True, messages=True, message_content=message_content)
         super().__init__(
             intents=intents,
             allowed_mentions=discord.AllowedMentions.none(),
@@ -75,6 +75,7 @@ class Stemify(discord.AutoShardedClient):
         self.sees_attachments = message_content
         self.listening: dict[int, str] = {}
         self.refusal_notices = RefusalNotices()
+        self.offers_in_use: set[tuple[int, str]] = set()  # pressed, but their songs are not accepted yet
         self.messages = Messenger(self)
         announcer = Announcer(database, self.messages, self.service)
         self.progress = ProgressTracker(
@@ -101,7 +102,7 @@ class Stemify(discord.AutoShardedClient):
         return user_options(self.settings.discord, self.service.models(), **chosen)
 
     async def setup_hook(self) -> None:
-        self.listening = await self.database.listening()
+        self.listening = await self.database.listening.modes()
         self._unfinished_at_start = await self.database.unfinished()  # before any interaction can add to them
         await self._command_sync.start()
         self._purger.start()
@@ -131,8 +132,19 @@ class Stemify(discord.AutoShardedClient):
         log.info("connected to discord as %s, in %s servers", self.user, len(self.guilds))
 
     async def on_guild_remove(self, guild: discord.Guild) -> None:
-        await self.database.delete_guild(guild.id)
-        self.listening = await self.database.listening()
+        await self.database.listening.delete_guild(guild.id)
+        self.listening = await self.database.listening.modes()
+
+    async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
+        await self._forget_channel(channel.id)
+
+    async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
+        await self._forget_channel(payload.thread_id)
+
+    async def _forget_channel(self, channel_id: int) -> None:
+        if channel_id in self.listening:
+            await self.database.listening.delete_channel(channel_id)
+            self.listening = await self.database.listening.modes()
 
     async def on_error(self, event_method: str, /, *args: object, **kwargs: object) -> None:
         log.exception("event %s failed", event_method)

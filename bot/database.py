@@ -1,4 +1,4 @@
-"""The bot's SQLite database: the messages of jobs, their announcements, and the channels of `/listen`."""
+"""The bot's SQLite database: the messages of jobs, their announcements, batches, and the state of `/listen`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Self
 import aiosqlite
 
 from bot.batches.store import BatchStore
+from bot.listening.store import SCHEMA as LISTENING_SCHEMA
+from bot.listening.store import ListeningStore
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS posting (
@@ -54,11 +56,6 @@ CREATE TABLE IF NOT EXISTS batch_song (
     name     TEXT NOT NULL,
     refusal  TEXT,
     PRIMARY KEY (batch_id, position)
-) STRICT;
-CREATE TABLE IF NOT EXISTS listening (
-    channel_id INTEGER PRIMARY KEY,
-    guild_id   INTEGER NOT NULL,
-    mode       TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 PRAGMA user_version = 1;
@@ -140,6 +137,7 @@ class BotDatabase:
     def __init__(self, database: aiosqlite.Connection) -> None:
         self._database = database
         self.batches = BatchStore(database)
+        self.listening = ListeningStore(database)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -150,7 +148,7 @@ class BotDatabase:
         await database.execute("PRAGMA journal_mode = WAL")
         await database.execute("PRAGMA synchronous = FULL")  # a power cut must not lose an announcement
         await database.execute("PRAGMA busy_timeout = 5000")
-        await database.executescript(SCHEMA)
+        await database.executescript(SCHEMA + LISTENING_SCHEMA)
         return cls(database)
 
     async def close(self) -> None:
@@ -185,6 +183,16 @@ class BotDatabase:
 
     async def unfinished(self) -> list[JobMessage]:
         return await self._select("state <> ?", (JobMessageState.DONE.value,))
+
+    async def unfinished_about(self, message_id: int) -> list[JobMessage]:
+        """Return the unfinished jobs and batches with this message, or started from it."""
+        where = (
+            "state IN (?, ?) AND (message_id = ? OR reply_to = ?"
+            " OR job_id IN (SELECT job_id FROM job_source WHERE message_id = ?))"
+        )
+        states = (JobMessageState.SUBMITTING.value, JobMessageState.FOLLOWING.value)
+        found = await self._select(where, (*states, message_id, message_id, message_id))
+        return [job_message for job_message in found if job_message.batch_id is None]
 
     async def job_messages_of(self, user_id: int) -> list[JobMessage]:
         return await self._select("user_id = ?", (user_id,))
@@ -239,6 +247,7 @@ class BotDatabase:
         await self._database.execute("DELETE FROM delivery WHERE job_id = ?", (job_id,))
         await self._database.execute("DELETE FROM mix_message WHERE job_id = ?", (job_id,))
         await self.batches.delete(job_id)
+        await self.listening.delete_source(job_id)
 
     # Mixes.
 
@@ -279,23 +288,7 @@ class BotDatabase:
             (job_id, part, time.time(), channel_id, message_id),
         )
 
-    # Channels and values.
-
-    async def listening(self) -> dict[int, str]:
-        rows = await self._database.execute_fetchall("SELECT channel_id, mode FROM listening")
-        return {row[0]: row[1] for row in rows}
-
-    async def set_listening(self, channel_id: int, guild_id: int, mode: str) -> None:
-        if mode == "off":
-            await self._database.execute("DELETE FROM listening WHERE channel_id = ?", (channel_id,))
-        else:
-            await self._database.execute(
-                "INSERT OR REPLACE INTO listening (channel_id, guild_id, mode) VALUES (?, ?, ?)",
-                (channel_id, guild_id, mode),
-            )
-
-    async def delete_guild(self, guild_id: int) -> None:
-        await self._database.execute("DELETE FROM listening WHERE guild_id = ?", (guild_id,))
+    # Values.
 
     async def get_value(self, name: str) -> str | None:
         for row in await self._database.execute_fetchall("SELECT value FROM note WHERE name = ?", (name,)):

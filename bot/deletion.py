@@ -60,6 +60,13 @@ class JobDeleter:
                 await self._service.delete(each.job_id, by=f"discord:{each.user_id}")
         return self._start(self._delete_messages(job_messages))
 
+    async def end(self, job_message: JobMessage) -> None:
+        """Delete an unfinished job or batch whose message or song was deleted. Raises the service's errors."""
+        if job_message.is_batch:
+            await self.delete_batch(job_message)
+        else:
+            await self.delete(await self._service.get(job_message.job_id))
+
     async def delete_all(self, user_id: int, owner: str) -> tuple[int, asyncio.Task[list[str]]]:
         """Delete all of a user's jobs, archived ones included; return their number and a task as `delete` does.
 

@@ -96,6 +96,8 @@ class MessageUpdater:
         except Exception as error:
             log.info("could not send the job's message", extra={"job": job_id, "reason": error})
             self._editable = False
+            if classify_failure(error) is FailureKind.NO_ACCESS:  # its stems could not be sent either
+                await self._service.delete(job_id, by=self._view.job.owner)
             return
         self._job_message, self._shown = replace(self._job_message, message_id=message.id), card
         await self._database.set_message(job_id, message.id)

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+
+import discord
 
 from bot.database import BotDatabase
 from engine.errors import NotFound, StemifyError
@@ -55,6 +57,8 @@ class DatabasePurger:
                     await self._database.delete(job_message.job_id)
             before = job_messages[-1].created_at
         await self._database.clear_expired_tokens()
+        oldest = datetime.fromtimestamp(self._now().timestamp() - self._retention_s, UTC)
+        await self._database.listening.delete_offers_before(discord.utils.time_snowflake(oldest))
 
     async def _is_kept(self, job_id: str) -> bool:
         try:

@@ -13,7 +13,14 @@ from engine.jobs.options import StemSeparationOptions
 from engine.service.service import Submission
 
 
-async def accept(bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
+async def accept(
+    bot: Stemify,
+    job_message: JobMessage,
+    source: Source,
+    options: StemSeparationOptions,
+    *,
+    min_duration_s: float = 0.0,
+) -> JobView:
     """Record the job's message and submit the job. Raises the service's errors."""
     check_server(bot.settings.discord, job_message.guild_id)
     submission = Submission(
@@ -23,13 +30,21 @@ async def accept(bot: Stemify, job_message: JobMessage, source: Source, options:
         scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
         place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
         job_id=job_message.job_id,
+        min_duration_s=min_duration_s,
     )
     return await _create(bot, job_message, lambda: bot.service.submit(submission))
 
 
-async def submit(bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions) -> JobView:
+async def submit(
+    bot: Stemify,
+    job_message: JobMessage,
+    source: Source,
+    options: StemSeparationOptions,
+    *,
+    min_duration_s: float = 0.0,
+) -> JobView:
     """Submit the job as `accept` does, and follow its message."""
-    view = await accept(bot, job_message, source, options)
+    view = await accept(bot, job_message, source, options, min_duration_s=min_duration_s)
     bot.progress.follow(job_message)
     return view
 

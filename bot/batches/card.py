@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.cards import DONE, FAILED, WORKING, ButtonSpec, Card, status_text
-from bot.text import clean, escape, sanitize
+from bot.failures import failure_text
+from bot.text import clean, escape
 from engine.jobs.job import JobStatus, JobView
 from engine.text import plural
 
@@ -65,7 +66,7 @@ def _status(song: SongState) -> str:
         return "checking"
     job = song.view.job
     if job.status is JobStatus.FAILED and not job.was_cancelled:
-        return clean(sanitize(job.error or "failed"), MAX_REASON_LENGTH)
+        return clean(failure_text(job), MAX_REASON_LENGTH)
     return status_text(song.view)
 
 
@@ -81,5 +82,5 @@ def batch_announcement(songs: Sequence[SongState], user_id: int) -> str | None:
     if done == len(songs):
         return f"<@{user_id}> the stems of all {plural(done, 'song')} are ready."
     return (
-        f"<@{user_id}> the stems of {done} of {plural(len(songs), 'song')} are ready. The card above says why not all."
+        f"<@{user_id}> the stems of {done} of {plural(len(songs), 'song')} are ready. The card above names the others."
     )

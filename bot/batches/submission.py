@@ -29,6 +29,7 @@ async def submit_batch(
     sources: Sequence[Source],
     options: StemSeparationOptions,
     *,
+    min_duration_s: float = 0.0,
     on_accepted: Callable[[], None] = lambda: None,
 ) -> None:
     """Submit the songs one after the other; the message appears with the first accepted one.
@@ -48,7 +49,8 @@ async def submit_batch(
         if updater is not None and not updater.is_submitting:  # cancelled
             await bot.database.batches.refuse(song.job_id, "cancelled")
             continue
-        refusal = await _submit_song(bot, replace(batch, job_id=song.job_id, is_batch=False), source, options)
+        job_message = replace(batch, job_id=song.job_id, is_batch=False)
+        refusal = await _submit_song(bot, job_message, source, options, min_duration_s)
         if refusal is not None:
             await bot.database.batches.refuse(song.job_id, refusal)
             refusals.append(f"{song.name}: {refusal}")
@@ -71,11 +73,11 @@ async def submit_batch(
 
 
 async def _submit_song(
-    bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions
+    bot: Stemify, job_message: JobMessage, source: Source, options: StemSeparationOptions, min_duration_s: float
 ) -> str | None:
     """Submit one song and return why it was refused, or None."""
     try:
-        await accept(bot, job_message, source, options)
+        await accept(bot, job_message, source, options, min_duration_s=min_duration_s)
     except StemifyError as error:
         return error_text(error, datetime.now(UTC))
     except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 from bot.announcement import Announcer, nonce
@@ -103,7 +104,7 @@ class BatchUpdater:
     # The songs.
 
     async def _resume_songs(self) -> None:
-        """Follow the accepted songs; refuse those that a restart kept from being accepted."""
+        """Follow the accepted songs; refuse the songs that were lost in a restart."""
         if self.is_submitting:
             return
         for song in await self._database.batches.songs(self._job_message.job_id):
@@ -200,6 +201,14 @@ class BatchUpdater:
                 self._changed.set()
             else:
                 self._is_editable = False
+            if kind is FailureKind.NO_ACCESS and self._job_message.message_id is None:
+                await self._delete_songs()  # their stems could not be sent either
+
+    async def _delete_songs(self) -> None:
+        self.end_submission()
+        for job_id in list(self._songs):
+            with suppress(NotFound):
+                await self._service.delete(job_id, by=f"discord:{self._job_message.user_id}")
 
     async def _post(self, card: Card) -> None:
         batch_id = self._job_message.job_id

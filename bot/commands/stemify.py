@@ -68,11 +68,22 @@ def job_message_of(
 
 
 async def start_jobs(
-    interaction: discord.Interaction[Stemify], sources: list[Source], options: StemSeparationOptions
+    interaction: discord.Interaction[Stemify],
+    sources: list[Source],
+    options: StemSeparationOptions,
+    *,
+    source_id: int | None = None,
+    answer_id: int | None = None,
 ) -> None:
-    """Start a job, or a batch for several sources. Raises the error of a refused song, or of all songs."""
-    message_id = await acknowledge(interaction, thinking=True)
+    """Start a job, or a batch for several sources. Raises the error of a refused song, or of all songs.
+
+    `source_id`: of the message with the songs; its deletion ends the job. `answer_id`: of the deferred answer, if the
+    interaction has been acknowledged.
+    """
+    message_id = answer_id if answer_id is not None else await acknowledge(interaction, thinking=True)
     bot, job_message = interaction.client, job_message_of(interaction, message_id, new_job_id())
+    if source_id is not None:
+        await bot.database.listening.set_source(job_message.job_id, source_id)
     if len(sources) == 1:
         await submit(bot, job_message, sources[0], options)
         mark_answered(interaction)
@@ -145,4 +156,4 @@ async def _start_from_message(
         raise InputRefused(
             "There is no audio in that message. Use this on a message with an audio file or a YouTube link."
         )
-    await start_jobs(interaction, sources, options)
+    await start_jobs(interaction, sources, options, source_id=message.id)

@@ -11,3 +11,7 @@ class SongGone(InvalidState, code="song_gone"):
 
 class KeyReused(InputRefused, code="key_reused"):
     """This Idempotency-Key was sent with another song or other options. Use a new key for each request."""
+
+
+class TooShort(InputRefused, code="too_short"):
+    """That track is too short to be separated here."""

@@ -33,7 +33,7 @@ from engine.media.limits import MediaLimits
 from engine.media.sandbox import probe_in_sandbox
 from engine.service.acceptance import Acceptance
 from engine.service.admission import Admission, Ticket
-from engine.service.errors import KeyReused
+from engine.service.errors import KeyReused, TooShort
 from engine.service.submission import Attachment, Link, RequestDigest, Submission, Upload
 from engine.sources.attachment import fetch_attachment
 from engine.sources.youtube.downloader import Youtube
@@ -227,6 +227,8 @@ class Intake:
         await ticket.received()
         async with self._admission.probing(ticket):
             found: Probe = await probe_in_sandbox(self._storage.local_path(key), media)
+        if found.duration_s < submission.min_duration_s:
+            raise TooShort
         await self._storage.upload(key)
         job = await self._new_job(
             job_id,

@@ -44,7 +44,7 @@ class Submission:
 
     `owner`: "discord:<user>", "ip:<address>" or "local". `scope`: the Discord server. `place`: the channel whose
     members may see the job. `job_id`: set by a front end that records the job before it is submitted. `key`: requests
-    of one owner with the same key create one job.
+    of one owner with the same key create one job. `min_duration_s`: shorter files are refused.
     """
 
     source: Upload | Attachment | Link
@@ -54,6 +54,7 @@ class Submission:
     place: str | None = None
     job_id: str | None = None
     key: str | None = None
+    min_duration_s: float = 0.0
 
 
 class RequestDigest:

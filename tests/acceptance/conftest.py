@@ -12,7 +12,7 @@ from tests.fakes.discord import Channel, FakeDiscord, Interaction, Message, Pers
 from tests.fakes.discord.state import EVERYDAY, MANAGE_GUILD, MANAGE_MESSAGES
 from tests.fixtures.bot_process import RunningBot
 
-SONG = Upload("Blue Hour.mp3", b"not really a song")
+SONG = Upload("Blue Hour.mp3", bytes(200_000))  # of the size of a song
 
 
 class Stage:

@@ -13,7 +13,7 @@ from tests.fakes.discord import Interaction, Message, Upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TWO = (Upload("one.mp3", b"1"), Upload("two.flac", b"2", "audio/flac"))
+TWO = (Upload("one.mp3", bytes(700_000)), Upload("two.flac", bytes(700_000), "audio/flac"))
 
 
 async def start(stage: Stage, *uploads: Upload) -> tuple[Interaction, Message]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
-from tests.fakes.discord.state import Json, snowflake
+from tests.fakes.discord.state import Json, iso, snowflake
 
 if TYPE_CHECKING:
     from tests.fakes.discord.server import FakeDiscord
@@ -105,11 +105,16 @@ class Gateway:
             },
         )  # fmt: skip
         for guild in guilds:
-            await session.dispatch("GUILD_CREATE", guild.json())
+            await session.dispatch("GUILD_CREATE", guild.json() | {"members": [self._own_member()]})
         if len(self.sessions) >= self.shards:
             self.ready.set()
         await self.fake.changed()
         return session
+
+    def _own_member(self) -> Json:
+        return {
+            "user": self.fake.bot.json(), "roles": [], "joined_at": iso(0), "deaf": False, "mute": False, "flags": 0,
+        }  # fmt: skip
 
     def shard_of(self, guild_id: int) -> int:
         return (guild_id >> 22) % self.shards
@@ -140,6 +145,10 @@ class Gateway:
             if not session.intents & MESSAGE_CONTENT and "guild_id" in data:
                 data = data | {"content": "", "attachments": [], "embeds": [], "components": []}
                 data.pop("message_snapshots", None)
+        if event.startswith("MESSAGE_DELETE"):
+            needed = GUILD_MESSAGES if "guild_id" in data else DIRECT_MESSAGES
+            if not session.intents & needed:
+                return
         await session.dispatch(event, data)
 
     async def ask_to_reconnect(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.fakes.discord.state import (
     EVERYDAY,
+    VOICE_MESSAGE,
     Attachment,
     Channel,
     Interaction,
@@ -37,6 +38,7 @@ class Person:
         self.fake = fake
         self.user: User = fake.user(name)
         self.permissions = permissions
+        self.granted: set[str] = set()  # commands that an administrator has allowed this user
 
     @property
     def owner(self) -> str:
@@ -44,7 +46,7 @@ class Person:
 
     # Commands.
 
-    async def slash(self, channel: Channel, name: str, **options: Any) -> Interaction:
+    async def slash(self, channel: Channel, name: str, /, **options: Any) -> Interaction:
         """Run `/name option:value…`; "job list" is a subcommand. Raises for options that the command does not have."""
         data, resolved = self._data(name, options)
         return await self._send(2, channel, data | ({"resolved": resolved} if resolved else {}))
@@ -93,9 +95,29 @@ class Person:
             self.fake.host_file(attachment)
         return await self._post(Message(channel, self.user, content, attachments=attachments, reference=reference))
 
+    async def speak(self, channel: Channel, upload: Upload) -> Message:
+        """Post a voice message."""
+        voice = Attachment(upload.filename, upload.data, upload.content_type, waveform="AAAA")
+        self.fake.host_file(voice)
+        return await self._post(Message(channel, self.user, attachments=[voice], flags=VOICE_MESSAGE))
+
     async def forward(self, message: Message, channel: Channel) -> Message:
         """Forward a message."""
         return await self._post(Message(channel, self.user, forwarded=message))
+
+    async def delete(self, *messages: Message) -> None:
+        """Delete messages of a channel as their author or a moderator."""
+        for message in messages:
+            message.deleted = True
+        channel = messages[0].channel
+        data: Json = {"channel_id": str(channel.id)}
+        if channel.guild is not None:
+            data["guild_id"] = str(channel.guild.id)
+        ids = [str(message.id) for message in messages]
+        if len(ids) == 1:
+            await self.fake.gateway.dispatch("MESSAGE_DELETE", data | {"id": ids[0]})
+        else:
+            await self.fake.gateway.dispatch("MESSAGE_DELETE_BULK", data | {"ids": ids})
 
     async def _post(self, message: Message) -> Message:
         channel = message.channel
@@ -118,7 +140,7 @@ class Person:
         first, _, second = name.partition(" ")
         command = self._command(first)
         needed = command.get("default_member_permissions")
-        if needed and int(needed) & ~self.permissions:
+        if needed and int(needed) & ~self.permissions and first not in self.granted:
             raise PermissionError(f"the app does not show {name} to {self.user.name}")
         offered = command["options"]
         if second:
@@ -144,6 +166,11 @@ class Person:
                 stated = {} if value.stated_bytes is None else {"size": value.stated_bytes}
                 resolved.setdefault("attachments", {})[str(attachment.id)] = attachment.json() | stated
                 value = str(attachment.id)
+            elif isinstance(value, Channel):
+                data = value.json()
+                assert option["type"] == 7 and data["type"] in option["channel_types"]
+                resolved.setdefault("channels", {})[str(value.id)] = data | {"permissions": str(self.permissions)}
+                value = str(value.id)
             elif not isinstance(value, OPTION_TYPES[option["type"]]):
                 raise ValueError(f"{name} takes another type")
             elif option.get("choices") and value not in [choice["value"] for choice in option["choices"]]:

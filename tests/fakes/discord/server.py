@@ -117,8 +117,8 @@ class FakeDiscord:
         self.guilds.append(guild)
         return guild
 
-    def channel(self, guild: Guild, name: str = "songs") -> Channel:
-        channel = Channel(name, guild)
+    def channel(self, guild: Guild, name: str = "songs", kind: int = 0) -> Channel:
+        channel = Channel(name, guild, kind=kind)
         guild.channels.append(channel)
         self.channels[channel.id] = channel
         return channel

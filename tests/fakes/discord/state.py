@@ -29,6 +29,7 @@ EVERYDAY = VIEW | SEND | SEND_IN_THREADS | HISTORY | ADD_FILES
 """The permissions that docs/discord.md lists."""
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
+VOICE_MESSAGE = 1 << 13
 COMPONENTS_V2 = 1 << 15
 
 _counter = itertools.count()
@@ -90,6 +91,7 @@ class Channel:
     bot_permissions: int = EVERYDAY
     archived: bool = False
     parent: Channel | None = None  # of a thread
+    kind: int = 0  # 0 text, 2 voice, 5 announcement, 15 forum
     upload_limit_bytes: int | None = None  # the real limit, if it differs from the server's
     user_limit_bytes: int | None = None  # stated in interactions of users with a subscription
     id: int = field(default_factory=snowflake)
@@ -117,10 +119,12 @@ class Channel:
                     "locked": False,
                 },
             }  # fmt: skip
+        denied = EVERYDAY & ~self.bot_permissions
         return base | {
-            "type": 0, "guild_id": str(self.guild.id), "name": self.name, "position": 0, "topic": None, "nsfw": False,
-            "permission_overwrites": [], "parent_id": None, "rate_limit_per_user": 0,
-        }  # fmt: skip
+            "type": self.kind, "guild_id": str(self.guild.id), "name": self.name, "position": 0, "topic": None,
+            "permission_overwrites": [{"id": str(self.guild.id), "type": 0, "allow": "0", "deny": str(denied)}],
+            "nsfw": False, "parent_id": None, "rate_limit_per_user": 0,
+        } | ({"bitrate": 64000, "user_limit": 0, "rtc_region": None} if self.kind == 2 else {})  # fmt: skip
 
     def visible(self) -> list[Message]:
         """Return the public messages, oldest first."""

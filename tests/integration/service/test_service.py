@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.media.decode import decode
+from engine.service.errors import TooShort
 from engine.service.service import Link, StemService, Submission, Upload
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
@@ -216,6 +218,8 @@ async def test_bad_input_is_refused_and_leaves_nothing(
         await refused(service, settings, submission(path, ann), kind)
     link = Submission(Link("https://example.com/watch?v=dQw4w9WgXcQ"), StemSeparationOptions(), owner=ann)
     await refused(service, settings, link, BadLink)
+    whole = replace(submission(tmp_path / "whole.mp3", ann), min_duration_s=9)
+    await refused(service, settings, whole, TooShort)
 
 
 async def test_unusable_model_is_refused_with_reason(
