@@ -8,7 +8,7 @@ from bot.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
 from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
 from bot.commands.job_list import JobListButton
-from bot.commands.stemify import karaoke_menu, stemify_command, stemify_menu
+from bot.commands.stemify import describe_options, karaoke_menu, stemify_command, stemify_menu
 from bot.database import BotDatabase
 from bot.forms import filled_form
 from bot.listening import events
@@ -22,6 +22,7 @@ from engine.backend import Backend
 def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool) -> Stemify:
     """Return a client that is not connected yet; `message_content`: request that privileged intent."""
     bot = Stemify(settings, backend, database, message_content=message_content)
+    describe_options(settings)
     bot.tree.add_command(stemify_command)
     bot.tree.add_command(stemify_menu)
     bot.tree.add_command(karaoke_menu)

@@ -14,6 +14,7 @@ from bot.estimates import model_choices, quality_choices
 from bot.responses import acknowledge, mark_answered
 from bot.songs import Source, links_in, songs_in, source_of
 from bot.submission import submit
+from config.settings import Settings
 from engine.errors import BadOptions, InputRefused
 from engine.jobs.entity import new_job_id
 from engine.jobs.options import OutputFormat, StemSeparationOptions
@@ -92,15 +93,6 @@ async def start_jobs(
 
 
 @app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")
-@app_commands.describe(
-    file="An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to 50 MB and 10 minutes",
-    url="A YouTube link, instead of a file; or several links",
-    model="The separation model; the list says how long each takes here",
-    quality="Better takes longer; the list says how long here",
-    output_format="The file format of the stems",
-    karaoke="Only vocals and the instrumental",
-    normalize="Bring the loudest stem to full level, with the same gain on all stems",
-)
 @app_commands.rename(output_format="format")
 @app_commands.choices(
     output_format=[
@@ -124,6 +116,21 @@ async def stemify_command(
     )
     sources: list[Source] = [source_of(file)] if file is not None else [*(links_in(url or "") or [Link(url or "")])]
     await start_jobs(interaction, sources, options)
+
+
+def describe_options(settings: Settings) -> None:
+    """Describe the options of `/stemify`, with the limits and defaults of these settings."""
+    limits, defaults = settings.limits, settings.discord
+    app_commands.describe(
+        file=f"An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to {limits.input_bytes / 2**20:.4g} MB and "
+        f"{limits.input_duration_s / 60:.4g} minutes",
+        url="A YouTube link, instead of a file; or several links",
+        model="The separation model; the list says how long each takes here",
+        quality="Better takes longer; the list says how long here",
+        output_format=f"The file format of the stems (default: {defaults.default_format})",
+        karaoke="Only vocals and the instrumental",
+        normalize="Bring the loudest stem to full level, with the same gain on all stems",
+    )(stemify_command)
 
 
 @stemify_command.autocomplete("model")

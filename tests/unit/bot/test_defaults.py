@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bot.commands.stemify import describe_options, stemify_command
 from bot.defaults import user_options
 from config.settings import Discord, load
 from engine.jobs.models import MODELS
@@ -55,3 +56,17 @@ def test_karaoke_is_mp3_where_the_default_is_a_stem_file() -> None:
     settings = discord(default_format=OutputFormat.STEM)
     assert user_options(settings, models(), karaoke=True).output_format is OutputFormat.MP3
     assert user_options(settings, models()).output_format is OutputFormat.STEM
+
+
+def test_options_of_the_command_state_limits_and_defaults() -> None:
+    loaded = load()
+    limits = loaded.limits.model_copy(update={"input_bytes": 25 * 2**20, "input_duration_s": 1200.0})
+    changed = {"limits": limits, "discord": discord(default_format=OutputFormat.FLAC)}
+    try:
+        describe_options(loaded.model_copy(update=changed))
+        shown = {option.name: str(option.description) for option in stemify_command.parameters}
+    finally:
+        describe_options(loaded)
+    assert shown["file"].endswith("up to 25 MB and 20 minutes")
+    assert shown["output_format"] == "The file format of the stems (default: flac)"
+    assert "up to 50 MB and 10 minutes" in str(stemify_command.get_parameter("file").description)  # type: ignore[union-attr]
