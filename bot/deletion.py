@@ -49,6 +49,7 @@ class JobDeleter:
 
     async def delete_batch(self, job_message: JobMessage) -> asyncio.Task[list[str]]:
         """Delete a batch with its songs, as `delete` does."""
+        self._progress.cancel_submission(job_message.job_id)
         songs = await self._database.batches.songs(job_message.job_id)
         stored = list((await self._database.job_messages(song.job_id for song in songs)).values())
         job_messages = [*stored, job_message]

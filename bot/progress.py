@@ -126,17 +126,17 @@ class ProgressTracker:
         if isinstance(batch, BatchUpdater):
             await batch.unfollow_song(job_message.job_id)
         if job_message.is_batch:
-            self.end_submission(job_message.job_id)
+            self.cancel_submission(job_message.job_id)
         task = self._tasks.get(job_message.job_id)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def end_submission(self, batch_id: str) -> None:
+    def cancel_submission(self, batch_id: str) -> None:
         """Submit no more songs of a batch."""
         batch = self._updaters.get(batch_id)
         if isinstance(batch, BatchUpdater):
-            batch.end_submission()
+            batch.cancel()
 
     async def show_batch(self, job_message: JobMessage) -> None:
         """Show the current state of a batch's songs, unless it is followed. Raises Discord's errors."""

@@ -38,9 +38,14 @@ def facts_line(job: Job, result: JobResult) -> str:
         facts += [music.key] if music.key is not None else []
         facts += [f"{music.tempo_bpm:.0f} BPM"] if music.tempo_bpm is not None else []
     lines = [" · ".join(facts)]
-    if result.trust is not None and any(note.startswith("The separation failed") for note in result.trust.notes):
+    if seems_failed(result):
         lines.append("**The separation seems to have failed.** *Details*, behind *More*, says why.")
     return "\n".join(lines)
+
+
+def seems_failed(result: JobResult) -> bool:
+    """Return whether the stems look as if nothing was separated."""
+    return result.trust is not None and any(note.startswith("The separation failed") for note in result.trust.notes)
 
 
 def picture_text(stems: Sequence[str]) -> str:

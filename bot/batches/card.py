@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from bot.cards import DONE, FAILED, WORKING, ButtonSpec, Card, status_text
 from bot.failures import failure_text
+from bot.result_facts import seems_failed
 from bot.text import clean, escape
 from engine.jobs.job import JobStatus, JobView
 from engine.text import plural
 
-MAX_REASON_LENGTH = 160  # ten of them fit into a message
+MAX_TITLE_LENGTH = 40  # with reasons of this length, 20 lines fit into a message
+MAX_REASON_LENGTH = 150
 DELETED = "deleted"
 
 
@@ -51,9 +53,9 @@ def batch_card(songs: Sequence[SongState], *, refreshable: bool = False) -> Card
 
 
 def _line(song: SongState) -> str:
-    title = escape(song.view.job.title if song.view is not None else song.name, 60)
+    title = escape(song.view.job.title if song.view is not None else song.name, MAX_TITLE_LENGTH)
     if song.is_done and song.url is not None:
-        return f"[{title}](<{song.url}>) · done"
+        return f"[{title}](<{song.url}>) · {_status(song)}"
     return f"**{title}** · {_status(song)}"
 
 
@@ -67,6 +69,8 @@ def _status(song: SongState) -> str:
     job = song.view.job
     if job.status is JobStatus.FAILED and not job.was_cancelled:
         return clean(failure_text(job), MAX_REASON_LENGTH)
+    if job.result is not None and seems_failed(job.result):
+        return "done, but the separation seems to have failed"
     return status_text(song.view)
 
 

@@ -20,6 +20,8 @@ from engine.jobs.options import StemSeparationOptions
 
 log = logging.getLogger(__name__)
 
+MAX_NAMED = 10  # of the songs that are left out
+CANCELLED = "cancelled"
 TOO_MANY = f"not started: at most {MAX_SONGS} songs at once"
 
 
@@ -37,17 +39,18 @@ async def submit_batch(
     A refused song is named in the message. Raises `InputRefused` if all are refused; then there is no message.
     """
     batch = replace(batch, is_batch=True)
-    songs = [
-        BatchSong(new_job_id(), name_of(source), TOO_MANY if at >= MAX_SONGS else None)
-        for at, source in enumerate(sources)
-    ]
+    songs = [BatchSong(new_job_id(), name_of(source)) for source in sources[:MAX_SONGS]]
+    left_out = [name_of(source) for source in sources[MAX_SONGS:]]
+    if len(left_out) > MAX_NAMED:
+        left_out[MAX_NAMED - 1 :] = [f"{len(left_out) - MAX_NAMED + 1} more"]
+    songs += [BatchSong(new_job_id(), name, TOO_MANY) for name in left_out]
     await bot.database.add(batch)
     await bot.database.batches.add(batch.job_id, songs)
     updater: BatchUpdater | None = None
     refusals: list[str] = []
     for song, source in zip(songs[:MAX_SONGS], sources, strict=False):
-        if updater is not None and not updater.is_submitting:  # cancelled
-            await bot.database.batches.refuse(song.job_id, "cancelled")
+        if updater is not None and updater.is_cancelled:
+            await bot.database.batches.refuse(song.job_id, CANCELLED)
             continue
         job_message = replace(batch, job_id=song.job_id, is_batch=False)
         refusal = await _submit_song(bot, job_message, source, options, min_duration_s)
@@ -58,18 +61,20 @@ async def submit_batch(
             updater = bot.progress.follow_batch(batch, is_submitting=True)
             on_accepted()
             updater.follow_song(song.job_id)
-        elif updater.is_submitting:
+        elif not updater.is_cancelled:
             updater.follow_song(song.job_id)
-        else:
+        else:  # cancelled while it was being accepted
             await bot.service.delete(song.job_id, by=f"discord:{batch.user_id}")
+            await bot.database.delete(song.job_id)
+            await bot.database.batches.refuse(song.job_id, CANCELLED)
         if updater is not None:
             updater.notify()
     if updater is None:
         await bot.database.delete(batch.job_id)
         raise InputRefused("\n".join(["None of these songs was accepted.", *refusals]))
-    if updater.is_submitting:
+    if not updater.is_cancelled:
         await bot.database.set_state(batch.job_id, JobMessageState.FOLLOWING)
-        updater.end_submission()
+    updater.end_submission()
 
 
 async def _submit_song(

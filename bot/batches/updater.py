@@ -44,7 +44,8 @@ class BatchUpdater:
         self._service = service
         self._announcer = announcer
         self._edit_interval_s = edit_interval_s
-        self.is_submitting = is_submitting
+        self.is_cancelled = False
+        self._is_submitting = is_submitting
         self._views: dict[str, JobView | None] = {}  # None: deleted
         self._songs: dict[str, asyncio.Task[None]] = {}
         self._posted = asyncio.Event()  # the card can be replied to
@@ -63,9 +64,13 @@ class BatchUpdater:
         if job_id not in self._songs:
             self._songs[job_id] = asyncio.create_task(self._follow_song(job_id), name=f"follow {job_id}")
 
+    def cancel(self) -> None:
+        """Have no more songs submitted."""
+        self.is_cancelled = True
+
     def end_submission(self) -> None:
         """End the batch as soon as its songs have ended: no more are submitted."""
-        self.is_submitting = False
+        self._is_submitting = False
         self._changed.set()
 
     def notify(self) -> None:
@@ -105,7 +110,7 @@ class BatchUpdater:
 
     async def _resume_songs(self) -> None:
         """Follow the accepted songs; refuse the songs that were lost in a restart."""
-        if self.is_submitting:
+        if self._is_submitting:
             return
         for song in await self._database.batches.songs(self._job_message.job_id):
             if song.refusal is not None:
@@ -182,7 +187,7 @@ class BatchUpdater:
                 await asyncio.sleep(self._edit_interval_s)
 
     def _is_over(self) -> bool:
-        return not self.is_submitting and all(task.done() for task in self._songs.values())
+        return not self._is_submitting and all(task.done() for task in self._songs.values())
 
     async def _show(self, card: Card) -> None:
         """Post or edit the message; permanent failures end the editing."""
@@ -205,7 +210,7 @@ class BatchUpdater:
                 await self._delete_songs()  # their stems could not be sent either
 
     async def _delete_songs(self) -> None:
-        self.end_submission()
+        self.cancel()
         for job_id in list(self._songs):
             with suppress(NotFound):
                 await self._service.delete(job_id, by=f"discord:{self._job_message.user_id}")

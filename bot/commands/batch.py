@@ -29,7 +29,7 @@ async def cancel_batch(interaction: discord.Interaction[Stemify], batch_id: str)
     """Cancel the songs that have not ended."""
     await acknowledge(interaction)
     bot, batch = interaction.client, await _batch_of(interaction, batch_id)
-    bot.progress.end_submission(batch_id)
+    bot.progress.cancel_submission(batch_id)
     for song in await bot.database.batches.songs(batch_id):
         with suppress(NotFound):
             await bot.service.cancel(song.job_id, by=f"discord:{batch.user_id}")

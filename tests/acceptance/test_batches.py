@@ -65,10 +65,11 @@ async def test_batch_of_bad_files_is_refused_privately(stage: Stage) -> None:
 
 async def test_ten_links_are_started_and_the_others_named(stage: Stage) -> None:
     stage.bot.script(accept_links=True)
-    links = [f"https://youtu.be/aaaaaaaaa{number:02}" for number in range(12)]
+    links = [f"https://youtu.be/aaaaaaaaa{number:02}" for number in range(40)]
     card = await stage.ann.answered(await stage.ann.slash(stage.songs, "stemify", url=" ".join(links)))
-    await stage.shows(card, "10 of 12 songs done")
+    await stage.shows(card, "10 of 20 songs done")
     await stage.announced(stage.ann)
+    assert "20. **21 more** · not started: at most 10 songs at once" in card.text
     assert "12. **youtu.be\\/aaaaaaaaa11** · not started: at most 10 songs at once" in card.text
     assert len(stems_of(stage, card)) == 10
 
@@ -81,6 +82,18 @@ async def test_cancel_all_requires_owner_or_moderator(stage: Stage) -> None:
     assert "Only the person who submitted" in await stage.private(refused)
     await stage.chief.press(card, "Cancel all")
     await stage.shows(card, "1. **one** · cancelled\n2. **two** · cancelled")
+    assert stage.fake.mentions_of(stage.ann.user) == []
+
+
+async def test_cancelled_batch_starts_no_more_songs(stage: Stage) -> None:
+    stage.bot.script(hold=["accept", "half"], only="two.flac")
+    _, card = await start(stage, *TWO, Upload("three.mp3", b"3"))
+    await stage.shows(card, "1. **one** · separating, 10 %\n2. **two.flac** · checking\n3. **three.mp3** · checking")
+    await stage.ann.press(card, "Cancel all")
+    await stage.shows(card, "1. **one** · cancelled")
+    stage.bot.script()
+    await stage.shows(card, "2. **two.flac** · cancelled\n3. **three.mp3** · cancelled")
+    await stage.until(lambda: not card.buttons(), "the last state of the card")
     assert stage.fake.mentions_of(stage.ann.user) == []
 
 

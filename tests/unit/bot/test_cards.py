@@ -14,8 +14,11 @@ from bot import cards
 from bot import text as bot_text
 from bot.announcement import nonce, pack
 from bot.announcement_text import announcement
+from bot.batches.card import SongState, batch_announcement, batch_card
+from bot.batches.submission import MAX_NAMED, TOO_MANY
 from bot.commands.job_list import PAGE_LENGTH
 from bot.more_card import details_text, more_buttons
+from bot.songs import MAX_SONGS
 from engine.errors import EmptyInput, NotFound, QuotaExceeded
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
@@ -101,7 +104,20 @@ def test_failed_separation_is_told_on_the_card() -> None:
     trust = result().trust
     assert trust is not None
     failed = trust.model_copy(update={"notes": ("The separation failed: the stems are almost alike.",)})
-    assert "seems to have failed" in text(done(result=result(trust=failed)))
+    shown = done(result=result(trust=failed))
+    assert "seems to have failed" in text(shown)
+    assert "done, but the separation seems to have failed" in batch_card([SongState("a.mp3", shown)]).below
+
+
+def test_card_of_the_longest_batch_fits_into_a_message() -> None:
+    refused = SongState("*" * 200, refusal="x" * 500)
+    linked = SongState("", done(title="*" * 200), url="https://discord.com/channels/" + "/".join(["1" * 19] * 3))
+    left_out = SongState("*" * 200, refusal=TOO_MANY)
+    for song in (refused, linked):
+        assert len(batch_card([song] * MAX_SONGS + [left_out] * MAX_NAMED).below) < 3900
+    assert batch_announcement([refused, linked], 7) == (
+        "<@7> the stems of 1 of 2 songs are ready. The card above names the others."
+    )
     assert "failed" not in text(done())
 
 
