@@ -32,7 +32,7 @@ class PlayerJob(JobEvent):
     error_code: str | None = None
     may_change: bool  # cancel, keep, delete, retry
     page_query: str  # "e=…&s=…": signed access to this job's page, state and events
-    files: dict[str, str]  # stem or "zip" → address
+    files: dict[str, str]  # stem, "zip", "beats" or "chords" → address
 
 
 class ModelOption(Entity):
@@ -129,7 +129,7 @@ def _player_job(request: web.Request, view: JobView) -> web.Response:
         error_code=job.error_code,
         may_change=request.app[ACCESS].may_change(request, job),
         page_query=urlsplit(view.page_url or "").query,
-        files={link.name: _local_url(link.url) for link in view.links},
+        files={link.name: _local_url(link.url) for link in (*view.links, *view.music_links)},
     )
     text = body.model_dump_json(by_alias=True)
     return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from tests.fixtures.tiny_models import write_model
 TOKEN = "a-token-of-the-tests"
 LONG_S = 600
 CLICKS_S = (301.5, 597.25)
+BEATS_S = [0.25 + 0.5 * beat for beat in range(29)]
+CHORDS = [{"start": 0.0, "end": 8.25, "chord": "Am"}, {"start": 8.25, "end": 15.0, "chord": "F"}]
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,11 @@ def closed_site(site: Site, tmp_path: Path) -> Iterator[Site]:
 
 async def _plant(data: Path, known: Samples) -> dict[str, str]:
     names = ("vocals", "drums", "bass", "other")
+    music: dict[str, Any] = {"beats": {"beats": BEATS_S, "downbeats": BEATS_S[::4]}, "chords": CHORDS}
     planted = {
-        kind: await plant(data, dict.fromkeys(names, known), title=f"Known {kind}", artist="The Testers", kind=kind)
+        kind: await plant(
+            data, dict.fromkeys(names, known), title=f"Known {kind}", artist="The Testers", kind=kind, **music
+        )
         for kind in ("mp3", "flac", "wav")
     }
     drawn = ("drums", "bass", "other", "vocals")
@@ -101,8 +107,10 @@ def _one_browser(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def browser(_one_browser: Browser) -> Iterator[Browser]:
+def browser(_one_browser: Browser, site: Site) -> Iterator[Browser]:
     """Reset the browser, which all tests share because it starts slowly."""
+    stored = {"origin": site.url, "storageTypes": "local_storage"}
+    _one_browser.execute_cdp_cmd("Storage.clearDataForOrigin", stored)
     _one_browser.get("about:blank")
     _one_browser.console_errors()
     _one_browser.emulate_screen(1280, 900)

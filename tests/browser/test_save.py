@@ -14,6 +14,7 @@ from tests.browser.test_journey import downloaded, is_open, submit
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 from tests.fixtures.mix_server import samples_of
+from tests.fixtures.planted_results import RATE
 from tests.fixtures.songs import make_song
 
 
@@ -36,7 +37,9 @@ def set_fader(browser: Browser, stem: str, percent: int) -> None:
 def save(browser: Browser, kind: str | None = None) -> None:
     if kind is not None:
         browser.find_element(By.CSS_SELECTOR, f"#save-format option[value={kind}]").click()
-    browser.find_element(By.ID, "save-mix").click()
+    button = browser.find_element(By.ID, "save-mix")
+    browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", button)  # the transport may cover it
+    button.click()
 
 
 def words(browser: Browser, beginning: str) -> str:
@@ -60,6 +63,18 @@ def test_saved_mix_is_what_is_heard(browser: Browser, site: Site, tmp_path: Path
     assert mix.shape == site.known.shape
     assert float(np.abs(mix - (0.5**2 + 0.6**2) * site.known).max()) < 1e-5
     assert browser.console_errors() == []
+
+
+def test_saved_mix_has_the_part_that_is_repeated(browser: Browser, site: Site, tmp_path: Path) -> None:
+    browser.get(site.page("wav"))
+    is_open(browser)
+    browser.run_async("(await import('/static/job.js')).mixer.player.setPart({ start: 2, end: 5.5 });")
+    browser.run_async("(await import('/static/job.js')).mixer.mix.setPan('bass', 0.5);")
+    save(browser, "wav")
+    filename = "Known wav (0.02–0.06).wav"
+    assert words(browser, "Saved").endswith("Without the panning.")
+    mix, _ = samples_of(downloaded(site.downloads, filename, browser), tmp_path)
+    assert mix.shape == (2, round(3.5 * RATE))
 
 
 def test_failed_mix_says_why_and_can_be_repeated(browser: Browser, site: Site) -> None:

@@ -1,10 +1,15 @@
-// Mixer state: faders, mutes, solos and presets, without DOM or audio.
+// Mixer state: faders, pans, mutes, solos and presets, without DOM or audio.
+
+const HIGHEST = Math.SQRT2; // of a fader: +6 dB
 
 export class Mix extends EventTarget {
+  isComparing = false; // whether the song is heard as it was recorded
+
   constructor(names) {
     super();
     this.names = names;
-    this.volumes = Object.fromEntries(names.map((name) => [name, 1]));
+    this.volumes = this.#each(1);
+    this.pans = this.#each(0); // −1 is left, 1 right
     this.muted = new Set();
     this.soloed = new Set();
     this.master = 1;
@@ -13,14 +18,22 @@ export class Mix extends EventTarget {
 
   /** Whether a stem is audible: any solo silences the stems without one. */
   isHeard(name) {
-    return this.soloed.size ? this.soloed.has(name) : !this.muted.has(name);
+    return this.isComparing || (this.soloed.size ? this.soloed.has(name) : !this.muted.has(name));
   }
 
   /** Gains by name. The fader is squared, so that half way sounds about half as loud. */
   get gains() {
-    return Object.fromEntries(
-      this.names.map((name) => [name, this.isHeard(name) ? this.volumes[name] ** 2 : 0]),
-    );
+    const gain = (name) => (this.isComparing ? 1 : this.volumes[name] ** 2);
+    return Object.fromEntries(this.names.map((name) => [name, this.isHeard(name) ? gain(name) : 0]));
+  }
+
+  /** Pans by name, as heard. */
+  get heardPans() {
+    return this.isComparing ? this.#each(0) : this.pans;
+  }
+
+  #each(value) {
+    return Object.fromEntries(this.names.map((name) => [name, value]));
   }
 
   toggleMute(name) {
@@ -34,13 +47,24 @@ export class Mix extends EventTarget {
   }
 
   setVolume(name, volume) {
-    this.volumes[name] = clamped(volume);
+    this.volumes[name] = clamped(volume, 0, HIGHEST);
+    this.#changed();
+  }
+
+  setPan(name, pan) {
+    this.pans[name] = clamped(pan, -1, 1);
     this.#changed();
   }
 
   setMaster(volume) {
-    this.master = clamped(volume);
+    this.master = clamped(volume, 0, 1);
     this.#changed();
+  }
+
+  /** Hear the song as it was recorded, or the mix again. */
+  toggleComparison() {
+    this.isComparing = !this.isComparing;
+    this.dispatchEvent(new Event("change"));
   }
 
   apply(preset) {
@@ -49,11 +73,24 @@ export class Mix extends EventTarget {
     this.#changed();
   }
 
+  /** Set everything but the main volume; names of other songs' stems are ignored. */
+  restore({ muted, soloed, volumes, pans }) {
+    const known = (names) => new Set(names.filter((name) => this.names.includes(name)));
+    this.muted = known(muted);
+    this.soloed = known(soloed);
+    for (const name of this.names) {
+      this.volumes[name] = clamped(volumes[name] ?? 1, 0, HIGHEST);
+      this.pans[name] = clamped(pans[name] ?? 0, -1, 1);
+    }
+    this.#changed();
+  }
+
   isActive(preset) {
     return this.names.every((name) => this.isHeard(name) === preset.heard.includes(name));
   }
 
   #changed() {
+    this.isComparing = false;
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -71,7 +108,7 @@ function presetsFor(names) {
   return presets;
 }
 
-const clamped = (value) => Math.min(1, Math.max(0, value));
+const clamped = (value, least, most) => Math.min(most, Math.max(least, value));
 
 function toggle(set, name) {
   if (!set.delete(name)) set.add(name);

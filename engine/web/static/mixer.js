@@ -1,14 +1,13 @@
 // The mixer: one lane per stem, transport, presets and keyboard shortcuts.
 
 import { byId, el, icon } from "./dom.js";
+import { Lane, setRange } from "./lane.js";
 import { Mix } from "./mix.js";
 import { View } from "./practice/view.js";
 import { Player } from "./sound/player.js";
-import { Waveform } from "./waveform.js";
-import { bytes, clock, spokenTime, STEM_NAMES } from "./words.js";
+import { clock, spokenTime } from "./words.js";
 
 const JUMP_S = 5;
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Mixer {
   /** `stems`: [{name, url, size, format, filename}]; `peaks` by name; `duration` in seconds; `level`: gain of the mix. */
@@ -20,13 +19,18 @@ export class Mixer {
     this.keys = {}; // more keys: actions by code or character
     this.onError = onError;
     this.scrubbing = null;
-    this.lanes = stems.map((stem, index) => this.#lane(stem, index));
+    this.follows = true; // false while the user looks at another place of the song
+    this.lanes = stems.map((stem, index) => new Lane(stem, index + 1, this.mix));
+    for (const lane of this.lanes) this.#scrub(lane.wave.element);
     byId("lanes").replaceChildren(...this.lanes.map((lane) => lane.element));
     byId("presets").replaceChildren(...this.mix.presets.map((preset) => this.#preset(preset)));
     this.#transport();
     this.mix.addEventListener("change", () => this.#mixed());
     this.player.addEventListener("state", () => this.#state());
-    this.player.addEventListener("moved", () => this.#moved());
+    this.player.addEventListener("moved", () => {
+      this.view.follow(this.player.position);
+      this.#moved();
+    });
     this.player.addEventListener("error", () => this.onError(this.player.error));
     document.addEventListener("keydown", (event) => this.#key(event));
     this.view.addEventListener("change", () => this.#zoomed());
@@ -43,58 +47,6 @@ export class Mixer {
 
   close() {
     this.player.close();
-  }
-
-  #lane(stem, index) {
-    const name = STEM_NAMES[stem.name] ?? stem.name;
-    const button = (letter, word, action) =>
-      el("button", {
-        type: "button",
-        class: `chip ${word}`,
-        "aria-pressed": "false",
-        "aria-label": `${word === "mute" ? "Mute" : "Solo"} ${name}`,
-        title: `${word === "mute" ? "Mute" : "Solo"} (${word === "mute" ? "" : "shift+"}${index + 1})`,
-        onclick: action,
-      }, letter);
-    const mute = button("M", "mute", () => this.mix.toggleMute(stem.name));
-    const solo = button("S", "solo", () => this.mix.toggleSolo(stem.name));
-    const volume = el("input", {
-      type: "range",
-      min: 0,
-      max: 100,
-      value: 100,
-      class: "fader",
-      "aria-label": `Volume of ${name}`,
-    });
-    volume.addEventListener("input", () => this.mix.setVolume(stem.name, volume.value / 100));
-    volume.addEventListener("dblclick", () => this.mix.setVolume(stem.name, 1));
-    const meter = el("i");
-    const wave = new Waveform();
-    this.#scrub(wave.element);
-    const download = el("a", {
-      class: "icon-button",
-      href: `${stem.url}&download`,
-      download: stem.filename,
-      "aria-label": `Download ${name}, ${bytes(stem.size)}`,
-      title: `Download ${bytes(stem.size)}`,
-    }, icon("download"));
-    const head = el(
-      "div",
-      { class: "lane-head" },
-      el("span", { class: "lane-name" }, name),
-      el("span", { class: "meter", "aria-hidden": "true" }, meter),
-      mute,
-      solo,
-      volume,
-    );
-    const element = el(
-      "section",
-      { class: "lane", "data-stem": stem.name, "aria-label": name },
-      head,
-      wave.element,
-      download,
-    );
-    return { stem, element, mute, solo, volume, meter, wave, level: 0 };
   }
 
   #preset(preset) {
@@ -116,6 +68,7 @@ export class Mixer {
     byId("home").addEventListener("click", () => this.player.seek(0));
     byId("loop").replaceChildren(icon("loop"));
     byId("loop").addEventListener("click", () => (this.player.loop = !this.player.loop));
+    byId("compare").addEventListener("click", () => this.mix.toggleComparison());
     const timeline = byId("timeline");
     timeline.addEventListener("input", () => this.player.seek((timeline.value / 1000) * this.player.duration));
     byId("master-icon").replaceChildren(icon("volume"));
@@ -177,6 +130,7 @@ export class Mixer {
       ArrowDown: () => this.mix.setMaster(this.mix.master - 0.05),
       Home: () => this.player.seek(0),
       End: () => this.player.seek(this.player.duration),
+      KeyX: () => this.mix.toggleComparison(),
       Digit0: () => this.mix.apply(this.mix.presets[0]),
       ...this.keys,
     };
@@ -189,13 +143,9 @@ export class Mixer {
   }
 
   #mixed() {
-    this.player.setGains(this.mix.gains, this.mix.master ** 2);
-    for (const { stem, element, mute, solo, volume } of this.lanes) {
-      element.classList.toggle("silent", !this.mix.isHeard(stem.name));
-      mute.setAttribute("aria-pressed", this.mix.muted.has(stem.name));
-      solo.setAttribute("aria-pressed", this.mix.soloed.has(stem.name));
-      setRange(volume, this.mix.volumes[stem.name] * 100);
-    }
+    this.player.setGains(this.mix.gains, this.mix.master ** 2, this.mix.heardPans);
+    for (const lane of this.lanes) lane.update();
+    byId("compare").setAttribute("aria-pressed", this.mix.isComparing);
     setRange(byId("master"), this.mix.master * 100);
   }
 
@@ -211,29 +161,18 @@ export class Mixer {
 
   #animate() {
     this.frame = null;
+    const { position } = this.player;
+    this.follows ||= this.view.has(position);
+    if (this.follows && this.scrubbing === null) this.view.follow(position);
     this.#moved();
-    for (const lane of this.lanes) this.#meter(lane);
-    if (this.player.isGoing || this.lanes.some((lane) => lane.level > 0.01)) {
-      this.frame = requestAnimationFrame(() => this.#animate());
-    }
-  }
-
-  #meter(lane) {
-    const meter = lane.stem && this.player.stems.find(({ name }) => name === lane.stem.name)?.meter;
-    if (!meter || calm.matches) return;
-    lane.samples ??= new Float32Array(1024);
-    meter.getFloatTimeDomainData(lane.samples);
-    let peak = 0;
-    for (const sample of lane.samples) peak = Math.max(peak, Math.abs(sample));
-    const db = this.player.isGoing ? 20 * Math.log10(peak + 1e-6) : -120;
-    lane.level = Math.max(Math.min(1, (db + 48) / 48), lane.level * 0.9, 0);
-    lane.meter.style.transform = `scaleX(${lane.level.toFixed(3)})`;
+    const { isGoing, stems } = this.player;
+    const sounds = this.lanes.map((lane) => lane.showLevel(stems.find(({ name }) => name === lane.stem.name)?.meter, isGoing));
+    if (isGoing || sounds.includes(true)) this.frame = requestAnimationFrame(() => this.#animate());
   }
 
   #moved() {
     const { duration } = this.player;
     const position = this.scrubbing ?? this.player.position;
-    if (this.scrubbing === null) this.view.follow(position);
     const text = `${clock(position)} / ${clock(duration)}`;
     if (byId("time").textContent !== text) {
       byId("time").textContent = text;
@@ -249,6 +188,7 @@ export class Mixer {
   }
 
   #zoomed() {
+    this.follows = this.view.has(this.player.position);
     const { duration } = this.view;
     for (const { wave } of this.lanes) wave.zoom(this.view.from / duration, this.view.to / duration);
     this.#moved();
@@ -262,9 +202,4 @@ function tallest(shapes) {
     a - b
   );
   return Math.max(1, levels[Math.floor(levels.length * 0.95)] ?? 1);
-}
-
-function setRange(input, value) {
-  input.value = value;
-  input.style.setProperty("--value", `${(100 * (input.value - input.min)) / (input.max - input.min)}%`);
 }

@@ -21,7 +21,8 @@ export function offerMix(mix, change, address, format) {
     form.ariaBusy = "true";
     tell("Making the mix…");
     try {
-      download(await make(address, { gains: mix.gains, format: formats.value, ...change() }));
+      const panned = Object.values(mix.heardPans).some((pan) => pan !== 0) ? " Without the panning." : "";
+      download(await make(address, { gains: mix.gains, format: formats.value, ...change() }), panned);
     } catch (error) {
       fail(error.message);
     } finally {
@@ -36,10 +37,10 @@ function make(address, wanted) {
 }
 
 /** Download the file. Its link is shown too: a browser may block a download that begins late. */
-function download({ filename, url, size, gainDb }) {
+function download({ filename, url, size, gainDb }, hint) {
   const link = el("a", { href: `${here(url)}&download`, download: filename }, filename);
   const lowered = gainDb <= -AUDIBLE_CHANGE_DB ? ` Turned down by ${decibels(-gainDb).replace("+", "")}: it would clip.` : "";
-  tell("Saved: ", link, `, ${bytes(size)}.${lowered}`);
+  tell("Saved: ", link, `, ${bytes(size)}.${lowered}${hint}`);
   link.click();
 }
 

@@ -146,7 +146,7 @@ async def test_player_json_has_all_page_data(open_site: tuple[aiohttp.ClientSess
         job = await response.json()
     assert job["title"] == "A <b>bold</b> song"
     assert job["mayChange"] is True
-    assert set(job["files"]) == {"vocals", "drums", "zip"}
+    assert set(job["files"]) == {"vocals", "drums", "zip", "beats"}
     assert all(address.startswith("/") for address in job["files"].values())
     async with client.get(job["files"]["drums"], headers={"Range": "bytes=0-9"}) as response:
         assert response.status == 206

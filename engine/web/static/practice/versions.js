@@ -1,4 +1,4 @@
-// Another tempo or key. The server makes all stems anew for it, while the song plays on.
+// Another tempo or key. The server makes all stems for it, while the song plays on. Event: "change".
 
 import { ask, here } from "../api.js";
 import { byId } from "../dom.js";
@@ -9,12 +9,13 @@ const MOST_PERCENT = 120;
 const MOST_KEY = 6;
 const SETTLED_MS = 500; // several presses are one change
 
-export class VersionPicker {
+export class VersionPicker extends EventTarget {
   #timer = null;
   #isMaking = false;
 
   /** `address`: where the server makes versions of this job; `gainDb`: the common gain of its stems. */
   constructor(player, address, { gainDb }) {
+    super();
     Object.assign(this, { player, address, gainDb });
     this.wanted = { key: 0, tempo: 1 };
     this.#wire("tempo", 5, (value) => this.want({ tempo: value / 100 }), () => this.wanted.tempo * 100);
@@ -45,11 +46,12 @@ export class VersionPicker {
     this.wanted = { key: whole(key, -MOST_KEY, MOST_KEY), tempo: whole(tempo * 100, LEAST_PERCENT, MOST_PERCENT) / 100 };
     this.#show();
     this.#tell("");
+    this.dispatchEvent(new Event("change"));
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#make(), delay_ms);
   }
 
-  /** Make what is wanted last. One request at a time: the server limits how many are made at once. */
+  /** Make the version chosen last. One request at a time: the server limits how many it makes at once. */
   async #make() {
     if (this.#isMaking) return;
     this.#isMaking = true;
@@ -61,6 +63,7 @@ export class VersionPicker {
       } catch (error) {
         if (!isSame(wanted, this.wanted)) continue; // another one is wanted by now
         this.wanted = this.heard;
+        this.dispatchEvent(new Event("change"));
         this.#tell(error.message, "bad");
         break;
       }

@@ -46,9 +46,13 @@ export class View extends EventTarget {
     this.show(this.from + seconds, this.to + seconds);
   }
 
+  has(seconds) {
+    return seconds >= this.from && seconds <= this.to;
+  }
+
   /** Turn to the page that has a position. */
   follow(seconds) {
-    if (this.isWhole || (seconds >= this.from && seconds <= this.to)) return;
+    if (this.has(seconds)) return;
     this.show(seconds - 0.02 * this.span, seconds + 0.98 * this.span);
   }
 }

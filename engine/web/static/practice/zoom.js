@@ -23,8 +23,7 @@ export class Zoom {
   /** Zoom around the playhead, or around the middle if the playhead is not shown. */
   #zoom(factor) {
     const { position } = this.player;
-    const isShown = position >= this.view.from && position <= this.view.to;
-    this.view.zoom(factor, isShown ? position : this.view.secondsAt(0.5));
+    this.view.zoom(factor, this.view.has(position) ? position : this.view.secondsAt(0.5));
   }
 
   /** Show the part with a little around it, or the whole song. */

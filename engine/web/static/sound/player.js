@@ -70,7 +70,8 @@ export class Player extends EventTarget {
       stem.gain = this.context.createGain();
       stem.meter = this.context.createAnalyser(); // after the fader
       stem.gain.gain.value = 0;
-      stem.gain.connect(stem.meter).connect(this.out);
+      stem.pan = this.context.createStereoPanner();
+      stem.gain.connect(stem.pan).connect(stem.meter).connect(this.out);
     }
     this.metronome.attach(this.context, this.out);
     this.#timeline = new Timeline(this.context, this.stems.map((stem) => stem.gain), this.metronome);
@@ -79,10 +80,9 @@ export class Player extends EventTarget {
     this.#glide();
   }
 
-  /** Set the gain of each stem (0 to 1, by name) and of the mix. */
-  setGains(gains, master = this.master) {
-    this.gains = gains;
-    this.master = master;
+  /** Set gain and pan (-1 to 1) of each stem by name, and the gain of the mix. */
+  setGains(gains, master = this.master, pans = {}) {
+    Object.assign(this, { gains, master, pans });
     this.#glide();
     this.dispatchEvent(new Event("gains"));
   }
@@ -91,7 +91,10 @@ export class Player extends EventTarget {
     if (!this.context) return;
     const now = this.context.currentTime;
     this.out.gain.setTargetAtTime(this.master * this.level, now, GLIDE_S);
-    for (const stem of this.stems) stem.gain.gain.setTargetAtTime(this.gains?.[stem.name] ?? 1, now, GLIDE_S);
+    for (const { name, gain, pan } of this.stems) {
+      gain.gain.setTargetAtTime(this.gains?.[name] ?? 1, now, GLIDE_S);
+      pan.pan.setTargetAtTime(this.pans?.[name] ?? 0, now, GLIDE_S);
+    }
   }
 
   /** Go over to another version at the same place. `files`: {url, size} by stem; null: the original. Resolves once it
@@ -271,6 +274,7 @@ export class Player extends EventTarget {
   }
 
   #rest(state) {
+    if (this.#coming) this.#take(this.#coming);
     clearInterval(this.#timer);
     this.#timer = null;
     // Suspend after the fade-out to save power.
