@@ -174,7 +174,7 @@ class JobRunner:
     async def _handle_failure(self, job: Job, error: StemifyError, decision: Retry | StemifyError) -> Job | None:
         """Start the job's next attempt in the store, or end the job; return the job if it goes on."""
         await self.cleanup.clear_scratch(job.id)
-        log.warning("attempt failed", extra=_fields(job, code=error.code, error=error.message, reason=error.detail))
+        log.warning("attempt failed", extra=_fields(job, code=error.code, told=error.message, reason=error.detail))
         if isinstance(decision, StemifyError):
             await self.fail(job, decision)
             return None

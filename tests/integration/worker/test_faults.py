@@ -280,7 +280,7 @@ async def test_missing_model_file_fails_job_with_advice(
     job = await finish(service, await submit(service, short_song, ann, model="mdx_extra"))
     assert (job.status, job.error_code, job.attempt) == (JobStatus.FAILED, "model_unavailable", 1)
     assert job.error is not None and "mini needs no download" in job.error
-    logged = [vars(record).get("error") for record in caplog.records if record.message == "attempt failed"]
+    logged = [vars(record).get("told") for record in caplog.records if record.message == "attempt failed"]
     assert logged == [job.error], "the log has the advice too, because Discord does not show it"
 
 
