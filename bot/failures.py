@@ -1,4 +1,4 @@
-"""What users are told about a failed job."""
+"""Messages for users about failed jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deleted job leaves nothing in Discord, or its user learns what is left."""
+"""A deleted job leaves nothing in Discord, or its user gets links to the messages that remain."""
 
 from __future__ import annotations
 

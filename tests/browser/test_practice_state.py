@@ -116,7 +116,7 @@ def test_zoomed_view_stays_where_it_is_moved(browser: Browser, site: Site) -> No
 def test_chord_lane_follows_the_key(browser: Browser, site: Site) -> None:
     open_player(browser, site.page("mp3"))
     has_music(browser)
-    assert marks(browser, "#chords span") == ["Am", "F"]
+    assert marks(browser, "#chords span") == ["Am", "F"] and marks(browser, "#chords .cut") == []
     assert browser.find_element(By.ID, "key-name").text == "A minor"
     click(browser, "key-more")
     words(browser, "Now in key +1.")

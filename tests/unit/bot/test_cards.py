@@ -95,12 +95,12 @@ def test_low_memory_is_shown_live_and_on_result() -> None:
     assert slower not in text(view(JobStatus.PROCESSING, **running))
     trust = result().trust
     assert trust is not None
-    notes = ("The batch was halved for want of memory.", "The GPU's memory did not suffice, so the CPU took over.")
+    notes = ("The batch was halved to save memory.", "The GPU had too little memory, so the CPU took over.")
     shown = details_text(done(result=result(trust=trust.model_copy(update={"notes": notes}))).job)
     assert all(note in shown for note in notes)
 
 
-def test_failed_separation_is_told_on_the_card() -> None:
+def test_card_names_failed_separation() -> None:
     trust = result().trust
     assert trust is not None
     failed = trust.model_copy(update={"notes": ("The separation failed: the stems are almost alike.",)})

@@ -33,6 +33,7 @@ export class ChordLane {
     view.addEventListener("change", () => this.#draw());
     player.addEventListener("version", () => this.#draw());
     this.#draw();
+    new ResizeObserver(() => this.#hideCutNames()).observe(byId("chords"));
   }
 
   #draw() {
@@ -49,5 +50,12 @@ export class ChordLane {
         return box;
       }),
     );
+    this.#hideCutNames();
+  }
+
+  #hideCutNames() {
+    const boxes = [...byId("chords").children];
+    const isCut = boxes.map((box) => box.scrollWidth > box.clientWidth);
+    boxes.forEach((box, index) => box.classList.toggle("cut", isCut[index]));
   }
 }
