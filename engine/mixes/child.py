@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -32,8 +33,9 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         importlib.import_module("engine.mixes.stretch")
     limit_resources(**request["limits"])
     render_request = RenderRequest(**request["render"])
-    threads = start_threads(render_request)
-    print_json({"sandbox": confine()})
+    count = len(render_request.outputs)
+    threads = ThreadPoolExecutor(count, thread_name_prefix="encode")
+    print_json({"sandbox": confine(lambda: start_threads(threads, count))})
     return asdict(render(render_request, threads))
 
 

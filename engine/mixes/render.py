@@ -26,16 +26,14 @@ _MAX_PEAK = 0.9999
 _BLOCK_SAMPLES = 1 << 16
 
 
-def start_threads(request: RenderRequest) -> ThreadPoolExecutor:
-    """Start a thread for each output, which a confined process can no longer do."""
-    count = len(request.outputs)
-    threads, started = ThreadPoolExecutor(count, thread_name_prefix="encode"), Barrier(count)
+def start_threads(threads: ThreadPoolExecutor, count: int) -> None:
+    """Start the threads of a pool, which would start them only when they are needed."""
+    started = Barrier(count)
     list(threads.map(lambda _: started.wait(), range(count)))
-    return threads
 
 
 def render(request: RenderRequest, threads: ThreadPoolExecutor) -> Rendered:
-    """Write the outputs. Raises `BrokenAudio`, `DiskFull` and `StorageFailed`."""
+    """Write the outputs, each encoded by one of the `threads`. Raises `BrokenAudio`, `DiskFull` and `StorageFailed`."""
     with StemsReader(request.stems) as reader, os.fdopen(request.spool, "w+b") as spool:
         tags = [(stem.tags, stem.cover()) for stem in reader.stems]
         samples, peak = 0, 0.0

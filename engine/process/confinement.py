@@ -13,6 +13,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -94,23 +95,29 @@ def forbid_new_privileges() -> bool:
     return _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def confine() -> list[str]:
+def confine(start_threads: Callable[[], None] | None = None) -> list[str]:
     """Give up files, network, new processes and privileges for good; return the restrictions in force.
 
-    Open descriptors keep working, paths do not. Call it with one thread, after all imports.
+    Open descriptors keep working, paths do not. Call it with one thread, after all imports; threads can only be started
+    by `start_threads`, which have the same restrictions.
     """
-    if sys.platform != "linux":
-        return []
-    forbid_inspection()
     steps: dict[str, Callable[[], bool]] = {
-        "nproc": _forbid_processes,
-        "netns": _leave_network,
+        "netns": _leave_network,  # needs a process of one thread
         "no capabilities": _drop_capabilities,
         "no_new_privs": forbid_new_privileges,
         "landlock": _forbid_paths,
+    }
+    last_steps: dict[str, Callable[[], bool]] = {
+        "nproc": partial(_forbid_processes, is_root=os.getuid() == 0),
         "seccomp": _forbid_syscalls,  # last: it forbids some of the others
     }
-    return [name for name, step in steps.items() if step()]
+    is_linux = sys.platform == "linux"
+    if is_linux:
+        forbid_inspection()
+    in_force = [name for name, step in steps.items() if is_linux and step()]
+    if start_threads is not None:
+        start_threads()
+    return in_force + [name for name, step in last_steps.items() if is_linux and step()]
 
 
 def _prctl(option: int, value: int) -> bool:
@@ -131,9 +138,9 @@ def _syscall(number: int, *arguments: int | ctypes.Array[ctypes.c_char] | None) 
     return int(_libc().syscall(ctypes.c_long(number), *passed))
 
 
-def _forbid_processes() -> bool:
+def _forbid_processes(*, is_root: bool) -> bool:
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    return os.getuid() != 0  # the kernel does not enforce it for root
+    return not is_root  # the kernel does not enforce it for root
 
 
 def _leave_network() -> bool:

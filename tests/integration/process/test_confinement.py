@@ -67,6 +67,27 @@ def test_confined_process_cannot(attempt: str) -> None:
     assert done.stdout.splitlines()[-1] in ("refused PermissionError", "refused RuntimeError"), done
 
 
+@pytest.mark.parametrize("uid", [None, NOBODY])
+def test_threads_of_confined_process_are_confined(uid: int | None) -> None:
+    if uid is not None and os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    done = run_python(
+        "import json\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from engine.process.confinement import confine\n"
+        "def attempt():\n"
+        "    try:\n        open('/etc/passwd')\n"
+        "    except OSError:\n        return 'refused'\n"
+        f"if {uid} is not None:\n    os.setuid({uid})\n"
+        "threads = ThreadPoolExecutor(1)\n"
+        "names = confine(lambda: threads.submit(int).result())\n"
+        "print(json.dumps([names, threads.submit(attempt).result()]), flush=True)\n"
+        "os._exit(0)"
+    )
+    names, answer = json.loads(done.stdout)
+    assert answer == "refused" and {"no_new_privs", "seccomp"} <= set(names), done
+
+
 @pytest.mark.parametrize(
     ("step", "code"),
     [
