@@ -101,6 +101,11 @@ class JobMessage:
     is_batch: bool = False
 
     @property
+    def owner(self) -> str:
+        """The user as the owner of jobs."""
+        return f"discord:{self.user_id}"
+
+    @property
     def token_alive(self) -> bool:
         return self.token is not None and time.time() < self.token_until - 5
 

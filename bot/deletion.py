@@ -58,7 +58,7 @@ class JobDeleter:
             await self._progress.unfollow(each)
         for each in stored:
             with suppress(NotFound):
-                await self._service.delete(each.job_id, by=f"discord:{each.user_id}")
+                await self._service.delete(each.job_id, by=each.owner)
         return self._start(self._delete_messages(job_messages))
 
     async def end(self, job_message: JobMessage) -> None:

@@ -26,7 +26,7 @@ async def accept(
     submission = Submission(
         source=source,
         options=options,
-        owner=f"discord:{job_message.user_id}",
+        owner=job_message.owner,
         scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
         place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
         job_id=job_message.job_id,

@@ -64,7 +64,7 @@ async def submit_batch(
         elif not updater.is_cancelled:
             updater.follow_song(song.job_id)
         else:  # cancelled while it was being accepted
-            await bot.service.delete(song.job_id, by=f"discord:{batch.user_id}")
+            await bot.service.delete(song.job_id, by=batch.owner)
             await bot.database.delete(song.job_id)
             await bot.database.batches.refuse(song.job_id, CANCELLED)
         if updater is not None:

@@ -213,7 +213,7 @@ class BatchUpdater:
         self.cancel()
         for job_id in list(self._songs):
             with suppress(NotFound):
-                await self._service.delete(job_id, by=f"discord:{self._job_message.user_id}")
+                await self._service.delete(job_id, by=self._job_message.owner)
 
     async def _post(self, card: Card) -> None:
         batch_id = self._job_message.job_id

@@ -32,7 +32,7 @@ async def cancel_batch(interaction: discord.Interaction[Stemify], batch_id: str)
     bot.progress.cancel_submission(batch_id)
     for song in await bot.database.batches.songs(batch_id):
         with suppress(NotFound):
-            await bot.service.cancel(song.job_id, by=f"discord:{batch.user_id}")
+            await bot.service.cancel(song.job_id, by=batch.owner)
 
 
 async def ask_to_delete_batch(interaction: discord.Interaction[Stemify], batch_id: str) -> None:

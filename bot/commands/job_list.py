@@ -10,6 +10,7 @@ from discord import app_commands
 
 from bot.cards import autocomplete_label, job_line, job_list
 from bot.client import Stemify
+from bot.commands.stemify import owner_of
 from bot.messages import retry_on_disconnect
 from bot.responses import acknowledge, run_guarded
 
@@ -21,7 +22,7 @@ async def show_job_list(interaction: discord.Interaction[Stemify], page: int) ->
     """Show one page of the user's jobs as the private answer."""
     await acknowledge(interaction, ephemeral=True)
     bot, start = interaction.client, page * PAGE_LENGTH
-    views = await bot.service.list(f"discord:{interaction.user.id}", limit=start + PAGE_LENGTH + 1)
+    views = await bot.service.list(owner_of(interaction.user), limit=start + PAGE_LENGTH + 1)
     shown = views[start : start + PAGE_LENGTH]
     job_messages = await bot.database.job_messages(view.job.id for view in shown)
     urls = {job_id: job_message.url for job_id, job_message in job_messages.items()}
@@ -56,7 +57,7 @@ async def job_choices(
     interaction: discord.Interaction[Stemify], text: str, *, active_only: bool = False
 ) -> list[app_commands.Choice[str]]:
     """Return the newest of the user's jobs with `text` in title or artist."""
-    service, owner = interaction.client.service, f"discord:{interaction.user.id}"
+    service, owner = interaction.client.service, owner_of(interaction.user)
     if active_only or not text.strip():
         views = await service.list(owner, limit=MAX_CHOICES, active_only=active_only)
     else:

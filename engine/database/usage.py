@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import aiosqlite
 
 from engine.database.database import Database
 from engine.database.sql import QUERIES
-from engine.errors import TooMuchStored
+from engine.errors import StemifyError, TooMuchStored
 
 
 class Usage:
@@ -48,8 +51,21 @@ async def forget_input(database: Database, job_id: str) -> None:
     await database.run(QUERIES["forget_input"], {"id": job_id})
 
 
-async def add_stored(database: Database, job_id: str, count_bytes: int) -> None:
-    """Note that the files of a job have grown."""
+@asynccontextmanager
+async def counted(database: Database, job_id: str, count_bytes: int) -> AsyncIterator[None]:
+    """Count files that the block publishes for a job.
+
+    They are counted first, so that a crash does not leave them uncounted, and no longer if the block fails.
+    """
+    await _add_stored(database, job_id, count_bytes)
+    try:
+        yield
+    except StemifyError:
+        await _add_stored(database, job_id, -count_bytes)
+        raise
+
+
+async def _add_stored(database: Database, job_id: str, count_bytes: int) -> None:
     await database.run(QUERIES["add_stored"], {"id": job_id, "bytes": count_bytes})
 
 

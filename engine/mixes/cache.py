@@ -59,13 +59,16 @@ class MixCache:
         await self._storage.delete_tree(folder)
         return None
 
-    async def publish(self, folder: str, rendered: RenderedFiles, local: Path) -> StoredMix:
-        """Move the files in the folder `local` to the job, all at once. Raises `DiskFull`, `StorageFailed`."""
+    @staticmethod
+    def describe(folder: str, rendered: RenderedFiles, local: Path) -> StoredMix:
+        """Return the mix as it will be stored, from its files in the folder `local`."""
         files = {
             key: StoredFile(f"{folder}/{filename}", filename, (local / filename).stat().st_size)
             for key, filename in rendered.files.items()
         }
-        stored = StoredMix(rendered.name, rendered.gain_db, files)
-        (local / _MANIFEST).write_text(json.dumps(asdict(stored)))
+        return StoredMix(rendered.name, rendered.gain_db, files)
+
+    async def publish(self, folder: str, mix: StoredMix, local: Path) -> None:
+        """Move the files in the folder `local` to the job, all at once. Raises `DiskFull`, `StorageFailed`."""
+        (local / _MANIFEST).write_text(json.dumps(asdict(mix)))
         await self._storage.in_thread(self._storage.publish_folder, local, folder)
-        return stored

@@ -14,7 +14,7 @@ from config.settings import Mixes
 from engine.database.blocklist import BlockList
 from engine.database.job_store import JobStore
 from engine.database.quota import Quota
-from engine.database.usage import Usage, add_stored
+from engine.database.usage import Usage, counted
 from engine.errors import InvalidState, NotFound, RetryLater, StemifyError
 from engine.jobs.job import Job
 from engine.jobs.results import JobResult
@@ -158,14 +158,10 @@ class Mixer:
             except asyncio.CancelledError:  # at shutdown: the child ends first, then its files are deleted
                 await asyncio.gather(rendering, return_exceptions=True)
                 raise
-            # Counted first: a crash in between must not leave the files uncounted.
-            size = sum((out / name).stat().st_size for name in rendered.files.values())
-            await add_stored(self._store.database, job.id, size)
-            try:
-                return await self._cache.publish(folder, rendered, out)
-            except StemifyError:
-                await add_stored(self._store.database, job.id, -size)
-                raise
+            stored = self._cache.describe(folder, rendered, out)
+            async with counted(self._store.database, job.id, stored.size):
+                await self._cache.publish(folder, stored, out)
+            return stored
 
 
 def completed_result(job: Job) -> JobResult:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.database.job_store import JobStore
-from engine.database.usage import add_stored
+from engine.database.usage import counted
 from engine.errors import NotFound, StemifyError
 from engine.jobs.job import Job
 from engine.jobs.results import StemInfo
@@ -118,10 +118,10 @@ class ResultFiles:
                 assert copy.bit_rate is not None
                 work[name] = Copy(str(source), str(folder / f"{name}.mp3"), copy.bit_rate)
             await reencode(list(work.values()), duration_s=duration_s)
-            sizes = [Path(done.target).stat().st_size for done in work.values()]
-            await add_stored(self._store.database, job.id, sum(sizes))  # first: a crash must not leave them uncounted
-            for name, done in work.items():
-                await self._storage.publish(Path(done.target), copies[name].path)
+            size = sum(Path(done.target).stat().st_size for done in work.values())
+            async with counted(self._store.database, job.id, size):
+                for name, done in work.items():
+                    await self._storage.publish(Path(done.target), copies[name].path)
         if await self._store.get(job.id) is None:  # deleted in the meantime
             await self._storage.delete_job(job.id)
 

@@ -13,6 +13,7 @@ import pytest
 
 from engine.database.job_store import JobStore
 from engine.database.usage import Usage
+from engine.errors import StorageFailed
 from engine.jobs.job import Job
 from engine.jobs.results import StemFiles
 from engine.media.decode import decode
@@ -116,3 +117,16 @@ async def test_deleted_job_gets_no_copies(tmp_path: Path) -> None:
         await storage.delete_job(job.id)
         assert await files.within(job, 500_000) == [], "the stems are gone"
         assert not (tmp_path / "data" / "jobs" / job.id).exists()
+
+
+async def test_copies_that_cannot_be_stored_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with planted(tmp_path / "data", "mp3") as (files, store, storage, job):
+        before = await stored_bytes(store)
+
+        async def fail(_file: Path, _key: str) -> None:
+            raise StorageFailed
+
+        monkeypatch.setattr(storage, "publish", fail)
+        found = await files.within(job, 500_000)
+        assert found == [], "no stem fits as it is"
+        assert await stored_bytes(store) == before
