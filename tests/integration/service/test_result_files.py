@@ -128,5 +128,5 @@ async def test_copies_that_cannot_be_stored_are_not_counted(tmp_path: Path, monk
 
         monkeypatch.setattr(storage, "publish", fail)
         found = await files.within(job, 500_000)
-        assert found == [], "no stem fits as it is"
+        assert found == [], "every stem is too large"
         assert await stored_bytes(store) == before
