@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -20,6 +22,7 @@ from engine.separation.native import ops as native_ops
 from engine.separation.native.files import CrashedBefore, FirstUse, NativeFiles
 from engine.separation.native.library import Builder, NativeLibrary, compiler, compiler_version
 from engine.separation.network.forward import forward_of
+from engine.separation.ops.torch_ops import TORCH, TorchOps
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 NEVER = float("inf")
@@ -235,6 +238,22 @@ def test_concurrent_builds_build_once(files: NativeFiles, whole: bytes, monkeypa
     assert (max(most), len(builds)) == (1, 1)
     files.check()
     assert sorted(path.suffix for path in files.folder.iterdir()) == [".sha256", ".so"]
+
+
+@pytest.mark.parametrize(("native_s", "refused"), [([9, 3, 3, 3, 1], False), ([9, *[3] * 20], True)])
+def test_library_slower_in_every_round_is_refused(
+    native_s: list[float], refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call of each warms up; torch takes 2 s then."""
+    clock, torch_s, native = [0.0], itertools.repeat(2.0), iter(native_s)
+
+    def run(spectrum: object, windows: object, by: object) -> None:
+        clock[0] += next(torch_s if by is TORCH else native)
+
+    monkeypatch.setattr(build_native, "TransformerCore", lambda network: run)
+    monkeypatch.setattr(build_native.time, "process_time", lambda: clock[0])
+    with pytest.raises(RuntimeError, match="not faster") if refused else contextlib.nullcontext():
+        build_native.check_faster(TorchOps())
 
 
 def test_builder_removes_old_leftovers_of_its_library_only(files: NativeFiles) -> None:

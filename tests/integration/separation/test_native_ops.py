@@ -356,7 +356,10 @@ def test_every_source_is_in_the_package() -> None:
 def test_library_is_built_on_this_machine(
     native_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiler copies the library that the other tests use; the builder checks and publishes it."""
+    """The compiler copies the library that the other tests use; the builder verifies and publishes it.
+
+    How fast it is, `python -m bench` measures: beside other programs, a short measurement can go either way.
+    """
     copying = tmp_path / "c++"
     copying.write_text(
         "#!/bin/sh\nfor out; do :; done\n"  # the output is the last argument
@@ -365,11 +368,10 @@ def test_library_is_built_on_this_machine(
     copying.chmod(0o755)
     monkeypatch.setenv("CXX", str(copying))
     library = NativeLibrary(tmp_path / "kernels")
-    library._builder = Builder(library.files, [*BUILD, str(library.files.folder), library.files.key])
-    reason = library.build_now()
-    if torch.backends.cpu.get_cpu_capability() == "DEFAULT" and str(reason).startswith("a network is not faster"):
-        pytest.skip(str(reason))
-    assert reason is None
+    any_speed = f"from engine.separation import build_native; build_native.check_faster = id; {AT_NORMAL_PRIORITY}"
+    command = [sys.executable, "-c", any_speed, str(library.files.folder), library.files.key]
+    library._builder = Builder(library.files, command)
+    assert library.build_now() is None
     assert isinstance(library.ops_for(tiny_htdemucs(channels=32), 0.0), NativeOps)
     library.end_first_pass()
     assert sorted(path.suffix for path in library.files.folder.iterdir()) == [".log", ".sha256", ".so"]
