@@ -11,6 +11,8 @@ from engine.database.database import Database
 from engine.database.sql import QUERIES
 from engine.errors import StemifyError, TooMuchStored
 
+_SHARE_OF_OTHERS = 0.8  # of the limit: files that others ask for leave room for the owner's next songs
+
 
 class Usage:
     """Stored bytes by owner. `limit_bytes`: for each owner; 0 is no limit."""
@@ -34,6 +36,11 @@ class Usage:
             f"Your jobs take up {_size(stored_bytes)} here; the limit is {_size(self._limit_bytes)}. "
             f"Delete jobs whose stems you no longer need, then try again.{examples}"
         )
+
+    async def check_for_others(self, owner: str) -> None:
+        """Raise `TooMuchStored` if people who only have a link may add no more to the files of the owner."""
+        if self._limit_bytes and await self.stored_bytes(owner) >= _SHARE_OF_OTHERS * self._limit_bytes:
+            raise TooMuchStored("There is too little room left for more files of this song.")
 
 
 async def forget_files(database: Database, job_id: str) -> None:

@@ -100,7 +100,7 @@ class Mixer:
         self._check_limits(by)
         self._active[by] += 1
         try:
-            await self._usage.check(job.owner)
+            await (self._usage.check if by == job.owner else self._usage.check_for_others)(job.owner)
             await asyncio.to_thread(self._disk_space.check, self._needed_bytes(result, plan))
             await self._quota.spend_mix(by)
             async with self._turn:

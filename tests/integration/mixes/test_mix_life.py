@@ -13,7 +13,9 @@ import pytest
 
 from config.settings import load
 from engine.dispatch.sweeper import Sweeper
+from engine.errors import TooMuchStored
 from engine.jobs.job import JobStatus
+from engine.mixes.entities import MixRequest
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job
 from tests.fixtures.mix_server import MixServer, open_mix_server
 from tests.fixtures.planted_results import OWNER, plant
@@ -154,6 +156,16 @@ async def test_mixes_count_as_stored_and_go_with_the_job(server: MixServer, tmp_
     await server.service.delete(job_id, by=OWNER)
     assert await server.usage.stored_bytes(OWNER) == 0 and not (tmp_path / "jobs" / job_id).exists()
     assert (await server.post(job_id))[0] == 404
+
+
+async def test_people_with_a_link_leave_room_to_the_owner(server: MixServer, tmp_path: Path) -> None:
+    job_id = await plant(tmp_path, STEMS, title="Sunny")
+    await server.post(job_id)
+    server.usage._limit_bytes, by = round(await server.usage.stored_bytes(OWNER) / 0.9), "discord:2"
+    with pytest.raises(TooMuchStored):
+        await server.service.mix(job_id, MixRequest.from_user({"key": 1}), by=by)
+    await server.service.mix(job_id, MixRequest.from_user({"key": 1}), by=OWNER)
+    await server.service.mix(job_id, MixRequest.from_user({"key": 1}), by=by)  # exists now
 
 
 async def test_sweeper_keeps_mixes_and_deletes_expired_ones(server: MixServer, tmp_path: Path) -> None:

@@ -74,3 +74,13 @@ async def test_owner_over_limit_gets_largest_jobs(store: JobStore) -> None:
     await usage.check("discord:2")
     await Usage(store.database, 4601).check(OWNER)
     await Usage(store.database, 0).check(OWNER)
+
+
+async def test_others_leave_a_fifth_to_the_owner(store: JobStore) -> None:
+    await completed(store, "Secret song")  # 4600 bytes
+    with pytest.raises(TooMuchStored) as raised:
+        await Usage(store.database, 5750).check_for_others(OWNER)
+    assert "Secret" not in str(raised.value)
+    await Usage(store.database, 5751).check_for_others(OWNER)
+    await Usage(store.database, 5750).check(OWNER)
+    await Usage(store.database, 0).check_for_others(OWNER)
