@@ -22,6 +22,7 @@ _CONTENT_TYPES = {
     ".css": "text/css",
     ".html": "text/html",
     ".js": "text/javascript",
+    ".png": "image/png",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
@@ -62,7 +63,7 @@ def _page(name: str, status: int = 200) -> web.FileResponse:
 
 def _file(name: str, status: int, *, cache: str) -> web.FileResponse:
     content_type = _CONTENT_TYPES[Path(name).suffix]
-    charset = "" if content_type.endswith("json") else "; charset=utf-8"
+    charset = "" if content_type.endswith(("json", "png")) else "; charset=utf-8"
     headers = {"Content-Type": content_type + charset, "Cache-Control": cache}
     if name.endswith(".js"):
         headers["Content-Security-Policy"] = _OF_SCRIPTS  # a web worker has the policy of its script

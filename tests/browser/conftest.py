@@ -91,6 +91,12 @@ async def _plant(data: Path, known: Samples) -> dict[str, str]:
         for kind in ("mp3", "flac", "wav")
     }
     drawn = ("drums", "bass", "other", "vocals")
+    six = (*names, "guitar", "piano")
+    long_title = "A title that is much too long for one line of a phone, with-a-word-that-cannot-be-broken-anywhere"
+    planted["six"] = await plant(data, dict.fromkeys(six, known[:, :RATE]), title=long_title, **music)
+    planted["karaoke"] = await plant(
+        data, dict.fromkeys(("vocals", "instrumental"), known[:, :RATE]), title="Sung by you"
+    )
     planted["as drawn"] = await plant(data, dict.fromkeys(drawn, known[:, :RATE]), title="As drawn")
     planted["gone"] = await plant(data, dict.fromkeys(names, known[:, :RATE]), title="Soon gone")
     planted["long"] = await plant_long(data, seconds=LONG_S, clicks_at_s=CLICKS_S)

@@ -21,6 +21,19 @@ export function show(element, isShown) {
   element.hidden = !isShown;
 }
 
+/** Enable or disable a button, which keeps the focus, unlike one with the attribute `disabled`. */
+export function enable(button, isEnabled) {
+  button.setAttribute("aria-disabled", !isEnabled);
+}
+
+/** Focus an element if the focused one has disappeared. */
+export function keepFocus(element) {
+  const { activeElement, body } = document;
+  if (activeElement !== body && activeElement?.checkVisibility()) return;
+  if (element.tabIndex < 0) element.tabIndex = -1; // so that it can have the focus
+  element.focus({ preventScroll: true });
+}
+
 const ICONS = {
   play: ["M8 5.2v13.6a1 1 0 0 0 1.5.86l11-6.8a1 1 0 0 0 0-1.72l-11-6.8A1 1 0 0 0 8 5.2z"],
   pause: ["M7 4.5h3.2v15H7zM13.8 4.5H17v15h-3.2z"],

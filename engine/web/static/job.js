@@ -1,14 +1,17 @@
 // The job page: progress while the job runs, then the mixer.
 
 import { ask, here, isGone } from "./api.js";
-import { byId, confirmed, el, icon, show } from "./dom.js";
+import { byId, confirmed, el, icon, keepFocus, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
 import { Practice } from "./practice/practice.js";
 import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
 import { offerMix } from "./save.js";
+import { connectMediaSession } from "./system/media_session.js";
+import { pauseOtherTabs } from "./system/tabs.js";
+import { keepScreenOn } from "./system/wake_lock.js";
 import { showTrust } from "./trust.js";
-import { bytes, clock, day, STEM_NAMES } from "./words.js";
+import { bytes, clock, day, plural, STEM_NAMES } from "./words.js";
 
 const ASK_AGAIN_MS = 5000;
 const MODEL_FAILED = ["model_unavailable", "model_corrupt", "soundless_model"];
@@ -69,7 +72,13 @@ function watch() {
 
 function askAgain() {
   load().then(
-    () => isOver(job) || watch(),
+    () => {
+      if (!isOver(job)) return watch();
+      keepFocus(byId("title"));
+      byId("status").textContent = job.status === "completed"
+        ? `Ready: ${plural(mixer.stems.length, "stem")}.`
+        : byId("failure-title").textContent;
+    },
     (error) => {
       if (isGone(error)) return gone();
       if (error.status === 0 || error.status >= 500) showLost(job); // a proxy answers 502 while the server is down
@@ -84,6 +93,7 @@ function gone() {
   for (const part of ["progress", "failure", "player"]) show(byId(part), false);
   document.title = "Stemify";
   notice(new Error("This job was deleted."));
+  keepFocus(byId("title"));
 }
 
 function showFailure() {
@@ -125,6 +135,9 @@ function showResult() {
   practice = new Practice(mixer, job, address);
   offerMix(mixer.mix, () => practice.heard, address("mixes"), job.options.outputFormat);
   byId("last-key").textContent = stems.length;
+  connectMediaSession(mixer.player, job);
+  pauseOtherTabs(mixer.player);
+  keepScreenOn(mixer.player);
   mixer.player.load().catch(() => {}); // reported by the event "error"
   // Without peaks the song can still be played.
   ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).then(({ stems: peaks }) => mixer.showPeaks(peaks), () => {});
@@ -157,16 +170,18 @@ function showFiles(stems, stemFile) {
   show(byId("delete"), job.mayChange);
 }
 
-/** Run an action on click; the button is disabled until it ends. */
+/** Run an action on click, and ignore further clicks until it ends. */
 function onPress(name, action) {
-  byId(name).addEventListener("click", async () => {
-    byId(name).disabled = true;
+  const button = byId(name);
+  button.addEventListener("click", async () => {
+    if (button.ariaBusy === "true") return;
+    button.ariaBusy = "true"; // not disabled, so that it keeps the focus
     try {
       await action();
     } catch (error) {
       notice(error);
     } finally {
-      byId(name).disabled = false;
+      button.ariaBusy = "false";
     }
   });
 }
@@ -176,6 +191,8 @@ onPress("keep", async () => {
   job = await ask(`/jobs/${id}/keep`, { method: "POST" });
   byId("expiry").textContent = "Available until you delete them.";
   show(byId("keep"), false);
+  byId("status").textContent = "Available until you delete them.";
+  keepFocus(byId("delete"));
 });
 onPress("delete", async () => {
   if (!(await confirmed(byId("ask-delete")))) return;

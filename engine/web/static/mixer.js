@@ -1,13 +1,15 @@
-// The mixer: one lane per stem, transport, presets and keyboard shortcuts.
+// The mixer: one lane per stem, transport and presets.
 
 import { byId, el, icon } from "./dom.js";
+import { Shortcuts } from "./keys.js";
 import { Lane, setRange } from "./lane.js";
 import { Mix } from "./mix.js";
 import { View } from "./practice/view.js";
 import { Player } from "./sound/player.js";
 import { clock, spokenTime } from "./words.js";
 
-const JUMP_S = 5;
+const STEP_S = 5; // of the timeline
+const FAR_S = 30;
 
 export class Mixer {
   /** `stems`: [{name, url, size, format, filename}]; `peaks` by name; `duration` in seconds; `level`: gain of the mix. */
@@ -16,7 +18,7 @@ export class Mixer {
     this.mix = new Mix(stems.map((stem) => stem.name));
     this.player = new Player(stems, { duration, level });
     this.view = new View(duration);
-    this.keys = {}; // more keys: actions by code or character
+    this.shortcuts = new Shortcuts(this);
     this.onError = onError;
     this.scrubbing = null;
     this.follows = true; // false while the user looks at another place of the song
@@ -32,7 +34,6 @@ export class Mixer {
       this.#moved();
     });
     this.player.addEventListener("error", () => this.onError(this.player.error));
-    document.addEventListener("keydown", (event) => this.#key(event));
     this.view.addEventListener("change", () => this.#zoomed());
     this.#mixed();
     this.#state();
@@ -70,15 +71,29 @@ export class Mixer {
     byId("loop").addEventListener("click", () => (this.player.loop = !this.player.loop));
     byId("compare").addEventListener("click", () => this.mix.toggleComparison());
     const timeline = byId("timeline");
-    timeline.addEventListener("input", () => this.player.seek((timeline.value / 1000) * this.player.duration));
+    timeline.addEventListener("input", () => this.player.seek(Number(timeline.value)));
+    timeline.addEventListener("keydown", (event) => this.#step(event));
     byId("master-icon").replaceChildren(icon("volume"));
     byId("master").addEventListener("input", (event) => this.mix.setMaster(event.target.value / 100));
-    // After a click, keys control the player again.
-    byId("player").addEventListener("click", (event) => event.detail > 0 && event.target.closest("button")?.blur());
-    byId("player").addEventListener(
-      "pointerup",
-      (event) => event.target.matches?.("input[type=range]") && event.target.blur(),
-    );
+    // After a click, space and arrows control the player again.
+    const takeFocus = (event, selector) => event.target.closest?.(selector) && byId("mixer").focus({ preventScroll: true });
+    byId("mixer").addEventListener("click", (event) => event.detail > 0 && takeFocus(event, "button:not(#show-keys)"));
+    byId("mixer").addEventListener("pointerup", (event) => takeFocus(event, "input[type=range]"));
+  }
+
+  /** Move by keys in steps that are worth hearing; the steps of the slider itself are as fine as pixels. */
+  #step(event) {
+    const steps = {
+      ArrowLeft: -STEP_S,
+      ArrowDown: -STEP_S,
+      ArrowRight: STEP_S,
+      ArrowUp: STEP_S,
+      PageDown: -FAR_S,
+      PageUp: FAR_S,
+    };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    this.player.seek(this.player.position + steps[event.key]);
   }
 
   /** Seek by clicking or dragging on a waveform. */
@@ -112,34 +127,6 @@ export class Mixer {
   toggle() {
     if (this.player.isGoing) this.player.pause();
     else this.player.play().catch(() => {}); // reported by the event "error"
-  }
-
-  #key(event) {
-    const field = event.target.closest?.("input, select, textarea, dialog");
-    const isButton = event.target.closest?.("button, a, summary");
-    if (field || event.altKey || event.ctrlKey || event.metaKey) return;
-    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1];
-    const stem = digit && this.stems[digit - 1];
-    const jump = event.shiftKey ? 1 : JUMP_S;
-    const actions = {
-      Space: !isButton && (() => this.toggle()),
-      KeyK: () => this.toggle(),
-      ArrowLeft: () => this.player.seek(this.player.position - jump),
-      ArrowRight: () => this.player.seek(this.player.position + jump),
-      ArrowUp: () => this.mix.setMaster(this.mix.master + 0.05),
-      ArrowDown: () => this.mix.setMaster(this.mix.master - 0.05),
-      Home: () => this.player.seek(0),
-      End: () => this.player.seek(this.player.duration),
-      KeyX: () => this.mix.toggleComparison(),
-      Digit0: () => this.mix.apply(this.mix.presets[0]),
-      ...this.keys,
-    };
-    const action = stem
-      ? () => (event.shiftKey ? this.mix.toggleSolo(stem.name) : this.mix.toggleMute(stem.name))
-      : (actions[event.code] ?? actions[event.key]);
-    if (!action) return;
-    event.preventDefault();
-    action();
   }
 
   #mixed() {
@@ -184,7 +171,8 @@ export class Mixer {
     if (played === this.played) return;
     this.played = played;
     byId("player").style.setProperty("--played", `${(Math.max(-1, Math.min(played, 2)) * 100).toFixed(3)}%`);
-    setRange(byId("timeline"), duration ? (position / duration) * 1000 : 0);
+    byId("timeline").max = duration;
+    setRange(byId("timeline"), position);
   }
 
   #zoomed() {

@@ -1,7 +1,7 @@
 // The start page: submit a file or a link with options.
 
 import { ask, authorization, failure, here, refusalOf, storedToken, storeToken, tokenWords } from "./api.js";
-import { byId, el, show } from "./dom.js";
+import { byId, el, keepFocus, show } from "./dom.js";
 import { recent } from "./recent.js";
 import { bytes, day, unit } from "./words.js";
 
@@ -10,9 +10,12 @@ let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 
 let file = null;
 let sending = null;
 
-function showError(error) {
+/** Show an error. `field`: the one to correct, which gets the focus. */
+function showError(error, field = null) {
   byId("error").textContent = error?.message ?? "";
   show(byId("error"), Boolean(error));
+  for (const name of ["file", "link", "token"]) byId(name).setAttribute("aria-invalid", name === field);
+  if (field) byId(field).focus();
 }
 
 function choose(chosen) {
@@ -112,11 +115,14 @@ function sent(loaded, total) {
     : "Sent. The server is checking it…";
 }
 
+function isAboutLink(error) {
+  return [400, 422].includes(error?.status);
+}
+
 function askForToken(error) {
-  showError(error);
   choices.wantsToken = true;
   show(byId("token-part"), true);
-  byId("token").focus();
+  showError(error, "token");
 }
 
 byId("forget-token").addEventListener("click", () => {
@@ -130,7 +136,9 @@ byId("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (sending) return;
   showError(null);
-  if (!file && !byId("link").value.trim()) return showError(new Error("Choose a song or paste a link."));
+  if (!file && !byId("link").value.trim()) {
+    return showError(new Error("Choose a song or paste a link."), choices.links ? "link" : "file");
+  }
   if (isTooLarge()) return showError(tooLarge());
   if (choices.wantsToken) {
     storeToken(byId("token").value.trim());
@@ -146,7 +154,8 @@ byId("form").addEventListener("submit", async (event) => {
     byId("go").disabled = false;
     show(byId("sending"), false);
     if (error?.code === "no_token") askForToken(error);
-    else showError(error);
+    else showError(error, !file && isAboutLink(error) ? "link" : null);
+    keepFocus(byId("go"));
   } finally {
     sending = null;
   }

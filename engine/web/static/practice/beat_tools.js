@@ -1,6 +1,6 @@
 // Tempo and key in words, beats at another rate, and the metronome. Event: "change".
 
-import { byId } from "../dom.js";
+import { byId, enable } from "../dom.js";
 import { notesIn, transposed } from "./chords.js";
 
 const FACTORS = [0.5, 1, 2];
@@ -57,8 +57,8 @@ export class BeatTools extends EventTarget {
     const { metronome, version } = this.player;
     byId("click").setAttribute("aria-pressed", metronome.isOn);
     byId("count-in").setAttribute("aria-pressed", metronome.countsIn);
-    byId("beats-half").disabled = this.factor === FACTORS[0];
-    byId("beats-double").disabled = this.factor === FACTORS.at(-1);
+    enable(byId("beats-half"), this.factor !== FACTORS[0]);
+    enable(byId("beats-double"), this.factor !== FACTORS.at(-1));
     const bpm = (this.music?.tempoBpm ?? 0) * this.factor * (version?.tempo ?? 1);
     byId("bpm").textContent = bpm ? `${bpm.toFixed(1)} BPM` : "";
     byId("key-name").textContent = this.music?.key ? keyName(this.music.key, version?.key ?? 0) : "";

@@ -1,6 +1,6 @@
 // Choose the part that is repeated: by dragging on the ruler, with its two handles, by typed times or by keys.
 
-import { byId, el, icon, show } from "../dom.js";
+import { byId, el, icon, keepFocus, show } from "../dom.js";
 import { exactClock, secondsOf, spokenTime } from "../words.js";
 
 const LEAST_S = 0.25;
@@ -20,7 +20,10 @@ export class PartSelector {
     this.#dragOnRuler();
     for (const edge of ["start", "end"]) byId(`part-${edge}`).addEventListener("change", () => this.#typed(edge));
     byId("part-clear").replaceChildren(icon("close"));
-    byId("part-clear").addEventListener("click", () => player.setPart(null));
+    byId("part-clear").addEventListener("click", () => {
+      player.setPart(null);
+      keepFocus(byId("loop"));
+    });
     player.addEventListener("part", () => this.#draw());
     view.addEventListener("change", () => this.#draw());
     this.#draw();

@@ -24,7 +24,7 @@ export class Practice {
     this.zoom = new Zoom(player, view);
     this.link = new SessionLink(job.jobId, mixer, this);
     byId("copy-link").addEventListener("click", () => this.#copyLink(job));
-    mixer.keys = { ...this.part.keys, ...this.zoom.keys, ...this.beatTools.keys };
+    mixer.shortcuts.add({ ...this.part.keys, ...this.zoom.keys, ...this.beatTools.keys });
     show(byId("chords"), Boolean(job.files.chords));
     show(byId("beat-tools"), Boolean(job.files.beats));
     // Without them the song can still be played.

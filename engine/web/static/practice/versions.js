@@ -1,7 +1,7 @@
 // Another tempo or key. The server makes all stems for it, while the song plays on. Event: "change".
 
 import { ask, here } from "../api.js";
-import { byId } from "../dom.js";
+import { byId, enable } from "../dom.js";
 import { percent, semitones } from "../words.js";
 
 const LEAST_PERCENT = 50;
@@ -85,10 +85,10 @@ export class VersionPicker extends EventTarget {
   #show() {
     byId("tempo").value = Math.round(this.wanted.tempo * 100);
     byId("key").value = semitones(this.wanted.key);
-    byId("tempo-less").disabled = this.wanted.tempo * 100 <= LEAST_PERCENT;
-    byId("tempo-more").disabled = this.wanted.tempo * 100 >= MOST_PERCENT;
-    byId("key-less").disabled = this.wanted.key <= -MOST_KEY;
-    byId("key-more").disabled = this.wanted.key >= MOST_KEY;
+    enable(byId("tempo-less"), this.wanted.tempo * 100 > LEAST_PERCENT);
+    enable(byId("tempo-more"), this.wanted.tempo * 100 < MOST_PERCENT);
+    enable(byId("key-less"), this.wanted.key > -MOST_KEY);
+    enable(byId("key-more"), this.wanted.key < MOST_KEY);
   }
 
   #tell(text, kind = "") {

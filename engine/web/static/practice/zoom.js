@@ -1,6 +1,6 @@
 // Zoom in to a bar and move along: buttons, keys, and the wheel with Ctrl (zoom) or sideways (move).
 
-import { byId } from "../dom.js";
+import { byId, enable } from "../dom.js";
 
 const STEP = 2;
 
@@ -45,8 +45,8 @@ export class Zoom {
   }
 
   #show() {
-    byId("zoom-out").disabled = this.view.isWhole;
+    enable(byId("zoom-out"), !this.view.isWhole);
     byId("zoom-part").textContent = this.view.isWhole && this.player.part ? "Part" : "All";
-    byId("zoom-part").disabled = this.view.isWhole && !this.player.part;
+    enable(byId("zoom-part"), !this.view.isWhole || this.player.part !== null);
   }
 }

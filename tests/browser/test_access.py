@@ -1,0 +1,313 @@
+"""The pages for people who use a keyboard, a screen reader, a phone or high contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from engine.jobs.entity import new_job_id
+from tests.browser.conftest import Site
+from tests.browser.test_journey import is_open
+from tests.fixtures.chromium import Browser
+
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@cache
+def axe_script() -> str:
+    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
+
+
+def violations(browser: Browser) -> list[str]:
+    browser.execute_script(axe_script())
+    found: list[str] = browser.run_async(
+        """
+        const { violations } = await axe.run(document, { runOnly: args[0] });
+        return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
+        """,
+        _RULES,
+    )
+    return found
+
+
+def open_start(browser: Browser, site: Site) -> None:
+    browser.get(f"{site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+
+
+def open_job(browser: Browser, site: Site, name: str = "mp3") -> None:
+    browser.get(site.page(name))
+    is_open(browser)
+
+
+def refused(browser: Browser, site: Site) -> None:
+    open_start(browser, site)
+    browser.execute_script("document.querySelector('#form details').open = true")
+    browser.find_element(By.ID, "go").click()
+    browser.until("return !document.getElementById('error').hidden")
+
+
+def running(browser: Browser, site: Site, **state: Any) -> None:
+    open_job(browser, site)
+    browser.run_async(
+        """
+        const { showProgress } = await import("/static/progress.js");
+        const { job } = await import("/static/job.js");
+        document.getElementById("player").hidden = true;
+        showProgress({ ...job, mayChange: true, ...args[0] });
+        """,
+        {"status": "processing", "stage": "separating", "progress": 41, "etaS": 170} | state,
+    )
+
+
+def waiting(browser: Browser, site: Site) -> None:
+    running(browser, site, status="pending", stage=None, queuePlace=3)
+
+
+def failed(browser: Browser, site: Site) -> None:
+    browser.get(site.page("no room"))
+    browser.until("return document.getElementById('failure').checkVisibility()")
+
+
+def practising(browser: Browser, site: Site) -> None:
+    open_job(browser, site)
+    browser.run_async(
+        """
+        const { mixer } = await import("/static/job.js");
+        mixer.player.setPart({ start: 3, end: 8 });
+        mixer.mix.toggleMute("drums");
+        mixer.mix.toggleSolo("bass");
+        document.getElementById("details").open = true;
+        """
+    )
+
+
+def deleting(browser: Browser, site: Site) -> None:
+    open_job(browser, site)
+    browser.find_element(By.ID, "delete").click()
+
+
+def reading_keys(browser: Browser, site: Site) -> None:
+    open_job(browser, site)
+    browser.find_element(By.TAG_NAME, "body").send_keys("?")
+    browser.until("return document.getElementById('keys').open")
+
+
+def unknown(browser: Browser, site: Site) -> None:
+    browser.get(f"{site.url}/jobs/{new_job_id()}")
+    browser.until("return !document.getElementById('notice').hidden")
+
+
+STATES: list[Callable[[Browser, Site], None]] = [
+    open_start, refused, waiting, running, failed, open_job, practising, deleting, reading_keys, unknown,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+def test_axe_finds_nothing(browser: Browser, site: Site, state: Callable[[Browser, Site], None]) -> None:
+    state(browser, site)
+    assert violations(browser) == []
+
+
+@pytest.mark.parametrize("state", [refused, practising], ids=lambda state: state.__name__)
+def test_axe_finds_nothing_on_a_dark_phone(
+    browser: Browser, site: Site, state: Callable[[Browser, Site], None]
+) -> None:
+    browser.emulate_screen(390, 844, dark=True, mobile=True)
+    state(browser, site)
+    assert violations(browser) == []
+
+
+@pytest.mark.parametrize("name", ["six", "karaoke"])
+def test_axe_finds_nothing_with_other_stems(browser: Browser, site: Site, name: str) -> None:
+    open_job(browser, site, name)
+    assert violations(browser) == []
+
+
+def focused(browser: Browser) -> str:
+    found: str = browser.execute_script("return document.activeElement.id || document.activeElement.tagName")
+    return found
+
+
+def press(browser: Browser, *keys: str) -> None:
+    for key in keys:
+        browser.switch_to.active_element.send_keys(key)
+
+
+def test_tab_reaches_every_control_of_the_player(browser: Browser, site: Site) -> None:
+    practising(browser, site)
+    controls = browser.execute_script(
+        """
+        const all = document.querySelectorAll("#player :is(a, button, input, select, summary, [tabindex='0'])");
+        window.unreached = new Set([...all].filter((each) => each.checkVisibility()));
+        document.getElementById("title").tabIndex = -1;
+        document.getElementById("title").focus();
+        return unreached.size;
+        """
+    )
+    assert controls > 50
+    for _ in range(controls):
+        press(browser, Keys.TAB)
+        browser.execute_script("unreached.delete(document.activeElement)")
+    assert browser.execute_script("return [...unreached].map((each) => each.outerHTML)") == []
+
+
+def test_player_is_used_by_keyboard_alone(browser: Browser, site: Site) -> None:
+    open_job(browser, site)
+
+    def player(expression: str) -> Any:
+        script = "const { mixer, practice } = await import('/static/job.js'); const { player, mix, view } = mixer;"
+        return browser.run_async(f"{script} return {expression}")
+
+    def focus(selector: str) -> None:
+        browser.execute_script("document.querySelector(arguments[0]).focus()", selector)
+
+    def use(selector: str, *keys: str) -> None:
+        focus(selector)
+        press(browser, *keys)
+
+    use("#play", Keys.ENTER)
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")
+    press(browser, Keys.SPACE)
+    browser.until("return document.getElementById('player').dataset.state === 'paused'")
+    use("#timeline", Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT)
+    assert player("player.position") == pytest.approx(5, abs=0.02)
+    assert "5 seconds of 15 seconds" in str(browser.find_element(By.ID, "timeline").get_attribute("aria-valuetext"))
+    use("#home", Keys.SPACE)
+    assert player("player.position") == 0
+    use("#loop", Keys.SPACE)
+    assert player("player.loop") is True
+    use("#master", Keys.ARROW_LEFT)
+    assert player("mix.master") == pytest.approx(0.99)
+    use(".lane[data-stem=vocals] .mute", Keys.SPACE)
+    use(".lane[data-stem=drums] .solo", Keys.SPACE)
+    assert player("[...mix.muted, ...mix.soloed]") == ["vocals", "drums"]
+    use(".lane[data-stem=bass] .fader", Keys.HOME)
+    use(".lane[data-stem=bass] .pan", Keys.END)
+    assert player("[mix.volumes.bass, mix.pans.bass]") == [0, 1]
+    use(".pill", Keys.ENTER)
+    assert player("mix.muted.size + mix.soloed.size") == 0
+    use("#compare", Keys.SPACE)
+    assert player("mix.isComparing") is True
+    use("#zoom-in", Keys.SPACE)
+    assert player("view.isWhole") is False
+    use("#zoom-out", Keys.SPACE, Keys.SPACE)
+    assert player("view.isWhole") is True and focused(browser) == "zoom-out", "a button without effect keeps the focus"
+    use("#part-start", "2", Keys.ENTER)
+    use("#part-end", Keys.CONTROL + "a", "4", Keys.ENTER)
+    assert player("[player.part.start, player.part.end]") == [2, 4]
+    use(".handle.end", Keys.ARROW_RIGHT)
+    assert player("player.part.end") == pytest.approx(4.1)
+    use("#part-clear", Keys.SPACE)
+    assert player("player.part") is None and focused(browser) == "loop"
+    use("#click", Keys.SPACE)
+    use("#count-in", Keys.SPACE)
+    use("#beats-half", Keys.SPACE)
+    assert player("[player.metronome.isOn, player.metronome.countsIn, practice.beatTools.factor]") == [True, True, 0.5]
+    use("#key-more", Keys.SPACE)
+    use("#tempo-less", Keys.SPACE)
+    assert player("practice.versions.wanted") == {"key": 1, "tempo": 0.95}
+    use("#show-keys", Keys.SPACE)
+    assert browser.execute_script("return document.getElementById('keys').open")
+    press(browser, Keys.ESCAPE)
+    assert focused(browser) == "show-keys"
+
+
+def test_keys_leave_the_page_its_own(browser: Browser, site: Site) -> None:
+    browser.emulate_screen(1280, 500)
+    open_job(browser, site)
+    body = browser.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.END)
+    browser.until("return scrollY > 100")
+    body.send_keys(Keys.HOME)
+    browser.until("return scrollY === 0")
+    muted = "return document.querySelectorAll('.mute[aria-pressed=true]').length"
+    browser.execute_script("document.querySelector('header .button').focus()")
+    press(browser, "1")
+    assert browser.execute_script(muted) == 0, "the focus is not in the player"
+    browser.find_element(By.ID, "show-keys").click()
+    browser.find_element(By.CSS_SELECTOR, "#keys .switch").click()
+    press(browser, Keys.ESCAPE)
+    body.send_keys("1")
+    assert browser.execute_script(muted) == 0, "they are switched off"
+    browser.refresh()
+    is_open(browser)
+    browser.find_element(By.TAG_NAME, "body").send_keys("1")
+    assert browser.execute_script(muted) == 0
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.SPACE)
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")
+
+
+def test_focus_returns_from_the_question_to_delete(browser: Browser, site: Site) -> None:
+    open_job(browser, site)
+    browser.execute_script("document.getElementById('delete').focus()")
+    press(browser, Keys.ENTER)
+    press(browser, Keys.ESCAPE)
+    assert focused(browser) == "delete"
+
+
+def test_refused_form_names_its_field(browser: Browser, site: Site) -> None:
+    refused(browser, site)
+    link = browser.find_element(By.ID, "link")
+    assert link.get_attribute("aria-invalid") == "true" and link.get_attribute("aria-describedby") == "error"
+    assert focused(browser) == "link"
+    link.send_keys("h")
+    assert link.get_attribute("aria-invalid") == "false"
+
+
+_SMALL = """
+    const selector = "a, button, input, select, summary, .switch, .handle";
+    return [...document.querySelectorAll(selector)]
+        .filter((each) => each.checkVisibility({ visibilityProperty: true }) && !each.closest(".unseen, label, li a"))
+        .map((each) => [each.outerHTML.slice(0, 90), each.getBoundingClientRect()])
+        .filter(([, { width, height }]) => width < 44 || height < 44)
+        .map(([html, { width, height }]) => `${width} x ${height}: ${html}`);
+"""
+
+
+@pytest.mark.parametrize("state", [refused, practising, failed], ids=lambda state: state.__name__)
+def test_targets_on_phones_have_44_pixels(browser: Browser, site: Site, state: Callable[[Browser, Site], None]) -> None:
+    browser.emulate_screen(390, 844, mobile=True)
+    state(browser, site)
+    assert browser.execute_script(_SMALL) == []
+
+
+@pytest.mark.parametrize("name", ["mp3", "karaoke"])
+def test_four_lanes_fit_a_phone_above_the_transport(browser: Browser, site: Site, name: str) -> None:
+    browser.emulate_screen(390, 844, mobile=True)
+    open_job(browser, site, name)
+    lanes = browser.execute_script("return document.getElementById('lanes').getBoundingClientRect().bottom")
+    assert lanes <= browser.execute_script("return document.querySelector('.transport').getBoundingClientRect().top")
+    ends = "return [...document.querySelectorAll('.lane-head *')].map((each) => each.getBoundingClientRect().right)"
+    assert max(browser.execute_script(ends)) <= 390
+
+
+def test_forced_colours_leave_state_visible(browser: Browser, site: Site) -> None:
+    features = [{"name": "forced-colors", "value": "active"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    practising(browser, site)
+    shown = """
+        const colour = (selector) => getComputedStyle(document.querySelector(selector)).backgroundColor;
+        return [colour(".mute[aria-pressed=true]") !== colour(".mute[aria-pressed=false]"),
+            getComputedStyle(document.querySelector(".wave"), "::after").backgroundColor !== colour(".wave"),
+            getComputedStyle(document.querySelector(".score-bar")).borderTopStyle];
+    """
+    assert browser.execute_script(shown) == [True, True, "solid"]
+
+
+@pytest.mark.parametrize("page", ["/", "mp3"])
+def test_pages_reflow_at_320_pixels(browser: Browser, site: Site, page: str) -> None:
+    browser.emulate_screen(320, 512)  # 1280 pixels at 400 %
+    if page == "/":
+        open_start(browser, site)
+    else:
+        open_job(browser, site)
+        assert browser.find_element(By.ID, "master").is_displayed()
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
