@@ -22,14 +22,14 @@ async def show_job_list(interaction: discord.Interaction[Stemify], page: int) ->
     """Show one page of the user's jobs as the private answer."""
     await acknowledge(interaction, ephemeral=True)
     bot, start = interaction.client, page * PAGE_LENGTH
-    views = await bot.service.list(owner_of(interaction.user), limit=start + PAGE_LENGTH + 1)
-    shown = views[start : start + PAGE_LENGTH]
+    views = await bot.service.list(owner_of(interaction.user), limit=PAGE_LENGTH + 1, offset=start)
+    shown = views[:PAGE_LENGTH]
     job_messages = await bot.database.job_messages(view.job.id for view in shown)
     urls = {job_id: job_message.url for job_id, job_message in job_messages.items()}
     view = discord.ui.LayoutView(timeout=None)
     view.add_item(discord.ui.TextDisplay(job_list([job_line(each, urls.get(each.job.id)) for each in shown])))
     buttons = [JobListButton(page - 1, "Newer")] if page else []
-    buttons += [JobListButton(page + 1, "Older")] if len(views) > start + PAGE_LENGTH else []
+    buttons += [JobListButton(page + 1, "Older")] if len(views) > PAGE_LENGTH else []
     if buttons:
         view.add_item(discord.ui.ActionRow(*buttons))
     await retry_on_disconnect(lambda: interaction.edit_original_response(view=view))

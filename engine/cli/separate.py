@@ -81,9 +81,12 @@ class Report:
 
     def add_result(self, song: SongFile, result: JobResult) -> None:
         if self._as_json and self._several:
-            print(json.dumps({"song": str(song.path), "result": result.model_dump(mode="json")}), flush=True)
+            print(
+                json.dumps({"song": str(song.path), "result": result.model_dump(mode="json", by_alias=True)}),
+                flush=True,
+            )
         elif self._as_json:
-            print(result.model_dump_json(indent=2))
+            print(result.model_dump_json(indent=2, by_alias=True))
         else:
             if self._several:
                 print(song.path)

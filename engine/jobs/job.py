@@ -149,5 +149,6 @@ class JobView(Entity):
     on_cpu: bool = False  # runs on the CPU because the GPU ran out of memory
     links: tuple[FileLink, ...] = ()
     music_links: tuple[FileLink, ...] = ()  # "beats", "chords"
+    picture_url: str | None = None  # of the stems' waveforms
     page_url: str | None = None
     links_expire_at: AwareDatetime | None = None

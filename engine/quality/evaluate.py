@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic.alias_generators import to_camel
 
 from engine.errors import InputRefused
 from engine.jobs.options import DISPLAY_ORDER
@@ -38,8 +39,8 @@ class StemScore:
     silent_reference: bool
 
     def as_dict(self) -> dict[str, object]:
-        """Return the scores as a dictionary."""
-        return asdict(self)
+        """Return the scores by name, in camelCase."""
+        return {to_camel(name): value for name, value in asdict(self).items()}
 
 
 def evaluate(estimates: Path, references: Path) -> list[StemScore]:

@@ -153,10 +153,12 @@ class StemService:
         """Return a job, archived or not. Raises `NotFound`."""
         return await self._presenter.present(await self._job(job_id))
 
-    async def list(self, owner: str, *, limit: int = 25, active_only: bool = False) -> Sequence[JobView]:
-        """Return the owner's jobs, newest first."""
-        jobs = await self._store.list_by_owner(owner, limit=limit, active_only=active_only)
-        return [await self._presenter.present(job) for job in jobs]
+    async def list(
+        self, owner: str, *, limit: int = 25, offset: int = 0, active_only: bool = False
+    ) -> Sequence[JobView]:
+        """Return the owner's jobs without the newest `offset` ones, newest first."""
+        jobs = await self._store.list_by_owner(owner, limit=offset + limit, active_only=active_only)
+        return [await self._presenter.present(job) for job in jobs[offset:]]
 
     async def find(self, owner: str, text: str, *, limit: int = 25) -> Sequence[JobView]:
         """Return the owner's jobs with `text` in title or artist, newest first, archived ones included."""

@@ -60,6 +60,7 @@ class JobPresenter:
                 job=job,
                 links=self._file_links(job, until),
                 music_links=self._music_links(job, until),
+                picture_url=self._picture_url(job, until),
                 page_url=page_url,
                 links_expire_at=expires_at,
             )
@@ -120,3 +121,8 @@ class JobPresenter:
             for name, path in paths.items()
             if path is not None
         )
+
+    def _picture_url(self, job: Job, until: datetime) -> str | None:
+        assert job.result is not None
+        key = job.result.waveform_path
+        return None if key is None else self._links.file(key, until)

@@ -1,4 +1,4 @@
-"""`/api/stemify` and `/api/jobs/{id}`: submit, show, repeat, cancel or delete jobs."""
+"""`/api/stemify` and `/api/jobs`: submit, list, show, repeat, cancel or delete jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from engine.errors import NotFound
+from engine.errors import NotAllowed, NotFound
 from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
@@ -24,11 +24,23 @@ from engine.web.body import (
 )
 from engine.web.errors import BadRequest, UnsupportedBody
 from engine.web.keys import ACCESS, LINKS, NOW, SERVICE, SETTINGS
-from engine.web.schemas import StemifyResponse, about, job_status, json_response, with_etag
+from engine.web.schemas import (
+    JobListResponse,
+    StemifyResponse,
+    about,
+    job_status,
+    json_response,
+    listed_job,
+    with_etag,
+)
+
+MAX_LISTED = 100
+MAX_OFFSET = 10_000
 
 
 def add_routes(app: web.Application) -> None:
     app.router.add_post("/api/stemify", stemify, expect_handler=defer_continue)
+    app.router.add_get("/api/jobs", list_jobs)
     app.router.add_get("/api/jobs/{job_id}", show)
     app.router.add_delete("/api/jobs/{job_id}", remove)
     app.router.add_post("/api/jobs/{job_id}/again", again)
@@ -74,7 +86,7 @@ def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]
 
 def _accepted(view: JobView) -> web.Response:
     job = view.job
-    headers = {"Location": f"/api/jobs/{job.id}", "Cache-Control": "no-store"}
+    headers = {"Location": f"/api/jobs/{job.id}"}
     if view.page_url:
         headers["Link"] = f'<{view.page_url}>; rel="alternate"; type="text/html"'
     estimated_s = 0 if job.is_over else job.estimated_duration
@@ -97,6 +109,27 @@ def _wait_s(view: JobView) -> float:
     return view.job.estimated_duration if view.eta_s is None else view.eta_s
 
 
+async def list_jobs(request: web.Request) -> web.Response:
+    """Return one page of the jobs of the caller's address, newest first."""
+    access = request.app[ACCESS]
+    access.require_token(request)
+    if not access.wants_token and request.app[SETTINGS].web.open:
+        raise NotAllowed("A server that is open to everyone lists no jobs. Keep the ids of your jobs.")
+    limit = _number(request, "limit", MAX_LISTED, least=1, default=25)
+    offset = _number(request, "offset", MAX_OFFSET)
+    views = await request.app[SERVICE].list(access.owner(request), limit=limit + 1, offset=offset)
+    has_more = len(views) > limit and offset + limit <= MAX_OFFSET
+    following = f"{request.path}?limit={limit}&offset={offset + limit}" if has_more else None
+    return json_response(JobListResponse(jobs=tuple(map(listed_job, views[:limit])), next=following))
+
+
+def _number(request: web.Request, name: str, most: int, *, least: int = 0, default: int = 0) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and least <= int(text) <= most):
+        raise BadRequest(f"The parameter {name} must be a whole number from {least} to {most}.")
+    return int(text)
+
+
 async def show(request: web.Request) -> web.Response:
     return with_etag(request, job_status(await readable_job(request)))
 
@@ -111,7 +144,7 @@ async def remove(request: web.Request) -> web.Response:
         await service.delete(job.id, by=job.owner)
         return web.Response(status=204)
     view = await service.cancel(job.id, by=job.owner)
-    return json_response(job_status(view), headers={"Cache-Control": "no-store"})
+    return json_response(job_status(view))
 
 
 async def again(request: web.Request) -> web.Response:

@@ -20,7 +20,7 @@ from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
 from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
 from engine.web.errors import Handler, UnsupportedEncoding, answer_errors
-from engine.web.headers import security_headers
+from engine.web.headers import common_headers
 from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SERVICE, SETTINGS, STORAGE
 from engine.web.metrics import Metrics
 
@@ -48,7 +48,7 @@ def create_app(
     for module in (files, api, mixes, overview, events, stems_zip, health, openapi):
         module.add_routes(app)
     app.add_routes(pages.routes)
-    app.on_response_prepare.append(security_headers(links.base_url))
+    app.on_response_prepare.append(common_headers(links.base_url))
     app.on_shutdown.append(_end_streams)
     return app
 

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from engine.errors import InternalError, StemifyError
 from engine.web.access import Access, owner_of, peer_address
 from engine.web.errors import BadRequest, HeadTooLarge, HeadTooSlow, error_response, http_error_response, response_bytes
-from engine.web.headers import set_security_headers
+from engine.web.headers import set_common_headers
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionResetError("the response had begun")
         response = error_response(error)
-        set_security_headers(response.headers)
+        set_common_headers(response.headers)
         response.force_close()
         return response
 

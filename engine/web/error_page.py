@@ -28,5 +28,4 @@ def is_navigation(request: web.Request) -> bool:
 def error_page(status: int, message: str) -> web.Response:
     heading = _HEADINGS.get(status, "Something went wrong")
     text = Template(_TEMPLATE.read_text("utf-8")).substitute(heading=heading, message=html.escape(message))
-    # A browser would revalidate a stored error page and keep it after the error is gone.
-    return web.Response(status=status, text=text, content_type="text/html", headers={"Cache-Control": "no-store"})
+    return web.Response(status=status, text=text, content_type="text/html")

@@ -15,7 +15,7 @@ from engine.jobs.entity import Entity
 from engine.service.errors import SongGone
 from engine.sources import errors as source_errors
 from engine.web.error_page import error_page, is_navigation
-from engine.web.headers import set_security_headers
+from engine.web.headers import set_common_headers
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def error_response(error: StemifyError, request: web.Request | None = None) -> w
 def response_bytes(error: StemifyError) -> bytes:
     """Serialize the response to a request whose headers are incomplete."""
     response = error_response(error)
-    set_security_headers(response.headers)
+    set_common_headers(response.headers)
     body = response.body
     assert isinstance(body, bytes)
     response.headers["Content-Length"] = str(len(body))

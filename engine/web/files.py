@@ -59,7 +59,7 @@ async def send_file(request: web.Request) -> web.StreamResponse:
     if stored.path is None and request.method == "GET" and not {"via", "download"} & request.query.keys():
         address = await storage.redirect(key)
         if address is not None:
-            return web.Response(status=302, headers={"Location": address, "Cache-Control": "no-store"})
+            return web.Response(status=302, headers={"Location": address})
     wanted = _wanted_range(request, stored)
     if stored.path is not None:
         if wanted and _is_unsatisfiable(wanted, stored.size):

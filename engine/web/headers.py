@@ -1,4 +1,4 @@
-"""Security headers of every response."""
+"""Headers of every response: security and caching."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
-def set_security_headers(
+def set_common_headers(
     headers: MutableMapping[str, str], *, content_policy: str = _OF_DATA, resource_policy: str = "same-origin"
 ) -> None:
     """Add the headers that are not set yet."""
@@ -35,19 +35,20 @@ def set_security_headers(
     headers.setdefault("Referrer-Policy", "no-referrer")  # URLs may hold signatures
     headers.setdefault("Cross-Origin-Resource-Policy", resource_policy)
     headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
+    headers.setdefault("Cache-Control", "no-store")
     headers["Server"] = "Stemify"
 
 
-def security_headers(base_url: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+def common_headers(base_url: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """Return an `on_response_prepare` signal that adds the headers a handler has not set."""
     of_pages = _of_pages(base_url)
 
     async def add(request: web.Request, response: web.StreamResponse) -> None:
         if request.path.startswith("/files/") and response.status < 400:
-            set_security_headers(response.headers, content_policy=_OF_FILES, resource_policy="cross-origin")
+            set_common_headers(response.headers, content_policy=_OF_FILES, resource_policy="cross-origin")
         elif response.content_type == "text/html":
-            set_security_headers(response.headers, content_policy=of_pages)
+            set_common_headers(response.headers, content_policy=of_pages)
         else:
-            set_security_headers(response.headers)
+            set_common_headers(response.headers)
 
     return add

@@ -54,7 +54,7 @@ async def readyz(request: web.Request) -> web.Response:
     ready = all(check.ok for check in checks.values())
     versions = {name: _version(name) for name in ("stemify", "yt-dlp")} if in_detail else {}
     body = Readiness(ready=ready, checks=checks, versions=versions)
-    return json_response(body, status=200 if ready else 503, headers={"Cache-Control": "no-store"})
+    return json_response(body, status=200 if ready else 503)
 
 
 def _checks(snapshot: ServiceSnapshot) -> dict[str, Check]:

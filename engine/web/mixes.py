@@ -11,8 +11,6 @@ from engine.web.errors import UnsupportedBody
 from engine.web.keys import ACCESS, SERVICE
 from engine.web.schemas import json_response
 
-_HEADERS = {"Cache-Control": "no-store"}
-
 
 def add_routes(app: web.Application) -> None:
     app.router.add_post("/api/jobs/{job_id}/mixes", mix)
@@ -24,7 +22,7 @@ async def mix(request: web.Request) -> web.Response:
     job = (await readable_job(request)).job
     wanted = MixRequest.from_user(await _body(request))
     made = await request.app[SERVICE].mix(job.id, wanted, by=request.app[ACCESS].owner(request))
-    return json_response(made, status=201, headers=_HEADERS)
+    return json_response(made, status=201)
 
 
 async def version(request: web.Request) -> web.Response:
@@ -32,7 +30,7 @@ async def version(request: web.Request) -> web.Response:
     job = (await readable_job(request)).job
     wanted = VersionRequest.from_user(await _body(request))
     made = await request.app[SERVICE].version(job.id, wanted, by=request.app[ACCESS].owner(request))
-    return json_response(made, status=201, headers=_HEADERS)
+    return json_response(made, status=201)
 
 
 async def _body(request: web.Request) -> dict[str, object]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 from aiohttp import web
 
+from engine.errors import StemifyError
 from engine.jobs.entity import Entity
 from engine.web.keys import ACCESS, SERVICE, SETTINGS
 from engine.web.schemas import json_response
-
-_FRESH = {"Cache-Control": "no-store"}
 
 
 class Model(Entity):
@@ -54,6 +54,7 @@ class LimitsResponse(Entity):
 def add_routes(app: web.Application) -> None:
     app.router.add_get("/api/models", models)
     app.router.add_get("/api/limits", limits)
+    app.on_response_prepare.append(_add_rate_limit)
 
 
 async def models(request: web.Request) -> web.Response:
@@ -79,7 +80,20 @@ async def models(request: web.Request) -> web.Response:
             for each in request.app[SERVICE].models()
         )
     )
-    return json_response(body, headers=_FRESH)
+    return json_response(body)
+
+
+async def _add_rate_limit(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the fields of draft-ietf-httpapi-ratelimit-headers to responses of `/api/stemify` and `/api/limits`."""
+    access = request.app[ACCESS]
+    is_known = request.path in ("/api/stemify", "/api/limits") and response.status < 500
+    if not is_known or (access.wants_token and not access.has_token(request)):
+        return
+    with suppress(StemifyError):  # the response itself is ready
+        if (allowance := await request.app[SERVICE].allowance(access.owner(request))) is not None:
+            wait = f";t={math.ceil(allowance.wait_s)}" if allowance.wait_s else ""
+            response.headers["RateLimit-Policy"] = f'"jobs";q={allowance.per_hour};w=3600'
+            response.headers["RateLimit"] = f'"jobs";r={allowance.left}{wait}'
 
 
 async def limits(request: web.Request) -> web.Response:
@@ -93,4 +107,4 @@ async def limits(request: web.Request) -> web.Response:
         jobs_left=None if allowance is None else allowance.left,
         retry_after_s=0 if allowance is None else math.ceil(allowance.wait_s),
     )
-    return json_response(body, headers=_FRESH)
+    return json_response(body)

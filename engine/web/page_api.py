@@ -72,7 +72,7 @@ async def upload_options(request: web.Request) -> web.Response:
         max_bytes=settings.limits.input_bytes,
         max_duration_s=settings.limits.input_duration_s,
     )
-    return json_response(body, headers={"Cache-Control": "no-store"})
+    return json_response(body)
 
 
 async def show(request: web.Request) -> web.Response:
@@ -132,7 +132,7 @@ def _player_job(request: web.Request, view: JobView) -> web.Response:
         files={link.name: _local_url(link.url) for link in (*view.links, *view.music_links)},
     )
     text = body.model_dump_json(by_alias=True)
-    return web.Response(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
+    return web.Response(text=text, content_type="application/json")
 
 
 def _local_url(url: str) -> str:

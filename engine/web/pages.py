@@ -6,30 +6,17 @@ step, no framework and no third-party resource.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from aiohttp import web
 
 from engine.errors import StemifyError
 from engine.web import page_api
 from engine.web.api import readable_job
 from engine.web.errors import status_of
-from engine.web.files import SafeFileResponse
-
-STATIC = Path(__file__).with_name("static")
-_OF_SCRIPTS = "default-src 'none'; script-src 'self'; connect-src 'self'"
-_CONTENT_TYPES = {
-    ".css": "text/css",
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
-}
+from engine.web.static_files import static_file
 
 
 async def index(request: web.Request) -> web.StreamResponse:
-    return _page("index.html")
+    return _page(request, "index.html")
 
 
 async def job(request: web.Request) -> web.StreamResponse:
@@ -40,34 +27,22 @@ async def job(request: web.Request) -> web.StreamResponse:
     try:
         await readable_job(request)
     except StemifyError as error:
-        return _page("job.html", status_of(error))
-    return _page("job.html")
+        return _page(request, "job.html", status_of(error))
+    return _page(request, "job.html")
 
 
 async def static(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
-    if name not in _names() or name.endswith(".html"):
+    file = None if name.endswith(".html") else static_file(name)
+    if file is None:
         raise web.HTTPNotFound
-    return _file(name, 200, cache="no-cache")
+    return file.response(request)
 
 
-def _names() -> frozenset[str]:
-    files = (path for path in STATIC.rglob("*") if path.suffix in _CONTENT_TYPES)
-    return frozenset(path.relative_to(STATIC).as_posix() for path in files)
-
-
-def _page(name: str, status: int = 200) -> web.FileResponse:
-    # A browser would revalidate a stored error page, and 304 would make it a success.
-    return _file(name, status, cache="no-cache" if status == 200 else "no-store")
-
-
-def _file(name: str, status: int, *, cache: str) -> web.FileResponse:
-    content_type = _CONTENT_TYPES[Path(name).suffix]
-    charset = "" if content_type.endswith(("json", "png")) else "; charset=utf-8"
-    headers = {"Content-Type": content_type + charset, "Cache-Control": cache}
-    if name.endswith(".js"):
-        headers["Content-Security-Policy"] = _OF_SCRIPTS  # a web worker has the policy of its script
-    return SafeFileResponse(STATIC / name, status=status, headers=headers)
+def _page(request: web.Request, name: str, status: int = 200) -> web.Response:
+    file = static_file(name)
+    assert file is not None
+    return file.response(request, status)
 
 
 routes = [

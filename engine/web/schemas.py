@@ -7,12 +7,12 @@ from typing import Any
 
 from aiohttp import ETag, web
 from aiohttp.helpers import ETAG_ANY
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 
 from engine.jobs.entity import Entity
 from engine.jobs.job import JobStatus, JobView, Stage
 from engine.jobs.options import StemSeparationOptions
-from engine.jobs.results import JobResult
+from engine.jobs.results import JobResult, Music, StemContainer, StemFiles, StemInfo
 
 
 class StemifyRequest(Entity):
@@ -29,14 +29,72 @@ class StemifyResponse(Entity):
     message: str
 
 
+class StemResponse(StemInfo):
+    path: str = Field(default="", exclude=True)
+
+
+class StemsResponse(StemFiles):
+    vocals: StemResponse | None = None
+    drums: StemResponse | None = None
+    bass: StemResponse | None = None
+    other: StemResponse | None = None
+    guitar: StemResponse | None = None
+    piano: StemResponse | None = None
+    instrumental: StemResponse | None = None
+
+
+class StemFileResponse(StemContainer):
+    path: str = Field(default="", exclude=True)
+
+
+class MusicResponse(Music):
+    beats_path: str | None = Field(default=None, exclude=True)
+    chords_path: str | None = Field(default=None, exclude=True)
+
+
+class ResultResponse(JobResult):
+    """A result with signed links in place of storage keys, which no client can use."""
+
+    output_dir: str = Field(default="", exclude=True)
+    waveform_path: str | None = Field(default=None, exclude=True)
+    peaks_path: str | None = Field(default=None, exclude=True)
+    stems: StemsResponse
+    stem_file: StemFileResponse | None = None
+    music: MusicResponse | None = None
+    zip_url: str | None = None  # of all stems in one file
+    waveform_url: str | None = None  # of a picture of the stems
+
+
 class JobStatusResponse(Entity):
     job_id: str
     status: JobStatus
     progress: int
-    result: JobResult | None = None
+    result: ResultResponse | None = None
     error: str | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+
+class ListedJob(Entity):
+    """A job of the caller's list; its result is at `getJob`."""
+
+    job_id: str
+    title: str
+    artist: str | None = None
+    options: StemSeparationOptions
+    status: JobStatus
+    progress: int
+    error: str | None = None
+    page_url: str | None = None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class JobListResponse(Entity):
+    """One page of the caller's jobs, newest first."""
+
+    jobs: tuple[ListedJob, ...]
+    next: str | None = None  # the address of the next page
 
 
 class JobEvent(JobStatusResponse):
@@ -51,6 +109,22 @@ class JobEvent(JobStatusResponse):
 
 def job_status(view: JobView) -> JobStatusResponse:
     return JobStatusResponse.model_validate(_fields(view))
+
+
+def listed_job(view: JobView) -> ListedJob:
+    job = view.job
+    return ListedJob(
+        job_id=job.id,
+        title=job.title,
+        artist=job.artist,
+        options=job.options,
+        status=job.status,
+        progress=job.progress,
+        error=job.error,
+        page_url=view.page_url,
+        created_at=job.created_at,
+        updated_at=job.updated_at,
+    )
 
 
 def job_event(view: JobView) -> JobEvent:
@@ -77,23 +151,24 @@ def _fields(view: JobView) -> dict[str, Any]:
     }
 
 
-def _with_links(view: JobView) -> JobResult | None:
+def _with_links(view: JobView) -> ResultResponse | None:
     """Return the result with fresh signed links."""
     result = view.job.result
     if result is None:
         return None
     urls = {link.name: link.url for link in view.links}
     music_urls = {link.name: link.url for link in view.music_links}
-    stems = {name: info.model_copy(update={"cdn_url": urls.get(name)}) for name, info in result.stems}
-    stem_file = result.stem_file
-    return result.model_copy(
-        update={
-            "stem_file": stem_file and stem_file.model_copy(update={"cdn_url": urls.get("stem")}),
-            "stems": result.stems.model_copy(update=stems),
-            "cdn_urls": tuple(urls[name] for name in stems if name in urls),
-            "music": None if result.music is None else result.music.model_copy(update=music_urls),
-        }
-    )
+    stems = {name: StemResponse(**dict(info) | {"cdn_url": urls.get(name)}) for name, info in result.stems}
+    stem_file, music = result.stem_file, result.music
+    links: dict[str, Any] = {
+        "stems": StemsResponse(**stems),
+        "stem_file": stem_file and StemFileResponse(**dict(stem_file) | {"cdn_url": urls.get("stem")}),
+        "music": music and MusicResponse(**dict(music) | music_urls),
+        "cdn_urls": tuple(urls[name] for name in stems if name in urls),
+        "zip_url": urls.get("zip"),
+        "waveform_url": view.picture_url,
+    }
+    return ResultResponse(**dict(result) | links)
 
 
 def to_json(model: BaseModel) -> str:
@@ -114,11 +189,10 @@ def with_etag(request: web.Request, model: BaseModel) -> web.Response:
     text = to_json(model)
     etag = ETag(hashlib.sha256(text.encode()).hexdigest()[:32])
     known = request.if_none_match or ()
-    headers = {"Cache-Control": "no-store"}
     if any(each.value in (etag.value, ETAG_ANY) for each in known):
-        response = web.Response(status=304, headers=headers)
+        response = web.Response(status=304)
     else:
-        response = web.Response(text=text, content_type="application/json", headers=headers)
+        response = web.Response(text=text, content_type="application/json")
     response.etag = etag
     return response
 

@@ -78,7 +78,9 @@ def test_separate_prints_json_and_progress_on_stderr(tmp_path: Path, models_dir:
         "--overlap", 0.1, "--seed", 7, "--device", "cpu", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    result = JobResult.model_validate(json.loads(done.stdout))
+    printed = json.loads(done.stdout)
+    assert {"jobId", "outputDir", "processingTime"} < set(printed), "camelCase, as in the API"
+    result = JobResult.model_validate(printed)
     assert result.trust is not None
     assert (result.trust.shifts, result.trust.overlap, result.trust.seed) == (0, 0.1, 7)
     for _, info in result.stems:

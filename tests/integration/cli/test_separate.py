@@ -43,6 +43,7 @@ def test_each_of_several_songs_gets_a_folder(tmp_path: Path, models_dir: Path) -
     folders = [JobResult.model_validate(line["result"]).output_dir for line in lines[1:]]
     assert folders == [str(tmp_path / "out" / "Sunny"), str(tmp_path / "out" / "sunny (2)")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Sunny", "sunny (2)"]
+    assert {"jobId", "outputDir"} < set(lines[1]["result"])
     for folder in folders:
         assert len(list(Path(folder).glob("*.mp3"))) == 4
 

@@ -43,9 +43,9 @@ def test_stems_are_found_by_name_and_scored(
     found = scores(capsys, tmp_path / "out", tmp_path / "true")
     assert list(found) == ["vocals", "drums", "bass", "other"]
     for name, row in found.items():
-        assert row["sdr_db"] == pytest.approx(sdr_db(truth[name], guess[name]), abs=0.01)
-        assert row["si_sdr_db"] == pytest.approx(row["sdr_db"], abs=0.5)
-        assert row["sir_db"] > row["sar_db"], "only noise was added"
+        assert row["sdrDb"] == pytest.approx(sdr_db(truth[name], guess[name]), abs=0.01)
+        assert row["siSdrDb"] == pytest.approx(row["sdrDb"], abs=0.5)
+        assert row["sirDb"] > row["sarDb"], "only noise was added"
     write(tmp_path / "one", {"drums": guess["drums"]})
     assert main(["evaluate", str(tmp_path / "one"), str(tmp_path / "true")]) == 0
     assert "SI-SDR" in capsys.readouterr().out
@@ -59,11 +59,11 @@ def test_karaoke_and_six_stems_are_scored_by_four_references(
     write(tmp_path / "karaoke", {"vocals": truth["vocals"], "instrumental": instrumental})
     found = scores(capsys, tmp_path / "karaoke", tmp_path / "true")
     assert set(found) == {"vocals", "instrumental"}
-    assert all(row["sdr_db"] > 60 for row in found.values()), found
+    assert all(row["sdrDb"] > 60 for row in found.values()), found
     parts = {"guitar": 0.5 * truth["other"], "piano": 0.25 * truth["other"], "other": 0.25 * truth["other"]}
     write(tmp_path / "six", {**truth, **parts})
     found = scores(capsys, tmp_path / "six", tmp_path / "true")
-    assert set(found) == set(truth) and found["other"]["sdr_db"] > 60
+    assert set(found) == set(truth) and found["other"]["sdrDb"] > 60
 
 
 def test_silent_reference_gets_sdr_only(
@@ -72,9 +72,9 @@ def test_silent_reference_gets_sdr_only(
     write(tmp_path / "true", {**truth, "vocals": silence(SECONDS, channels=1)})
     write(tmp_path / "out", truth)
     found = scores(capsys, tmp_path / "out", tmp_path / "true")
-    assert found["vocals"]["sdr_db"] < -60 and found["vocals"]["silent_reference"]
-    assert {found["vocals"][key] for key in ("si_sdr_db", "sir_db", "sar_db")} == {None}
-    assert found["drums"]["sir_db"] is not None
+    assert found["vocals"]["sdrDb"] < -60 and found["vocals"]["silentReference"]
+    assert {found["vocals"][key] for key in ("siSdrDb", "sirDb", "sarDb")} == {None}
+    assert found["drums"]["sirDb"] is not None
 
 
 def test_incomparable_folders_are_refused(

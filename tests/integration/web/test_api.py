@@ -76,6 +76,9 @@ def test_stem_file_is_linked_in_result(url: str, tmp_path: Path) -> None:
     assert result["fileSize"] == stem_file["size"] + sum(stem["size"] for stem in result["stems"].values() if stem)
     sent = requests.get(stem_file["cdnUrl"], timeout=10)
     (tmp_path / "song.stem.m4a").write_bytes(sent.content)
+    for name, content_type in (("zipUrl", "application/zip"), ("waveformUrl", "image/png")):
+        sent_too = requests.head(result[name], timeout=10)
+        assert (sent_too.status_code, sent_too.headers["Content-Type"]) == (200, content_type)
     assert len(sent.content) == stem_file["size"] and len(tracks(tmp_path / "song.stem.m4a")) == 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -96,6 +97,35 @@ async def test_only_files_of_static_folder_are_served(
             assert response.status == 404, name
 
 
+async def test_pages_and_scripts_are_compressed_once(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, job_id = open_site
+    tags: dict[str, str] = {}
+    for path in ("/", f"/jobs/{job_id}", "/static/job.js", "/static/style.css", "/api/openapi.json"):
+        for encoding in ("gzip", "identity"):
+            async with client.get(path, headers={"Accept-Encoding": encoding}) as response:
+                assert (response.headers.get("Content-Encoding", "identity"), response.status) == (encoding, 200), path
+                assert response.headers["Vary"] == "Accept-Encoding"
+                tags[encoding] = response.headers["ETag"]
+        assert tags["gzip"] != tags["identity"]
+        async with client.get(path, headers={"If-None-Match": tags["gzip"], "Accept-Encoding": "gzip"}) as response:
+            assert (response.status, await response.read()) == (304, b"")
+    async with client.get(f"/jobs/{job_id}/player.json", headers={"Accept-Encoding": "gzip"}) as response:
+        assert "Content-Encoding" not in response.headers, "it mixes secrets with the song's title"
+
+
+async def test_first_visit_weighs_little(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, job_id = open_site
+    for page in ("/", f"/jobs/{job_id}"):
+        async with client.get(page) as response:
+            paths = {page, *re.findall(r'(?:src|href)="(/static/[^"]+)"', await response.text())}
+        size_bytes = 0
+        for path in paths:
+            async with client.get(path, headers={"Accept-Encoding": "gzip"}) as response:
+                assert response.status == 200, path
+                size_bytes += int(response.headers["Content-Length"])
+        assert size_bytes <= 120_000, (page, size_bytes)
+
+
 async def test_page_of_missing_job_says_so_with_404(
     open_site: tuple[aiohttp.ClientSession, str],
 ) -> None:
@@ -164,6 +194,7 @@ async def test_result_has_music_with_a_link_to_the_beats(open_site: tuple[aiohtt
         music = (await response.json())["result"]["music"]
     assert (music["tempoBpm"], music["key"], music["camelot"]) == (120.0, "A minor", "8A")
     assert music["chords"] is None, "unknown chords have no link"
+    assert not [name for name in music if name.endswith("Path")]
     link = URL(music["beats"])
     async with client.get(link.relative()) as response:
         assert (response.status, response.content_type) == (200, "application/json")

@@ -10,7 +10,7 @@ import pytest
 from engine.jobs.file_types import EXTENSIONS
 from engine.media.decode import probe
 from engine.media.limits import MediaLimits
-from engine.web.pages import STATIC
+from engine.web.static_files import STATIC
 from tests.fixtures.songs import make_song
 
 MUXERS = {

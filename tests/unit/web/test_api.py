@@ -21,7 +21,7 @@ from engine.jobs.options import OutputFormat, Quality
 from engine.service.service import Link, Upload
 from engine.sources.errors import YoutubeCaptcha
 from engine.web.errors import status_of
-from tests.fixtures.web_backend import WebServer, open_web_server
+from tests.fixtures.web_backend import TOKEN, WebServer, open_web_server
 
 LIMIT = 2**20
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"\r\n'
@@ -281,7 +281,50 @@ async def test_exceeded_quota_has_retry_after(tmp_path: Path) -> None:
         await server.job()
         async with server.client.post("/api/stemify", data=form(("file", b"x"))) as response:
             assert (response.status, response.headers["Retry-After"]) == (429, "1235")
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["RateLimit-Policy"] == '"jobs";q=1;w=3600'
+            assert response.headers["RateLimit"] == '"jobs";r=0;t=1235'
             assert (await response.json())["error"]["code"] == "quota_exceeded"
+
+
+async def test_jobs_left_are_in_each_response(tmp_path: Path) -> None:
+    async with open_web_server(tmp_path, per_hour=3, api_tokens=[TOKEN]) as server:
+        for left, path in ((2, "/api/stemify"), (2, "/api/limits"), (1, "/api/stemify")):
+            method = "POST" if path == "/api/stemify" else "GET"
+            data = form(("file", b"x")) if method == "POST" else None
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            async with server.client.request(method, path, data=data, headers=bearer) as response:
+                assert response.headers["RateLimit"] == f'"jobs";r={left}'
+        async with server.client.get("/api/limits") as response:
+            assert response.status == 401 and "RateLimit" not in response.headers
+
+
+async def test_list_has_own_jobs_in_pages(tmp_path: Path) -> None:
+    async with open_web_server(tmp_path, trusted_proxies=["127.0.0.1"]) as server:
+        mine = [await server.job(title=f"Song {number}") for number in range(5)]
+        async with server.client.post(
+            "/api/stemify", data=form(("file", b"x")), headers={"X-Forwarded-For": "203.0.113.9"}
+        ) as response:
+            assert response.status == 202
+        listed: list[str] = []
+        address = "/api/jobs?limit=2"
+        while address:
+            async with server.client.get(address) as response:
+                page = await response.json()
+            listed += [job["jobId"] for job in page["jobs"]]
+            assert len(page["jobs"]) <= 2 and page["jobs"][0]["title"].startswith("Song")
+            address = page["next"]
+        assert listed == mine[::-1]
+        for query in ("limit=0", "limit=101", "limit=x", "offset=-1", "offset=1e9"):
+            async with server.client.get(f"/api/jobs?{query}") as response:
+                assert (response.status, (await response.json())["error"]["code"]) == (400, "bad_request")
+
+
+async def test_list_needs_token_or_private_server(tmp_path: Path) -> None:
+    async with open_web_server(tmp_path, api_tokens=[TOKEN]) as server, server.client.get("/api/jobs") as response:
+        assert response.status == 401
+    async with open_web_server(tmp_path, open=True) as server, server.client.get("/api/jobs") as response:
+        assert response.status == 403
 
 
 async def test_job_status_matches_the_data_model(server: WebServer) -> None:
@@ -306,6 +349,8 @@ async def test_job_status_matches_the_data_model(server: WebServer) -> None:
     stems = body["result"]["stems"]
     assert stems["drums"] is None
     assert stems["vocals"]["sampleRate"] == 44100
+    keys = {"outputDir", "waveformPath", "peaksPath", "path"}
+    assert not keys & {*body["result"], *stems["vocals"]}, "no client can use storage keys"
     assert body["result"]["cdnUrls"] == [stems["vocals"]["cdnUrl"], stems["instrumental"]["cdnUrl"]]
     async with server.client.get(stems["vocals"]["cdnUrl"].removeprefix(server.links.base_url)) as response:
         assert await response.read() == b"v"
