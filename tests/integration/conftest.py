@@ -60,7 +60,7 @@ def stand_in_pool(tmp_path: Path, short_pauses: None) -> PoolMaker:
         pool = WorkerPool(configs, replace(LIMITS, **limits), STAND_IN)  # type: ignore[arg-type]
         await pool.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not all(worker.ready for worker in pool.workers):
                     await asyncio.sleep(0.01)
             yield pool

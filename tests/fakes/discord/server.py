@@ -156,7 +156,7 @@ class FakeDiscord:
         async with self._condition:
             self._condition.notify_all()
 
-    async def until(self, condition: Callable[[], object], description: str = "", timeout_s: float = 30) -> None:
+    async def until(self, condition: Callable[[], object], description: str = "", timeout_s: float = 60) -> None:
         """Wait until `condition()` is true, or fail with all visible messages."""
         try:
             async with self._condition, asyncio.timeout(timeout_s):

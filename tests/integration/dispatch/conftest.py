@@ -80,13 +80,13 @@ class Backend:
 
     async def started(self, job_id: str) -> None:
         """Wait until a worker has reported progress of the job."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (running := self.progress.get(job_id)) is None or running.reached == 0:
                 await asyncio.sleep(0.01)
 
     async def finished(self, job_id: str) -> Job:
         job = await self.until(job_id, JobStatus.COMPLETED, JobStatus.FAILED)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.progress.get(job_id) is not None:
                 await asyncio.sleep(0.01)
         return job

@@ -51,7 +51,7 @@ async def test_recovered_job_cancelled_while_waiting_never_starts(stand_in_pool:
         for job_id in jobs:
             await backend.until(job_id, JobStatus.PROCESSING)
     async with stand_in_pool(attempts_per_worker=1) as pool, open_backend(data, pool) as backend:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(backend.progress.get(job_id) for job_id in jobs):
                 await asyncio.sleep(0.01)
         waiting = next(job_id for job_id in jobs if backend.progress.get(job_id) is None)

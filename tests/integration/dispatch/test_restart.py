@@ -60,7 +60,7 @@ async def test_restart_before_last_attempt_keeps_it(stand_in_pool: PoolMaker, da
     async with stand_in_pool() as pool:
         async with open_backend(data, pool) as backend:
             job_id = await backend.add("fail worker_stalled")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await backend.job(job_id)).attempt < 3:
                     await asyncio.sleep(0.01)
         assert (await asyncio.to_thread((data / "handover.json").read_text)) == f'{{"{job_id}": 3}}'

@@ -42,7 +42,7 @@ async def started(pool: WorkerPool, title: str, *, timeout_s: float = 30.0) -> a
     """Start an attempt and return it once its worker has reported progress."""
     reported = asyncio.Event()
     attempt = asyncio.create_task(pool.run(spec_of(title), timeout_s=timeout_s, on_progress=lambda *_: reported.set()))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reported.wait()
     return attempt
 

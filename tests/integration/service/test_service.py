@@ -395,7 +395,7 @@ async def test_disconnect_while_storing_leaves_whole_job(
     job_id = new_job_id()
     async with service._store.database._writing:  # the job has to wait for the database
         submitting = asyncio.create_task(service.submit(submission(song, ann, job_id=job_id)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not service._store.database._writing._waiters:
                 await asyncio.sleep(0.01)
         submitting.cancel()

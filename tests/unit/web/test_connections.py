@@ -42,7 +42,7 @@ async def is_alive(server: WebServer, source: str = "127.0.0.1") -> bool:
     """Return True if a new connection is accepted and gets a response."""
     reader, writer = await connected(server, source)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             writer.write(HEAD + b"\r\n")
             return (await answer(reader))[0] == 200
     except (ConnectionError, asyncio.IncompleteReadError):
@@ -71,7 +71,7 @@ async def test_malformed_request_is_one_line_and_json(
     caplog.set_level("INFO")
     reader, writer = await connected(server)
     writer.write(MALFORMED[name])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         status, headers, body = await answer(reader)
         assert await reader.read() == b"", "the connection is closed"
     writer.close()
@@ -123,7 +123,7 @@ async def test_slow_head_is_refused_with_408(hurried: WebServer, start: bytes) -
             writer.write(b"\r\n" if start.startswith(b"\r\n") else b"x" if start.startswith(HEAD) else b"")
 
     trickling = asyncio.create_task(trickle())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         if start.count(HEAD) == 2:
             assert (await answer(reader))[0] == 200
         status, _, body = await answer(reader)
@@ -135,7 +135,7 @@ async def test_slow_head_is_refused_with_408(hurried: WebServer, start: bytes) -
 
 async def test_endless_head_is_refused_with_431(server: WebServer) -> None:
     reader, writer = await connected(server)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         writer.write(HEAD)
         for _ in range(70):
             writer.write(b"\r\nX: ".strip() + b"y" * 1000 + b"\r\n")
@@ -150,7 +150,7 @@ async def test_endless_head_is_refused_with_431(server: WebServer) -> None:
 async def test_idle_connection_is_closed(hurried: WebServer, first: bytes) -> None:
     reader, writer = await connected(hurried)
     writer.write(first)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         if first:
             assert (await answer(reader))[0] == 200
         assert await reader.read() == b""
@@ -172,7 +172,7 @@ async def test_unread_response_is_aborted(hurried: WebServer, caplog: pytest.Log
     await asyncio.sleep(0.3)
     server = hurried.runner.server
     assert server is not None and len(server.connections) == 1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while server.connections:
             await asyncio.sleep(0.05)
     sock.close()
@@ -195,7 +195,7 @@ async def streams(server: WebServer, count: int) -> list[asyncio.StreamWriter]:
 async def nobody_left(server: WebServer, opened: list[asyncio.StreamWriter]) -> None:
     for writer in opened:
         writer.transport.abort()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while server.service.watching:
             await asyncio.sleep(0.01)
 
@@ -263,7 +263,7 @@ async def test_failed_accept_is_one_log_line(server: WebServer, caplog: pytest.L
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     await asyncio.get_running_loop().sock_sendall(waiting, HEAD + b"\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await asyncio.get_running_loop().sock_recv(waiting, 100)).startswith(b"HTTP/1.1 200")
     waiting.close()
     writer.close()

@@ -183,7 +183,7 @@ async def test_disconnect_while_opening_closes_the_file(
     leaving.cancel()
     assert server.runner.server is not None
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while server.runner.server.connections:
                 await asyncio.sleep(0.01)
             go_on.set()

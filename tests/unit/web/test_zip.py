@@ -89,7 +89,7 @@ async def test_shrinking_file_aborts_the_download(server: WebServer) -> None:
     result = server.service.jobs[job_id].result
     assert result is not None and result.stems.other is not None
     with pytest.raises(aiohttp.ClientPayloadError):
-        async with asyncio.timeout(20), server.client.get(f"/api/jobs/{job_id}/stems.zip") as response:
+        async with asyncio.timeout(60), server.client.get(f"/api/jobs/{job_id}/stems.zip") as response:
             await response.content.readexactly(1000)
             server.storage.local_path(result.stems.other.path).unlink()
             await response.content.read()
