@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from demucs.apply import BagOfModels
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import Cancelled, OutOfMemory
 from engine.separation.models.loaded_model import LoadedModel
@@ -18,66 +18,9 @@ from engine.separation.plan.overlap_add import StemBuffer
 from engine.separation.plan.segments import Segment
 from engine.separation.schedule import song_run
 from engine.separation.schedule.batcher import Batcher
-from engine.separation.schedule.song_run import RunReport, SongRun
+from engine.separation.schedule.song_run import SongRun
+from tests.fixtures.echo_network import RATE, SEGMENT_S, STEMS, Echo, Mix, Sink, constant, run
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
-
-RATE = 1000
-SEGMENT_S = 0.1
-STEMS = ("voice", "rest")
-
-
-class Echo(nn.Module):
-    """A network whose first stem is the mix and whose second is twice the mix; it notes the batches it is given."""
-
-    sources = STEMS
-    samplerate = RATE
-    audio_channels = 2
-    segment = SEGMENT_S
-
-    def __init__(self, fits: int = 99) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.fits = fits
-        self.batches: list[list[float]] = []  # the first sample of every window
-        self.gate: Callable[[], object] = lambda: None
-
-    def forward(self, windows: Tensor) -> Tensor:
-        if len(windows) > self.fits:
-            raise torch.OutOfMemoryError("no room")
-        self.gate()
-        self.batches.append(windows[:, 0, 0].tolist())
-        return torch.stack([windows, 2 * windows], dim=1)
-
-
-class Mix:
-    def __init__(self, signal: Tensor) -> None:
-        self.signal = signal
-        self.samples = signal.shape[-1]
-
-    def read(self, start: int, stop: int) -> Tensor:
-        return self.signal[:, start:stop]
-
-
-class Sink:
-    def __init__(self) -> None:
-        self.blocks: list[tuple[int, dict[str, Tensor]]] = []
-
-    def write(self, start: int, stems: dict[str, Tensor]) -> None:
-        assert start == sum(block["voice"].shape[-1] for _, block in self.blocks)
-        self.blocks.append((start, stems))
-
-    def stem(self, name: str) -> Tensor:
-        return torch.cat([block[name] for _, block in self.blocks], dim=-1)
-
-
-def constant(value: float, segments: int) -> Mix:
-    """Make a mix of so many segments (at overlap 0) in which every sample is `value`."""
-    return Mix(torch.full((2, int(segments * SEGMENT_S * RATE)), value))
-
-
-def run(batcher: Batcher, model: LoadedModel, mix: Mix, sink: Sink | None = None, **how: object) -> RunReport:
-    given = {"stems": STEMS, "shifts": 0, "overlap": 0.0, "seed": 1, **how}
-    return batcher.run(model, mix, sink or Sink(), **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("max_batch", [1, 4])

@@ -17,8 +17,8 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.network.forward import forward_of
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.memory_backoff import CPU_TOOK_OVER
+from tests.fixtures.echo_network import Mix
 from tests.fixtures.tiny_models import SOURCES, awake, tiny_hdemucs, tiny_htdemucs
-from tests.integration.separation.test_batcher import Mix
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

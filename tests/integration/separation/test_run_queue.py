@@ -9,8 +9,8 @@ import torch
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.schedule.run_queue import RunQueue
 from engine.separation.schedule.song_run import SongRun
+from tests.fixtures.echo_network import SEGMENT_S, STEMS, Echo
 from tests.fixtures.tiny_roformers import tiny_roformer
-from tests.integration.separation.test_batcher import SEGMENT_S, STEMS, Echo
 
 
 def test_costly_windows_are_served_less_often() -> None:

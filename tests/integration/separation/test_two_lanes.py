@@ -16,9 +16,9 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.network.forward import forward_of
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.two_lanes import TwoLanes
+from tests.fixtures.echo_network import RATE, SEGMENT_S, Echo, Mix, Sink, run
 from tests.fixtures.signals import noise, snr_db
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
-from tests.integration.separation.test_batcher import RATE, SEGMENT_S, Echo, Mix, Sink, run
 
 
 @pytest.fixture(autouse=True)
