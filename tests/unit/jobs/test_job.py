@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.errors import BadOptions, UnknownModel
 from engine.jobs.entity import id_time, new_job_id
 from engine.jobs.job import (
     ACTIVE_STATUSES,
@@ -24,7 +23,6 @@ from engine.jobs.job import (
     Stage,
     overall_progress,
 )
-from engine.jobs.models import MODELS
 from engine.jobs.options import STEMS, OutputFormat, Quality, StemSeparationOptions
 from engine.jobs.results import JobResult, ProcessingMetrics, QualityMetrics, StemFiles, StemInfo, TrustCard, db
 from engine.web.schemas import JobStatusResponse, StemifyRequest, StemifyResponse
@@ -185,60 +183,6 @@ def test_job_round_trips_through_camel_case_json() -> None:
     assert '"createdAt"' in wire and '"outputDir"' in wire and "created_at" not in wire
     assert Job.model_validate_json(wire) == whole
     assert Job.model_validate_json(whole.model_dump_json()) == whole
-
-
-# Options.
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"quality": "perfect"},
-        {"output_format": "ogg"},
-        {"output_format": "exe"},
-        {"segment_duration": 0},
-        {"segment_duration": -1.0},
-        {"segment_duration": float("nan")},
-        {"segment_duration": float("inf")},
-        {"segment_duration": 601},
-        {"overlap_duration": -0.1},
-        {"overlap_duration": float("nan")},
-        {"segment_duration": 5, "overlap_duration": 5},
-        {"normalize": "perhaps"},
-        {"remove_vocals": 7},
-        {"volume": 11},
-    ],
-)
-def test_unknown_option_values_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(BadOptions) as refused:
-        StemSeparationOptions.from_user(**values)
-    assert refused.value.message.endswith(".")
-    with pytest.raises(ValidationError):
-        StemSeparationOptions.model_validate(values)
-
-
-@pytest.mark.parametrize("name", ["", "spleeter", "HTDEMUCS", "htdemucs ", "x" * 5000, 7])
-def test_unknown_model_is_refused_with_known_names(name: object) -> None:
-    with pytest.raises(UnknownModel) as refused:
-        StemSeparationOptions.from_user(model=name)
-    assert all(known in refused.value.message for known in MODELS)
-    assert len(refused.value.message) < 400
-
-
-def test_all_models_of_data_model_are_accepted() -> None:
-    assert {"htdemucs", "htdemucs_ft", "mdx_extra", "mdx_extra_q"} <= set(MODELS)
-    for name in MODELS:
-        assert StemSeparationOptions.from_user(model=name).model == name
-
-
-def test_best_quality_selects_fine_tuned_model() -> None:
-    assert StemSeparationOptions.from_user(quality="best").model == "htdemucs_ft"
-    assert StemSeparationOptions.from_user(quality="best", model="mdx_extra").model == "mdx_extra"
-    assert StemSeparationOptions.from_user(quality=Quality.FAST).model == "htdemucs"
-
-
-def test_none_selects_default() -> None:
-    assert StemSeparationOptions.from_user(model=None, segment_duration=None) == StemSeparationOptions()
 
 
 # Results.
