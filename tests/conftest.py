@@ -11,6 +11,9 @@ import pytest
 # Several test processes share the cores, where waiting OpenMP threads cost more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# At low priority, mixes would wait for the tests in the other processes.
+os.environ.setdefault("STEMIFY_MIXES__NICENESS", "0")
+
 # Tests submit the same song many times; tests of repeats switch this on.
 os.environ.setdefault("STEMIFY_RETENTION__REUSE_RESULTS", "false")
 
