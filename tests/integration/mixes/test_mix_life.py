@@ -97,7 +97,8 @@ async def test_server_stops_its_children(tmp_path: Path) -> None:
     assert stored_mixes(tmp_path, job_id) == [] and list((tmp_path / "mixing").iterdir()) == []
 
 
-async def test_child_runs_at_the_configured_priority(tmp_path: Path) -> None:
+async def test_child_runs_at_the_configured_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STEMIFY_MIXES__NICENESS")
     niceness = load().mixes.niceness
     assert niceness > 0
     async with open_mix_server(tmp_path, niceness=niceness) as server:
