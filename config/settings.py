@@ -109,6 +109,7 @@ class Web(Section):
     trusted_proxies: Annotated[list[str], NoDecode]
     api_tokens: Annotated[list[SecretStr], NoDecode]
     open: bool  # serve the API beyond loopback without tokens
+    sample: bool  # offer a sample song on the start page
     link_lifetime_days: int = Field(gt=0)
     cdn_url: str | None = None  # for links to files: a CDN that pulls from public_url
     connections: int = Field(gt=0)

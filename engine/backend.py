@@ -48,6 +48,7 @@ from engine.service.intake import Intake
 from engine.service.links import Links, load_key
 from engine.service.repeats import Repeats
 from engine.service.resubmission import Resubmission
+from engine.service.sample import SampleSong
 from engine.service.service import StemService
 from engine.service.views import JobPresenter
 from engine.sources.fetch import LinkFetcher
@@ -187,7 +188,11 @@ async def backend(
         sweeper = asyncio.create_task(Sweeper(store, storage, steady, retention).run(), name="sweeper")
         stack.push_async_callback(_cancel, sweeper)
         if listening is not None:
-            await _serve_web(create_app(service, settings, links, storage, now=now), listening, stack)
+            sample = None
+            if settings.web.sample:
+                sample = SampleSong(service, timedelta(days=settings.web.link_lifetime_days))
+                stack.push_async_callback(_cancel, asyncio.create_task(sample.run(), name="sample"))
+            await _serve_web(create_app(service, settings, links, storage, sample=sample, now=now), listening, stack)
         yield Backend(service, links.base_url if with_web else None, steady)
         if dispatcher.running:
             log.warning(

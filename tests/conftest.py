@@ -17,6 +17,9 @@ os.environ.setdefault("STEMIFY_MIXES__NICENESS", "0")
 # Tests submit the same song many times; tests of repeats switch this on.
 os.environ.setdefault("STEMIFY_RETENTION__REUSE_RESULTS", "false")
 
+# Each server would separate it; its own test switches it on.
+os.environ.setdefault("STEMIFY_WEB__SAMPLE", "false")
+
 
 @pytest.fixture(autouse=True)
 def restore_root_logger() -> Iterator[None]:

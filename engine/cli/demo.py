@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.media.encode import StemEncoder
 from engine.quality.evaluate import read_audio
 from engine.quality.sdr import sdr_db
-from engine.service.service import StemService, Submission, Upload
+from engine.service.service import StemService, Submission, upload_of
 from engine.synth.song import Song, sample_song
 
 MODEL = "mini"
@@ -62,13 +61,8 @@ def _write_mix(song: Song, path: Path) -> None:
 
 
 async def _separate(service: StemService, mix: Path) -> JobView:
-    async def read_blocks() -> AsyncIterator[bytes]:
-        with mix.open("rb") as file:
-            while block := file.read(1 << 18):
-                yield block
-
     options = StemSeparationOptions(model=MODEL, quality=Quality.BALANCED, output_format=OutputFormat.WAV)
-    view = await service.submit(Submission(Upload(mix.name, read_blocks()), options, owner="local"))
+    view = await service.submit(Submission(upload_of(mix), options, owner="local"))
     with progress_bar() as show:
         async with contextlib.aclosing(service.watch(view.job.id)) as states:
             async for view in states:

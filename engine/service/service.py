@@ -31,7 +31,7 @@ from engine.service.intake import Intake
 from engine.service.resubmission import Resubmission
 from engine.service.result_files import ResultFile, ResultFiles
 from engine.service.snapshot import ModelChoice, ServiceSnapshot, WorkerSnapshot, model_choices, take_snapshot
-from engine.service.submission import Attachment, Link, Submission, Upload
+from engine.service.submission import Attachment, Link, Submission, Upload, upload_of
 from engine.service.views import JobPresenter
 from engine.service.watch import Watchers, has_changed
 from engine.sources.youtube.link import video_ids_in
@@ -50,6 +50,7 @@ __all__ = [
     "Upload",
     "VersionRequest",
     "WorkerSnapshot",
+    "upload_of",
     "video_ids_in",
 ]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.jobs.options import StemSeparationOptions
+
+_BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,17 @@ class Upload:
     stream: AsyncIterator[bytes]
     declared_bytes: int | None = None
     late_options: Callable[[], Awaitable[StemSeparationOptions]] | None = None
+
+
+def upload_of(path: Path) -> Upload:
+    """Return the upload of a local file."""
+
+    async def blocks() -> AsyncIterator[bytes]:
+        with path.open("rb") as file:
+            while block := await asyncio.to_thread(file.read, _BLOCK_BYTES):
+                yield block
+
+    return Upload(path.name, blocks(), path.stat().st_size)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractAccessLogger
 from config.settings import Settings
 from engine.clock import utc_now
 from engine.service.links import Links
+from engine.service.sample import SampleSong
 from engine.service.service import StemService
 from engine.storage.storage import Storage
 from engine.web import api, events, files, health, mixes, openapi, overview, pages
@@ -21,7 +22,7 @@ from engine.web.access import SAFE_METHODS, Access
 from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
 from engine.web.errors import Handler, UnsupportedEncoding, answer_errors
 from engine.web.headers import common_headers
-from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SERVICE, SETTINGS, STORAGE
+from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SAMPLE, SERVICE, SETTINGS, STORAGE
 from engine.web.metrics import Metrics
 
 HEAD_S = 15.0
@@ -36,6 +37,7 @@ def create_app(
     links: Links,
     storage: Storage,
     *,
+    sample: SampleSong | None = None,
     now: Callable[[], datetime] = utc_now,
     keep_alive_s: float = 15.0,
 ) -> web.Application:
@@ -44,6 +46,7 @@ def create_app(
     app = web.Application(middlewares=[count_requests, answer_errors, enforce_host_and_origin])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
+    app[SAMPLE] = sample
     app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
     for module in (files, api, mixes, overview, events, stems_zip, health, openapi):
         module.add_routes(app)

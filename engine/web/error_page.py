@@ -25,7 +25,7 @@ def is_navigation(request: web.Request) -> bool:
     return request.method == "GET" and "text/html" in request.headers.get("Accept", "") and not is_data
 
 
-def error_page(status: int, message: str) -> web.Response:
-    heading = _HEADINGS.get(status, "Something went wrong")
+def error_page(status: int, message: str, *, heading: str | None = None) -> web.Response:
+    heading = heading or _HEADINGS.get(status, "Something went wrong")
     text = Template(_TEMPLATE.read_text("utf-8")).substitute(heading=heading, message=html.escape(message))
     return web.Response(status=status, text=text, content_type="text/html")

@@ -13,7 +13,7 @@ from engine.jobs.entity import Entity
 from engine.jobs.job import InputType, JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.web.api import readable_job
-from engine.web.keys import ACCESS, SERVICE, SETTINGS
+from engine.web.keys import ACCESS, SAMPLE, SERVICE, SETTINGS
 from engine.web.schemas import JobEvent, job_event, json_response
 
 
@@ -46,6 +46,7 @@ class ModelOption(Entity):
 
 class UploadOptions(Entity):
     models: tuple[ModelOption, ...]
+    sample: bool  # whether /sample leads to the sample song
     links: bool  # whether YouTube links are accepted
     wants_token: bool
     max_bytes: int
@@ -55,6 +56,7 @@ class UploadOptions(Entity):
 async def upload_options(request: web.Request) -> web.Response:
     settings = request.app[SETTINGS]
     models = request.app[SERVICE].models()
+    sample = request.app[SAMPLE]
     body = UploadOptions(
         models=tuple(
             ModelOption(
@@ -67,6 +69,7 @@ async def upload_options(request: web.Request) -> web.Response:
             )
             for each in models
         ),
+        sample=sample is not None and sample.is_offered,
         links=settings.youtube.enabled,
         wants_token=request.app[ACCESS].wants_token,
         max_bytes=settings.limits.input_bytes,

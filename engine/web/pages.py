@@ -6,12 +6,16 @@ step, no framework and no third-party resource.
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from aiohttp import web
 
 from engine.errors import StemifyError
 from engine.web import page_api
 from engine.web.api import readable_job
+from engine.web.error_page import error_page
 from engine.web.errors import status_of
+from engine.web.keys import SAMPLE
 from engine.web.static_files import static_file
 
 
@@ -31,6 +35,20 @@ async def job(request: web.Request) -> web.StreamResponse:
     return _page(request, "job.html")
 
 
+async def sample(request: web.Request) -> web.StreamResponse:
+    """Lead to the page of the sample song; a browser asks again until its job exists."""
+    song = request.app[SAMPLE]
+    if song is None:
+        raise web.HTTPNotFound
+    url = await song.page_url()
+    if url is None:
+        page = error_page(503, "It opens here when it is ready.", heading="The sample song is being written")
+        page.headers["Refresh"] = page.headers["Retry-After"] = "2"
+        return page
+    parts = urlsplit(url)  # this server, at the name that the visitor opened
+    raise web.HTTPFound(f"{parts.path}?{parts.query}", headers={"Cache-Control": "no-store"})
+
+
 async def static(request: web.Request) -> web.StreamResponse:
     name = request.match_info["name"]
     file = None if name.endswith(".html") else static_file(name)
@@ -47,6 +65,7 @@ def _page(request: web.Request, name: str, status: int = 200) -> web.Response:
 
 routes = [
     web.get("/", index),
+    web.get("/sample", sample),
     web.get("/jobs/{job_id}", job),
     web.get("/static/{name:.+}", static),
     *page_api.routes,

@@ -169,6 +169,22 @@ def test_pages_fit_phone_and_desktop(browser: Browser, site: Site, tmp_path: Pat
     assert browser.console_errors() == []
 
 
+def test_start_page_shows_a_result_beside_the_form(browser: Browser, site: Site) -> None:
+    browser.get(f"{site.url}/")
+    browser.until("return document.getElementById('model').options.length > 0")
+    boxes = browser.execute_script(
+        "return arguments[0].map((each) => document.querySelector(each).getBoundingClientRect())",
+        [".brand", "h1", "#form", ".result img"],
+    )
+    assert len({box["left"] for box in boxes[:3]}) == 1, "one grid"
+    form, picture = boxes[2:]
+    assert picture["left"] > form["right"] and picture["top"] == form["top"]
+    browser.until("return document.querySelector('.result img').naturalWidth > 0")
+    assert not browser.find_element(By.ID, "sample").is_displayed(), "this server offers none"
+    browser.emulate_screen(390, 844, mobile=True)
+    assert not browser.find_element(By.CSS_SELECTOR, ".result img").is_displayed()
+
+
 @pytest.mark.parametrize("width", [360, 420])
 def test_phone_layout_has_one_step_line_and_no_drop_hint(browser: Browser, site: Site, width: int) -> None:
     browser.emulate_screen(width, 844, mobile=True)

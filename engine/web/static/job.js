@@ -163,6 +163,7 @@ function showFiles(stems, stemFile) {
       )
     ),
   );
+  show(byId("expiry").parentElement, job.mayChange || !job.keep); // not for the sample song
   byId("expiry").textContent = job.keep
     ? "Available until you delete them."
     : `Available until ${day(job.linksExpireAt)}.`;

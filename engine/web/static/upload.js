@@ -6,7 +6,7 @@ import { recent } from "./recent.js";
 import { bytes, day, unit } from "./words.js";
 
 const AUTO = "";
-let choices = { models: [], links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
+let choices = { models: [], sample: true, links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
 let file = null;
 let sending = null;
 
@@ -202,6 +202,7 @@ try {
 showModels();
 show(byId("link-part"), choices.links && !file);
 show(byId("token-part"), choices.wantsToken);
+show(byId("sample"), choices.sample);
 byId("token").value = storedToken();
 show(byId("forget-token"), storedToken() !== "");
 byId("limits").textContent = `mp3, wav, m4a, flac, ogg, opus or webm, up to ${
