@@ -29,7 +29,7 @@ async def test_song_becomes_card_and_one_mention_with_stems(stage: Stage) -> Non
     assert {button.get("label") for button in message.buttons()} == {
         "Karaoke", "No drums", "No bass", "Mix…", "Listen", "More"
     }  # fmt: skip
-    assert stage.fake.requests("PATCH", f"/webhooks/.*{interaction.token}")
+    await stage.until(lambda: stage.fake.requests("PATCH", f"/webhooks/.*{interaction.token}"), "an edit by token")
     assert not stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/"), "the token must be used while it is valid"
 
 

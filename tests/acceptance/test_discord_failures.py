@@ -31,7 +31,8 @@ async def test_expired_token_edits_message_in_channel(stage: Stage) -> None:
     await stage.shows(message, "4 stems ·")
     assert [file.filename for file in message.attachments] == ["waveform.png"]
     await stage.announced(stage.ann)
-    assert stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/messages/{message.id}")
+    path = f"/channels/{stage.songs.id}/messages/{message.id}"
+    await stage.until(lambda: stage.fake.requests("PATCH", path), "an edit as a message of the channel")
 
 
 async def test_locked_bot_database_delays_announcement(stage: Stage) -> None:
@@ -95,7 +96,9 @@ async def test_stems_over_channel_limit_are_not_uploaded(stage: Stage) -> None:
     await stage.ask()
     announcement = await stage.announced(stage.ann)
     assert "(10 MB at most)" in announcement.text and announcement.attachments == []
-    assert len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages")) == before + 1
+    path = f"/channels/{stage.songs.id}/messages"
+    await stage.until(lambda: len(stage.fake.requests("POST", path)) > before, "the request to be recorded")
+    assert len(stage.fake.requests("POST", path)) == before + 1
 
 
 async def test_large_stems_are_attached_at_lower_rate(stage: Stage) -> None:
@@ -116,7 +119,9 @@ async def test_limit_of_subscribed_user_is_not_the_channels(stage: Stage) -> Non
     await stage.ask()
     announcement = await stage.announced(stage.ann)
     assert len(announcement.attachments) == 4 and "too large" not in announcement.text
-    assert len(stage.fake.requests("POST", f"/channels/{stage.songs.id}/messages")) == before + 1
+    path = f"/channels/{stage.songs.id}/messages"
+    await stage.until(lambda: len(stage.fake.requests("POST", path)) > before, "the request to be recorded")
+    assert len(stage.fake.requests("POST", path)) == before + 1
 
 
 async def test_refused_files_are_packed_again_for_smaller_limit(stage: Stage) -> None:
