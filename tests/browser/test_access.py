@@ -302,6 +302,22 @@ def test_forced_colours_leave_state_visible(browser: Browser, site: Site) -> Non
     assert browser.execute_script(shown) == [True, True, "solid"]
 
 
+def test_reduced_motion_stops_animations(browser: Browser, site: Site) -> None:
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    running(browser, site)
+    moving = "return document.getAnimations({ subtree: true }).filter(({ playState }) => playState === 'running').length"
+    assert browser.execute_script(moving) == 0
+
+
+def test_six_lanes_fit_a_desktop_above_the_transport(browser: Browser, site: Site) -> None:
+    browser.emulate_screen(1440, 900)
+    open_job(browser, site, "six")
+    browser.execute_script("document.getElementById('title').textContent = 'One line'")
+    lanes = browser.execute_script("return document.getElementById('lanes').getBoundingClientRect().bottom")
+    assert lanes <= browser.execute_script("return document.querySelector('.transport').getBoundingClientRect().top")
+
+
 @pytest.mark.parametrize("page", ["/", "mp3"])
 def test_pages_reflow_at_320_pixels(browser: Browser, site: Site, page: str) -> None:
     browser.emulate_screen(320, 512)  # 1280 pixels at 400 %

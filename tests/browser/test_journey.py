@@ -86,6 +86,8 @@ def test_running_job_can_be_cancelled(browser: Browser, site: Site, tmp_path: Pa
     browser.find_element(By.ID, "cancel").click()
     browser.until("return document.getElementById('failure').checkVisibility()")
     assert browser.find_element(By.ID, "failure-title").text == "Cancelled"
+    browser.until("return document.getElementById('status').textContent === 'Cancelled'")
+    assert browser.switch_to.active_element.get_attribute("id") == "title"
     assert not browser.find_element(By.ID, "retry").is_displayed()  # its file was deleted
 
 
@@ -293,5 +295,6 @@ def test_delete_asks_first_and_keep_persists(browser: Browser, site: Site) -> No
     browser.find_element(By.CSS_SELECTOR, "#ask-delete button[value=yes]").click()
     browser.until("return document.getElementById('notice').textContent === 'This job was deleted.'")
     assert not site.file("gone", "drums").exists()
+    assert browser.switch_to.active_element.get_attribute("id") == "title"
     browser.refresh()
     browser.until("return document.getElementById('notice').textContent.startsWith('There is no such job')")

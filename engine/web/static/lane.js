@@ -37,7 +37,7 @@ export class Lane {
     const head = el(
       "div",
       { class: "lane-head" },
-      el("span", { class: "lane-name" }, name),
+      el("span", { class: "lane-name", title: name }, name),
       this.mute,
       this.solo,
       this.volume,

@@ -2,7 +2,7 @@
 
 const BAR = 3; // CSS pixels
 const GAP = 2;
-const scheme = matchMedia("(prefers-color-scheme: dark)");
+const schemes = [matchMedia("(prefers-color-scheme: dark)"), matchMedia("(forced-colors: active)")];
 
 export class Waveform {
   constructor() {
@@ -13,7 +13,7 @@ export class Waveform {
     this.element.className = "wave";
     this.canvases = [this.#canvas("unplayed"), this.#canvas("played")];
     new ResizeObserver(() => this.draw()).observe(this.element);
-    scheme.addEventListener("change", () => this.draw());
+    for (const scheme of schemes) scheme.addEventListener("change", () => this.draw());
   }
 
   /** `peaks`: {low, high}, -127…127; `loudest`: the peak that fills the height, the same for all stems. */
