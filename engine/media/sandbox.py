@@ -96,6 +96,24 @@ def run_child(
         )
 
 
+def start_module(
+    module: str, request: dict[str, Any], *, stdin: BinaryIO | int, descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start `main` of a module in a child process that inherits `descriptors`, with pipes from its outputs.
+
+    The child shares our session, so that its niceness counts among all processes even with the kernel's autogroups.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), module, json.dumps({**request, "parent_pid": os.getpid()})],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=descriptors,
+        env=_environment(),
+        process_group=0,
+    )
+
+
 def run_module(
     module: str,
     request: dict[str, Any],
@@ -108,18 +126,9 @@ def run_module(
 ) -> dict[str, Any]:
     """Run `main` of a module in a child process that inherits `descriptors`, and return its result; blocks.
 
-    The child shares our session, so that its niceness counts among all processes even with the kernel's autogroups.
     Raises as `run_child` does.
     """
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-c", _PROGRAM, str(_ROOT), module, json.dumps({**request, "parent_pid": os.getpid()})],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=descriptors,
-        env=_environment(),
-        process_group=0,
-    )
+    child = start_module(module, request, stdin=stdin, descriptors=descriptors)
     output = _ChildOutput(on_progress)
     try:
         _read_output(child, output, time.monotonic() + timeout_s, cancelled)

@@ -28,7 +28,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
 
     os.nice(request["niceness"])
     av.logging.set_level(None)
-    _import_lazy_modules(request["render"]["format"])
+    import_lazy_modules(request["render"]["format"])
     if request["render"]["key"] != 0 or request["render"]["tempo"] != 1:
         importlib.import_module("engine.mixes.stretch")
     limit_resources(**request["limits"])
@@ -39,7 +39,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     return asdict(render(render_request, threads))
 
 
-def _import_lazy_modules(output_format: str) -> None:
+def import_lazy_modules(output_format: str) -> None:
     """Encode and read a tiny file, so PyAV and codecs import what they load on first use."""
     from pathlib import Path
 

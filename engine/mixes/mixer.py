@@ -77,8 +77,7 @@ class Mixer:
         `by` is the owner that asks. Raises `InvalidState`, `NotFound`, `Blocked`, `TooManyMixes`, `MixesExceeded`,
         `TooMuchStored`, `DiskSpaceLow`, `MixFailed`, and errors of the storage.
         """
-        await self._blocked.check(by, job.scope)
-        result = completed_result(job)
+        result = await self.result_for(job, by=by)
         folder = self._cache.folder(job.id, plan)
         while (task := self._running.get(folder)) is not None:
             # A limit of the owner who asked first does not count for this one.
@@ -88,6 +87,11 @@ class Mixer:
         self._running[folder] = task
         task.add_done_callback(partial(self._forget, folder))
         return await asyncio.shield(task)
+
+    async def result_for(self, job: Job, *, by: str) -> JobResult:
+        """Return the result of a completed job to the owner that asks. Raises `InvalidState`, `Blocked`."""
+        await self._blocked.check(by, job.scope)
+        return completed_result(job)
 
     def _forget(self, folder: str, task: asyncio.Task[StoredMix]) -> None:
         del self._running[folder]

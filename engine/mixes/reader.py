@@ -20,6 +20,7 @@ from engine.media.tags import read_tags, usable_cover
 from engine.media.track import CODECS
 
 BLOCK_SAMPLES = 1 << 16
+_SEEK_MARGIN_S = 0.5
 _OPTIONS = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
 
 
@@ -73,6 +74,30 @@ class StemReader:
         block = self._mixer(frame)
         return block if block.shape[0] == 2 else np.repeat(block, 2, axis=0)
 
+    def seek(self, sample: int) -> None:
+        """Continue with `sample` at the next `read`; beyond the end there is nothing to read."""
+        # The first frames after a seek lack what an mp3 keeps in earlier ones.
+        target_s = max(0.0, sample / self.sample_rate - _SEEK_MARGIN_S)
+        start = self._stream.start_time or 0
+        tick = self._stream.time_base
+        assert tick is not None
+        try:
+            self._container.seek(start + int(target_s / tick), stream=self._stream)
+        except (av.FFmpegError, ValueError) as error:
+            raise _damaged(error) from error
+        self._frames = self._container.decode(self._stream)
+        self._fifo = av.AudioFifo()
+        self._is_at_end = False
+        first = next(self._frames, None)
+        if first is None or first.pts is None:
+            self._is_at_end = True
+            return
+        skip = sample - round((first.pts - start) * tick * self.sample_rate)
+        first.pts = None
+        self._fifo.write(first)
+        while skip > 0 and (skipped := self.read(min(skip, BLOCK_SAMPLES)).shape[1]):
+            skip -= skipped
+
     def close(self) -> None:
         self._container.close()
         self._file.close()
@@ -99,19 +124,32 @@ class StemsReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._stack.close()
+
+    def seek(self, sample: int) -> None:
+        """Continue with `sample` at the next `read`."""
+        for stem in self.stems:
+            stem.seek(sample)
+
+    def read(self, count: int) -> Samples:
+        """Return the next `count` samples; fewer only at the end of the longest stem."""
+        parts = [stem.read(count) for stem in self.stems]
+        length = max(part.shape[1] for part in parts)
+        # A shorter stem ends with silence.
+        return np.concatenate([np.pad(part, ((0, 0), (0, length - part.shape[1]))) for part in parts])
 
     def blocks(self, start: int, stop: int | None) -> Iterator[Samples]:
         """Yield the samples from `start` to before `stop` (None: to the end of the longest stem)."""
         at = 0
         while stop is None or at < stop:
             count = BLOCK_SAMPLES if stop is None else min(BLOCK_SAMPLES, stop - at)
-            parts = [stem.read(count) for stem in self.stems]
-            length = max(part.shape[1] for part in parts)
+            block = self.read(count)
+            length = block.shape[1]
             if not length:
                 return
-            # A shorter stem ends with silence.
-            block = np.concatenate([np.pad(part, ((0, 0), (0, length - part.shape[1]))) for part in parts])
             if at + length > start:
                 yield block[:, max(0, start - at) :]
             at += length

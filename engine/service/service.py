@@ -36,6 +36,8 @@ from engine.service.views import JobPresenter
 from engine.service.watch import Watchers, has_changed
 from engine.sources.youtube.link import video_ids_in
 from engine.storage.storage import Storage
+from engine.voice.player import VoicePlayer
+from engine.voice.stream import VoiceStream
 
 __all__ = [
     "Attachment",
@@ -49,6 +51,7 @@ __all__ = [
     "Ticket",
     "Upload",
     "VersionRequest",
+    "VoiceStream",
     "WorkerSnapshot",
     "upload_of",
     "video_ids_in",
@@ -80,7 +83,7 @@ class StemService:
         self._progress = progress
         self._mixer = mixer
         self._watchers = Watchers(progress)
-        self._result_files = ResultFiles(store, storage)
+        self._result_files, self._voice = ResultFiles(store, storage), VoicePlayer(storage, mixer)
 
     def admit_upload(self, owner: str, size_bytes: int | None = None) -> AbstractAsyncContextManager[Ticket]:
         """Admit an upload of `owner` before its first byte is read; `size_bytes`: as declared.
@@ -282,6 +285,10 @@ class StemService:
         stems = dict(completed_result(job).stems)
         plan = plan_version(request, list(stems), next(iter(stems.values())).format.value)
         return self._presenter.present_version(job, plan, await self._mixer.make(job, plan, by=by))
+
+    async def play(self, job_id: str, version: VersionRequest, *, start_s: float = 0.0, by: str) -> VoiceStream:
+        """Play a completed job for a voice channel; as `mix`. The caller closes the stream."""
+        return await self._voice.start(await self._job(job_id), version, start_s=start_s, by=by)
 
     def models(self) -> Sequence[ModelChoice]:
         """Return all models, usable ones first."""
