@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from config.settings import Discord
-from engine.jobs.models import MODELS, stems_of
+from engine.jobs.models import MODELS, better_model, stems_of
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
 from engine.service.service import ModelChoice
+from engine.service.snapshot import ready_models
 
-_BETTER_MODELS = {"htdemucs": "htdemucs_ft"}  # for the quality best
+_STANDARD = "htdemucs"  # others may replace it
 _STAND_IN_FOR_NONE = "mini"  # its stems are rougher, so it is used only if it was chosen
 
 
@@ -29,7 +30,7 @@ def user_options(
         is_stem = settings.default_format == OutputFormat.STEM  # which needs four stems
         output_format = OutputFormat.MP3 if karaoke and is_stem else settings.default_format
     return StemSeparationOptions.from_user(
-        model=model or default_model(settings.default_model, quality, models),
+        model=model or default_model(settings.default_model, quality, models, karaoke=karaoke),
         quality=quality,
         output_format=output_format,
         remove_vocals=karaoke,
@@ -37,10 +38,11 @@ def user_options(
     )
 
 
-def default_model(preferred: str, quality: str, models: Sequence[ModelChoice]) -> str:
+def default_model(preferred: str, quality: str, models: Sequence[ModelChoice], *, karaoke: bool = False) -> str:
     """Return the preferred model, or the first other one with its stems if it cannot be used here."""
     usable = [choice.name for choice in models if choice.usable]
-    wanted = [_BETTER_MODELS.get(preferred, preferred)] if quality == Quality.BEST else []
+    better = better_model(best=quality == Quality.BEST, karaoke=karaoke, ready=ready_models(models))
+    wanted = [better if preferred == _STANDARD else preferred]
     stems = set(stems_of(preferred if preferred in MODELS else "htdemucs"))
     others = [name for name in MODELS if name != _STAND_IN_FOR_NONE and stems <= set(stems_of(name))]
     return next((name for name in [*wanted, preferred, *others] if name in usable), preferred)

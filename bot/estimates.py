@@ -24,10 +24,13 @@ async def model_choices(bot: Stemify, quality: str | None) -> list[tuple[str, st
 async def quality_choices(bot: Stemify, model: str | None) -> list[tuple[str, str]]:
     """Return name and description of every quality."""
     default = bot.settings.discord.default_quality
-    return [
-        (quality.value, _label(quality, [await _time(bot, model, quality)], is_default=quality == default))
-        for quality in Quality
-    ]
+    choices = []
+    for quality in Quality:
+        better = bot.options(quality=quality).model
+        used = [better] if not model and better != bot.options(quality=default).model else []
+        details = [await _time(bot, model, quality), *used]
+        choices.append((quality.value, _label(quality, details, is_default=quality == default)))
+    return choices
 
 
 def _label(name: str, details: list[str], *, is_default: bool) -> str:

@@ -71,6 +71,15 @@ class LocalSeparator:
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
 
+    async def ready_models(self) -> list[str]:
+        """Return the models that are on this machine. Raises `WorkerDied`."""
+        await self._wait_for_worker()
+        return [name for name, state in self._pool.models.items() if state.state == "ready"]
+
+    async def _wait_for_worker(self) -> None:
+        if not await self._pool.wait_ready(self._settings.workers.start_timeout_s):
+            raise WorkerDied(f"The worker for {self._device} did not start. See the messages above.")
+
     async def separate(
         self,
         song: Path,
@@ -86,8 +95,7 @@ class LocalSeparator:
         Stems are named after the file, since two files may have the same tags. Earlier stems of the same file are
         replaced. Paths in the result are those of the files. Raises `InputRefused` and `AttemptError`s.
         """
-        if not await self._pool.wait_ready(self._settings.workers.start_timeout_s):
-            raise WorkerDied(f"The worker for {self._device} did not start. See the messages above.")
+        await self._wait_for_worker()
         spec = AttemptSpec(
             job_id=new_job_id(),
             attempt=1,

@@ -43,7 +43,7 @@ def parser() -> Parser:
         default=Path("stems"),
         help="output folder, with one folder for each of several songs in it (default: stems)",
     )
-    separate.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: htdemucs)")
+    separate.add_argument("--model", metavar="NAME", help=f"one of {', '.join(MODELS)} (default: by quality)")
     separate.add_argument("--quality", choices=[each.value for each in Quality], help="default: balanced")
     separate.add_argument("--format", choices=[each.value for each in OutputFormat], help="default: mp3")
     separate.add_argument("--karaoke", action="store_true", help="write vocals and instrumental only")

@@ -36,8 +36,7 @@ def _list(library: ModelLibrary) -> int:
     console = Console(markup=False)
     for state in library.states():
         info = MODELS[state.name]
-        size_bytes = state.files.size_bytes if state.files is not None else None
-        known = traits(info, is_downloaded=state.state == "ready", size_bytes=size_bytes)
+        known = traits(info, is_downloaded=state.state == "ready", size_bytes=state.size_bytes)
         console.print(Text(state.name, style="bold"))
         for line in (info.description, " · ".join(known), f"source of the licence: {info.licence_source}"):
             console.print(Text(f"    {line}"))
@@ -74,12 +73,13 @@ def _check(library: ModelLibrary) -> int:
     for state in library.states():
         if state.state == "ready":
             try:
-                model = library.load(state.name)
+                models = library.load_steps(state.name)
             except StemifyError as error:
                 broken += 1
                 table.add_row(state.name, "broken", Text(error.message))
             else:
-                detail = f"{plural(len(model.members), 'network')}, {', '.join(model.sources)}, {model.sample_rate} Hz"
+                networks = plural(sum(len(model.members) for model in models), "network")
+                detail = f"{networks}, {', '.join(MODELS[state.name].stems)}, {models[0].sample_rate} Hz"
                 table.add_row(state.name, "loads", detail)
         else:
             table.add_row(state.name, _STATE_TEXT[state.state], Text(state.reason or ""))

@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from config.settings import Settings
@@ -113,13 +114,15 @@ async def separate_songs(settings: Settings, args: argparse.Namespace) -> int:
     All songs are examined first. A song that is refused or fails does not stop the others.
     Raises `BadOptions` and `DeviceNotFound`.
     """
-    options = StemSeparationOptions.from_user(
+    choose_options = partial(
+        StemSeparationOptions.from_user,
         model=args.model,
         quality=args.quality,
         output_format=args.format,
         normalize=args.normalize,
         remove_vocals=args.karaoke,
     )
+    choose_options()
     plan = PlanOptions(shifts=args.shifts, overlap=args.overlap, seed=args.seed)
     limits = own_file_limits(settings, args.max_minutes)
     device = (await find_devices([args.device]))[0]
@@ -134,6 +137,7 @@ async def separate_songs(settings: Settings, args: argparse.Namespace) -> int:
     if not accepted:
         return report.code
     async with LocalSeparator(settings, device, args.out, limits) as separator:
+        options = choose_options(ready=await separator.ready_models())
         for song, found in accepted:
             try:
                 with progress_bar(song.path.name if len(songs) > 1 else None) as show:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from engine.errors import UnknownModel
 from engine.jobs.roformer_config import MELBAND_VOCALS, RoFormerConfig
@@ -14,9 +16,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 WEIGHTS = (".safetensors", ".ckpt", ".th")
 """Endings of the operator's weights."""
 
+State = Literal["ready", "to_fetch", "unavailable"]
+STATES: tuple[State, ...] = ("ready", "to_fetch", "unavailable")
+"""Whether a model is on the machine, is downloaded at first use, or cannot be used; best first."""
+
 _FOUR = ("vocals", "drums", "bass", "other")
 _NOT_STATED = "not stated"
 _ROFORMER_COST = 6.8
+BEST_OF_BOTH = "best_of_both"
+KARAOKE = "melband_vocals"
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class ModelInfo:
     download_bytes: int | None = None  # None: unknown, or nothing to download
     advises_gpu: bool = False
     is_own: bool = False  # from the operator's folder
+    steps: tuple[str, ...] = ()  # models that run one after the other, each on what the one before leaves
 
 
 def _demucs(description: str, cost: float, stems: tuple[str, ...] = _FOUR) -> ModelInfo:
@@ -62,6 +71,14 @@ MODELS: dict[str, ModelInfo] = {
         download_bytes=912_885_624,
         advises_gpu=True,
     ),
+    BEST_OF_BOTH: ModelInfo(
+        "vocals by melband_vocals, then drums and bass by htdemucs, other is the rest",
+        _ROFORMER_COST + 1.0,
+        "those of melband_vocals and htdemucs",
+        "see these two models",
+        advises_gpu=True,
+        steps=("melband_vocals", "htdemucs"),
+    ),
     "mini": ModelInfo(
         "small and embedded: works without a download, rougher results", 0.14, "MIT", "LICENSE, as a part of Stemify"
     ),
@@ -85,6 +102,35 @@ def traits(info: ModelInfo, *, is_downloaded: bool, size_bytes: int | None) -> l
 def stems_of(model: str) -> tuple[str, ...]:
     """Return the stems of a model, in display order; those of most models for one that is gone."""
     return MODELS[model].stems if model in MODELS else _FOUR
+
+
+def steps_of(model: str) -> tuple[str, ...]:
+    """Return the models that run for a model: itself, or its steps."""
+    return (MODELS[model].steps if model in MODELS else ()) or (model,)
+
+
+def join_versions(versions: Sequence[str | None]) -> str | None:
+    """Return the version of a model from those of its steps; None if one is unknown."""
+    known = [version for version in versions if version is not None]
+    return "+".join(known) if known and len(known) == len(versions) else None
+
+
+def better_model(*, best: bool, karaoke: bool, ready: Collection[str]) -> str:
+    """Return the model of a job for which none was chosen. `ready`: the models that are on the machine."""
+    if karaoke and KARAOKE in ready:
+        return KARAOKE
+    if best:
+        return BEST_OF_BOTH if BEST_OF_BOTH in ready else "htdemucs_ft"
+    return "htdemucs"
+
+
+def describe_default(ready: Collection[str]) -> str:
+    """Return a sentence about the models that are used where none is chosen."""
+    best = better_model(best=True, karaoke=False, ready=ready)
+    karaoke = better_model(best=False, karaoke=True, ready=ready)
+    details = f" ({MODELS[best].description})" if MODELS[best].steps else ""
+    for_karaoke = f"; for karaoke, {karaoke}" if karaoke == KARAOKE else ""
+    return f"Automatic is htdemucs{for_karaoke}; for the quality best, {best}{details}."
 
 
 def unknown_model(name: str) -> UnknownModel:

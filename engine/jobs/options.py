@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from engine.errors import BadOptions
 from engine.jobs.entity import Entity
-from engine.jobs.models import MODELS, NAME, stems_of, unknown_model
+from engine.jobs.models import MODELS, NAME, better_model, stems_of, unknown_model
 
 STEMS = ("vocals", "drums", "bass", "guitar", "piano", "other")
 """Stems that a model may produce, in display order."""
@@ -89,17 +90,20 @@ class StemSeparationOptions(Entity):
         return self
 
     @classmethod
-    def from_user(cls, **values: object) -> Self:
+    def from_user(cls, *, ready: Collection[str] = (), **values: object) -> Self:
         """Return options from user input, where None means the default.
 
-        Raises `UnknownModel` or `BadOptions`.
+        `ready`: the models that are on the machine; the default may be one of them.
+
+        Raises `UnknownModel`, `BadOptions`.
         """
         chosen = {name: value for name, value in values.items() if value is not None}
         model = chosen.get("model")
         if model is not None and model not in MODELS:
             raise unknown_model(str(model))
-        if model is None and chosen.get("quality") == Quality.BEST:
-            chosen["model"] = "htdemucs_ft"
+        if model is None:
+            best, karaoke = chosen.get("quality") == Quality.BEST, chosen.get("remove_vocals") is True
+            chosen["model"] = better_model(best=best, karaoke=karaoke, ready=ready)
         try:
             return cls.model_validate(chosen)
         except ValueError as error:

@@ -134,7 +134,7 @@ def _advice(overall: float, model: str, quality: Quality) -> str | None:
         return None
     if model == "mini":
         return "Try another model: htdemucs, or htdemucs_ft."
-    if model == "melband_vocals":  # no other model separates vocals better
+    if model in ("melband_vocals", "best_of_both"):  # no other model separates vocals better
         return None if quality is Quality.BEST else "Try the quality best."
     if quality is not Quality.BEST:
         return "Try the quality best, or the model htdemucs_ft."

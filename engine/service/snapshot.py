@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.database.job_store import JobStore
@@ -70,6 +71,11 @@ def model_choices(pool: WorkerPool) -> list[ModelChoice]:
         size_bytes = None if state is None else state.size_bytes
         choices.append(ModelChoice(name, info, usable, reason, is_ready, size_bytes))
     return sorted(choices, key=lambda choice: not choice.usable)
+
+
+def ready_models(choices: Sequence[ModelChoice]) -> list[str]:
+    """Return the models that are on the machine."""
+    return [choice.name for choice in choices if choice.usable and choice.is_downloaded]
 
 
 async def take_snapshot(store: JobStore, pool: WorkerPool, progress: ProgressTracker) -> ServiceSnapshot:

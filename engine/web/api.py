@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
 from engine.service.service import Link, Submission
+from engine.service.snapshot import ready_models
 from engine.text import format_date
 from engine.web.body import (
     check_declared_length,
@@ -55,7 +57,7 @@ async def stemify(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     if request.content_type == "application/json":
         await continue_reading(request)
-        link, options = _link_request(await read_json(request))
+        link, options = _link_request(await read_json(request), ready_models(service.models()))
         submission = Submission(link, options, owner, key=key)
         view = await service.submitted(submission) if key is not None else None
         return _accepted(view or await service.submit(submission))
@@ -63,17 +65,17 @@ async def stemify(request: web.Request) -> web.Response:
         raise UnsupportedBody
     if key is not None and await service.has_request(owner, key):
         await continue_reading(request)
-        upload, options = await uploaded(request, max_file_bytes=max_file_bytes)
+        upload, options = await uploaded(request, max_file_bytes=max_file_bytes, ready=ready_models(service.models()))
         if (view := await service.submitted(Submission(upload, options, owner, key=key))) is not None:
             return _accepted(view)
         raise NotFound  # the job was deleted in between
     async with service.admit_upload(owner, request.content_length) as ticket:
         await continue_reading(request)
-        upload, options = await uploaded(request, max_file_bytes=max_file_bytes)
+        upload, options = await uploaded(request, max_file_bytes=max_file_bytes, ready=ready_models(service.models()))
         return _accepted(await service.submit(Submission(upload, options, owner, key=key), ticket))
 
 
-def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]:
+def _link_request(body: dict[str, object], ready: Collection[str]) -> tuple[Link, StemSeparationOptions]:
     if unknown := body.keys() - {"youtubeUrl", "youtube_url", "options"}:
         raise BadRequest(f"Unknown field {sorted(unknown)[0]!r:.40}. Send youtubeUrl and options.")
     text, options = body.get("youtubeUrl", body.get("youtube_url")), body.get("options")
@@ -81,7 +83,7 @@ def _link_request(body: dict[str, object]) -> tuple[Link, StemSeparationOptions]
         raise BadRequest("Send the link as youtubeUrl, or a file as multipart/form-data.")
     if not isinstance(options, dict | None):
         raise BadRequest("The field options must be a JSON object.")
-    return Link(text), chosen_options(options)
+    return Link(text), chosen_options(options, ready)
 
 
 def _accepted(view: JobView) -> web.Response:

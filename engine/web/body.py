@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
+from functools import partial
 from typing import Any, cast
 
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
@@ -157,9 +158,12 @@ def _json_object(text: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def chosen_options(values: dict[str, Any] | None) -> StemSeparationOptions:
-    """Parse options from JSON, in camelCase or snake_case. Raises `BadOptions`, `UnknownModel`."""
-    return StemSeparationOptions.from_user(**option_changes(values or {}))
+def chosen_options(values: dict[str, Any] | None, ready: Collection[str]) -> StemSeparationOptions:
+    """Parse options from JSON, in camelCase or snake_case; `ready`: the models that are on the machine.
+
+    Raises `BadOptions`, `UnknownModel`.
+    """
+    return StemSeparationOptions.from_user(ready=ready, **option_changes(values or {}))
 
 
 def option_changes(values: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +179,9 @@ def option_changes(values: dict[str, Any]) -> dict[str, Any]:
     return {fields.get(name, name): value for name, value in values.items()}
 
 
-async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload, StemSeparationOptions]:
+async def uploaded(
+    request: web.Request, *, max_file_bytes: int, ready: Collection[str]
+) -> tuple[Upload, StemSeparationOptions]:
     """Read the file and the options of a multipart request, in either order.
 
     The file is streamed; options that follow it are read after it. Raises `BadRequest`, `TooLarge`, `BadOptions`.
@@ -186,28 +192,29 @@ async def uploaded(request: web.Request, *, max_file_bytes: int) -> tuple[Upload
     options: StemSeparationOptions | None = None
     while (part := await _next(parts)) is not None:
         if part.name == "options" and options is None:
-            options = await _options(part)
+            options = await _options(part, ready)
         elif part.name == "file":
             filename, blocks = _last_component(part.filename), _blocks(part, max_file_bytes)
             if options is not None:
                 return Upload(filename, blocks), options
-            return Upload(filename, blocks, late_options=lambda: _options_after_file(parts)), StemSeparationOptions()
+            late = partial(_options_after_file, parts, ready)
+            return Upload(filename, blocks, late_options=late), StemSeparationOptions()
         else:
             raise _unexpected_field(part)
     raise BadRequest('The request contains no file. Send it as the multipart field "file".')
 
 
-async def _options_after_file(parts: MultipartReader) -> StemSeparationOptions:
+async def _options_after_file(parts: MultipartReader, ready: Collection[str]) -> StemSeparationOptions:
     options: StemSeparationOptions | None = None
     while (part := await _next(parts)) is not None:
         if part.name != "options" or options is not None:
             raise _unexpected_field(part)
-        options = await _options(part)
+        options = await _options(part, ready)
     return options or StemSeparationOptions()
 
 
-async def _options(part: BodyPartReader) -> StemSeparationOptions:
-    return chosen_options(_json_object(await _read_small(part), "The field options"))
+async def _options(part: BodyPartReader, ready: Collection[str]) -> StemSeparationOptions:
+    return chosen_options(_json_object(await _read_small(part), "The field options"), ready)
 
 
 def _unexpected_field(part: BodyPartReader) -> BadRequest:

@@ -11,7 +11,9 @@ from aiohttp import web
 from engine.errors import NotFound
 from engine.jobs.entity import Entity
 from engine.jobs.job import InputType, JobStatus, JobView
+from engine.jobs.models import describe_default
 from engine.jobs.options import StemSeparationOptions
+from engine.service.snapshot import ready_models
 from engine.web.api import readable_job
 from engine.web.keys import ACCESS, SAMPLE, SERVICE, SETTINGS
 from engine.web.schemas import JobEvent, job_event, json_response
@@ -47,6 +49,7 @@ class ModelOption(Entity):
 class UploadOptions(Entity):
     models: tuple[ModelOption, ...]
     sample: bool  # whether /sample leads to the sample song
+    automatic: str  # which model is used where none is chosen
     links: bool  # whether YouTube links are accepted
     wants_token: bool
     max_bytes: int
@@ -70,6 +73,7 @@ async def upload_options(request: web.Request) -> web.Response:
             for each in models
         ),
         sample=sample is not None and sample.is_offered,
+        automatic=describe_default(ready_models(models)),
         links=settings.youtube.enabled,
         wants_token=request.app[ACCESS].wants_token,
         max_bytes=settings.limits.input_bytes,

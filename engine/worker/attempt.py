@@ -8,18 +8,17 @@ import errno
 import logging
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 
 from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed, is_disk_full
-from engine.jobs.estimates import overlap_of
 from engine.jobs.job import Stage
-from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
+from engine.jobs.models import join_versions
+from engine.jobs.options import OutputFormat
 from engine.jobs.results import (
     JobResult,
     Music,
@@ -40,35 +39,15 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import is_out_of_memory
 from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.song_run import RunReport
+from engine.separation.schedule.steps import run_steps
 from engine.storage.storage import Storage
 from engine.text import safe_title
 from engine.worker.music_files import write_music
+from engine.worker.parameters import SeparationParameters
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
 from engine.worker.stem_writer import StemWriter, TrackInfo
 
 log = logging.getLogger(__name__)
-
-SHIFTS = {Quality.FAST: 0, Quality.BALANCED: 1, Quality.BEST: 2}
-OVERLAPS = {Quality.FAST: 0.1, Quality.BALANCED: 0.25, Quality.BEST: 0.25}
-
-
-@dataclass(frozen=True)
-class SeparationParameters:
-    """Parameters of the separation."""
-
-    shifts: int
-    overlap: float  # fraction of a segment
-    segment_s: float | None  # None: the model's default
-
-    @classmethod
-    def of(cls, spec: AttemptSpec, model_segment_s: float) -> SeparationParameters:
-        """Return the parameters for the attempt's options."""
-        options: StemSeparationOptions = spec.options
-        overlap = overlap_of(options, model_segment_s) if spec.overlap is None else spec.overlap
-        if overlap is None:
-            overlap = OVERLAPS[options.quality]
-        shifts = SHIFTS[options.quality] if spec.shifts is None else spec.shifts
-        return cls(shifts, overlap, options.segment_duration)
 
 
 def to_stemify_error(error: BaseException) -> StemifyError:
@@ -125,7 +104,8 @@ class Attempt:
         song = self._storage.fetch(self.spec.input_key, self._scratch, lambda _: self._step(Stage.DECODING, 0))
         decoded = self._decode(song, raw)
         loading = time.monotonic()
-        model = self._load()
+        models = self._load()
+        model = models[0]
         model_load_s = time.monotonic() - loading
         with (
             PcmMix(
@@ -135,9 +115,9 @@ class Attempt:
                 model_rate=model.sample_rate,
                 model_channels=model.audio_channels,
             ) as mix,
-            self._open_writer(mix, model, decoded, out) as writer,
+            self._open_writer(mix, models, decoded, out) as writer,
         ):
-            report, plan = self._separate(model, mix, writer)
+            report, plan = self._separate(models, mix, writer)
             self._on_progress(Stage.MEASURING, 0)
             writer.finish()
             self._on_progress(Stage.ENCODING, 0)
@@ -164,7 +144,12 @@ class Attempt:
             attempt=self.spec.attempt,
             result=self._result(
                 infos, stem_file, metrics, trust, estimate.metrics, music, picture.name, peaks.name
-            ).model_copy(update={"audio_hash": decoded.audio_hash, "model_version": model.version}),
+            ).model_copy(
+                update={
+                    "audio_hash": decoded.audio_hash,
+                    "model_version": join_versions([each.version for each in models]),
+                }
+            ),
             separating_s=report.separating_s,
             input_duration_s=decoded.samples / decoded.sample_rate,
         )
@@ -192,21 +177,21 @@ class Attempt:
             on_progress=lambda fraction: self._on_progress(Stage.DECODING, fraction),
         )
 
-    def _load(self) -> LoadedModel:
-        """Load the model in another thread.
+    def _load(self) -> tuple[LoadedModel, ...]:
+        """Load the models in another thread.
 
         A cancelled attempt then ends at once, while a download that other attempts may need continues.
         """
-        loading = self._loader.submit(self._library.load, self.spec.options.model)
+        loading = self._loader.submit(self._library.load_steps, self.spec.options.model)
         while True:
             self._stop_if_cancelled()
             self._on_progress(Stage.DECODING, 1.0)
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return loading.result(timeout=0.2)
 
-    def _open_writer(self, mix: PcmMix, model: LoadedModel, decoded: RawAudio, out: Path) -> StemWriter:
+    def _open_writer(self, mix: PcmMix, models: Sequence[LoadedModel], decoded: RawAudio, out: Path) -> StemWriter:
         options = self.spec.options
-        stems, rest = self._outputs(model)
+        stems, rest = self._outputs(models)
         tags = dict(decoded.tags)
         if self.spec.artist:
             tags.setdefault("artist", self.spec.artist)
@@ -216,7 +201,7 @@ class Attempt:
             stems=stems,
             read_mix=lambda start, stop: mix.without_offset(start, stop).numpy(),
             samples=mix.samples,
-            sample_rate=model.sample_rate,
+            sample_rate=mix.sample_rate,
             output_format=options.output_format,
             normalize=options.normalize,
             rest=rest,
@@ -225,23 +210,31 @@ class Attempt:
             cancelled=self.cancelled,
         )
 
-    def _outputs(self, model: LoadedModel) -> tuple[tuple[str, ...], str | None]:
-        """Return the stems that the model separates, and the one that is the rest of the mix."""
-        return (("vocals",), "instrumental") if self.spec.options.remove_vocals else (model.sources, model.rest)
+    def _outputs(self, models: Sequence[LoadedModel]) -> tuple[tuple[str, ...], str | None]:
+        """Return the stems that the models separate, and the one that is the rest of the mix."""
+        if self.spec.options.remove_vocals:
+            return ("vocals",), "instrumental"
+        if len(models) > 1:
+            return ("vocals", "drums", "bass"), "other"
+        return models[0].sources, models[0].rest
 
-    def _separate(self, model: LoadedModel, mix: PcmMix, writer: StemWriter) -> tuple[RunReport, SeparationParameters]:
-        plan = SeparationParameters.of(self.spec, model.segment_s)
+    def _separate(
+        self, models: tuple[LoadedModel, ...], mix: PcmMix, writer: StemWriter
+    ) -> tuple[RunReport, SeparationParameters]:
+        plan = SeparationParameters.of(self.spec, models[0].segment_s)
         self._on_progress(Stage.SEPARATING, 0)
-        report = self._batcher.run(
-            model,
+        report = run_steps(
+            self._batcher,
+            models,
             mix,
             writer,
-            stems=self._outputs(model)[0],
+            self._scratch,
+            stems=self._outputs(models)[0],
             shifts=plan.shifts,
             overlap=plan.overlap,
             segment_s=plan.segment_s,
             seed=self.spec.seed,
-            on_progress=lambda done, total: self._on_progress(Stage.SEPARATING, done / max(1, total)),
+            on_progress=lambda fraction: self._on_progress(Stage.SEPARATING, fraction),
             on_cpu=self._on_cpu,
             cancelled=self.cancelled,
         )

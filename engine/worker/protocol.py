@@ -6,6 +6,7 @@ name its (job_id, attempt), so that late messages about a lost attempt can be ig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from config.settings import Storage as StorageSettings
 from engine.jobs.job import Job, Stage
+from engine.jobs.models import State, join_versions, steps_of
 from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult
 
@@ -106,10 +108,17 @@ class ModelState(BaseModel):
     """Availability of a model on a worker."""
 
     name: str
-    state: Literal["ready", "to_fetch", "unavailable"]
+    state: State
     reason: str | None = None
     version: str | None = None  # of its weights, if they are on the machine
     size_bytes: int | None = None  # of its files, if they are on the machine
+
+    def with_version(self, versions: Mapping[str, str | None]) -> Self:
+        """Return the state where the weights of each model have these versions."""
+        version = join_versions([versions.get(step) for step in steps_of(self.name)])
+        if version is None or version == self.version:
+            return self
+        return self.model_copy(update={"state": "ready", "reason": None, "version": version})
 
 
 class Ready(Message):
@@ -119,14 +128,10 @@ class Ready(Message):
     models: tuple[ModelState, ...]
 
     def with_version(self, name: str, version: str | None) -> Self:
-        """Return the message with the weights of a model that may have been downloaded since."""
-        models = (
-            state.model_copy(update={"state": "ready", "reason": None, "version": version})
-            if state.name == name and version is not None and state.version != version
-            else state
-            for state in self.models
-        )
-        return self.model_copy(update={"models": tuple(models)})
+        """Return the message with the weights of a model, or of its steps, that may have been downloaded since."""
+        found = dict(zip(steps_of(name), (version or "").split("+"), strict=False)) if version is not None else {}
+        versions = {state.name: found.get(state.name, state.version) for state in self.models}
+        return self.model_copy(update={"models": tuple(state.with_version(versions) for state in self.models)})
 
 
 class Progress(Message):

@@ -138,8 +138,8 @@ class Worker:
                 name=each.name,
                 state=each.state,
                 reason=each.reason,
-                version=each.files.version() if each.files else None,
-                size_bytes=each.files.size_bytes if each.files else None,
+                version=each.version,
+                size_bytes=each.size_bytes,
             )
             for each in self._library.states()
         )

@@ -7,10 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from engine.errors import FolderNotPrivate, ModelCorrupt, ModelUnavailable
-from engine.jobs.models import MODELS, add_own_models, unknown_model
+from engine.errors import BadOptions, FolderNotPrivate, ModelCorrupt, ModelUnavailable
+from engine.jobs.models import MODELS, STATES, State, add_own_models, join_versions, steps_of, unknown_model
 from engine.jobs.roformer_config import RoFormerConfig
 from engine.process.private_files import private_folder
 from engine.separation.models.files import load_bag, load_torchaudio_network, missing_for
@@ -36,9 +35,17 @@ class ModelAvailability:
     """Whether a model can be used: on disk, downloaded at first use, or unavailable with a reason."""
 
     name: str
-    state: Literal["ready", "to_fetch", "unavailable"]
+    state: State
     reason: str | None = None
-    files: ModelFiles | None = None  # if all are on this machine
+    files: tuple[ModelFiles, ...] = ()  # of each step, if all are on this machine
+
+    @property
+    def version(self) -> str | None:
+        return join_versions([each.version() for each in self.files])
+
+    @property
+    def size_bytes(self) -> int | None:
+        return sum(each.size_bytes for each in self.files) if self.files else None
 
 
 class ModelLibrary:
@@ -91,12 +98,18 @@ class ModelLibrary:
         return [self.state(name) for name in MODELS]
 
     def state(self, name: str) -> ModelAvailability:
+        if len(steps := steps_of(name)) > 1:
+            parts = [self.state(step) for step in steps]
+            worst = max(parts, key=lambda part: STATES.index(part.state))
+            files = tuple(file for part in parts for file in part.files) if worst.state == "ready" else ()
+            reason = f"{worst.name}: {worst.reason}" if worst.reason else None
+            return ModelAvailability(name, worst.state, reason, files)
         reason = missing_for(name)
         if reason is not None:
             return ModelAvailability(name, "unavailable", reason)
         try:
             if (found := self._find(name)) is not None:
-                return ModelAvailability(name, "ready", files=found)
+                return ModelAvailability(name, "ready", files=(found,))
         except ModelCorrupt as error:
             return ModelAvailability(name, "unavailable", error.message)
         if name == "mini":
@@ -108,7 +121,7 @@ class ModelLibrary:
         return ModelAvailability(name, "to_fetch", "Its weights are downloaded at first use.")
 
     def load(self, name: str, progress: Progress | None = None) -> LoadedModel:
-        """Return a model from memory or disk, or download it first.
+        """Return a model from memory or disk, or download it first; `load_steps` also takes one of several steps.
 
         Raises `UnknownModel`, `ModelUnavailable`, `ModelCorrupt`.
         """
@@ -124,16 +137,23 @@ class ModelLibrary:
                 self._evict()
         return model
 
+    def load_steps(self, name: str) -> tuple[LoadedModel, ...]:
+        """Return the models that run for a model, one after the other. Raises like `load`."""
+        return tuple(self.load(step) for step in steps_of(name))
+
     def pull(self, name: str, progress: Progress | None = None) -> None:
         """Download a model's files unless they are on this machine. Raises like `load`."""
-        self._check(name)
-        with self._lock_of(name):
-            if self._find(name) is None:
-                self._fetch(name, progress or _no_progress)
+        for step in steps_of(name):
+            self._check(step)
+            with self._lock_of(step):
+                if self._find(step) is None:
+                    self._fetch(step, progress or _no_progress)
 
     def _check(self, name: str) -> None:
         if name not in MODELS:
             raise unknown_model(name)
+        if len(steps := steps_of(name)) > 1:
+            raise BadOptions(f"The model {name} runs {' and '.join(steps)} one after the other. Load each of them.")
         reason = missing_for(name)
         if reason is not None:
             raise ModelUnavailable(f"The model {name} cannot be used here. {reason}")

@@ -75,7 +75,7 @@ function modelHint() {
   byId("model-hint").textContent = model
     ? [model.description, model.traits.join(" · "), `source of the licence: ${model.licenceSource}`]
       .map((sentence) => `${sentence[0].toUpperCase()}${sentence.slice(1)}.`).join(" ")
-    : "The standard model, or the fine-tuned one for the best quality.";
+    : choices.automatic;
   byId("model").title = missing.join("\n");
 }
 

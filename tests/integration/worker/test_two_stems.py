@@ -44,7 +44,7 @@ async def completed(service: StemService, folder: Path, **options: object) -> Jo
     async def read_blocks() -> AsyncIterator[bytes]:
         yield song.read_bytes()
 
-    chosen = StemSeparationOptions.from_user(**{"quality": "balanced", "output_format": "wav", **options})
+    chosen = StemSeparationOptions.from_user(quality="balanced", output_format="wav", **options)  # type: ignore[arg-type]
     view = await service.submit(Submission(Upload(song.name, read_blocks()), chosen, owner=f"discord:{song}"))
     view = [each async for each in service.watch(view.job.id)][-1]
     assert view.job.result is not None, view.job.error
