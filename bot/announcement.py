@@ -10,18 +10,19 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import discord
-from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 
-from bot.announcement_text import announcement, announcement_without_title, file_description, more_stems
+from bot.announcement_text import announcement, announcement_without_title, file_description, more_stems, thread_name
+from bot.attachments import REQUEST_BYTES, next_limit, pack
 from bot.buttons import JobButtons
 from bot.cards import job_card
 from bot.database import AnnouncementPart, BotDatabase, JobMessage
@@ -33,25 +34,11 @@ from engine.service.service import ResultFile, StemService
 
 log = logging.getLogger(__name__)
 
-REQUEST_BYTES = 25 * 1024 * 1024 - 64 * 1024  # Discord's limit for one request, minus the form around the files
 NONCE_TTL_S = 120.0  # Discord remembers nonces for "the past few minutes"
-MAX_FILES = 10  # of one message
+UNKNOWN_CHANNEL = 10003
 MAX_CLOCK_SKEW = timedelta(minutes=2)  # between this machine and Discord
 
 Route = Callable[[str], Awaitable[discord.Message]]
-
-
-def pack(files: Sequence[ResultFile]) -> list[tuple[ResultFile, ...]]:
-    """Return the files of each message, at least one message."""
-    messages: list[list[ResultFile]] = [[]]
-    free_bytes = REQUEST_BYTES
-    for file in files:
-        if file.size > free_bytes or len(messages[-1]) == MAX_FILES:
-            messages.append([])
-            free_bytes = REQUEST_BYTES
-        messages[-1].append(file)
-        free_bytes -= file.size
-    return [tuple(message) for message in messages]
 
 
 def nonce(job_id: str, part: int | str) -> str:
@@ -181,20 +168,26 @@ class Announcer:
 
         (None, None): it may have arrived, and sending it again is not safe. None: sending it is safe.
         """
-        if not message.job_message.reachable:
+        job_message = message.job_message
+        if not job_message.reachable:
             return _assume_sent(message)
-        channel = self._messages.channel(message.job_message)
+        channels = [self._messages.channel(job_message)]
+        if job_message.guild_id is not None and job_message.message_id is not None:
+            channels.append(self._messages.thread(job_message))
         tried_at = datetime.fromtimestamp(recorded.tried_at, UTC)
         oldest = discord.utils.time_snowflake(tried_at - MAX_CLOCK_SKEW, high=False)
-        try:
-            async for sent in channel.history(limit=200, after=discord.Object(oldest), oldest_first=True):
-                if sent.author.id == self._messages.own_id and message.matches(sent):
-                    return (sent.channel.id, sent.id)
-        except discord.HTTPException as error:
-            if classify_failure(error) is FailureKind.TRANSIENT:
-                raise
-            if time.time() - recorded.tried_at > NONCE_TTL_S:
-                return _assume_sent(message)
+        for channel in channels:
+            try:
+                async for sent in channel.history(limit=200, after=discord.Object(oldest), oldest_first=True):
+                    if sent.author.id == self._messages.own_id and message.matches(sent):
+                        return (sent.channel.id, sent.id)
+            except discord.HTTPException as error:
+                if classify_failure(error) is FailureKind.TRANSIENT:
+                    raise
+                if error.code == UNKNOWN_CHANNEL and channel.id == job_message.message_id:
+                    continue  # there is no thread
+                if time.time() - recorded.tried_at > NONCE_TTL_S:
+                    return _assume_sent(message)
         return None
 
     async def _send(self, message: _Message) -> discord.Message | None:
@@ -257,10 +250,10 @@ class Announcer:
                 parts["view"] = JobButtons([*card.mixes, *card.buttons], message.job_id)
             return parts
 
-        async def to_channel(text: str) -> discord.Message:
-            channel = self._messages.channel(job_message)
-            async with self._messages.channel_lock(channel.id, "send"):
-                return await send(channel, job_message.message_id, lambda: {**content(text), "nonce": message.nonce})
+        async def to_channel(text: str, thread: str | None = None) -> discord.Message:
+            return await self._messages.send_about(
+                job_message, lambda: {**content(text), "nonce": message.nonce}, thread=thread
+            )
 
         async def by_token(text: str) -> discord.Message:
             webhook = self._messages.webhook(job_message)
@@ -272,6 +265,8 @@ class Announcer:
                 return await send(channel, None, lambda: {**content(text), "nonce": message.nonce})
 
         if job_message.reachable:
+            if self._database.servers.of(job_message.guild_id).uses_threads:
+                yield partial(to_channel, thread=thread_name(message.title if job_message.batch_id is None else ""))
             yield to_channel
         if self._messages.has_token(job_message):
             yield by_token
@@ -285,11 +280,6 @@ def _names(view: JobView) -> list[str]:
     if result is None:
         return []
     return [name for name, _ in result.stems] + (["stem"] if result.stem_file is not None else [])
-
-
-def next_limit(limit_bytes: int) -> int:
-    """Return the limit to try after Discord refused files of `limit_bytes`; 0: attach nothing."""
-    return DEFAULT_FILE_SIZE_LIMIT_BYTES if limit_bytes > DEFAULT_FILE_SIZE_LIMIT_BYTES else 0
 
 
 def _assume_sent(message: _Message) -> tuple[None, None]:

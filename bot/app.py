@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import discord
 
 from bot.buttons import DeleteEverythingButton, JobButton
@@ -11,12 +13,17 @@ from bot.commands.job_list import JobListButton
 from bot.commands.stemify import describe_options, karaoke_menu, stemify_command, stemify_menu
 from bot.database import BotDatabase
 from bot.forms import filled_form
+from bot.help.command import help_command, privacy_command
+from bot.help.welcome import invite_url, welcome
 from bot.listening import events
 from bot.listening.command import listen_command
 from bot.listening.offers import SplitButton
 from bot.responses import run_guarded
+from bot.servers.command import SettingsCommands
 from config.settings import Settings
 from engine.backend import Backend
+
+log = logging.getLogger(__name__)
 
 
 def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool) -> Stemify:
@@ -28,7 +35,20 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     bot.tree.add_command(karaoke_menu)
     bot.tree.add_command(listen_command)
     bot.tree.add_command(JobCommands())
+    bot.tree.add_command(SettingsCommands())
+    bot.tree.add_command(help_command)
+    bot.tree.add_command(privacy_command)
     bot.add_dynamic_items(JobButton, DeleteEverythingButton, JobListButton, SplitButton)
+
+    @bot.event
+    async def on_ready() -> None:
+        assert bot.application_id is not None
+        log.info("connected to discord as %s, in %s servers", bot.user, len(bot.guilds))
+        log.info("server managers add the bot with %s", invite_url(bot.application_id))
+
+    @bot.event
+    async def on_guild_join(guild: discord.Guild) -> None:
+        await welcome(bot, guild)
 
     @bot.event
     async def on_message(message: discord.Message) -> None:

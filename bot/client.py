@@ -23,7 +23,7 @@ from bot.purge import DatabasePurger
 from bot.responses import InteractionFailed, refuse
 from bot.sync import CommandSync
 from config.proxies import proxy_for
-from config.settings import Settings
+from config.settings import Discord, Settings
 from engine.backend import Backend
 from engine.jobs.options import StemSeparationOptions
 
@@ -85,8 +85,10 @@ class Stemify(discord.AutoShardedClient):
         self.mixes = MixPoster(database, self.messages, self.service)
         self.tree = CommandTree(
             self,
-            allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
-            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=settings.discord.user_install),
+            allowed_contexts=app_commands.AppCommandContext(
+                guild=True, dm_channel=True, private_channel=settings.discord.user_install
+            ),
         )
         self._purger = DatabasePurger(database, self.service, backend.steady_now, settings.retention.stems_days)
         self._command_sync = CommandSync(self.tree, database)
@@ -97,9 +99,17 @@ class Stemify(discord.AutoShardedClient):
             {event: _skip_unreadable(event, parse) for event, parse in parsers.items() if event not in VITAL_EVENTS}
         )
 
-    def options(self, **chosen: Any) -> StemSeparationOptions:
+    def defaults(self, guild_id: int | None) -> Discord:
+        """Return the operator's settings with the defaults of a server."""
+        chosen = self.database.servers.of(guild_id)
+        defaults = {
+            "default_model": chosen.model, "default_quality": chosen.quality, "default_format": chosen.output_format,
+        }  # fmt: skip
+        return self.settings.discord.model_copy(update={name: value for name, value in defaults.items() if value})
+
+    def options(self, guild_id: int | None, **chosen: Any) -> StemSeparationOptions:
         """Return the options of a job, with defaults for what was not chosen. Raises what `user_options` raises."""
-        return user_options(self.settings.discord, self.service.models(), **chosen)
+        return user_options(self.defaults(guild_id), self.service.models(), **chosen)
 
     async def setup_hook(self) -> None:
         self.listening = await self.database.listening.modes()
@@ -128,11 +138,9 @@ class Stemify(discord.AutoShardedClient):
         unfinished = await self.database.unfinished()
         await self.progress.resume([each for each in unfinished if each.state is JobMessageState.FOLLOWING])
 
-    async def on_ready(self) -> None:
-        log.info("connected to discord as %s, in %s servers", self.user, len(self.guilds))
-
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         await self.database.listening.delete_guild(guild.id)
+        await self.database.servers.delete(guild.id)
         self.listening = await self.database.listening.modes()
 
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:

@@ -19,6 +19,7 @@ from discord.http import Route
 from bot.app import create_bot
 from bot.client import ShardNotConnected, Stemify
 from bot.database import BotDatabase
+from bot.defaults import unusable_model
 from bot.links import is_public
 from config.proxies import proxy_for
 from config.settings import Settings
@@ -83,6 +84,8 @@ async def run_bot(settings: Settings, backend: Backend, database: BotDatabase) -
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # no voice
     if backend.web_url is not None and not is_public(backend.web_url):
         log.warning(PRIVATE_LINKS, backend.web_url)
+    if (unusable := unusable_model(settings.discord, backend.service.models())) is not None:
+        log.warning("discord.default_model: %s", unusable)
     message_content = settings.discord.message_content
     failures = 0
     while True:

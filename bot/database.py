@@ -15,6 +15,8 @@ import aiosqlite
 from bot.batches.store import BatchStore
 from bot.listening.store import SCHEMA as LISTENING_SCHEMA
 from bot.listening.store import ListeningStore
+from bot.servers.store import SCHEMA as SERVERS_SCHEMA
+from bot.servers.store import ServerStore
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS posting (
@@ -99,6 +101,7 @@ class JobMessage:
     created_at: float = 0.0
     batch_id: str | None = None
     is_batch: bool = False
+    jobs_per_hour: int | None = None  # that the server allows the user; not stored, applied when the job starts
 
     @property
     def owner(self) -> str:
@@ -121,7 +124,8 @@ class JobMessage:
 
 def message_url(job_message: JobMessage, channel_id: int, message_id: int) -> str:
     """Return the link to a message about a job, in its channel or in a direct message."""
-    guild_id = job_message.guild_id if channel_id == job_message.channel_id else None
+    is_thread = channel_id == job_message.message_id  # below the job's message
+    guild_id = job_message.guild_id if is_thread or channel_id == job_message.channel_id else None
     return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"
 
 
@@ -143,6 +147,7 @@ class BotDatabase:
         self._database = database
         self.batches = BatchStore(database)
         self.listening = ListeningStore(database)
+        self.servers = ServerStore(database)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -153,8 +158,10 @@ class BotDatabase:
         await database.execute("PRAGMA journal_mode = WAL")
         await database.execute("PRAGMA synchronous = FULL")  # a power cut must not lose an announcement
         await database.execute("PRAGMA busy_timeout = 5000")
-        await database.executescript(SCHEMA + LISTENING_SCHEMA)
-        return cls(database)
+        await database.executescript(SCHEMA + LISTENING_SCHEMA + SERVERS_SCHEMA)
+        opened = cls(database)
+        await opened.servers.load()
+        return opened
 
     async def close(self) -> None:
         await self._database.close()

@@ -46,3 +46,14 @@ def default_model(preferred: str, quality: str, models: Sequence[ModelChoice], *
     stems = set(stems_of(preferred if preferred in MODELS else "htdemucs"))
     others = [name for name in MODELS if name != _STAND_IN_FOR_NONE and stems <= set(stems_of(name))]
     return next((name for name in [*wanted, preferred, *others] if name in usable), preferred)
+
+
+def unusable_model(settings: Discord, models: Sequence[ModelChoice]) -> str | None:
+    """Return why the default model cannot be used here and which one is used instead, or None."""
+    preferred = settings.default_model
+    if any(choice.name == preferred and choice.usable for choice in models):
+        return None
+    reason = next((choice.reason for choice in models if choice.name == preferred), None) or "not loaded"
+    other = default_model(preferred, settings.default_quality, models)
+    instead = f"Songs are split with {other}." if other != preferred else "No other model with its stems can be used."
+    return f"{preferred} cannot be used here ({reason}). {instead}"

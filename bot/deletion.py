@@ -78,6 +78,7 @@ class JobDeleter:
             await self._database.set_state(job_message.job_id, JobMessageState.DELETING)
             await self._progress.unfollow(job_message)
         deleted = await self._service.delete_all(owner)
+        await self._database.servers.delete_jobs_of(user_id)
         return deleted, self._start(self._delete_messages(job_messages))
 
     def resume(self, job_messages: Sequence[JobMessage]) -> None:

@@ -10,25 +10,25 @@ from engine.jobs.options import Quality
 SONG_MIN = 4  # of the song in the examples
 
 
-async def model_choices(bot: Stemify, quality: str | None) -> list[tuple[str, str]]:
+async def model_choices(bot: Stemify, guild_id: int | None, quality: str | None) -> list[tuple[str, str]]:
     """Return name and description of every model, usable ones first."""
-    default, choices = bot.options(quality=_known(quality)).model, []
+    default, choices = bot.options(guild_id, quality=_known(quality)).model, []
     for choice in bot.service.models():
         details = [f"not available: {choice.reason or 'not loaded'}"]
         if choice.usable:
-            details = [await _time(bot, choice.name, quality), choice.summary]
+            details = [await _time(bot, guild_id, choice.name, quality), choice.summary]
         choices.append((choice.name, _label(choice.name, details, is_default=choice.name == default)))
     return choices
 
 
-async def quality_choices(bot: Stemify, model: str | None) -> list[tuple[str, str]]:
+async def quality_choices(bot: Stemify, guild_id: int | None, model: str | None) -> list[tuple[str, str]]:
     """Return name and description of every quality."""
-    default = bot.settings.discord.default_quality
+    default = bot.defaults(guild_id).default_quality
     choices = []
     for quality in Quality:
-        better = bot.options(quality=quality).model
-        used = [better] if not model and better != bot.options(quality=default).model else []
-        details = [await _time(bot, model, quality), *used]
+        better = bot.options(guild_id, quality=quality).model
+        used = [better] if not model and better != bot.options(guild_id, quality=default).model else []
+        details = [await _time(bot, guild_id, model, quality), *used]
         choices.append((quality.value, _label(quality, details, is_default=quality == default)))
     return choices
 
@@ -37,12 +37,12 @@ def _label(name: str, details: list[str], *, is_default: bool) -> str:
     return clean(f"{name} — {' · '.join(['default', *details] if is_default else details)}", 100)
 
 
-async def _time(bot: Stemify, model: str | None, quality: str | None) -> str:
+async def _time(bot: Stemify, guild_id: int | None, model: str | None, quality: str | None) -> str:
     """Return how long a song takes, from the measured speeds."""
     try:
-        options = bot.options(model=model, quality=_known(quality))
+        options = bot.options(guild_id, model=model, quality=_known(quality))
     except BadOptions:  # a model that is still being typed
-        options = bot.options(quality=_known(quality))
+        options = bot.options(guild_id, quality=_known(quality))
     duration_s = await bot.service.estimated_s(options, 60 * SONG_MIN)
     return f"{SONG_MIN}-min song: {format_eta(duration_s).removeprefix('about ')}"
 

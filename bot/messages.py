@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CANNOT_REPLY = 160002  # returned without the permission Read Message History
+THREAD_EXISTS = 160004
 CHANNEL_PACE_S = 1.3  # between edits as a channel message: Discord allows 5 in 5 s, for old messages 3 in 6 s
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 
@@ -52,6 +53,7 @@ _BY_CODE = {
     50001: FailureKind.NO_ACCESS,
     50007: FailureKind.NO_ACCESS,
     50013: FailureKind.NO_ACCESS,
+    50024: FailureKind.NO_ACCESS,  # no threads in this kind of channel
     50083: FailureKind.NO_ACCESS,  # archived thread
     160005: FailureKind.NO_ACCESS,  # locked thread
     40094: FailureKind.TOKEN_EXPIRED,  # a user's app may send 5 follow-ups where the bot is not a member
@@ -137,6 +139,27 @@ class Messenger:
         guild = self._client.get_guild(job_message.guild_id) if job_message.guild_id is not None else None
         own_limit = guild.filesize_limit if guild is not None else DEFAULT_FILE_SIZE_LIMIT_BYTES
         return min(job_message.limit_bytes, own_limit)
+
+    def thread(self, job_message: JobMessage) -> discord.PartialMessageable:
+        """Return the thread below the job's message, which has the id of the message."""
+        assert job_message.message_id is not None
+        return self._client.get_partial_messageable(job_message.message_id, guild_id=job_message.guild_id)
+
+    async def send_about(
+        self, job_message: JobMessage, parts: Callable[[], dict[str, Any]], *, thread: str | None = None
+    ) -> discord.Message:
+        """Reply to the job's message, or send to the thread below it, which is created with the name `thread`."""
+        channel, reply_to = self.channel(job_message), job_message.message_id
+        if thread is not None and reply_to is not None:
+            message = channel.get_partial_message(reply_to)
+            try:
+                await retry_on_disconnect(lambda: message.create_thread(name=thread))
+            except discord.HTTPException as error:
+                if error.code != THREAD_EXISTS:
+                    raise
+            channel, reply_to = self.thread(job_message), None
+        async with self.channel_lock(channel.id, "send"):
+            return await send(channel, reply_to, parts)
 
     async def open_dm(self, user_id: int) -> discord.DMChannel:
         return await self._client.create_dm(discord.Object(user_id))

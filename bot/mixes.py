@@ -8,9 +8,10 @@ from typing import Any
 
 import discord
 
-from bot.announcement import REQUEST_BYTES, next_limit
+from bot.announcement_text import thread_name
+from bot.attachments import REQUEST_BYTES, next_limit
 from bot.database import BotDatabase, JobMessage
-from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect, send
+from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect
 from bot.text import clean, escape
 from engine.errors import InvalidState, NotFound, StemifyError
 from engine.jobs.job import Job
@@ -62,15 +63,15 @@ class MixPoster:
             if file is None:
                 break
             try:
-                return await self._send(card, file, mark)
+                return await self._send(card, job.title, file, mark)
             except discord.HTTPException as error:
                 if classify_failure(error) is not FailureKind.TOO_LARGE:
                     raise
                 limit_bytes = next_limit(limit_bytes)
         raise StemifyError("This mix is too large to attach here.")
 
-    async def _send(self, card: JobMessage, file: ResultFile, mark: str | None) -> discord.Message:
-        """Send to the channel; if that is refused, with the interaction's token."""
+    async def _send(self, card: JobMessage, title: str, file: ResultFile, mark: str | None) -> discord.Message:
+        """Send to the thread or the channel; if that is refused, with the interaction's token."""
         text = f"**{escape(file.name, 150)}**"
         text += f" · {file.bit_rate // 1000} kbit/s" if file.bit_rate is not None else ""
         async with self._service.open_result_file(file) as path:
@@ -80,13 +81,15 @@ class MixPoster:
                 return {"content": text, "file": attached, "allowed_mentions": discord.AllowedMentions.none()}
 
             if card.reachable:
-                try:
-                    async with self._messages.channel_lock(card.channel_id, "send"):
-                        channel = self._messages.channel(card)
-                        return await send(channel, card.message_id, lambda: {**content(), "nonce": mark})
-                except discord.HTTPException as error:
-                    if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
-                        raise
+                uses_threads = self._database.servers.of(card.guild_id).uses_threads
+                for thread in (*([thread_name(title)] if uses_threads else []), None):
+                    try:
+                        return await self._messages.send_about(
+                            card, lambda: {**content(), "nonce": mark}, thread=thread
+                        )
+                    except discord.HTTPException as error:
+                        if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):
+                            raise
             webhook = self._messages.webhook(card)
             original: Any = "@original"
             # The first follow-up would replace the deferred private answer.

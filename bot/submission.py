@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from bot.client import Stemify
 from bot.database import JobMessage, JobMessageState
-from bot.servers import check_server
+from bot.servers.rules import record_job
 from bot.songs import Source
 from engine.jobs.job import JobView
 from engine.jobs.options import StemSeparationOptions
@@ -22,7 +22,6 @@ async def accept(
     min_duration_s: float = 0.0,
 ) -> JobView:
     """Record the job's message and submit the job. Raises the service's errors."""
-    check_server(bot.settings.discord, job_message.guild_id)
     submission = Submission(
         source=source,
         options=options,
@@ -58,11 +57,13 @@ async def follow_new_job(bot: Stemify, job_message: JobMessage, create: Callable
 
 async def _create(bot: Stemify, job_message: JobMessage, create: Callable[[], Awaitable[JobView]]) -> JobView:
     """Record the job's message, and create the job. A restart in between finds the record."""
+    await record_job(bot.database.servers, job_message)
     await bot.database.add(job_message)
     try:
         view = await create()
     except Exception:
         await bot.database.delete(job_message.job_id)
+        await bot.database.servers.delete_job(job_message.job_id)
         raise
     await bot.database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
     return view

@@ -78,6 +78,8 @@ class Discord(Section):
     token: SecretStr | None = None
     cdn_hosts: Annotated[list[str], NoDecode]
     allowed_guilds: Annotated[list[int], NoDecode]  # empty: all
+    user_install: bool  # users may install the bot for themselves
+    contact: str | None = None  # who runs the bot; default: the owner of the application
     message_content: bool
     edit_interval_s: float = Field(gt=0)
     default_model: ModelName
@@ -87,7 +89,7 @@ class Discord(Section):
     api_url: str | None = None  # tests: another REST root, "http://127.0.0.1:1234/api/v10"
 
     _split_hosts = field_validator("cdn_hosts", "allowed_guilds", mode="before")(_split)
-    _no_token = field_validator("token", "proxy", mode="before")(_blank_is_none)
+    _no_token = field_validator("token", "proxy", "contact", mode="before")(_blank_is_none)
 
     @field_validator("proxy")
     @classmethod

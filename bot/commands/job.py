@@ -28,18 +28,16 @@ from bot.commands.result import (
     show_details,
     show_more,
 )
-from bot.commands.stemify import job_message_of, owner_of, token_until
+from bot.commands.stemify import job_message_of, new_job_message, owner_of, token_until
 from bot.failures import FALLBACK_MODEL
 from bot.forms import FilledForm
 from bot.message_updater import show_result
 from bot.messages import retry_on_disconnect
 from bot.more_card import more_buttons, more_text
 from bot.responses import acknowledge, mark_answered
-from bot.servers import check_server
 from bot.submission import follow_new_job
 from bot.text import escape
 from engine.errors import InvalidState, NotAllowed
-from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 from engine.text import plural
 
@@ -93,9 +91,8 @@ async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> Non
 async def _retry(interaction: discord.Interaction[Stemify], job_id: str, model: str | None = None) -> None:
     message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
-    check_server(bot.settings.discord, interaction.guild_id)
     check_owner(interaction, await bot.service.get(job_id))
-    job_message = job_message_of(interaction, message_id, new_job_id())
+    job_message = new_job_message(interaction, message_id)
     by = owner_of(interaction.user)
     await follow_new_job(
         bot, job_message, lambda: bot.service.retry(job_id, by=by, new_id=job_message.job_id, model=model)

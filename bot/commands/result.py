@@ -11,15 +11,14 @@ from bot.buttons import JobButtons
 from bot.cards import MIXES, Action
 from bot.client import Stemify
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
-from bot.commands.stemify import job_message_of, owner_of
+from bot.commands.stemify import job_message_of, new_job_message, owner_of
 from bot.forms import FilledForm
 from bot.messages import retry_on_disconnect
 from bot.mix_form import mix_form, mix_request
 from bot.more_card import details_text, more_buttons, more_text
 from bot.responses import acknowledge
-from bot.servers import check_server
+from bot.servers.rules import check_may_mix
 from bot.submission import follow_new_job
-from engine.jobs.entity import new_job_id
 from engine.jobs.job import JobView
 from engine.service.service import MixRequest
 
@@ -75,7 +74,7 @@ async def post_asked_mix(interaction: discord.Interaction[Stemify], form: Filled
 async def _post_mix(interaction: discord.Interaction[Stemify], view: JobView, request: MixRequest) -> None:
     """Post a mix, and answer privately with a link to its message."""
     bot = interaction.client
-    check_server(bot.settings.discord, interaction.guild_id)
+    check_may_mix(interaction, view.job.owner)
     assert interaction.message is not None
     card = job_message_of(interaction, interaction.message.id, view.job.id)
     url = await bot.mixes.post(card, view.job, request, by=owner_of(interaction.user))
@@ -98,8 +97,7 @@ async def separate_again(interaction: discord.Interaction[Stemify], form: Filled
     """Start a job with the song of an earlier one and the options of a form. Raises `StemifyError`."""
     message_id = await acknowledge(interaction, thinking=True)
     bot, changes = interaction.client, changed_options(form.values)
-    check_server(bot.settings.discord, interaction.guild_id)
-    job_message = job_message_of(interaction, message_id, new_job_id())
+    job_message = new_job_message(interaction, message_id)
     by = owner_of(interaction.user)
     await follow_new_job(
         bot, job_message, lambda: bot.service.again(form.job_id, changes, by=by, new_id=job_message.job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import discord
 from discord import app_commands
@@ -12,6 +13,7 @@ from bot.client import Stemify
 from bot.database import JobMessage
 from bot.estimates import model_choices, quality_choices
 from bot.responses import acknowledge, mark_answered
+from bot.servers.rules import check_may_start_here
 from bot.songs import Source, links_in, songs_in, source_of
 from bot.submission import submit
 from config.settings import Settings
@@ -68,6 +70,12 @@ def job_message_of(
     )
 
 
+def new_job_message(interaction: discord.Interaction[Stemify], message_id: int) -> JobMessage:
+    """Return the message of a new job, in the response to the interaction. Raises `NotAllowed`."""
+    jobs_per_hour = check_may_start_here(interaction)
+    return replace(job_message_of(interaction, message_id, new_job_id()), jobs_per_hour=jobs_per_hour)
+
+
 async def start_jobs(
     interaction: discord.Interaction[Stemify],
     sources: list[Source],
@@ -82,7 +90,7 @@ async def start_jobs(
     interaction has been acknowledged.
     """
     message_id = answer_id if answer_id is not None else await acknowledge(interaction, thinking=True)
-    bot, job_message = interaction.client, job_message_of(interaction, message_id, new_job_id())
+    bot, job_message = interaction.client, new_job_message(interaction, message_id)
     if source_id is not None:
         await bot.database.listening.set_source(job_message.job_id, source_id)
     if len(sources) == 1:
@@ -112,7 +120,12 @@ async def stemify_command(
     if (file is None) == (url is None):
         raise BadOptions("Give me one song: attach a `file` or paste a YouTube `url`, not both.")
     options = interaction.client.options(
-        model=model, quality=quality, output_format=output_format, karaoke=karaoke, normalize=normalize
+        interaction.guild_id,
+        model=model,
+        quality=quality,
+        output_format=output_format,
+        karaoke=karaoke,
+        normalize=normalize,
     )
     sources: list[Source] = [source_of(file)] if file is not None else [*(links_in(url or "") or [Link(url or "")])]
     await start_jobs(interaction, sources, options)
@@ -135,24 +148,24 @@ def describe_options(settings: Settings) -> None:
 
 @stemify_command.autocomplete("model")
 async def _complete_model(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
-    chosen = await model_choices(interaction.client, interaction.namespace.quality)
+    chosen = await model_choices(interaction.client, interaction.guild_id, interaction.namespace.quality)
     return [app_commands.Choice(name=name, value=model) for model, name in chosen if current.casefold() in model][:25]
 
 
 @stemify_command.autocomplete("quality")
 async def _complete_quality(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
-    chosen = await quality_choices(interaction.client, interaction.namespace.model)
+    chosen = await quality_choices(interaction.client, interaction.guild_id, interaction.namespace.model)
     return [app_commands.Choice(name=name, value=quality) for quality, name in chosen if current.casefold() in quality]
 
 
 @app_commands.context_menu(name="Stemify")
 async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    await _start_from_message(interaction, message, interaction.client.options())
+    await _start_from_message(interaction, message, interaction.client.options(interaction.guild_id))
 
 
 @app_commands.context_menu(name="Karaoke")
 async def karaoke_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    await _start_from_message(interaction, message, interaction.client.options(karaoke=True))
+    await _start_from_message(interaction, message, interaction.client.options(interaction.guild_id, karaoke=True))
 
 
 async def _start_from_message(

@@ -11,7 +11,7 @@ from discord.app_commands import AppCommandChannel, AppCommandThread
 from bot.client import Stemify
 from bot.messages import retry_on_disconnect
 from bot.responses import acknowledge
-from bot.servers import check_server
+from bot.servers.operator import check_server
 from engine.errors import NotAllowed, NotFound
 
 OFF = "off"

@@ -16,7 +16,8 @@ from bot.database import JobMessage
 from bot.listening.offers import delete_offer, post_offer
 from bot.listening.songs import MIN_DURATION_S, posted_songs
 from bot.messages import FailureKind, classify_failure, send
-from bot.servers import is_allowed
+from bot.servers.operator import is_allowed
+from bot.servers.rules import check_may_start, may_start_in
 from bot.songs import Source
 from bot.submission import submit
 from engine.errors import NotAllowed, NotFound, StemifyError
@@ -34,7 +35,7 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
     guild_id = message.guild.id if message.guild is not None else None
     if mode not in ("button", "auto") or not is_allowed(bot.settings.discord, guild_id):
         return
-    if not (songs := posted_songs(message)):
+    if not may_start_in(bot.database.servers.of(guild_id), message.channel) or not (songs := posted_songs(message)):
         return
     try:
         if mode == "button":
@@ -57,6 +58,10 @@ def _mode(bot: Stemify, channel: discord.abc.MessageableChannel) -> str | None:
 
 async def _start(bot: Stemify, message: discord.Message, songs: list[Source]) -> None:
     assert message.guild is not None
+    try:
+        jobs_per_hour = check_may_start(bot, message.guild.id, message.channel, message.author)
+    except NotAllowed as error:
+        return log.info("audio ignored", extra={"channel": message.channel.id, "reason": error.message})
     job_message = JobMessage(
         job_id=new_job_id(),
         user_id=message.author.id,
@@ -64,8 +69,9 @@ async def _start(bot: Stemify, message: discord.Message, songs: list[Source]) ->
         guild_id=message.guild.id,
         reply_to=message.id,
         limit_bytes=message.guild.filesize_limit,
+        jobs_per_hour=jobs_per_hour,
     )
-    options = bot.options()
+    options = bot.options(message.guild.id)
     try:
         if len(songs) == 1:
             await submit(bot, job_message, songs[0], options, min_duration_s=MIN_DURATION_S)
@@ -75,7 +81,7 @@ async def _start(bot: Stemify, message: discord.Message, songs: list[Source]) ->
         log.info("audio ignored", extra={"channel": message.channel.id, "reason": error.message})
     except StemifyError as error:
         if not bot.refusal_notices.allow(message.author.id):
-            return
+            return None
         text = error_text(error, datetime.now(UTC))
         await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": text})
 

@@ -87,7 +87,7 @@ class SplitButton(
         bot.offers_in_use.add(key)
         try:
             answer_id = await acknowledge(interaction, thinking=True)
-            songs, options = await self._songs(interaction), bot.options(karaoke=self.is_karaoke)
+            songs, options = await self._songs(interaction), bot.options(interaction.guild_id, karaoke=self.is_karaoke)
             await start_jobs(interaction, songs, options, source_id=self.message_id, answer_id=answer_id)
             if self.songs == ALL:
                 await self._link(interaction, answer_id)

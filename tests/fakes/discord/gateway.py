@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
-from tests.fakes.discord.state import Json, iso, snowflake
+from tests.fakes.discord.state import Guild, Json, iso, snowflake
 
 if TYPE_CHECKING:
     from tests.fakes.discord.server import FakeDiscord
@@ -105,11 +105,20 @@ class Gateway:
             },
         )  # fmt: skip
         for guild in guilds:
-            await session.dispatch("GUILD_CREATE", guild.json() | {"members": [self._own_member()]})
+            await session.dispatch("GUILD_CREATE", self._joined(guild))
         if len(self.sessions) >= self.shards:
             self.ready.set()
         await self.fake.changed()
         return session
+
+    async def join(self, guild: Guild) -> None:
+        """Add the bot to a server that was created while it was connected."""
+        joined = self._joined(guild)
+        del joined["unavailable"]  # only servers of READY have it
+        await self.dispatch("GUILD_CREATE", joined)
+
+    def _joined(self, guild: Guild) -> Json:
+        return guild.json() | {"members": [self._own_member()]}
 
     def _own_member(self) -> Json:
         return {
@@ -135,7 +144,7 @@ class Gateway:
 
     async def dispatch(self, event: str, data: Json) -> None:
         """Send an event, or keep it for the resume of a disconnected session."""
-        guild_id = data["id"] if event.startswith("GUILD_") else data.get("guild_id")
+        guild_id = data.get("guild_id") or (data["id"] if event.startswith("GUILD_") else None)
         session = self.sessions.get(0 if guild_id is None else self.shard_of(int(guild_id)))
         assert session is not None, "no bot has identified"
         if event == "MESSAGE_CREATE":

@@ -13,6 +13,7 @@ from tests.fakes.discord.state import (
     Interaction,
     Json,
     Message,
+    Role,
     User,
     iso,
 )
@@ -38,6 +39,7 @@ class Person:
         self.fake = fake
         self.user: User = fake.user(name)
         self.permissions = permissions
+        self.roles: list[Role] = []
         self.granted: set[str] = set()  # commands that an administrator has allowed this user
 
     @property
@@ -48,6 +50,9 @@ class Person:
 
     async def slash(self, channel: Channel, name: str, /, **options: Any) -> Interaction:
         """Run `/name option:value…`; "job list" is a subcommand. Raises for options that the command does not have."""
+        kind = 0 if channel.guild is None or channel.guild.bot_is_member else 1
+        if kind not in self._command(name.partition(" ")[0]).get("integration_types", [0]):
+            raise PermissionError(f"the app does not show {name} in {channel.name}")
         data, resolved = self._data(name, options)
         return await self._send(2, channel, data | ({"resolved": resolved} if resolved else {}))
 
@@ -171,6 +176,14 @@ class Person:
                 assert option["type"] == 7 and data["type"] in option["channel_types"]
                 resolved.setdefault("channels", {})[str(value.id)] = data | {"permissions": str(self.permissions)}
                 value = str(value.id)
+            elif isinstance(value, Role):
+                assert option["type"] == 8
+                resolved.setdefault("roles", {})[str(value.id)] = value.json()
+                value = str(value.id)
+            elif isinstance(value, User):
+                assert option["type"] == 6
+                resolved.setdefault("users", {})[str(value.id)] = value.json()
+                value = str(value.id)
             elif not isinstance(value, OPTION_TYPES[option["type"]]):
                 raise ValueError(f"{name} takes another type")
             elif option.get("choices") and value not in [choice["value"] for choice in option["choices"]]:
@@ -180,7 +193,8 @@ class Person:
 
     def _member(self) -> Json:
         return {
-            "user": self.user.json(), "roles": [], "joined_at": iso(0), "deaf": False, "mute": False, "flags": 0,
+            "user": self.user.json(), "roles": [str(role.id) for role in self.roles], "joined_at": iso(0),
+            "deaf": False, "mute": False, "flags": 0,
             "permissions": str(self.permissions), "nick": None, "avatar": None,
         }  # fmt: skip
 

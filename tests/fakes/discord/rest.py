@@ -13,6 +13,7 @@ from tests.fakes.discord.components import check_modal, walk
 from tests.fakes.discord.forms import Form, RequestRejected, bad_form
 from tests.fakes.discord.state import (
     ADD_FILES,
+    CREATE_THREADS,
     EMBED_LINKS,
     EPHEMERAL,
     HISTORY,
@@ -61,6 +62,7 @@ class Rest:
             web.get(channel + "/messages/{message}", self.get),
             web.patch(channel + "/messages/{message}", self.edit),
             web.delete(channel + "/messages/{message}", self.delete),
+            web.post(channel + "/messages/{message}/threads", self.create_thread),
         ]
 
     # Login.
@@ -291,6 +293,20 @@ class Rest:
         message.deleted = True
         await self.fake.changed()
         return web.Response(status=204)
+
+    async def create_thread(self, request: web.Request) -> web.Response:
+        message, payload = self._message(request, CREATE_THREADS), await request.json()
+        if not 1 <= len(payload["name"]) <= 100:
+            raise bad_form("name", "Must be between 1 and 100 in length.")
+        if message.channel.guild is None or message.channel.parent is not None or message.channel.kind not in (0, 5):
+            raise RequestRejected(400, 50024, "Cannot execute action on this channel type")
+        if message.id in self.fake.channels:
+            raise RequestRejected(400, 160004, "A thread has already been created for this message")
+        thread = self.fake.thread(message.channel, payload["name"])
+        del self.fake.channels[thread.id]
+        thread.id, thread.bot_permissions = message.id, message.channel.bot_permissions
+        self.fake.channels[thread.id] = thread
+        return web.json_response(thread.json())
 
     # Messages.
 

@@ -27,6 +27,7 @@ from tests.fakes.discord.state import (
     Interaction,
     Json,
     Message,
+    Role,
     User,
 )
 
@@ -122,6 +123,13 @@ class FakeDiscord:
         guild.channels.append(channel)
         self.channels[channel.id] = channel
         return channel
+
+    async def role(self, guild: Guild, name: str) -> Role:
+        """Create a role in a server that the bot sees."""
+        role = Role(name)
+        guild.roles.append(role)
+        await self.gateway.dispatch("GUILD_ROLE_CREATE", {"guild_id": str(guild.id), "role": role.json()})
+        return role
 
     def thread(self, parent: Channel, name: str = "a thread") -> Channel:
         channel = Channel(name, parent.guild, parent=parent)

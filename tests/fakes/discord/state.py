@@ -25,7 +25,8 @@ HISTORY = 1 << 16
 MANAGE_GUILD = 1 << 5
 EMBED_LINKS = 1 << 14
 SEND_IN_THREADS = 1 << 38
-EVERYDAY = VIEW | SEND | SEND_IN_THREADS | HISTORY | ADD_FILES
+CREATE_THREADS = 1 << 35
+EVERYDAY = VIEW | SEND | SEND_IN_THREADS | CREATE_THREADS | HISTORY | ADD_FILES
 """The permissions that docs/discord.md lists."""
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
@@ -59,12 +60,28 @@ class User:
 
 
 @dataclass(eq=False, repr=False)
+class Role:
+    name: str
+    id: int = field(default_factory=snowflake)
+
+    def json(self) -> Json:
+        return {
+            "id": str(self.id), "name": self.name, "permissions": "0", "position": 1, "color": 0, "flags": 0,
+            "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
+            "hoist": False, "managed": False, "mentionable": False,
+        }  # fmt: skip
+
+
+@dataclass(eq=False, repr=False)
 class Guild:
     name: str
     premium_tier: int = 0
     bot_is_member: bool = True
     id: int = field(default_factory=snowflake)
     channels: list[Channel] = field(default_factory=list)
+    roles: list[Role] = field(default_factory=list)
+    system_channel: Channel | None = None
+    joined_at: float = field(default_factory=time.time)  # by the bot
 
     def json(self) -> Json:
         return {
@@ -72,13 +89,14 @@ class Guild:
             "member_count": 3, "large": False, "unavailable": False, "features": [], "emojis": [], "stickers": [],
             "preferred_locale": "en-US", "verification_level": 0, "default_message_notifications": 0,
             "explicit_content_filter": 0, "mfa_level": 0, "nsfw_level": 0, "system_channel_flags": 0,
-            "joined_at": iso(time.time()), "voice_states": [], "members": [], "threads": [], "presences": [],
+            "joined_at": iso(self.joined_at), "voice_states": [], "members": [], "threads": [], "presences": [],
             "stage_instances": [], "guild_scheduled_events": [], "afk_timeout": 0,
             "roles": [{
                 "id": str(self.id), "name": "@everyone", "permissions": str(EVERYDAY), "position": 0, "color": 0,
                 "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}, "flags": 0,
                 "hoist": False, "managed": False, "mentionable": False,
-            }],
+            }, *(role.json() for role in self.roles)],
+            "system_channel_id": None if self.system_channel is None else str(self.system_channel.id),
             "channels": [channel.json() for channel in self.channels],
         }  # fmt: skip
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from bot import cards
 from bot import text as bot_text
-from bot.announcement import nonce, pack
+from bot.announcement import nonce
 from bot.announcement_text import announcement
+from bot.attachments import pack
 from bot.batches.card import SongState, batch_announcement, batch_card
 from bot.batches.submission import MAX_NAMED, TOO_MANY
 from bot.commands.job_list import PAGE_LENGTH

@@ -1,0 +1,48 @@
+"""The jobs that were started in a server lately."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from bot.cards import status_text
+from bot.client import Stemify
+from bot.servers.store import ServerJob
+from bot.text import escape, timestamp
+from engine.errors import NotFound
+from engine.jobs.job import JobView
+from engine.text import plural
+
+SHOWN_JOBS = 10  # lines of at most 150 characters fit into a message
+SHOWN_USERS = 10
+_MOST_JOBS = 25  # Discord's limit of choices
+NOTHING = "No songs were split in this server in the last 30 days."
+
+
+async def jobs_in(bot: Stemify, guild_id: int, *, limit: int = _MOST_JOBS) -> list[tuple[ServerJob, JobView]]:
+    """Return the newest jobs of a server that still exist."""
+    found = []
+    for server_job in await bot.database.servers.jobs(guild_id, limit=limit):
+        try:
+            found.append((server_job, await bot.service.get(server_job.job_id)))
+        except NotFound:  # deleted
+            continue
+    return found
+
+
+async def activity_text(bot: Stemify, guild_id: int) -> str:
+    jobs = await bot.database.servers.jobs(guild_id, limit=1000)
+    if not jobs:
+        return NOTHING
+    counts = Counter(job.user_id for job in jobs).most_common(SHOWN_USERS)
+    people = ", ".join(f"<@{user}> {count}" for user, count in counts)
+    lines = [f"**Last 30 days:** {plural(len(jobs), 'song')} · {people}"]
+    job_messages = await bot.database.job_messages(job.job_id for job in jobs[:SHOWN_JOBS])
+    for server_job, view in await jobs_in(bot, guild_id, limit=SHOWN_JOBS):
+        message = job_messages.get(server_job.job_id)
+        title = escape(view.job.title, 50)
+        name = f"[{title}](<{message.url}>)" if message is not None and message.url is not None else f"**{title}**"
+        when = timestamp(datetime.fromtimestamp(server_job.at, UTC))
+        lines.append(f"- {name} · <@{server_job.user_id}> · {status_text(view)} · {when}")
+    lines.append("`/settings delete` deletes one of them, `/settings block` blocks a user.")
+    return "\n".join(lines)

@@ -1,0 +1,212 @@
+"""`/settings`: what the managers of a server decide, and who used the bot there."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Literal
+
+import discord
+from discord import app_commands
+
+from bot.cards import autocomplete_label
+from bot.client import Stemify
+from bot.commands.answers import show_deletion
+from bot.defaults import unusable_model
+from bot.estimates import model_choices
+from bot.listening.command import Place, PlaceTransformer
+from bot.messages import retry_on_disconnect
+from bot.responses import acknowledge
+from bot.servers.activity import activity_text, jobs_in
+from bot.servers.operator import check_server
+from bot.servers.store import ServerSettings
+from bot.servers.text import settings_text
+from engine.errors import BadOptions, NotFound
+from engine.jobs.models import MODELS, unknown_model
+from engine.jobs.options import OutputFormat, Quality
+
+OPERATORS = "operator's"
+"""The choice that clears a default."""
+MOST_JOBS_PER_HOUR = 1000
+MOST_RULES = 25  # roles, channels, or users of one kind: all fit into a message
+
+_QUALITIES = [app_commands.Choice(name=name, value=name) for name in (*Quality, OPERATORS)]
+_FORMATS = [app_commands.Choice(name=name, value=name) for name in (*OutputFormat, OPERATORS)]
+
+
+class SettingsCommands(app_commands.Group):
+    """The command group `/settings`."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            name="settings",
+            description="Decide how this server uses the bot",
+            default_permissions=discord.Permissions(manage_guild=True),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
+        )
+
+    @app_commands.command(description="Show the settings of this server")
+    async def show(self, interaction: discord.Interaction[Stemify]) -> None:
+        await _answer(interaction, await _begin(interaction))
+
+    @app_commands.command(description="Choose model, quality and format of songs for which nothing is chosen")
+    @app_commands.describe(
+        model=f"The separation model, or {OPERATORS}: the default of the bot",
+        quality=f"Or {OPERATORS}: the default of the bot",
+        output_format=f"The file format, or {OPERATORS}: the default of the bot",
+    )
+    @app_commands.rename(output_format="format")
+    @app_commands.choices(quality=_QUALITIES, output_format=_FORMATS)
+    async def defaults(
+        self,
+        interaction: discord.Interaction[Stemify],
+        model: str | None = None,
+        quality: str | None = None,
+        output_format: str | None = None,
+    ) -> None:
+        guild_id = await _begin(interaction)
+        chosen = {"model": model, "quality": quality, "output_format": output_format}
+        given = {name: None if value == OPERATORS else value for name, value in chosen.items() if value is not None}
+        if (name := given.get("model")) is not None and name not in MODELS:
+            raise unknown_model(name)
+        if (quality := given.get("quality")) is not None:
+            given["quality"] = Quality(quality)
+        if (output_format := given.get("output_format")) is not None:
+            given["output_format"] = OutputFormat(output_format)
+        await interaction.client.database.servers.change(guild_id, lambda _: dict(given))
+        await _answer(interaction, guild_id)
+
+    @app_commands.command(description="Let only some roles split songs; without any, everyone may")
+    @app_commands.describe(role="The role", allowed="false: take the role off the list")
+    async def role(self, interaction: discord.Interaction[Stemify], role: discord.Role, allowed: bool = True) -> None:
+        await _change_list(interaction, "roles", role.id, add=allowed)
+
+    @app_commands.command(description="Let songs be split only in some channels; without any, everywhere")
+    @app_commands.describe(channel="A channel, with its threads", allowed="false: take the channel off the list")
+    async def channel(
+        self,
+        interaction: discord.Interaction[Stemify],
+        channel: app_commands.Transform[Place, PlaceTransformer],
+        allowed: bool = True,
+    ) -> None:
+        await _change_list(interaction, "channels", channel.id, add=allowed)
+
+    @app_commands.command(description="Limit the songs that a user may split in an hour in this server")
+    @app_commands.describe(
+        songs="How many, 0 for none; leave it out to remove the limit",
+        role="For users with this role, instead of everyone; the highest limit of their roles applies",
+    )
+    async def limit(
+        self,
+        interaction: discord.Interaction[Stemify],
+        songs: app_commands.Range[int, 0, MOST_JOBS_PER_HOUR] | None = None,
+        role: discord.Role | None = None,
+    ) -> None:
+        guild_id = await _begin(interaction)
+
+        def change(current: ServerSettings) -> dict[str, object]:
+            if role is None:
+                return {"jobs_per_hour": songs}
+            others = {key: value for key, value in current.role_jobs_per_hour.items() if key != role.id}
+            if songs is not None:
+                _check_room(others)
+            return {"role_jobs_per_hour": others if songs is None else {**others, role.id: songs}}
+
+        await interaction.client.database.servers.change(guild_id, change)
+        await _answer(interaction, guild_id)
+
+    @app_commands.command(description="Choose where stems are posted and who may post mixes of them")
+    @app_commands.describe(
+        stems="In the channel, or in a thread below the card", mixes="Who may press Karaoke, No drums and Mix…"
+    )
+    async def results(
+        self,
+        interaction: discord.Interaction[Stemify],
+        stems: Literal["channel", "thread"] | None = None,
+        mixes: Literal["everyone", "requester"] | None = None,
+    ) -> None:
+        guild_id = await _begin(interaction)
+        changes: dict[str, object] = {} if stems is None else {"uses_threads": stems == "thread"}
+        changes |= {} if mixes is None else {"only_requester_mixes": mixes == "requester"}
+        await interaction.client.database.servers.change(guild_id, lambda _: changes)
+        await _answer(interaction, guild_id)
+
+    @app_commands.command(description="Block a user in this server, or unblock one")
+    @app_commands.describe(user="The user", blocked="false: unblock")
+    async def block(self, interaction: discord.Interaction[Stemify], user: discord.User, blocked: bool = True) -> None:
+        await _change_list(interaction, "blocked", user.id, add=blocked)
+
+    @app_commands.command(description="Show who split songs in this server lately")
+    async def activity(self, interaction: discord.Interaction[Stemify]) -> None:
+        guild_id = await _begin(interaction)
+        text = await activity_text(interaction.client, guild_id)
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+
+    @app_commands.command(description="Delete a job of any user of this server, with its stems and messages")
+    @app_commands.describe(job="One of the last jobs of this server")
+    async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
+        guild_id = await _begin(interaction)
+        views = {view.job.id: view for _, view in await jobs_in(interaction.client, guild_id)}
+        if (view := views.get(job)) is None:
+            raise NotFound
+        await show_deletion(interaction, await interaction.client.deletion.delete(view))
+
+    @delete.autocomplete("job")
+    async def _complete_job(
+        self, interaction: discord.Interaction[Stemify], current: str
+    ) -> list[app_commands.Choice[str]]:
+        jobs = await jobs_in(interaction.client, interaction.guild_id or 0)
+        labels = [(autocomplete_label(view), view.job.id) for _, view in jobs]
+        return [
+            app_commands.Choice(name=label, value=job_id)
+            for label, job_id in labels
+            if current.casefold() in label.casefold()
+        ]
+
+    @defaults.autocomplete("model")
+    async def _complete_model(
+        self, interaction: discord.Interaction[Stemify], current: str
+    ) -> list[app_commands.Choice[str]]:
+        found = [*await model_choices(interaction.client, interaction.guild_id, None), (OPERATORS, OPERATORS)]
+        return [app_commands.Choice(name=name, value=model) for model, name in found if current.casefold() in model][
+            :25
+        ]
+
+
+async def _begin(interaction: discord.Interaction[Stemify]) -> int:
+    """Acknowledge privately and return the server. Raises `NotAllowed`."""
+    await acknowledge(interaction, ephemeral=True)
+    if interaction.guild_id is None:
+        raise NotFound("This command only works in a server.")
+    check_server(interaction.client.settings.discord, interaction.guild_id)
+    return interaction.guild_id
+
+
+async def _change_list(interaction: discord.Interaction[Stemify], name: str, entry: int, *, add: bool) -> None:
+    guild_id = await _begin(interaction)
+
+    def change(current: ServerSettings) -> dict[str, object]:
+        others = getattr(current, name) - {entry}
+        if add:
+            _check_room(others)
+        return {name: others | {entry} if add else others}
+
+    await interaction.client.database.servers.change(guild_id, change)
+    await _answer(interaction, guild_id)
+
+
+def _check_room(entries: Sized) -> None:
+    """Raise `BadOptions` if a list is full."""
+    if len(entries) >= MOST_RULES:
+        raise BadOptions(f"At most {MOST_RULES} of them. Remove one first.")
+
+
+async def _answer(interaction: discord.Interaction[Stemify], guild_id: int) -> None:
+    """Show the settings of the server."""
+    bot = interaction.client
+    defaults = bot.defaults(guild_id)
+    chosen = f"{defaults.default_model} · {defaults.default_quality} · {defaults.default_format}"
+    text = settings_text(bot.database.servers.of(guild_id), chosen)
+    if (unusable := unusable_model(defaults, bot.service.models())) is not None:
+        text += f"\n{unusable}"
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
