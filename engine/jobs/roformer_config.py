@@ -11,6 +11,8 @@ import yaml
 
 STEM_NAMES = ("vocals", "drums", "bass", "guitar", "piano", "other", "instrumental")
 _LONGEST_WINDOW_S = 60
+_SAMPLE_RATES = range(8_000, 192_001)
+_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class RoFormerConfig:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values that the network does not support."""
+        if self.sample_rate not in _SAMPLE_RATES:
+            raise ValueError(f"audio.sample_rate is {self.sample_rate}")
         if not self.fft_samples // 2 < self.window_samples <= _LONGEST_WINDOW_S * self.sample_rate:
             raise ValueError(f"audio.chunk_size is {self.window_samples}")
         if not 0 < self.hop_samples <= self.fft_samples // 2:
@@ -39,15 +43,21 @@ class RoFormerConfig:
     @classmethod
     def read(cls, path: Path) -> RoFormerConfig | None:
         """Read a .yaml; None if it describes something else. Raises `ValueError` for unsupported values."""
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES // 1024} KiB")
         try:
-            found = yaml.load(path.read_text(), _Loader)  # noqa: S506
+            found = yaml.load(text, _Loader)  # noqa: S506
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"it is not a YAML file: {error}") from error
+        except RecursionError:
+            raise ValueError("its values are nested too deeply") from None
         if not isinstance(found, dict) or not all(isinstance(found.get(part), dict) for part in ("audio", "model")):
             return None
         try:
             return cls._of(found["audio"], found["model"], found.get("training") or {})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"a value is missing or has the wrong type: {error}") from error
 
     @classmethod
@@ -61,14 +71,19 @@ class RoFormerConfig:
             "use_pope": False,
         }
         for name, value in expected.items():
-            if model.get(name, value) != value:
-                raise ValueError(f"model.{name} is {model[name]!r}; only {value!r} is supported")
-        target = training.get("target_instrument")
+            found = model.get(name, value)
+            if found != value:
+                # Not the text of a list: with YAML's references it can be exponentially longer than the file.
+                shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
+                raise ValueError(f"model.{name} is {shown}; only {value!r} is supported")
+        target, instruments = training.get("target_instrument"), training["instruments"]
+        if not isinstance(instruments, list) or not all(isinstance(name, str) for name in [*instruments, target or ""]):
+            raise ValueError("training.instruments must be a list of names, and training.target_instrument one of them")
         return cls(
             window_samples=int(audio["chunk_size"]),
             hop_samples=int(model["stft_hop_length"]),
-            instruments=tuple(str(name).lower() for name in training["instruments"]),
-            target=str(target).lower() if target else None,
+            instruments=tuple(name.lower() for name in instruments),
+            target=target.lower() if target else None,
             fft_samples=fft_samples,
             sample_rate=int(audio.get("sample_rate", model.get("sample_rate", 44100))),
         )

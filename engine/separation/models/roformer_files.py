@@ -44,6 +44,11 @@ def load_roformer(config: RoFormerConfig, path: Path, *, may_run_code: bool = Fa
         raise ModelCorrupt(
             f"The weights in {path.name} are not a supported RoFormer network: {error}.", detail=str(path)
         ) from error
+    except (IndexError, ZeroDivisionError) as error:  # of empty tensors, or of ones with too few dimensions
+        raise ModelCorrupt(
+            f"The weights in {path.name} are not a supported RoFormer network: their shapes do not fit together.",
+            detail=f"{path}: {error!r}",
+        ) from error
     return network.eval()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs.models import MODELS, add_own_models
@@ -22,6 +23,17 @@ from tests.fakes.model_hub import FakeModelHub, fake_model_hub
 from tests.fixtures.signals import noise
 from tests.fixtures.tiny_roformers import FOUR_STEMS, VOCALS, write_config, write_roformer
 from tests.integration.separation.test_models import BUDGET_BYTES, library
+
+USUAL = """
+audio: {chunk_size: 11025, sample_rate: 44100}
+model: {stft_hop_length: 441}
+training: {instruments: [vocals, other], target_instrument: vocals}
+"""
+BOMB = "".join(
+    ["a: &l0 [vocals, vocals]\n"]
+    + [f"a{level}: &l{level} [*l{level - 1}, *l{level - 1}]\n" for level in range(1, 40)]
+    + [USUAL.replace("[vocals, other]", "*l39")]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +140,42 @@ def test_unsupported_configuration_is_left_out(tmp_path: Path, model: dict[str, 
     write_config(tmp_path / "mine.yaml", VOCALS, **model)
     (problem,) = add_own_models(tmp_path)
     assert "mine" not in MODELS and message in problem and problem.startswith("The model mine.yaml is left out: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 10_000, "nested too deeply"),
+        ("#" * 70_000, "larger than 64 KiB"),
+        (USUAL.replace("11025", ".inf"), "wrong type"),
+        (USUAL.replace("44100", "10000000000"), "audio.sample_rate is 10000000000"),
+        (USUAL.replace("[vocals, other]", "[[vocals], [other]]"), "must be a list of names"),
+        (USUAL.replace("[vocals, other]", "vocals"), "must be a list of names"),
+        (USUAL.replace("target_instrument: vocals", "target_instrument: [vocals]"), "must be a list of names"),
+        (BOMB, "must be a list of names"),
+        (BOMB.replace("441}", "441, stereo: *l39}"), "model.stereo is list"),
+    ],
+)
+def test_hostile_configuration_is_left_out(tmp_path: Path, text: str, message: str) -> None:
+    write_roformer(tmp_path, "mine")
+    (tmp_path / "mine.yaml").write_text(text)
+    (problem,) = add_own_models(tmp_path)
+    assert "mine" not in MODELS and message in problem and len(problem) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layers.0.0.layers.0.0.to_gates.bias", torch.zeros(0)),
+        ("band_split.to_features.0.0.gamma", torch.tensor(1.0)),
+        ("layers.0.0.layers.0.0.norm.gamma", torch.tensor(1.0)),
+    ],
+)
+def test_weights_of_absurd_shapes_are_refused(tmp_path: Path, name: str, value: torch.Tensor) -> None:
+    state = write_roformer(tmp_path, "mine").state_dict()
+    save_file({**state, name: value}, tmp_path / "mine.safetensors")
+    with pytest.raises(ModelCorrupt, match="not a supported RoFormer network"):
+        from_folder(tmp_path).load("mine")
 
 
 def test_useless_files_are_left_out_with_a_reason(tmp_path: Path) -> None:
