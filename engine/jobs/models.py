@@ -42,19 +42,24 @@ class ModelInfo:
     steps: tuple[str, ...] = ()  # models that run one after the other, each on what the one before leaves
 
 
-def _demucs(description: str, cost: float, stems: tuple[str, ...] = _FOUR) -> ModelInfo:
+def _demucs(
+    description: str, cost: float, stems: tuple[str, ...] = _FOUR, download_bytes: int | None = None
+) -> ModelInfo:
     return ModelInfo(
         description,
         cost,
         "scientific purposes only",
         "the author in github.com/facebookresearch/demucs/issues/327",
         stems,
+        download_bytes,
     )
 
 
 MODELS: dict[str, ModelInfo] = {
-    "htdemucs": _demucs("Hybrid Transformer Demucs, the standard", 1.0),
-    "htdemucs_ft": _demucs("fine-tuned, one network a stem: better, four times slower", 4.0),
+    "htdemucs": _demucs("Hybrid Transformer Demucs, the standard", 1.0, download_bytes=84_141_911),
+    "htdemucs_ft": _demucs(
+        "fine-tuned, one network a stem: better, four times slower", 4.0, download_bytes=336_565_084
+    ),
     "htdemucs_6s": _demucs(
         "six stems, with guitar and piano (experimental)", 1.09, ("vocals", "drums", "bass", "guitar", "piano", "other")
     ),

@@ -117,15 +117,16 @@ async def list_jobs(request: web.Request) -> web.Response:
     access.require_token(request)
     if not access.wants_token and request.app[SETTINGS].web.open:
         raise NotAllowed("A server that is open to everyone lists no jobs. Keep the ids of your jobs.")
-    limit = _number(request, "limit", MAX_LISTED, least=1, default=25)
-    offset = _number(request, "offset", MAX_OFFSET)
+    limit = query_number(request, "limit", MAX_LISTED, least=1, default=25)
+    offset = query_number(request, "offset", MAX_OFFSET)
     views = await request.app[SERVICE].list(access.owner(request), limit=limit + 1, offset=offset)
     has_more = len(views) > limit and offset + limit <= MAX_OFFSET
     following = f"{request.path}?limit={limit}&offset={offset + limit}" if has_more else None
     return json_response(JobListResponse(jobs=tuple(map(listed_job, views[:limit])), next=following))
 
 
-def _number(request: web.Request, name: str, most: int, *, least: int = 0, default: int = 0) -> int:
+def query_number(request: web.Request, name: str, most: int, *, least: int = 0, default: int = 0) -> int:
+    """Return a parameter of the query. Raises `BadRequest`."""
     text = request.query.get(name, str(default))
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and least <= int(text) <= most):
         raise BadRequest(f"The parameter {name} must be a whole number from {least} to {most}.")

@@ -12,11 +12,13 @@ from engine.errors import NotFound
 from engine.jobs.entity import Entity
 from engine.jobs.job import InputType, JobStatus, JobView
 from engine.jobs.models import describe_default
-from engine.jobs.options import StemSeparationOptions
+from engine.jobs.options import Quality, StemSeparationOptions
 from engine.service.snapshot import ready_models
-from engine.web.api import readable_job
+from engine.web.api import query_number, readable_job
 from engine.web.keys import ACCESS, SAMPLE, SERVICE, SETTINGS
 from engine.web.schemas import JobEvent, job_event, json_response
+
+_EXAMPLE_S = 180  # a song
 
 
 class PlayerJob(JobEvent):
@@ -44,12 +46,16 @@ class ModelOption(Entity):
     licence_source: str
     usable: bool
     reason: str | None = None
+    is_downloaded: bool
+    download_bytes: int | None = None
+    expected_s: dict[Quality, int]  # for a song of the requested length
 
 
 class UploadOptions(Entity):
     models: tuple[ModelOption, ...]
     sample: bool  # whether /sample leads to the sample song
     automatic: str  # which model is used where none is chosen
+    defaults: dict[Quality, str]  # that model, by quality
     links: bool  # whether YouTube links are accepted
     wants_token: bool
     max_bytes: int
@@ -57,29 +63,44 @@ class UploadOptions(Entity):
 
 
 async def upload_options(request: web.Request) -> web.Response:
+    """Return the choices on a page. `?seconds=`: the length of the song that the expected times are for."""
     settings = request.app[SETTINGS]
     models = request.app[SERVICE].models()
+    ready = ready_models(models)
     sample = request.app[SAMPLE]
+    song_s = query_number(request, "seconds", 86_400, least=1, default=_EXAMPLE_S)
     body = UploadOptions(
         models=tuple(
-            ModelOption(
-                name=each.name,
-                description=each.info.description,
-                traits=tuple(each.traits),
-                licence_source=each.info.licence_source,
-                usable=each.usable,
-                reason=each.reason,
-            )
-            for each in models
+            [
+                ModelOption(
+                    name=each.name,
+                    description=each.info.description,
+                    traits=tuple(each.traits),
+                    licence_source=each.info.licence_source,
+                    usable=each.usable,
+                    reason=each.reason,
+                    is_downloaded=each.is_downloaded,
+                    download_bytes=each.info.download_bytes,
+                    expected_s=await _expected_s(request, each.name, song_s),
+                )
+                for each in models
+            ]
         ),
         sample=sample is not None and sample.is_offered,
-        automatic=describe_default(ready_models(models)),
+        automatic=describe_default(ready),
+        defaults={each: StemSeparationOptions.from_user(ready=ready, quality=each).model for each in Quality},
         links=settings.youtube.enabled,
         wants_token=request.app[ACCESS].wants_token,
         max_bytes=settings.limits.input_bytes,
         max_duration_s=settings.limits.input_duration_s,
     )
     return json_response(body)
+
+
+async def _expected_s(request: web.Request, model: str, song_s: float) -> dict[Quality, int]:
+    options = {quality: StemSeparationOptions(model=model, quality=quality) for quality in Quality}
+    service = request.app[SERVICE]
+    return {quality: await service.estimated_s(each, song_s) for quality, each in options.items()}
 
 
 async def show(request: web.Request) -> web.Response:

@@ -29,9 +29,13 @@ _NOTE_STAGES = """
 
 def submit(browser: Browser, site: Site, song: Path) -> None:
     browser.get(f"{site.url}/")
+    choose(browser, song)
+    browser.find_element(By.ID, "go").click()
+
+
+def choose(browser: Browser, song: Path) -> None:
     browser.until("return document.getElementById('model').options.length > 0")
     browser.find_element(By.ID, "file").send_keys(str(song))
-    browser.find_element(By.ID, "go").click()
 
 
 def is_open(browser: Browser) -> None:

@@ -124,3 +124,30 @@ def levels(browser: Browser) -> dict[str, float]:
         """
     )
     return found
+
+
+def test_slow_line_is_buffered_before_it_plays_on(browser: Browser, site: Site) -> None:
+    open_player(browser, site.page("wav"))
+    asked = browser.run_async(
+        """
+        const { mixer: { player } } = await import("/static/job.js");
+        const has = player.version.has.bind(player.version);
+        window.arrived = 1; // windows
+        window.asked = 0;
+        player.version.has = (window_) => (window.asked++, window_ < window.arrived && has(window_));
+        await player.play();
+        const become = (state) => new Promise((resolve) => {
+          const look = () => player.state === state && (player.removeEventListener("state", look), resolve());
+          player.addEventListener("state", look);
+          look();
+        });
+        await become("playing");
+        await become("waiting");
+        window.arrived = 3;
+        return window.asked;
+        """
+    )
+    browser.until("return window.asked > arguments[0] + 10", asked)
+    assert browser.execute_script("return document.getElementById('player').dataset.state") == "waiting"
+    browser.execute_script("window.arrived = Infinity")
+    browser.until("return document.getElementById('player').dataset.state === 'playing'")

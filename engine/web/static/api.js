@@ -50,11 +50,20 @@ export function refusalOf(status, text, maxBytes) {
   try {
     const { code, message } = JSON.parse(text).error;
     if (code === "no_token") return new Refused(tokenWords(), code, status); // the server's message is for programs
-    if (typeof code === "string" && typeof message === "string") return new Refused(message, code, status);
+    if (typeof code === "string" && typeof message === "string") return new Refused(localTimes(message), code, status);
   } catch {
     // not an error of Stemify
   }
   return new Refused(proxySentence(status, maxBytes), PROXY, status);
+}
+
+/** The text with "15:07 UTC" in local time. */
+function localTimes(text) {
+  return text.replace(/\b(\d\d):(\d\d) UTC\b/g, (_, hours, minutes) => {
+    const time = new Date();
+    time.setUTCHours(hours, minutes);
+    return time.toLocaleTimeString("en", { hour: "numeric", minute: "2-digit" });
+  });
 }
 
 /** Whether Stemify itself answered that the job does not exist. */
@@ -72,8 +81,8 @@ export async function refusal(response) {
   return refusalOf(response.status, await response.text().catch(() => ""));
 }
 
-/** Fetch JSON; null if the response is empty. Throws `Refused`. */
-export async function ask(path, options = {}) {
+/** Fetch a response. Throws `Refused`. */
+export async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: { ...authorization(), ...options.headers } });
@@ -81,12 +90,24 @@ export async function ask(path, options = {}) {
     throw await failure();
   }
   if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+/** Fetch JSON; null if the response is empty. Throws `Refused`. */
+export async function ask(path, options = {}) {
+  const response = await request(path, options);
   if (response.status === 204) return null;
   try {
     return await response.json();
   } catch (error) {
     throw error instanceof SyntaxError ? new Refused(proxySentence(response.status), PROXY, response.status) : unreachable();
   }
+}
+
+/** The page of a new job. `link`: the header of the response that accepted it. */
+export function pageOf(link, jobId) {
+  const page = /<([^>]+)>;\s*rel="alternate"/.exec(link ?? "")?.[1];
+  return page ? here(page) : `/jobs/${encodeURIComponent(jobId)}`;
 }
 
 /** A URL of this server as a path: the page may have been opened at another host name. */

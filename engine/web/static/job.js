@@ -1,5 +1,6 @@
 // The job page: progress while the job runs, then the mixer.
 
+import { offerAgain } from "./again.js";
 import { ask, here, isGone } from "./api.js";
 import { byId, confirmed, el, icon, keepFocus, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
@@ -134,6 +135,7 @@ function showResult() {
   const address = (name) => `/api/jobs/${id}/${name}?${job.pageQuery}`;
   practice = new Practice(mixer, job, address);
   offerMix(mixer.mix, () => practice.heard, address("mixes"), job.options.outputFormat);
+  offerAgain(job, address("again"), duration);
   byId("last-key").textContent = stems.length;
   connectMediaSession(mixer.player, job);
   pauseOtherTabs(mixer.player);

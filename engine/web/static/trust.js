@@ -4,11 +4,13 @@ import { byId, el, icon, show } from "./dom.js";
 import { day, decibels, percent, plural, spokenTime, STEM_NAMES, unit } from "./words.js";
 
 const SCORES = [
-  ["vocalIsolation", "Vocals", "vocals"],
-  ["drumSeparation", "Drums", "drums"],
-  ["bassIsolation", "Bass", "bass"],
+  ["overallScore", "Overall"],
+  ["vocalIsolation", "Vocals"],
+  ["drumSeparation", "Drums"],
+  ["bassIsolation", "Bass"],
   ["artifactReduction", "Few artefacts"],
 ];
+const SCALE = `${percent(1)} is like the original stem, from ${percent(0.85)} is clean, from ${percent(0.75)} good, from ${percent(0.5)} fair.`;
 
 export function showTrust(job, stems) {
   const { trust, qualityMetrics: quality, processing } = job.result;
@@ -18,25 +20,37 @@ export function showTrust(job, stems) {
     ),
   );
   const scores = quality
-    ? [["overallScore", "Overall", "overall"], ...SCORES].filter(([key]) => typeof quality[key] === "number")
+    ? SCORES.filter(([key]) => typeof quality[key] === "number")
     : [];
-  byId("scores").replaceChildren(...scores.map(([key, label, name]) => score(label, quality[key], quality.words[name])));
+  byId("verdicts").replaceChildren(...(quality ? verdicts(quality) : []));
+  byId("advice").textContent = quality?.advice ?? "";
+  byId("scores").replaceChildren(...scores.map(([key, label]) => score(label, quality[key])));
   if (quality) {
-    if (quality.advice) byId("scores").append(el("p", {}, quality.advice));
     const unvalidated = quality.validated ? "" : " (unvalidated)";
     const doubt = quality.lowConfidence ? " The song is short, so the estimate is rough." : "";
     byId("scores").append(
-      el("p", { class: "hint" }, `Estimated from the sound alone, without the original stems${unvalidated}.${doubt}`),
+      el("p", { class: "hint" }, `${SCALE} Estimated from the sound alone, without the original stems${unvalidated}.${doubt}`),
     );
   }
-  show(byId("scores"), Boolean(quality));
+  for (const name of ["verdicts", "scale", "in-scores"]) show(byId(name), Boolean(quality));
   const numbers = [...levels(stems), ...(trust ? inNumbers(job, trust, processing) : [])];
   byId("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   show(byId("details"), numbers.length > 0);
 }
 
-function score(label, value, word) {
-  const text = word ? `${word} ${percent(value)}` : percent(value);
+/** A word for the result and for each stem. */
+function verdicts({ words, absent }) {
+  const names = ["overall", ...Object.keys(STEM_NAMES)].filter((name) => words[name] || absent.includes(name));
+  return names.map((name) => {
+    const label = name === "overall" ? "Overall" : STEM_NAMES[name];
+    const isAbsent = absent.includes(name);
+    const word = isAbsent ? `no ${label.toLowerCase()} found` : words[name];
+    return el("li", { class: isAbsent ? "none" : word }, isAbsent ? null : `${label} `, el("b", {}, word));
+  });
+}
+
+function score(label, value) {
+  const text = percent(value);
   const filled = el("i");
   filled.style.width = `${100 * value}%`;
   const meter = {

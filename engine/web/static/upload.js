@@ -1,11 +1,12 @@
 // The start page: submit a file or a link with options.
 
-import { ask, authorization, failure, here, refusalOf, storedToken, storeToken, tokenWords } from "./api.js";
+import { ask, storedToken, storeToken, tokenWords } from "./api.js";
+import { AUTO, downloadWords, timeWords } from "./cost.js";
 import { byId, el, keepFocus, show } from "./dom.js";
 import { recent } from "./recent.js";
+import { Sending } from "./sending.js";
 import { bytes, day, unit } from "./words.js";
 
-const AUTO = "";
 let choices = { models: [], sample: true, links: true, wantsToken: false, maxBytes: 50 * 2 ** 20, maxDurationS: 600 };
 let file = null;
 let sending = null;
@@ -69,7 +70,16 @@ function showModels() {
   modelHint();
 }
 
+/** Show what each quality takes with the chosen model. */
+function showCosts() {
+  for (const input of document.querySelectorAll("input[name=quality]")) {
+    byId(`time-${input.value}`).textContent = timeWords(choices, byId("model").value, input.value);
+  }
+  byId("download-words").textContent = downloadWords(choices, byId("model").value, options().quality);
+}
+
 function modelHint() {
+  showCosts();
   const model = choices.models.find(({ name }) => name === byId("model").value);
   const missing = choices.models.filter(({ usable }) => !usable).map(({ name, reason }) => `${name}: ${reason}`);
   byId("model-hint").textContent = model
@@ -79,40 +89,26 @@ function modelHint() {
   byId("model").title = missing.join("\n");
 }
 
-/** Send the form and show the progress. Resolves to the page of the new job. */
-function send() {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch does not report upload progress
-    request.open("POST", "/api/stemify");
-    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
-    let body;
-    if (file) {
-      body = new FormData();
-      body.append("options", JSON.stringify(options())); // first: the server can refuse wrong options before the file
-      body.append("file", file, file.name);
-      request.upload.onprogress = ({ loaded, total }) => sent(loaded, total);
-    } else {
-      request.setRequestHeader("Content-Type", "application/json");
-      body = JSON.stringify({ youtubeUrl: byId("link").value.trim(), options: options() });
-    }
-    request.onload = () => {
-      if (request.status !== 202) return reject(refusalOf(request.status, request.responseText, choices.maxBytes));
-      const page = /<([^>]+)>;\s*rel="alternate"/.exec(request.getResponseHeader("Link") ?? "")?.[1];
-      resolve(page ? here(page) : `/jobs/${encodeURIComponent(JSON.parse(request.responseText).jobId)}`);
-    };
-    request.onerror = async () =>
-      reject(await failure("The connection broke during the upload. Check your connection and try again."));
-    request.onabort = () => reject(null);
-    sending = request;
-    request.send(body);
-  });
-}
-
 function sent(loaded, total) {
   byId("sent").value = total ? (100 * loaded) / total : 0;
   byId("sent-words").textContent = loaded < total
     ? `Sending: ${bytes(loaded)} of ${bytes(total)}`
     : "Sent. The server is checking it…";
+}
+
+function lost() {
+  byId("sent").removeAttribute("value");
+  byId("sent-words").textContent = "The connection is lost. The song is sent again as soon as the server responds…";
+}
+
+/** Show the upload in place of the button; the choices cannot be changed meanwhile. */
+function showSending(isSending) {
+  for (const part of byId("form").children) part.inert = isSending && part !== byId("sending");
+  byId("sent").removeAttribute("value");
+  byId("sent-words").textContent = file ? "Sending…" : "Submitting…";
+  show(byId("go"), !isSending);
+  show(byId("sending"), isSending);
+  if (isSending) byId("stop").focus();
 }
 
 function isAboutLink(error) {
@@ -144,21 +140,23 @@ byId("form").addEventListener("submit", async (event) => {
     storeToken(byId("token").value.trim());
     if (!storedToken()) return askForToken(new Error(tokenWords()));
   }
-  byId("go").disabled = true;
-  byId("sent").removeAttribute("value");
-  byId("sent-words").textContent = file ? "Sending…" : "Submitting…";
-  show(byId("sending"), true);
+  sending = new Sending(
+    { file, link: byId("link").value.trim(), options: options(), maxBytes: choices.maxBytes },
+    { onSent: sent, onLost: lost },
+  );
+  showSending(true);
   try {
-    location.assign(await send());
+    const page = await sending.page();
+    if (page) return location.assign(page);
+    showSending(false);
   } catch (error) {
-    byId("go").disabled = false;
-    show(byId("sending"), false);
-    if (error?.code === "no_token") askForToken(error);
+    showSending(false);
+    if (error.code === "no_token") askForToken(error);
     else showError(error, !file && isAboutLink(error) ? "link" : null);
-    keepFocus(byId("go"));
   } finally {
     sending = null;
   }
+  keepFocus(byId("go"));
 });
 
 // Dropping works anywhere on the page.
@@ -172,17 +170,18 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   document.body.classList.remove("dropping");
-  if (event.dataTransfer.files[0]) choose(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files[0] && !sending) choose(event.dataTransfer.files[0]);
 });
 
 byId("file").addEventListener("change", () => byId("file").files[0] && choose(byId("file").files[0]));
 byId("unchoose").addEventListener("click", () => choose(null));
+byId("stop").addEventListener("click", () => sending?.cancel());
 byId("model").addEventListener("change", modelHint);
+for (const input of document.querySelectorAll("input[name=quality]")) input.addEventListener("change", showCosts);
 byId("link").addEventListener("input", () => showError(null));
 addEventListener("pageshow", () => {
   // Restored from the back/forward cache.
-  byId("go").disabled = false;
-  show(byId("sending"), false);
+  showSending(false);
 });
 
 const songs = recent();

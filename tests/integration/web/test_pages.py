@@ -217,8 +217,14 @@ async def test_choices_list_models_and_limits(open_site: tuple[aiohttp.ClientSes
     assert models["htdemucs"]["usable"] is True
     assert models["melband_vocals"]["traits"][:2] == ["vocals, instrumental", "6.8x the time"]
     assert "KimberleyJSN" in models["melband_vocals"]["licenceSource"]
+    assert models["melband_vocals"]["downloadBytes"] == 912_885_624 and not models["melband_vocals"]["isDownloaded"]
+    assert choices["defaults"] == {"fast": "htdemucs", "balanced": "htdemucs", "best": "htdemucs_ft"}
     assert choices["wantsToken"] is False
     assert choices["maxDurationS"] == 600
+    async with client.get("/choices.json?seconds=600") as response:
+        of_ten_minutes = (await response.json())["models"][0]["expectedS"]
+    assert list(of_ten_minutes) == ["fast", "balanced", "best"]
+    assert all(of_ten_minutes[quality] > 2 * s for quality, s in choices["models"][0]["expectedS"].items())
 
 
 async def test_page_link_is_read_only_with_tokens(planted: tuple[Path, str]) -> None:

@@ -24,6 +24,7 @@ export class Player extends EventTarget {
   #timeline = null;
   #from = 0; // seconds; the position while stopped
   #countsIn = false; // whether the next start begins with clicks
+  #isStarved = false; // whether the line was too slow: it plays on when all windows ahead have arrived
   #coming = null; // a version that takes over when it can play from here
   #timer = null;
   #opening = null;
@@ -178,6 +179,10 @@ export class Player extends EventTarget {
     return (this.version?.heldBytes ?? 0) + (this.#coming?.heldBytes ?? 0);
   }
 
+  get #isFilled() {
+    return this.#timeline.windowsFrom(this.version, this.#from).every((window) => this.version.has(window));
+  }
+
   get #isRunning() {
     return this.#timeline !== null && !this.#timeline.isEmpty;
   }
@@ -244,6 +249,7 @@ export class Player extends EventTarget {
     const timeline = this.#timeline;
     if (timeline.isEmpty) {
       if (this.#coming) this.#take(this.#coming);
+      if (this.#isStarved && !this.#isFilled) return;
       const waits = (this.#countsIn && this.metronome.beats?.countIn(this.#from)) || [];
       if (!timeline.start(this.version, this.#from, waits)) return;
       this.#countsIn = false;
@@ -252,7 +258,10 @@ export class Player extends EventTarget {
     if (this.#coming && timeline.goOn(this.#coming)) this.#take(this.#coming);
     timeline.schedule();
     if (timeline.isOver) return this.#end();
-    if (timeline.isLate) this.#wait();
+    if (timeline.isLate) {
+      this.#wait();
+      this.#isStarved = true;
+    }
     this.#want();
   }
 
@@ -264,6 +273,7 @@ export class Player extends EventTarget {
   /** Fade out and keep the current position. */
   #stop() {
     this.#from = this.position;
+    this.#isStarved = false;
     this.#timeline?.stop();
   }
 
