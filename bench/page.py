@@ -30,7 +30,7 @@ _OBSERVE = """
         for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.seen.shift += entry.value;
     }).observe({ type: "layout-shift", buffered: true });
     new MutationObserver(() => {
-        const isUsable = document.getElementById("player")?.dataset.state === "paused"
+        const isUsable = document.getElementById("lanes")?.checkVisibility() // the mixer reacts from then on
             || document.getElementById("model")?.options.length > 0;
         if (isUsable) window.seen.usable ??= performance.now();
     }).observe(document, { childList: true, subtree: true, attributes: true });

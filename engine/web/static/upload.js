@@ -101,7 +101,7 @@ function lost() {
   byId("sent-words").textContent = "The connection is lost. The song is sent again as soon as the server responds…";
 }
 
-/** Show the upload in place of the button; the choices cannot be changed meanwhile. */
+/** Show the upload in place of the button, and lock the choices until it ends. */
 function showSending(isSending) {
   for (const part of byId("form").children) part.inert = isSending && part !== byId("sending");
   byId("sent").removeAttribute("value");
