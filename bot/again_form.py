@@ -6,22 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import discord
 
+from bot.estimates import FORMAT_NOTES, format_note
 from bot.forms import choice, form
 from bot.text import clean
 from engine.jobs.job import Job
-from engine.jobs.options import OutputFormat, Quality
+from engine.jobs.options import Quality
 from engine.service.service import ModelChoice
 
 _QUALITIES = {
     Quality.FAST: "least time",
     Quality.BALANCED: "the default of Demucs",
     Quality.BEST: "two passes: takes twice as long",
-}
-_FORMATS = {
-    OutputFormat.MP3: "small files",
-    OutputFormat.FLAC: "lossless",
-    OutputFormat.WAV: "lossless, the largest files",
-    OutputFormat.STEM: "mp3, and one file for Traktor or Mixxx",
 }
 
 
@@ -39,7 +34,9 @@ def again_form(job: Job, models: Sequence[ModelChoice]) -> discord.ui.Modal:
         ),
         choice("quality", "Quality", [_option(each, note, options.quality) for each, note in _QUALITIES.items()]),
         choice(
-            "output_format", "Format", [_option(each, note, options.output_format) for each, note in _FORMATS.items()]
+            "output_format",
+            "Format",
+            [_option(each, format_note(each), options.output_format) for each in FORMAT_NOTES],
         ),
         choice(
             "stems",

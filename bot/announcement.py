@@ -257,7 +257,9 @@ class Announcer:
 
         async def by_token(text: str) -> discord.Message:
             webhook = self._messages.webhook(job_message)
-            return await retry_on_disconnect(lambda: webhook.send(**content(text), wait=True), repeatable=False)
+            return await retry_on_disconnect(
+                lambda: webhook.send(**content(text), wait=True, ephemeral=job_message.is_private), repeatable=False
+            )
 
         async def to_user(text: str) -> discord.Message:
             channel = await self._messages.open_dm(job_message.user_id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -191,12 +192,11 @@ def deletion_text(what: str, left: Sequence[str]) -> str:
     return f"{what}. I cannot delete {messages} from here; a moderator can: {' '.join(left[:10])}"
 
 
+NEVER_ACCEPTED = "I restarted before I could accept your song. Please send it again; it didn't count toward your limit."
+
+
 def never_accepted_card() -> Card:
-    return Card(
-        heading="Please send that again",
-        body="I restarted before I could accept your song, so no job was created. It didn't count toward your limit.",
-        accent=FAILED,
-    )
+    return Card(heading="Please send that again", body=NEVER_ACCEPTED, accent=FAILED)
 
 
 # Other messages.
@@ -218,6 +218,16 @@ def job_list(lines: Sequence[str]) -> str:
 def autocomplete_label(view: JobView) -> str:
     """Return a job's label for autocomplete: plain text, at most 100 characters."""
     return clean(f"{clean(view.job.title, 60)} · {status_text(view)}", 100)
+
+
+def job_labels(views: Iterable[JobView]) -> list[tuple[str, str]]:
+    """Return label and id of each job; jobs with the same label are numbered, because Discord refuses equal labels."""
+    labels, counts = [], Counter[str]()
+    for view in views:
+        label = autocomplete_label(view)
+        counts[label] += 1
+        labels.append((label if counts[label] == 1 else f"{clean(label, 94)} ({counts[label]})", view.job.id))
+    return labels
 
 
 def status_text(view: JobView) -> str:

@@ -59,13 +59,15 @@ CREATE TABLE IF NOT EXISTS batch_song (
     refusal  TEXT,
     PRIMARY KEY (batch_id, position)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS private_job (job_id TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 PRAGMA user_version = 1;
 """
 
 _SELECT = """
 SELECT posting.*, (SELECT batch_id FROM batch_song WHERE batch_song.job_id = posting.job_id) AS batch_id,
-    EXISTS (SELECT 1 FROM batch_song WHERE batch_song.batch_id = posting.job_id) AS is_batch
+    EXISTS (SELECT 1 FROM batch_song WHERE batch_song.batch_id = posting.job_id) AS is_batch,
+    EXISTS (SELECT 1 FROM private_job WHERE private_job.job_id = posting.job_id) AS is_private
 FROM posting
 """
 
@@ -101,6 +103,7 @@ class JobMessage:
     created_at: float = 0.0
     batch_id: str | None = None
     is_batch: bool = False
+    is_private: bool = False  # only the user sees its messages
     jobs_per_hour: int | None = None  # that the server allows the user; not stored, applied when the job starts
 
     @property
@@ -188,10 +191,16 @@ class BotDatabase:
                 time.time(),
             ),
         )
+        if job_message.is_private:
+            await self._database.execute("INSERT OR IGNORE INTO private_job VALUES (?)", (job_message.job_id,))
 
     async def job_message(self, job_id: str) -> JobMessage | None:
         rows = await self._select("job_id = ?", (job_id,))
         return rows[0] if rows else None
+
+    async def is_private(self, job_id: str) -> bool:
+        job_message = await self.job_message(job_id)
+        return job_message is not None and job_message.is_private
 
     async def unfinished(self) -> list[JobMessage]:
         return await self._select("state <> ?", (JobMessageState.DONE.value,))
@@ -233,6 +242,7 @@ class BotDatabase:
                     "original": bool(row["original"]),
                     "reachable": bool(row["reachable"]),
                     "is_batch": bool(row["is_batch"]),
+                    "is_private": bool(row["is_private"]),
                     "state": JobMessageState(row["state"]),
                 }
             )
@@ -255,9 +265,8 @@ class BotDatabase:
         )
 
     async def delete(self, job_id: str) -> None:
-        await self._database.execute("DELETE FROM posting WHERE job_id = ?", (job_id,))
-        await self._database.execute("DELETE FROM delivery WHERE job_id = ?", (job_id,))
-        await self._database.execute("DELETE FROM mix_message WHERE job_id = ?", (job_id,))
+        for table in ("posting", "delivery", "mix_message", "private_job"):
+            await self._database.execute(f"DELETE FROM {table} WHERE job_id = ?", (job_id,))  # noqa: S608
         await self.batches.delete(job_id)
         await self.listening.delete_source(job_id)
 

@@ -5,9 +5,28 @@ from __future__ import annotations
 from bot.client import Stemify
 from bot.text import clean, format_eta
 from engine.errors import BadOptions
-from engine.jobs.options import Quality
+from engine.jobs.options import OutputFormat, Quality
 
 SONG_MIN = 4  # of the song in the examples
+FORMAT_NOTES = {
+    OutputFormat.MP3: "small files",
+    OutputFormat.FLAC: "lossless, smaller than wav",
+    OutputFormat.WAV: "lossless",
+    OutputFormat.STEM: "mp3, and one file for Traktor or Mixxx",
+}
+_RATES = {  # in bits a second of all four stems
+    OutputFormat.MP3: 4 * 320_000,
+    OutputFormat.WAV: 4 * 44_100 * 2 * 24,
+    OutputFormat.STEM: 4 * 320_000 + 5 * 256_000,
+}
+
+
+def format_note(output_format: OutputFormat) -> str:
+    """Describe a format, with the size of four stems where it does not depend on the song."""
+    note, rate = FORMAT_NOTES[output_format], _RATES.get(output_format)
+    if rate is None:
+        return note
+    return f"{note} · 4 stems of a {SONG_MIN}-min song: {round(rate / 8 * 60 * SONG_MIN / 2**20)} MB"
 
 
 async def model_choices(bot: Stemify, guild_id: int | None, quality: str | None) -> list[tuple[str, str]]:

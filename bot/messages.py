@@ -169,6 +169,7 @@ class Messenger:
         application = self._client.application_id
         assert application is not None
         webhook = discord.Webhook.partial(application, job_message.token, client=self._client)
+        webhook.type = discord.WebhookType.application  # discord.py assumes another one, which has no private messages
         webhook.proxy = self._client.http.proxy  # discord.py uses the client's session without its proxy
         return webhook
 
@@ -204,7 +205,9 @@ class Messenger:
 
         Raises transient errors.
         """
-        calls: list[Callable[[], Awaitable[None]]] = [self.message(channel_id, message_id).delete]
+        calls: list[Callable[[], Awaitable[None]]] = []
+        if not job_message.is_private:
+            calls.append(self.message(channel_id, message_id).delete)
         if self.has_token(job_message):
             calls.append(lambda: self.webhook(job_message).delete_message(message_id))
         for call in calls:

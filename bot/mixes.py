@@ -94,7 +94,9 @@ class MixPoster:
             original: Any = "@original"
             # The first follow-up would replace the deferred private answer.
             await retry_on_disconnect(lambda: webhook.edit_message(original, content="Posting the file…"))
-            return await retry_on_disconnect(lambda: webhook.send(**content(), wait=True), repeatable=False)
+            return await retry_on_disconnect(
+                lambda: webhook.send(**content(), wait=True, ephemeral=card.is_private), repeatable=False
+            )
 
     async def _check_not_deleted(self, job: Job, sent: discord.Message) -> None:
         """Delete the message of a job that was deleted in the meantime. Raises `NotFound` then."""

@@ -16,11 +16,12 @@ def more_text(view: JobView, now: datetime) -> str:
     return "\n".join([f"**{heading(view.job)}**", options_text(view.job), until_text(view, now)]).rstrip("\n")
 
 
-def more_buttons(view: JobView, now: datetime, *, is_owner: bool, may_delete: bool) -> list[ButtonSpec]:
-    """Return what a user may do with a result."""
+def more_buttons(view: JobView, now: datetime, *, is_owner: bool, may_delete: bool, has_song: bool) -> list[ButtonSpec]:
+    """Return what a user may do with a result; `has_song`: its song is still kept."""
     buttons = [ButtonSpec("details", "Details")]
     if is_owner:
-        buttons.append(ButtonSpec("again", "Separate again…"))
+        if has_song:
+            buttons.append(ButtonSpec("again", "Separate again…"))
         if not view.job.keep and not has_expired(view, now):
             buttons.append(ButtonSpec("keep", "Keep"))
     if may_delete:

@@ -6,15 +6,16 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import cast
 
 import discord
 
 from bot.announcement import Announcer
 from bot.batches.updater import BatchUpdater
-from bot.cards import never_accepted_card
+from bot.cards import NEVER_ACCEPTED, never_accepted_card
 from bot.database import BotDatabase, JobMessage, JobMessageState
 from bot.message_updater import MessageUpdater
-from bot.messages import FailureKind, Messenger, classify_failure
+from bot.messages import FailureKind, Messenger, classify_failure, retry_on_disconnect
 from engine.errors import NotFound
 from engine.service.service import StemService
 
@@ -108,17 +109,31 @@ class ProgressTracker:
             if job_message.message_id is not None:
                 await self._show_never_accepted(job_message)
             await self._database.delete(job_message.job_id)
+            await self._database.servers.delete_job(job_message.job_id)
         else:
             await self._database.set_state(job_message.job_id, JobMessageState.FOLLOWING)
             self.follow(replace(job_message, state=JobMessageState.FOLLOWING))
 
     async def _show_never_accepted(self, job_message: JobMessage) -> None:
         try:
-            await self._messages.show(job_message, never_accepted_card())
+            if self._messages.has_token(job_message) and job_message.original:
+                await self._answer_privately(job_message, NEVER_ACCEPTED)
+            else:
+                await self._messages.show(job_message, never_accepted_card())
         except discord.HTTPException as error:
             if classify_failure(error) is FailureKind.TRANSIENT:
                 raise
             log.info("could not show that the job was not accepted", extra={"job": job_message.job_id, "reason": error})
+
+    async def _answer_privately(self, job_message: JobMessage, text: str) -> None:
+        """Replace the deferred public answer by a private one. Raises Discord's errors."""
+        webhook, original = self._messages.webhook(job_message), cast("int", "@original")
+        try:
+            await retry_on_disconnect(lambda: webhook.delete_message(original))
+        except discord.HTTPException as error:
+            if classify_failure(error) is not FailureKind.GONE:  # deleted before another restart
+                raise
+        await retry_on_disconnect(lambda: webhook.send(text, ephemeral=True), repeatable=False)
 
     async def unfollow(self, job_message: JobMessage) -> None:
         """Stop following a job or a batch; once this returns, nothing more is shown or announced."""

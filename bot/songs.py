@@ -29,10 +29,10 @@ def links_in(text: str) -> list[Link]:
 
 
 def songs_in(message: discord.Message) -> list[Source]:
-    """Return the files of a message, or the links of a message without files."""
+    """Return the files and the links of a message."""
     files = [source_of(attachment) for attachment in audio_attachments(message)]
     texts = [message.content, *(snapshot.content for snapshot in message.message_snapshots)]
-    return [*files] or [*links_in("\n".join(texts))]
+    return [*files, *links_in("\n".join(texts))]
 
 
 def name_of(source: Source) -> str:

@@ -27,7 +27,7 @@ async def accept(
         options=options,
         owner=job_message.owner,
         scope=f"discord:{job_message.guild_id}" if job_message.guild_id else None,
-        place=f"discord:{job_message.channel_id}" if job_message.channel_id else None,
+        place=f"discord:{job_message.channel_id}" if job_message.channel_id and not job_message.is_private else None,
         job_id=job_message.job_id,
         min_duration_s=min_duration_s,
     )

@@ -89,10 +89,11 @@ async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> Non
 
 
 async def _retry(interaction: discord.Interaction[Stemify], job_id: str, model: str | None = None) -> None:
-    message_id = await acknowledge(interaction, thinking=True)
     bot = interaction.client
+    is_private = await bot.database.is_private(job_id)
+    message_id = await acknowledge(interaction, thinking=True, ephemeral=is_private)
     check_owner(interaction, await bot.service.get(job_id))
-    job_message = new_job_message(interaction, message_id)
+    job_message = new_job_message(interaction, message_id, is_private=is_private)
     by = owner_of(interaction.user)
     await follow_new_job(
         bot, job_message, lambda: bot.service.retry(job_id, by=by, new_id=job_message.job_id, model=model)
@@ -114,7 +115,8 @@ async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
         await _update(interaction, view)
         return
     now = datetime.now(UTC)
-    buttons = JobButtons(more_buttons(view, now, is_owner=True, may_delete=True), job_id)
+    has_song = await bot.service.has_song(view.job)
+    buttons = JobButtons(more_buttons(view, now, is_owner=True, may_delete=True, has_song=has_song), job_id)
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=more_text(view, now), view=buttons))
     card = await bot.database.job_message(job_id)
     if card is not None and card.message_id is not None and card.batch_id is None:

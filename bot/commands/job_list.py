@@ -8,7 +8,7 @@ from typing import Any, Self
 import discord
 from discord import app_commands
 
-from bot.cards import autocomplete_label, job_line, job_list
+from bot.cards import job_labels, job_line, job_list
 from bot.client import Stemify
 from bot.commands.stemify import owner_of
 from bot.messages import retry_on_disconnect
@@ -62,7 +62,7 @@ async def job_choices(
         views = await service.list(owner, limit=MAX_CHOICES, active_only=active_only)
     else:
         views = await service.find(owner, text.strip(), limit=MAX_CHOICES)
-    labels = [(autocomplete_label(view), view.job.id) for view in views]
+    labels = job_labels(views)
     if active_only:
         labels = [(label, job_id) for label, job_id in labels if text.casefold() in label.casefold()]
     return [app_commands.Choice(name=label, value=job_id) for label, job_id in labels]

@@ -11,7 +11,7 @@ from bot.buttons import JobButtons
 from bot.cards import MIXES, Action
 from bot.client import Stemify
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
-from bot.commands.stemify import job_message_of, new_job_message, owner_of
+from bot.commands.stemify import job_message_of, new_job_message, owner_of, private
 from bot.forms import FilledForm
 from bot.messages import retry_on_disconnect
 from bot.mix_form import mix_form, mix_request
@@ -27,7 +27,13 @@ async def show_more(interaction: discord.Interaction[Stemify], job_id: str) -> N
     """Answer privately with what the user may do with a result. Raises the service's errors."""
     await acknowledge(interaction, thinking=True, ephemeral=True)
     view, now = await _visible_job(interaction, job_id), datetime.now(UTC)
-    buttons = more_buttons(view, now, is_owner=is_owner(interaction, view), may_delete=may_delete(interaction, view))
+    buttons = more_buttons(
+        view,
+        now,
+        is_owner=is_owner(interaction, view),
+        may_delete=may_delete(interaction, view),
+        has_song=await interaction.client.service.has_song(view.job),
+    )
     text = more_text(view, now)
     await retry_on_disconnect(
         lambda: interaction.edit_original_response(content=text, view=JobButtons(buttons, job_id))
@@ -77,6 +83,8 @@ async def _post_mix(interaction: discord.Interaction[Stemify], view: JobView, re
     check_may_mix(interaction, view.job.owner)
     assert interaction.message is not None
     card = job_message_of(interaction, interaction.message.id, view.job.id)
+    if await bot.database.is_private(view.job.id):
+        card = private(card)
     url = await bot.mixes.post(card, view.job, request, by=owner_of(interaction.user))
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=f"Your mix: {url}"))
 
@@ -95,9 +103,10 @@ async def ask_to_separate_again(interaction: discord.Interaction[Stemify], job_i
 
 async def separate_again(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
     """Start a job with the song of an earlier one and the options of a form. Raises `StemifyError`."""
-    message_id = await acknowledge(interaction, thinking=True)
     bot, changes = interaction.client, changed_options(form.values)
-    job_message = new_job_message(interaction, message_id)
+    is_private = await bot.database.is_private(form.job_id)
+    message_id = await acknowledge(interaction, thinking=True, ephemeral=is_private)
+    job_message = new_job_message(interaction, message_id, is_private=is_private)
     by = owner_of(interaction.user)
     await follow_new_job(
         bot, job_message, lambda: bot.service.again(form.job_id, changes, by=by, new_id=job_message.job_id)

@@ -11,7 +11,7 @@ from discord import app_commands
 from bot.batches.submission import submit_batch
 from bot.client import Stemify
 from bot.database import JobMessage
-from bot.estimates import model_choices, quality_choices
+from bot.estimates import FORMAT_NOTES, format_note, model_choices, quality_choices
 from bot.responses import acknowledge, mark_answered
 from bot.servers.rules import check_may_start_here
 from bot.songs import Source, links_in, songs_in, source_of
@@ -19,10 +19,9 @@ from bot.submission import submit
 from config.settings import Settings
 from engine.errors import BadOptions, InputRefused
 from engine.jobs.entity import new_job_id
-from engine.jobs.options import OutputFormat, StemSeparationOptions
+from engine.jobs.options import StemSeparationOptions
 from engine.service.service import Link
 
-_FORMAT_LABELS = {OutputFormat.STEM: "stem (one file for Traktor or Mixxx, and mp3)"}
 TOKEN_TTL_S = 15 * 60.0
 
 
@@ -70,10 +69,18 @@ def job_message_of(
     )
 
 
-def new_job_message(interaction: discord.Interaction[Stemify], message_id: int) -> JobMessage:
+def new_job_message(
+    interaction: discord.Interaction[Stemify], message_id: int, *, is_private: bool = False
+) -> JobMessage:
     """Return the message of a new job, in the response to the interaction. Raises `NotAllowed`."""
     jobs_per_hour = check_may_start_here(interaction)
-    return replace(job_message_of(interaction, message_id, new_job_id()), jobs_per_hour=jobs_per_hour)
+    job_message = replace(job_message_of(interaction, message_id, new_job_id()), jobs_per_hour=jobs_per_hour)
+    return private(job_message) if is_private else job_message
+
+
+def private(job_message: JobMessage) -> JobMessage:
+    """Return the job message for an answer that only the user sees: it is edited with the token only."""
+    return replace(job_message, is_private=True, reachable=False)
 
 
 async def start_jobs(
@@ -83,14 +90,17 @@ async def start_jobs(
     *,
     source_id: int | None = None,
     answer_id: int | None = None,
+    is_private: bool = False,
 ) -> None:
     """Start a job, or a batch for several sources. Raises the error of a refused song, or of all songs.
 
     `source_id`: of the message with the songs; its deletion ends the job. `answer_id`: of the deferred answer, if the
     interaction has been acknowledged.
     """
-    message_id = answer_id if answer_id is not None else await acknowledge(interaction, thinking=True)
-    bot, job_message = interaction.client, new_job_message(interaction, message_id)
+    message_id = (
+        answer_id if answer_id is not None else await acknowledge(interaction, thinking=True, ephemeral=is_private)
+    )
+    bot, job_message = interaction.client, new_job_message(interaction, message_id, is_private=is_private)
     if source_id is not None:
         await bot.database.listening.set_source(job_message.job_id, source_id)
     if len(sources) == 1:
@@ -104,7 +114,7 @@ async def start_jobs(
 @app_commands.rename(output_format="format")
 @app_commands.choices(
     output_format=[
-        app_commands.Choice(name=_FORMAT_LABELS.get(kind, kind.value), value=kind.value) for kind in OutputFormat
+        app_commands.Choice(name=f"{kind} — {format_note(kind)}", value=kind.value) for kind in FORMAT_NOTES
     ],
 )
 async def stemify_command(
@@ -116,6 +126,7 @@ async def stemify_command(
     output_format: str | None = None,
     karaoke: bool = False,
     normalize: bool = False,
+    private: bool = False,
 ) -> None:
     if (file is None) == (url is None):
         raise BadOptions("Give me one song: attach a `file` or paste a YouTube `url`, not both.")
@@ -128,7 +139,7 @@ async def stemify_command(
         normalize=normalize,
     )
     sources: list[Source] = [source_of(file)] if file is not None else [*(links_in(url or "") or [Link(url or "")])]
-    await start_jobs(interaction, sources, options)
+    await start_jobs(interaction, sources, options, is_private=private)
 
 
 def describe_options(settings: Settings) -> None:
@@ -142,6 +153,7 @@ def describe_options(settings: Settings) -> None:
         quality="Better takes longer; the list says how long here",
         output_format=f"The file format of the stems (default: {defaults.default_format})",
         karaoke="Only vocals and the instrumental",
+        private="Only you see the progress and the stems; after 15 minutes they come as a direct message",
         normalize="Bring the loudest stem to full level, with the same gain on all stems",
     )(stemify_command)
 

@@ -52,7 +52,7 @@ async def welcome(bot: Stemify, guild: discord.Guild) -> None:
 
 
 def _channels(guild: discord.Guild) -> Iterator[discord.TextChannel]:
-    """Yield the channels in which the bot may write: that for system messages first, then those that everyone sees."""
+    """Yield the channels in which the bot may write: first that for system messages, then the public ones."""
     system = [guild.system_channel] if guild.system_channel is not None else []
     others = [channel for channel in guild.text_channels if channel not in system]
     others.sort(key=lambda channel: not channel.permissions_for(guild.default_role).view_channel)

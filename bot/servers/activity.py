@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from bot.cards import status_text
 from bot.client import Stemify
+from bot.database import JobMessage
 from bot.servers.store import ServerJob
 from bot.text import escape, timestamp
 from engine.errors import NotFound
@@ -16,18 +17,31 @@ from engine.text import plural
 SHOWN_JOBS = 10  # lines of at most 150 characters fit into a message
 SHOWN_USERS = 10
 _MOST_JOBS = 25  # Discord's limit of choices
+_PRIVATE = {"title": "a private song", "artist": None}
 NOTHING = "No songs were split in this server in the last 30 days."
 
 
 async def jobs_in(bot: Stemify, guild_id: int, *, limit: int = _MOST_JOBS) -> list[tuple[ServerJob, JobView]]:
-    """Return the newest jobs of a server that still exist."""
-    found = []
-    for server_job in await bot.database.servers.jobs(guild_id, limit=limit):
+    """Return the newest jobs of a server that still exist, without the titles of private ones."""
+    found, server_jobs = [], await bot.database.servers.jobs(guild_id, limit=limit)
+    job_messages = await bot.database.job_messages(job.job_id for job in server_jobs)
+    for server_job in server_jobs:
         try:
-            found.append((server_job, await bot.service.get(server_job.job_id)))
+            view = await bot.service.get(server_job.job_id)
         except NotFound:  # deleted
             continue
+        if (message := job_messages.get(server_job.job_id)) is not None and message.is_private:
+            view = view.model_copy(update={"job": view.job.model_copy(update=_PRIVATE)})
+        found.append((server_job, view))
     return found
+
+
+def _name(view: JobView, message: JobMessage | None) -> str:
+    """Return the title with a link to the card."""
+    title = escape(view.job.title, 50)
+    if message is None or message.is_private or message.url is None:
+        return f"**{title}**"
+    return f"[{title}](<{message.url}>)"
 
 
 async def activity_text(bot: Stemify, guild_id: int) -> str:
@@ -40,8 +54,7 @@ async def activity_text(bot: Stemify, guild_id: int) -> str:
     job_messages = await bot.database.job_messages(job.job_id for job in jobs[:SHOWN_JOBS])
     for server_job, view in await jobs_in(bot, guild_id, limit=SHOWN_JOBS):
         message = job_messages.get(server_job.job_id)
-        title = escape(view.job.title, 50)
-        name = f"[{title}](<{message.url}>)" if message is not None and message.url is not None else f"**{title}**"
+        name = _name(view, message)
         when = timestamp(datetime.fromtimestamp(server_job.at, UTC))
         lines.append(f"- {name} · <@{server_job.user_id}> · {status_text(view)} · {when}")
     lines.append("`/settings delete` deletes one of them, `/settings block` blocks a user.")

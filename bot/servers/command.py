@@ -8,7 +8,7 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.cards import autocomplete_label
+from bot.cards import job_labels
 from bot.client import Stemify
 from bot.commands.answers import show_deletion
 from bot.defaults import unusable_model
@@ -156,7 +156,7 @@ class SettingsCommands(app_commands.Group):
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
         jobs = await jobs_in(interaction.client, interaction.guild_id or 0)
-        labels = [(autocomplete_label(view), view.job.id) for _, view in jobs]
+        labels = job_labels(view for _, view in jobs)
         return [
             app_commands.Choice(name=label, value=job_id)
             for label, job_id in labels

@@ -77,6 +77,10 @@ class Resubmission:
             return repeat
         return await self._acceptance.enqueue(job, also=self._quota.spend_again_in(old.owner, old.id, job.id))
 
+    async def has_song(self, job: Job) -> bool:
+        """Whether the song of a job is still kept."""
+        return await self._storage.size(f"jobs/{job.id}/input") is not None
+
     def _options(self, old: Job, changes: Mapping[str, object]) -> StemSeparationOptions:
         options = StemSeparationOptions.from_user(**{**old.options.model_dump(), **changes})
         self._acceptance.check_model(options.model)

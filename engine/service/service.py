@@ -144,6 +144,10 @@ class StemService:
         job = await self._resubmission.again(await self._owned(job_id, by), new_id, changes)
         return await self._view_of_new_job(job)
 
+    async def has_song(self, job: Job) -> bool:
+        """Whether the song of a job is still kept, so that it can be separated again."""
+        return await self._resubmission.has_song(job)
+
     async def _view_of_new_job(self, job: Job) -> JobView:
         # The job is stored: never report failure from here on.
         log.info("job accepted", extra={"job": job.id, "model": job.model, "quality": job.options.quality})
@@ -187,10 +191,7 @@ class StemService:
                     job = await self._job(job_id)
 
     async def cancel(self, job_id: str, *, by: str) -> JobView:
-        """Cancel a queued or running job within two seconds; a finished job is returned unchanged.
-
-        Raises `NotFound`, `NotAllowed`.
-        """
+        """Cancel a job within two seconds, unless it has ended. Raises `NotFound`, `NotAllowed`."""
         job = await self._owned(job_id, by)
         await self._dispatcher.cancel(job.id)
         return await self.get(job.id)
@@ -236,10 +237,7 @@ class StemService:
 
     @asynccontextmanager
     async def open_file(self, job: Job, name: str) -> AsyncIterator[Path]:
-        """Yield a local path of one file of a completed job: "vocals", …, "stem", "waveform" or "peaks".
-
-        Raises `NotFound`.
-        """
+        """Yield the path of a file of a result: "vocals", …, "stem", "waveform" or "peaks". Raises `NotFound`."""
         result = job.result
         if result is None:
             raise NotFound

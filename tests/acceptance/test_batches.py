@@ -46,6 +46,13 @@ async def test_songs_share_one_card_and_one_mention(stage: Stage) -> None:
         assert f"(<https://discord.com/channels/{stage.band.id}/{stage.songs.id}/{message.id}>) · done" in card.text
 
 
+async def test_links_beside_files_are_songs_too(stage: Stage) -> None:
+    post = await stage.bob.post(stage.songs, "our demo of https://youtu.be/dQw4w9WgXcQ", TWO[0])
+    card = await stage.ann.answered(await stage.ann.menu(post, "Stemify"))
+    await stage.shows(card, "1 of 2 songs done")
+    assert "2. **youtu.be\\/dQw4w9WgXcQ** · Links are not scripted." in card.text
+
+
 async def test_bad_file_is_named_and_stops_nothing(stage: Stage) -> None:
     stage.bot.script(refuse="That file stops after 0:00.", only="broken.mp3")
     interaction, card = await start(stage, Upload("broken.mp3", b"0"), *TWO)

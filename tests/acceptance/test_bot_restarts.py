@@ -14,20 +14,26 @@ from tests.fakes.discord import Fault
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+def recorded(stage: Stage) -> set[int]:
+    """Return the messages of jobs that the bot has recorded."""
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database:
+        return {row[0] for row in database.execute("SELECT message_id FROM posting")}
+
+
 async def test_killed_bot_resumes_jobs_and_announces_once(stage: Stage) -> None:
     stage.bot.script(hold=["half"])
     _, running = await stage.ask()
     await stage.shows(running, "**10 %**")
     stage.bot.script(hold=["half", "accept"])
     lost = await stage.ann.slash(stage.songs, "stemify", file=SONG)
-    await stage.until(lambda: lost.acked_at is not None, "the acknowledgement")
-    await asyncio.sleep(0.3)
+    await stage.until(lambda: lost.acked_at is not None and len(recorded(stage)) == 2, "the record of the second song")
     syncs = stage.fake.syncs
     await stage.bot.kill()
     stage.bot.script()
     await stage.bot.start()
     await stage.shows(running, "4 stems ·")
-    await stage.shows(lost.answer, "Please send that again")
+    assert "Please send it again" in await stage.private(lost)
+    assert lost.answer.deleted, "the public answer"
     await stage.announced(stage.ann)
     await stage.bot.kill()
     await stage.bot.start()
@@ -52,13 +58,8 @@ async def test_old_messages_are_purged_after_stem_retention(stage: Stage) -> Non
         aged = "UPDATE posting SET created_at = created_at - 91 * 86400 WHERE message_id IN (?, ?)"
         database.execute(aged, (old.id, kept.id))
     await stage.bot.start()
-
-    def recorded() -> set[int]:
-        with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database:
-            return {row[0] for row in database.execute("SELECT message_id FROM posting")}
-
-    await stage.until(lambda: old.id not in recorded(), "the old message to be purged")
-    assert {kept.id, fresh.id} <= recorded()
+    await stage.until(lambda: old.id not in recorded(stage), "the old message to be purged")
+    assert {kept.id, fresh.id} <= recorded(stage)
 
 
 async def test_deletion_resumes_after_kill(stage: Stage) -> None:

@@ -203,3 +203,4 @@ async def test_song_that_is_gone_is_not_separated_again(stage: Stage) -> None:
     stage.bot.script(song_gone=True)
     refused = await stage.ann.fill(asked)
     assert "Send it again" in await stage.private(refused)
+    assert "Separate again…" not in [button["label"] for button in (await stage.more(stage.ann, message)).buttons()]

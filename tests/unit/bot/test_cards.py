@@ -209,8 +209,14 @@ def test_details_have_all_measurements() -> None:
 def test_kept_job_offers_no_keep() -> None:
     assert "Kept until you delete it." in text(done(keep=True))
     for view, offered in ((done(), True), (done(keep=True), False)):
-        actions = [spec.action for spec in more_buttons(view, NOW, is_owner=True, may_delete=True)]
-        assert ("keep" in actions) is offered
+        buttons = more_buttons(view, NOW, is_owner=True, may_delete=True, has_song=True)
+        assert ("keep" in [spec.action for spec in buttons]) is offered
+
+
+def test_song_that_is_gone_is_not_offered_again() -> None:
+    for has_song in (True, False):
+        buttons = more_buttons(done(), NOW, is_owner=True, may_delete=True, has_song=has_song)
+        assert ("again" in [spec.action for spec in buttons]) is has_song
 
 
 def test_failed_job_shows_reason_and_free_retry() -> None:
