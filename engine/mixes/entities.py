@@ -22,12 +22,14 @@ MAX_KEY = 12.0
 MIN_TEMPO, MAX_TEMPO = 0.5, 1.5
 
 Gain = Annotated[float, Field(ge=0, le=MAX_GAIN, allow_inf_nan=False, strict=True)]
+Pan = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False, strict=True)]
 Key = Annotated[float, Field(ge=-MAX_KEY, le=MAX_KEY, allow_inf_nan=False, strict=True)]
 Tempo = Annotated[float, Field(ge=MIN_TEMPO, le=MAX_TEMPO, allow_inf_nan=False, strict=True)]
 
 _RULES = {
     "gains": f"A gain must be a number from 0 to {MAX_GAIN:g}, one for each stem.",
+    "pans": "A pan must be a number from -1 (left) to 1 (right), one for each stem.",
     "from": "The time from must be a number of seconds, 0 or more.",
     "to": "The time to must be a number of seconds, 0 or more.",
     "key": f"The key must be a number of semitones from -{MAX_KEY:g} to {MAX_KEY:g}.",
@@ -63,6 +65,8 @@ class MixRequest(VersionRequest):
 
     gains: dict[str, Gain] = Field(default_factory=dict, max_length=16)
     """By stem; 1 for the stems that are not named."""
+    pans: dict[str, Pan] = Field(default_factory=dict, max_length=16)
+    """By stem, from -1 (left) to 1 (right); 0 for the stems that are not named."""
     start_s: Seconds | None = Field(default=None, alias="from")
     end_s: Seconds | None = Field(default=None, alias="to")
     format: MixFormat = MixFormat.MP3

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
+import tempfile
 import threading
 from collections import Counter
 from functools import partial
+from typing import BinaryIO
 
 from config.settings import Mixes
 from engine.database.blocklist import BlockList
@@ -57,6 +60,7 @@ class Mixer:
         self._turn = asyncio.Semaphore(self._processes)
         self._active: Counter[str] = Counter()  # waiting and running mixes by owner
         self._running: dict[str, asyncio.Task[StoredMix]] = {}
+        self._spools: dict[str, tuple[BinaryIO, int]] = {}  # being filled, with the final size in bytes
         self._closing = threading.Event()
 
     async def prepare(self) -> None:
@@ -93,6 +97,16 @@ class Mixer:
         await self._blocked.check(by, job.scope)
         return completed_result(job)
 
+    def progress(self, job_id: str, plan: MixPlan) -> float | None:
+        """Return the finished share of a mix that is being made; None if it is not being made."""
+        folder = self._cache.folder(job_id, plan)
+        if folder not in self._running:
+            return None
+        if folder not in self._spools:
+            return 0.0
+        spool, final_bytes = self._spools[folder]
+        return min(1.0, os.fstat(spool.fileno()).st_size / final_bytes)
+
     def _forget(self, folder: str, task: asyncio.Task[StoredMix]) -> None:
         del self._running[folder]
         if not task.cancelled() and isinstance(error := task.exception(), StemifyError) and error.detail:
@@ -128,10 +142,7 @@ class Mixer:
     @staticmethod
     def _needed_bytes(result: JobResult, plan: MixPlan) -> int:
         """Return the size of the float samples and of the largest possible files."""
-        duration_s = max(info.duration for _, info in result.stems) / plan.tempo
-        rate = max(info.sample_rate for _, info in result.stems)
-        channels = 2 * (len(plan.gains) if plan.keeps_stems else 1)
-        return round(duration_s * rate * channels * 7)
+        return round(_samples_bytes(result, plan) * 7 / 4)
 
     async def _make(self, job: Job, result: JobResult, plan: MixPlan, folder: str) -> StoredMix:
         with work_folder(self._work) as work:
@@ -156,16 +167,28 @@ class Mixer:
                 niceness=self._settings.niceness,
                 cancelled=self._closing,
             )
-            rendering = asyncio.ensure_future(asyncio.to_thread(render))
-            try:
-                rendered = await asyncio.shield(rendering)
-            except asyncio.CancelledError:  # at shutdown: the child ends first, then its files are deleted
-                await asyncio.gather(rendering, return_exceptions=True)
-                raise
+            with tempfile.TemporaryFile(dir=work, buffering=0) as spool:
+                self._spools[folder] = spool, max(1, _samples_bytes(result, plan))
+                rendering = asyncio.ensure_future(asyncio.to_thread(render, spool=spool))
+                try:
+                    rendered = await asyncio.shield(rendering)
+                except asyncio.CancelledError:  # at shutdown: the child ends first, then its files are deleted
+                    await asyncio.gather(rendering, return_exceptions=True)
+                    raise
+                finally:
+                    del self._spools[folder]
             stored = self._cache.describe(folder, rendered, out)
             async with counted(self._store.database, job.id, stored.size):
                 await self._cache.publish(folder, stored, out)
             return stored
+
+
+def _samples_bytes(result: JobResult, plan: MixPlan) -> int:
+    """Return the size of the float samples of all files."""
+    song_s = max(info.duration for _, info in result.stems)
+    rate = max(info.sample_rate for _, info in result.stems)
+    channels = 2 * (len(plan.gains) if plan.keeps_stems else 1)
+    return round(plan.duration_s(song_s) * rate * channels * 4)
 
 
 def completed_result(job: Job) -> JobResult:

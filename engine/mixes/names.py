@@ -14,6 +14,7 @@ _MINUS = "\N{MINUS SIGN}"
 def mix_name(
     title: str,
     gains: Mapping[str, float],
+    pans: Mapping[str, float] | None = None,
     *,
     start_s: float | None = None,
     end_s: float | None = None,
@@ -22,6 +23,8 @@ def mix_name(
 ) -> str:
     """Return the name of a mix; `gains` of all stems of the job."""
     parts = _gain_parts(gains)
+    if pans:
+        parts.append("panned")
     if start_s or end_s is not None:
         end = "end" if end_s is None else format_duration(end_s)
         parts.append(f"{format_duration(start_s or 0.0)}–{end}")

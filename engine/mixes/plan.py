@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 
+from engine.jobs.results import StemFiles
 from engine.mixes.entities import MixRequest, VersionRequest
 from engine.mixes.errors import BadMix
 from engine.text import format_duration
@@ -28,10 +29,14 @@ class MixPlan:
     tempo: float
     format: str
     keeps_stems: bool  # a version: one file for each stem instead of their sum
+    pans: tuple[tuple[str, float], ...] = ()  # of the stems that are not in the centre
 
     @property
     def digest(self) -> str:
-        text = json.dumps([_REVISION, asdict(self)])
+        values = asdict(self)
+        if not self.pans:
+            del values["pans"]  # the digest is as before there were pans
+        text = json.dumps([_REVISION, values])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
@@ -46,7 +51,7 @@ class MixPlan:
 
 def plan_mix(request: MixRequest, stems: Sequence[str], duration_s: float) -> MixPlan:
     """Return the plan of a mix of `stems`. Raises `BadMix` with a sentence for the user."""
-    if unknown := [name for name in request.gains if name not in stems]:
+    if unknown := [name for name in (*request.gains, *request.pans) if name not in stems]:
         raise BadMix(f"This song has no stem {unknown[0]!r:.40}. Its stems are: {', '.join(stems)}.")
     gains = tuple((name, _rounded(request.gains.get(name, 1.0))) for name in stems)
     if not any(gain for _, gain in gains):
@@ -58,13 +63,21 @@ def plan_mix(request: MixRequest, stems: Sequence[str], duration_s: float) -> Mi
         raise BadMix(f"The time from is after the end of the song, which is {format_duration(duration_s)} long.")
     if (duration_s if end_s is None else end_s) - start_s < _SHORTEST_S:
         raise BadMix(f"The range must be at least {_SHORTEST_S:g} seconds long.")
-    plan = MixPlan(gains, start_s, end_s, 0.0, 1.0, request.format.value, keeps_stems=False)
+    heard = {name for name, gain in gains if gain}
+    pans = tuple((name, pan) for name in stems if name in heard and (pan := _rounded(request.pans.get(name, 0.0))))
+    plan = MixPlan(gains, start_s, end_s, 0.0, 1.0, request.format.value, keeps_stems=False, pans=pans)
     return _with_changes(plan, request)
 
 
 def plan_version(request: VersionRequest, stems: Sequence[str], output_format: str) -> MixPlan:
     gains = tuple((name, 1.0) for name in stems)
     return _with_changes(MixPlan(gains, 0.0, None, 0.0, 1.0, output_format, keeps_stems=True), request)
+
+
+def plan_version_of(files: StemFiles, request: VersionRequest) -> MixPlan:
+    """Return the plan of a version of all these files, in their format. Raises `BadMix`."""
+    stems = dict(files)
+    return plan_version(request, list(stems), next(iter(stems.values())).format.value)
 
 
 def _with_changes(plan: MixPlan, request: VersionRequest) -> MixPlan:

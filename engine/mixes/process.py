@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.errors import BrokenAudio, DecodingTooExpensive, InternalError
 from engine.jobs.results import db
@@ -56,8 +56,9 @@ def render_files(
     cpu_s: float,
     niceness: int = 0,
     cancelled: threading.Event | None = None,
+    spool: BinaryIO | None = None,
 ) -> RenderedFiles:
-    """Write the files of a plan to `folder`.
+    """Write the files of a plan to `folder`. Its float samples fill `spool`, an empty file.
 
     Raises `MixFailed`, `BrokenAudio`, `DiskFull`, `StorageFailed` and `Cancelled`.
     """
@@ -68,10 +69,11 @@ def render_files(
     with ExitStack() as stack:
         stems = [stack.enter_context(song.stems[stem].open("rb")) for stem in gains]
         outputs = [stack.enter_context((folder / titles[key][0]).open("wb")) for key in titles]
-        spool = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
+        spool = spool or stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
         request = RenderRequest(
             stems=[file.fileno() for file in stems],
             gains=list(gains.values()),
+            pans=[dict(plan.pans).get(stem, 0.0) for stem in gains],
             outputs=[file.fileno() for file in outputs],
             titles=[title for _, title in titles.values()],
             comments=[_comment(key, song.model) for key in titles],
@@ -131,7 +133,8 @@ def _titles(song: Song, plan: MixPlan) -> tuple[str, dict[str, tuple[str, str]]]
         }
         return name, titles
     end_s = plan.end_s
-    name = mix_name(song.title, dict(plan.gains), start_s=plan.start_s, end_s=end_s, key=key, tempo=tempo)
+    gains, pans = dict(plan.gains), dict(plan.pans)
+    name = mix_name(song.title, gains, pans, start_s=plan.start_s, end_s=end_s, key=key, tempo=tempo)
     return name, {"mix": (mix_filename(name, plan.format), name)}
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """Descriptors are open files. Each output has a title; `gains` belong to the `stems`."""
+    """Descriptors are open files. Each output has a title; `gains` and `pans` belong to the `stems`."""
 
     stems: list[int]
     gains: list[float]
+    pans: list[float]
     outputs: list[int]
     titles: list[str]
     comments: list[str]

@@ -7,6 +7,7 @@ grow with the length of the song.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -39,7 +40,7 @@ def render(request: RenderRequest, threads: ThreadPoolExecutor) -> Rendered:
         samples, peak = 0, 0.0
         with _Outputs(request, threads, reader.sample_rate, tags) as outputs:
             for block in _changed_blocks(request, reader):
-                out = block if request.keeps_stems else _sum(block, request.gains)
+                out = block if request.keeps_stems else _sum(block, request.gains, request.pans)
                 out = out * np.float32(request.level)
                 samples += out.shape[1]
                 peak = max(peak, float(np.abs(out).max(initial=0.0)))
@@ -131,9 +132,21 @@ def _changed_blocks(request: RenderRequest, reader: StemsReader) -> Iterator[Sam
     return stretcher.stretch(blocks)
 
 
-def _sum(block: Samples, gains: list[float]) -> Samples:
+def _sum(block: Samples, gains: list[float], pans: list[float]) -> Samples:
     total = np.zeros((2, block.shape[1]), np.float32)
-    for stem, gain in enumerate(gains):
+    for stem, (gain, pan) in enumerate(zip(gains, pans, strict=True)):
         if gain:
-            total += block[2 * stem : 2 * stem + 2] * np.float32(gain)
+            total += _panned(block[2 * stem : 2 * stem + 2], pan) * np.float32(gain)
     return total
+
+
+def _panned(stem: Samples, pan: float) -> Samples:
+    """Return a stereo stem with equal power at every pan, as the player's StereoPannerNode does it."""
+    if pan == 0:
+        return stem
+    near, far = (0, 1) if pan < 0 else (1, 0)
+    angle = (1 - abs(pan)) * math.pi / 2
+    out = np.empty_like(stem)
+    out[near] = stem[near] + stem[far] * np.float32(math.cos(angle))
+    out[far] = stem[far] * np.float32(math.sin(angle))
+    return out

@@ -23,7 +23,7 @@ from engine.jobs.options import Quality, StemSeparationOptions
 from engine.mixes.cache import StoredMix
 from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
 from engine.mixes.mixer import Mixer, completed_result
-from engine.mixes.plan import plan_mix, plan_version
+from engine.mixes.plan import plan_mix, plan_version_of
 from engine.pool.pool import WorkerPool
 from engine.service.admission import Ticket
 from engine.service.errors import KeyReused
@@ -241,12 +241,11 @@ class StemService:
         result = job.result
         if result is None:
             raise NotFound
-        keys = {stem: info.path for stem, info in result.stems}
-        keys |= {"stem": result.stem_file.path} if result.stem_file is not None else {}
-        keys |= {"waveform": result.waveform_path or "", "peaks": result.peaks_path or ""}
-        if not keys.get(name):
+        keys = {"waveform": result.waveform_path, **{stem: info.path for stem, info in result.stems}}
+        keys |= {"stem": result.stem_file.path if result.stem_file else None, "peaks": result.peaks_path}
+        if (key := keys.get(name)) is None:
             raise NotFound("That file is no longer here.")
-        async with self._storage.open_file(keys[name]) as path:
+        async with self._storage.open_file(key) as path:
             yield path
 
     async def files_within(self, job: Job, limit_bytes: int) -> Sequence[ResultFile]:
@@ -280,13 +279,17 @@ class StemService:
     async def version(self, job_id: str, request: VersionRequest, *, by: str) -> Version:
         """Make all stems of a completed job in another key and at another tempo; as `mix`."""
         job = await self._job(job_id)
-        stems = dict(completed_result(job).stems)
-        plan = plan_version(request, list(stems), next(iter(stems.values())).format.value)
+        plan = plan_version_of(completed_result(job).stems, request)
         return self._presenter.present_version(job, plan, await self._mixer.make(job, plan, by=by))
 
     async def play(self, job_id: str, version: VersionRequest, *, start_s: float = 0.0, by: str) -> VoiceStream:
         """Play a completed job for a voice channel; as `mix`. The caller closes the stream."""
         return await self._voice.start(await self._job(job_id), version, start_s=start_s, by=by)
+
+    async def version_progress(self, job_id: str, request: VersionRequest) -> float | None:
+        """Return the finished share of a version that is being made; None if it is not. Raises `NotFound`, `BadMix`."""
+        job = await self._job(job_id)
+        return self._mixer.progress(job.id, plan_version_of(completed_result(job).stems, request))
 
     def models(self) -> Sequence[ModelChoice]:
         """Return all models, usable ones first."""
@@ -303,10 +306,7 @@ class StemService:
         return await take_snapshot(self._store, self._pool, self._progress)
 
     async def _job(self, job_id: str) -> Job:
-        try:
-            job = await self._store.get(job_id)
-        except ValueError:  # not a job id
-            job = None
+        job = await self._store.get(job_id)
         if job is None:
             raise NotFound
         return job

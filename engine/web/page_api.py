@@ -13,8 +13,10 @@ from engine.jobs.entity import Entity
 from engine.jobs.job import InputType, JobStatus, JobView
 from engine.jobs.models import describe_default
 from engine.jobs.options import Quality, StemSeparationOptions
+from engine.service.service import VersionRequest
 from engine.service.snapshot import ready_models
 from engine.web.api import query_number, readable_job
+from engine.web.errors import BadRequest
 from engine.web.keys import ACCESS, SAMPLE, SERVICE, SETTINGS
 from engine.web.schemas import JobEvent, job_event, json_response
 
@@ -60,6 +62,10 @@ class UploadOptions(Entity):
     wants_token: bool
     max_bytes: int
     max_duration_s: float
+
+
+class VersionProgress(Entity):
+    progress: int | None  # percent
 
 
 async def upload_options(request: web.Request) -> web.Response:
@@ -122,6 +128,17 @@ async def peaks(request: web.Request) -> web.Response:
     return response
 
 
+async def version_progress(request: web.Request) -> web.Response:
+    """Return {"progress": percent} of a version (`?key=…&tempo=…`) that is being made, or null."""
+    job = (await readable_job(request)).job
+    try:
+        values = {name: float(request.query[name]) for name in ("key", "tempo")}
+    except (KeyError, ValueError):
+        raise BadRequest("Send key and tempo as numbers.") from None
+    share = await request.app[SERVICE].version_progress(job.id, VersionRequest.from_user(values))
+    return json_response(VersionProgress(progress=None if share is None else round(100 * share)))
+
+
 async def keep(request: web.Request) -> web.Response:
     """Keep the stems of a completed job until they are deleted."""
     view = await _changeable(request)
@@ -176,6 +193,7 @@ routes = [
     web.get("/choices.json", upload_options),
     web.get("/jobs/{job_id}/player.json", show),
     web.get("/jobs/{job_id}/peaks.json", peaks),
+    web.get("/jobs/{job_id}/version-progress.json", version_progress),
     web.post("/jobs/{job_id}/keep", keep),
     web.post("/jobs/{job_id}/retry", retry),
 ]

@@ -74,9 +74,22 @@ def test_part_is_set_by_typed_times(browser: Browser, site: Site) -> None:
     assert part(browser) == pytest.approx((2.5, 15), abs=0.01)
     retype(end, "4,25" + Keys.TAB)
     assert part(browser) == (2.5, 4.25) and value(browser, "part-end") == "0:04.25"
+    browser.run_async("const { practice } = await import('/static/job.js'); await practice.ready;")
+    retype(start, "bar 2" + Keys.TAB)
+    assert part(browser) == (2.25, 4.25)
+    retype(end, "Bar 3" + Keys.TAB)
+    assert part(browser) == (2.25, 6.25), "to the end of bar 3"
+    retype(start, "bar 99" + Keys.TAB)
+    assert part(browser) == (2.25, 6.25) and start.get_attribute("aria-invalid") == "true"
+    assert "bar 2" in browser.find_element(By.ID, "part-words").text
+    retype(start, "2.5" + Keys.TAB)
+    retype(end, "4.25" + Keys.TAB)
     retype(end, "7:00" + Keys.TAB)
     assert part(browser) == (2.5, 4.25)
-    assert browser.find_element(By.ID, "part-words").text == "Enter a time of the song, such as 0:07.50."
+    assert (
+        browser.find_element(By.ID, "part-words").text
+        == "Enter a time of the song, such as 0:07.50, or a bar, such as bar 2."
+    )
     assert end.get_attribute("aria-invalid") == "true"
     retype(end, Keys.DELETE + Keys.TAB)
     assert part(browser) == pytest.approx((2.5, 15), abs=0.01)
@@ -121,6 +134,29 @@ def test_tempo_and_key_change_while_the_song_plays(browser: Browser, site: Site)
     words(browser, "Now as recorded.")
     assert player(browser, "player.version === player.original")
     assert browser.console_errors() == []
+
+
+# Versions wait for `go`; until then the server says that 40 % are made.
+_SLOW_VERSIONS = """
+    const fetchNow = window.fetch;
+    window.fetch = async (url, options) => {
+        if (url.includes("version-progress")) return new Response('{"progress": 40}');
+        if (url.includes("/versions?")) await new Promise((resolve) => (window.go = resolve));
+        return fetchNow(url, options);
+    };
+"""
+
+
+def test_progress_of_a_version_is_shown(browser: Browser, site: Site) -> None:
+    open_player(browser, site.page("mp3"))
+    browser.execute_script(_SLOW_VERSIONS)
+    browser.find_element(By.ID, "tempo-less").click()
+    words(browser, "Making it at 95")
+    text = "document.getElementById('version-progress').textContent"
+    browser.until(f"return {text}.trim() === '40\u00a0%'")
+    browser.execute_script("go()")
+    words(browser, "Now at 95")
+    assert browser.execute_script(f"return {text}") == ""
 
 
 def test_refused_version_says_why_and_the_song_plays_on(browser: Browser, site: Site) -> None:

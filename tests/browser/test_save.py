@@ -71,10 +71,14 @@ def test_saved_mix_has_the_part_that_is_repeated(browser: Browser, site: Site, t
     browser.run_async("(await import('/static/job.js')).mixer.player.setPart({ start: 2, end: 5.5 });")
     browser.run_async("(await import('/static/job.js')).mixer.mix.setPan('bass', 0.5);")
     save(browser, "wav")
-    filename = "Known wav (0.02–0.06).wav"
-    assert words(browser, "Saved").endswith("Without the panning.")
+    filename = "Known wav (panned, 0.02–0.06).wav"
+    words(browser, f"Saved: {filename}")
     mix, _ = samples_of(downloaded(site.downloads, filename, browser), tmp_path)
-    assert mix.shape == (2, round(3.5 * RATE))
+    left, right = site.known[:, 2 * RATE : round(5.5 * RATE)]
+    share = 0.5**0.5  # of the left channel, on both sides
+    panned = np.stack([(3 + share) * left, 4 * right + share * left])
+    level = float(np.abs(panned).max())
+    assert float(np.abs(mix - panned / max(1.0, level)).max()) < 1e-3
 
 
 def test_failed_mix_says_why_and_can_be_repeated(browser: Browser, site: Site) -> None:

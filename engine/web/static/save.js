@@ -21,8 +21,7 @@ export function offerMix(mix, change, address, format) {
     form.ariaBusy = "true";
     tell("Making the mix…");
     try {
-      const panned = Object.values(mix.heardPans).some((pan) => pan !== 0) ? " Without the panning." : "";
-      download(await make(address, { gains: mix.gains, format: formats.value, ...change() }), panned);
+      download(await make(address, { gains: mix.gains, pans: mix.heardPans, format: formats.value, ...change() }));
     } catch (error) {
       fail(error.message);
     } finally {
@@ -37,10 +36,10 @@ function make(address, wanted) {
 }
 
 /** Download the file. Its link is shown too: a browser may block a download that begins late. */
-function download({ filename, url, size, gainDb }, hint) {
+function download({ filename, url, size, gainDb }) {
   const link = el("a", { href: `${here(url)}&download`, download: filename }, filename);
   const lowered = gainDb <= -AUDIBLE_CHANGE_DB ? ` Turned down by ${decibels(-gainDb).replace("+", "")}: it would clip.` : "";
-  tell("Saved: ", link, `, ${bytes(size)}.${lowered}${hint}`);
+  tell("Saved: ", link, `, ${bytes(size)}.${lowered}`);
   link.click();
 }
 

@@ -29,6 +29,12 @@ export function secondsOf(text) {
   return seconds === undefined ? null : 60 * (minutes ?? 0) + Number(seconds.replace(",", "."));
 }
 
+/** The number of "bar 17"; null for other texts. */
+export function barOf(text) {
+  const [, number] = /^bar\s*(\d+)$/i.exec(text.trim()) ?? [];
+  return number === undefined ? null : Number(number);
+}
+
 /** "3 minutes 7 seconds" */
 export function spokenTime(seconds, digits = 0) {
   const rounded = Math.max(0, Number(seconds.toFixed(digits)));

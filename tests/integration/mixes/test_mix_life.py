@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -15,10 +17,12 @@ from config.settings import load
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import TooMuchStored
 from engine.jobs.job import JobStatus
+from engine.mixes import mixer
 from engine.mixes.entities import MixRequest
+from engine.mixes.process import render_files
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job
 from tests.fixtures.mix_server import MixServer, open_mix_server
-from tests.fixtures.planted_results import OWNER, plant
+from tests.fixtures.planted_results import OWNER, RATE, plant
 from tests.fixtures.songs import Samples, tune
 
 pytestmark = pytest.mark.timeout(600)
@@ -136,6 +140,38 @@ async def test_mixes_at_once_are_limited(tmp_path: Path) -> None:
     async with open_mix_server(tmp_path, per_owner=9, processes=1, queue=1) as server:
         answers = await asyncio.gather(*(server.post(job_id, gains={"vocals": each}) for each in (0.1, 0.2, 0.3)))
         assert sorted(status for status, _ in answers) == [201, 201, 429]
+
+
+async def test_progress_of_a_version_is_a_percentage(
+    server: MixServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop a version when half of its samples are there."""
+    job_id = await plant(tmp_path, STEMS, title="Sunny", kind="wav")
+    is_half_done, goes_on = threading.Event(), threading.Event()
+
+    def stopping(*args: Any, spool: BinaryIO, **options: Any) -> Any:
+        channels, sample_bytes = 2 * len(STEMS), 4
+        spool.truncate(round(RATE * channels * sample_bytes / 0.9) // 2)
+        is_half_done.set()
+        goes_on.wait(60)
+        spool.truncate(0)
+        return render_files(*args, spool=spool, **options)
+
+    async def progress() -> Any:
+        async with server.client.get(f"/jobs/{job_id}/version-progress.json?key=0&tempo=0.9") as response:
+            assert response.status == 200
+            return (await response.json())["progress"]
+
+    monkeypatch.setattr(mixer, "render_files", stopping)
+    assert await progress() is None
+    making = asyncio.create_task(server.post(job_id, "versions", tempo=0.9))
+    assert await asyncio.to_thread(is_half_done.wait, 60)
+    assert await progress() == 50
+    goes_on.set()
+    assert (await making)[0] == 201
+    assert await progress() is None
+    async with server.client.get(f"/jobs/{job_id}/version-progress.json?key=x") as response:
+        assert response.status == 400
 
 
 async def test_blocked_owners_get_no_mixes(server: MixServer, tmp_path: Path) -> None:

@@ -46,6 +46,19 @@ async def test_gains_sum_stems(server: MixServer, tmp_path: Path) -> None:
     assert level_db(mix - (STEMS["vocals"] + 0.5 * STEMS["bass"] + STEMS["other"]), mix) < -120
 
 
+async def test_pans_are_those_of_the_player(server: MixServer, tmp_path: Path) -> None:
+    job_id = await plant(tmp_path, STEMS, title="Sunny", kind="wav")
+    status, answer = await server.post(job_id, pans={"drums": -0.5, "bass": 1, "other": 0}, format="wav")
+    assert status == 201 and answer["filename"] == "Sunny (panned).wav"
+    mix, _ = await server.samples(answer["url"], tmp_path)
+    left, right = STEMS["drums"]
+    drums = np.stack([left + right * np.cos(np.pi / 4), right * np.sin(np.pi / 4)])
+    bass = np.stack([np.zeros_like(left), STEMS["bass"].sum(axis=0)])
+    wanted = STEMS["vocals"] + drums + bass + STEMS["other"]
+    assert level_db(mix / 10 ** (answer["gainDb"] / 20) - wanted, wanted) < -70
+    assert (await server.post(job_id, pans={"bass": 0}))[1]["filename"] == "Sunny (mix).mp3"
+
+
 async def test_common_gain_of_the_job_is_undone(server: MixServer, tmp_path: Path) -> None:
     quiet = {name: 0.5 * stem for name, stem in STEMS.items()}
     job_id = await plant(tmp_path, quiet, title="Sunny", kind="wav", gain_db=-6.0206)
@@ -116,6 +129,8 @@ async def test_karaoke_and_six_stems_are_mixed(server: MixServer, tmp_path: Path
         ("mixes", {"gains": {"drums": float("nan")}}, 422, "from 0 to 4"),
         ("mixes", {"gains": {"drums": "1"}}, 422, "from 0 to 4"),
         ("mixes", {"gains": {"drums": True}}, 422, "from 0 to 4"),
+        ("mixes", {"pans": {"banjo": 1}}, 422, "no stem 'banjo'"),
+        ("mixes", {"pans": {"drums": -1.1}}, 422, "from -1 (left) to 1 (right)"),
         ("mixes", {"gains": [1]}, 422, "from 0 to 4"),
         ("mixes", {"gains": dict.fromkeys(STEMS, 0)}, 422, "All stems are silent"),
         ("mixes", {"from": 2, "to": 2}, 422, "before the time to"),

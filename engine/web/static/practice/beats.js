@@ -40,6 +40,12 @@ export class Beats extends EventTarget {
     return this.first !== null;
   }
 
+  /** {start, end} of a bar in seconds, or null; the last bar has no `end`. */
+  barAt(number) {
+    const start = this.times.find(({ bar }) => bar === number)?.seconds;
+    return start === undefined ? null : { start, end: this.times.find(({ bar }) => bar === number + 1)?.seconds };
+  }
+
   /** The nearest beat's time. */
   nearest(seconds) {
     return nearest(this.times.map((beat) => beat.seconds), seconds);

@@ -1,7 +1,7 @@
 // Choose the part that is repeated: by dragging on the ruler, with its two handles, by typed times or by keys.
 
 import { byId, el, icon, keepFocus, show } from "../dom.js";
-import { exactClock, secondsOf, spokenTime } from "../words.js";
+import { barOf, exactClock, secondsOf, spokenTime } from "../words.js";
 
 const LEAST_S = 0.25;
 const DRAG_PX = 4; // a shorter drag is a click
@@ -10,9 +10,9 @@ const FAR_S = 1;
 const SNAP_PX = 8;
 
 export class PartSelector {
-  /** `nearestBeat(seconds)`: the beat to snap to, or null. */
-  constructor(player, view, nearestBeat = () => null) {
-    Object.assign(this, { player, view, nearestBeat });
+  /** `nearestBeat(seconds)`: the beat to snap to, or null; `barAt(number)`: {start, end} of a bar, or null. */
+  constructor(player, view, nearestBeat = () => null, barAt = () => null) {
+    Object.assign(this, { player, view, nearestBeat, barAt });
     this.dragged = null; // the part while it is dragged
     this.handles = { start: this.#handle("start"), end: this.#handle("end") };
     this.band = el("div", { class: "part" }, this.handles.start, this.handles.end);
@@ -142,13 +142,23 @@ export class PartSelector {
 
   #typed(edge) {
     const field = byId(`part-${edge}`);
-    const seconds = secondsOf(field.value);
+    const seconds = this.#secondsOf(field.value, edge);
     const isCleared = field.value.trim() === "";
     const isWrong = !isCleared && (seconds === null || seconds > this.player.duration);
     field.setAttribute("aria-invalid", isWrong);
-    byId("part-words").textContent = isWrong ? `Enter a time of the song, such as ${exactClock(this.player.duration / 2)}.` : "";
+    const example = exactClock(this.player.duration / 2);
+    const barExample = this.barAt(1) ? ", or a bar, such as bar 2" : "";
+    byId("part-words").textContent = isWrong ? `Enter a time of the song, such as ${example}${barExample}.` : "";
     if (isCleared && !byId(edge === "start" ? "part-end" : "part-start").value.trim()) this.player.setPart(null);
     else if (!isWrong) this.#move(edge, seconds ?? (edge === "start" ? 0 : this.player.duration));
+  }
+
+  /** The time of "1:02.5", or that of "bar 17": its start or, as the end of the part, its end. */
+  #secondsOf(text, edge) {
+    const number = barOf(text);
+    if (number === null) return secondsOf(text);
+    const bar = this.barAt(number);
+    return bar && (bar[edge] ?? this.player.duration);
   }
 
   #draw() {

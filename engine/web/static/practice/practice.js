@@ -18,9 +18,15 @@ export class Practice {
     const music = job.result.music ?? null;
     Object.assign(this, { mixer, player, music });
     this.ruler = new Ruler(view);
-    this.versions = new VersionPicker(player, address("versions"), { gainDb: job.result.trust?.gainDb ?? 0 });
+    const progress = `/jobs/${job.jobId}/version-progress.json?${job.pageQuery}`;
+    this.versions = new VersionPicker(player, address("versions"), progress, { gainDb: job.result.trust?.gainDb ?? 0 });
     this.beatTools = new BeatTools(player, music);
-    this.part = new PartSelector(player, view, (seconds) => this.beatTools.beats?.nearest(seconds) ?? null);
+    this.part = new PartSelector(
+      player,
+      view,
+      (seconds) => this.beatTools.beats?.nearest(seconds) ?? null,
+      (number) => this.beatTools.beats?.barAt(number) ?? null,
+    );
     this.zoom = new Zoom(player, view);
     this.link = new SessionLink(job.jobId, mixer, this);
     byId("copy-link").addEventListener("click", () => this.#copyLink(job));

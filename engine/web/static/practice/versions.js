@@ -8,15 +8,17 @@ const LEAST_PERCENT = 50;
 const MOST_PERCENT = 120;
 const MOST_KEY = 6;
 const SETTLED_MS = 500; // several presses are one change
+const ASK_AGAIN_MS = 700;
 
 export class VersionPicker extends EventTarget {
   #timer = null;
   #isMaking = false;
 
-  /** `address`: where the server makes versions of this job; `gainDb`: the common gain of its stems. */
-  constructor(player, address, { gainDb }) {
+  /** `address`: where the server makes versions of this job, `progressAddress`: where it says how far it is; `gainDb`: the
+   * common gain of its stems. */
+  constructor(player, address, progressAddress, { gainDb }) {
     super();
-    Object.assign(this, { player, address, gainDb });
+    Object.assign(this, { player, address, progressAddress, gainDb });
     this.wanted = { key: 0, tempo: 1 };
     this.#wire("tempo", 5, (value) => this.want({ tempo: value / 100 }), () => this.wanted.tempo * 100);
     this.#wire("key", 1, (value) => this.want({ key: value }), () => this.wanted.key);
@@ -57,6 +59,8 @@ export class VersionPicker extends EventTarget {
     this.#isMaking = true;
     for (let wanted; !isSame((wanted = this.wanted), this.heard);) {
       this.#tell(`Making it ${words(wanted)}…`, "busy");
+      const made = new AbortController();
+      this.#showProgress(wanted, made.signal);
       try {
         await this.#change(wanted);
         this.#tell(`Now ${words(wanted)}.`);
@@ -66,11 +70,23 @@ export class VersionPicker extends EventTarget {
         this.dispatchEvent(new Event("change"));
         this.#tell(error.message, "bad");
         break;
+      } finally {
+        made.abort();
       }
     }
     if (byId("version-words").className === "busy") this.#tell("");
     this.#isMaking = false;
     this.#show();
+  }
+
+  /** Show how much of a version is made, until `signal` ends it. */
+  async #showProgress({ key, tempo }, signal) {
+    const pause = () => new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+    for (await pause(); !signal.aborted; await pause()) {
+      const found = await ask(`${this.progressAddress}&key=${key}&tempo=${tempo}`, { signal }).catch(() => null);
+      if (signal.aborted || !found?.progress) continue;
+      byId("version-progress").textContent = ` ${percent(found.progress / 100)}`;
+    }
   }
 
   async #change(wanted) {
@@ -93,6 +109,7 @@ export class VersionPicker extends EventTarget {
 
   #tell(text, kind = "") {
     byId("version-words").textContent = text;
+    byId("version-progress").textContent = "";
     byId("version-words").className = kind;
   }
 }
