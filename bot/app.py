@@ -20,6 +20,8 @@ from bot.listening.command import listen_command
 from bot.listening.offers import SplitButton
 from bot.responses import run_guarded
 from bot.servers.command import SettingsCommands
+from bot.voice.command import play_command
+from bot.voice.control import VoiceButton
 from config.settings import Settings
 from engine.backend import Backend
 
@@ -38,13 +40,16 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     bot.tree.add_command(SettingsCommands())
     bot.tree.add_command(help_command)
     bot.tree.add_command(privacy_command)
-    bot.add_dynamic_items(JobButton, DeleteEverythingButton, JobListButton, SplitButton)
+    bot.tree.add_command(play_command)
+    bot.add_dynamic_items(JobButton, DeleteEverythingButton, JobListButton, SplitButton, VoiceButton)
 
     @bot.event
     async def on_ready() -> None:
         assert bot.application_id is not None
         log.info("connected to discord as %s, in %s servers", bot.user, len(bot.guilds))
         log.info("server managers add the bot with %s", invite_url(bot.application_id))
+        if bot.voice is not None:
+            await bot.voice.resume()
 
     @bot.event
     async def on_guild_join(guild: discord.Guild) -> None:
@@ -65,6 +70,11 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     @bot.event
     async def on_job_button(interaction: discord.Interaction[Stemify], action: str, job_id: str) -> None:
         await run_guarded(interaction, run_action(interaction, action, job_id))
+
+    @bot.event
+    async def on_voice_button(interaction: discord.Interaction[Stemify], action: str) -> None:
+        if bot.voice is not None:
+            await run_guarded(interaction, bot.voice.press(interaction, action))
 
     @bot.event
     async def on_interaction(interaction: discord.Interaction[Stemify]) -> None:

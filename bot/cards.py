@@ -19,6 +19,7 @@ from bot.text import (
     sanitize,
     timestamp,
 )
+from bot.voice.extra import is_installed
 from engine.errors import RetryLater, StemifyError
 from engine.jobs.job import InputType, Job, JobStatus, JobView, Stage
 
@@ -36,6 +37,7 @@ Action = Literal[
     "details",
     "again",
     "retry_fallback",
+    "voice",
     "cancel_all",
     "delete_all",
 ]
@@ -155,9 +157,13 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
         picture=picture_text(stems) if result.waveform_path is not None else "",
         links=link_labels(view),
         mixes=() if has_expired(view, now) else (*mixes, ButtonSpec("mix", "Mix…")),
-        buttons=(ButtonSpec("more", "More"),),
+        buttons=(*_voice(view, now), ButtonSpec("more", "More")),
         until=until_text(view, now),
     )
+
+
+def _voice(view: JobView, now: datetime) -> tuple[ButtonSpec, ...]:
+    return (ButtonSpec("voice", "Play in voice"),) if is_installed() and not has_expired(view, now) else ()
 
 
 def _failure_card(job: Job, *, retried: bool) -> Card:

@@ -22,6 +22,8 @@ from bot.progress import ProgressTracker
 from bot.purge import DatabasePurger
 from bot.responses import InteractionFailed, refuse
 from bot.sync import CommandSync
+from bot.voice.extra import is_installed
+from bot.voice.sessions import VoiceSessions
 from config.proxies import proxy_for
 from config.settings import Discord, Settings
 from engine.backend import Backend
@@ -60,7 +62,9 @@ class Stemify(discord.AutoShardedClient):
     """The Discord client; `bot.app` registers its commands and events."""
 
     def __init__(self, settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool) -> None:
-        intents = discord.Intents(guilds=True, messages=True, message_content=message_content)
+        intents = discord.Intents(
+            guilds=True, messages=True, message_content=message_content, voice_states=is_installed()
+        )
         super().__init__(
             intents=intents,
             allowed_mentions=discord.AllowedMentions.none(),
@@ -83,6 +87,7 @@ class Stemify(discord.AutoShardedClient):
         )
         self.deletion = JobDeleter(database, self.messages, self.service, self.progress)
         self.mixes = MixPoster(database, self.messages, self.service)
+        self.voice = VoiceSessions(self) if is_installed() else None
         self.tree = CommandTree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=settings.discord.user_install),
@@ -138,6 +143,12 @@ class Stemify(discord.AutoShardedClient):
         unfinished = await self.database.unfinished()
         await self.progress.resume([each for each in unfinished if each.state is JobMessageState.FOLLOWING])
 
+    async def on_voice_state_update(
+        self, member: discord.Member, before: discord.VoiceState, after: discord.VoiceState
+    ) -> None:
+        if self.voice is not None and self.user is not None and member.id == self.user.id:
+            await self.voice.on_own_state(member.guild.id, after)
+
     async def on_guild_remove(self, guild: discord.Guild) -> None:
         await self.database.listening.delete_guild(guild.id)
         await self.database.servers.delete(guild.id)
@@ -158,6 +169,8 @@ class Stemify(discord.AutoShardedClient):
         log.exception("event %s failed", event_method)
 
     async def close(self) -> None:
+        if self.voice is not None:
+            await self.voice.close()
         await self._command_sync.close()
         await self._purger.close()
         await self.deletion.close()

@@ -17,6 +17,7 @@ from bot.listening.store import SCHEMA as LISTENING_SCHEMA
 from bot.listening.store import ListeningStore
 from bot.servers.store import SCHEMA as SERVERS_SCHEMA
 from bot.servers.store import ServerStore
+from bot.voice.store import VoiceStore
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS posting (
@@ -151,6 +152,7 @@ class BotDatabase:
         self.batches = BatchStore(database)
         self.listening = ListeningStore(database)
         self.servers = ServerStore(database)
+        self.voice = VoiceStore(database)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -161,7 +163,7 @@ class BotDatabase:
         await database.execute("PRAGMA journal_mode = WAL")
         await database.execute("PRAGMA synchronous = FULL")  # a power cut must not lose an announcement
         await database.execute("PRAGMA busy_timeout = 5000")
-        await database.executescript(SCHEMA + LISTENING_SCHEMA + SERVERS_SCHEMA)
+        await database.executescript(SCHEMA + LISTENING_SCHEMA + SERVERS_SCHEMA + VoiceStore.SCHEMA)
         opened = cls(database)
         await opened.servers.load()
         return opened
@@ -308,8 +310,6 @@ class BotDatabase:
             " message_id = excluded.message_id",
             (job_id, part, time.time(), channel_id, message_id),
         )
-
-    # Values.
 
     async def get_value(self, name: str) -> str | None:
         for row in await self._database.execute_fetchall("SELECT value FROM note WHERE name = ?", (name,)):

@@ -37,6 +37,7 @@ from bot.more_card import more_buttons, more_text
 from bot.responses import acknowledge, mark_answered
 from bot.submission import follow_new_job
 from bot.text import escape
+from bot.voice.command import play_job
 from engine.errors import InvalidState, NotAllowed
 from engine.jobs.job import JobView
 from engine.text import plural
@@ -67,6 +68,7 @@ async def run_action(interaction: discord.Interaction[Stemify], action: str, job
         "no_drums": partial(post_preset, mix="no_drums"),
         "no_bass": partial(post_preset, mix="no_bass"),
         "mix": ask_for_mix,
+        "voice": play_job,
         "cancel_all": cancel_batch,
         "delete_all": ask_to_delete_batch,
         "confirm_delete_all": delete_batch,

@@ -108,7 +108,14 @@ async def test_one_song_of_a_batch_is_deleted_alone(stage: Stage) -> None:
     _, card = await start(stage, *TWO)
     await stage.announced(stage.ann)
     stems = next(message for message in stems_of(stage, card) if "**one**" in message.text)
-    assert [button["label"] for button in stems.buttons()] == ["Karaoke", "No drums", "No bass", "Mix…", "More"]
+    assert [button["label"] for button in stems.buttons()] == [
+        "Karaoke",
+        "No drums",
+        "No bass",
+        "Mix…",
+        "Play in voice",
+        "More",
+    ]
     more = await stage.ann.press(stems, "More")
     assert "**one**" in await stage.private(more)
     question = await stage.ann.press(more.answer, "Delete")

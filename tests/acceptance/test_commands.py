@@ -27,7 +27,7 @@ async def test_song_becomes_card_and_one_mention_with_stems(stage: Stage) -> Non
     assert announcement.reference == message.id
     assert [len(file.data) for file in announcement.attachments] == [1000] * 4
     assert {button.get("label") for button in message.buttons()} == {
-        "Karaoke", "No drums", "No bass", "Mix…", "Listen", "More"
+        "Karaoke", "No drums", "No bass", "Mix…", "Listen", "Play in voice", "More"
     }  # fmt: skip
     await stage.until(lambda: stage.fake.requests("PATCH", f"/webhooks/.*{interaction.token}"), "an edit by token")
     assert not stage.fake.requests("PATCH", f"/channels/{stage.songs.id}/"), "the token must be used while it is valid"

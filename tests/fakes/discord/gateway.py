@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tests.fakes.discord.server import FakeDiscord
 
 DISPATCH, HEARTBEAT, IDENTIFY, RESUME, RECONNECT, INVALID_SESSION, HELLO, ACK = 0, 1, 2, 6, 7, 9, 10, 11
-GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
+VOICE_STATE = 4
+GUILD_VOICE_STATES, GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 7, 1 << 9, 1 << 12, 1 << 15
 
 
 @dataclass(eq=False)
@@ -69,6 +70,9 @@ class Gateway:
                     await socket.send_json({"op": ACK})
                 elif packet["op"] == IDENTIFY:
                     session = await self._identify(socket, packet["d"])
+                elif packet["op"] == VOICE_STATE and self.fake.voice is not None:
+                    channel_id = packet["d"]["channel_id"]
+                    await self.fake.voice.move_bot(int(packet["d"]["guild_id"]), channel_id and int(channel_id))
                 elif packet["op"] == RESUME:
                     session = await self._resume(socket, packet["d"])
                 if session is not None:
@@ -154,6 +158,8 @@ class Gateway:
             if not session.intents & MESSAGE_CONTENT and "guild_id" in data:
                 data = data | {"content": "", "attachments": [], "embeds": [], "components": []}
                 data.pop("message_snapshots", None)
+        if event == "VOICE_STATE_UPDATE" and not session.intents & GUILD_VOICE_STATES:
+            return
         if event.startswith("MESSAGE_DELETE"):
             needed = GUILD_MESSAGES if "guild_id" in data else DIRECT_MESSAGES
             if not session.intents & needed:

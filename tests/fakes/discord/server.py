@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from aiohttp import web
@@ -30,6 +30,9 @@ from tests.fakes.discord.state import (
     Role,
     User,
 )
+
+if TYPE_CHECKING:
+    from tests.fakes.discord.voice import FakeVoice
 
 ROOT = "/api/v10"
 MALFORMED = (50035, 50006, 50109)  # always the bot's mistake
@@ -76,6 +79,7 @@ class FakeDiscord:
         self.violations: list[str] = []  # requests that break Discord's rules; fatal if strict
         self.buckets = Buckets()
         self.files: dict[str, Attachment] = {}
+        self.voice: FakeVoice | None = None
         self.gateway = Gateway(self)
         self._condition = asyncio.Condition()
         self._runner: web.AppRunner | None = None

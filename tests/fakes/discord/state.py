@@ -28,6 +28,9 @@ SEND_IN_THREADS = 1 << 38
 CREATE_THREADS = 1 << 35
 EVERYDAY = VIEW | SEND | SEND_IN_THREADS | CREATE_THREADS | HISTORY | ADD_FILES
 """The permissions that docs/discord.md lists."""
+CONNECT = 1 << 20
+SPEAK = 1 << 21
+VOICE = CONNECT | SPEAK
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 VOICE_MESSAGE = 1 << 13
@@ -82,6 +85,7 @@ class Guild:
     roles: list[Role] = field(default_factory=list)
     system_channel: Channel | None = None
     joined_at: float = field(default_factory=time.time)  # by the bot
+    voice_states: list[Json] = field(default_factory=list)
 
     def json(self) -> Json:
         return {
@@ -89,11 +93,11 @@ class Guild:
             "member_count": 3, "large": False, "unavailable": False, "features": [], "emojis": [], "stickers": [],
             "preferred_locale": "en-US", "verification_level": 0, "default_message_notifications": 0,
             "explicit_content_filter": 0, "mfa_level": 0, "nsfw_level": 0, "system_channel_flags": 0,
-            "joined_at": iso(self.joined_at), "voice_states": [], "members": [], "threads": [], "presences": [],
-            "stage_instances": [], "guild_scheduled_events": [], "afk_timeout": 0,
+            "joined_at": iso(self.joined_at), "voice_states": self.voice_states, "members": [],
+            "threads": [], "presences": [], "stage_instances": [], "guild_scheduled_events": [], "afk_timeout": 0,
             "roles": [{
-                "id": str(self.id), "name": "@everyone", "permissions": str(EVERYDAY), "position": 0, "color": 0,
-                "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}, "flags": 0,
+                "id": str(self.id), "name": "@everyone", "permissions": str(EVERYDAY | VOICE), "position": 0,
+                "color": 0, "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None}, "flags": 0,
                 "hoist": False, "managed": False, "mentionable": False,
             }, *(role.json() for role in self.roles)],
             "system_channel_id": None if self.system_channel is None else str(self.system_channel.id),
@@ -110,6 +114,8 @@ class Channel:
     archived: bool = False
     parent: Channel | None = None  # of a thread
     kind: int = 0  # 0 text, 2 voice, 5 announcement, 15 forum
+    voice_permissions: int = VOICE
+    user_limit: int = 0  # of a voice channel
     upload_limit_bytes: int | None = None  # the real limit, if it differs from the server's
     user_limit_bytes: int | None = None  # stated in interactions of users with a subscription
     id: int = field(default_factory=snowflake)
@@ -137,12 +143,13 @@ class Channel:
                     "locked": False,
                 },
             }  # fmt: skip
-        denied = EVERYDAY & ~self.bot_permissions
+        voice = {"bitrate": 64000, "user_limit": self.user_limit, "rtc_region": None}
+        denied = (EVERYDAY | VOICE) & ~(self.bot_permissions | self.voice_permissions)
         return base | {
             "type": self.kind, "guild_id": str(self.guild.id), "name": self.name, "position": 0, "topic": None,
             "permission_overwrites": [{"id": str(self.guild.id), "type": 0, "allow": "0", "deny": str(denied)}],
             "nsfw": False, "parent_id": None, "rate_limit_per_user": 0,
-        } | ({"bitrate": 64000, "user_limit": 0, "rtc_region": None} if self.kind == 2 else {})  # fmt: skip
+        } | (voice if self.kind == 2 else {})  # fmt: skip
 
     def visible(self) -> list[Message]:
         """Return the public messages, oldest first."""

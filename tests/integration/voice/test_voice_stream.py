@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from av.audio.codeccontext import AudioCodecContext
 
 from engine.errors import NotFound
 from engine.media.encode import StemEncoder
@@ -22,16 +20,17 @@ from engine.media.samples import Samples
 from engine.mixes.reader import StemReader
 from engine.service.service import VersionRequest
 from engine.voice.protocol import SILENCE, Command, Packet, PacketKind, PacketParser
-from engine.voice.song import OPUS_RATE, Song
+from engine.voice.song import Song
 from engine.voice.stream import VoiceStream, start_stream
 from tests.fixtures.mix_server import open_mix_server
 from tests.fixtures.planted_results import OWNER, plant
 from tests.fixtures.songs import tune
+from tests.fixtures.voice_sound import OPUS_RATE, decoded, resampled, snr_db
 
+pytestmark = pytest.mark.timeout(600)
 RATE = 44100
 SECONDS = 4
 STEMS: dict[str, Samples] = {name: 0.3 * tune(SECONDS, seed=seed) for seed, name in enumerate(("vocals", "drums"))}
-LONGEST_DELAY = 4800
 LEAD_SAMPLES = 312  # of an Opus encoder
 
 
@@ -58,42 +57,7 @@ def opened(stems: dict[str, Path], *, start_s: float = 0.0) -> Iterator[Song]:
         yield song
 
 
-def decoded(frames: list[bytes]) -> Samples:
-    """Return the sound of Opus frames, (2, samples)."""
-    decoder = av.CodecContext.create("libopus", "r")
-    assert isinstance(decoder, AudioCodecContext)
-    decoder.sample_rate, decoder.layout = OPUS_RATE, "stereo"
-    out = []
-    for frame in frames:
-        for piece in decoder.decode(av.Packet(frame)):
-            samples = piece.to_ndarray().reshape(-1, 2).T
-            out.append(samples.astype(np.float32) / (32768 if samples.dtype == np.int16 else 1))
-    return np.concatenate(out, axis=1)
-
-
-def resampled(samples: Samples) -> Samples:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "stereo")
-    frame.sample_rate = RATE
-    resampler = av.AudioResampler("fltp", "stereo", OPUS_RATE)
-    frames = [*resampler.resample(frame), *resampler.resample(None)]
-    return np.concatenate([each.to_ndarray() for each in frames], axis=1)
-
-
-def snr_db(sound: Samples, wanted: Samples) -> float:
-    """Return the level of `wanted` over the difference, at the delay of `sound` below 100 ms that suits best."""
-    count = min(sound.shape[1] - LONGEST_DELAY, wanted.shape[1])
-    wanted, sound = wanted[:, :count], sound[:, : count + LONGEST_DELAY]
-    # The squares of `sound` minus those of the product, for each delay.
-    size = 1 << (2 * sound.shape[1]).bit_length()
-    product = np.fft.irfft(np.fft.rfft(sound, size) * np.conj(np.fft.rfft(wanted, size)), size).sum(axis=0)
-    squares = np.cumsum(np.concatenate([[0.0], np.square(sound).sum(axis=0, dtype=np.float64)]))
-    errors = squares[count : count + LONGEST_DELAY] - squares[:LONGEST_DELAY] - 2 * product[:LONGEST_DELAY]
-    delay = int(np.argmin(errors))
-    difference = sound[:, delay : delay + count] - wanted
-    return float(10 * np.log10(np.square(wanted).sum() / np.square(difference).sum()))
-
-
-def frames_until(stream: VoiceStream, is_over: Callable[[], bool], *, timeout_s: float = 60) -> list[bytes]:
+def frames_until(stream: VoiceStream, is_over: Callable[[], bool], *, timeout_s: float = 300) -> list[bytes]:
     """Return the frames until `is_over`, without the silence of a player that is late."""
     frames, deadline = [], time.monotonic() + timeout_s
     while not is_over():

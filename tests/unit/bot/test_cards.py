@@ -156,7 +156,7 @@ def test_completed_job_shows_few_lines() -> None:
         "4 stems · 3:45 · F# minor · 124 BPM\n"
         "[waveform.png: Waveforms of vocals, drums, bass and other]\n"
         "[Karaoke] [No drums] [No bass] [Mix…]\n"
-        "[Listen↗] [Zip↗] [More]\n"
+        "[Listen↗] [Zip↗] [Play in voice] [More]\n"
         f"Available until <t:{day}:D>"
     )
     assert "4 stems · 3:45\n" in text(done()), "unknown facts are left out"

@@ -1,0 +1,315 @@
+"""One server's session: a voice connection, the song that is played and those that wait, the control message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import discord
+
+from bot.messages import Messenger, retry_on_disconnect
+from bot.voice.checks import VoiceChannel, become_speaker, check_can_join, listeners_in
+from bot.voice.connection import CONNECT_TIMEOUT_S, VoiceConnection, connect
+from bot.voice.control import PRESETS, closed_view, control_view
+from bot.voice.control_message import ControlMessage
+from bot.voice.source import StreamSource
+from bot.voice.state import SessionState
+from bot.voice.store import VoiceStore
+from engine.errors import InvalidState, StemifyError
+from engine.service.service import StemService, VoiceStream
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+EDIT_INTERVAL_S = 5.0
+ALONE_S = 120.0
+_JUMP_S = 10.0
+_RECONNECTS = 3
+_RESTARTS = 2  # of a player that ends too early, for one song
+
+
+class VoiceSession:
+    def __init__(
+        self,
+        channel: VoiceChannel,
+        state: SessionState,
+        service: StemService,
+        messages: Messenger,
+        store: VoiceStore,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.channel = channel
+        self.state = state
+        self._service = service
+        self._store = store
+        self._on_end = on_end
+        self._source = StreamSource()
+        self._stream: VoiceStream | None = None
+        self._client: VoiceConnection | None = None
+        self._control = ControlMessage(messages, state)
+        self._shown_at = 0.0
+        self._note = ""
+        self._alone_since: float | None = None
+        self._restarts = 0
+        self._is_muted = False  # by the server
+        self._lock = asyncio.Lock()  # one change of the stream at a time
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self, control_channel: discord.abc.Messageable) -> str:
+        """Join, play and post the control message, or continue an earlier one; return its link.
+
+        Raises `NotAllowed`, `InvalidState`, what `StemService.play` raises, and errors of Discord.
+        """
+        check_can_join(self.channel)
+        await self._open_stream(self.state.position_s)
+        try:
+            self._client = await connect(self.channel)
+            self._note = await become_speaker(self.channel)
+            self._play()
+            await self._control.post(self.channel, control_channel, self._view())
+            await self._save()
+        except BaseException:
+            await self._leave()
+            raise
+        self._ticker = asyncio.create_task(self._tick(), name=f"voice {self.channel.guild.id}")
+        return self.control_url
+
+    @property
+    def control_url(self) -> str:
+        return self._control.url(self.channel.guild.id)
+
+    # Songs.
+
+    async def _open_stream(self, position_s: float) -> None:
+        """Play the first song from a position with the current sound, and end the stream before."""
+        song = self.state.songs[0]
+        stream = await self._service.play(song.job_id, self.state.version, start_s=position_s, by=song.owner)
+        stream.set_gains(dict.fromkeys(self.state.muted, 0.0))
+        stream.set_volume(self.state.volume)
+        stream.set_paused(self.state.is_paused or self._is_muted)
+        before, self._stream, self._source.stream = self._stream, stream, stream
+        self._apply_loop()
+        if before is not None:
+            await before.close()
+
+    def _apply_loop(self) -> None:
+        assert self._stream is not None
+        if self.state.loop_start_s is not None and self.state.loop_end_s is not None:
+            self._stream.set_loop(self.state.loop_start_s, self.state.loop_end_s)
+        else:
+            self._stream.clear_loop()
+
+    async def _next_song(self) -> None:
+        """Play the next song that can be played; end the session after the last."""
+        while len(self.state.songs) > 1:
+            self.state.next_song()
+            self._restarts = 0
+            try:
+                await self._open_stream(0.0)
+            except StemifyError as error:
+                self._note = f"Skipped a song: {error.message}"
+                continue
+            await self._show()
+            return
+        await self.stop("That was the last song. Use `/play` to play another one.")
+
+    # Presses.
+
+    async def press(self, action: str, interaction: discord.Interaction[discord.Client]) -> None:
+        """Do what a button says, and show the result. Raises `StemifyError`."""
+        assert self._stream is not None
+        state, stream = self.state, self._stream
+        position_s = state.position_s = stream.position_s
+        self._note = ""
+        if action == "stop":
+            await retry_on_disconnect(interaction.response.defer)
+            await self.stop(f"Stopped by <@{interaction.user.id}>.")
+            return
+        if action == "next":
+            await retry_on_disconnect(interaction.response.defer)
+            async with self._lock:
+                await self._next_song()
+            return
+        if action.startswith(("key", "tempo")):
+            await retry_on_disconnect(interaction.response.defer)
+            await self._change_version(action)
+            return
+        if action in ("start", "back", "forward"):
+            moved = {"start": 0.0, "back": position_s - _JUMP_S, "forward": position_s + _JUMP_S}[action]
+            state.position_s = min(max(0.0, moved), stream.duration_s)
+            stream.seek(state.position_s)
+        elif action == "pause":
+            state.is_paused = not state.is_paused
+            stream.set_paused(state.is_paused or self._is_muted)
+        elif action == "loop":
+            state.press_loop(position_s)
+            self._apply_loop()
+        elif action.startswith("volume"):
+            state.change_volume(1 if action == "volume_up" else -1)
+            stream.set_volume(state.volume)
+        else:
+            self._change_stems(action)
+            stream.set_gains(dict.fromkeys(state.muted, 0.0))
+        self._shown_at = time.monotonic()
+        await retry_on_disconnect(lambda: interaction.response.edit_message(view=self._view()))
+        await self._save()
+
+    def _change_stems(self, action: str) -> None:
+        if action in PRESETS:
+            self.state.muted = {PRESETS[action][1]}
+        elif action == "everything":
+            self.state.muted = set()
+        else:
+            self.state.muted ^= {action.removeprefix("stem_")}
+
+    async def _change_version(self, action: str) -> None:
+        """Play the song in another key or at another tempo, which may have to be made first."""
+        async with self._lock:
+            key, tempo = self.state.key, self.state.tempo
+            steps = 1 if action.endswith("_up") else -1
+            (self.state.change_key if action.startswith("key") else self.state.change_tempo)(steps)
+            assert self._stream is not None
+            try:
+                await self._open_stream(self._stream.position_s)
+            except StemifyError:
+                self.state.key, self.state.tempo = key, tempo
+                raise
+        await self._show()
+        await self._save()
+
+    async def add(self) -> None:
+        """Show a song that was added to the queue."""
+        await self._show()
+        await self._save()
+
+    # Events.
+
+    async def on_own_state(self, after: discord.VoiceState) -> None:
+        """Follow a change of the bot's own voice state by a moderator."""
+        if after.channel is None:
+            return  # the ticker notices
+        self.channel = after.channel
+        self.state.channel_id = after.channel.id
+        is_muted = after.mute or after.suppress
+        if is_muted != self._is_muted and self._stream is not None:
+            self._is_muted = is_muted
+            self._stream.set_paused(self.state.is_paused or is_muted)
+            self._note = "Paused: I am muted by the server." if is_muted else ""
+            await self._show()
+        await self._save()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                if self._client is None or not await self._is_in_channel():
+                    await self.stop("I was disconnected from the voice channel.")
+                    return
+                async with self._lock:
+                    await self._check_stream()
+                if self._is_alone_too_long():
+                    await self.stop("Everyone has left, so I left too.")
+                    return
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("a voice session failed")
+                await self.stop("Something went wrong. Use `/play` to start again.")
+                return
+
+    async def _is_in_channel(self) -> bool:
+        """Whether the connection is up, or comes back: after a move by itself, after a failure by a new one."""
+        client = self._client
+        assert client is not None
+        for _ in range(round(CONNECT_TIMEOUT_S / TICK_S)):
+            if client.was_removed or client.is_connected() or self.channel.guild.voice_client is not client:
+                break
+            await asyncio.sleep(TICK_S)
+        if client.is_connected() or client.was_removed:
+            return not client.was_removed
+        log.warning("the voice connection ended; connecting again")
+        await client.disconnect(force=True)
+        for _ in range(_RECONNECTS):
+            with suppress(InvalidState):
+                self._client = await connect(self.channel)
+                await become_speaker(self.channel)
+                self._play()
+                return True
+        return False
+
+    def _play(self) -> None:
+        assert self._client is not None
+        self._source = StreamSource()  # discord.py closes the one of a connection that ended
+        self._source.stream = self._stream
+        self._client.play(self._source)
+
+    async def _check_stream(self) -> None:
+        stream = self._stream
+        assert stream is not None
+        self.state.position_s = stream.position_s
+        if stream.has_failed:
+            if self._restarts >= _RESTARTS:
+                self._note = "The player failed repeatedly."
+                await self._next_song()
+                return
+            self._restarts += 1
+            self._note = "The player failed and was restarted."
+            await self._open_stream(stream.position_s)
+            await self._show()
+        elif stream.has_ended:
+            await self._next_song()
+        elif time.monotonic() - self._shown_at > EDIT_INTERVAL_S and not stream.is_paused:
+            await self._show()
+            await self._save()
+
+    def _is_alone_too_long(self) -> bool:
+        if listeners_in(self.channel):
+            self._alone_since = None
+            return False
+        self._alone_since = self._alone_since or time.monotonic()
+        return time.monotonic() - self._alone_since > ALONE_S
+
+    # The message and the end.
+
+    def _view(self) -> discord.ui.LayoutView:
+        assert self._stream is not None
+        return control_view(self.state, self._stream.stems, self._stream.duration_s, self._note)
+
+    async def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        await self._control.edit(self._view())
+
+    async def _save(self) -> None:
+        await self._store.save(self.channel.guild.id, self.state.model_dump_json())
+
+    async def stop(self, text: str) -> None:
+        """Leave for good, and say why in the control message."""
+        ticker, self._ticker = self._ticker, None
+        await self._store.delete(self.channel.guild.id)
+        self._on_end()
+        await self._leave()
+        await self._control.edit(closed_view(text))
+        if ticker is not None and ticker is not asyncio.current_task():
+            ticker.cancel()
+
+    async def suspend(self) -> None:
+        """Leave before a restart, after which the session continues."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._stream is not None:
+            self.state.position_s = self._stream.position_s
+        await self._save()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        self._source.is_open = False
+        client, self._client = self._client, None
+        stream, self._stream, self._source.stream = self._stream, None, None
+        steps: list[Callable[[], Awaitable[None]]] = [] if client is None else [lambda: client.disconnect(force=True)]
+        steps += [] if stream is None else [stream.close]
+        for step in steps:
+            with suppress(discord.DiscordException, OSError, TimeoutError):
+                await step()
