@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
 from tests.fixtures.tiny_models import write_model
+
+pytestmark = pytest.mark.timeout(900)
 
 _HTML = {"Accept": "text/html"}
 
@@ -26,7 +29,7 @@ def settings(folder: Path, *, sample: bool = True, link_lifetime_days: int = 90)
 
 
 async def sample_page(client: aiohttp.ClientSession) -> str:
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(300):
         while True:
             async with client.get("/sample", headers=_HTML, allow_redirects=False) as response:
                 if response.status == 302:
@@ -39,7 +42,7 @@ async def sample_page(client: aiohttp.ClientSession) -> str:
 async def finished(client: aiohttp.ClientSession, page: str) -> dict[str, Any]:
     """Return the job once it is kept."""
     path, _, query = page.partition("?")
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(300):
         while True:
             async with client.get(f"{path}/player.json?{query}") as response:
                 job: dict[str, Any] = await response.json()
@@ -78,7 +81,7 @@ async def test_sample_that_fails_is_not_offered(tmp_path: Path) -> None:
     limits = without_room.limits.model_copy(update={"free_disk_bytes": 1 << 60})
     full = without_room.model_copy(update={"limits": limits})
     async with backend(full) as running, aiohttp.ClientSession(running.web_url) as client:
-        async with asyncio.timeout(100):
+        async with asyncio.timeout(300):
             while await offer(client):
                 await asyncio.sleep(0.2)
         async with client.get("/sample", headers=_HTML) as response:

@@ -101,6 +101,18 @@ async def test_cancelled_job_leaves_nothing(service: StemService, song: Path) ->
     assert job.status is JobStatus.FAILED and job.was_cancelled
 
 
+async def test_slow_model_leaves_room_for_a_fast_one(service: StemService, song: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    make_song(long, samples=tune(90))
+    slow_id = await submit(service, long, OWNER, model="melband_vocals", quality="best")
+    await until(service, slow_id, separating)
+    fast = await finish(service, await submit(service, song, "discord:other", model="htdemucs"))
+    slow = (await service.get(slow_id)).job
+    assert fast.status is JobStatus.COMPLETED and slow.status is JobStatus.PROCESSING
+    await service.cancel(slow_id, by=OWNER)
+    assert (await finish(service, slow_id)).was_cancelled
+
+
 async def test_karaoke_needs_the_first_step_only(service: StemService, song: Path) -> None:
     job_id = await submit(service, song, OWNER, model=BEST_OF_BOTH, remove_vocals=True)
     result = (await finish(service, job_id)).result
