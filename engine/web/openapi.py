@@ -202,7 +202,8 @@ def _events() -> Schema:
                 "comments keep the connection alive; the stream ends after the event with the id `over`. If the job "
                 "is deleted, the last event is `gone`."
             ),
-            "content": {"text/event-stream": {"schema": {"type": "string", "x-data": ref("JobEvent")}}},
+            # Without a type: clients disagree whether the schema is that of the text or of each event.
+            "content": {"text/event-stream": {"schema": {"x-data": ref("JobEvent")}}},
         },
         "204": {"description": "The client has already seen the last event (Last-Event-ID)"},
     }
