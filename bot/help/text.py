@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot.links import is_public
 from bot.text import escape
 from config.settings import Discord, Limits, Settings
 from engine.text import plural
@@ -36,14 +37,14 @@ def privacy_text(settings: Settings, operator: str) -> str:
     song = f"{plural(retention.input_days, days)} after it was split" if retention.input_days else "until it was split"
     where = "the operator's machine" if settings.storage.url is None else "the operator's object storage"
     links = NO_LINKS
-    if settings.web.public_url is not None:
+    if settings.web.public_url is not None and is_public(settings.web.public_url):
         links = (
             "A link on a result works for everyone who has it, for"
             f" {plural(settings.web.link_lifetime_days, days)} at most."
         )
     lines = [
         "**What is stored, and how long**",
-        f"- your song: {song}",
+        f"- your song: {song}; after a failure {plural(retention.failed_days, days)}",
         f"- stems, mixes and pictures: {plural(retention.stems_days, days)}, or with *Keep* until you delete them",
         "- title, options, measurements and time of a job, with your Discord id: until you delete the job",
         "- who started which job in a server: 30 days; server managers see it",

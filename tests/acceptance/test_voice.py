@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.fixtures.songs import tune
 from tests.fixtures.voice_sound import decoded, resampled, snr_db
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
-SECONDS = 30
+SECONDS = 60
 SILENCE = b"\xf8\xff\xfe"
 STEMS: dict[str, Samples] = {name: 0.3 * tune(SECONDS, seed=seed) for seed, name in enumerate(("drums", "vocals"))}
 
@@ -72,7 +73,8 @@ class VoiceStage:
         return (channel or self.hall).visible()[-1]
 
     async def shows(self, part: str) -> None:
-        await self.until(lambda: part in self.control().text, f"{part!r} in the control message")
+        """Wait until the control message has a part that matches the pattern."""
+        await self.until(lambda: re.search(part, self.control().text), f"{part!r} in the control message")
 
     async def heard(self, count: int = 20) -> None:
         """Wait for new frames with sound."""
@@ -142,7 +144,7 @@ async def test_buttons_change_what_is_played(hall: VoiceStage) -> None:
     await hall.ann.press(hall.control(), "⏯")
     await hall.shows("⏸")
     await hall.ann.press(hall.control(), "+10 s")
-    await hall.shows("0:1")
+    await hall.shows("0:[1-5]")
     await hall.ann.press(hall.control(), "⏯")
     await hall.shows("▶")
     await hall.heard()
@@ -228,11 +230,12 @@ async def test_killed_bot_continues_where_it_was(hall: VoiceStage) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     await hall.ann.press(hall.control(), "+10 s")
-    await hall.shows("0:1")
+    await hall.shows("0:[1-5]")
     control = hall.control()
     await hall.bot.kill()
     await hall.bot.start()
     await hall.heard()
-    await hall.until(lambda: hall.control() is control and "▶ 0:1" in control.text, "the same control message")
+    await hall.shows("▶ 0:[1-5]")
+    assert hall.control() is control
     await hall.ann.press(hall.control(), "Karaoke")
     await hall.shows("without vocals")
