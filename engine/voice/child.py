@@ -40,11 +40,13 @@ def _run(request: dict[str, Any]) -> None:
     rest = b""
     while data := os.read(_IN, 65536):
         *lines, rest = (rest + data).split(b"\n")
+        packets = []
         for line in lines:
             if line:
                 song.apply(Command.decode(line))
             else:
-                _write(song.next_packet().encode())
+                packets.append(song.next_packet().encode())
+        _write(b"".join(packets))
     sys.stdout.flush()
     os._exit(0)  # closing a broken container can crash
 

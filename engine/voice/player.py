@@ -11,7 +11,7 @@ from engine.mixes.plan import plan_version
 from engine.storage.storage import Storage
 from engine.voice.stream import VoiceStream, start_stream
 
-_NICENESS = 5  # a separation must not delay it much, and the bot comes first
+NICENESS = 5  # a separation must not delay it much, and the bot comes first
 
 
 class VoicePlayer:
@@ -42,5 +42,5 @@ class VoicePlayer:
                 duration_s=duration_s,
                 start_s=start_s,
                 tempo=version.tempo,
-                niceness=_NICENESS,
+                niceness=NICENESS,
             )

@@ -16,6 +16,7 @@ from engine.voice.ramp import Ramp
 OPUS_RATE = 48_000
 _FRAME_SAMPLES = round(OPUS_RATE * FRAME_S)
 _BIT_RATE = 160_000
+_FRAMES_AT_ONCE = 10  # that are read; one by one, the conversions would cost more than the decoding
 
 
 class Song:
@@ -30,6 +31,7 @@ class Song:
         self._volume = Ramp(1.0, self._rate)
         self._fade = Ramp(0.0, self._rate)  # before and after a pause or a seek
         self._position = 0  # in samples of the stems
+        self._ahead = np.zeros((2 * len(stems), 0), np.float32)  # read, but not played
         self._seek: int | None = round(start_s * self._rate) if start_s else None
         self._loop: tuple[int, int] | None = None
         self._is_paused = False
@@ -80,12 +82,13 @@ class Song:
             target = self._loop[0]
         if target is not None:
             self._reader.seek(target)
+            self._ahead = self._ahead[:, :0]
             self._position, self._seek = target, None
 
     def _add_packets(self) -> None:
         position_s = self._position / self._rate
         count = round(self._rate * FRAME_S)
-        block = self._reader.read(count)
+        block = self._read(count)
         self._position += block.shape[1]
         if block.shape[1] < count:
             block = np.pad(block, ((0, 0), (0, 2 * count - block.shape[1])))  # the resampler keeps some samples
@@ -96,6 +99,13 @@ class Song:
             resampled.pts = None
             packets = self._encoder.encode(resampled)
             self._waiting += [Packet(PacketKind.AUDIO, position_s, bytes(packet)) for packet in packets]
+
+    def _read(self, count: int) -> Samples:
+        """Return the next samples of all stems; fewer than `count` only at the end."""
+        if not self._ahead.shape[1]:
+            self._ahead = self._reader.read(_FRAMES_AT_ONCE * count)
+        block, self._ahead = self._ahead[:, :count], self._ahead[:, count:]
+        return block
 
     def _end(self) -> None:
         if self._loop is not None and self._seek is None:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 AHEAD_PACKETS = 8
 """Asked for in advance: 160 ms, after which a change is heard."""
+_ASKED_AT_ONCE = 4  # of them; to wake the child for each would cost as much as the decoding
 _MEMORY_BYTES = 1024**3  # address space
 _CPU_S = 100_000
 _END_GRACE_S = 2.0
@@ -50,6 +51,7 @@ class VoiceStream:
         self._packets: deque[Packet] = deque()
         self._position_s = 0.0
         self._has_started = False
+        self._taken = 0  # packets since the child was last asked
         self._lock = threading.Lock()
         self._write(b"\n" * AHEAD_PACKETS)
 
@@ -74,7 +76,10 @@ class VoiceStream:
             self._has_started = True
             self._position_s = packet.position_s
             self.has_ended, self.is_paused = packet.kind is PacketKind.ENDED, packet.kind is PacketKind.PAUSED
-            self._write(b"\n")
+            self._taken += 1
+            if self._taken == _ASKED_AT_ONCE:
+                self._taken = 0
+                self._write(b"\n" * _ASKED_AT_ONCE)
             return packet.frame
 
     def set_gains(self, gains: Mapping[str, float]) -> None:
