@@ -34,7 +34,7 @@ async def connect(channel: VoiceChannel) -> VoiceConnection:
     await _leave_first(channel)
     problem: Exception | None = None
     try:
-        # Its own reconnection does not wait until Discord has confirmed that it left; then it waits in vain.
+        # Its own reconnection does not wait until Discord has confirmed that it left; so it times out.
         client = await channel.connect(timeout=CONNECT_TIMEOUT_S, reconnect=False, self_deaf=True, cls=VoiceConnection)
         if client.is_connected():
             return client

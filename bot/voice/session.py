@@ -1,4 +1,4 @@
-"""One server's session: a voice connection, the song that is played and those that wait, the control message."""
+"""One server's session: a voice connection, the current song, the queue and the control message."""
 
 from __future__ import annotations
 

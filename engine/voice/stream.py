@@ -83,7 +83,7 @@ class VoiceStream:
             return packet.frame
 
     def set_gains(self, gains: Mapping[str, float]) -> None:
-        """Set the gain of every stem; 1 for those that are not named."""
+        """Set the gain of every stem; 1 if a stem is not named."""
         self._send(Command(gains=[gains.get(stem, 1.0) for stem in self.stems]))
 
     def set_volume(self, volume: float) -> None:

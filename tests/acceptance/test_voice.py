@@ -117,7 +117,7 @@ async def hall(running_hall: VoiceStage) -> AsyncIterator[VoiceStage]:
     await running_hall.leave()
 
 
-async def test_channel_hears_the_song_and_its_switches(hall: VoiceStage) -> None:
+async def test_packets_hold_the_song_and_follow_its_switches(hall: VoiceStage) -> None:
     card = await hall.song()
     hall.voice.packets.clear()
     answer = await hall.play(card)
@@ -125,7 +125,7 @@ async def test_channel_hears_the_song_and_its_switches(hall: VoiceStage) -> None
     await hall.heard(150)
     frames = [packet.frame for packet in hall.voice.packets]
     first = next(index for index, frame in enumerate(frames) if frame != SILENCE)
-    # A late player is followed by silence, which is no part of the song.
+    # A late player is followed by silence, which is not a part of the song.
     song = [frame for frame in frames[first:] if frame != SILENCE]
     wanted = resampled(STEMS["drums"] + STEMS["vocals"])
     assert snr_db(decoded(song)[:, 4800:], wanted[:, 7200:]) > 20
@@ -217,7 +217,7 @@ async def test_kicked_bot_says_so_and_can_come_back(hall: VoiceStage) -> None:
     await hall.heard()
 
 
-async def test_voice_server_that_drops_the_bot_hears_it_again(hall: VoiceStage) -> None:
+async def test_dropped_voice_connection_is_opened_again(hall: VoiceStage) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     identifies = len(hall.voice.identifies)
