@@ -105,9 +105,12 @@ class StemSeparationOptions(Entity):
             best, karaoke = chosen.get("quality") == Quality.BEST, chosen.get("remove_vocals") is True
             chosen["model"] = better_model(best=best, karaoke=karaoke, ready=ready)
         try:
-            return cls.model_validate(chosen)
+            options = cls.model_validate(chosen)
         except ValueError as error:
             raise BadOptions(_describe_first_error(error)) from error
+        if model is None:
+            options.model_fields_set.discard("model")
+        return options
 
 
 def _describe_first_error(error: ValueError) -> str:

@@ -57,7 +57,7 @@ class RoFormerConfig:
             return None
         try:
             return cls._of(found["audio"], found["model"], found.get("training") or {})
-        except (KeyError, TypeError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"a value is missing or has the wrong type: {error}") from error
 
     @classmethod

@@ -20,6 +20,7 @@ from engine.worker.protocol import (
     Failed,
     Heartbeat,
     Message,
+    ModelState,
     Progress,
     Ready,
     Start,
@@ -66,6 +67,7 @@ class WorkerHandle(ABC):
         self._runs: dict[tuple[str, int], _RunningAttempt] = {}
         self._exclusive = 0  # the number of exclusive attempts: counted here, since every claim needs it
         self.ready: Ready | None = None
+        self.models: tuple[ModelState, ...] = ()  # as last reported, also while the worker restarts
         self.heartbeat: Heartbeat | None = None
         self.draining = False
         """Finish the running attempts and accept no new ones."""
@@ -184,7 +186,7 @@ class WorkerHandle(ABC):
             self.kill()
             return
         if isinstance(message, Ready):
-            self.ready = message
+            self.ready, self.models = message, message.models
             log.info("worker %s is ready on %s", self.name, message.device_name)
             self._on_change()
             return
@@ -205,6 +207,7 @@ class WorkerHandle(ABC):
         elif isinstance(message, Done):
             if self.ready is not None:
                 self.ready = self.ready.with_version(message.result.model_used, message.result.model_version)
+                self.models = self.ready.models
             run.outcome.set_result(message)
         elif isinstance(message, Failed):
             if message.detail:

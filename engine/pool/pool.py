@@ -79,7 +79,7 @@ class WorkerPool:
         order = {"ready": 0, "to_fetch": 1, "unavailable": 2}
         best: dict[str, ModelState] = {}
         for worker in self.workers:
-            for state in worker.ready.models if worker.ready else ():
+            for state in worker.models:
                 if state.name not in best or order[state.state] < order[best[state.name].state]:
                     best[state.name] = state
         return best

@@ -82,7 +82,8 @@ class Resubmission:
         return await self._storage.size(f"jobs/{job.id}/input") is not None
 
     def _options(self, old: Job, changes: Mapping[str, object]) -> StemSeparationOptions:
-        options = StemSeparationOptions.from_user(**{**old.options.model_dump(), **changes})
+        chosen = {name: value for name, value in changes.items() if value is not None}
+        options = StemSeparationOptions.from_user(**old.options.model_dump() | chosen)
         self._acceptance.check_model(options.model)
         return options
 

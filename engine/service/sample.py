@@ -23,6 +23,7 @@ OWNER = "sample"
 MODEL = "mini"  # it needs no download
 _FILENAME = "Stemify sample song.wav"
 _CHECK_S = 2.0
+_RETRY_S = 600.0  # after a failure
 
 
 class SampleSong:
@@ -39,7 +40,7 @@ class SampleSong:
         """Have the song separated until cancelled."""
         while True:
             await self._prepare()
-            await asyncio.sleep(self._lifetime.total_seconds())
+            await asyncio.sleep(self._lifetime.total_seconds() if self.is_offered else _RETRY_S)
 
     async def _prepare(self) -> None:
         """Separate the song when no other song waits, unless an earlier run of the server has done so."""
@@ -73,6 +74,7 @@ class SampleSong:
         job = views[0].job
         if job.status is not JobStatus.FAILED and utc_now() - job.created_at < self._lifetime:
             return views[0]
+        self._job_id = None  # visitors wait for the new one
         await self._service.delete(job.id, by=OWNER)
         return None
 

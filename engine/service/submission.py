@@ -87,5 +87,7 @@ class RequestDigest:
     def of(self, source: Upload | Attachment | Link, options: StemSeparationOptions) -> str:
         """Return the digest, after the file was read."""
         name = source.text if isinstance(source, Link) else source.filename
-        self._hash.update(f"\0{name}\0{options.model_dump_json()}".encode())
+        # A default model depends on what is on the machine by now, so the same request may have another one.
+        left_out = None if "model" in options.model_fields_set else {"model"}
+        self._hash.update(f"\0{name}\0{options.model_dump_json(exclude=left_out)}".encode())
         return self._hash.hexdigest()

@@ -11,6 +11,7 @@ from engine.errors import NotAllowed, NotFound
 from engine.jobs.job import JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
+from engine.service.sample import OWNER as SAMPLE_OWNER
 from engine.service.service import Link, Submission
 from engine.service.snapshot import ready_models
 from engine.text import format_date
@@ -155,6 +156,8 @@ async def again(request: web.Request) -> web.Response:
     view = await readable_job(request)
     if not has_page_link(request):
         request.app[ACCESS].check_may_change(request, view.job)
+    if view.job.owner == SAMPLE_OWNER:
+        raise NotAllowed("The sample song cannot be separated again. Upload a song of your own.")
     changes = option_changes(await read_json(request) if request.can_read_body else {})
     return _accepted(await request.app[SERVICE].again(view.job.id, changes, by=view.job.owner))
 

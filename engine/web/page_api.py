@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from engine.jobs.entity import Entity
 from engine.jobs.job import InputType, JobStatus, JobView
 from engine.jobs.models import describe_default
 from engine.jobs.options import Quality, StemSeparationOptions
+from engine.service.sample import OWNER as SAMPLE_OWNER
 from engine.service.service import VersionRequest
 from engine.service.snapshot import ready_models
 from engine.web.api import query_number, readable_job
@@ -37,6 +39,8 @@ class PlayerJob(JobEvent):
     cancelled: bool
     error_code: str | None = None
     may_change: bool  # cancel, keep, delete, retry
+    may_repeat: bool  # the song is kept, so that it can be separated again
+    is_sample: bool
     page_query: str  # "e=…&s=…": signed access to this job's page, state and events
     files: dict[str, str]  # stem, "zip", "beats" or "chords" → address
 
@@ -58,6 +62,7 @@ class UploadOptions(Entity):
     sample: bool  # whether /sample leads to the sample song
     automatic: str  # which model is used where none is chosen
     defaults: dict[Quality, str]  # that model, by quality
+    karaoke_defaults: dict[Quality, str]
     links: bool  # whether YouTube links are accepted
     wants_token: bool
     max_bytes: int
@@ -94,13 +99,19 @@ async def upload_options(request: web.Request) -> web.Response:
         ),
         sample=sample is not None and sample.is_offered,
         automatic=describe_default(ready),
-        defaults={each: StemSeparationOptions.from_user(ready=ready, quality=each).model for each in Quality},
+        defaults=_default_models(ready, karaoke=False),
+        karaoke_defaults=_default_models(ready, karaoke=True),
         links=settings.youtube.enabled,
         wants_token=request.app[ACCESS].wants_token,
         max_bytes=settings.limits.input_bytes,
         max_duration_s=settings.limits.input_duration_s,
     )
     return json_response(body)
+
+
+def _default_models(ready: Collection[str], *, karaoke: bool) -> dict[Quality, str]:
+    choose = StemSeparationOptions.from_user
+    return {each: choose(ready=ready, quality=each, remove_vocals=karaoke).model for each in Quality}
 
 
 async def _expected_s(request: web.Request, model: str, song_s: float) -> dict[Quality, int]:
@@ -110,7 +121,7 @@ async def _expected_s(request: web.Request, model: str, song_s: float) -> dict[Q
 
 
 async def show(request: web.Request) -> web.Response:
-    return _player_job(request, await readable_job(request))
+    return await _player_job(request, await readable_job(request))
 
 
 async def peaks(request: web.Request) -> web.Response:
@@ -142,14 +153,14 @@ async def version_progress(request: web.Request) -> web.Response:
 async def keep(request: web.Request) -> web.Response:
     """Keep the stems of a completed job until they are deleted."""
     view = await _changeable(request)
-    return _player_job(request, await request.app[SERVICE].keep(view.job.id, by=view.job.owner))
+    return await _player_job(request, await request.app[SERVICE].keep(view.job.id, by=view.job.owner))
 
 
 async def retry(request: web.Request) -> web.Response:
     """Create a new job from a failed one; `?model=` selects another model."""
     view = await _changeable(request)
     model = request.query.get("model")
-    return _player_job(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner, model=model))
+    return await _player_job(request, await request.app[SERVICE].retry(view.job.id, by=view.job.owner, model=model))
 
 
 async def _changeable(request: web.Request) -> JobView:
@@ -160,7 +171,7 @@ async def _changeable(request: web.Request) -> JobView:
     return view
 
 
-def _player_job(request: web.Request, view: JobView) -> web.Response:
+async def _player_job(request: web.Request, view: JobView) -> web.Response:
     job = view.job
     fields: dict[str, Any] = dict(job_event(view))
     body = PlayerJob(
@@ -173,6 +184,8 @@ def _player_job(request: web.Request, view: JobView) -> web.Response:
         cancelled=job.status is JobStatus.FAILED and job.was_cancelled,
         error_code=job.error_code,
         may_change=request.app[ACCESS].may_change(request, job),
+        may_repeat=job.owner != SAMPLE_OWNER and await request.app[SERVICE].has_song(job),
+        is_sample=job.owner == SAMPLE_OWNER,
         page_query=urlsplit(view.page_url or "").query,
         files={link.name: _local_url(link.url) for link in (*view.links, *view.music_links)},
     )

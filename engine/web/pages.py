@@ -42,8 +42,9 @@ async def sample(request: web.Request) -> web.StreamResponse:
         raise web.HTTPNotFound
     url = await song.page_url()
     if url is None:
-        page = error_page(503, "It opens here when it is ready.", heading="The sample song is being written")
-        page.headers["Refresh"] = page.headers["Retry-After"] = "2"
+        words = "This page opens it as soon as it is ready."
+        page = error_page(503, words, heading="The sample song is being prepared")
+        page.headers["Refresh"] = page.headers["Retry-After"] = "5"
         return page
     parts = urlsplit(url)  # this server, at the name that the visitor opened
     raise web.HTTPFound(f"{parts.path}?{parts.query}", headers={"Cache-Control": "no-store"})

@@ -23,10 +23,13 @@ export function offerAgain(job, address, seconds) {
 
   function update() {
     const isSame = model.value === job.options.model && quality.value === job.options.quality;
-    const time = timeWords(choices, model.value, quality.value);
+    const karaoke = job.options.removeVocals;
+    const time = timeWords(choices, model.value, quality.value, karaoke);
     byId("again-words").textContent = isSame
       ? "This is how it was separated. Choose another model or quality."
-      : `Takes ${time}. ${downloadWords(choices, model.value, quality.value)}`;
+      : time
+      ? `Takes ${time}. ${downloadWords(choices, model.value, quality.value, karaoke)}`
+      : "This model cannot be used right now.";
     byId("again-error").textContent = "";
     byId("again-go").ariaDisabled = isSame;
   }

@@ -29,7 +29,7 @@ export function enable(button, isEnabled) {
 /** Focus an element if the focused one has disappeared. */
 export function keepFocus(element) {
   const { activeElement, body } = document;
-  if (activeElement !== body && activeElement?.checkVisibility()) return;
+  if (activeElement && activeElement !== body && activeElement.getClientRects().length) return;
   if (element.tabIndex < 0) element.tabIndex = -1; // so that it can have the focus
   element.focus({ preventScroll: true });
 }

@@ -135,7 +135,7 @@ function showResult() {
   const address = (name) => `/api/jobs/${id}/${name}?${job.pageQuery}`;
   practice = new Practice(mixer, job, address);
   offerMix(mixer.mix, () => practice.heard, address("mixes"), job.options.outputFormat);
-  offerAgain(job, address("again"), duration);
+  if (job.mayRepeat) offerAgain(job, address("again"), duration);
   byId("last-key").textContent = stems.length;
   connectMediaSession(mixer.player, job);
   pauseOtherTabs(mixer.player);
@@ -165,7 +165,7 @@ function showFiles(stems, stemFile) {
       )
     ),
   );
-  show(byId("expiry").parentElement, job.mayChange || !job.keep); // not for the sample song
+  show(byId("expiry").parentElement, !job.isSample);
   byId("expiry").textContent = job.keep
     ? "Available until you delete them."
     : `Available until ${day(job.linksExpireAt)}.`;

@@ -72,10 +72,11 @@ function showModels() {
 
 /** Show what each quality takes with the chosen model. */
 function showCosts() {
+  const { quality, removeVocals } = options();
   for (const input of document.querySelectorAll("input[name=quality]")) {
-    byId(`time-${input.value}`).textContent = timeWords(choices, byId("model").value, input.value);
+    byId(`time-${input.value}`).textContent = timeWords(choices, byId("model").value, input.value, removeVocals);
   }
-  byId("download-words").textContent = downloadWords(choices, byId("model").value, options().quality);
+  byId("download-words").textContent = downloadWords(choices, byId("model").value, quality, removeVocals);
 }
 
 function modelHint() {
@@ -94,11 +95,17 @@ function sent(loaded, total) {
   byId("sent-words").textContent = loaded < total
     ? `Sending: ${bytes(loaded)} of ${bytes(total)}`
     : "Sent. The server is checking it…";
+  // Then the server makes a job of it, whether or not this page waits.
+  if (loaded >= total) {
+    show(byId("stop"), false);
+    keepFocus(byId("sent-words"));
+  }
 }
 
 function lost() {
   byId("sent").removeAttribute("value");
-  byId("sent-words").textContent = "The connection is lost. The song is sent again as soon as the server responds…";
+  byId("sent-words").textContent = "The connection was lost. The song will be sent again as soon as the server responds…";
+  show(byId("stop"), true);
 }
 
 /** Show the upload in place of the button, and lock the choices until it ends. */
@@ -108,11 +115,13 @@ function showSending(isSending) {
   byId("sent-words").textContent = file ? "Sending…" : "Submitting…";
   show(byId("go"), !isSending);
   show(byId("sending"), isSending);
-  if (isSending) byId("stop").focus();
+  if (!isSending) return;
+  show(byId("stop"), true);
+  byId("stop").focus();
 }
 
 function isAboutLink(error) {
-  return [400, 422].includes(error?.status);
+  return /^(bad_link|links_not_available|too_long|source_failed|youtube_\w+)$/.test(error?.code);
 }
 
 function askForToken(error) {
@@ -178,11 +187,10 @@ byId("unchoose").addEventListener("click", () => choose(null));
 byId("stop").addEventListener("click", () => sending?.cancel());
 byId("model").addEventListener("change", modelHint);
 for (const input of document.querySelectorAll("input[name=quality]")) input.addEventListener("change", showCosts);
+byId("karaoke").addEventListener("change", showCosts);
 byId("link").addEventListener("input", () => showError(null));
-addEventListener("pageshow", () => {
-  // Restored from the back/forward cache.
-  showSending(false);
-});
+// Restored from the back/forward cache.
+addEventListener("pageshow", ({ persisted }) => persisted && showSending(false));
 
 const songs = recent();
 byId("recent").replaceChildren(

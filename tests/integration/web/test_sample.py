@@ -34,8 +34,8 @@ async def sample_page(client: aiohttp.ClientSession) -> str:
             async with client.get("/sample", headers=_HTML, allow_redirects=False) as response:
                 if response.status == 302:
                     return response.headers["Location"]
-                assert response.status == 503 and response.headers["Refresh"] == "2"
-                assert "The sample song is being written" in await response.text()
+                assert response.status == 503 and response.headers["Refresh"] == "5"
+                assert "The sample song is being prepared" in await response.text()
             await asyncio.sleep(0.2)
 
 
@@ -64,6 +64,10 @@ async def test_sample_is_separated_once_and_kept(tmp_path: Path) -> None:
         assert job["status"] == "completed", job["error"]
         assert job["title"] == "Stemify sample song" and job["options"]["model"] == "mini"
         assert job["mayChange"] is False, "visitors cannot delete it"
+        assert job["isSample"] is True and job["mayRepeat"] is False
+        again = page.replace("/jobs/", "/api/jobs/").replace("?", "/again?")
+        async with client.post(again, json={"quality": "fast"}) as response:
+            assert response.status == 403 and "sample song" in (await response.json())["error"]["message"]
         async with client.get(job["files"]["vocals"]) as response:
             assert response.status == 200
     async with backend(settings(tmp_path)) as running, aiohttp.ClientSession(running.web_url) as client:
