@@ -21,6 +21,7 @@ from bot.mixes import MixPoster
 from bot.progress import ProgressTracker
 from bot.purge import DatabasePurger
 from bot.responses import InteractionFailed, refuse
+from bot.servers.store import ServerSettings
 from bot.sync import CommandSync
 from bot.voice.extra import is_installed
 from bot.voice.sessions import VoiceSessions
@@ -106,7 +107,10 @@ class Stemify(discord.AutoShardedClient):
 
     def defaults(self, guild_id: int | None) -> Discord:
         """Return the operator's settings with the defaults of a server."""
-        chosen = self.database.servers.of(guild_id)
+        return self.with_defaults(self.database.servers.of(guild_id))
+
+    def with_defaults(self, chosen: ServerSettings) -> Discord:
+        """Return the operator's settings with the defaults that the managers of a server have chosen."""
         defaults = {
             "default_model": chosen.model, "default_quality": chosen.quality, "default_format": chosen.output_format,
         }  # fmt: skip
@@ -156,6 +160,13 @@ class Stemify(discord.AutoShardedClient):
 
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
         await self._forget_channel(channel.id)
+        if channel.id in self.database.servers.of(channel.guild.id).channels:
+            await self.database.servers.change(channel.guild.id, lambda now: {"channels": now.channels - {channel.id}})
+
+    async def on_guild_role_delete(self, role: discord.Role) -> None:
+        settings = self.database.servers.of(role.guild.id)
+        if role.id in settings.roles or role.id in settings.role_jobs_per_hour:
+            await self.database.servers.change(role.guild.id, lambda now: now.without_role(role.id))
 
     async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
         await self._forget_channel(payload.thread_id)

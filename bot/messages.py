@@ -206,7 +206,7 @@ class Messenger:
         Raises transient errors.
         """
         calls: list[Callable[[], Awaitable[None]]] = []
-        if not job_message.is_private:
+        if not job_message.is_private or channel_id != job_message.channel_id:
             calls.append(self.message(channel_id, message_id).delete)
         if self.has_token(job_message):
             calls.append(lambda: self.webhook(job_message).delete_message(message_id))

@@ -7,14 +7,14 @@ from bot.text import escape
 from config.settings import Discord, Limits, Settings
 from engine.text import plural
 
-NO_LINKS = "There are no links: only members of the channel hear the stems."
+NO_LINKS = "There are no links."
 
 
 def welcome_text(settings: Settings, defaults: Discord, operator: str) -> str:
     """Return the message for a server that the bot has joined."""
     return (
         f"Hello! I split songs into vocals, drums, bass and the rest.\n{_ways_text()}\n"
-        f"{_limits_text(settings.limits, None)} Without a choice: {_defaults_text(defaults)}.\n"
+        f"{_limits_text(settings.limits, None)} By default: {_defaults_text(defaults)}.\n"
         "`/help` shows this, `/privacy` what is stored. Server managers decide with `/settings` who may use me, where"
         f" and how often.\n{_operator_text(operator)}"
     )
@@ -24,9 +24,9 @@ def help_text(settings: Settings, defaults: Discord, operator: str, jobs_per_hou
     """Return the answer of `/help`; `jobs_per_hour`: that the server allows everyone."""
     return (
         f"I split songs into vocals, drums, bass and the rest.\n{_ways_text()}\n"
-        f"{_limits_text(settings.limits, jobs_per_hour)} Without a choice: {_defaults_text(defaults)}.\n"
-        "The buttons of a result make karaoke and other mixes, *More* has its details and deletes it. `/job list` shows"
-        " your songs.\n`/privacy` shows what is stored. Server managers: `/settings`.\n"
+        f"{_limits_text(settings.limits, jobs_per_hour)} By default: {_defaults_text(defaults)}.\n"
+        "The buttons of a result make karaoke and other mixes, *More* shows details and lets you delete it. `/job list`"
+        " shows your songs.\n`/privacy` shows what is stored. Server managers: `/settings`.\n"
         f"{_operator_text(operator)}"
     )
 
@@ -34,7 +34,7 @@ def help_text(settings: Settings, defaults: Discord, operator: str, jobs_per_hou
 def privacy_text(settings: Settings, operator: str) -> str:
     """Return what is stored, where, how long and who can hear it."""
     retention, days = settings.retention, "day"
-    song = f"{plural(retention.input_days, days)} after it was split" if retention.input_days else "until it was split"
+    song = f"{plural(retention.input_days, days)} after it was split" if retention.input_days else "until it is split"
     where = "the operator's machine" if settings.storage.url is None else "the operator's object storage"
     links = NO_LINKS
     if settings.web.public_url is not None and is_public(settings.web.public_url):
@@ -48,8 +48,10 @@ def privacy_text(settings: Settings, operator: str) -> str:
         f"- stems, mixes and pictures: {plural(retention.stems_days, days)}, or with *Keep* until you delete them",
         "- title, options, measurements and time of a job, with your Discord id: until you delete the job",
         "- who started which job in a server: 30 days; server managers see it",
+        "- the settings of a server, with the ids of blocked users: until I leave the server",
         f"**Where:** on {where}. Files that I post are also on Discord, until the message is deleted.",
-        f"**Who can hear it:** everyone in the channel in which I post, and the operator. {links}",
+        "**Who can hear it:** everyone in the channel in which I post or play, and the operator; with `private:` only"
+        f" you and the operator. {links}",
         "**Delete:** `/job delete` deletes a job or all your jobs, with the songs, stems and my messages about them.",
         _operator_text(operator),
     ]
@@ -67,7 +69,7 @@ def _ways_text() -> str:
 def _limits_text(limits: Limits, jobs_per_hour: int | None) -> str:
     hourly = limits.jobs_per_hour if jobs_per_hour is None else min(jobs_per_hour, limits.jobs_per_hour)
     return (
-        f"Songs may have up to {limits.input_bytes / 2**20:.4g} MB and {limits.input_duration_s / 60:.4g} minutes;"
+        f"Songs may be up to {limits.input_bytes / 2**20:.4g} MB and {limits.input_duration_s / 60:.4g} minutes long;"
         f" {plural(hourly, 'song')} an hour for each user."
     )
 

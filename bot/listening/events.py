@@ -71,8 +71,8 @@ async def _start(bot: Stemify, message: discord.Message, songs: list[Source]) ->
         limit_bytes=message.guild.filesize_limit,
         jobs_per_hour=jobs_per_hour,
     )
-    options = bot.options(message.guild.id)
     try:
+        options = bot.options(message.guild.id)
         if len(songs) == 1:
             await submit(bot, job_message, songs[0], options, min_duration_s=MIN_DURATION_S)
         else:

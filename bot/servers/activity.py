@@ -9,7 +9,7 @@ from bot.cards import status_text
 from bot.client import Stemify
 from bot.database import JobMessage
 from bot.servers.store import ServerJob
-from bot.text import escape, timestamp
+from bot.text import clip_lines, escape, timestamp
 from engine.errors import NotFound
 from engine.jobs.job import JobView
 from engine.text import plural
@@ -30,7 +30,8 @@ async def jobs_in(bot: Stemify, guild_id: int, *, limit: int = _MOST_JOBS) -> li
             view = await bot.service.get(server_job.job_id)
         except NotFound:  # deleted
             continue
-        if (message := job_messages.get(server_job.job_id)) is not None and message.is_private:
+        message = job_messages.get(server_job.job_id)
+        if view.job.place is None or (message is not None and message.is_private):
             view = view.model_copy(update={"job": view.job.model_copy(update=_PRIVATE)})
         found.append((server_job, view))
     return found
@@ -51,11 +52,11 @@ async def activity_text(bot: Stemify, guild_id: int) -> str:
     counts = Counter(job.user_id for job in jobs).most_common(SHOWN_USERS)
     people = ", ".join(f"<@{user}> {count}" for user, count in counts)
     lines = [f"**Last 30 days:** {plural(len(jobs), 'song')} · {people}"]
+    lines.append("`/settings delete` deletes one of these jobs, `/settings block` blocks a user.")
     job_messages = await bot.database.job_messages(job.job_id for job in jobs[:SHOWN_JOBS])
     for server_job, view in await jobs_in(bot, guild_id, limit=SHOWN_JOBS):
         message = job_messages.get(server_job.job_id)
         name = _name(view, message)
         when = timestamp(datetime.fromtimestamp(server_job.at, UTC))
         lines.append(f"- {name} · <@{server_job.user_id}> · {status_text(view)} · {when}")
-    lines.append("`/settings delete` deletes one of them, `/settings block` blocks a user.")
-    return "\n".join(lines)
+    return clip_lines(lines)

@@ -11,7 +11,7 @@ from discord import app_commands
 from bot.cards import job_labels
 from bot.client import Stemify
 from bot.commands.answers import show_deletion
-from bot.defaults import unusable_model
+from bot.defaults import unusable_model, user_options
 from bot.estimates import model_choices
 from bot.listening.command import Place, PlaceTransformer
 from bot.messages import retry_on_disconnect
@@ -27,7 +27,7 @@ from engine.jobs.options import OutputFormat, Quality
 OPERATORS = "operator's"
 """The choice that clears a default."""
 MOST_JOBS_PER_HOUR = 1000
-MOST_RULES = 25  # roles, channels, or users of one kind: all fit into a message
+MOST_RULES = 14  # roles, channels, limits and users each: all fit into a message
 
 _QUALITIES = [app_commands.Choice(name=name, value=name) for name in (*Quality, OPERATORS)]
 _FORMATS = [app_commands.Choice(name=name, value=name) for name in (*OutputFormat, OPERATORS)]
@@ -73,15 +73,19 @@ class SettingsCommands(app_commands.Group):
             given["quality"] = Quality(quality)
         if (output_format := given.get("output_format")) is not None:
             given["output_format"] = OutputFormat(output_format)
-        await interaction.client.database.servers.change(guild_id, lambda _: dict(given))
+        bot = interaction.client
+        current = bot.database.servers.of(guild_id)
+        trial = bot.with_defaults(current.model_copy(update=given))
+        user_options(trial, bot.service.models())  # raises if they exclude each other
+        await bot.database.servers.change(guild_id, lambda _: dict(given))
         await _answer(interaction, guild_id)
 
-    @app_commands.command(description="Let only some roles split songs; without any, everyone may")
+    @app_commands.command(description="Choose the roles that may split songs; if there are none, everyone may")
     @app_commands.describe(role="The role", allowed="false: take the role off the list")
     async def role(self, interaction: discord.Interaction[Stemify], role: discord.Role, allowed: bool = True) -> None:
         await _change_list(interaction, "roles", role.id, add=allowed)
 
-    @app_commands.command(description="Let songs be split only in some channels; without any, everywhere")
+    @app_commands.command(description="Choose the channels in which songs are split; if there are none, everywhere")
     @app_commands.describe(channel="A channel, with its threads", allowed="false: take the channel off the list")
     async def channel(
         self,
@@ -187,6 +191,8 @@ async def _change_list(interaction: discord.Interaction[Stemify], name: str, ent
 
     def change(current: ServerSettings) -> dict[str, object]:
         others = getattr(current, name) - {entry}
+        if name == "roles" and interaction.guild is not None:
+            others = frozenset(filter(interaction.guild.get_role, others))  # without roles that were deleted
         if add:
             _check_room(others)
         return {name: others | {entry} if add else others}

@@ -58,6 +58,8 @@ async def record_job(servers: ServerStore, job_message: JobMessage) -> None:
         return
     if not await servers.add_job(job_message.job_id, guild_id, job_message.user_id, limit=limit):
         assert limit is not None
+        if not limit:
+            raise NotAllowed(text.over_limit(limit))
         wait_s = await servers.next_free_s(guild_id, job_message.user_id, limit)
         raise QuotaExceeded(text.over_limit(limit), retry_after_s=wait_s)
 

@@ -48,6 +48,11 @@ class ServerSettings(BaseModel):
     uses_threads: bool = False  # stems are posted in a thread of the card
     only_requester_mixes: bool = False
 
+    def without_role(self, role: int) -> dict[str, object]:
+        """Return the changes for a role that was deleted."""
+        limits = {key: value for key, value in self.role_jobs_per_hour.items() if key != role}
+        return {"roles": self.roles - {role}, "role_jobs_per_hour": limits}
+
 
 @dataclass(frozen=True)
 class ServerJob:

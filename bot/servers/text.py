@@ -21,7 +21,7 @@ def needs_role(names: Iterable[str]) -> str:
 
 
 def needs_channel(channels: Iterable[int]) -> str:
-    return f"In this server songs are split in {_channels(channels)}. {_CHANGE}"
+    return f"In this server, songs can only be split in {_channels(channels)}. {_CHANGE}"
 
 
 def over_limit(jobs_per_hour: int) -> str:

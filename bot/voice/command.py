@@ -11,7 +11,7 @@ from bot.commands.permissions import check_can_see
 from bot.commands.stemify import owner_of
 from bot.messages import retry_on_disconnect
 from bot.responses import acknowledge
-from bot.servers.rules import check_may_mix
+from bot.servers.rules import check_may_mix, check_may_start_here
 from bot.voice.extra import NOT_INSTALLED
 from bot.voice.state import QueuedSong
 from engine.errors import InvalidState, StemifyError
@@ -27,8 +27,10 @@ async def play_job(interaction: discord.Interaction[Stemify], job_id: str) -> No
         raise InvalidState("I can only play in the voice channels of servers that I am a member of.")
     view = await bot.service.get(job_id)
     check_can_see(interaction, view)
+    check_may_start_here(interaction)
     check_may_mix(interaction, view.job.owner)
-    song = QueuedSong(job_id=view.job.id, title=view.job.title, owner=owner_of(interaction.user))
+    title = "A private song" if view.job.place is None else view.job.title
+    song = QueuedSong(job_id=view.job.id, title=title, owner=owner_of(interaction.user))
     assert isinstance(interaction.channel, discord.abc.Messageable)
     answer = await bot.voice.play(guild, interaction.user.id, song, interaction.channel)
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 
+import aiohttp
 import discord
 
 from bot.messages import Messenger, retry_on_disconnect
 from bot.voice.checks import VoiceChannel
 from bot.voice.state import SessionState
+from engine.errors import NotAllowed
+
+log = logging.getLogger(__name__)
 
 
 class ControlMessage:
@@ -31,11 +35,19 @@ class ControlMessage:
         try:
             sent = await channel.send(view=view)
         except discord.Forbidden:
-            sent = await asked_in.send(view=view)
+            try:
+                sent = await asked_in.send(view=view)
+            except discord.Forbidden:
+                place = f"here or in the chat of <#{channel.id}>"
+                raise NotAllowed(f"I need the permission Send Messages {place}.") from None
         self._state.control_channel_id, self._state.control_message_id = sent.channel.id, sent.id
 
     async def edit(self, view: discord.ui.LayoutView) -> None:
         if self._state.control_message_id:
             message = self._messages.message(self._state.control_channel_id, self._state.control_message_id)
-            with suppress(discord.HTTPException):  # deleted: the next `/play` posts another one
+            try:
                 await retry_on_disconnect(lambda: message.edit(view=view))
+            except discord.NotFound:
+                self._state.control_message_id = 0  # the next `/play` posts another one
+            except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+                log.info("could not edit a control message: %s", type(error).__name__)

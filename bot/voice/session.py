@@ -13,8 +13,9 @@ import discord
 from bot.messages import Messenger, retry_on_disconnect
 from bot.voice.checks import VoiceChannel, become_speaker, check_can_join, listeners_in
 from bot.voice.connection import CONNECT_TIMEOUT_S, VoiceConnection, connect
-from bot.voice.control import PRESETS, closed_view, control_view
+from bot.voice.control import closed_view, control_view
 from bot.voice.control_message import ControlMessage
+from bot.voice.presses import apply_loop, apply_press
 from bot.voice.source import StreamSource
 from bot.voice.state import SessionState
 from bot.voice.store import VoiceStore
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 EDIT_INTERVAL_S = 5.0
 ALONE_S = 120.0
-_JUMP_S = 10.0
+ENDED = "This player has ended. Use `/play` to start another one."
 _RECONNECTS = 3
 _RESTARTS = 2  # of a player that ends too early, for one song
 
@@ -55,6 +56,7 @@ class VoiceSession:
         self._alone_since: float | None = None
         self._restarts = 0
         self._is_muted = False  # by the server
+        self._is_over = False
         self._lock = asyncio.Lock()  # one change of the stream at a time
         self._ticker: asyncio.Task[None] | None = None
 
@@ -68,6 +70,7 @@ class VoiceSession:
         try:
             self._client = await connect(self.channel)
             self._note = await become_speaker(self.channel)
+            self._notice_mute()
             self._play()
             await self._control.post(self.channel, control_channel, self._view())
             await self._save()
@@ -81,26 +84,29 @@ class VoiceSession:
     def control_url(self) -> str:
         return self._control.url(self.channel.guild.id)
 
+    def _notice_mute(self) -> None:
+        """Pause if the bot was muted before it joined, or may not speak on a stage."""
+        mine = self.channel.voice_states.get(self.channel.guild.me.id)
+        if mine is not None and self._stream is not None and (mine.mute or mine.suppress):
+            self._is_muted = True
+            self._stream.set_paused(True)
+
     # Songs.
 
     async def _open_stream(self, position_s: float) -> None:
         """Play the first song from a position with the current sound, and end the stream before."""
         song = self.state.songs[0]
         stream = await self._service.play(song.job_id, self.state.version, start_s=position_s, by=song.owner)
+        if self._is_over:  # stopped while a version was made
+            await stream.close()
+            raise InvalidState(ENDED)
         stream.set_gains(dict.fromkeys(self.state.muted, 0.0))
         stream.set_volume(self.state.volume)
         stream.set_paused(self.state.is_paused or self._is_muted)
         before, self._stream, self._source.stream = self._stream, stream, stream
-        self._apply_loop()
+        apply_loop(self.state, stream)
         if before is not None:
             await before.close()
-
-    def _apply_loop(self) -> None:
-        assert self._stream is not None
-        if self.state.loop_start_s is not None and self.state.loop_end_s is not None:
-            self._stream.set_loop(self.state.loop_start_s, self.state.loop_end_s)
-        else:
-            self._stream.clear_loop()
 
     async def _next_song(self) -> None:
         """Play the next song that can be played; end the session after the last."""
@@ -114,7 +120,7 @@ class VoiceSession:
                 continue
             await self._show()
             return
-        await self.stop("That was the last song. Use `/play` to play another one.")
+        await self.stop(f"{self._note}\nThat was the last song. Use `/play` to play another one.".strip())
 
     # Presses.
 
@@ -122,7 +128,7 @@ class VoiceSession:
         """Do what a button says, and show the result. Raises `StemifyError`."""
         assert self._stream is not None
         state, stream = self.state, self._stream
-        position_s = state.position_s = stream.position_s
+        state.position_s = stream.position_s
         self._note = ""
         if action == "stop":
             await retry_on_disconnect(interaction.response.defer)
@@ -137,33 +143,10 @@ class VoiceSession:
             await retry_on_disconnect(interaction.response.defer)
             await self._change_version(action)
             return
-        if action in ("start", "back", "forward"):
-            moved = {"start": 0.0, "back": position_s - _JUMP_S, "forward": position_s + _JUMP_S}[action]
-            state.position_s = min(max(0.0, moved), stream.duration_s)
-            stream.seek(state.position_s)
-        elif action == "pause":
-            state.is_paused = not state.is_paused
-            stream.set_paused(state.is_paused or self._is_muted)
-        elif action == "loop":
-            state.press_loop(position_s)
-            self._apply_loop()
-        elif action.startswith("volume"):
-            state.change_volume(1 if action == "volume_up" else -1)
-            stream.set_volume(state.volume)
-        else:
-            self._change_stems(action)
-            stream.set_gains(dict.fromkeys(state.muted, 0.0))
+        apply_press(action, state, stream, is_muted=self._is_muted)
         self._shown_at = time.monotonic()
         await retry_on_disconnect(lambda: interaction.response.edit_message(view=self._view()))
         await self._save()
-
-    def _change_stems(self, action: str) -> None:
-        if action in PRESETS:
-            self.state.muted = {PRESETS[action][1]}
-        elif action == "everything":
-            self.state.muted = set()
-        else:
-            self.state.muted ^= {action.removeprefix("stem_")}
 
     async def _change_version(self, action: str) -> None:
         """Play the song in another key or at another tempo, which may have to be made first."""
@@ -172,6 +155,9 @@ class VoiceSession:
             steps = 1 if action.endswith("_up") else -1
             (self.state.change_key if action.startswith("key") else self.state.change_tempo)(steps)
             assert self._stream is not None
+            self._note = "Changing the key or the tempo…"
+            await self._show()
+            self._note = ""
             try:
                 await self._open_stream(self._stream.position_s)
             except StemifyError:
@@ -180,9 +166,13 @@ class VoiceSession:
         await self._show()
         await self._save()
 
-    async def add(self) -> None:
-        """Show a song that was added to the queue."""
+    async def add(self, control_channel: discord.abc.Messageable) -> None:
+        """Show a song that was added to the queue. Raises `InvalidState` if the session has just ended."""
+        if self._is_over:
+            raise InvalidState(ENDED)
         await self._show()
+        if not self.state.control_message_id:  # it was deleted
+            await self._control.post(self.channel, control_channel, self._view())
         await self._save()
 
     # Events.
@@ -236,6 +226,7 @@ class VoiceSession:
             with suppress(InvalidState):
                 self._client = await connect(self.channel)
                 await become_speaker(self.channel)
+                self._notice_mute()
                 self._play()
                 return True
         return False
@@ -280,16 +271,21 @@ class VoiceSession:
 
     async def _show(self) -> None:
         self._shown_at = time.monotonic()
-        await self._control.edit(self._view())
+        if not self._is_over:
+            await self._control.edit(self._view())
 
     async def _save(self) -> None:
-        await self._store.save(self.channel.guild.id, self.state.model_dump_json())
+        if not self._is_over:
+            await self._store.save(self.channel.guild.id, self.state.model_dump_json())
 
     async def stop(self, text: str) -> None:
         """Leave for good, and say why in the control message."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._on_end()
         ticker, self._ticker = self._ticker, None
         await self._store.delete(self.channel.guild.id)
-        self._on_end()
         await self._leave()
         await self._control.edit(closed_view(text))
         if ticker is not None and ticker is not asyncio.current_task():
@@ -308,7 +304,9 @@ class VoiceSession:
         self._source.is_open = False
         client, self._client = self._client, None
         stream, self._stream, self._source.stream = self._stream, None, None
-        steps: list[Callable[[], Awaitable[None]]] = [] if client is None else [lambda: client.disconnect(force=True)]
+        steps: list[Callable[[], Awaitable[None]]] = []
+        if client is not None and not client.was_removed:  # otherwise discord.py has cleaned up
+            steps.append(lambda: client.disconnect(force=True))
         steps += [] if stream is None else [stream.close]
         for step in steps:
             with suppress(discord.DiscordException, OSError, TimeoutError):

@@ -10,7 +10,7 @@ import discord
 
 from bot.servers.rules import check_may_mix
 from bot.voice.checks import VoiceChannel, channel_of, check_can_join, listeners_in
-from bot.voice.session import VoiceSession
+from bot.voice.session import ENDED, VoiceSession
 from bot.voice.state import QueuedSong, SessionState
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_SONGS = 25
+MAX_SESSIONS = 20  # each has a child process
 
 
 class VoiceSessions:
@@ -46,10 +47,12 @@ class VoiceSessions:
             if len(session.state.songs) >= MAX_SONGS:
                 raise InvalidState(f"The queue is full: it has {MAX_SONGS} songs.")
             session.state.songs.append(song)
-            await session.add()
-            return f"Added to the queue of {session.control_url}"
+            await session.add(control_channel)
+            return f"Added to the queue: {session.control_url}"
         if guild.id in self._starting:
             raise InvalidState("I am joining a voice channel. Try again in a few seconds.")
+        if len(self._sessions) + len(self._starting) >= MAX_SESSIONS:
+            raise InvalidState("I am already playing in as many servers as I can. Try again later.")
         check_can_join(channel)
         state = SessionState(channel_id=channel.id, songs=[song])
         return f"Playing: {await self._start(channel, state, control_channel)}"
@@ -75,7 +78,7 @@ class VoiceSessions:
         session = self._sessions.get(interaction.guild_id or 0)
         message_id = interaction.message.id if interaction.message is not None else 0
         if session is None or session.state.control_message_id != message_id:
-            raise NotFound("This player has ended. Use `/play` to start another one.")
+            raise NotFound(ENDED)
         if interaction.user.id not in session.channel.voice_states:
             raise NotAllowed(f"Join <#{session.channel.id}> to use these buttons.")
         check_may_mix(interaction, session.state.songs[0].owner)
@@ -93,6 +96,8 @@ class VoiceSessions:
         )
 
     async def _resume(self, guild_id: int, text: str) -> None:
+        if guild_id in self._starting:
+            return
         try:
             state = SessionState.model_validate_json(text)
             guild = self._bot.get_guild(guild_id)

@@ -30,7 +30,14 @@ _END_GRACE_S = 2.0
 class VoiceStream:
     """A song that is played. `read_frame` may be called by another thread than the other methods."""
 
-    def __init__(self, child: subprocess.Popen[bytes], stems: tuple[str, ...], duration_s: float, tempo: float) -> None:
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        stems: tuple[str, ...],
+        duration_s: float,
+        tempo: float,
+        start_s: float,
+    ) -> None:
         assert child.stdin is not None and child.stdout is not None
         self.stems = stems
         self.duration_s = duration_s
@@ -49,7 +56,7 @@ class VoiceStream:
         os.set_blocking(self._out, False)
         self._parser = PacketParser()
         self._packets: deque[Packet] = deque()
-        self._position_s = 0.0
+        self._position_s = start_s / tempo
         self._has_started = False
         self._taken = 0  # packets since the child was last asked
         self._lock = threading.Lock()
@@ -166,4 +173,4 @@ def start_stream(
             "limits": {"memory_bytes": _MEMORY_BYTES, "cpu_s": _CPU_S, "file_bytes": 1 << 20},
         }
         child = start_module("engine.voice.child", request, stdin=subprocess.PIPE, descriptors=descriptors)
-    return VoiceStream(child, tuple(stems), duration_s, tempo)
+    return VoiceStream(child, tuple(stems), duration_s, tempo, start_s)

@@ -96,6 +96,6 @@ async def test_configured_operator_shows_in_privacy_and_log(tmp_path: Path) -> N
             ann = Person(fake, "ann")
             answer = await ann.answered(await ann.slash(songs, "privacy"))
             assert "run by Jo, jo" in answer.text and "example.org." in answer.text
-            assert "until it was split" in answer.text and "A link on a result works for everyone" in answer.text
+            assert "until it is split" in answer.text and "A link on a result works for everyone" in answer.text
             with pytest.raises(PermissionError):
                 await ann.slash(elsewhere, "stemify", file=SONG)

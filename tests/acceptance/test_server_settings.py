@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import SONG, Stage
-from tests.fakes.discord import Channel, Message, Person
+from tests.fakes.discord import Channel, Message, Person, Upload
 from tests.fakes.discord.state import CREATE_THREADS, EVERYDAY, MANAGE_GUILD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,7 +76,7 @@ async def test_only_allowed_channels_take_songs(server: Stage) -> None:
     await server.fake.gateway.dispatch("CHANNEL_CREATE", studio.json())
     await server.private(await server.chief.slash(server.songs, "listen", mode="button"))
     assert f"**Where:** <#{studio.id}>" in await settings(server, "channel", channel=studio)
-    assert f"songs are split in <#{studio.id}>" in await refusal(server, server.ann)
+    assert f"songs can only be split in <#{studio.id}>" in await refusal(server, server.ann)
     post = await server.bob.post(server.songs, "", SONG)
     thread = server.fake.thread(studio)
     await server.fake.gateway.dispatch("THREAD_CREATE", thread.json())
@@ -182,3 +182,36 @@ async def test_forbidden_thread_is_replaced_by_the_channel(server: Stage) -> Non
     await server.shows(message, "4 stems ·")
     announcement: Message = await server.announced(server.ann)
     assert announcement.channel is server.songs and len(announcement.attachments) == 4
+
+
+async def test_defaults_that_exclude_each_other_are_refused(server: Stage) -> None:
+    answer = await settings(server, "defaults", model="melband_vocals", format="stem")
+    assert "A stem file needs vocals, drums, bass and other" in answer
+    assert "htdemucs · balanced · mp3" in await settings(server, "show")
+
+
+async def test_deleted_role_leaves_the_list(server: Stage) -> None:
+    singers = await server.fake.role(server.band, "Singers")
+    await settings(server, "role", role=singers)
+    await settings(server, "limit", songs=3, role=singers)
+    server.band.roles.remove(singers)
+    data = {"guild_id": str(server.band.id), "role_id": str(singers.id)}
+    await server.fake.gateway.dispatch("GUILD_ROLE_DELETE", data)
+    shown = await settings(server, "show")
+    assert "**Who:** everyone" in shown and "no limit of this server\n" in shown
+
+
+async def test_full_settings_and_activity_fit_into_messages(server: Stage) -> None:
+    for number in range(14):
+        role = await server.fake.role(server.band, f"Role {number}")
+        await settings(server, "role", role=role)
+        await settings(server, "limit", songs=1000, role=role)
+        await settings(server, "block", user=server.fake.user(f"user {number}"))
+    assert "Blocked" in await settings(server, "show")
+    refused = await settings(server, "block", user=server.fake.user("one more"))
+    assert refused == "At most 14 of them. Remove one first."
+    server.ann.roles.append(server.band.roles[0])
+    for number in range(11):
+        await server.ask(Upload(f"{'A long name of a song ' * 3}{number}.mp3", bytes(200_000)))
+    text = await settings(server, "activity")
+    assert "**Last 30 days:** 11 songs" in text and "`/settings block`" in text and len(text) <= 2000
