@@ -93,7 +93,7 @@ class VoiceSession:
 
     # Songs.
 
-    async def _open_stream(self, position_s: float) -> None:
+    async def _open_stream(self, position_s: float) -> VoiceStream:
         """Play the first song from a position with the current sound, and end the stream before."""
         song = self.state.songs[0]
         stream = await self._service.play(song.job_id, self.state.version, start_s=position_s, by=song.owner)
@@ -107,6 +107,7 @@ class VoiceSession:
         apply_loop(self.state, stream)
         if before is not None:
             await before.close()
+        return stream
 
     async def _next_song(self) -> None:
         """Play the next song that can be played; end the session after the last."""
@@ -154,15 +155,17 @@ class VoiceSession:
             key, tempo = self.state.key, self.state.tempo
             steps = 1 if action.endswith("_up") else -1
             (self.state.change_key if action.startswith("key") else self.state.change_tempo)(steps)
-            assert self._stream is not None
+            before = self._stream
+            assert before is not None
             self._note = "Changing the key or the tempo…"
             await self._show()
             self._note = ""
             try:
-                await self._open_stream(self._stream.position_s)
+                stream = await self._open_stream(before.position_s)
             except StemifyError:
                 self.state.key, self.state.tempo = key, tempo
                 raise
+            stream.seek(before.position_s)  # it played on while the version was made
         await self._show()
         await self._save()
 
