@@ -13,6 +13,11 @@ from tests.fixtures.songs import make_song
 def test_song_is_separated_again_with_another_model(browser: Browser, site: Site) -> None:
     browser.get(site.page("wav"))
     is_open(browser)
+    assert not browser.find_element(By.ID, "again").is_displayed(), "the song is gone"
+    song = site.data / "jobs" / site.planted["wav"] / "input"
+    make_song(song, seconds=2)
+    browser.refresh()
+    is_open(browser)
     browser.find_element(By.CSS_SELECTOR, "#again summary").click()
     browser.until("return document.getElementById('again-words').textContent.startsWith('This is how')")
     browser.find_element(By.ID, "again-go").click()
@@ -25,10 +30,11 @@ def test_song_is_separated_again_with_another_model(browser: Browser, site: Site
         """
     )
     assert browser.find_element(By.ID, "again-words").text == "Takes a few seconds."
+    song.rename(song.with_name("moved"))
     browser.find_element(By.ID, "again-go").click()
     refused = browser.until("return document.getElementById('again-error').textContent")
     assert "no longer here" in refused and "Send it again" in refused
-    make_song(site.data / "jobs" / site.planted["wav"] / "input", seconds=2)
+    song.with_name("moved").rename(song)
     browser.find_element(By.ID, "again-go").click()
     browser.until("return !arguments[0].includes(location.pathname)", site.page("wav"))
     is_open(browser)

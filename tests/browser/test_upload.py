@@ -21,7 +21,7 @@ def test_upload_survives_a_lost_connection(browser: Browser, site: Site, tmp_pat
         choose(browser, song)
         line.cut()
         browser.find_element(By.ID, "go").click()
-        is_lost = "return document.getElementById('sent-words').textContent.startsWith('The connection is lost')"
+        is_lost = "return document.getElementById('sent-words').textContent.startsWith('The connection was lost')"
         browser.until(is_lost)
         assert browser.execute_script("return document.getElementById('chosen').inert")
         browser.find_element(By.ID, "stop").click()
