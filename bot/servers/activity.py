@@ -14,15 +14,17 @@ from engine.errors import NotFound
 from engine.jobs.job import JobView
 from engine.text import plural
 
-SHOWN_JOBS = 10  # lines of at most 150 characters fit into a message
+SHOWN_JOBS = 10
 SHOWN_USERS = 10
 _MOST_JOBS = 25  # Discord's limit of choices
 _PRIVATE = {"title": "a private song", "artist": None}
 NOTHING = "No songs were split in this server in the last 30 days."
 
 
-async def jobs_in(bot: Stemify, guild_id: int, *, limit: int = _MOST_JOBS) -> list[tuple[ServerJob, JobView]]:
-    """Return the newest jobs of a server that still exist, without the titles of private ones."""
+async def jobs_in(
+    bot: Stemify, guild_id: int, *, limit: int = _MOST_JOBS
+) -> list[tuple[ServerJob, JobView, JobMessage | None]]:
+    """Return the newest jobs of a server that still exist, without the titles of private ones, with their messages."""
     found, server_jobs = [], await bot.database.servers.jobs(guild_id, limit=limit)
     job_messages = await bot.database.job_messages(job.job_id for job in server_jobs)
     for server_job in server_jobs:
@@ -33,7 +35,7 @@ async def jobs_in(bot: Stemify, guild_id: int, *, limit: int = _MOST_JOBS) -> li
         message = job_messages.get(server_job.job_id)
         if view.job.place is None or (message is not None and message.is_private):
             view = view.model_copy(update={"job": view.job.model_copy(update=_PRIVATE)})
-        found.append((server_job, view))
+        found.append((server_job, view, message))
     return found
 
 
@@ -53,9 +55,7 @@ async def activity_text(bot: Stemify, guild_id: int) -> str:
     people = ", ".join(f"<@{user}> {count}" for user, count in counts)
     lines = [f"**Last 30 days:** {plural(len(jobs), 'song')} · {people}"]
     lines.append("`/settings delete` deletes one of these jobs, `/settings block` blocks a user.")
-    job_messages = await bot.database.job_messages(job.job_id for job in jobs[:SHOWN_JOBS])
-    for server_job, view in await jobs_in(bot, guild_id, limit=SHOWN_JOBS):
-        message = job_messages.get(server_job.job_id)
+    for server_job, view, message in await jobs_in(bot, guild_id, limit=SHOWN_JOBS):
         name = _name(view, message)
         when = timestamp(datetime.fromtimestamp(server_job.at, UTC))
         lines.append(f"- {name} · <@{server_job.user_id}> · {status_text(view)} · {when}")

@@ -150,7 +150,7 @@ class SettingsCommands(app_commands.Group):
     @app_commands.describe(job="One of the last jobs of this server")
     async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         guild_id = await _begin(interaction)
-        views = {view.job.id: view for _, view in await jobs_in(interaction.client, guild_id)}
+        views = {view.job.id: view for _, view, _ in await jobs_in(interaction.client, guild_id)}
         if (view := views.get(job)) is None:
             raise NotFound
         await show_deletion(interaction, await interaction.client.deletion.delete(view))
@@ -160,7 +160,7 @@ class SettingsCommands(app_commands.Group):
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
         jobs = await jobs_in(interaction.client, interaction.guild_id or 0)
-        labels = job_labels(view for _, view in jobs)
+        labels = job_labels(view for _, view, _ in jobs)
         return [
             app_commands.Choice(name=label, value=job_id)
             for label, job_id in labels

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from engine.gateway.protocol import GatewayConfig
 from engine.jobs.job import Stage
+from engine.jobs.models import STATES
 from engine.pool.handle import PoolLimits, WorkerHandle
 from engine.pool.local import WorkerProcess
 from engine.pool.remote import GATEWAY, Cluster
@@ -76,11 +77,10 @@ class WorkerPool:
     @property
     def models(self) -> dict[str, ModelState]:
         """The best availability of each model on any worker."""
-        order = {"ready": 0, "to_fetch": 1, "unavailable": 2}
         best: dict[str, ModelState] = {}
         for worker in self.workers:
             for state in worker.models:
-                if state.name not in best or order[state.state] < order[best[state.name].state]:
+                if state.name not in best or STATES.index(state.state) < STATES.index(best[state.name].state):
                     best[state.name] = state
         return best
 

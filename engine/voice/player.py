@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from engine.jobs.job import Job
 from engine.mixes.entities import VersionRequest
 from engine.mixes.mixer import Mixer
-from engine.mixes.plan import plan_version
+from engine.mixes.plan import plan_version_of
 from engine.storage.storage import Storage
 from engine.voice.stream import VoiceStream, start_stream
 
@@ -31,8 +31,7 @@ class VoicePlayer:
         gain_db = result.trust.gain_db if result.trust is not None else 0.0
         keys = {name: info.path for name, info in infos.items()}
         if version != VersionRequest():
-            plan = plan_version(version, list(infos), next(iter(infos.values())).format.value)
-            made = await self._mixer.make(job, plan, by=by)
+            made = await self._mixer.make(job, plan_version_of(result.stems, version), by=by)
             keys, gain_db = {name: made.files[name].key for name in infos}, made.gain_db
         async with AsyncExitStack() as files:
             paths = {name: await files.enter_async_context(self._storage.open_file(key)) for name, key in keys.items()}

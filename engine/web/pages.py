@@ -42,7 +42,7 @@ async def sample(request: web.Request) -> web.StreamResponse:
         raise web.HTTPNotFound
     url = await song.page_url()
     if url is None:
-        words = "This page opens it as soon as it is ready."
+        words = "This page opens it when it is ready."
         page = error_page(503, words, heading="The sample song is being prepared")
         page.headers["Refresh"] = page.headers["Retry-After"] = "5"
         return page

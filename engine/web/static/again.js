@@ -23,12 +23,11 @@ export function offerAgain(job, address, seconds) {
 
   function update() {
     const isSame = model.value === job.options.model && quality.value === job.options.quality;
-    const karaoke = job.options.removeVocals;
-    const time = timeWords(choices, model.value, quality.value, karaoke);
+    const time = timeWords(choices, model.value, quality.value);
     byId("again-words").textContent = isSame
       ? "This is how it was separated. Choose another model or quality."
       : time
-      ? `Takes ${time}. ${downloadWords(choices, model.value, quality.value, karaoke)}`
+      ? `Takes ${time}. ${downloadWords(choices, model.value, quality.value)}`
       : "This model cannot be used right now.";
     byId("again-error").textContent = "";
     byId("again-go").ariaDisabled = isSame;
