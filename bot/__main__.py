@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 from bot.connection import run_bot
-from bot.database import BotDatabase
+from bot.database.database import BotDatabase
 from config import settings as configuration
 from config.variables import unknown_variables
 from engine import logs

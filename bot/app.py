@@ -6,21 +6,21 @@ import logging
 
 import discord
 
-from bot.buttons import DeleteEverythingButton, JobButton
+from bot.cards.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
 from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
 from bot.commands.job_list import JobListButton
+from bot.commands.play import play_command
 from bot.commands.stemify import describe_options, karaoke_menu, stemify_command, stemify_menu
-from bot.database import BotDatabase
-from bot.forms import filled_form
+from bot.database.database import BotDatabase
+from bot.forms.form import filled_form
 from bot.help.command import help_command, privacy_command
 from bot.help.welcome import invite_url, welcome
 from bot.listening import events
 from bot.listening.command import listen_command
 from bot.listening.offers import SplitButton
-from bot.responses import run_guarded
+from bot.messages.responses import run_guarded
 from bot.servers.command import SettingsCommands
-from bot.voice.command import play_command
 from bot.voice.control import VoiceButton
 from config.settings import Settings
 from engine.backend import Backend

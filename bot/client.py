@@ -11,20 +11,21 @@ import yarl
 from discord import app_commands
 from discord.http import Route
 
-from bot.announcement import Announcer
-from bot.database import BotDatabase, JobMessage, JobMessageState
+from bot.announcement.announcer import Announcer
+from bot.announcement.mix_poster import MixPoster
+from bot.database.database import BotDatabase, JobMessage, JobMessageState
+from bot.database.servers import ServerSettings
 from bot.defaults import user_options
-from bot.deletion import JobDeleter
-from bot.listening.notices import RefusalNotices
-from bot.messages import Messenger
-from bot.mixes import MixPoster
-from bot.progress import ProgressTracker
-from bot.purge import DatabasePurger
-from bot.responses import InteractionFailed, refuse
-from bot.servers.store import ServerSettings
+from bot.deletion.deleter import JobDeleter
+from bot.deletion.purge import DatabasePurger
+from bot.messages.messenger import Messenger
+from bot.messages.refusal_notices import RefusalNotices
+from bot.messages.responses import InteractionFailed, refuse
+from bot.progress.tracker import ProgressTracker
+from bot.rules.server_rules import ServerRules
 from bot.sync import CommandSync
-from bot.voice.extra import is_installed
 from bot.voice.sessions import VoiceSessions
+from bot.voice_extra import is_installed
 from config.proxies import proxy_for
 from config.settings import Discord, Settings
 from engine.backend import Backend
@@ -88,7 +89,10 @@ class Stemify(discord.AutoShardedClient):
         )
         self.deletion = JobDeleter(database, self.messages, self.service, self.progress)
         self.mixes = MixPoster(database, self.messages, self.service)
-        self.voice = VoiceSessions(self) if is_installed() else None
+        self.rules = ServerRules(self, settings.discord, database.servers)
+        self.voice: VoiceSessions | None = None
+        if is_installed():
+            self.voice = VoiceSessions(self, database.voice, self.service, self.messages, self.rules)
         self.tree = CommandTree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=settings.discord.user_install),

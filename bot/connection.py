@@ -18,7 +18,7 @@ from discord.http import Route
 
 from bot.app import create_bot
 from bot.client import ShardNotConnected, Stemify
-from bot.database import BotDatabase
+from bot.database.database import BotDatabase
 from bot.defaults import unusable_model
 from bot.links import is_public
 from config.proxies import proxy_for

@@ -12,7 +12,7 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.database import BotDatabase
+from bot.database.database import BotDatabase
 
 log = logging.getLogger(__name__)
 

@@ -76,6 +76,11 @@ def join_words(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def name_channels(ids: Iterable[int]) -> str:
+    """Return channels as Discord shows them."""
+    return ", ".join(f"<#{channel}>" for channel in sorted(ids))
+
+
 def file_label(name: str) -> str:
     """Return the label of a file of a result: "Vocals", "Stem file", "All as zip"."""
     return {"zip": "All as zip", "stem": "Stem file"}.get(name, name.capitalize())

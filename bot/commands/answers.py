@@ -6,9 +6,9 @@ import asyncio
 
 import discord
 
-from bot.cards import deletion_text
+from bot.cards.card import deletion_text
 from bot.client import Stemify
-from bot.messages import retry_on_disconnect
+from bot.messages.messenger import retry_on_disconnect
 
 DELETION_WAIT_S = 10.0  # for the messages of a deleted job
 

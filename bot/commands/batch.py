@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import discord
 
-from bot.buttons import ConfirmDelete
+from bot.cards.buttons import ConfirmDelete
 from bot.client import Stemify
 from bot.commands.answers import show_deletion
-from bot.database import JobMessage
-from bot.responses import acknowledge
+from bot.database.database import JobMessage
+from bot.messages.responses import acknowledge
 from engine.errors import NotAllowed, NotFound
 
 

@@ -12,13 +12,16 @@ from functools import partial
 import discord
 from discord import app_commands
 
-from bot.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons, layout
-from bot.cards import job_card, without_picture
+from bot.cards.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons, layout
+from bot.cards.card import job_card, without_picture
+from bot.cards.failures import FALLBACK_MODEL
+from bot.cards.more_card import more_buttons, more_text
 from bot.client import Stemify
 from bot.commands.answers import show_deletion
 from bot.commands.batch import ask_to_delete_batch, cancel_batch, delete_batch
 from bot.commands.job_list import job_choices, show_job_list
 from bot.commands.permissions import check_can_delete, check_can_see, check_owner
+from bot.commands.play import play_job
 from bot.commands.result import (
     ask_for_mix,
     ask_to_separate_again,
@@ -29,15 +32,12 @@ from bot.commands.result import (
     show_more,
 )
 from bot.commands.stemify import job_message_of, new_job_message, owner_of, token_until
-from bot.failures import FALLBACK_MODEL
-from bot.forms import FilledForm
-from bot.message_updater import show_result
-from bot.messages import retry_on_disconnect
-from bot.more_card import more_buttons, more_text
-from bot.responses import acknowledge, mark_answered
-from bot.submission import follow_new_job
+from bot.forms.form import FilledForm
+from bot.messages.messenger import retry_on_disconnect
+from bot.messages.responses import acknowledge, mark_answered
+from bot.progress.message_updater import show_result
+from bot.submission.submission import follow_new_job
 from bot.text import escape
-from bot.voice.command import play_job
 from engine.errors import InvalidState, NotAllowed
 from engine.jobs.job import JobView
 from engine.text import plural

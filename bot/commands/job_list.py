@@ -8,11 +8,11 @@ from typing import Any, Self
 import discord
 from discord import app_commands
 
-from bot.cards import job_labels, job_line, job_list
+from bot.cards.card import job_labels, job_line, job_list
 from bot.client import Stemify
 from bot.commands.stemify import owner_of
-from bot.messages import retry_on_disconnect
-from bot.responses import acknowledge, run_guarded
+from bot.messages.messenger import retry_on_disconnect
+from bot.messages.responses import acknowledge, run_guarded
 
 PAGE_LENGTH = 10  # lines fit into a message, whatever the titles are
 MAX_CHOICES = 25  # Discord's limit

@@ -6,19 +6,18 @@ from datetime import UTC, datetime
 
 import discord
 
-from bot.again_form import again_form, changed_options
-from bot.buttons import JobButtons
-from bot.cards import MIXES, Action
+from bot.cards.buttons import JobButtons
+from bot.cards.card import MIXES, Action
+from bot.cards.more_card import details_text, more_buttons, more_text
 from bot.client import Stemify
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
 from bot.commands.stemify import job_message_of, new_job_message, owner_of, private
-from bot.forms import FilledForm
-from bot.messages import retry_on_disconnect
-from bot.mix_form import mix_form, mix_request
-from bot.more_card import details_text, more_buttons, more_text
-from bot.responses import acknowledge
-from bot.servers.rules import check_may_mix
-from bot.submission import follow_new_job
+from bot.forms.again_form import again_form, changed_options
+from bot.forms.form import FilledForm
+from bot.forms.mix_form import mix_form, mix_request
+from bot.messages.messenger import retry_on_disconnect
+from bot.messages.responses import acknowledge
+from bot.submission.submission import follow_new_job
 from engine.jobs.job import JobView
 from engine.service.service import MixRequest
 
@@ -80,7 +79,7 @@ async def post_asked_mix(interaction: discord.Interaction[Stemify], form: Filled
 async def _post_mix(interaction: discord.Interaction[Stemify], view: JobView, request: MixRequest) -> None:
     """Post a mix, and answer privately with a link to its message."""
     bot = interaction.client
-    check_may_mix(interaction, view.job.owner)
+    interaction.client.rules.check_may_mix(interaction, view.job.owner)
     assert interaction.message is not None
     card = job_message_of(interaction, interaction.message.id, view.job.id)
     if await bot.database.is_private(view.job.id):

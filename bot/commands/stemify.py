@@ -8,14 +8,13 @@ from dataclasses import replace
 import discord
 from discord import app_commands
 
-from bot.batches.submission import submit_batch
 from bot.client import Stemify
-from bot.database import JobMessage
-from bot.estimates import FORMAT_NOTES, format_note, model_choices, quality_choices
-from bot.responses import acknowledge, mark_answered
-from bot.servers.rules import check_may_start_here
-from bot.songs import Source, links_in, songs_in, source_of
-from bot.submission import submit
+from bot.database.database import JobMessage
+from bot.messages.responses import acknowledge, mark_answered
+from bot.submission.batch import submit_batch
+from bot.submission.estimates import FORMAT_NOTES, format_note, model_choices, quality_choices
+from bot.submission.songs import Source, links_in, songs_in, source_of
+from bot.submission.submission import submit
 from config.settings import Settings
 from engine.errors import BadOptions, InputRefused
 from engine.jobs.entity import new_job_id
@@ -73,7 +72,7 @@ def new_job_message(
     interaction: discord.Interaction[Stemify], message_id: int, *, is_private: bool = False
 ) -> JobMessage:
     """Return the message of a new job, in the response to the interaction. Raises `NotAllowed`."""
-    jobs_per_hour = check_may_start_here(interaction)
+    jobs_per_hour = interaction.client.rules.check_may_start_here(interaction)
     job_message = replace(job_message_of(interaction, message_id, new_job_id()), jobs_per_hour=jobs_per_hour)
     return private(job_message) if is_private else job_message
 

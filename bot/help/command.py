@@ -7,7 +7,7 @@ from discord import app_commands
 
 from bot.client import Stemify
 from bot.help.text import help_text, operator_name, privacy_text
-from bot.messages import retry_on_disconnect
+from bot.messages.messenger import retry_on_disconnect
 
 
 @app_commands.command(name="help", description="How to split songs, with the limits and defaults that apply here")

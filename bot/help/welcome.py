@@ -10,8 +10,8 @@ import discord
 from bot.client import Stemify
 from bot.help.command import operator_of
 from bot.help.text import welcome_text
-from bot.messages import FailureKind, classify_failure, send
-from bot.servers.operator import is_allowed
+from bot.messages.messenger import FailureKind, classify_failure, send
+from bot.rules.operator import is_allowed
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from discord import app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread
 
 from bot.client import Stemify
-from bot.messages import retry_on_disconnect
-from bot.responses import acknowledge
-from bot.servers.operator import check_server
+from bot.messages.messenger import retry_on_disconnect
+from bot.messages.responses import acknowledge
+from bot.rules.operator import check_server
 from engine.errors import NotAllowed, NotFound
 
 OFF = "off"

@@ -9,17 +9,16 @@ from datetime import UTC, datetime
 
 import discord
 
-from bot.batches.submission import submit_batch
-from bot.cards import error_text
+from bot.cards.card import error_text
 from bot.client import Stemify
-from bot.database import JobMessage
+from bot.database.database import JobMessage
 from bot.listening.offers import delete_offer, post_offer
 from bot.listening.songs import MIN_DURATION_S, posted_songs
-from bot.messages import FailureKind, classify_failure, send
-from bot.servers.operator import is_allowed
-from bot.servers.rules import check_may_start, may_start_in
-from bot.songs import Source
-from bot.submission import submit
+from bot.messages.messenger import FailureKind, classify_failure, send
+from bot.rules.operator import is_allowed
+from bot.submission.batch import submit_batch
+from bot.submission.songs import Source
+from bot.submission.submission import submit
 from engine.errors import NotAllowed, NotFound, StemifyError
 from engine.jobs.entity import new_job_id
 from engine.service.errors import TooShort
@@ -35,7 +34,7 @@ async def on_message(bot: Stemify, message: discord.Message) -> None:
     guild_id = message.guild.id if message.guild is not None else None
     if mode not in ("button", "auto") or not is_allowed(bot.settings.discord, guild_id):
         return
-    if not may_start_in(bot.database.servers.of(guild_id), message.channel) or not (songs := posted_songs(message)):
+    if not bot.rules.may_start_in(guild_id, message.channel) or not (songs := posted_songs(message)):
         return
     try:
         if mode == "button":
@@ -59,7 +58,7 @@ def _mode(bot: Stemify, channel: discord.abc.MessageableChannel) -> str | None:
 async def _start(bot: Stemify, message: discord.Message, songs: list[Source]) -> None:
     assert message.guild is not None
     try:
-        jobs_per_hour = check_may_start(bot, message.guild.id, message.channel, message.author)
+        jobs_per_hour = bot.rules.check_may_start(message.guild.id, message.channel, message.author)
     except NotAllowed as error:
         return log.info("audio ignored", extra={"channel": message.channel.id, "reason": error.message})
     job_message = JobMessage(

@@ -12,11 +12,11 @@ import discord
 
 from bot.client import Stemify
 from bot.commands.stemify import start_jobs
+from bot.database.listening import Offer
 from bot.listening.songs import posted_songs
-from bot.listening.store import Offer
-from bot.messages import retry_on_disconnect, send
-from bot.responses import acknowledge, run_guarded
-from bot.songs import Source, audio_attachments, source_of
+from bot.messages.messenger import retry_on_disconnect, send
+from bot.messages.responses import acknowledge, run_guarded
+from bot.submission.songs import Source, audio_attachments, source_of
 from engine.errors import InvalidState, NotFound
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import discord
 
-from bot.songs import Source, audio_attachments, songs_in, source_of
+from bot.submission.songs import Source, audio_attachments, songs_in, source_of
 
 MIN_DURATION_S = 20.0
 

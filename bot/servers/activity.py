@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-from bot.cards import status_text
+from bot.cards.card import status_text
 from bot.client import Stemify
-from bot.database import JobMessage
-from bot.servers.store import ServerJob
+from bot.database.database import JobMessage
+from bot.database.servers import ServerJob
 from bot.text import clip_lines, escape, timestamp
 from engine.errors import NotFound
 from engine.jobs.job import JobView

@@ -8,18 +8,18 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.cards import job_labels
+from bot.cards.card import job_labels
 from bot.client import Stemify
 from bot.commands.answers import show_deletion
+from bot.database.servers import ServerSettings
 from bot.defaults import unusable_model, user_options
-from bot.estimates import model_choices
 from bot.listening.command import Place, PlaceTransformer
-from bot.messages import retry_on_disconnect
-from bot.responses import acknowledge
+from bot.messages.messenger import retry_on_disconnect
+from bot.messages.responses import acknowledge
+from bot.rules.operator import check_server
 from bot.servers.activity import activity_text, jobs_in
-from bot.servers.operator import check_server
-from bot.servers.store import ServerSettings
 from bot.servers.text import settings_text
+from bot.submission.estimates import model_choices
 from engine.errors import BadOptions, NotFound
 from engine.jobs.models import MODELS, unknown_model
 from engine.jobs.options import OutputFormat, Quality

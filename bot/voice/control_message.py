@@ -7,7 +7,7 @@ import logging
 import aiohttp
 import discord
 
-from bot.messages import Messenger, retry_on_disconnect
+from bot.messages.messenger import Messenger, retry_on_disconnect
 from bot.voice.checks import VoiceChannel
 from bot.voice.state import SessionState
 from engine.errors import NotAllowed

@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import discord
 
-from bot.messages import Messenger, retry_on_disconnect
+from bot.database.voice import VoiceStore
+from bot.messages.messenger import Messenger, retry_on_disconnect
 from bot.voice.checks import VoiceChannel, become_speaker, check_can_join, listeners_in
 from bot.voice.connection import CONNECT_TIMEOUT_S, VoiceConnection, connect
 from bot.voice.control import closed_view, control_view
@@ -18,7 +19,6 @@ from bot.voice.control_message import ControlMessage
 from bot.voice.presses import apply_loop, apply_press
 from bot.voice.source import StreamSource
 from bot.voice.state import SessionState
-from bot.voice.store import VoiceStore
 from engine.errors import InvalidState, StemifyError
 from engine.service.service import StemService, VoiceStream
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import Any
 
 import discord
 
-from bot.servers.rules import check_may_mix
+from bot.database.voice import VoiceStore
+from bot.messages.messenger import Messenger
+from bot.rules.server_rules import ServerRules
 from bot.voice.checks import VoiceChannel, channel_of, check_can_join, listeners_in
 from bot.voice.session import ENDED, VoiceSession
 from bot.voice.state import QueuedSong, SessionState
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
-
-if TYPE_CHECKING:
-    from bot.client import Stemify
+from engine.service.service import StemService
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,14 @@ MAX_SESSIONS = 20  # each has a child process
 
 
 class VoiceSessions:
-    def __init__(self, bot: Stemify) -> None:
-        self._bot = bot
-        self._store = bot.database.voice
+    def __init__(
+        self, client: discord.Client, store: VoiceStore, service: StemService, messages: Messenger, rules: ServerRules
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._service = service
+        self._messages = messages
+        self._rules = rules
         self._sessions: dict[int, VoiceSession] = {}
         self._starting: set[int] = set()
 
@@ -60,7 +65,7 @@ class VoiceSessions:
     async def _start(self, channel: VoiceChannel, state: SessionState, control_channel: discord.abc.Messageable) -> str:
         guild_id = channel.guild.id
         session = VoiceSession(
-            channel, state, self._bot.service, self._bot.messages, self._store, on_end=lambda: self._forget(guild_id)
+            channel, state, self._service, self._messages, self._store, on_end=lambda: self._forget(guild_id)
         )
         self._starting.add(guild_id)
         try:
@@ -73,7 +78,7 @@ class VoiceSessions:
     def _forget(self, guild_id: int) -> None:
         self._sessions.pop(guild_id, None)
 
-    async def press(self, interaction: discord.Interaction[Stemify], action: str) -> None:
+    async def press(self, interaction: discord.Interaction[Any], action: str) -> None:
         """Run a button of a control message. Raises `StemifyError`."""
         session = self._sessions.get(interaction.guild_id or 0)
         message_id = interaction.message.id if interaction.message is not None else 0
@@ -81,7 +86,7 @@ class VoiceSessions:
             raise NotFound(ENDED)
         if interaction.user.id not in session.channel.voice_states:
             raise NotAllowed(f"Join <#{session.channel.id}> to use these buttons.")
-        check_may_mix(interaction, session.state.songs[0].owner)
+        self._rules.check_may_mix(interaction, session.state.songs[0].owner)
         await session.press(action, interaction)
 
     async def on_own_state(self, guild_id: int, after: discord.VoiceState) -> None:
@@ -100,7 +105,7 @@ class VoiceSessions:
             return
         try:
             state = SessionState.model_validate_json(text)
-            guild = self._bot.get_guild(guild_id)
+            guild = self._client.get_guild(guild_id)
             channel = None if guild is None else guild.get_channel(state.channel_id)
             if guild is None or not isinstance(channel, (discord.VoiceChannel, discord.StageChannel)):
                 await self._store.delete(guild_id)

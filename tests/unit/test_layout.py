@@ -20,9 +20,15 @@ def test_architecture_lists_every_folder_of_separation() -> None:
     assert folders == {part for part in _parts(ROOT / "engine" / "separation") if part.endswith("/")} - {"embedded/"}
 
 
-def test_engine_has_few_files_at_its_top() -> None:
-    files = [path for path in (ROOT / "engine").iterdir() if path.is_file()]
-    assert len(files) <= 8, files
+def test_architecture_lists_every_part_of_bot() -> None:
+    rows = _first_column("| in `bot/` | subject |")
+    assert sorted(rows) == sorted(_parts(ROOT / "bot"))
+
+
+def test_engine_and_bot_have_few_files_at_the_top() -> None:
+    for package, most in (("engine", 8), ("bot", 10)):
+        files = [path for path in (ROOT / package).iterdir() if path.is_file()]
+        assert len(files) <= most, files
 
 
 def test_no_module_is_too_long() -> None:

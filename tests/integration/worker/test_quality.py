@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from bot.trust_card import trust_card_lines
+from bot.cards.trust_card import trust_card_lines
 from config.settings import load
 from engine.backend import backend
 from engine.cli.terminal import trust_lines

@@ -1,0 +1,29 @@
+"""What users read when the rules of a server, or the operator's, forbid something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bot.text import escape, name_channels
+from engine.text import plural
+
+BLOCKED = "The managers of this server have blocked you from using this bot here."
+ONLY_REQUESTER_MIXES = (
+    "In this server only the person who asked for the stems can post mixes of them. `/stemify` makes your own."
+)
+_CHANGE = "Server managers can change that with `/settings`."
+
+
+def needs_role(names: Iterable[str]) -> str:
+    named = ", ".join(f"**{escape(name, 60)}**" for name in names)
+    return f"In this server you need one of these roles to split songs: {named}. {_CHANGE}"
+
+
+def needs_channel(channels: Iterable[int]) -> str:
+    return f"In this server, songs can only be split in {name_channels(channels)}. {_CHANGE}"
+
+
+def over_limit(jobs_per_hour: int) -> str:
+    if not jobs_per_hour:
+        return f"You may not split songs in this server. {_CHANGE}"
+    return f"This server allows you {plural(jobs_per_hour, 'song')} an hour. {_CHANGE}"
