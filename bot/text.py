@@ -30,6 +30,11 @@ def sanitize(text: str) -> str:
     return _INVITE.sub("\\1\u200b/", clean(text, 1500)).replace("@", "@\u200b")
 
 
+def counted(number: int, *, one: str, other: str) -> str:
+    """Return the form of a phrase for a number, which replaces `{}`."""
+    return (one if number == 1 else other).replace("{}", str(number))
+
+
 def ordinal(place: int) -> str:
     ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return f"{place}{ending}"

@@ -21,9 +21,16 @@ from uuid import UUID
 
 import discord
 
-from bot.announcement.text import announcement, announcement_without_title, file_description, more_stems, thread_name
+from bot.announcement.text import (
+    MORE_STEMS,
+    announcement,
+    announcement_without_title,
+    file_description,
+    more_stems,
+    thread_name,
+)
 from bot.cards.buttons import JobButtons
-from bot.cards.card import job_card
+from bot.cards.job_card import job_card
 from bot.database.database import AnnouncementPart, BotDatabase, JobMessage
 from bot.links import with_public_links
 from bot.messages.attachments import REQUEST_BYTES, next_limit, pack
@@ -136,7 +143,7 @@ class Announcer:
         attached = {file.name for file in files}
         left_out = [name for name in _names(view) if name not in attached]
         for part, message_files in enumerate(pack(files)):
-            text, plain_text = more_stems(view), "More stems"
+            text, plain_text = more_stems(view), MORE_STEMS
             if part == 0:
                 plain_text = announcement_without_title(view, user_id)
                 bit_rate = min((file.bit_rate for file in files if file.bit_rate is not None), default=None)

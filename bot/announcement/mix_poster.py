@@ -8,11 +8,11 @@ from typing import Any
 
 import discord
 
-from bot.announcement.text import thread_name
+from bot.announcement import text
 from bot.database.database import BotDatabase, JobMessage
 from bot.messages.attachments import REQUEST_BYTES, next_limit
 from bot.messages.messenger import FailureKind, Messenger, classify_failure, retry_on_disconnect
-from bot.text import clean, escape
+from bot.text import clean
 from engine.errors import InvalidState, NotFound, StemifyError
 from engine.jobs.job import Job
 from engine.service.service import MixRequest, ResultFile, StemService
@@ -32,7 +32,7 @@ class MixPoster:
         """
         mix = request.model_dump_json(exclude_defaults=True)
         if (job.id, mix) in self._running:
-            raise InvalidState("This mix is being made and will be posted here in a few seconds.")
+            raise InvalidState(text.MIX_IN_PROGRESS)
         self._running.add((job.id, mix))
         try:
             posted = (await self._database.mix_messages(job.id)).get(mix)
@@ -68,21 +68,20 @@ class MixPoster:
                 if classify_failure(error) is not FailureKind.TOO_LARGE:
                     raise
                 limit_bytes = next_limit(limit_bytes)
-        raise StemifyError("This mix is too large to attach here.")
+        raise StemifyError(text.MIX_TOO_LARGE)
 
     async def _send(self, card: JobMessage, title: str, file: ResultFile, mark: str | None) -> discord.Message:
         """Send to the thread or the channel; if that is refused, with the interaction's token."""
-        text = f"**{escape(file.name, 150)}**"
-        text += f" · {file.bit_rate // 1000} kbit/s" if file.bit_rate is not None else ""
+        caption = text.mix(file.name, file.bit_rate)
         async with self._service.open_result_file(file) as path:
 
             def content() -> dict[str, Any]:
                 attached = discord.File(path, filename=file.filename, description=clean(file.name, 150))
-                return {"content": text, "file": attached, "allowed_mentions": discord.AllowedMentions.none()}
+                return {"content": caption, "file": attached, "allowed_mentions": discord.AllowedMentions.none()}
 
             if card.reachable:
                 uses_threads = self._database.servers.of(card.guild_id).uses_threads
-                for thread in (*([thread_name(title)] if uses_threads else []), None):
+                for thread in (*([text.thread_name(title)] if uses_threads else []), None):
                     try:
                         return await self._messages.send_about(
                             card, lambda: {**content(), "nonce": mark}, thread=thread
@@ -93,7 +92,7 @@ class MixPoster:
             webhook = self._messages.webhook(card)
             original: Any = "@original"
             # The first follow-up would replace the deferred private answer.
-            await retry_on_disconnect(lambda: webhook.edit_message(original, content="Posting the file…"))
+            await retry_on_disconnect(lambda: webhook.edit_message(original, content=text.POSTING))
             return await retry_on_disconnect(
                 lambda: webhook.send(**content(), wait=True, ephemeral=card.is_private), repeatable=False
             )

@@ -1,4 +1,4 @@
-"""Texts of the messages that announce a job."""
+"""What users read in the messages with stems and mixes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 from bot.cards.failures import failure_text
 from bot.links import with_public_links
-from bot.text import clean, escape, file_label, join_words, size
+from bot.text import clean, counted, escape, file_label, join_words, size
 from engine.jobs.job import JobStatus, JobView
 
+MORE_STEMS = "More stems"
+MIX_IN_PROGRESS = "This mix is being made and will be posted here in a few seconds."
+MIX_TOO_LARGE = "This mix is too large to attach here."
+POSTING = "Posting the file…"
 _LINKS_LENGTH = 1500  # of the 2000 characters of a message
 
 
@@ -49,6 +53,11 @@ def announcement_without_title(view: JobView, user_id: int | None) -> str:
     return f"<@{user_id}> your song could not be separated." if is_failed else f"<@{user_id}> your stems are ready."
 
 
+def mix(name: str, bit_rate: int | None) -> str:
+    """Return the text of a message with a mix; `bit_rate`: of a copy that is smaller than the mix."""
+    return f"**{escape(name, 150)}**" + (f" · {bit_rate // 1000} kbit/s" if bit_rate is not None else "")
+
+
 def _left_out_text(view: JobView, left_out: Sequence[str], limit_bytes: int) -> str:
     """Return a sentence that names stems with their links, or nothing."""
     if not left_out:
@@ -57,7 +66,7 @@ def _left_out_text(view: JobView, left_out: Sequence[str], limit_bytes: int) -> 
     names = [file_label(name) for name in left_out]
     linked = [f"[{file_label(name)}](<{urls[name]}>)" for name in left_out if name in urls]
     are_linked = len(linked) == len(names) and sum(map(len, linked)) <= _LINKS_LENGTH
-    verb = "is" if len(left_out) == 1 else "are"
+    verb = counted(len(left_out), one="is", other="are")
     most = f" ({size(limit_bytes)} at most)" if limit_bytes else ""
     where = ": use the links on the card." if view.links and not are_linked else "."
     return f" {join_words(linked if are_linked else names)} {verb} too large to attach here{most}{where}"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards.card import DONE, FAILED, WORKING, ButtonSpec, Card, status_text
+from bot.cards import text
+from bot.cards.card import DONE, FAILED, WORKING, ButtonSpec, Card
 from bot.cards.failures import failure_text
+from bot.cards.job_lines import status_text
 from bot.cards.result_facts import seems_failed
 from bot.text import clean, escape
 from engine.jobs.job import JobStatus, JobView
-from engine.text import plural
 
 MAX_TITLE_LENGTH = 40  # with reasons of this length, 20 lines fit into a message
 MAX_REASON_LENGTH = 150
-DELETED = "deleted"
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def batch_card(songs: Sequence[SongState], *, refreshable: bool = False) -> Card
     """Return a card with the number of finished songs and a line for each song."""
     done, over = sum(song.is_done for song in songs), all(song.is_over for song in songs)
     if not over:
-        buttons = [ButtonSpec("cancel_all", "Cancel all", "danger")]
-        buttons += [ButtonSpec("refresh", "Refresh")] if refreshable else []
+        buttons = [ButtonSpec("cancel_all", text.CANCEL_ALL, "danger")]
+        buttons += [ButtonSpec("refresh", text.REFRESH)] if refreshable else []
     else:
-        buttons = [ButtonSpec("delete_all", "Delete all", "danger")] if done else []
+        buttons = [ButtonSpec("delete_all", text.DELETE_ALL, "danger")] if done else []
     return Card(
-        heading=f"{done} of {plural(len(songs), 'song')} done",
+        heading=text.batch_heading(done, len(songs)),
         below="\n".join(f"{number}. {_line(song)}" for number, song in enumerate(songs, start=1)),
         accent=WORKING if not over else DONE if done else FAILED,
         buttons=tuple(buttons),
@@ -61,16 +61,16 @@ def _line(song: SongState) -> str:
 
 def _status(song: SongState) -> str:
     if song.is_deleted:
-        return DELETED
+        return text.DELETED
     if song.refusal is not None:
         return clean(song.refusal, MAX_REASON_LENGTH)
     if song.view is None:
-        return "checking"
+        return text.CHECKING
     job = song.view.job
     if job.status is JobStatus.FAILED and not job.was_cancelled:
         return clean(failure_text(job), MAX_REASON_LENGTH)
     if job.result is not None and seems_failed(job.result):
-        return "done, but the separation seems to have failed"
+        return text.SEEMS_FAILED
     return status_text(song.view)
 
 
@@ -82,9 +82,5 @@ def batch_announcement(songs: Sequence[SongState], user_id: int) -> str | None:
     if not done and failed == cancelled:
         return None
     if not done:
-        return f"<@{user_id}> none of your {len(songs)} songs could be separated. The card above says why."
-    if done == len(songs):
-        return f"<@{user_id}> the stems of all {plural(done, 'song')} are ready."
-    return (
-        f"<@{user_id}> the stems of {done} of {plural(len(songs), 'song')} are ready. The card above names the others."
-    )
+        return text.batch_failed(user_id, len(songs))
+    return text.batch_done(user_id, done, len(songs))

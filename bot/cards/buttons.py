@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, get_args
 
 import discord
 
+from bot.cards import text
 from bot.cards.card import PICTURE, Action, ButtonSpec, Card
 
 STYLES = {
@@ -66,7 +67,7 @@ def button(spec: ButtonSpec, job_id: str) -> JobButton:
 class ConfirmDelete(discord.ui.View):
     """The confirmation before a job, or with `confirm_delete_all` a batch, is deleted."""
 
-    label: ClassVar[str] = "Delete permanently"
+    label: ClassVar[str] = text.DELETE_PERMANENTLY
 
     def __init__(self, job_id: str, action: str = "confirm_delete") -> None:
         super().__init__(timeout=None)
@@ -81,7 +82,7 @@ class DeleteEverythingButton(
     def __init__(self, user_id: int) -> None:
         super().__init__(
             discord.ui.Button(
-                label="Delete everything permanently",
+                label=text.DELETE_EVERYTHING,
                 style=discord.ButtonStyle.danger,
                 custom_id=f"stemify:everything:{user_id}",
             )

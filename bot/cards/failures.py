@@ -1,7 +1,8 @@
-"""Messages for users about failed jobs."""
+"""What users read about failed jobs."""
 
 from __future__ import annotations
 
+from bot.cards import text
 from bot.text import sanitize
 from engine.jobs.job import Job
 
@@ -12,7 +13,7 @@ _MODEL_FAILED = ("model_unavailable", "model_corrupt")
 def failure_text(job: Job) -> str:
     """Return the job's error; advice for the operator about a model is in the log only."""
     if job.error_code in _MODEL_FAILED:
-        return f"The model {job.model} is not available here right now."
+        return text.model_unavailable(job.model)
     return sanitize(job.error or "")
 
 

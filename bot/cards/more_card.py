@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from bot.cards.card import ButtonSpec, heading, options_text
+from bot.cards import text
+from bot.cards.card import ButtonSpec
+from bot.cards.job_card import heading, options_text
 from bot.cards.result_facts import has_expired, until_text
 from bot.cards.trust_card import stem_phrase, trust_card_lines
 from bot.text import clip_lines, format_elapsed
@@ -18,14 +20,14 @@ def more_text(view: JobView, now: datetime) -> str:
 
 def more_buttons(view: JobView, now: datetime, *, is_owner: bool, may_delete: bool, has_song: bool) -> list[ButtonSpec]:
     """Return what a user may do with a result; `has_song`: its song is still kept."""
-    buttons = [ButtonSpec("details", "Details")]
+    buttons = [ButtonSpec("details", text.DETAILS)]
     if is_owner:
         if has_song:
-            buttons.append(ButtonSpec("again", "Separate again…"))
+            buttons.append(ButtonSpec("again", text.SEPARATE_AGAIN))
         if not view.job.keep and not has_expired(view, now):
-            buttons.append(ButtonSpec("keep", "Keep"))
+            buttons.append(ButtonSpec("keep", text.KEEP))
     if may_delete:
-        buttons.append(ButtonSpec("delete", "Delete now", "danger"))
+        buttons.append(ButtonSpec("delete", text.DELETE_NOW, "danger"))
     return buttons
 
 
@@ -34,7 +36,7 @@ def details_text(job: Job) -> str:
     result = job.result
     if result is None:
         raise NotFound
-    lines = [f"**{heading(job)}**", f"Separated in {format_elapsed(result.processing_time)}"]
+    lines = [f"**{heading(job)}**", text.separated_in(format_elapsed(result.processing_time))]
     lines.append(" · ".join(stem_phrase(stem, info) for stem, info in result.stems))
     lines += trust_card_lines(result)
     lines.append(options_text(job, device=result.trust.device if result.trust is not None else None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot.cards import text
 from bot.text import size
 from engine.jobs.results import JobResult, StemInfo
 from engine.jobs.trust import music_facts, plan_fact, quality_facts, stem_level, sum_facts
@@ -9,7 +10,7 @@ from engine.jobs.trust import music_facts, plan_fact, quality_facts, stem_level,
 
 def stem_phrase(stem: str, info: StemInfo) -> str:
     silent = info.silence_share is not None and info.silence_share >= 0.999
-    return f"**{stem.capitalize()}** {size(info.size)}{' (silent)' if silent else ''}"
+    return text.stem_size(stem, size(info.size), is_silent=silent)
 
 
 def trust_card_lines(result: JobResult) -> list[str]:

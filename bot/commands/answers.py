@@ -6,8 +6,8 @@ import asyncio
 
 import discord
 
-from bot.cards.card import deletion_text
 from bot.client import Stemify
+from bot.commands import text
 from bot.messages.messenger import retry_on_disconnect
 
 DELETION_WAIT_S = 10.0  # for the messages of a deleted job
@@ -19,5 +19,5 @@ async def show_deletion(
     """Answer that something was deleted, with links to the messages that the bot cannot delete."""
     await asyncio.wait({deletion}, timeout=DELETION_WAIT_S)
     left = deletion.result() if deletion.done() and not deletion.cancelled() and not deletion.exception() else []
-    text = deletion_text(what, left)
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=None))
+    answer = text.deletion(what, left)
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer, view=None))

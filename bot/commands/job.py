@@ -13,8 +13,9 @@ import discord
 from discord import app_commands
 
 from bot.cards.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons, layout
-from bot.cards.card import job_card, without_picture
+from bot.cards.card import without_picture
 from bot.cards.failures import FALLBACK_MODEL
+from bot.cards.job_card import job_card
 from bot.cards.more_card import more_buttons, more_text
 from bot.client import Stemify
 from bot.commands.answers import show_deletion

@@ -8,7 +8,7 @@ from typing import Any, Self
 import discord
 from discord import app_commands
 
-from bot.cards.card import job_labels, job_line, job_list
+from bot.cards.job_lines import job_labels, job_line, job_list
 from bot.client import Stemify
 from bot.commands.stemify import owner_of
 from bot.messages.messenger import retry_on_disconnect

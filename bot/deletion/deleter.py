@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import discord
 
-from bot.cards.card import deleted_card
+from bot.cards.job_card import deleted_card
 from bot.database.database import BotDatabase, JobMessage, JobMessageState, message_url
 from bot.messages.messenger import FailureKind, Messenger, classify_failure
 from bot.progress.tracker import ProgressTracker

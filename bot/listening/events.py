@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 import discord
 
-from bot.cards.card import error_text
 from bot.client import Stemify
 from bot.database.database import JobMessage
 from bot.listening.offers import delete_offer, post_offer
 from bot.listening.songs import MIN_DURATION_S, posted_songs
 from bot.messages.messenger import FailureKind, classify_failure, send
+from bot.messages.text import error_text
 from bot.rules.operator import is_allowed
 from bot.submission.batch import submit_batch
 from bot.submission.songs import Source

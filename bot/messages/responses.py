@@ -10,7 +10,7 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.cards.card import error_text
+from bot.messages import text
 from bot.messages.messenger import retry_on_disconnect
 from engine.errors import InternalError, NotAllowed, StemifyError
 
@@ -74,9 +74,9 @@ async def refuse(interaction: discord.Interaction[Any], error: BaseException) ->
     if isinstance(error, InteractionExpired):
         log.warning("interaction %s could not be acknowledged in time", interaction.id)
         return
-    text = error_text(_to_error(interaction, error), datetime.now(UTC))
+    answer = text.error_text(_to_error(interaction, error), datetime.now(UTC))
     try:
-        await _send_error(interaction, text)
+        await _send_error(interaction, answer)
     except Exception as failure:
         log.warning("could not answer interaction %s: %s", interaction.id, failure)
 
@@ -87,33 +87,33 @@ def _to_error(interaction: discord.Interaction[Any], error: BaseException) -> St
             log.info("interaction %s: %s (%s)", interaction.id, error.message, error.detail)
         return error
     if isinstance(error, app_commands.MissingPermissions):
-        return NotAllowed("You need the Manage Server permission for that.")
+        return NotAllowed(text.NEEDS_MANAGE_SERVER)
     if isinstance(error, app_commands.NoPrivateMessage):
-        return NotAllowed("This command only works in a server.")
+        return NotAllowed(text.ONLY_IN_SERVERS)
     if isinstance(error, (app_commands.CommandNotFound, app_commands.CommandSignatureMismatch)):
-        return StemifyError("This command has just changed. Restart Discord (Ctrl+R) and try again in a minute.")
+        return StemifyError(text.COMMAND_CHANGED)
     if isinstance(error, app_commands.TransformerError):
-        return StemifyError("One of the options is invalid. Pick a value from the list.")
+        return StemifyError(text.BAD_OPTION)
     log.error("interaction %s failed", interaction.id, exc_info=error)
     return InternalError()
 
 
-async def _send_error(interaction: discord.Interaction[Any], text: str) -> None:
+async def _send_error(interaction: discord.Interaction[Any], answer: str) -> None:
     thinking = interaction.extras.get("thinking")
     if thinking is None and not interaction.response.is_done():
-        await retry_on_disconnect(lambda: interaction.response.send_message(text, ephemeral=True))
+        await retry_on_disconnect(lambda: interaction.response.send_message(answer, ephemeral=True))
         return
     if thinking and not interaction.extras["ephemeral"]:
         thinking = not await _delete_original(interaction)
     if thinking:
         try:
-            await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+            await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))
         except discord.HTTPException as error:
             if error.status != 400:  # the message is a card, which cannot become plain text
                 raise
         else:
             return
-    await retry_on_disconnect(lambda: interaction.followup.send(text, ephemeral=True), repeatable=False)
+    await retry_on_disconnect(lambda: interaction.followup.send(answer, ephemeral=True), repeatable=False)
 
 
 async def _delete_original(interaction: discord.Interaction[Any]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from bot.announcement.announcer import Announcer, nonce
 from bot.cards.batch_card import SongState, batch_announcement, batch_card
 from bot.cards.card import Card
+from bot.cards.text import SONG_NEVER_ACCEPTED
 from bot.database.batches import BatchSong
 from bot.database.database import BotDatabase, JobMessage, JobMessageState, message_url
 from bot.messages.messenger import FailureKind, Messenger, classify_failure
@@ -20,8 +21,6 @@ from engine.jobs.job import JobStatus, JobView
 from engine.service.service import StemService
 
 log = logging.getLogger(__name__)
-
-RESTARTED = "I restarted before I could accept this song. Please send it again."
 
 
 class BatchUpdater:
@@ -117,7 +116,7 @@ class BatchUpdater:
                 continue
             is_lost = self._job_message.state is JobMessageState.SUBMITTING and await self._view_of(song) is None
             if is_lost:
-                await self._database.batches.refuse(song.job_id, RESTARTED)
+                await self._database.batches.refuse(song.job_id, SONG_NEVER_ACCEPTED)
                 await self._database.delete(song.job_id)
             else:
                 self.follow_song(song.job_id)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from bot.announcement.announcer import Announcer, nonce
-from bot.cards.card import Card, deleted_card, job_card
+from bot.cards.card import Card
+from bot.cards.job_card import deleted_card, job_card
 from bot.database.database import BotDatabase, JobMessage, JobMessageState
 from bot.messages.messenger import FailureKind, Messenger, classify_failure
 from bot.progress.final_delivery import retry_delivery

@@ -11,7 +11,8 @@ from typing import cast
 import discord
 
 from bot.announcement.announcer import Announcer
-from bot.cards.card import NEVER_ACCEPTED, never_accepted_card
+from bot.cards.job_card import never_accepted_card
+from bot.cards.text import NEVER_ACCEPTED
 from bot.database.database import BotDatabase, JobMessage, JobMessageState
 from bot.messages.messenger import FailureKind, Messenger, classify_failure, retry_on_disconnect
 from bot.progress.batch_updater import BatchUpdater

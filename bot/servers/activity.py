@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-from bot.cards.card import status_text
+from bot.cards.job_lines import status_text
 from bot.client import Stemify
 from bot.database.database import JobMessage
 from bot.database.servers import ServerJob

@@ -8,7 +8,7 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.cards.card import job_labels
+from bot.cards.job_lines import job_labels
 from bot.client import Stemify
 from bot.commands.answers import show_deletion
 from bot.database.servers import ServerSettings

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bot.cards.card import error_text
 from bot.client import Stemify
 from bot.database.batches import BatchSong
 from bot.database.database import JobMessage, JobMessageState
+from bot.messages.text import error_text
 from bot.progress.batch_updater import BatchUpdater
 from bot.submission.songs import MAX_SONGS, Source, name_of
 from bot.submission.submission import accept

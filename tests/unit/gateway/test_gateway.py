@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.card import job_card
+from bot.cards.job_card import job_card
 from engine.gateway import gateway
 from engine.gateway.actor import ReplayBuffer
 from engine.gateway.protocol import GatewayConfig

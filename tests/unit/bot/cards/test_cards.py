@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from bot import text as bot_text
 from bot.announcement.announcer import nonce
 from bot.announcement.text import announcement
-from bot.cards import card as cards
 from bot.cards.batch_card import SongState, batch_announcement, batch_card
+from bot.cards.card import without_link_buttons
+from bot.cards.job_card import job_card
+from bot.cards.job_lines import autocomplete_label, job_line, job_list
 from bot.cards.more_card import details_text, more_buttons
 from bot.commands.job_list import PAGE_LENGTH
 from bot.messages.attachments import pack
+from bot.messages.text import error_text
 from bot.submission.batch import MAX_NAMED, TOO_MANY
 from bot.submission.songs import MAX_SONGS
 from engine.errors import EmptyInput, NotFound, QuotaExceeded
@@ -86,7 +89,7 @@ def done(**changes: object) -> JobView:
 
 
 def text(shown: JobView) -> str:
-    return card_text(cards.job_card(shown, now=NOW))
+    return card_text(job_card(shown, now=NOW))
 
 
 def test_low_memory_is_shown_live_and_on_result() -> None:
@@ -229,7 +232,7 @@ def test_failed_job_shows_reason_and_free_retry() -> None:
         "-# htdemucs · balanced · mp3\n"
         "[Retry]"
     )
-    retried = cards.job_card(failed, now=NOW, retried=True)
+    retried = job_card(failed, now=NOW, retried=True)
     assert retried.buttons == ()
     cancelled = text(view(JobStatus.FAILED, error="Cancelled.", error_code="cancelled"))
     assert cancelled.splitlines()[1:] == ["Cancelled.", "-# htdemucs · balanced · mp3"]
@@ -242,7 +245,7 @@ def test_failed_job_shows_reason_and_free_retry() -> None:
 )  # fmt: skip
 def test_untrusted_title_is_escaped(title: str) -> None:
     named = view(title=title, artist=None)
-    for message in (text(named), announcement(named, 7), cards.job_line(named, None)):
+    for message in (text(named), announcement(named, 7), job_line(named, None)):
         rest = message.replace("<@7>", "")
         assert "\n# " not in rest and "\n> " not in rest and "\u202e" not in rest and "\x00" not in rest
         bare = rest.replace("\\\\", "")
@@ -265,7 +268,7 @@ def test_every_mark_in_name_is_escaped(name: str) -> None:
 
 
 def test_urls_refused_by_discord_move_into_text() -> None:
-    card = cards.without_link_buttons(cards.job_card(done(), now=NOW))
+    card = without_link_buttons(job_card(done(), now=NOW))
     assert card.links == ()
     assert card.below.endswith(" · [Zip](<https://stems.example/files/zip?e=1&s=2>)")
 
@@ -273,8 +276,8 @@ def test_urls_refused_by_discord_move_into_text() -> None:
 def test_quota_error_shows_when_to_retry() -> None:
     error = QuotaExceeded("You have used your 5 jobs for this hour. It is free at 12:10 UTC.", retry_after_s=600)
     back = int(NOW.timestamp()) + 601
-    assert cards.error_text(error, NOW) == f"You have used your 5 jobs for this hour. Try again <t:{back}:R>."
-    assert cards.error_text(EmptyInput(), NOW) == "That file is empty. Send it again."
+    assert error_text(error, NOW) == f"You have used your 5 jobs for this hour. Try again <t:{back}:R>."
+    assert error_text(EmptyInput(), NOW) == "That file is empty. Send it again."
 
 
 def test_announcement_names_large_stems_with_links() -> None:
@@ -296,10 +299,10 @@ def test_announcement_names_large_stems_with_links() -> None:
 
 def test_page_of_jobs_fits_into_message() -> None:
     url = f"https://discord.com/channels/{10**19}/{10**19}/{10**19}"
-    line = cards.job_line(view(title="*" * 200, id=new_job_id()), url)
-    assert len(cards.job_list([line] * PAGE_LENGTH)) < 4000
-    assert cards.job_list([]) == "You have no jobs yet. Start one with `/stemify`."
-    assert len(cards.autocomplete_label(view(title="y" * 300))) <= 100
+    line = job_line(view(title="*" * 200, id=new_job_id()), url)
+    assert len(job_list([line] * PAGE_LENGTH)) < 4000
+    assert job_list([]) == "You have no jobs yet. Start one with `/stemify`."
+    assert len(autocomplete_label(view(title="y" * 300))) <= 100
 
 
 def test_pack_respects_discord_limits() -> None:
