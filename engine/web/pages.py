@@ -6,11 +6,13 @@ step, no framework and no third-party resource.
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from engine.errors import StemifyError
+from engine.jobs.job import JobStatus
 from engine.web import page_api
 from engine.web.api import readable_job
 from engine.web.error_page import error_page
@@ -29,10 +31,20 @@ async def job(request: web.Request) -> web.StreamResponse:
     The page requests the job again and shows the error message.
     """
     try:
-        await readable_job(request)
+        view = await readable_job(request)
     except StemifyError as error:
         return _page(request, "job.html", status_of(error))
-    return _page(request, "job.html")
+    page = _page(request, "job.html")
+    data = ["player.json"] + (["peaks.json"] if view.job.status is JobStatus.COMPLETED else [])
+    page.headers["Link"] = ", ".join(map(partial(_preload, request), data))
+    return page
+
+
+def _preload(request: web.Request, name: str) -> str:
+    """Let a browser load data of the page while it loads the scripts that request it."""
+    url = request.rel_url
+    query = f"?{url.raw_query_string}" if url.raw_query_string else ""
+    return f"<{url.raw_path}/{name}{query}>; rel=preload; as=fetch; crossorigin"
 
 
 async def sample(request: web.Request) -> web.StreamResponse:

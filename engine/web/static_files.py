@@ -1,4 +1,7 @@
-"""Files that are the same for every visitor, texts compressed once, and pages that preload their script's modules.
+"""Files that are the same for every visitor, texts compressed once.
+
+A page gets its style as one file, and preloads the modules of the scripts that it names. Slow lines and browsers, which
+open six connections to a server, make each request expensive.
 
 Only such text is compressed: the length of a compressed response can reveal a secret beside text of an attacker.
 """
@@ -9,7 +12,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from posixpath import dirname, normpath
 from typing import Self
@@ -26,9 +29,11 @@ _CONTENT_TYPES = {
     ".svg": "image/svg+xml; charset=utf-8",
     ".webmanifest": "application/manifest+json",
 }
+_STYLE_OF_PAGE = ".html.css"
 _OF_SCRIPTS = "default-src 'none'; script-src 'self'; connect-src 'self'"
 _IMPORT = re.compile(r'^import\b[^;]*?"(\.{1,2}/[^"]+)";', re.MULTILINE)
-_SCRIPT = re.compile(r'<script type="module" src="/static/([^"]+)"></script>')
+_PRELOAD = re.compile(r'<link rel="modulepreload" href="/static/([^"]+)"([^>]*)>\n')
+_STYLE = re.compile(r'<link rel="stylesheet" href="/static/([^"]+)">\n')
 
 
 class StaticFile:
@@ -42,10 +47,13 @@ class StaticFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a static file; a page gets the links that preload its modules."""
-        content = path.read_bytes()
+        """Read a static file. `job.html.css` is all styles of `job.html`."""
         if path.suffix == ".html":
-            content = _with_preloads(content.decode()).encode()
+            content = _with_preloads(_with_one_style(path)).encode()
+        elif path.name.endswith(_STYLE_OF_PAGE):
+            content = _style_of(path.with_suffix("")).encode()
+        else:
+            content = path.read_bytes()
         # A web worker has the policy of its script.
         headers = {"Content-Security-Policy": _OF_SCRIPTS} if path.suffix == ".js" else {}
         return cls(content, _CONTENT_TYPES[path.suffix], headers)
@@ -70,18 +78,18 @@ def static_file(name: str) -> StaticFile | None:
     """Return a file of the static folder; None if there is none with this name."""
     if name not in _names():
         return None
-    path = STATIC / name
-    return _read(path, path.stat().st_mtime_ns)
+    return _read(STATIC / name)
 
 
-@lru_cache(maxsize=256)
-def _read(path: Path, _modified_ns: int) -> StaticFile:
+@cache
+def _read(path: Path) -> StaticFile:
     return StaticFile.read(path)
 
 
+@cache
 def _names() -> frozenset[str]:
-    files = (path for path in STATIC.rglob("*") if path.suffix in _CONTENT_TYPES)
-    return frozenset(path.relative_to(STATIC).as_posix() for path in files)
+    files = [path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.suffix in _CONTENT_TYPES]
+    return frozenset([*files, *(f"{name}.css" for name in files if name.endswith(".html"))])
 
 
 def _accepts_gzip(request: web.Request) -> bool:
@@ -89,15 +97,27 @@ def _accepts_gzip(request: web.Request) -> bool:
     return any(re.fullmatch(r"gzip(;q=(1|0?\.\d*[1-9]\d*).*)?", each.replace(" ", "")) for each in encodings.split(","))
 
 
+def _with_one_style(path: Path) -> str:
+    """Return a page with one link in place of the links to its styles."""
+    before, *parts = _STYLE.split(path.read_text("utf-8"))
+    return f'{before}<link rel="stylesheet" href="/static/{path.name}.css">\n{"".join(parts[1::2])}'
+
+
+def _style_of(path: Path) -> str:
+    names = _STYLE.findall(path.read_text("utf-8"))
+    return "\n".join((STATIC / name).read_text("utf-8") for name in names)
+
+
 def _with_preloads(page: str) -> str:
-    """Let a browser load all modules of the page's script at once, not one import after the other."""
+    """Let a browser load all modules of a preloaded script at once, not one import after the other."""
+    linked: set[str] = set()
 
-    def add(script: re.Match[str]) -> str:
-        modules = dict.fromkeys(_imported(script[1]))
-        links = (f'<link rel="modulepreload" href="/static/{name}">\n' for name in modules if name != script[1])
-        return "".join(links) + script[0]
+    def add(link: re.Match[str]) -> str:
+        names = [name for name in dict.fromkeys(_imported(link[1])) if name not in linked]
+        linked.update(names)
+        return "".join(f'<link rel="modulepreload" href="/static/{name}"{link[2]}>\n' for name in names)
 
-    return _SCRIPT.sub(add, page)
+    return _PRELOAD.sub(add, page)
 
 
 def _imported(script: str) -> Iterator[str]:

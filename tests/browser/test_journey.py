@@ -40,6 +40,7 @@ def choose(browser: Browser, song: Path) -> None:
 
 def is_open(browser: Browser) -> None:
     browser.until("return document.getElementById('player')?.dataset.state === 'paused'", timeout_s=90)
+    browser.until("return !document.getElementById('practice').inert")
 
 
 def downloaded(folder: Path, name: str, browser: Browser) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser.conftest import CLICKS_S, LONG_S, Site
+from tests.browser.test_journey import is_open
 from tests.fixtures.chromium import Browser, floats
 from tests.fixtures.planted_results import RATE
 from tests.fixtures.recording import lag, record
@@ -19,7 +20,7 @@ _PIECE = 8192
 
 def open_player(browser: Browser, url: str) -> None:
     browser.get(url)
-    browser.until("return document.getElementById('player').dataset.state === 'paused'")
+    is_open(browser)
 
 
 def sync_error_samples(heard: NDArray[np.float32]) -> int:

@@ -1,17 +1,10 @@
 // The job page: progress while the job runs, then the mixer.
 
-import { offerAgain } from "./again.js";
 import { ask, here, isGone } from "./api.js";
 import { byId, confirmed, el, icon, keepFocus, show } from "./dom.js";
 import { Mixer } from "./mixer.js";
-import { Practice } from "./practice/practice.js";
 import { follow, isLost, isOver, showLost, showProgress } from "./progress.js";
 import { forget, remember } from "./recent.js";
-import { offerMix } from "./save.js";
-import { connectMediaSession } from "./system/media_session.js";
-import { pauseOtherTabs } from "./system/tabs.js";
-import { keepScreenOn } from "./system/wake_lock.js";
-import { showTrust } from "./trust.js";
 import { bytes, clock, day, plural, STEM_NAMES } from "./words.js";
 
 const ASK_AGAIN_MS = 5000;
@@ -19,7 +12,7 @@ const MODEL_FAILED = ["model_unavailable", "model_corrupt", "soundless_model"];
 const id = location.pathname.split("/")[2];
 export let job = null;
 export let mixer = null; // used by the browser tests
-export let practice = null;
+export let practice = null; // loaded after the mixer
 
 function notice(error) {
   byId("notice").textContent = error.message;
@@ -123,7 +116,6 @@ function showResult() {
     }));
   const order = Object.keys(STEM_NAMES);
   stems.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-  showTrust(job, stems);
   showFiles(stems, job.result.stemFile);
   show(byId("player"), true);
   mixer?.close();
@@ -132,17 +124,22 @@ function showResult() {
   const duration = Math.max(...stems.map(({ info }) => info.duration));
   mixer = new Mixer(stems, { duration, level, onError: notice });
   mixer.player.addEventListener("state", () => mixer.player.state === "playing" && show(byId("notice"), false));
-  const address = (name) => `/api/jobs/${id}/${name}?${job.pageQuery}`;
-  practice = new Practice(mixer, job, address);
-  offerMix(mixer.mix, () => practice.heard, address("mixes"), job.options.outputFormat);
-  if (job.mayRepeat) offerAgain(job, address("again"), duration);
-  byId("last-key").textContent = stems.length;
-  connectMediaSession(mixer.player, job);
-  pauseOtherTabs(mixer.player);
-  keepScreenOn(mixer.player);
   mixer.player.load().catch(() => {}); // reported by the event "error"
   // Without peaks the song can still be played.
-  ask(`/jobs/${id}/peaks.json?${job.pageQuery}`).then(({ stems: peaks }) => mixer.showPeaks(peaks), () => {});
+  ask(`/jobs/${id}/peaks.json${location.search}`).then(({ stems: peaks }) => mixer.showPeaks(peaks), () => {});
+  show(byId("chords"), Boolean(job.files.chords));
+  show(byId("beat-tools"), Boolean(job.files.beats));
+  loadTools();
+}
+
+/** Load what the song can be played without. */
+async function loadTools() {
+  try {
+    const { addTools } = await import("./tools.js");
+    practice = addTools(mixer, job);
+  } catch {
+    notice(new Error("Some tools could not be loaded. Reload this page to use them."));
+  }
 }
 
 function showFiles(stems, stemFile) {

@@ -1,7 +1,6 @@
 // The mixer: one lane per stem, transport and presets.
 
 import { byId, el, icon } from "./dom.js";
-import { Shortcuts } from "./keys.js";
 import { Lane, setRange } from "./lane.js";
 import { Mix } from "./mix.js";
 import { View } from "./practice/view.js";
@@ -18,7 +17,6 @@ export class Mixer {
     this.mix = new Mix(stems.map((stem) => stem.name));
     this.player = new Player(stems, { duration, level });
     this.view = new View(duration);
-    this.shortcuts = new Shortcuts(this);
     this.onError = onError;
     this.scrubbing = null;
     this.follows = true; // false while the user looks at another place of the song

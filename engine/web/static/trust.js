@@ -32,6 +32,7 @@ export function showTrust(job, stems) {
       el("p", { class: "hint" }, `${SCALE} Estimated from the sound alone, without the original stems${unvalidated}.${doubt}`),
     );
   }
+  show(byId("trust"), true);
   for (const name of ["verdicts", "scale", "in-scores"]) show(byId(name), Boolean(quality));
   const numbers = [...levels(stems), ...(trust ? inNumbers(job, trust, processing) : [])];
   byId("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));

@@ -97,6 +97,26 @@ async def test_only_files_of_static_folder_are_served(
             assert response.status == 404, name
 
 
+async def test_page_has_one_style_and_its_modules_in_order(open_site: tuple[aiohttp.ClientSession, str]) -> None:
+    client, job_id = open_site
+    async with client.get(f"/jobs/{job_id}") as response:
+        text = await response.text()
+        assert [f"/jobs/{job_id}/player.json" in link for link in response.headers.getall("Link")] == [True]
+    (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)">', text)
+    async with client.get(style) as response:
+        assert (response.status, response.content_type) == (200, "text/css")
+        css = await response.text()
+    for name in ("style.css", "mixer.css", "practice/practice.css"):
+        async with client.get(f"/static/{name}") as response:
+            assert await response.text() in css, name
+    modules = re.findall(r'<link rel="modulepreload" href="([^"]+)"( fetchpriority="low")?>', text)
+    names = [name.removeprefix("/static/") for name, _ in modules]
+    assert len(names) == len(set(names))
+    assert {"job.js", "mixer.js", "sound/run.js", "practice/part.js", "again.js"} <= set(names)
+    waits = dict(zip(names, [bool(low) for _, low in modules], strict=True))
+    assert not waits["dom.js"] and not waits["sound/run.js"] and waits["practice/part.js"]
+
+
 async def test_pages_and_scripts_are_compressed_once(open_site: tuple[aiohttp.ClientSession, str]) -> None:
     client, job_id = open_site
     tags: dict[str, str] = {}

@@ -10,7 +10,8 @@ export class SessionLink {
 
   constructor(id, mixer, practice) {
     Object.assign(this, { id, mixer, practice });
-    this.#apply(location.hash.slice(1) || remembered()[id] || "");
+    const text = location.hash.slice(1) || remembered()[id];
+    if (text) this.#apply(text);
     const sources = [mixer.mix, mixer.view, practice.versions, practice.beatTools];
     for (const source of sources) source.addEventListener("change", () => this.#changed());
     mixer.player.addEventListener("part", () => this.#changed());

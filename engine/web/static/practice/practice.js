@@ -1,7 +1,7 @@
 // Everything to practise with, around the mixer.
 
 import { ask } from "../api.js";
-import { byId, show } from "../dom.js";
+import { byId } from "../dom.js";
 import { Beats } from "./beats.js";
 import { ChordLane } from "./chords.js";
 import { SessionLink } from "./link.js";
@@ -12,8 +12,8 @@ import { VersionPicker } from "./versions.js";
 import { Zoom } from "./zoom.js";
 
 export class Practice {
-  /** `address(name)`: where the server makes "mixes" or "versions" of this job. */
-  constructor(mixer, job, address) {
+  /** `address(name)`: where the server makes "mixes" or "versions" of this job; `shortcuts`: gets the keys. */
+  constructor(mixer, job, { address, shortcuts }) {
     const { player, view } = mixer;
     const music = job.result.music ?? null;
     Object.assign(this, { mixer, player, music });
@@ -30,9 +30,7 @@ export class Practice {
     this.zoom = new Zoom(player, view);
     this.link = new SessionLink(job.jobId, mixer, this);
     byId("copy-link").addEventListener("click", () => this.#copyLink(job));
-    mixer.shortcuts.add({ ...this.part.keys, ...this.zoom.keys, ...this.beatTools.keys });
-    show(byId("chords"), Boolean(job.files.chords));
-    show(byId("beat-tools"), Boolean(job.files.beats));
+    shortcuts.add({ ...this.part.keys, ...this.zoom.keys, ...this.beatTools.keys });
     // Without them the song can still be played.
     this.ready = Promise.allSettled([this.#showBeats(job.files.beats), this.#showChords(job.files.chords)]);
   }

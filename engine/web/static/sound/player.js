@@ -7,8 +7,6 @@
 // resampled, and about 20 MB are held. If the window of one stem is late, all stems wait.
 
 import { Metronome } from "./metronome.js";
-import { Timeline } from "./timeline.js";
-import { Version } from "./version.js";
 
 const PUMP_MS = 100;
 const GLIDE_S = 0.012; // of gain changes, to avoid clicks
@@ -21,6 +19,7 @@ export class Player extends EventTarget {
   version = null; // what is heard
   metronome = new Metronome();
   #loop = false;
+  #classes = null; // {Version, Timeline}: loaded after the page can be used
   #timeline = null;
   #from = 0; // seconds; the position while stopped
   #countsIn = false; // whether the next start begins with clicks
@@ -50,6 +49,8 @@ export class Player extends EventTarget {
 
   async #open() {
     this.#become("loading");
+    const [{ Version }, { Timeline }] = await Promise.all([import("./version.js"), import("./timeline.js")]);
+    this.#classes = { Version, Timeline };
     // The context must run at the stems' rate, which is known only now; mp3s are decoded later.
     this.version = this.original = await Version.open(this.stems, this.#decode);
     this.sampleRate = this.version.sampleRate;
@@ -75,7 +76,7 @@ export class Player extends EventTarget {
       stem.gain.connect(stem.pan).connect(stem.meter).connect(this.out);
     }
     this.metronome.attach(this.context, this.out);
-    this.#timeline = new Timeline(this.context, this.stems.map((stem) => stem.gain), this.metronome);
+    this.#timeline = new this.#classes.Timeline(this.context, this.stems.map((stem) => stem.gain), this.metronome);
     Object.assign(this.#timeline, { part: this.part, loop: this.#loop });
     this.#connect(this.version);
     this.#glide();
@@ -103,7 +104,7 @@ export class Player extends EventTarget {
   async changeVersion(files, change) {
     await this.load();
     const stems = files && this.stems.map((stem) => ({ ...stem, ...files[stem.name] }));
-    const version = stems ? await Version.open(stems, this.#decode, change) : this.original;
+    const version = stems ? await this.#classes.Version.open(stems, this.#decode, change) : this.original;
     this.#dismiss(this.#coming);
     this.#coming = null;
     if (version === this.version) return;
