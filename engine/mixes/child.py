@@ -5,7 +5,6 @@ It lowers its priority, limits its resources and gives up paths, network and new
 
 from __future__ import annotations
 
-import importlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,6 +13,9 @@ from typing import Any
 from engine.media.sandbox_child import answer_request, limit_resources, print_json
 from engine.mixes.errors import MixFailed
 from engine.process.confinement import confine
+from engine.process.cpus import usable_cpus
+
+_MOST_STRETCH_PROCESSES = 2  # each takes up to 0.5 GB, and the encoders keep a core busy, too
 
 
 def main(arguments: list[str]) -> None:
@@ -29,14 +31,23 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     os.nice(request["niceness"])
     av.logging.set_level(None)
     import_lazy_modules(request["render"]["format"])
-    if request["render"]["key"] != 0 or request["render"]["tempo"] != 1:
-        importlib.import_module("engine.mixes.stretch")
     limit_resources(**request["limits"])
     render_request = RenderRequest(**request["render"])
     count = len(render_request.outputs)
-    threads = ThreadPoolExecutor(count, thread_name_prefix="encode")
+    processes = None
+    if render_request.is_stretched:
+        from engine.mixes.stretch import most_part_values  # its library is not available everywhere
+        from engine.mixes.stretch_processes import StretchProcesses
+
+        part_values = most_part_values(render_request.key, render_request.tempo)
+        processes = StretchProcesses(min(_MOST_STRETCH_PROCESSES, usable_cpus()), part_values)
+        count += processes.count
+    threads = ThreadPoolExecutor(count, thread_name_prefix="mix")
     print_json({"sandbox": confine(lambda: start_threads(threads, count))})
-    return asdict(render(render_request, threads))
+    rendered = render(render_request, threads, processes)
+    if processes:
+        processes.close()
+    return asdict(rendered)
 
 
 def import_lazy_modules(output_format: str) -> None:

@@ -25,6 +25,10 @@ class RenderRequest:
     level: float
     """Factor that brings the sum of the stems to the level of the song."""
 
+    @property
+    def is_stretched(self) -> bool:
+        return self.key != 0 or self.tempo != 1
+
 
 @dataclass(frozen=True)
 class Rendered:

@@ -12,9 +12,10 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from threading import Barrier
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from engine.media.encode import StemEncoder
 from engine.media.samples import Samples
 from engine.mixes.protocol import Rendered, RenderRequest
 from engine.mixes.reader import StemsReader
+
+if TYPE_CHECKING:
+    from engine.mixes.stretch_processes import StretchProcesses
 
 _MAX_PEAK = 0.9999
 _BLOCK_SAMPLES = 1 << 16
@@ -33,13 +37,16 @@ def start_threads(threads: ThreadPoolExecutor, count: int) -> None:
     list(threads.map(lambda _: started.wait(), range(count)))
 
 
-def render(request: RenderRequest, threads: ThreadPoolExecutor) -> Rendered:
-    """Write the outputs, each encoded by one of the `threads`. Raises `BrokenAudio`, `DiskFull` and `StorageFailed`."""
+def render(request: RenderRequest, threads: ThreadPoolExecutor, processes: StretchProcesses | None = None) -> Rendered:
+    """Write the outputs, each encoded by one of the `threads`, with one more for each of the `processes`.
+
+    Raises `BrokenAudio`, `DiskFull` and `StorageFailed`.
+    """
     with StemsReader(request.stems) as reader, os.fdopen(request.spool, "w+b") as spool:
         tags = [(stem.tags, stem.cover()) for stem in reader.stems]
         samples, peak = 0, 0.0
         with _Outputs(request, threads, reader.sample_rate, tags) as outputs:
-            for block in _changed_blocks(request, reader):
+            for block in _changed_blocks(request, reader, threads, processes):
                 out = block if request.keeps_stems else _sum(block, request.gains, request.pans)
                 out = out * np.float32(request.level)
                 samples += out.shape[1]
@@ -120,15 +127,23 @@ def _read_blocks(spool: BinaryIO, channels: int) -> Iterator[Samples]:
         yield np.frombuffer(data, np.float32).reshape(-1, channels).T
 
 
-def _changed_blocks(request: RenderRequest, reader: StemsReader) -> Iterator[Samples]:
+def _changed_blocks(
+    request: RenderRequest, reader: StemsReader, threads: ThreadPoolExecutor, processes: StretchProcesses | None
+) -> Iterator[Samples]:
     rate = reader.sample_rate
     stop = None if request.end_s is None else round(request.end_s * rate)
     blocks = reader.blocks(round(request.start_s * rate), stop)
-    if request.key == 0 and request.tempo == 1:
+    if not request.is_stretched:
         return blocks
     from engine.mixes.stretch import Stretcher  # its library is not available everywhere
 
-    stretcher = Stretcher(2 * len(reader.stems), rate, key=request.key, tempo=request.tempo)
+    stretcher = Stretcher(
+        2 * len(reader.stems),
+        rate,
+        key=request.key,
+        tempo=request.tempo,
+        stretch_parts=partial(processes.stretch_parts, threads=threads) if processes else None,
+    )
     return stretcher.stretch(blocks)
 
 

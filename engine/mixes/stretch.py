@@ -8,7 +8,9 @@ the bass; a change of length followed by resampling is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -26,10 +28,40 @@ _SMALLEST_FACTOR = 0.5
 _SEED = 1  # the same stems give the same samples
 
 
-class Stretcher:
-    """Change stems, given as (2 channels for each stem, samples). `key`: semitones; `tempo`: 0.5 doubles the length."""
+@dataclass(frozen=True)
+class Part:
+    """A part of the song, with margins: (channels, n) samples to be stretched by `factor` to `stretched_samples`.
 
-    def __init__(self, channels: int, sample_rate: int, *, key: float, tempo: float) -> None:
+    The samples from `first` to before `last` (None: the end) are the part's own; the next ones are faded out.
+    """
+
+    samples: Samples
+    sample_rate: int
+    factor: float
+    stretched_samples: int
+    first: int
+    last: int | None
+
+
+PartMap = Callable[[Iterable[Part]], Iterable[Samples]]
+
+
+def most_part_values(key: float, tempo: float) -> int:
+    """Return the most samples, of all channels together, that a part has before or after it is stretched."""
+    pitch = 2 ** (key / 12)
+    return round(1.25 * _PART_VALUES * max(1.0, pitch / tempo))
+
+
+class Stretcher:
+    """Change stems, given as (2 channels for each stem, samples). `key`: semitones; `tempo`: 0.5 doubles the length.
+
+    `stretch_parts` applies `stretch_part` to each part, in order, by default in this thread.
+    """
+
+    def __init__(
+        self, channels: int, sample_rate: int, *, key: float, tempo: float, stretch_parts: PartMap | None = None
+    ) -> None:
+        self._stretch_parts = stretch_parts or (lambda parts: map(stretch_part, parts))
         self._channels = channels
         self._rate = sample_rate
         self._tempo = tempo
@@ -49,7 +81,7 @@ class Stretcher:
                 yield block
 
         last: Samples | None = None
-        for block in self._resampled(self._parts(counted())):
+        for block in self._resampled(self._stretched(counted())):
             if last is not None and block.shape[1] < _FADE_SAMPLES:  # the end of the resampler
                 last = np.concatenate([last, block], axis=1)
                 continue
@@ -69,24 +101,42 @@ class Stretcher:
             yield resampler.resample(block)
         yield resampler.resample(None)
 
-    def _parts(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+    def _stretched(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """Yield the song at another length, with the same frequencies."""
+        bounds: deque[tuple[int, int | None]] = deque()
+
+        def without_bounds() -> Iterator[Part]:
+            for part in self._parts(blocks):
+                bounds.append((part.first, part.last))
+                yield part
+
+        tail: Samples | None = None  # the end of the last part, to be faded out
+        for stretched in self._stretch_parts(without_bounds()):
+            first, last = bounds.popleft()
+            body = stretched[:, first:last]
+            if tail is not None:
+                length = min(tail.shape[1], body.shape[1])
+                angle = np.linspace(0, np.pi / 2, length, dtype=np.float32)
+                # The phases of the two parts are unrelated: their powers add up, not their amplitudes.
+                body[:, :length] = body[:, :length] * np.sin(angle) + tail[:, :length] * np.cos(angle)
+            tail = None if last is None else stretched[:, last : last + _FADE_SAMPLES].copy()
+            yield body
+
+    def _parts(self, blocks: Iterable[Samples]) -> Iterator[Part]:
         waiting: list[Samples] = []
         waiting_from, read = 0, 0  # positions in the song: the first waiting sample, the end of the last block
         start = 0  # of the next part, without its margin
-        tail: Samples | None = None  # the end of the last part, to be faded out
         for block in blocks:
             waiting.append(block)
             read += block.shape[1]
             while read >= start + self._part_samples + _MARGIN_SAMPLES:
                 whole = np.concatenate(waiting, axis=1)
                 cut = start + self._quietest(whole[:, start - waiting_from :])
-                part, tail = self._part(whole, waiting_from, start, cut, tail)
-                yield part
+                yield self._part(whole, waiting_from, start, cut)
                 keep = cut - _MARGIN_SAMPLES - waiting_from
                 waiting, waiting_from, start = [whole[:, keep:].copy()], waiting_from + keep, cut
         if read > waiting_from:
-            yield self._part(np.concatenate(waiting, axis=1), waiting_from, start, None, tail)[0]
+            yield self._part(np.concatenate(waiting, axis=1), waiting_from, start, None)
 
     def _quietest(self, samples: Samples) -> int:
         """Return the quietest position in the last seconds of a part."""
@@ -96,41 +146,36 @@ class Stretcher:
         levels = sums[_FADE_SAMPLES:] - sums[:-_FADE_SAMPLES]
         return first + int(np.argmin(levels)) + _FADE_SAMPLES // 2
 
-    def _part(
-        self, waiting: Samples, waiting_from: int, start: int, cut: int | None, tail: Samples | None
-    ) -> tuple[Samples, Samples | None]:
-        """Stretch the song from `start` to before `cut` (None: the end) and fade it in over `tail`."""
+    def _part(self, waiting: Samples, waiting_from: int, start: int, cut: int | None) -> Part:
+        """Return the part from `start` to before `cut` (None: the end), where `waiting` begins at `waiting_from`."""
         stop = waiting_from + waiting.shape[1] if cut is None else cut + _MARGIN_SAMPLES
         origin = self._position(waiting_from)
-        stretched = self._process(waiting[:, : stop - waiting_from], self._position(stop) - origin)
         half = _FADE_SAMPLES // 2
-        first = self._position(start) - (half if tail is not None else 0) - origin
-        if cut is None:
-            body, next_tail = stretched[:, first:], None
-        else:
-            last = self._position(cut) - half - origin
-            body, next_tail = stretched[:, first:last], stretched[:, last : last + _FADE_SAMPLES].copy()
-        if tail is not None:
-            length = min(tail.shape[1], body.shape[1])
-            angle = np.linspace(0, np.pi / 2, length, dtype=np.float32)
-            # The phases of the two parts are unrelated: their powers add up, not their amplitudes.
-            body[:, :length] = body[:, :length] * np.sin(angle) + tail[:, :length] * np.cos(angle)
-        return body, next_tail
+        return Part(
+            samples=waiting[:, : stop - waiting_from],
+            sample_rate=self._rate,
+            factor=self._factor,
+            stretched_samples=self._position(stop) - origin,
+            first=self._position(start) - (half if start else 0) - origin,
+            last=None if cut is None else self._position(cut) - half - origin,
+        )
 
     def _position(self, samples: int) -> int:
         return round(samples / self._factor)
 
-    def _process(self, samples: Samples, length: int) -> Samples:
-        """Return `length` samples; the library's own rounding may give one more or less."""
-        # One step to more than twice the length would be several cents off.
-        steps = 1 if self._factor >= _SMALLEST_FACTOR else 2
-        for _ in range(steps):
-            stretcher = Signalsmith.Stretch(_SEED)  # a used one keeps its random state
-            # The cheaper preset is as close to the spectrum of real songs (within 1 dB) for 60 % of the work.
-            stretcher.preset(self._channels, float(self._rate), cheaper=True)
-            stretcher.setTimeFactor(self._factor ** (1 / steps))
-            samples = np.asarray(stretcher.process(np.ascontiguousarray(samples)))
-        return _of_length(samples, length)
+
+def stretch_part(part: Part) -> Samples:
+    """Return a part at its new length; the library's own rounding may give one sample more or less."""
+    # One step to more than twice the length would be several cents off.
+    steps = 1 if part.factor >= _SMALLEST_FACTOR else 2
+    samples = part.samples
+    for _ in range(steps):
+        stretcher = Signalsmith.Stretch(_SEED)  # a used one keeps its random state
+        # The cheaper preset is as close to the spectrum of real songs (within 1 dB) for 60 % of the work.
+        stretcher.preset(samples.shape[0], float(part.sample_rate), cheaper=True)
+        stretcher.setTimeFactor(part.factor ** (1 / steps))
+        samples = np.asarray(stretcher.process(np.ascontiguousarray(samples)))
+    return _of_length(samples, part.stretched_samples)
 
 
 def _of_length(samples: Samples, length: int) -> Samples:
