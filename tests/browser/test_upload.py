@@ -35,6 +35,20 @@ def test_upload_survives_a_lost_connection(browser: Browser, site: Site, tmp_pat
         assert browser.find_element(By.ID, "title").text == "Over a bad line"
 
 
+def test_upload_waits_while_a_proxy_has_no_server(browser: Browser, site: Site, tmp_path: Path) -> None:
+    song = tmp_path / "Behind a proxy.mp3"
+    make_song(song, seconds=3)
+    with Line(site.url) as line:
+        browser.get(f"{line.url}/")
+        choose(browser, song)
+        line.cut(behind_a_proxy=True)
+        browser.find_element(By.ID, "go").click()
+        browser.until("return document.getElementById('sent-words').textContent.includes('status 502')")
+        line.mend()
+        is_open(browser)
+        assert browser.find_element(By.ID, "title").text == "Behind a proxy"
+
+
 def test_lost_response_makes_no_second_job(browser: Browser, site: Site, tmp_path: Path) -> None:
     song = tmp_path / "Sent twice.mp3"
     make_song(song, seconds=3)

@@ -4,6 +4,7 @@ import { isRedirected, proxySentence } from "./proxy.js";
 
 const TOKEN = "stemify-token";
 const PROXY = "proxy"; // the code of a response that does not come from Stemify
+const WITHOUT_SERVER = [502, 503, 504]; // the statuses of a proxy that cannot reach the server
 
 export function storedToken() {
   try {
@@ -69,6 +70,11 @@ function localTimes(text) {
 /** Whether Stemify itself answered that the job does not exist. */
 export function isGone(error) {
   return error.status === 404 && error.code !== PROXY;
+}
+
+/** Whether the server cannot be reached for now. */
+export function isAway({ status, code }) {
+  return status === 0 || (code === PROXY && WITHOUT_SERVER.includes(status));
 }
 
 export function tokenWords() {

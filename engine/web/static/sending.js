@@ -1,9 +1,10 @@
-// Sends a song to the server. After a lost connection it is sent again, with the same key: the server makes one job of it.
+// Sends a song to the server. After a lost connection, or while a proxy cannot reach the server, it is sent again with the
+// same key: the server makes one job of it.
 
-import { authorization, failure, pageOf, refusalOf } from "./api.js";
+import { ask, authorization, failure, isAway, pageOf, refusalOf } from "./api.js";
 
 const RETRY_MS = 3000;
-const MOST_BREAKS = 3; // while the server can be reached
+const MOST_BREAKS = 3; // while the server responds
 
 export class Sending {
   #request = null;
@@ -20,18 +21,24 @@ export class Sending {
   async page() {
     for (let breaks = 0; !this.#isCancelled;) {
       const request = await this.#send();
-      if (request) return this.#pageOf(request);
+      if (request?.status === 202) return pageOf(request.getResponseHeader("Link"), JSON.parse(request.responseText).jobId);
       if (this.#isCancelled) break;
-      const reason = await failure("The connection broke during the upload. Check your connection and try again.");
-      if (reason.status !== 0) throw reason;
-      if (await isReachable() && ++breaks >= MOST_BREAKS) throw reason;
-      this.onLost();
-      await new Promise((resolve) => {
-        this.#stop = resolve;
-        setTimeout(resolve, RETRY_MS);
-      });
+      const reason = request
+        ? refusalOf(request.status, request.responseText, this.maxBytes)
+        : await failure("The connection broke during the upload. Check your connection and try again.");
+      if (!isAway(reason)) throw reason;
+      if (await responds() && ++breaks >= MOST_BREAKS) throw reason;
+      this.onLost(reason);
+      do await this.#pause(); while (!this.#isCancelled && !await responds());
     }
     return null;
+  }
+
+  #pause() {
+    return new Promise((resolve) => {
+      this.#stop = resolve;
+      setTimeout(resolve, RETRY_MS);
+    });
   }
 
   cancel() {
@@ -65,18 +72,14 @@ export class Sending {
     body.append("file", this.file, this.file.name);
     return body;
   }
-
-  #pageOf(request) {
-    if (request.status !== 202) throw refusalOf(request.status, request.responseText, this.maxBytes);
-    return pageOf(request.getResponseHeader("Link"), JSON.parse(request.responseText).jobId);
-  }
 }
 
-async function isReachable() {
+/** Whether the server itself responds. */
+async function responds() {
   try {
-    await fetch("/healthz", { cache: "no-store" });
+    await ask("/healthz", { cache: "no-store" });
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return !isAway(error);
   }
 }

@@ -102,9 +102,10 @@ function sent(loaded, total) {
   }
 }
 
-function lost() {
+function lost({ status }) {
   byId("sent").removeAttribute("value");
-  byId("sent-words").textContent = "The connection was lost. The song will be sent again as soon as the server responds…";
+  const what = status ? `The server does not respond (status ${status}).` : "The connection was lost.";
+  byId("sent-words").textContent = `${what} The song will be sent again as soon as the server responds…`;
   show(byId("stop"), true);
 }
 
