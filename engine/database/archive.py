@@ -95,15 +95,18 @@ class Archive:
                 return deserialize(row[0])
         return None
 
-    def of(self, owner: str, limit: int) -> list[Job]:
-        """Return the owner's archived jobs, newest first; a negative `limit` is none."""
+    def of(self, owner: str, limit: int, offset: int = 0) -> list[Job]:
+        """Return the owner's archived jobs from `offset` on, newest first; a negative `limit` is none."""
         found: list[Job] = []
         for path in reversed(self._all_files()):
             with self._connect(path) as connection:
                 rows = connection.execute(
-                    "SELECT job FROM jobs WHERE owner = ? ORDER BY created_at DESC, id DESC LIMIT ?",
-                    (owner, limit if limit < 0 else limit - len(found)),
+                    "SELECT job FROM jobs WHERE owner = ? ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?",
+                    (owner, limit if limit < 0 else limit - len(found), offset),
                 ).fetchall()
+                if offset:
+                    (here,) = connection.execute("SELECT count(*) FROM jobs WHERE owner = ?", (owner,)).fetchone()
+                    offset = max(0, offset - here)
             found.extend(deserialize(row[0]) for row in rows)
             if 0 <= limit <= len(found):
                 break

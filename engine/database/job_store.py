@@ -26,6 +26,7 @@ from engine.database.queue_limits import QueueLimits, check_queue_limits
 from engine.database.queue_positions import Queue, QueuePosition
 from engine.database.results import Results
 from engine.database.rows import JobSummary, decode_rows, from_row, to_row, to_us
+from engine.database.speeds import Speeds
 from engine.database.sql import QUERIES
 from engine.errors import IllegalTransition
 from engine.jobs.job import Job, JobStatus, Stage
@@ -55,6 +56,7 @@ class JobStore:
         self._now = now
         self._queue = Queue(database)
         self.results = Results(database, self._queue, now)
+        self.speeds = Speeds(database)
         self._moving = asyncio.Lock()  # held while jobs move to the archive
 
     @classmethod
@@ -110,18 +112,20 @@ class JobStore:
         except ValueError:  # not a UUID
             return None
 
-    async def list_by_owner(self, owner: str, *, limit: int, active_only: bool = False) -> list[Job]:
-        """Return the owner's jobs, newest first, archived ones last."""
+    async def list_by_owner(self, owner: str, *, limit: int, offset: int = 0, active_only: bool = False) -> list[Job]:
+        """Return the owner's jobs without the newest `offset` ones, newest first, archived ones last."""
         query = QUERIES["active_jobs_of"] if active_only else QUERIES["jobs_of"]
-        jobs = decode_rows(await self.database.read(query, {"owner": owner, "limit": limit}))
-        if not active_only and len(jobs) < limit:
-            known = {job.id for job in jobs}  # a job being archived is in both
+        rows = await self.database.read(query, {"owner": owner, "limit": limit, "offset": offset})
+        jobs = decode_rows(rows)
+        if not active_only and len(rows) < limit:
+            known = {row["id"] for row in await self.database.read(QUERIES["ids_of"], {"owner": owner})}
+            skipped = max(0, offset - len(known))
             try:
-                older = await asyncio.to_thread(self.archive.of, owner, limit)
+                older = await asyncio.to_thread(self.archive.of, owner, limit - len(rows), skipped)
             except StoreDamaged as error:
                 log.error("could not read the whole archive: %s", error.detail)
                 older = []
-            jobs += [job for job in older if job.id not in known][: limit - len(jobs)]
+            jobs += [job for job in older if job.id not in known]  # a job being archived is in both
         return jobs
 
     async def ids_by_owner(self, owner: str) -> list[str]:
@@ -297,18 +301,6 @@ class JobStore:
                 await asyncio.to_thread(self.archive.add, jobs)
                 await self.database.write(work)
             return len(jobs)
-
-    async def speed(self, model: str, quality: str, device: str) -> float | None:
-        """Return the learned seconds of processing per second of audio."""
-        row = await self.database.read_one(QUERIES["speed"], {"model": model, "quality": quality, "device": device})
-        return None if row is None else float(row["s_per_audio_s"])
-
-    async def learn_speed(self, model: str, quality: str, device: str, *, processing_s: float, audio_s: float) -> None:
-        """Add a measurement to the moving average. Zero durations are ignored."""
-        if processing_s <= 0 or audio_s <= 0:
-            return
-        params = {"model": model, "quality": quality, "device": device, "measured": processing_s / audio_s}
-        await self.database.run(QUERIES["learn_speed"], params)
 
     def _params(self, job_id: str | None = None, attempt: int | None = None, **more: object) -> dict[str, Any]:
         return {"now": to_us(self._now()), "id": job_id, "attempt": attempt, **more}

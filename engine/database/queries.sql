@@ -28,11 +28,11 @@ WHERE status IN ('pending', 'processing') AND (:owner IS NULL OR owner = :owner)
 SELECT * FROM jobs WHERE id = :id;
 
 -- name: jobs_of
-SELECT * FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC LIMIT :limit;
+SELECT * FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset;
 
 -- name: active_jobs_of
 SELECT * FROM jobs INDEXED BY jobs_active WHERE owner = :owner AND status IN ('pending', 'processing')
-ORDER BY created_at DESC, id DESC LIMIT :limit;
+ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset;
 
 -- name: titles_of
 SELECT id, title, artist FROM jobs WHERE owner = :owner ORDER BY created_at DESC, id DESC;
@@ -166,8 +166,8 @@ WHERE id IN (SELECT value FROM json_each(:ids));
 -- Unless `keep` changed after the copy: then the job is copied again.
 DELETE FROM jobs WHERE id = :id AND keep = :keep AND status IN {terminal};
 
--- name: speed
-SELECT s_per_audio_s FROM speeds WHERE model = :model AND quality = :quality AND device = :device;
+-- name: speeds
+SELECT * FROM speeds;
 
 -- name: learn_speed
 -- A moving average: a new measurement weighs 0.3.

@@ -21,7 +21,7 @@ class DeviceSpeed:
 
     async def deadline_s(self, job: Job, audio_s: float, device: str) -> float:
         """Return how many seconds an attempt over `audio_s` of audio may take on `device`."""
-        learned = await self._store.speed(job.model, job.options.quality, device)
+        learned = await self._store.speeds.get(job.model, job.options.quality, device)
         speed = learned or first_guess(job.model, job.options.quality, device)
         return timeout_s(
             audio_s,
@@ -35,6 +35,6 @@ class DeviceSpeed:
     async def learn(self, job: Job, device: str, *, processing_s: float, audio_s: float) -> None:
         """Record a measurement. Karaoke and custom segments are ignored: their cost differs."""
         if is_default_plan(job.options):
-            await self._store.learn_speed(
+            await self._store.speeds.learn(
                 job.model, job.options.quality, device, processing_s=processing_s, audio_s=audio_s
             )

@@ -53,7 +53,7 @@ class Acceptance:
 
     async def estimated_s(self, options: StemSeparationOptions, duration_s: float | None) -> int:
         device = self._pool.device
-        speed = await self._store.speed(options.model, options.quality, device)
+        speed = await self._store.speeds.get(options.model, options.quality, device)
         speed = (speed or first_guess(options.model, options.quality, device)) * plan_cost(options)
         return estimate_s(speed, duration_s or _GUESSED_LINK_S)
 

@@ -165,8 +165,8 @@ class StemService:
         self, owner: str, *, limit: int = 25, offset: int = 0, active_only: bool = False
     ) -> Sequence[JobView]:
         """Return the owner's jobs without the newest `offset` ones, newest first."""
-        jobs = await self._store.list_by_owner(owner, limit=offset + limit, active_only=active_only)
-        return [await self._presenter.present(job) for job in jobs[offset:]]
+        jobs = await self._store.list_by_owner(owner, limit=limit, offset=offset, active_only=active_only)
+        return [await self._presenter.present(job) for job in jobs]
 
     async def find(self, owner: str, text: str, *, limit: int = 25) -> Sequence[JobView]:
         """Return the owner's jobs with `text` in title or artist, newest first, archived ones included."""
@@ -298,7 +298,7 @@ class StemService:
     async def measured_costs(self) -> dict[str, float]:
         """Return the seconds per second of audio of each model that was measured here at quality `balanced`."""
         device = self._pool.device
-        speeds = {name: await self._store.speed(name, Quality.BALANCED, device) for name in MODELS}
+        speeds = {name: await self._store.speeds.get(name, Quality.BALANCED, device) for name in MODELS}
         return {name: round(speed, 3) for name, speed in speeds.items() if speed is not None}
 
     async def snapshot(self) -> ServiceSnapshot:

@@ -74,9 +74,9 @@ async def test_cpu_fallback_does_not_update_speed(stand_in_pool: PoolMaker, data
             while (live := backend.progress.get(job_id)) is None or not live.on_cpu:
                 await asyncio.sleep(0.01)
         assert (await backend.finished(job_id)).status is JobStatus.COMPLETED
-        assert await backend.store.speed("mini", "balanced", "stand-in") is None
+        assert await backend.store.speeds.get("mini", "balanced", "stand-in") is None
         await backend.finished(await backend.add("fine"))
-        assert await backend.store.speed("mini", "balanced", "stand-in") is not None
+        assert await backend.store.speeds.get("mini", "balanced", "stand-in") is not None
 
 
 async def test_crashing_job_does_not_fail_its_neighbours(stand_in_pool: PoolMaker, data: Path) -> None:

@@ -294,6 +294,21 @@ async def test_archived_job_is_listed_after_newer_ones(case: SweepCase) -> None:
     assert await case.store.list_by_owner("discord:1", limit=5, active_only=True) == []
 
 
+async def test_pages_of_a_list_go_on_in_the_archive(case: SweepCase) -> None:
+    jobs = []
+    for _ in range(3):  # months; the last one is not archived
+        for _ in range(2):
+            jobs.append(await case.completed())
+            case.clock.move(days=1)
+        case.clock.move(days=15)
+    await case.sweeper.sweep()
+    newest_first = list(reversed(jobs))
+    assert len(case.store.archive.months()) == 2
+    for limit in (1, 2, 3, 7):
+        pages = [await case.store.list_by_owner("discord:1", limit=limit, offset=at) for at in range(0, 8, limit)]
+        assert [job.id for page in pages for job in page] == [job.id for job in newest_first]
+
+
 async def test_archived_job_is_found_by_its_title(case: SweepCase) -> None:
     old = await case.completed(title="Über Nacht")
     case.clock.move(days=31)

@@ -81,7 +81,7 @@ async def test_mix_of_both_stems_is_the_song(service: StemService, tmp_path: Pat
 
 async def test_costs_are_those_measured_here(service: StemService) -> None:
     assert await service.measured_costs() == {}
-    await service._store.learn_speed("mini", "balanced", service._pool.device, processing_s=10, audio_s=100)
+    await service._store.speeds.learn("mini", "balanced", service._pool.device, processing_s=10, audio_s=100)
     assert await service.measured_costs() == {"mini": 0.1}
 
 

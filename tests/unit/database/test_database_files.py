@@ -99,7 +99,7 @@ def test_no_frequent_query_reads_all_jobs(query: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     sql = QUERIES[query]
-    names = ("now", "id", "owner", "scope", "limit", "status", "before")
+    names = ("now", "id", "owner", "scope", "limit", "offset", "status", "before")
     plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", dict.fromkeys(names, 1) | {"ids": "[]"}).fetchall()
     connection.close()
     assert not [step[3] for step in plan if step[3].startswith(("SCAN jobs", "SCAN earlier"))]

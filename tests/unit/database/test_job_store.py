@@ -357,15 +357,15 @@ async def test_keep_can_be_set_and_cleared(store: JobStore) -> None:
 
 
 async def test_speed_is_a_moving_average(store: JobStore) -> None:
-    assert await store.speed("htdemucs", "fast", "cpu") is None
-    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=50, audio_s=100)
-    assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.5)
-    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=150, audio_s=100)
-    assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.8)
-    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=0, audio_s=100)
-    await store.learn_speed("htdemucs", "fast", "cpu", processing_s=1, audio_s=0)
-    assert await store.speed("htdemucs", "fast", "cpu") == pytest.approx(0.8)
-    assert await store.speed("htdemucs", "fast", "cuda:0") is None
+    assert await store.speeds.get("htdemucs", "fast", "cpu") is None
+    await store.speeds.learn("htdemucs", "fast", "cpu", processing_s=50, audio_s=100)
+    assert await store.speeds.get("htdemucs", "fast", "cpu") == pytest.approx(0.5)
+    await store.speeds.learn("htdemucs", "fast", "cpu", processing_s=150, audio_s=100)
+    assert await store.speeds.get("htdemucs", "fast", "cpu") == pytest.approx(0.8)
+    await store.speeds.learn("htdemucs", "fast", "cpu", processing_s=0, audio_s=100)
+    await store.speeds.learn("htdemucs", "fast", "cpu", processing_s=1, audio_s=0)
+    assert await store.speeds.get("htdemucs", "fast", "cpu") == pytest.approx(0.8)
+    assert await store.speeds.get("htdemucs", "fast", "cuda:0") is None
 
 
 async def test_damaged_row_does_not_hide_others(store: JobStore) -> None:
@@ -374,6 +374,13 @@ async def test_damaged_row_does_not_hide_others(store: JobStore) -> None:
     with pytest.raises(StoreDamaged):
         await store.get(bad.id)
     assert await store.list_by_owner("me", limit=5) == [good]
+
+
+async def test_skipped_rows_of_a_list_are_not_parsed(store: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = await accepted(store, pending_job("me")), await accepted(store, pending_job("me"))
+    await store.database.run("UPDATE jobs SET options = '{' WHERE id = :id", {"id": bad.id})
+    assert await store.list_by_owner("me", limit=5, offset=1) == [good]
+    assert caplog.records == []
 
 
 async def test_idle_owners_lose_only_their_turn(store: JobStore) -> None:
