@@ -5,11 +5,6 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 
-NOT_INSTALLED = (
-    "This bot cannot play in voice channels: its extra `voice` is not installed. Ask its operator to run "
-    "`.venv/bin/pip install -c constraints.txt '.[voice]'` and to restart it."
-)
-
 
 @cache
 def is_installed() -> bool:

@@ -14,7 +14,7 @@ DELETION_WAIT_S = 10.0  # for the messages of a deleted job
 
 
 async def show_deletion(
-    interaction: discord.Interaction[Stemify], deletion: asyncio.Task[list[str]], what: str = "Deleted"
+    interaction: discord.Interaction[Stemify], deletion: asyncio.Task[list[str]], what: str = text.DELETED
 ) -> None:
     """Answer that something was deleted, with links to the messages that the bot cannot delete."""
     await asyncio.wait({deletion}, timeout=DELETION_WAIT_S)

@@ -8,6 +8,7 @@ import discord
 
 from bot.cards.buttons import ConfirmDelete
 from bot.client import Stemify
+from bot.commands import text
 from bot.commands.answers import show_deletion
 from bot.database.database import JobMessage
 from bot.messages.responses import acknowledge
@@ -37,8 +38,8 @@ async def cancel_batch(interaction: discord.Interaction[Stemify], batch_id: str)
 
 async def ask_to_delete_batch(interaction: discord.Interaction[Stemify], batch_id: str) -> None:
     await _batch_of(interaction, batch_id)
-    text = "Delete **all songs of this message** and their stems? This cannot be undone."
-    await interaction.response.send_message(text, view=ConfirmDelete(batch_id, "confirm_delete_all"), ephemeral=True)
+    view = ConfirmDelete(batch_id, "confirm_delete_all")
+    await interaction.response.send_message(text.ASK_DELETE_BATCH, view=view, ephemeral=True)
 
 
 async def delete_batch(interaction: discord.Interaction[Stemify], batch_id: str) -> None:

@@ -18,6 +18,7 @@ from bot.cards.failures import FALLBACK_MODEL
 from bot.cards.job_card import job_card
 from bot.cards.more_card import more_buttons, more_text
 from bot.client import Stemify
+from bot.commands import text
 from bot.commands.answers import show_deletion
 from bot.commands.batch import ask_to_delete_batch, cancel_batch, delete_batch
 from bot.commands.job_list import job_choices, show_job_list
@@ -38,14 +39,11 @@ from bot.messages.messenger import retry_on_disconnect
 from bot.messages.responses import acknowledge, mark_answered
 from bot.progress.message_updater import show_result
 from bot.submission.submission import follow_new_job
-from bot.text import escape
 from engine.errors import InvalidState, NotAllowed
 from engine.jobs.job import JobView
-from engine.text import plural
 
 log = logging.getLogger(__name__)
 
-EVERYTHING = "everything"  # in place of a job's id
 DEFER_AFTER_S = 0.15  # defer answers that take longer
 
 
@@ -155,8 +153,7 @@ async def _update(interaction: discord.Interaction[Stemify], view: JobView) -> N
 async def _ask_to_delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     view = await _get_or_defer(interaction, job_id)
     check_can_delete(interaction, view)
-    text = f"Delete **{escape(view.job.title)}** and its stems? This cannot be undone."
-    await _reply(interaction, text, view=ConfirmDelete(job_id))
+    await _reply(interaction, text.ask_delete(view.job.title), view=ConfirmDelete(job_id))
 
 
 async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> None:
@@ -168,11 +165,7 @@ async def _delete(interaction: discord.Interaction[Stemify], job_id: str) -> Non
 
 
 async def ask_to_delete_everything(interaction: discord.Interaction[Stemify]) -> None:
-    text = (
-        "Delete **all your jobs** in every server, with their songs and stems? This includes queued, running and kept "
-        "jobs, and cannot be undone."
-    )
-    await _reply(interaction, text, view=ConfirmDeleteEverything(interaction.user.id))
+    await _reply(interaction, text.ASK_DELETE_EVERYTHING, view=ConfirmDeleteEverything(interaction.user.id))
 
 
 async def delete_everything(interaction: discord.Interaction[Stemify], user_id: int) -> None:
@@ -182,10 +175,10 @@ async def delete_everything(interaction: discord.Interaction[Stemify], user_id: 
         raise NotAllowed
     count, deletion = await interaction.client.deletion.delete_all(user_id, owner_of(interaction.user))
     if not count:
-        text = "You have no jobs to delete."
-        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=None))
+        answer = text.NOTHING_TO_DELETE
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer, view=None))
         return
-    await show_deletion(interaction, deletion, f"Deleted {plural(count, 'job')} with all songs and stems")
+    await show_deletion(interaction, deletion, text.deleted_everything(count))
 
 
 # Answers.
@@ -202,16 +195,16 @@ async def _get_or_defer(interaction: discord.Interaction[Stemify], job_id: str) 
 
 async def _reply(
     interaction: discord.Interaction[Stemify],
-    text: str | None = None,
+    content: str | None = None,
     *,
     view: discord.ui.View | discord.ui.LayoutView,
 ) -> None:
     if interaction.extras.get("thinking") is not None:
-        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text, view=view))
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=content, view=view))
     elif isinstance(view, discord.ui.LayoutView):
         await retry_on_disconnect(lambda: interaction.response.send_message(view=view, ephemeral=True))
     else:
-        await retry_on_disconnect(lambda: interaction.response.send_message(text, view=view, ephemeral=True))
+        await retry_on_disconnect(lambda: interaction.response.send_message(content, view=view, ephemeral=True))
 
 
 # Commands.
@@ -221,39 +214,37 @@ class JobCommands(app_commands.Group):
     """The command group `/job`."""
 
     def __init__(self) -> None:
-        super().__init__(name="job", description="Show, cancel and delete your jobs")
+        super().__init__(name="job", description=text.JOB_DESCRIPTION)
 
-    @app_commands.command(description="Show a job's progress")
-    @app_commands.describe(job="One of your jobs")
+    @app_commands.command(description=text.STATUS_DESCRIPTION)
+    @app_commands.describe(job=text.YOUR_JOB)
     async def status(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         view = await _get_or_defer(interaction, job)
         check_can_see(interaction, view)
         card = job_card(view, now=datetime.now(UTC))
         await _reply(interaction, view=layout(without_picture(card), view.job.id))
 
-    @app_commands.command(name="list", description="List your jobs, newest first")
+    @app_commands.command(name="list", description=text.LIST_DESCRIPTION)
     async def list_(self, interaction: discord.Interaction[Stemify]) -> None:
         await show_job_list(interaction, page=0)
 
-    @app_commands.command(description="Cancel a queued or running job")
-    @app_commands.describe(job="One of your jobs")
+    @app_commands.command(description=text.CANCEL_DESCRIPTION)
+    @app_commands.describe(job=text.YOUR_JOB)
     async def cancel(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         await acknowledge(interaction, ephemeral=True)
         service = interaction.client.service
         view = await service.get(job)
         check_can_delete(interaction, view)
         if view.job.is_over:
-            raise InvalidState("That job has already finished. Use `/job delete` to delete its stems.")
+            raise InvalidState(text.ALREADY_FINISHED)
         view = await service.cancel(job, by=view.job.owner)
-        text = (
-            f"Cancelled **{escape(view.job.title)}**." if view.job.was_cancelled else "That job had already finished."
-        )
-        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+        answer = text.cancelled(view.job.title) if view.job.was_cancelled else text.FINISHED_MEANWHILE
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))
 
-    @app_commands.command(description="Delete a job with its stems, or all your jobs")
-    @app_commands.describe(job="One of your jobs, or everything")
+    @app_commands.command(description=text.DELETE_DESCRIPTION)
+    @app_commands.describe(job=text.YOUR_JOB_OR_EVERYTHING)
     async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
-        if job.strip().casefold() == EVERYTHING:
+        if job.strip().casefold() == text.EVERYTHING:
             await ask_to_delete_everything(interaction)
         else:
             await _ask_to_delete(interaction, job)
@@ -263,8 +254,8 @@ class JobCommands(app_commands.Group):
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
         choices = await job_choices(interaction, current)
-        if choices or current.casefold() in EVERYTHING:
-            choices = [*choices[:24], app_commands.Choice(name="Everything: all my jobs and stems", value=EVERYTHING)]
+        if choices or current.casefold() in text.EVERYTHING:
+            choices = [*choices[:24], app_commands.Choice(name=text.EVERYTHING_CHOICE, value=text.EVERYTHING)]
         return choices
 
     @status.autocomplete("job")

@@ -10,6 +10,7 @@ from discord import app_commands
 
 from bot.cards.job_lines import job_labels, job_line, job_list
 from bot.client import Stemify
+from bot.commands import text
 from bot.commands.stemify import owner_of
 from bot.messages.messenger import retry_on_disconnect
 from bot.messages.responses import acknowledge, run_guarded
@@ -28,8 +29,8 @@ async def show_job_list(interaction: discord.Interaction[Stemify], page: int) ->
     urls = {job_id: job_message.url for job_id, job_message in job_messages.items()}
     view = discord.ui.LayoutView(timeout=None)
     view.add_item(discord.ui.TextDisplay(job_list([job_line(each, urls.get(each.job.id)) for each in shown])))
-    buttons = [JobListButton(page - 1, "Newer")] if page else []
-    buttons += [JobListButton(page + 1, "Older")] if len(views) > PAGE_LENGTH else []
+    buttons = [JobListButton(page - 1, text.NEWER)] if page else []
+    buttons += [JobListButton(page + 1, text.OLDER)] if len(views) > PAGE_LENGTH else []
     if buttons:
         view.add_item(discord.ui.ActionRow(*buttons))
     await retry_on_disconnect(lambda: interaction.edit_original_response(view=view))
@@ -54,15 +55,15 @@ class JobListButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"s
 
 
 async def job_choices(
-    interaction: discord.Interaction[Stemify], text: str, *, active_only: bool = False
+    interaction: discord.Interaction[Stemify], typed: str, *, active_only: bool = False
 ) -> list[app_commands.Choice[str]]:
-    """Return the newest of the user's jobs with `text` in title or artist."""
+    """Return the newest of the user's jobs with `typed` in title or artist."""
     service, owner = interaction.client.service, owner_of(interaction.user)
-    if active_only or not text.strip():
+    if active_only or not typed.strip():
         views = await service.list(owner, limit=MAX_CHOICES, active_only=active_only)
     else:
-        views = await service.find(owner, text.strip(), limit=MAX_CHOICES)
+        views = await service.find(owner, typed.strip(), limit=MAX_CHOICES)
     labels = job_labels(views)
     if active_only:
-        labels = [(label, job_id) for label, job_id in labels if text.casefold() in label.casefold()]
+        labels = [(label, job_id) for label, job_id in labels if typed.casefold() in label.casefold()]
     return [app_commands.Choice(name=label, value=job_id) for label, job_id in labels]

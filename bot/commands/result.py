@@ -10,6 +10,7 @@ from bot.cards.buttons import JobButtons
 from bot.cards.card import MIXES, Action
 from bot.cards.more_card import details_text, more_buttons, more_text
 from bot.client import Stemify
+from bot.commands import text
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
 from bot.commands.stemify import job_message_of, new_job_message, owner_of, private
 from bot.forms.again_form import again_form, changed_options
@@ -33,17 +34,17 @@ async def show_more(interaction: discord.Interaction[Stemify], job_id: str) -> N
         may_delete=may_delete(interaction, view),
         has_song=await interaction.client.service.has_song(view.job),
     )
-    text = more_text(view, now)
+    answer = more_text(view, now)
     await retry_on_disconnect(
-        lambda: interaction.edit_original_response(content=text, view=JobButtons(buttons, job_id))
+        lambda: interaction.edit_original_response(content=answer, view=JobButtons(buttons, job_id))
     )
 
 
 async def show_details(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     """Answer privately with what was measured. Raises the service's errors."""
     await acknowledge(interaction, thinking=True, ephemeral=True)
-    text = details_text((await _visible_job(interaction, job_id)).job)
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+    answer = details_text((await _visible_job(interaction, job_id)).job)
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))
 
 
 async def _visible_job(interaction: discord.Interaction[Stemify], job_id: str) -> JobView:
@@ -85,7 +86,7 @@ async def _post_mix(interaction: discord.Interaction[Stemify], view: JobView, re
     if await bot.database.is_private(view.job.id):
         card = private(card)
     url = await bot.mixes.post(card, view.job, request, by=owner_of(interaction.user))
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content=f"Your mix: {url}"))
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text.posted_mix(url)))
 
 
 # Another separation.

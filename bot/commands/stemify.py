@@ -8,13 +8,16 @@ from dataclasses import replace
 import discord
 from discord import app_commands
 
+from bot.cards.text import KARAOKE
 from bot.client import Stemify
+from bot.commands import text
 from bot.database.database import JobMessage
 from bot.messages.responses import acknowledge, mark_answered
 from bot.submission.batch import submit_batch
-from bot.submission.estimates import FORMAT_NOTES, format_note, model_choices, quality_choices
+from bot.submission.estimates import format_note, model_choices, quality_choices
 from bot.submission.songs import Source, links_in, songs_in, source_of
 from bot.submission.submission import submit
+from bot.submission.text import FORMATS
 from config.settings import Settings
 from engine.errors import BadOptions, InputRefused
 from engine.jobs.entity import new_job_id
@@ -109,11 +112,11 @@ async def start_jobs(
         await submit_batch(bot, job_message, sources, options, on_accepted=lambda: mark_answered(interaction))
 
 
-@app_commands.command(name="stemify", description="Split a song into vocals, drums, bass and the rest")
+@app_commands.command(name="stemify", description=text.STEMIFY_DESCRIPTION)
 @app_commands.rename(output_format="format")
 @app_commands.choices(
     output_format=[
-        app_commands.Choice(name=f"{kind} — {format_note(kind)}", value=kind.value) for kind in FORMAT_NOTES
+        app_commands.Choice(name=text.format_choice(kind, format_note(kind)), value=kind.value) for kind in FORMATS
     ],
 )
 async def stemify_command(
@@ -128,7 +131,7 @@ async def stemify_command(
     private: bool = False,
 ) -> None:
     if (file is None) == (url is None):
-        raise BadOptions("Give me one song: attach a `file` or paste a YouTube `url`, not both.")
+        raise BadOptions(text.ONE_SONG)
     options = interaction.client.options(
         interaction.guild_id,
         model=model,
@@ -145,15 +148,14 @@ def describe_options(settings: Settings) -> None:
     """Describe the options of `/stemify`, with the limits and defaults of these settings."""
     limits, defaults = settings.limits, settings.discord
     app_commands.describe(
-        file=f"An audio file: mp3, wav, m4a, flac, ogg, opus or webm, up to {limits.input_bytes / 2**20:.4g} MB and "
-        f"{limits.input_duration_s / 60:.4g} minutes",
-        url="A YouTube link, instead of a file; or several links",
-        model="The separation model; the list says how long each takes here",
-        quality="Better takes longer; the list says how long here",
-        output_format=f"The file format of the stems (default: {defaults.default_format})",
-        karaoke="Only vocals and the instrumental",
-        private="Only you see the progress and the stems; after 15 minutes they come as a direct message",
-        normalize="Bring the loudest stem to full level, with the same gain on all stems",
+        file=text.file(limits.input_bytes / 2**20, limits.input_duration_s / 60),
+        url=text.URL,
+        model=text.MODEL,
+        quality=text.QUALITY,
+        output_format=text.output_format(defaults.default_format),
+        karaoke=text.ONLY_KARAOKE,
+        private=text.PRIVATE,
+        normalize=text.NORMALIZE,
     )(stemify_command)
 
 
@@ -169,12 +171,12 @@ async def _complete_quality(interaction: discord.Interaction[Stemify], current: 
     return [app_commands.Choice(name=name, value=quality) for quality, name in chosen if current.casefold() in quality]
 
 
-@app_commands.context_menu(name="Stemify")
+@app_commands.context_menu(name=text.STEMIFY)
 async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
     await _start_from_message(interaction, message, interaction.client.options(interaction.guild_id))
 
 
-@app_commands.context_menu(name="Karaoke")
+@app_commands.context_menu(name=KARAOKE)
 async def karaoke_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
     await _start_from_message(interaction, message, interaction.client.options(interaction.guild_id, karaoke=True))
 
@@ -184,7 +186,5 @@ async def _start_from_message(
 ) -> None:
     sources = songs_in(message)
     if not sources:
-        raise InputRefused(
-            "There is no audio in that message. Use this on a message with an audio file or a YouTube link."
-        )
+        raise InputRefused(text.NO_AUDIO)
     await start_jobs(interaction, sources, options, source_id=message.id)

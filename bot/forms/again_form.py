@@ -6,18 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import discord
 
+from bot.forms import text
 from bot.forms.form import choice, form
-from bot.submission.estimates import FORMAT_NOTES, format_note
+from bot.submission.estimates import format_note
+from bot.submission.text import FORMATS
 from bot.text import clean
 from engine.jobs.job import Job
-from engine.jobs.options import Quality
 from engine.service.service import ModelChoice
-
-_QUALITIES = {
-    Quality.FAST: "least time",
-    Quality.BALANCED: "the default of Demucs",
-    Quality.BEST: "two passes: takes twice as long",
-}
 
 
 def again_form(job: Job, models: Sequence[ModelChoice]) -> discord.ui.Modal:
@@ -26,24 +21,26 @@ def again_form(job: Job, models: Sequence[ModelChoice]) -> discord.ui.Modal:
     return form(
         "again",
         job.id,
-        "Separate again",
+        text.AGAIN,
         choice(
             "model",
-            "Model",
+            text.MODEL,
             [_option(each.name, each.summary, options.model) for each in models if each.usable][:25],
         ),
-        choice("quality", "Quality", [_option(each, note, options.quality) for each, note in _QUALITIES.items()]),
+        choice(
+            "quality", text.QUALITY, [_option(each, note, options.quality) for each, note in text.QUALITIES.items()]
+        ),
         choice(
             "output_format",
-            "Format",
-            [_option(each, format_note(each), options.output_format) for each in FORMAT_NOTES],
+            text.FORMAT,
+            [_option(each, format_note(each), options.output_format) for each in FORMATS],
         ),
         choice(
             "stems",
-            "Stems",
+            text.STEMS,
             [
-                discord.SelectOption(label="All stems", value="all", default=not options.remove_vocals),
-                discord.SelectOption(label="Vocals and instrumental", value="karaoke", default=options.remove_vocals),
+                discord.SelectOption(label=text.ALL_STEMS, value="all", default=not options.remove_vocals),
+                discord.SelectOption(label=text.KARAOKE_STEMS, value="karaoke", default=options.remove_vocals),
             ],
         ),
     )

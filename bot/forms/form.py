@@ -31,12 +31,12 @@ def choice(name: str, label: str, options: list[discord.SelectOption], descripti
     return discord.ui.Label(text=label, description=description or None, component=select)
 
 
-def text(name: str, label: str, description: str, placeholder: str, *, length: int = 100) -> discord.ui.Label[Any]:
+def line(name: str, label: str, description: str, placeholder: str, *, length: int = 100) -> discord.ui.Label[Any]:
     """Return an optional line of text."""
-    line: discord.ui.TextInput[Any] = discord.ui.TextInput(
+    field: discord.ui.TextInput[Any] = discord.ui.TextInput(
         custom_id=name, placeholder=placeholder, required=False, max_length=length
     )
-    return discord.ui.Label(text=label, description=description, component=line)
+    return discord.ui.Label(text=label, description=description, component=field)
 
 
 def filled_form(interaction: discord.Interaction[Any]) -> FilledForm | None:

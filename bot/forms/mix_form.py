@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import discord
 
-from bot.forms.form import choice, form, text
+from bot.forms import text
+from bot.forms.form import choice, form, line
 from engine.errors import BadOptions, NotFound
 from engine.jobs.job import Job
 from engine.service.service import MixRequest
@@ -23,21 +24,20 @@ def mix_form(job: Job) -> discord.ui.Modal:
     if job.result is None:
         raise NotFound
     stems = [stem for stem, _ in job.result.stems]
-    options = [discord.SelectOption(label="Everything", value="all", default=True)]
+    options = [discord.SelectOption(label=text.EVERYTHING, value="all", default=True)]
     if len(stems) > 2:
         for stem in stems:
-            label = "No vocals (karaoke)" if stem == "vocals" else f"No {stem}"
-            options.append(discord.SelectOption(label=label, value=f"no {stem}"))
-    options += [discord.SelectOption(label=f"Only {stem}", value=f"only {stem}") for stem in stems]
+            options.append(discord.SelectOption(label=text.without(stem), value=f"no {stem}"))
+    options += [discord.SelectOption(label=text.only(stem), value=f"only {stem}") for stem in stems]
     return form(
         "mix",
         job.id,
-        "Mix",
-        choice("stems", "Stems", options),
-        text("volumes", "Volumes", "In percent, for stems that you name", f"{stems[0]} 50, {stems[-1]} 120"),
-        text("key", "Key", "Semitones up or down: -12 to 12", "0", length=10),
-        text("tempo", "Tempo", "In percent of the song's: 50 to 150", "100", length=10),
-        text("part", "Part", "From and to, in minutes and seconds", "0:30-1:15", length=20),
+        text.MIX,
+        choice("stems", text.STEMS, options),
+        line("volumes", text.VOLUMES, text.VOLUMES_HELP, text.volumes_example(stems[0], stems[-1])),
+        line("key", text.KEY, text.KEY_HELP, "0", length=10),
+        line("tempo", text.TEMPO, text.TEMPO_HELP, "100", length=10),
+        line("part", text.PART, text.PART_HELP, "0:30-1:15", length=20),
     )
 
 
@@ -49,16 +49,16 @@ def mix_request(values: Mapping[str, str], job: Job) -> MixRequest:
     gains = _gains_of_choice(values.get("stems", ""), stems) | _volumes(values.get("volumes", ""))
     fields: dict[str, object] = {"gains": {stem: gain for stem, gain in sorted(gains.items()) if gain != 1}}
     if key := values.get("key"):
-        fields["key"] = _number(key, "Give the key in semitones, such as -2.")
+        fields["key"] = _number(key, text.BAD_KEY)
     if tempo := values.get("tempo"):
-        percent = _number(tempo.removesuffix("%"), "Give the tempo in percent, such as 90.")
+        percent = _number(tempo.removesuffix("%"), text.BAD_TEMPO)
         if not 50 <= percent <= 150:
-            raise BadOptions("The tempo must be from 50 to 150 percent.")
+            raise BadOptions(text.TEMPO_OUT_OF_RANGE)
         fields["tempo"] = percent / 100
     if part := values.get("part"):
         match = _PART.fullmatch(re.sub("[–—−]|to", "-", part))
         if match is None:
-            raise BadOptions("Give the part as two times, such as 0:30-1:15.")
+            raise BadOptions(text.BAD_PART)
         fields |= {name: _seconds(time) for name, time in zip(("from", "to"), match.groups(), strict=True) if time}
     return MixRequest.from_user(fields)
 
@@ -77,7 +77,7 @@ def _volumes(words: str) -> dict[str, float]:
             continue
         match = _VOLUME.fullmatch(word.strip())
         if match is None or float(match[2].replace(",", ".")) > 400:
-            raise BadOptions("Give volumes from 0 to 400 percent, such as: vocals 50, drums 120.")
+            raise BadOptions(text.BAD_VOLUMES)
         gains[match[1]] = float(match[2].replace(",", ".")) / 100
     return gains
 

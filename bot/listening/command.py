@@ -9,27 +9,13 @@ from discord import app_commands
 from discord.app_commands import AppCommandChannel, AppCommandThread
 
 from bot.client import Stemify
+from bot.listening import text
 from bot.messages.messenger import retry_on_disconnect
 from bot.messages.responses import acknowledge
 from bot.rules.operator import check_server
 from engine.errors import NotAllowed, NotFound
 
 OFF = "off"
-MODES = {
-    "button": "I will reply to songs in {place} with a button that splits them into stems.",
-    "auto": "I will automatically split songs in {place} into stems.",
-    OFF: "I will ignore songs in {place}.",
-}
-WHAT_COUNTS = (
-    "\nSongs are audio files of at least 20 seconds. For videos and voice messages, right-click the message → Apps →"
-    " Stemify."
-)
-NO_INTENT = (
-    "\n**But I cannot see attachments yet:** the Message Content Intent is off. Ask the bot's operator to turn it on in"
-    " the Discord developer portal (Bot → Privileged Gateway Intents) and to restart the bot. Until then, use"
-    " `/stemify`, or right-click a message → Apps → Stemify."
-)
-NOWHERE = "I ignore songs everywhere in this server. `/listen mode:button` changes that for a channel."
 MAX_LINES = 40  # fit into a message
 
 Place = AppCommandChannel | AppCommandThread
@@ -54,10 +40,10 @@ class PlaceTransformer(app_commands.Transformer):
         return value
 
 
-@app_commands.command(name="listen", description="Choose what the bot does with songs that are posted in a channel")
+@app_commands.command(name="listen", description=text.DESCRIPTION)
 @app_commands.describe(
-    mode="button: offer to split them; auto: split them at once; off: ignore them; list: show where it is on",
-    channel="A text, announcement, voice or forum channel, or a thread (default: this one)",
+    mode=text.MODE,
+    channel=text.CHANNEL,
 )
 @app_commands.default_permissions(manage_guild=True)
 @app_commands.allowed_installs(guilds=True, users=False)
@@ -71,45 +57,46 @@ async def listen_command(
     bot, guild_id = interaction.client, interaction.guild_id
     channel_id = interaction.channel_id if channel is None else channel.id
     if channel_id is None or guild_id is None:
-        raise NotFound("This command only works in a channel of a server.")
+        raise NotFound(text.ONLY_IN_CHANNELS)
     check_server(bot.settings.discord, guild_id)
     if mode == "list":
-        text = _list(await bot.database.listening.modes(guild_id))
+        answer = _list(await bot.database.listening.modes(guild_id))
     else:
-        place = "this channel" if channel_id == interaction.channel_id else f"<#{channel_id}>"
-        text = MODES[mode].format(place=place)
+        place = text.THIS_CHANNEL if channel_id == interaction.channel_id else f"<#{channel_id}>"
+        lines = [text.mode_set(mode, place)]
         if mode != OFF:
-            text += WHAT_COUNTS + _missing_permissions(interaction, channel_id, place)
-            text += "" if bot.sees_attachments else NO_INTENT
+            lines += [text.WHAT_COUNTS, *_missing_permissions(interaction, channel_id, place)]
+            lines += [] if bot.sees_attachments else [text.NO_INTENT]
+        answer = "\n".join(lines)
         await bot.database.listening.set_mode(channel_id, guild_id, mode)
         bot.listening = await bot.database.listening.modes()
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))
 
 
 def _list(modes: dict[int, str]) -> str:
     if not set(modes.values()) - {OFF}:
-        return NOWHERE
-    lines = [f"- <#{channel_id}> · {mode}" for channel_id, mode in modes.items()]
-    more = [f"and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+        return text.NOWHERE
+    lines = [text.channel_line(channel_id, mode) for channel_id, mode in modes.items()]
+    more = [text.more_channels(len(lines) - MAX_LINES)] if len(lines) > MAX_LINES else []
     return "\n".join([*lines[:MAX_LINES], *more])
 
 
-def _missing_permissions(interaction: discord.Interaction[Stemify], channel_id: int, place: str) -> str:
+def _missing_permissions(interaction: discord.Interaction[Stemify], channel_id: int, place: str) -> list[str]:
     """Return a line that names missing permissions, or nothing. Raises `NotAllowed` if the bot cannot write there."""
     allowed, is_threaded = _permissions(interaction, channel_id)
     if allowed is None:
-        return ""
+        return []
     may_send = allowed.send_messages_in_threads if is_threaded else allowed.send_messages
     needed = {
-        "View Channel": allowed.view_channel,
-        "Send Messages in Threads" if is_threaded else "Send Messages": may_send,
-        "Read Message History": allowed.read_message_history,
-        "Attach Files": allowed.attach_files,
+        text.VIEW_CHANNEL: allowed.view_channel,
+        text.SEND_IN_THREADS if is_threaded else text.SEND_MESSAGES: may_send,
+        text.READ_HISTORY: allowed.read_message_history,
+        text.ATTACH_FILES: allowed.attach_files,
     }
     missing = [name for name, is_allowed in needed.items() if not is_allowed]
     if not allowed.view_channel or not may_send:
-        raise NotAllowed(f"I cannot write in {place}. Give me these permissions there first: {', '.join(missing)}.")
-    return f"\nI'm missing these permissions here: {', '.join(missing)}." if missing else ""
+        raise NotAllowed(text.cannot_write(place, missing))
+    return [text.missing_permissions(missing)] if missing else []
 
 
 def _permissions(interaction: discord.Interaction[Stemify], channel_id: int) -> tuple[discord.Permissions | None, bool]:

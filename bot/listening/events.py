@@ -81,8 +81,8 @@ async def _start(bot: Stemify, message: discord.Message, songs: list[Source]) ->
     except StemifyError as error:
         if not bot.refusal_notices.allow(message.author.id):
             return None
-        text = error_text(error, datetime.now(UTC))
-        await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": text})
+        answer = error_text(error, datetime.now(UTC))
+        await send(bot.get_partial_messageable(message.channel.id), message.id, lambda: {"content": answer})
 
 
 async def on_messages_deleted(bot: Stemify, message_ids: Iterable[int]) -> None:

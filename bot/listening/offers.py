@@ -10,9 +10,11 @@ from typing import Any, Self
 
 import discord
 
+from bot.cards.text import KARAOKE
 from bot.client import Stemify
 from bot.commands.stemify import start_jobs
 from bot.database.listening import Offer
+from bot.listening import text
 from bot.listening.songs import posted_songs
 from bot.messages.messenger import retry_on_disconnect, send
 from bot.messages.responses import acknowledge, run_guarded
@@ -22,17 +24,15 @@ from engine.errors import InvalidState, NotFound
 log = logging.getLogger(__name__)
 
 ALL = "all"
-GONE = "The message with the audio was deleted. Post it again, or use `/stemify`."
 
 
 async def post_offer(bot: Stemify, message: discord.Message, songs: Sequence[Source]) -> None:
     """Reply with a button that splits all songs of the message. Raises Discord's errors."""
     count = len(songs)
     view = discord.ui.View(timeout=None)
-    label = "Split into stems" if count == 1 else f"Split all {count} into stems"
-    for is_karaoke, text in ((False, label), (True, "Karaoke")):
-        view.add_item(SplitButton(message.channel.id, message.id, ALL, text, is_karaoke=is_karaoke))
-    content = f"I can split {'this song' if count == 1 else f'these {count} songs'} into stems."
+    for is_karaoke, label in ((False, text.split(count)), (True, KARAOKE)):
+        view.add_item(SplitButton(message.channel.id, message.id, ALL, label, is_karaoke=is_karaoke))
+    content = text.offer(count)
     channel = bot.get_partial_messageable(message.channel.id)
     sent = await send(channel, message.id, lambda: {"content": content, "view": view, "nonce": f"o{message.id}"})
     await bot.database.listening.add_offer(Offer(message.id, message.channel.id, sent.id))
@@ -81,9 +81,9 @@ class SplitButton(
         bot, key = interaction.client, (self.message_id, self.songs)
         offer = await bot.database.listening.offer(self.message_id)
         if offer is not None and offer.url is not None and self.songs == ALL:
-            raise InvalidState(f"These stems have been made already: {offer.url}")
+            raise InvalidState(text.already_made(offer.url))
         if key in bot.offers_in_use:
-            raise InvalidState("These songs are being checked already. Look for the message about them here.")
+            raise InvalidState(text.ALREADY_BEING_CHECKED)
         bot.offers_in_use.add(key)
         try:
             answer_id = await acknowledge(interaction, thinking=True)
@@ -100,14 +100,14 @@ class SplitButton(
         try:
             message = await retry_on_disconnect(lambda: channel.fetch_message(self.message_id))
         except (discord.NotFound, discord.Forbidden):
-            raise NotFound(GONE) from None
+            raise NotFound(text.SOURCE_GONE) from None
         if self.songs != ALL:
             files = audio_attachments(message)[int(self.songs) :]
             songs: list[Source] = [source_of(file) for file in files[:1]]
         else:
             songs = posted_songs(message)
         if not songs:
-            raise NotFound(GONE)
+            raise NotFound(text.SOURCE_GONE)
         return songs
 
     async def _link(self, interaction: discord.Interaction[Stemify], answer_id: int) -> None:
@@ -118,9 +118,9 @@ class SplitButton(
         offer = Offer(self.message_id, channel_id, interaction.message.id)
         await bot.database.listening.add_offer(replace(offer, url=url))
         view = discord.ui.View(timeout=None)
-        view.add_item(discord.ui.Button(label="Go to the stems", url=url))
+        view.add_item(discord.ui.Button(label=text.GO_TO_STEMS, url=url))
         message = bot.messages.message(channel_id, interaction.message.id)
         try:
-            await retry_on_disconnect(lambda: message.edit(content="Split into stems:", view=view))
+            await retry_on_disconnect(lambda: message.edit(content=text.SPLIT, view=view))
         except discord.HTTPException as error:
             log.info("could not edit an offer", extra={"channel": channel_id, "reason": error.text})

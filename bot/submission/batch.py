@@ -12,6 +12,7 @@ from bot.database.batches import BatchSong
 from bot.database.database import JobMessage, JobMessageState
 from bot.messages.text import error_text
 from bot.progress.batch_updater import BatchUpdater
+from bot.submission import text
 from bot.submission.songs import MAX_SONGS, Source, name_of
 from bot.submission.submission import accept
 from engine.errors import InputRefused, InternalError, StemifyError
@@ -21,8 +22,6 @@ from engine.jobs.options import StemSeparationOptions
 log = logging.getLogger(__name__)
 
 MAX_NAMED = 10  # of the songs that are left out
-CANCELLED = "cancelled"
-TOO_MANY = f"not started: at most {MAX_SONGS} songs at once"
 
 
 async def submit_batch(
@@ -42,21 +41,21 @@ async def submit_batch(
     songs = [BatchSong(new_job_id(), name_of(source)) for source in sources[:MAX_SONGS]]
     left_out = [name_of(source) for source in sources[MAX_SONGS:]]
     if len(left_out) > MAX_NAMED:
-        left_out[MAX_NAMED - 1 :] = [f"{len(left_out) - MAX_NAMED + 1} more"]
-    songs += [BatchSong(new_job_id(), name, TOO_MANY) for name in left_out]
+        left_out[MAX_NAMED - 1 :] = [text.more_left_out(len(left_out) - MAX_NAMED + 1)]
+    songs += [BatchSong(new_job_id(), name, text.too_many(MAX_SONGS)) for name in left_out]
     await bot.database.add(batch)
     await bot.database.batches.add(batch.job_id, songs)
     updater: BatchUpdater | None = None
     refusals: list[str] = []
     for song, source in zip(songs[:MAX_SONGS], sources, strict=False):
         if updater is not None and updater.is_cancelled:
-            await bot.database.batches.refuse(song.job_id, CANCELLED)
+            await bot.database.batches.refuse(song.job_id, text.CANCELLED)
             continue
         job_message = replace(batch, job_id=song.job_id, is_batch=False)
         refusal = await _submit_song(bot, job_message, source, options, min_duration_s)
         if refusal is not None:
             await bot.database.batches.refuse(song.job_id, refusal)
-            refusals.append(f"{song.name}: {refusal}")
+            refusals.append(text.refused_song(song.name, refusal))
         elif updater is None:
             updater = bot.progress.follow_batch(batch, is_submitting=True)
             on_accepted()
@@ -66,12 +65,12 @@ async def submit_batch(
         else:  # cancelled while it was being accepted
             await bot.service.delete(song.job_id, by=batch.owner)
             await bot.database.delete(song.job_id)
-            await bot.database.batches.refuse(song.job_id, CANCELLED)
+            await bot.database.batches.refuse(song.job_id, text.CANCELLED)
         if updater is not None:
             updater.notify()
     if updater is None:
         await bot.database.delete(batch.job_id)
-        raise InputRefused("\n".join(["None of these songs was accepted.", *refusals]))
+        raise InputRefused("\n".join([text.NONE_ACCEPTED, *refusals]))
     if not updater.is_cancelled:
         await bot.database.set_state(batch.job_id, JobMessageState.FOLLOWING)
     updater.end_submission()

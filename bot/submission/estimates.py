@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from bot.client import Stemify
+from bot.submission import text
 from bot.text import clean, format_eta
 from engine.errors import BadOptions
 from engine.jobs.options import OutputFormat, Quality
 
 SONG_MIN = 4  # of the song in the examples
-FORMAT_NOTES = {
-    OutputFormat.MP3: "small files",
-    OutputFormat.FLAC: "lossless, smaller than wav",
-    OutputFormat.WAV: "lossless",
-    OutputFormat.STEM: "mp3, and one file for Traktor or Mixxx",
-}
 _RATES = {  # in bits a second of all four stems
     OutputFormat.MP3: 4 * 320_000,
     OutputFormat.WAV: 4 * 44_100 * 2 * 24,
@@ -23,17 +18,17 @@ _RATES = {  # in bits a second of all four stems
 
 def format_note(output_format: OutputFormat) -> str:
     """Describe a format, with the size of four stems where it does not depend on the song."""
-    note, rate = FORMAT_NOTES[output_format], _RATES.get(output_format)
+    note, rate = text.FORMATS[output_format], _RATES.get(output_format)
     if rate is None:
         return note
-    return f"{note} · 4 stems of a {SONG_MIN}-min song: {round(rate / 8 * 60 * SONG_MIN / 2**20)} MB"
+    return text.format_size(note, SONG_MIN, round(rate / 8 * 60 * SONG_MIN / 2**20))
 
 
 async def model_choices(bot: Stemify, guild_id: int | None, quality: str | None) -> list[tuple[str, str]]:
     """Return name and description of every model, usable ones first."""
     default, choices = bot.options(guild_id, quality=_known(quality)).model, []
     for choice in bot.service.models():
-        details = [f"not available: {choice.reason or 'not loaded'}"]
+        details = [text.not_available(choice.reason)]
         if choice.usable:
             details = [await _time(bot, guild_id, choice.name, quality), choice.summary]
         choices.append((choice.name, _label(choice.name, details, is_default=choice.name == default)))
@@ -53,7 +48,7 @@ async def quality_choices(bot: Stemify, guild_id: int | None, model: str | None)
 
 
 def _label(name: str, details: list[str], *, is_default: bool) -> str:
-    return clean(f"{name} — {' · '.join(['default', *details] if is_default else details)}", 100)
+    return clean(text.choice(name, " · ".join([text.DEFAULT, *details] if is_default else details)), 100)
 
 
 async def _time(bot: Stemify, guild_id: int | None, model: str | None, quality: str | None) -> str:
@@ -63,7 +58,7 @@ async def _time(bot: Stemify, guild_id: int | None, model: str | None, quality: 
     except BadOptions:  # a model that is still being typed
         options = bot.options(guild_id, quality=_known(quality))
     duration_s = await bot.service.estimated_s(options, 60 * SONG_MIN)
-    return f"{SONG_MIN}-min song: {format_eta(duration_s).removeprefix('about ')}"
+    return text.song_takes(SONG_MIN, format_eta(duration_s).removeprefix("about "))
 
 
 def _known(quality: str | None) -> str | None:

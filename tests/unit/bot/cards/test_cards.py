@@ -21,8 +21,9 @@ from bot.cards.more_card import details_text, more_buttons
 from bot.commands.job_list import PAGE_LENGTH
 from bot.messages.attachments import pack
 from bot.messages.text import error_text
-from bot.submission.batch import MAX_NAMED, TOO_MANY
+from bot.submission.batch import MAX_NAMED
 from bot.submission.songs import MAX_SONGS
+from bot.submission.text import too_many
 from engine.errors import EmptyInput, NotFound, QuotaExceeded
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
@@ -116,7 +117,7 @@ def test_card_names_failed_separation() -> None:
 def test_card_of_the_longest_batch_fits_into_a_message() -> None:
     refused = SongState("*" * 200, refusal="x" * 500)
     linked = SongState("", done(title="*" * 200), url="https://discord.com/channels/" + "/".join(["1" * 19] * 3))
-    left_out = SongState("*" * 200, refusal=TOO_MANY)
+    left_out = SongState("*" * 200, refusal=too_many(MAX_SONGS))
     for song in (refused, linked):
         assert len(batch_card([song] * MAX_SONGS + [left_out] * MAX_NAMED).below) < 3900
     assert batch_announcement([refused, linked], 7) == (
