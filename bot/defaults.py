@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bot import text
 from config.settings import Discord
 from engine.jobs.models import MODELS, better_model, stems_of
 from engine.jobs.options import OutputFormat, Quality, StemSeparationOptions
@@ -53,7 +54,6 @@ def unusable_model(settings: Discord, models: Sequence[ModelChoice]) -> str | No
     preferred = settings.default_model
     if any(choice.name == preferred and choice.usable for choice in models):
         return None
-    reason = next((choice.reason for choice in models if choice.name == preferred), None) or "not loaded"
+    reason = next((choice.reason for choice in models if choice.name == preferred), None)
     other = default_model(preferred, settings.default_quality, models)
-    instead = f"Songs are split with {other}." if other != preferred else "No other model with its stems can be used."
-    return f"{preferred} cannot be used here ({reason}). {instead}"
+    return text.unusable_model(preferred, reason, other if other != preferred else None)

@@ -1,4 +1,4 @@
-"""Format names, numbers and times for Discord."""
+"""Names, numbers and times as Discord shows them, and texts that several folders need."""
 
 from __future__ import annotations
 
@@ -89,3 +89,9 @@ def name_channels(ids: Iterable[int]) -> str:
 def file_label(name: str) -> str:
     """Return the label of a file of a result: "Vocals", "Stem file", "All as zip"."""
     return {"zip": "All as zip", "stem": "Stem file"}.get(name, name.capitalize())
+
+
+def unusable_model(model: str, reason: str | None, other: str | None) -> str:
+    """Return that a model cannot be used, and which other one is used instead, if any."""
+    instead = f"Songs are split with {other}." if other else "No other model with its stems can be used."
+    return f"{model} cannot be used here ({reason or 'not loaded'}). {instead}"

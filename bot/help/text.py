@@ -1,12 +1,16 @@
-"""What the bot says about itself and about what is stored."""
+"""What users read in the welcome message, in `/help` and in `/privacy`."""
 
 from __future__ import annotations
 
-from bot.links import is_public
-from bot.text import escape
-from config.settings import Discord, Limits, Settings
-from engine.text import plural
+import discord
 
+from bot.links import is_public
+from bot.text import counted, escape
+from config.settings import Discord, Limits, Settings
+
+HELP_DESCRIPTION = "How to split songs, with the limits and defaults that apply here"
+PRIVACY_DESCRIPTION = "What is stored, where, how long, and who can hear it"
+NO_NAME = "an operator who gives no name"
 NO_LINKS = "There are no links."
 
 
@@ -33,19 +37,18 @@ def help_text(settings: Settings, defaults: Discord, operator: str, jobs_per_hou
 
 def privacy_text(settings: Settings, operator: str) -> str:
     """Return what is stored, where, how long and who can hear it."""
-    retention, days = settings.retention, "day"
-    song = f"{plural(retention.input_days, days)} after it was split" if retention.input_days else "until it is split"
+    retention = settings.retention
+    song = f"{_days(retention.input_days)} after it was split" if retention.input_days else "until it is split"
     where = "the operator's machine" if settings.storage.url is None else "the operator's object storage"
     links = NO_LINKS
     if settings.web.public_url is not None and is_public(settings.web.public_url):
         links = (
-            "A link on a result works for everyone who has it, for"
-            f" {plural(settings.web.link_lifetime_days, days)} at most."
+            f"A link on a result works for everyone who has it, for {_days(settings.web.link_lifetime_days)} at most."
         )
     lines = [
         "**What is stored, and how long**",
-        f"- your song: {song}; after a failure {plural(retention.failed_days, days)}",
-        f"- stems, mixes and pictures: {plural(retention.stems_days, days)}, or with *Keep* until you delete them",
+        f"- your song: {song}; after a failure {_days(retention.failed_days)}",
+        f"- stems, mixes and pictures: {_days(retention.stems_days)}, or with *Keep* until you delete them",
         "- title, options, measurements and time of a job, with your Discord id: until you delete the job",
         "- who started which job in a server: 30 days; server managers see it",
         "- the settings of a server, with the ids of blocked users: until I leave the server",
@@ -56,6 +59,10 @@ def privacy_text(settings: Settings, operator: str) -> str:
         _operator_text(operator),
     ]
     return "\n".join(lines)
+
+
+def _days(count: int) -> str:
+    return counted(count, one="{} day", other="{} days")
 
 
 def _ways_text() -> str:
@@ -70,7 +77,7 @@ def _limits_text(limits: Limits, jobs_per_hour: int | None) -> str:
     hourly = limits.jobs_per_hour if jobs_per_hour is None else min(jobs_per_hour, limits.jobs_per_hour)
     return (
         f"Songs may be up to {limits.input_bytes / 2**20:.4g} MB and {limits.input_duration_s / 60:.4g} minutes long;"
-        f" {plural(hourly, 'song')} an hour for each user."
+        f" {counted(hourly, one='{} song', other='{} songs')} an hour for each user."
     )
 
 
@@ -82,6 +89,8 @@ def _operator_text(operator: str) -> str:
     return f"This bot is run by {operator}."
 
 
-def operator_name(contact: str | None, owner: str) -> str:
-    """Return who runs the bot: the configured contact, or the owner of the application."""
-    return escape(contact, 200) if contact else owner
+def operator_name(contact: str | None, team: str | None, owner: str | None) -> str:
+    """Return who runs the bot: the configured contact, or the team or the owner of the application."""
+    if contact:
+        return escape(contact, 200)
+    return f"the team {discord.utils.escape_markdown(team)}" if team else owner or NO_NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot.rules import text
 from config.settings import Discord
 from engine.errors import NotAllowed
 
@@ -15,7 +16,5 @@ def check_server(settings: Discord, guild_id: int | None) -> None:
     if is_allowed(settings, guild_id):
         return
     if guild_id is None:
-        raise NotAllowed(
-            "This bot only accepts songs in servers that its operator has allowed. Use it in one of those."
-        )
-    raise NotAllowed(f"This bot may not be used in this server. Ask its operator to allow the server {guild_id}.")
+        raise NotAllowed(text.ONLY_IN_ALLOWED_SERVERS)
+    raise NotAllowed(text.server_not_allowed(guild_id))

@@ -72,7 +72,7 @@ def _jobs_per_hour(settings: ServerSettings, roles: Iterable[int]) -> int | None
 
 def _names(guild: discord.Guild | None, roles: Iterable[int]) -> list[str]:
     found = [guild.get_role(role) for role in sorted(roles)] if guild is not None else []
-    return [role.name for role in found if role is not None] or ["a role that no longer exists"]
+    return [role.name for role in found if role is not None] or [text.DELETED_ROLE]
 
 
 def _roles_of(user: discord.abc.User) -> frozenset[int]:

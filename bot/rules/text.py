@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bot.text import escape, name_channels
-from engine.text import plural
+from bot.text import counted, escape, name_channels
 
 BLOCKED = "The managers of this server have blocked you from using this bot here."
 ONLY_REQUESTER_MIXES = (
     "In this server only the person who asked for the stems can post mixes of them. `/stemify` makes your own."
 )
+ONLY_IN_ALLOWED_SERVERS = (
+    "This bot only accepts songs in servers that its operator has allowed. Use it in one of those."
+)
+DELETED_ROLE = "a role that no longer exists"
 _CHANGE = "Server managers can change that with `/settings`."
 
 
@@ -26,4 +29,8 @@ def needs_channel(channels: Iterable[int]) -> str:
 def over_limit(jobs_per_hour: int) -> str:
     if not jobs_per_hour:
         return f"You may not split songs in this server. {_CHANGE}"
-    return f"This server allows you {plural(jobs_per_hour, 'song')} an hour. {_CHANGE}"
+    return f"This server allows you {counted(jobs_per_hour, one='{} song', other='{} songs')} an hour. {_CHANGE}"
+
+
+def server_not_allowed(guild_id: int) -> str:
+    return f"This bot may not be used in this server. Ask its operator to allow the server {guild_id}."

@@ -9,16 +9,15 @@ from bot.cards.job_lines import status_text
 from bot.client import Stemify
 from bot.database.database import JobMessage
 from bot.database.servers import ServerJob
-from bot.text import clip_lines, escape, timestamp
+from bot.servers import text
+from bot.text import clip_lines, timestamp
 from engine.errors import NotFound
 from engine.jobs.job import JobView
-from engine.text import plural
 
 SHOWN_JOBS = 10
 SHOWN_USERS = 10
 _MOST_JOBS = 25  # Discord's limit of choices
-_PRIVATE = {"title": "a private song", "artist": None}
-NOTHING = "No songs were split in this server in the last 30 days."
+_PRIVATE = {"title": text.PRIVATE_SONG, "artist": None}
 
 
 async def jobs_in(
@@ -39,24 +38,14 @@ async def jobs_in(
     return found
 
 
-def _name(view: JobView, message: JobMessage | None) -> str:
-    """Return the title with a link to the card."""
-    title = escape(view.job.title, 50)
-    if message is None or message.is_private or message.url is None:
-        return f"**{title}**"
-    return f"[{title}](<{message.url}>)"
-
-
 async def activity_text(bot: Stemify, guild_id: int) -> str:
     jobs = await bot.database.servers.jobs(guild_id, limit=1000)
     if not jobs:
-        return NOTHING
+        return text.NO_ACTIVITY
     counts = Counter(job.user_id for job in jobs).most_common(SHOWN_USERS)
-    people = ", ".join(f"<@{user}> {count}" for user, count in counts)
-    lines = [f"**Last 30 days:** {plural(len(jobs), 'song')} · {people}"]
-    lines.append("`/settings delete` deletes one of these jobs, `/settings block` blocks a user.")
+    lines = [text.activity(len(jobs), counts), text.ACTIVITY_COMMANDS]
     for server_job, view, message in await jobs_in(bot, guild_id, limit=SHOWN_JOBS):
-        name = _name(view, message)
+        url = None if message is None or message.is_private else message.url
         when = timestamp(datetime.fromtimestamp(server_job.at, UTC))
-        lines.append(f"- {name} · <@{server_job.user_id}> · {status_text(view)} · {when}")
+        lines.append(text.activity_line(view.job.title, url, server_job.user_id, status_text(view), when))
     return clip_lines(lines)

@@ -16,21 +16,20 @@ from bot.defaults import unusable_model, user_options
 from bot.listening.command import Place, PlaceTransformer
 from bot.messages.messenger import retry_on_disconnect
 from bot.messages.responses import acknowledge
+from bot.messages.text import ONLY_IN_SERVERS
 from bot.rules.operator import check_server
+from bot.servers import text
 from bot.servers.activity import activity_text, jobs_in
-from bot.servers.text import settings_text
 from bot.submission.estimates import model_choices
 from engine.errors import BadOptions, NotFound
 from engine.jobs.models import MODELS, unknown_model
 from engine.jobs.options import OutputFormat, Quality
 
-OPERATORS = "operator's"
-"""The choice that clears a default."""
 MOST_JOBS_PER_HOUR = 1000
 MOST_RULES = 14  # roles, channels, limits and users each: all fit into a message
 
-_QUALITIES = [app_commands.Choice(name=name, value=name) for name in (*Quality, OPERATORS)]
-_FORMATS = [app_commands.Choice(name=name, value=name) for name in (*OutputFormat, OPERATORS)]
+_QUALITIES = [app_commands.Choice(name=name, value=name) for name in (*Quality, text.OPERATORS)]
+_FORMATS = [app_commands.Choice(name=name, value=name) for name in (*OutputFormat, text.OPERATORS)]
 
 
 class SettingsCommands(app_commands.Group):
@@ -39,21 +38,21 @@ class SettingsCommands(app_commands.Group):
     def __init__(self) -> None:
         super().__init__(
             name="settings",
-            description="Decide how this server uses the bot",
+            description=text.DESCRIPTION,
             default_permissions=discord.Permissions(manage_guild=True),
             allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
             allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
         )
 
-    @app_commands.command(description="Show the settings of this server")
+    @app_commands.command(description=text.SHOW_DESCRIPTION)
     async def show(self, interaction: discord.Interaction[Stemify]) -> None:
         await _answer(interaction, await _begin(interaction))
 
-    @app_commands.command(description="Choose model, quality and format of songs for which nothing is chosen")
+    @app_commands.command(description=text.DEFAULTS_DESCRIPTION)
     @app_commands.describe(
-        model=f"The separation model, or {OPERATORS}: the default of the bot",
-        quality=f"Or {OPERATORS}: the default of the bot",
-        output_format=f"The file format, or {OPERATORS}: the default of the bot",
+        model=text.MODEL,
+        quality=text.QUALITY,
+        output_format=text.OUTPUT_FORMAT,
     )
     @app_commands.rename(output_format="format")
     @app_commands.choices(quality=_QUALITIES, output_format=_FORMATS)
@@ -66,7 +65,9 @@ class SettingsCommands(app_commands.Group):
     ) -> None:
         guild_id = await _begin(interaction)
         chosen = {"model": model, "quality": quality, "output_format": output_format}
-        given = {name: None if value == OPERATORS else value for name, value in chosen.items() if value is not None}
+        given = {
+            name: None if value == text.OPERATORS else value for name, value in chosen.items() if value is not None
+        }
         if (name := given.get("model")) is not None and name not in MODELS:
             raise unknown_model(name)
         if (quality := given.get("quality")) is not None:
@@ -80,13 +81,13 @@ class SettingsCommands(app_commands.Group):
         await bot.database.servers.change(guild_id, lambda _: dict(given))
         await _answer(interaction, guild_id)
 
-    @app_commands.command(description="Choose the roles that may split songs; if there are none, everyone may")
-    @app_commands.describe(role="The role", allowed="false: take the role off the list")
+    @app_commands.command(description=text.ROLE_DESCRIPTION)
+    @app_commands.describe(role=text.ROLE, allowed=text.ROLE_ALLOWED)
     async def role(self, interaction: discord.Interaction[Stemify], role: discord.Role, allowed: bool = True) -> None:
         await _change_list(interaction, "roles", role.id, add=allowed)
 
-    @app_commands.command(description="Choose the channels in which songs are split; if there are none, everywhere")
-    @app_commands.describe(channel="A channel, with its threads", allowed="false: take the channel off the list")
+    @app_commands.command(description=text.CHANNEL_DESCRIPTION)
+    @app_commands.describe(channel=text.CHANNEL, allowed=text.CHANNEL_ALLOWED)
     async def channel(
         self,
         interaction: discord.Interaction[Stemify],
@@ -95,10 +96,10 @@ class SettingsCommands(app_commands.Group):
     ) -> None:
         await _change_list(interaction, "channels", channel.id, add=allowed)
 
-    @app_commands.command(description="Limit the songs that a user may split in an hour in this server")
+    @app_commands.command(description=text.LIMIT_DESCRIPTION)
     @app_commands.describe(
-        songs="How many, 0 for none; leave it out to remove the limit",
-        role="For users with this role, instead of everyone; the highest limit of their roles applies",
+        songs=text.LIMIT_SONGS,
+        role=text.LIMIT_ROLE,
     )
     async def limit(
         self,
@@ -119,10 +120,8 @@ class SettingsCommands(app_commands.Group):
         await interaction.client.database.servers.change(guild_id, change)
         await _answer(interaction, guild_id)
 
-    @app_commands.command(description="Choose where stems are posted and who may post mixes of them")
-    @app_commands.describe(
-        stems="In the channel, or in a thread below the card", mixes="Who may press Karaoke, No drums and Mix…"
-    )
+    @app_commands.command(description=text.RESULTS_DESCRIPTION)
+    @app_commands.describe(stems=text.RESULTS_STEMS, mixes=text.RESULTS_MIXES)
     async def results(
         self,
         interaction: discord.Interaction[Stemify],
@@ -135,19 +134,19 @@ class SettingsCommands(app_commands.Group):
         await interaction.client.database.servers.change(guild_id, lambda _: changes)
         await _answer(interaction, guild_id)
 
-    @app_commands.command(description="Block a user in this server, or unblock one")
-    @app_commands.describe(user="The user", blocked="false: unblock")
+    @app_commands.command(description=text.BLOCK_DESCRIPTION)
+    @app_commands.describe(user=text.USER, blocked=text.BLOCKED)
     async def block(self, interaction: discord.Interaction[Stemify], user: discord.User, blocked: bool = True) -> None:
         await _change_list(interaction, "blocked", user.id, add=blocked)
 
-    @app_commands.command(description="Show who split songs in this server lately")
+    @app_commands.command(description=text.ACTIVITY_DESCRIPTION)
     async def activity(self, interaction: discord.Interaction[Stemify]) -> None:
         guild_id = await _begin(interaction)
-        text = await activity_text(interaction.client, guild_id)
-        await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+        answer = await activity_text(interaction.client, guild_id)
+        await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))
 
-    @app_commands.command(description="Delete a job of any user of this server, with its stems and messages")
-    @app_commands.describe(job="One of the last jobs of this server")
+    @app_commands.command(description=text.DELETE_DESCRIPTION)
+    @app_commands.describe(job=text.JOB)
     async def delete(self, interaction: discord.Interaction[Stemify], job: str) -> None:
         guild_id = await _begin(interaction)
         views = {view.job.id: view for _, view, _ in await jobs_in(interaction.client, guild_id)}
@@ -171,7 +170,7 @@ class SettingsCommands(app_commands.Group):
     async def _complete_model(
         self, interaction: discord.Interaction[Stemify], current: str
     ) -> list[app_commands.Choice[str]]:
-        found = [*await model_choices(interaction.client, interaction.guild_id, None), (OPERATORS, OPERATORS)]
+        found = [*await model_choices(interaction.client, interaction.guild_id, None), (text.OPERATORS, text.OPERATORS)]
         return [app_commands.Choice(name=name, value=model) for model, name in found if current.casefold() in model][
             :25
         ]
@@ -181,7 +180,7 @@ async def _begin(interaction: discord.Interaction[Stemify]) -> int:
     """Acknowledge privately and return the server. Raises `NotAllowed`."""
     await acknowledge(interaction, ephemeral=True)
     if interaction.guild_id is None:
-        raise NotFound("This command only works in a server.")
+        raise NotFound(ONLY_IN_SERVERS)
     check_server(interaction.client.settings.discord, interaction.guild_id)
     return interaction.guild_id
 
@@ -204,7 +203,7 @@ async def _change_list(interaction: discord.Interaction[Stemify], name: str, ent
 def _check_room(entries: Sized) -> None:
     """Raise `BadOptions` if a list is full."""
     if len(entries) >= MOST_RULES:
-        raise BadOptions(f"At most {MOST_RULES} of them. Remove one first.")
+        raise BadOptions(text.too_many_entries(MOST_RULES))
 
 
 async def _answer(interaction: discord.Interaction[Stemify], guild_id: int) -> None:
@@ -212,7 +211,7 @@ async def _answer(interaction: discord.Interaction[Stemify], guild_id: int) -> N
     bot = interaction.client
     defaults = bot.defaults(guild_id)
     chosen = f"{defaults.default_model} · {defaults.default_quality} · {defaults.default_format}"
-    text = settings_text(bot.database.servers.of(guild_id), chosen)
+    answer = text.settings_text(bot.database.servers.of(guild_id), chosen)
     if (unusable := unusable_model(defaults, bot.service.models())) is not None:
-        text += f"\n{unusable}"
-    await retry_on_disconnect(lambda: interaction.edit_original_response(content=text))
+        answer += f"\n{unusable}"
+    await retry_on_disconnect(lambda: interaction.edit_original_response(content=answer))

@@ -1,11 +1,64 @@
-"""What the bot says about the settings of a server."""
+"""What users read about `/settings`, in Discord's list of commands and in the answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from bot.database.servers import ServerSettings
-from bot.text import name_channels
+from bot.text import counted, escape, name_channels
+
+DESCRIPTION = "Decide how this server uses the bot"
+OPERATORS = "operator's"
+"""The choice that clears a default."""
+
+SHOW_DESCRIPTION = "Show the settings of this server"
+DEFAULTS_DESCRIPTION = "Choose model, quality and format of songs for which nothing is chosen"
+MODEL = f"The separation model, or {OPERATORS}: the default of the bot"
+QUALITY = f"Or {OPERATORS}: the default of the bot"
+OUTPUT_FORMAT = f"The file format, or {OPERATORS}: the default of the bot"
+ROLE_DESCRIPTION = "Choose the roles that may split songs; if there are none, everyone may"
+ROLE = "The role"
+ROLE_ALLOWED = "false: take the role off the list"
+CHANNEL_DESCRIPTION = "Choose the channels in which songs are split; if there are none, everywhere"
+CHANNEL = "A channel, with its threads"
+CHANNEL_ALLOWED = "false: take the channel off the list"
+LIMIT_DESCRIPTION = "Limit the songs that a user may split in an hour in this server"
+LIMIT_SONGS = "How many, 0 for none; leave it out to remove the limit"
+LIMIT_ROLE = "For users with this role, instead of everyone; the highest limit of their roles applies"
+RESULTS_DESCRIPTION = "Choose where stems are posted and who may post mixes of them"
+RESULTS_STEMS = "In the channel, or in a thread below the card"
+RESULTS_MIXES = "Who may press Karaoke, No drums and Mix…"
+BLOCK_DESCRIPTION = "Block a user in this server, or unblock one"
+USER = "The user"
+BLOCKED = "false: unblock"
+ACTIVITY_DESCRIPTION = "Show who split songs in this server lately"
+DELETE_DESCRIPTION = "Delete a job of any user of this server, with its stems and messages"
+JOB = "One of the last jobs of this server"
+
+# The activity of a server.
+
+NO_ACTIVITY = "No songs were split in this server in the last 30 days."
+ACTIVITY_COMMANDS = "`/settings delete` deletes one of these jobs, `/settings block` blocks a user."
+PRIVATE_SONG = "a private song"
+
+
+def activity(songs: int, users: Iterable[tuple[int, int]]) -> str:
+    """Return the number of songs and, of each user given with their number, who started them."""
+    people = ", ".join(f"<@{user}> {count}" for user, count in users)
+    return f"**Last 30 days:** {counted(songs, one='{} song', other='{} songs')} · {people}"
+
+
+def activity_line(title: str, url: str | None, user_id: int, status: str, when: str) -> str:
+    name = escape(title, 50)
+    linked = f"[{name}](<{url}>)" if url is not None else f"**{name}**"
+    return f"- {linked} · <@{user_id}> · {status} · {when}"
+
+
+# The settings.
+
+
+def too_many_entries(most: int) -> str:
+    return f"At most {most} of them. Remove one first."
 
 
 def settings_text(settings: ServerSettings, defaults: str) -> str:
