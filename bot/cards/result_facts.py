@@ -8,6 +8,7 @@ from bot.cards import text
 from bot.text import file_label, timestamp
 from engine.jobs.job import Job, JobView
 from engine.jobs.results import JobResult
+from engine.jobs.trust import SEPARATION_FAILED
 from engine.text import format_duration
 
 
@@ -45,7 +46,7 @@ def facts_line(job: Job, result: JobResult) -> str:
 
 def seems_failed(result: JobResult) -> bool:
     """Return whether the stems look as if nothing was separated."""
-    return result.trust is not None and any(note.startswith("The separation failed") for note in result.trust.notes)
+    return result.trust is not None and any(note.startswith(SEPARATION_FAILED) for note in result.trust.notes)
 
 
 def link_labels(view: JobView) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,9 @@ from engine.text import plural
 
 Fact = tuple[str, str]
 
+SEPARATION_FAILED = "The separation failed"
+"""How the notes about a failed separation begin."""
+
 
 def stem_level(info: StemInfo) -> str:
     """Return level and peak of a stem, and the share of the song in which it is silent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.jobs.trust import SEPARATION_FAILED
 from engine.quality.identity import Shapes, best_order
 
 Features = Mapping[str, Mapping[str, float]]
@@ -31,19 +32,19 @@ def find_failure(features: Features, shapes: Shapes) -> Failure:
 def _sum(features: Features) -> tuple[float, str]:
     levels_db = [stem["level"] - stem["residual"] for stem in features.values() if "residual" in stem]
     factor = min((_between(level_db, best=-6, worst=-2) for level_db in levels_db), default=1.0)
-    return factor, "The separation failed: the stems do not add up to the song."
+    return factor, f"{SEPARATION_FAILED}: the stems do not add up to the song."
 
 
 def _foreign(features: Features) -> tuple[float, str]:
     added = [stem["added"] for stem in features.values() if "added" in stem]
     factor = _between(sum(added) / len(added), best=-0.3, worst=-0.6) if added else 1.0
-    return factor, "The separation failed: the stems contain sound that is not in the song."
+    return factor, f"{SEPARATION_FAILED}: the stems contain sound that is not in the song."
 
 
 def _alike(shapes: Shapes) -> tuple[float, str]:
     likeness = [stem["likeness"] for stem in shapes.values() if "likeness" in stem]
     factor = _between(sum(likeness) / len(likeness), best=0.75, worst=0.9) if likeness else 1.0
-    return factor, "The separation failed: the stems are almost alike."
+    return factor, f"{SEPARATION_FAILED}: the stems are almost alike."
 
 
 def _order(shapes: Shapes) -> tuple[float, str]:
