@@ -92,7 +92,7 @@ class Stemify(discord.AutoShardedClient):
         self.rules = ServerRules(self, settings.discord, database.servers)
         self.voice: VoiceSessions | None = None
         if is_installed():
-            self.voice = VoiceSessions(self, database.voice, self.service, self.messages, self.rules)
+            self.voice = VoiceSessions(self, database.voice, self.service, backend.stages, self.messages, self.rules)
         self.tree = CommandTree(
             self,
             allowed_installs=app_commands.AppInstallationType(guild=True, user=settings.discord.user_install),

@@ -50,6 +50,7 @@ from engine.service.repeats import Repeats
 from engine.service.resubmission import Resubmission
 from engine.service.sample import SampleSong
 from engine.service.service import StemService
+from engine.service.stages import Stages
 from engine.service.views import JobPresenter
 from engine.sources.fetch import LinkFetcher
 from engine.sources.youtube.downloader import Youtube
@@ -75,6 +76,7 @@ class Backend:
 
     service: StemService
     web_url: str | None
+    stages: Stages
     steady_now: Callable[[], datetime] = utc_now
 
 
@@ -152,30 +154,27 @@ async def backend(
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
         pool = await _pool(settings)
-        youtube = _youtube(settings)
-        disk_space = DiskSpace(root, settings.limits.free_disk_bytes)
+        youtube, disk_space = _youtube(settings), DiskSpace(root, settings.limits.free_disk_bytes)
         fetch_link = LinkFetcher(youtube, storage, disk_space, media)
-        workers = settings.workers
-        retention, max_duration_s = settings.retention, settings.limits.input_duration_s
-        keep_inputs = retention.input_days > 0
+        workers, limits, retention = settings.workers, settings.limits, settings.retention
+        max_duration_s, keep_inputs = limits.input_duration_s, retention.input_days > 0
         runner = JobRunner(
             store, storage, pool, fetch_link, workers, max_duration_s, progress, quota, keep_inputs=keep_inputs
         )
         dispatcher = Dispatcher(store, runner, progress, root / "handover.json", max_attempts=workers.max_attempts)
-        limits = settings.limits
         queue_limits = QueueLimits(
             per_owner=limits.queued_per_user, per_scope=limits.queued_per_scope, total=limits.queued_total
         )
-        blocked = BlockList(store.database, settings.limits.blocked_owners)
-        usage = Usage(store.database, settings.limits.stored_bytes_per_user)
+        blocked = BlockList(store.database, limits.blocked_owners)
+        usage = Usage(store.database, limits.stored_bytes_per_user)
         admission = Admission(store, quota, disk_space, queue_limits, blocked, usage)
-        lifetime = timedelta(days=retention.stems_days)
+        lifetime, link_lifetime = timedelta(days=retention.stems_days), timedelta(days=settings.web.link_lifetime_days)
         repeats = Repeats(store, storage, pool, runner.cleanup, lifetime=lifetime, now=now)
         acceptance = Acceptance(store, storage, pool, queue_limits, quota, repeats if retention.reuse_results else None)
         keys = RequestKeys(store.database, now)
         intake = Intake(store, quota, admission, acceptance, storage, youtube, settings, media, http, keys, now)
         resubmission = Resubmission(store, quota, admission, acceptance, storage, now)
-        presenter = JobPresenter(store, pool, progress, links, timedelta(days=settings.web.link_lifetime_days))
+        presenter = JobPresenter(store, pool, progress, links, link_lifetime)
         mixer = Mixer(store, storage, quota, usage, disk_space, blocked, settings.mixes)
         await mixer.prepare()
         stack.push_async_callback(mixer.close)
@@ -187,13 +186,14 @@ async def backend(
         steady = SteadyClock(root / "clock.json", now)
         sweeper = asyncio.create_task(Sweeper(store, storage, steady, retention).run(), name="sweeper")
         stack.push_async_callback(_cancel, sweeper)
+        stages, sample = Stages(links), None
         if listening is not None:
-            sample = None
             if settings.web.sample:
-                sample = SampleSong(service, timedelta(days=settings.web.link_lifetime_days))
+                sample = SampleSong(service, link_lifetime)
                 stack.push_async_callback(_cancel, asyncio.create_task(sample.run(), name="sample"))
-            await _serve_web(create_app(service, settings, links, storage, sample=sample, now=now), listening, stack)
-        yield Backend(service, links.base_url if with_web else None, steady)
+            app = create_app(service, settings, links, storage, stages, sample=sample, now=now)
+            await _serve_web(app, listening, stack)
+        yield Backend(service, links.base_url if with_web else None, stages, steady)
         if dispatcher.running:
             log.warning(
                 "Shutting down: waiting up to %.0f s for %s (Ctrl-C again to skip). "

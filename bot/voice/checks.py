@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import discord
 
+from bot.voice import text
 from engine.errors import InvalidState, NotAllowed
 
 VoiceChannel = discord.VoiceChannel | discord.StageChannel
@@ -23,15 +24,14 @@ def listeners_in(channel: VoiceChannel) -> int:
 def check_can_join(channel: VoiceChannel) -> None:
     """Raise `NotAllowed` or `InvalidState` with a sentence if the bot cannot play there."""
     allowed = channel.permissions_for(channel.guild.me)
-    name = f"<#{channel.id}>"
-    for permission, label in (("view_channel", "View Channel"), ("connect", "Connect"), ("speak", "Speak")):
+    for permission, label in text.PERMISSIONS.items():
         if permission == "speak" and isinstance(channel, discord.StageChannel):
             continue
         if not getattr(allowed, permission):
-            raise NotAllowed(f"I need the permission {label} in {name}.")
+            raise NotAllowed(text.needs_permission(label, channel.id))
     is_full = channel.user_limit and len(channel.voice_states) >= channel.user_limit
     if is_full and not allowed.move_members and channel.guild.me.id not in channel.voice_states:
-        raise InvalidState(f"{name} is full.")
+        raise InvalidState(text.channel_is_full(channel.id))
 
 
 async def become_speaker(channel: VoiceChannel) -> str:
@@ -45,5 +45,5 @@ async def become_speaker(channel: VoiceChannel) -> str:
             return ""
         await me.request_to_speak()
     except discord.HTTPException:
-        return "I am in the audience: a moderator of the stage must invite me to speak."
-    return "I have asked to speak: a moderator of the stage must invite me."
+        return text.IN_AUDIENCE
+    return text.ASKED_TO_SPEAK

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import discord
 
 from bot.voice.checks import VoiceChannel
+from bot.voice.text import could_not_join
 from engine.errors import InvalidState
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 _LEAVE_TIMEOUT_S = 5.0
 _POLL_S = 0.05
+_WAIT_S = 0.5
 
 
 class VoiceConnection(discord.VoiceClient):
@@ -41,7 +43,16 @@ async def connect(channel: VoiceChannel) -> VoiceConnection:
         await client.disconnect(force=True)
     except (TimeoutError, OSError, discord.DiscordException) as error:
         problem = error
-    raise InvalidState(f"I could not join <#{channel.id}>. Try again.", detail=f"{problem!r}"[:200])
+    raise InvalidState(could_not_join(channel.id), detail=f"{problem!r}"[:200])
+
+
+async def recovers(client: VoiceConnection) -> bool:
+    """Wait while a connection is opened again by discord.py; return whether it is up."""
+    for _ in range(round(CONNECT_TIMEOUT_S / _WAIT_S)):
+        if client.was_removed or client.is_connected() or client.guild.voice_client is not client:
+            break
+        await asyncio.sleep(_WAIT_S)
+    return client.is_connected() and not client.was_removed
 
 
 async def _leave_first(channel: VoiceChannel) -> None:

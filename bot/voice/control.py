@@ -9,10 +9,12 @@ from typing import Any, Self
 import discord
 
 from bot.text import clean, escape
+from bot.voice import text
 from bot.voice.state import SessionState
-from engine.text import format_duration
 
-PRESETS = {"karaoke": ("Karaoke", "vocals"), "no_drums": ("No drums", "drums"), "no_bass": ("No bass", "bass")}
+PRESETS = {
+    "karaoke": (text.KARAOKE, "vocals"), "no_drums": (text.NO_DRUMS, "drums"), "no_bass": (text.NO_BASS, "bass"),
+}  # fmt: skip
 """Label of each preset, and the stem that it leaves out."""
 _COLOUR = 0x5865F2
 
@@ -39,58 +41,49 @@ class VoiceButton(
 
 
 def control_text(state: SessionState, duration_s: float, note: str) -> str:
-    song, position_s = state.songs[0], min(state.position_s, duration_s)
-    sign = "⏸" if state.is_paused else "▶"
-    line = f"{sign} {format_duration(position_s)} of {format_duration(duration_s)}"
-    line += f" · {format_duration(duration_s - position_s)} left"
-    sound = [f"without {stem}" for stem in sorted(state.muted)]
-    sound += [f"volume {state.volume:.0%}"] if state.volume != 1 else []
-    sound += [f"key {state.key:+d}"] if state.key else []
-    sound += [f"tempo {state.tempo:.0%}"] if state.tempo != 1 else []
-    lines = [f"### {escape(song.title)}", line, " · ".join(sound), _loop_text(state)]
-    if len(state.songs) > 1:
-        more = f", then {len(state.songs) - 2} more" if len(state.songs) > 2 else ""
-        lines.append(f"-# Next: {escape(state.songs[1].title)}{more}")
-    return "\n".join(line for line in [*lines, f"-# {note}" if note else ""] if line)
+    lines = [
+        f"### {escape(state.songs[0].title)}",
+        text.position(min(state.position_s, duration_s), duration_s, is_paused=state.is_paused),
+        text.sound(state.muted, volume=state.volume, key=state.key, tempo=state.tempo),
+        text.loop(state.loop_start_s, state.loop_end_s),
+        text.upcoming([song.title for song in state.songs[1:]]),
+        f"-# {note}" if note else "",
+    ]
+    return "\n".join(line for line in lines if line)
 
 
-def _loop_text(state: SessionState) -> str:
-    if state.loop_start_s is None:
-        return ""
-    if state.loop_end_s is None:
-        return f"The loop begins at {format_duration(state.loop_start_s)}"
-    return f"Repeating {format_duration(state.loop_start_s)} to {format_duration(state.loop_end_s)}"
-
-
-def control_view(state: SessionState, stems: Sequence[str], duration_s: float, note: str = "") -> discord.ui.LayoutView:
-    """Return the control message."""
+def control_view(
+    state: SessionState, stems: Sequence[str], duration_s: float, note: str = "", *, stage_url: str | None = None
+) -> discord.ui.LayoutView:
+    """Return the control message, with a link to the stage if there is one."""
     begun, is_repeating = state.loop_start_s is not None, state.loop_end_s is not None
-    loop = "Stop loop" if is_repeating else "Loop to here" if begun else "Loop from here"
+    loop = text.STOP_LOOP if is_repeating else text.LOOP_TO if begun else text.LOOP_FROM
     presets = {action: each for action, each in PRESETS.items() if each[1] in stems}
-    rows = [
+    rows: list[list[discord.ui.Item[Any]]] = [
         [
-            VoiceButton("start", "⏮"),
-            VoiceButton("back", "−10 s"),
-            VoiceButton("pause", "⏯", is_on=state.is_paused),
-            VoiceButton("forward", "+10 s"),
-            VoiceButton("stop", "Stop"),
+            VoiceButton("start", text.START),
+            VoiceButton("back", text.BACK),
+            VoiceButton("pause", text.PAUSE, is_on=state.is_paused),
+            VoiceButton("forward", text.FORWARD),
+            VoiceButton("stop", text.STOP),
         ],
         [VoiceButton(f"stem_{stem}", stem.capitalize(), is_on=stem not in state.muted) for stem in stems],
         [
             *(VoiceButton(action, label, is_on=state.muted == {stem}) for action, (label, stem) in presets.items()),
-            VoiceButton("everything", "Everything", is_on=not state.muted),
+            VoiceButton("everything", text.EVERYTHING, is_on=not state.muted),
         ],
         [
-            VoiceButton("volume_down", "Volume −"),
-            VoiceButton("volume_up", "Volume +"),
+            VoiceButton("volume_down", text.QUIETER),
+            VoiceButton("volume_up", text.LOUDER),
             VoiceButton("loop", loop, is_on=begun),
-            *([VoiceButton("next", "Next song")] if len(state.songs) > 1 else []),
+            *([VoiceButton("next", text.NEXT)] if len(state.songs) > 1 else []),
+            *([discord.ui.Button(label=text.STAGE, url=stage_url)] if stage_url is not None else []),
         ],
         [
-            VoiceButton("key_down", "Key −"),
-            VoiceButton("key_up", "Key +"),
-            VoiceButton("tempo_down", "Tempo −"),
-            VoiceButton("tempo_up", "Tempo +"),
+            VoiceButton("key_down", text.LOWER),
+            VoiceButton("key_up", text.HIGHER),
+            VoiceButton("tempo_down", text.SLOWER),
+            VoiceButton("tempo_up", text.FASTER),
         ],
     ]
     container: discord.ui.Container[Any] = discord.ui.Container(accent_colour=_COLOUR)
@@ -103,8 +96,8 @@ def control_view(state: SessionState, stems: Sequence[str], duration_s: float, n
     return view
 
 
-def closed_view(text: str) -> discord.ui.LayoutView:
+def closed_view(words: str) -> discord.ui.LayoutView:
     """Return the control message of a session that has ended."""
     view = discord.ui.LayoutView(timeout=None)
-    view.add_item(discord.ui.TextDisplay(clean(text, 1500)))
+    view.add_item(discord.ui.TextDisplay(clean(words, 1500)))
     return view

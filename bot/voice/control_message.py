@@ -10,6 +10,7 @@ import discord
 from bot.messages.messenger import Messenger, retry_on_disconnect
 from bot.voice.checks import VoiceChannel
 from bot.voice.state import SessionState
+from bot.voice.text import needs_to_write
 from engine.errors import NotAllowed
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,7 @@ class ControlMessage:
             try:
                 sent = await asked_in.send(view=view)
             except discord.Forbidden:
-                place = f"here or in the chat of <#{channel.id}>"
-                raise NotAllowed(f"I need the permission Send Messages {place}.") from None
+                raise NotAllowed(needs_to_write(channel.id)) from None
         self._state.control_channel_id, self._state.control_message_id = sent.channel.id, sent.id
 
     async def edit(self, view: discord.ui.LayoutView) -> None:

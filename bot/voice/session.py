@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import discord
 
 from bot.database.voice import VoiceStore
+from bot.links import is_public
 from bot.messages.messenger import Messenger, retry_on_disconnect
+from bot.voice import text
 from bot.voice.checks import VoiceChannel, become_speaker, check_can_join, listeners_in
-from bot.voice.connection import CONNECT_TIMEOUT_S, VoiceConnection, connect
+from bot.voice.connection import VoiceConnection, connect, recovers
 from bot.voice.control import closed_view, control_view
 from bot.voice.control_message import ControlMessage
-from bot.voice.presses import apply_loop, apply_press
-from bot.voice.source import StreamSource
+from bot.voice.playback import Playback
+from bot.voice.presses import apply_press
 from bot.voice.state import SessionState
 from engine.errors import InvalidState, StemifyError
-from engine.service.service import StemService, VoiceStream
+from engine.service.service import StemService
+from engine.service.stages import NowPlaying, Stages
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 EDIT_INTERVAL_S = 5.0
 ALONE_S = 120.0
-ENDED = "This player has ended. Use `/play` to start another one."
 _RECONNECTS = 3
 _RESTARTS = 2  # of a player that ends too early, for one song
 
@@ -38,24 +41,23 @@ class VoiceSession:
         channel: VoiceChannel,
         state: SessionState,
         service: StemService,
+        stages: Stages,
         messages: Messenger,
         store: VoiceStore,
         on_end: Callable[[], None],
     ) -> None:
         self.channel = channel
         self.state = state
-        self._service = service
+        self._stages = stages
         self._store = store
         self._on_end = on_end
-        self._source = StreamSource()
-        self._stream: VoiceStream | None = None
+        self._playback = Playback(service, state)
         self._client: VoiceConnection | None = None
         self._control = ControlMessage(messages, state)
         self._shown_at = 0.0
         self._note = ""
         self._alone_since: float | None = None
         self._restarts = 0
-        self._is_muted = False  # by the server
         self._is_over = False
         self._lock = asyncio.Lock()  # one change of the stream at a time
         self._ticker: asyncio.Task[None] | None = None
@@ -66,17 +68,15 @@ class VoiceSession:
         Raises `NotAllowed`, `InvalidState`, what `StemService.play` raises, and errors of Discord.
         """
         check_can_join(self.channel)
-        await self._open_stream(self.state.position_s)
+        await self._playback.open(self.state.position_s)
         try:
-            self._client = await connect(self.channel)
-            self._note = await become_speaker(self.channel)
-            self._notice_mute()
-            self._play()
+            await self._join()
             await self._control.post(self.channel, control_channel, self._view())
             await self._save()
         except BaseException:
             await self._leave()
             raise
+        self._stages.open(self.state.stage_id, self._now_playing)
         self._ticker = asyncio.create_task(self._tick(), name=f"voice {self.channel.guild.id}")
         return self.control_url
 
@@ -84,30 +84,21 @@ class VoiceSession:
     def control_url(self) -> str:
         return self._control.url(self.channel.guild.id)
 
-    def _notice_mute(self) -> None:
-        """Pause if the bot was muted before it joined, or may not speak on a stage."""
+    async def _join(self) -> None:
+        """Connect and play. Raises `InvalidState`."""
+        self._client = await connect(self.channel)
+        self._note = await become_speaker(self.channel)
         mine = self.channel.voice_states.get(self.channel.guild.me.id)
-        if mine is not None and self._stream is not None and (mine.mute or mine.suppress):
-            self._is_muted = True
-            self._stream.set_paused(True)
+        if mine is not None and (mine.mute or mine.suppress):
+            self._playback.set_muted(True)
+        self._client.play(self._playback.new_source())
+
+    def _now_playing(self) -> NowPlaying | None:
+        now = self._playback.now_playing()
+        is_lost = self._client is None or not self._client.is_connected()
+        return replace(now, is_paused=True) if now is not None and is_lost else now
 
     # Songs.
-
-    async def _open_stream(self, position_s: float) -> VoiceStream:
-        """Play the first song from a position with the current sound, and end the stream before."""
-        song = self.state.songs[0]
-        stream = await self._service.play(song.job_id, self.state.version, start_s=position_s, by=song.owner)
-        if self._is_over:  # stopped while a version was made
-            await stream.close()
-            raise InvalidState(ENDED)
-        stream.set_gains(dict.fromkeys(self.state.muted, 0.0))
-        stream.set_volume(self.state.volume)
-        stream.set_paused(self.state.is_paused or self._is_muted)
-        before, self._stream, self._source.stream = self._stream, stream, stream
-        apply_loop(self.state, stream)
-        if before is not None:
-            await before.close()
-        return stream
 
     async def _next_song(self) -> None:
         """Play the next song that can be played; end the session after the last."""
@@ -115,25 +106,25 @@ class VoiceSession:
             self.state.next_song()
             self._restarts = 0
             try:
-                await self._open_stream(0.0)
+                await self._playback.open(0.0)
             except StemifyError as error:
-                self._note = f"Skipped a song: {error.message}"
+                self._note = text.skipped(error.message)
                 continue
             await self._show()
             return
-        await self.stop(f"{self._note}\nThat was the last song. Use `/play` to play another one.".strip())
+        await self.stop(f"{self._note}\n{text.LAST_SONG}".strip())
 
     # Presses.
 
     async def press(self, action: str, interaction: discord.Interaction[discord.Client]) -> None:
         """Do what a button says, and show the result. Raises `StemifyError`."""
-        assert self._stream is not None
-        state, stream = self.state, self._stream
+        state, stream = self.state, self._playback.stream
+        assert stream is not None
         state.position_s = stream.position_s
         self._note = ""
         if action == "stop":
             await retry_on_disconnect(interaction.response.defer)
-            await self.stop(f"Stopped by <@{interaction.user.id}>.")
+            await self.stop(text.stopped_by(interaction.user.id))
             return
         if action == "next":
             await retry_on_disconnect(interaction.response.defer)
@@ -144,7 +135,7 @@ class VoiceSession:
             await retry_on_disconnect(interaction.response.defer)
             await self._change_version(action)
             return
-        apply_press(action, state, stream, is_muted=self._is_muted)
+        apply_press(action, state, stream, is_muted=self._playback.is_muted)
         self._shown_at = time.monotonic()
         await retry_on_disconnect(lambda: interaction.response.edit_message(view=self._view()))
         await self._save()
@@ -155,13 +146,13 @@ class VoiceSession:
             key, tempo = self.state.key, self.state.tempo
             steps = 1 if action.endswith("_up") else -1
             (self.state.change_key if action.startswith("key") else self.state.change_tempo)(steps)
-            before = self._stream
+            before = self._playback.stream
             assert before is not None
-            self._note = "Changing the key or the tempo…"
+            self._note = text.CHANGING_VERSION
             await self._show()
             self._note = ""
             try:
-                stream = await self._open_stream(before.position_s)
+                stream = await self._playback.open(before.position_s)
             except StemifyError:
                 self.state.key, self.state.tempo = key, tempo
                 raise
@@ -172,7 +163,7 @@ class VoiceSession:
     async def add(self, control_channel: discord.abc.Messageable) -> None:
         """Show a song that was added to the queue. Raises `InvalidState` if the session has just ended."""
         if self._is_over:
-            raise InvalidState(ENDED)
+            raise InvalidState(text.ENDED)
         await self._show()
         if not self.state.control_message_id:  # it was deleted
             await self._control.post(self.channel, control_channel, self._view())
@@ -187,10 +178,9 @@ class VoiceSession:
         self.channel = after.channel
         self.state.channel_id = after.channel.id
         is_muted = after.mute or after.suppress
-        if is_muted != self._is_muted and self._stream is not None:
-            self._is_muted = is_muted
-            self._stream.set_paused(self.state.is_paused or is_muted)
-            self._note = "Paused: I am muted by the server." if is_muted else ""
+        if is_muted != self._playback.is_muted and self._playback.stream is not None:
+            self._playback.set_muted(is_muted)
+            self._note = text.MUTED if is_muted else ""
             await self._show()
         await self._save()
 
@@ -198,60 +188,50 @@ class VoiceSession:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                if self._client is None or not await self._is_in_channel():
-                    await self.stop("I was disconnected from the voice channel.")
+                if not await self._is_in_channel():
+                    await self.stop(text.DISCONNECTED)
                     return
                 async with self._lock:
                     await self._check_stream()
                 if self._is_alone_too_long():
-                    await self.stop("Everyone has left, so I left too.")
+                    await self.stop(text.ALONE)
                     return
             except asyncio.CancelledError:
                 raise
             except Exception:
                 log.exception("a voice session failed")
-                await self.stop("Something went wrong. Use `/play` to start again.")
+                await self.stop(text.FAILED)
                 return
 
     async def _is_in_channel(self) -> bool:
         """Whether the connection is up, or comes back: after a move by itself, after a failure by a new one."""
         client = self._client
-        assert client is not None
-        for _ in range(round(CONNECT_TIMEOUT_S / TICK_S)):
-            if client.was_removed or client.is_connected() or self.channel.guild.voice_client is not client:
-                break
-            await asyncio.sleep(TICK_S)
-        if client.is_connected() or client.was_removed:
-            return not client.was_removed
+        if client is None:
+            return False
+        if await recovers(client):
+            return True
+        if client.was_removed:
+            return False
         log.warning("the voice connection ended; connecting again")
         await client.disconnect(force=True)
         for _ in range(_RECONNECTS):
             with suppress(InvalidState):
-                self._client = await connect(self.channel)
-                await become_speaker(self.channel)
-                self._notice_mute()
-                self._play()
+                await self._join()
                 return True
         return False
 
-    def _play(self) -> None:
-        assert self._client is not None
-        self._source = StreamSource()  # discord.py closes the one of a connection that ended
-        self._source.stream = self._stream
-        self._client.play(self._source)
-
     async def _check_stream(self) -> None:
-        stream = self._stream
+        stream = self._playback.stream
         assert stream is not None
         self.state.position_s = stream.position_s
         if stream.has_failed:
             if self._restarts >= _RESTARTS:
-                self._note = "The player failed repeatedly."
+                self._note = text.PLAYER_FAILED
                 await self._next_song()
                 return
             self._restarts += 1
-            self._note = "The player failed and was restarted."
-            await self._open_stream(stream.position_s)
+            self._note = text.PLAYER_RESTARTED
+            await self._playback.open(stream.position_s)
             await self._show()
         elif stream.has_ended:
             await self._next_song()
@@ -269,8 +249,10 @@ class VoiceSession:
     # The message and the end.
 
     def _view(self) -> discord.ui.LayoutView:
-        assert self._stream is not None
-        return control_view(self.state, self._stream.stems, self._stream.duration_s, self._note)
+        stream, stage_url = self._playback.stream, self._stages.url(self.state.stage_id)
+        assert stream is not None
+        shown_url = stage_url if is_public(stage_url) else None
+        return control_view(self.state, stream.stems, stream.duration_s, self._note, stage_url=shown_url)
 
     async def _show(self) -> None:
         self._shown_at = time.monotonic()
@@ -281,16 +263,17 @@ class VoiceSession:
         if not self._is_over:
             await self._store.save(self.channel.guild.id, self.state.model_dump_json())
 
-    async def stop(self, text: str) -> None:
+    async def stop(self, words: str) -> None:
         """Leave for good, and say why in the control message."""
         if self._is_over:
             return
         self._is_over = True
         self._on_end()
+        self._stages.close(self.state.stage_id)
         ticker, self._ticker = self._ticker, None
         await self._store.delete(self.channel.guild.id)
         await self._leave()
-        await self._control.edit(closed_view(text))
+        await self._control.edit(closed_view(words))
         if ticker is not None and ticker is not asyncio.current_task():
             ticker.cancel()
 
@@ -298,19 +281,16 @@ class VoiceSession:
         """Leave before a restart, after which the session continues."""
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._stream is not None:
-            self.state.position_s = self._stream.position_s
+        if self._playback.stream is not None:
+            self.state.position_s = self._playback.stream.position_s
         await self._save()
         await self._leave()
 
     async def _leave(self) -> None:
-        self._source.is_open = False
+        self._playback.source.is_open = False
         client, self._client = self._client, None
-        stream, self._stream, self._source.stream = self._stream, None, None
-        steps: list[Callable[[], Awaitable[None]]] = []
-        if client is not None and not client.was_removed:  # otherwise discord.py has cleaned up
-            steps.append(lambda: client.disconnect(force=True))
-        steps += [] if stream is None else [stream.close]
-        for step in steps:
-            with suppress(discord.DiscordException, OSError, TimeoutError):
-                await step()
+        with suppress(discord.DiscordException, OSError, TimeoutError):
+            if client is not None and not client.was_removed:  # otherwise discord.py has cleaned up
+                await client.disconnect(force=True)
+        with suppress(OSError):
+            await self._playback.close()

@@ -11,11 +11,13 @@ import discord
 from bot.database.voice import VoiceStore
 from bot.messages.messenger import Messenger
 from bot.rules.server_rules import ServerRules
+from bot.voice import text
 from bot.voice.checks import VoiceChannel, channel_of, check_can_join, listeners_in
-from bot.voice.session import ENDED, VoiceSession
+from bot.voice.session import VoiceSession
 from bot.voice.state import QueuedSong, SessionState
 from engine.errors import InvalidState, NotAllowed, NotFound, StemifyError
 from engine.service.service import StemService
+from engine.service.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +27,18 @@ MAX_SESSIONS = 20  # each has a child process
 
 class VoiceSessions:
     def __init__(
-        self, client: discord.Client, store: VoiceStore, service: StemService, messages: Messenger, rules: ServerRules
+        self,
+        client: discord.Client,
+        store: VoiceStore,
+        service: StemService,
+        stages: Stages,
+        messages: Messenger,
+        rules: ServerRules,
     ) -> None:
         self._client = client
         self._store = store
         self._service = service
+        self._stages = stages
         self._messages = messages
         self._rules = rules
         self._sessions: dict[int, VoiceSession] = {}
@@ -44,28 +53,34 @@ class VoiceSessions:
         """
         channel = channel_of(guild, user_id)
         if channel is None:
-            raise InvalidState("Join a voice channel first.")
+            raise InvalidState(text.JOIN_FIRST)
         session = self._sessions.get(guild.id)
         if session is not None:
             if session.channel.id != channel.id:
-                raise InvalidState(f"I am already playing in <#{session.channel.id}>.")
+                raise InvalidState(text.playing_elsewhere(session.channel.id))
             if len(session.state.songs) >= MAX_SONGS:
-                raise InvalidState(f"The queue is full: it has {MAX_SONGS} songs.")
+                raise InvalidState(text.queue_is_full(MAX_SONGS))
             session.state.songs.append(song)
             await session.add(control_channel)
-            return f"Added to the queue: {session.control_url}"
+            return text.queued(session.control_url)
         if guild.id in self._starting:
-            raise InvalidState("I am joining a voice channel. Try again in a few seconds.")
+            raise InvalidState(text.JOINING)
         if len(self._sessions) + len(self._starting) >= MAX_SESSIONS:
-            raise InvalidState("I am already playing in as many servers as I can. Try again later.")
+            raise InvalidState(text.TOO_MANY_SERVERS)
         check_can_join(channel)
         state = SessionState(channel_id=channel.id, songs=[song])
-        return f"Playing: {await self._start(channel, state, control_channel)}"
+        return text.playing(await self._start(channel, state, control_channel))
 
     async def _start(self, channel: VoiceChannel, state: SessionState, control_channel: discord.abc.Messageable) -> str:
         guild_id = channel.guild.id
         session = VoiceSession(
-            channel, state, self._service, self._messages, self._store, on_end=lambda: self._forget(guild_id)
+            channel,
+            state,
+            self._service,
+            self._stages,
+            self._messages,
+            self._store,
+            on_end=lambda: self._forget(guild_id),
         )
         self._starting.add(guild_id)
         try:
@@ -83,9 +98,9 @@ class VoiceSessions:
         session = self._sessions.get(interaction.guild_id or 0)
         message_id = interaction.message.id if interaction.message is not None else 0
         if session is None or session.state.control_message_id != message_id:
-            raise NotFound(ENDED)
+            raise NotFound(text.ENDED)
         if interaction.user.id not in session.channel.voice_states:
-            raise NotAllowed(f"Join <#{session.channel.id}> to use these buttons.")
+            raise NotAllowed(text.must_join(session.channel.id))
         self._rules.check_may_mix(interaction, session.state.songs[0].owner)
         await session.press(action, interaction)
 
@@ -97,14 +112,14 @@ class VoiceSessions:
         """Continue the sessions of an earlier process or connection whose channels still have listeners."""
         states = await self._store.states()
         await asyncio.gather(
-            *(self._resume(guild_id, text) for guild_id, text in states.items() if guild_id not in self._sessions)
+            *(self._resume(guild_id, saved) for guild_id, saved in states.items() if guild_id not in self._sessions)
         )
 
-    async def _resume(self, guild_id: int, text: str) -> None:
+    async def _resume(self, guild_id: int, saved: str) -> None:
         if guild_id in self._starting:
             return
         try:
-            state = SessionState.model_validate_json(text)
+            state = SessionState.model_validate_json(saved)
             guild = self._client.get_guild(guild_id)
             channel = None if guild is None else guild.get_channel(state.channel_id)
             if guild is None or not isinstance(channel, (discord.VoiceChannel, discord.StageChannel)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from engine.service.service import VersionRequest
+from engine.service.stages import new_stage_id
 
 VOLUME_STEP, MAX_VOLUME = 0.2, 1.4
 MAX_KEY = 6
@@ -34,6 +35,7 @@ class SessionState(BaseModel):
     tempo: float = 1.0
     loop_start_s: float | None = None
     loop_end_s: float | None = None
+    stage_id: str = Field(default_factory=new_stage_id)
 
     @property
     def version(self) -> VersionRequest:

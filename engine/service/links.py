@@ -1,6 +1,6 @@
-"""Signed, expiring links: `/files/<storage key>`, `/jobs/<id>` (the player's page) and `/api/jobs/<id>/stems.zip`.
+"""Signed, expiring links to files, pages of jobs, zip files of all stems, and stages.
 
-The signature is HMAC-SHA256 over the kind of link, the storage key or job id, and the time of expiry, so a link cannot
+The signature is HMAC-SHA256 over the kind of link, the storage key or id, and the time of expiry, so a link cannot
 be changed to open something else. A link is a credential: never log it.
 """
 
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from engine.errors import ConfigurationError
 
-Kind = Literal["file", "page", "zip"]
+Kind = Literal["file", "page", "zip", "stage"]
 _KEY_BYTES = 32
 
 
@@ -51,8 +51,12 @@ class Links:
         """Return a link to a zip file of all stems of a job."""
         return self._url("zip", job_id, f"/api/jobs/{quote(job_id)}/stems.zip", expires_at)
 
+    def stage(self, stage_id: str, expires_at: datetime) -> str:
+        """Return a link to the page that follows a voice channel."""
+        return self._url("stage", stage_id, f"/stage/{quote(stage_id)}", expires_at)
+
     def verify(self, kind: Kind, subject: str, query: Mapping[str, str], now: datetime) -> bool:
-        """Return whether `query` (`e` and `s` of the link) gives access to `subject`, a decoded storage key or job id.
+        """Return whether `query` (`e` and `s` of the link) gives access to `subject`, a decoded storage key or an id.
 
         Never raises; the comparison takes constant time.
         """

@@ -37,6 +37,20 @@ class ResultFile:
     bit_rate: int | None = None  # None: not a copy
 
 
+def key_of(job: Job, name: str) -> str:
+    """Return the storage key of a file of a result (`StemService.open_file`). Raises `NotFound`."""
+    result = job.result
+    if result is None:
+        raise NotFound
+    keys = {"waveform": result.waveform_path, **{stem: info.path for stem, info in result.stems}}
+    keys |= {"stem": result.stem_file.path if result.stem_file else None, "peaks": result.peaks_path}
+    if result.music is not None:
+        keys |= {"beats": result.music.beats_path, "chords": result.music.chords_path}
+    if (key := keys.get(name)) is None:
+        raise NotFound("That file is no longer here.")
+    return key
+
+
 class ResultFiles:
     def __init__(self, store: JobStore, storage: Storage) -> None:
         self._store = store

@@ -29,7 +29,7 @@ from engine.service.admission import Ticket
 from engine.service.errors import KeyReused
 from engine.service.intake import Intake
 from engine.service.resubmission import Resubmission
-from engine.service.result_files import ResultFile, ResultFiles
+from engine.service.result_files import ResultFile, ResultFiles, key_of
 from engine.service.snapshot import ModelChoice, ServiceSnapshot, WorkerSnapshot, model_choices, take_snapshot
 from engine.service.submission import Attachment, Link, Submission, Upload, upload_of
 from engine.service.views import JobPresenter
@@ -237,15 +237,11 @@ class StemService:
 
     @asynccontextmanager
     async def open_file(self, job: Job, name: str) -> AsyncIterator[Path]:
-        """Yield the path of a file of a result: "vocals", …, "stem", "waveform" or "peaks". Raises `NotFound`."""
-        result = job.result
-        if result is None:
-            raise NotFound
-        keys = {"waveform": result.waveform_path, **{stem: info.path for stem, info in result.stems}}
-        keys |= {"stem": result.stem_file.path if result.stem_file else None, "peaks": result.peaks_path}
-        if (key := keys.get(name)) is None:
-            raise NotFound("That file is no longer here.")
-        async with self._storage.open_file(key) as path:
+        """Yield the path of a file of a result: "vocals", …, "stem", "waveform", "peaks", "beats", "chords".
+
+        Raises `NotFound`.
+        """
+        async with self._storage.open_file(key_of(job, name)) as path:
             yield path
 
     async def files_within(self, job: Job, limit_bytes: int) -> Sequence[ResultFile]:

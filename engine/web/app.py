@@ -15,14 +15,15 @@ from engine.clock import utc_now
 from engine.service.links import Links
 from engine.service.sample import SampleSong
 from engine.service.service import StemService
+from engine.service.stages import Stages
 from engine.storage.storage import Storage
-from engine.web import api, events, files, health, mixes, openapi, overview, pages
+from engine.web import api, event_stream, events, files, health, mixes, openapi, overview, pages, stage
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
 from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
 from engine.web.errors import Handler, UnsupportedEncoding, answer_errors
 from engine.web.headers import common_headers
-from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SAMPLE, SERVICE, SETTINGS, STORAGE
+from engine.web.keys import ACCESS, CLOSING, LINKS, METRICS, NOW, SAMPLE, SERVICE, SETTINGS, STAGES, STORAGE
 from engine.web.metrics import Metrics
 
 HEAD_S = 15.0
@@ -36,6 +37,7 @@ def create_app(
     settings: Settings,
     links: Links,
     storage: Storage,
+    stages: Stages | None = None,
     *,
     sample: SampleSong | None = None,
     now: Callable[[], datetime] = utc_now,
@@ -46,9 +48,10 @@ def create_app(
     app = web.Application(middlewares=[count_requests, answer_errors, enforce_host_and_origin])
     app[SERVICE], app[SETTINGS], app[LINKS], app[STORAGE] = service, settings, links, storage
     app[ACCESS], app[METRICS], app[NOW] = access, Metrics(), now
-    app[SAMPLE] = sample
-    app[CLOSING], app[events.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
-    for module in (files, api, mixes, overview, events, stems_zip, health, openapi):
+    app[SAMPLE], app[STAGES] = sample, stages or Stages(links)
+    app[CLOSING], app[event_stream.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
+    event_stream.prepare(app)
+    for module in (files, api, mixes, overview, events, stems_zip, stage, health, openapi):
         module.add_routes(app)
     app.add_routes(pages.routes)
     app.on_response_prepare.append(common_headers(links.base_url))

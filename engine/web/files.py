@@ -25,6 +25,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from engine.errors import NotFound
+from engine.service.links import Kind
 from engine.storage.storage import StoredFile
 from engine.text import content_disposition, content_type
 from engine.web.errors import LinkExpired, LinkInvalid, RangeNotSatisfiable, error_response
@@ -44,7 +45,7 @@ def add_routes(app: web.Application) -> None:
 async def send_file(request: web.Request) -> web.StreamResponse:
     """Send a signed result file, or one range of it. Inputs and keys are never served."""
     key = request.match_info["key"]
-    check_link(request, key)
+    check_link(request, "file", key)
     if not _RESULT_FILE.fullmatch(key):
         raise NotFound("There is no such result file.")
     storage, via_cdn = request.app[STORAGE], request.query.get("via") == "cdn"
@@ -68,11 +69,11 @@ async def send_file(request: web.Request) -> web.StreamResponse:
     return await _send_stream(request, stored, wanted, headers)
 
 
-def check_link(request: web.Request, key: str) -> None:
+def check_link(request: web.Request, kind: Kind, subject: str) -> None:
     """Raise `LinkInvalid` for a wrong signature, `LinkExpired` for a valid one that has expired."""
     links = request.app[LINKS]
-    if not links.verify("file", key, request.query, request.app[NOW]()):
-        raise LinkExpired if links.verify("file", key, request.query, _BEGINNING) else LinkInvalid
+    if not links.verify(kind, subject, request.query, request.app[NOW]()):
+        raise LinkExpired if links.verify(kind, subject, request.query, _BEGINNING) else LinkInvalid
 
 
 async def _send_stream(

@@ -12,12 +12,14 @@ from config.settings import Settings
 from engine.service.links import Links
 from engine.service.sample import SampleSong
 from engine.service.service import StemService
+from engine.service.stages import Stages
 from engine.storage.storage import Storage
 from engine.web.access import Access
 from engine.web.metrics import Metrics
 
 SERVICE = web.AppKey("service", StemService)
 SAMPLE: web.AppKey[SampleSong | None] = web.AppKey("sample")
+STAGES = web.AppKey("stages", Stages)
 SETTINGS = web.AppKey("settings", Settings)
 LINKS = web.AppKey("links", Links)
 STORAGE: web.AppKey[Storage] = web.AppKey("storage")

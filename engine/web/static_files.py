@@ -100,7 +100,8 @@ def _accepts_gzip(request: web.Request) -> bool:
 def _with_one_style(path: Path) -> str:
     """Return a page with one link in place of the links to its styles."""
     before, *parts = _STYLE.split(path.read_text("utf-8"))
-    return f'{before}<link rel="stylesheet" href="/static/{path.name}.css">\n{"".join(parts[1::2])}'
+    name = path.relative_to(STATIC).as_posix()
+    return f'{before}<link rel="stylesheet" href="/static/{name}.css">\n{"".join(parts[1::2])}'
 
 
 def _style_of(path: Path) -> str:

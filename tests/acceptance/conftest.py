@@ -11,6 +11,7 @@ import pytest_asyncio
 from tests.fakes.discord import Channel, FakeDiscord, Interaction, Message, Person, Upload
 from tests.fakes.discord.state import EVERYDAY, MANAGE_GUILD, MANAGE_MESSAGES
 from tests.fixtures.bot_process import RunningBot
+from tests.fixtures.voice_hall import VoiceHall, open_hall
 
 SONG = Upload("Blue Hour.mp3", bytes(200_000))  # of the size of a song
 
@@ -94,3 +95,17 @@ async def stage(running_stage: Stage) -> Stage:
     """Return the module's stage, reset for this test."""
     await running_stage.reset()
     return running_stage
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def running_hall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VoiceHall]:
+    async with open_hall(tmp_path_factory.mktemp("voice")) as hall:
+        yield hall
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def hall(running_hall: VoiceHall) -> AsyncIterator[VoiceHall]:
+    """Return the module's hall; the bot has left when the test ends."""
+    await running_hall.voice.join(running_hall.ann.user, running_hall.hall)
+    yield running_hall
+    await running_hall.leave()

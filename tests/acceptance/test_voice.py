@@ -2,122 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
 import signal
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from engine.media.encode import StemEncoder
-from engine.media.samples import Samples
-from tests.acceptance.conftest import SONG
-from tests.fakes.discord import Channel, FakeDiscord, Message, Person
 from tests.fakes.discord.state import CONNECT, SPEAK
-from tests.fakes.discord.voice import FakeVoice
-from tests.fixtures.bot_process import RunningBot
-from tests.fixtures.songs import tune
+from tests.fixtures.voice_hall import SILENCE, STEMS, VoiceHall
 from tests.fixtures.voice_sound import decoded, resampled, snr_db
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
-SECONDS = 60
-SILENCE = b"\xf8\xff\xfe"
-STEMS: dict[str, Samples] = {name: 0.3 * tune(SECONDS, seed=seed) for seed, name in enumerate(("drums", "vocals"))}
 
 
-class VoiceStage:
-    """A server with a text and a voice channel, two users, and a bot that can play."""
-
-    def __init__(self, fake: FakeDiscord, voice: FakeVoice, folder: Path) -> None:
-        self.fake, self.voice = fake, voice
-        self.band = fake.guild()
-        self.songs = fake.channel(self.band)
-        self.hall = fake.channel(self.band, "hall", kind=2)
-        self.ann, self.bob = Person(fake, "ann"), Person(fake, "bob")
-        self.bot = RunningBot(fake, folder, scripted=True, variables={"TEST_PAUSE_S": "0.3", **voice.variables})
-        self.stems = folder.parent / "stems"
-        self.title = 0
-
-    async def prepare(self) -> None:
-        self.stems.mkdir()
-        for name, samples in STEMS.items():
-            with StemEncoder(self.stems / f"{name}.flac", format="flac", sample_rate=44100) as encoder:
-                encoder.write(samples)
-        self.bot.script(stems=str(self.stems), stems_s=SECONDS)
-
-    async def until(self, condition: Callable[[], object], description: str) -> None:
-        async with asyncio.timeout(300):
-            while not condition():
-                assert self.bot.is_running, self.bot.log()
-                await asyncio.sleep(0.02)
-        assert condition(), description
-
-    async def song(self) -> Message:
-        """Return the card of a new completed job of Ann."""
-        interaction = await self.ann.slash(self.songs, "stemify", file=SONG)
-        card = await self.ann.answered(interaction)
-        await self.until(lambda: "4 stems ·" in card.text, "a result")
-        return card
-
-    async def play(self, card: Message, person: Person | None = None) -> str:
-        """Press *Play in voice*; return the answer."""
-        pressed = await (person or self.ann).press(card, "Play in voice")
-        await self.until(lambda: pressed.original is not None and not pressed.answer.loading, "an answer")
-        assert pressed.answer.ephemeral
-        return pressed.answer.text
-
-    def control(self, channel: Channel | None = None) -> Message:
-        return (channel or self.hall).visible()[-1]
-
-    async def shows(self, part: str) -> None:
-        """Wait until the control message has a part that matches the pattern."""
-        await self.until(lambda: re.search(part, self.control().text), f"{part!r} in the control message")
-
-    async def heard(self, count: int = 20) -> None:
-        """Wait for new frames with sound."""
-        start = len(self.voice.packets)
-        await self.until(
-            lambda: sum(packet.frame != SILENCE for packet in self.voice.packets[start:]) >= count, "sound"
-        )
-
-    async def leave(self) -> None:
-        if self.voice.channel_of_bot.get(self.band.id) is not None:
-            await self.ann.press(self.control(), "Stop")
-            await self.until(lambda: self.voice.channel_of_bot[self.band.id] is None, "the bot to leave")
-
-    def players(self) -> list[int]:
-        """Return the process ids of the players."""
-        assert self.bot.process is not None
-        found = []
-        for task in Path(f"/proc/{self.bot.process.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                if b"engine.voice.child" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
-        return found
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def running_hall(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VoiceStage]:
-    folder = tmp_path_factory.mktemp("voice")
-    async with FakeDiscord() as fake, FakeVoice(fake, folder) as voice:
-        stage = VoiceStage(fake, voice, folder / "data")
-        await stage.prepare()
-        async with stage.bot:
-            yield stage
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def hall(running_hall: VoiceStage) -> AsyncIterator[VoiceStage]:
-    """Return the module's stage; the bot has left when the test ends."""
-    await running_hall.voice.join(running_hall.ann.user, running_hall.hall)
-    yield running_hall
-    await running_hall.leave()
-
-
-async def test_packets_hold_the_song_and_follow_its_switches(hall: VoiceStage) -> None:
+async def test_packets_hold_the_song_and_follow_its_switches(hall: VoiceHall) -> None:
     card = await hall.song()
     hall.voice.packets.clear()
     answer = await hall.play(card)
@@ -138,7 +35,7 @@ async def test_packets_hold_the_song_and_follow_its_switches(hall: VoiceStage) -
     await hall.until(lambda: "without" not in hall.control().text, "all stems")
 
 
-async def test_buttons_change_what_is_played(hall: VoiceStage) -> None:
+async def test_buttons_change_what_is_played(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     await hall.ann.press(hall.control(), "⏯")
@@ -160,7 +57,7 @@ async def test_buttons_change_what_is_played(hall: VoiceStage) -> None:
     assert "Join" in pressed.answer.text
 
 
-async def test_second_song_waits_and_is_played_next(hall: VoiceStage) -> None:
+async def test_second_song_waits_and_is_played_next(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     assert "Added to the queue" in await hall.play(await hall.song())
     await hall.shows("Next: ")
@@ -169,7 +66,7 @@ async def test_second_song_waits_and_is_played_next(hall: VoiceStage) -> None:
     await hall.heard()
 
 
-async def test_refusals_name_the_reason(hall: VoiceStage) -> None:
+async def test_refusals_name_the_reason(hall: VoiceHall) -> None:
     card = await hall.song()
     await hall.voice.leave(hall.ann.user, hall.band)
     assert "Join a voice channel first" in await hall.play(card)
@@ -186,7 +83,7 @@ async def test_refusals_name_the_reason(hall: VoiceStage) -> None:
     assert "is full" in await hall.play(card)
 
 
-async def test_killed_player_is_replaced(hall: VoiceStage) -> None:
+async def test_killed_player_is_replaced(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     (player,) = hall.players()
@@ -196,7 +93,7 @@ async def test_killed_player_is_replaced(hall: VoiceStage) -> None:
     assert player not in hall.players()
 
 
-async def test_bot_muted_by_a_moderator_pauses(hall: VoiceStage) -> None:
+async def test_bot_muted_by_a_moderator_pauses(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     await hall.voice.mute_bot(hall.band, True)
@@ -206,7 +103,7 @@ async def test_bot_muted_by_a_moderator_pauses(hall: VoiceStage) -> None:
     await hall.heard()
 
 
-async def test_kicked_bot_says_so_and_can_come_back(hall: VoiceStage) -> None:
+async def test_kicked_bot_says_so_and_can_come_back(hall: VoiceHall) -> None:
     card = await hall.song()
     await hall.play(card)
     await hall.heard()
@@ -217,7 +114,7 @@ async def test_kicked_bot_says_so_and_can_come_back(hall: VoiceStage) -> None:
     await hall.heard()
 
 
-async def test_dropped_voice_connection_is_opened_again(hall: VoiceStage) -> None:
+async def test_dropped_voice_connection_is_opened_again(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     identifies = len(hall.voice.identifies)
@@ -226,7 +123,7 @@ async def test_dropped_voice_connection_is_opened_again(hall: VoiceStage) -> Non
     await hall.heard()
 
 
-async def test_killed_bot_continues_where_it_was(hall: VoiceStage) -> None:
+async def test_killed_bot_continues_where_it_was(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     await hall.ann.press(hall.control(), "+10 s")

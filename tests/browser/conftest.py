@@ -13,7 +13,8 @@ import pytest
 
 from config.settings import load
 from engine.errors import DiskFull, ModelUnavailable
-from tests.fixtures.backend_server import served
+from engine.service.stages import Stages
+from tests.fixtures.backend_server import running_backend, served
 from tests.fixtures.chromium import Browser, check_present, open_browser
 from tests.fixtures.planted_results import RATE, plant, plant_failed, plant_long
 from tests.fixtures.songs import Samples, tune
@@ -33,6 +34,7 @@ class Site:
     downloads: Path
     known: Samples  # the audio of each planted stem, (2, samples)
     planted: dict[str, str]  # format, or "long" → job id
+    stages: Stages
 
     def page(self, name: str) -> str:
         return f"{self.url}/jobs/{self.planted[name]}"
@@ -66,8 +68,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         limits={"jobs_per_hour": 100},
         mixes={"niceness": 0},  # so that mixes do not wait for other tests
     )
-    with served(settings) as url:
-        yield Site(url, data, root / "downloads", known, planted)
+    with running_backend(settings) as running:
+        yield Site(str(running.web_url), data, root / "downloads", known, planted, running.stages)
 
 
 @pytest.fixture

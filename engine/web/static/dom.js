@@ -21,6 +21,11 @@ export function show(element, isShown) {
   element.hidden = !isShown;
 }
 
+/** Change a text only if it differs, so that nothing is painted or read out again. */
+export function write(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
+
 /** Enable or disable a button, which keeps the focus, unlike one with the attribute `disabled`. */
 export function enable(button, isEnabled) {
   button.setAttribute("aria-disabled", !isEnabled);

@@ -5,6 +5,7 @@ import { Lane, setRange } from "./lane.js";
 import { Mix } from "./mix.js";
 import { View } from "./practice/view.js";
 import { Player } from "./sound/player.js";
+import { tallest } from "./waveform.js";
 import { clock, spokenTime } from "./words.js";
 
 const STEP_S = 5; // of the timeline
@@ -179,13 +180,4 @@ export class Mixer {
     for (const { wave } of this.lanes) wave.zoom(this.view.from / duration, this.view.to / duration);
     this.#moved();
   }
-}
-
-/** The level that fills a lane, the same for all stems: the 95th percentile of their peaks, so that one click does not
- * make everything else small. */
-function tallest(shapes) {
-  const levels = shapes.flatMap(({ low, high }) => high.map((each, bin) => Math.max(each, -low[bin]))).sort((a, b) =>
-    a - b
-  );
-  return Math.max(1, levels[Math.floor(levels.length * 0.95)] ?? 1);
 }

@@ -82,3 +82,12 @@ export class Waveform {
     return level + Math.max(0, at - bin) * ((this.levels[bin + 1] ?? level) - level);
   }
 }
+
+/** The level that fills a lane, the same for all stems: the 95th percentile of their peaks, so that one click does not
+ * make everything else small. */
+export function tallest(shapes) {
+  const levels = shapes.flatMap(({ low, high }) => high.map((each, bin) => Math.max(each, -low[bin]))).sort((a, b) =>
+    a - b
+  );
+  return Math.max(1, levels[Math.floor(levels.length * 0.95)] ?? 1);
+}

@@ -26,6 +26,11 @@ export function notesIn(key) {
   return MAJOR_KEYS_WITH_FLATS.includes(FLATS[pitch(note, mode === "minor" ? MINOR_THIRD : 0)]) ? FLATS : SHARPS;
 }
 
+/** A chord as it is heard, some semitones higher; `key`: of the song, or null. */
+export function heardChord(chord, key, semitones) {
+  return semitones ? transposed(chord, semitones, notesIn(key && transposed(key, semitones))) : chord;
+}
+
 export class ChordLane {
   /** `chords`: [{start, end, chord}] in seconds; `key`: of the song, or null. */
   constructor(player, view, chords, key) {
@@ -38,11 +43,10 @@ export class ChordLane {
 
   #draw() {
     const semitones = this.player.version?.key ?? 0;
-    const notes = notesIn(this.key && transposed(this.key, semitones));
     const { from, to } = this.view;
     byId("chords").replaceChildren(
       ...this.chords.filter(({ start, end }) => end > from && start < to).map(({ start, end, chord }) => {
-        const name = semitones ? transposed(chord, semitones, notes) : chord;
+        const name = heardChord(chord, this.key, semitones);
         const box = el("span", { title: name }, name);
         const first = Math.max(0, this.view.shareAt(start));
         box.style.left = `${first * 100}%`;
