@@ -109,3 +109,12 @@ async def hall(running_hall: VoiceHall) -> AsyncIterator[VoiceHall]:
     await running_hall.voice.join(running_hall.ann.user, running_hall.hall)
     yield running_hall
     await running_hall.leave()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(stage: Stage) -> Stage:
+    """Return the stage with a new server, so that settings of other tests do not apply."""
+    stage.band = stage.fake.guild("Choir")
+    stage.songs = stage.fake.channel(stage.band)
+    await stage.fake.gateway.join(stage.band)
+    return stage

@@ -13,15 +13,6 @@ from tests.fakes.discord.state import CREATE_THREADS, EVERYDAY, MANAGE_GUILD
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def server(stage: Stage) -> Stage:
-    """Return the stage with a new server, so that settings of other tests do not apply."""
-    stage.band = stage.fake.guild("Choir")
-    stage.songs = stage.fake.channel(stage.band)
-    await stage.fake.gateway.join(stage.band)
-    return stage
-
-
 async def settings(stage: Stage, name: str, *, person: Person | None = None, **options: Any) -> str:
     return await stage.private(await (person or stage.chief).slash(stage.songs, f"settings {name}", **options))
 
