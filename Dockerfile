@@ -1,6 +1,7 @@
-# Two variants by build argument:
+# Variants by build argument:
 #   docker build -t stemify .                                    CPU (PyTorch's own index of CPU wheels)
 #   docker build -t stemify:cuda --build-arg TORCH=cuda .        NVIDIA GPUs (the CUDA wheels of PyPI)
+#   docker build -t stemify:xpu --build-arg TORCH=xpu .          Intel GPUs; TORCH=rocm… for AMD (docs/devices.md)
 # EXTRAS=cluster brings Ray.
 FROM python:3.11-slim AS build
 ARG TORCH=cpu
@@ -18,8 +19,11 @@ COPY constraints.txt ./
 RUN torch=$(grep '^torch==' constraints.txt) \
     && if [ "$TORCH" = cpu ]; then \
         /venv/bin/pip install --no-cache-dir --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch"; \
-    else \
+    elif [ "$TORCH" = cuda ]; then \
         /venv/bin/pip install --no-cache-dir -c constraints.txt "$torch"; \
+    else \
+        /venv/bin/pip install --no-cache-dir -c constraints.txt \
+            --index-url "https://download.pytorch.org/whl/$TORCH" "$torch"; \
     fi
 COPY pyproject.toml README.md LICENSE ./
 COPY bot bot

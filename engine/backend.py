@@ -132,7 +132,7 @@ async def backend(
 
     Raises `ConfigurationError`, or `StoreFailed` if the database cannot be used.
     """
-    root = _prepare_folder(settings.data_dir)
+    root = prepare_folder(settings.data_dir)
     for problem in add_own_models(settings.models_dir):
         log.warning(problem)
     media = media_limits(settings)
@@ -239,7 +239,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _prepare_folder(data_dir: Path) -> Path:
+def prepare_folder(data_dir: Path) -> Path:
     """Create the data folder. Raises `ConfigurationError` if it is not writable, or writable by other users."""
     root = data_dir.expanduser().absolute()
     try:

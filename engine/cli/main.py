@@ -33,6 +33,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"Stemify {version('stemify')}")
     commands = root.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the web page and the API, without Discord")
+    commands.add_parser("doctor", help="show what this machine has, what is not used and why, and what to do")
     demo = commands.add_parser("demo", help="generate a sample song and separate it with the embedded model")
     demo.add_argument("--out", type=Path, default=Path("demo-out"), help="output folder (default: demo-out)")
     separate = commands.add_parser("separate", help="separate files")
@@ -124,6 +125,10 @@ def _run(args: argparse.Namespace) -> int:
             from engine.cli.separate import separate_songs
 
             return asyncio.run(separate_songs(settings, args))
+        if args.command == "doctor":
+            from engine.cli.doctor import run_doctor
+
+            return run_doctor(settings)
         if args.command == "mix":
             return _mix(settings, args)
         if args.command == "demo":

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import importlib.util
+import json
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import DeviceNotFound
 
+_DEVICE_LIST = Path(__file__).parents[1] / "separation" / "ops" / "device_list.py"
+"""Run as a file, because its package imports the whole separation."""
+
 
 async def find_devices(names: Sequence[str]) -> list[str]:
-    """Resolve "auto" to all CUDA devices, or the CPU. Raises `DeviceNotFound` for a device that does not exist."""
-    gpus = await _count_gpus() if set(names) - {"cpu"} else 0
-    cuda = [f"cuda:{index}" for index in range(gpus)]
+    """Resolve "auto" to all GPUs of the best kind, or the CPU. Raises `DeviceNotFound` for one that does not exist."""
+    gpus = await _list_gpus() if set(names) - {"cpu"} else []
     if "auto" in names:
-        return cuda or ["cpu"]
-    devices = ["cuda:0" if device == "cuda" else device for device in names]
+        return [gpu for gpu in gpus if _kind(gpu) == _kind(gpus[0])] or ["cpu"]
+    devices = [f"{name}:0" if name in ("cuda", "xpu") else name for name in names]
     for device in devices:
-        if device not in (*cuda, "cpu"):
+        if device not in (*gpus, "cpu"):
             raise DeviceNotFound(
-                f"This machine has no device {device[:40]}. Choose one of: auto, {', '.join((*cuda, 'cpu'))}."
+                f"This machine has no device {device[:40]} that PyTorch can use. Choose one of: "
+                f"{', '.join(('auto', *gpus, 'cpu'))}. `python -m engine doctor` says why a GPU is not used."
             )
     return devices
 
 
-async def _count_gpus() -> int:
-    """Ask torch in a child process, and only if there is an NVIDIA device file."""
-    if not any(re.fullmatch(r"nvidia\d+", entry.name) for entry in Path("/dev").iterdir()):
-        return 0
+def torch_build() -> str:
+    """Return what this PyTorch computes on: "cpu", "cuda", "rocm" or "xpu". It does not import torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "cpu"
+    built = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    kinds = {"cuda": "cuda", "hip": "rocm", "xpu": "xpu"}
+    return next((kind for name, kind in kinds.items() if built.get(name)), "cpu")
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+async def _list_gpus() -> list[str]:
+    """Ask torch in a child process, unless it is built for CPUs alone; on a Mac every build has MPS."""
+    if sys.platform != "darwin" and torch_build() == "cpu":
+        return []
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import torch; print(torch.cuda.device_count())", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-P", str(_DEVICE_LIST), stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
-    return int(out) if out.strip().isdigit() else 0
+    try:
+        return [str(device) for device in json.loads(out)]
+    except ValueError:  # it crashed, for example in a driver
+        return []

@@ -21,6 +21,7 @@ from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import NativeLibrary
 from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
 from engine.separation.schedule.batcher import Batcher
+from engine.separation.schedule.self_test import fault_of
 from engine.storage.storage import Storage
 from engine.worker.attempt import Attempt, to_stemify_error
 from engine.worker.malloc import trim_heap
@@ -43,6 +44,7 @@ from engine.worker.protocol import (
 log = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_S = 0.5
+_TEST_MODEL = "mini"  # its weights are in the package
 
 
 class ThrottledProgress:
@@ -76,12 +78,22 @@ class ThrottledProgress:
         )
 
 
+def with_usable_device(config: WorkerConfig, library: ModelLibrary) -> WorkerConfig:
+    """Return the config with the CPU in place of a GPU that fails its test."""
+    if config.device == "cpu":
+        return config
+    fault = fault_of(config.device, library.load_steps(_TEST_MODEL)[0])
+    if fault is None:
+        return config
+    log.error("%s is not used, because %s; the CPU takes its place", config.device, fault)
+    return config.model_copy(update={"device": "cpu"})
+
+
 class Worker:
     """Run attempts on one device."""
 
     def __init__(self, config: WorkerConfig, writer: MessageWriter, storage: Storage) -> None:
         """Open the device, which takes a second or two."""
-        self._config = config
         self._writer = writer
         self._storage = storage
         models_dir = Path(config.models_dir) if config.models_dir else None
@@ -91,6 +103,7 @@ class Worker:
             cache_dir=Path(config.cache_dir),
             memory_budget_bytes=config.model_memory_bytes,
         )
+        config = self._config = with_usable_device(config, self._library)
         use_threads(torch_threads(config))
         native = (
             NativeLibrary(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None

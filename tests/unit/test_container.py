@@ -21,6 +21,7 @@ from tests.fixtures.web_backend import open_web_server
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
+OF_THE_BOT = ("stemify", "stemify-cuda", "stemify-amd", "stemify-intel", "stemify-cluster")
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_the_compose_file_is_what_the_specification_allows(tmp_path: Path) -> No
 
 
 def test_containers_write_only_volume_and_tmp(services: dict[str, dict[str, Any]]) -> None:
-    volumes = {"stemify": "data", "stemify-cuda": "data", "stemify-cluster": "data", "ray-worker": "node"}
+    volumes = {**dict.fromkeys(OF_THE_BOT, "data"), "ray-worker": "node"}
     assert set(services) == {*volumes, "ray-head"}
     for name, service in services.items():
         assert service["read_only"] is True
@@ -76,7 +77,7 @@ def test_containers_write_only_volume_and_tmp(services: dict[str, dict[str, Any]
 def test_only_containers_of_the_bot_get_its_secrets(services: dict[str, dict[str, Any]]) -> None:
     for name, service in services.items():
         given = json.dumps([service.get("env_file"), service.get("environment")])
-        runs_the_bot = name in ("stemify", "stemify-cuda", "stemify-cluster")
+        runs_the_bot = name in OF_THE_BOT
         assert (".env" in given) == runs_the_bot, name
         for secret in ("STEMIFY_DISCORD__TOKEN", "STEMIFY_WEB__API_TOKENS"):
             assert (secret in given) == runs_the_bot, name
@@ -132,7 +133,7 @@ def test_compose_waits_longer_for_the_end_than_the_bot_does(services: dict[str, 
     assert of(stages()[-1], "CMD") == ['["python", "-m", "bot"]'], "no shell that would swallow the signal"
 
 
-def test_one_build_argument_chooses_between_cpu_and_cuda(services: dict[str, dict[str, Any]]) -> None:
+def test_one_build_argument_chooses_the_torch_build(services: dict[str, dict[str, Any]]) -> None:
     build, _ = stages()
     assert "TORCH=cpu" in of(build, "ARG")
     by_hash, torch, own = [line for line in of(build, "RUN") if "pip install" in line]
@@ -145,6 +146,9 @@ def test_one_build_argument_chooses_between_cpu_and_cuda(services: dict[str, dic
     assert services["stemify-cuda"]["build"]["args"] == {"TORCH": "cuda"}
     (device,) = services["stemify-cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert '--index-url "https://download.pytorch.org/whl/$TORCH"' in torch
+    assert services["stemify-intel"]["build"]["args"] == {"TORCH": "xpu"}
+    assert services["stemify-amd"]["devices"] == ["/dev/kfd", "/dev/dri"]
 
 
 @pytest.mark.skipif(

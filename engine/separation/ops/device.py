@@ -17,15 +17,29 @@ def threads_of_a_window() -> int:
 
 def device_name(device: str) -> str:
     """Return `cpu`, or the GPU's name."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_name(device)
+    if kind == "xpu":
+        return str(torch.xpu.get_device_name(device))
+    return "Apple GPU" if kind == "mps" else device
 
 
 def device_memory_bytes(device: str) -> int | None:
-    """Return the GPU memory in use by all processes; None for a CPU."""
-    if not device.startswith("cuda"):
+    """Return the GPU memory in use by all processes (on Apple's by this one); None for a CPU."""
+    kind = torch.device(device).type
+    if kind == "mps":
+        return torch.mps.driver_allocated_memory()
+    if kind == "cpu":
         return None
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = gpu_memory_bytes(device)
     return total - free
+
+
+def gpu_memory_bytes(device: str) -> tuple[int, int]:
+    """Return the free memory of a CUDA or XPU device, and all of it."""
+    free, total = (torch.cuda if device.startswith("cuda") else torch.xpu).mem_get_info(device)
+    return int(free), int(total)
 
 
 def device_is_lost(error: BaseException) -> bool:
@@ -33,7 +47,8 @@ def device_is_lost(error: BaseException) -> bool:
 
     Running out of memory does not.
     """
-    return "CUDA error" in str(error) and not is_out_of_memory(error)
+    is_fault = "CUDA error" in str(error) or "HIP error" in str(error)
+    return is_fault and not is_out_of_memory(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -46,6 +61,9 @@ def is_out_of_memory(error: BaseException) -> bool:
         "ALLOC_FAILED",
         "CUBLAS_STATUS_NOT_INITIALIZED",
         "CUDA error: out of memory",
+        "HIP error: out of memory",
+        "MPS backend out of memory",
+        "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",  # Intel
         "unable to find an engine",  # cuDNN, without memory for any engine
         "can't start new thread",
     )

@@ -36,7 +36,7 @@ class StemBuffer:
         self._start = 0  # the position of the buffer's first sample
         self._data = torch.zeros(len(shares[0]), channels, 0, device=device)
         self._sides = torch.zeros(2, len(shares[0]), 0, device=device)  # Σ w·s², over channels too, and Σ w²
-        self._sums = torch.zeros(3, len(shares[0]), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(3, len(shares[0]), dtype=_sum_type(device), device=device)
         self._windows: dict[tuple[int, int], Tensor] = {}
 
     def move(self, device: torch.device) -> None:
@@ -44,7 +44,7 @@ class StemBuffer:
         self.device = device
         self._data = self._data.to(device)
         self._sides = self._sides.to(device)
-        self._sums = self._sums.to(device)
+        self._sums = self._sums.to(device, _sum_type(device))
         self._shares = [share.to(device) for share in self._shares]
         self._windows.clear()
 
@@ -103,7 +103,7 @@ class StemBuffer:
     def _measure(self, position: int, block: Tensor) -> None:
         power = block[..., -position % _EVERY :: _EVERY].square().sum(1)
         squares, owned = self._sides[..., : power.shape[-1]]
-        sums = torch.stack([((1 - owned) * power), squares - power, power]).sum(-1, dtype=torch.float64)
+        sums = torch.stack([((1 - owned) * power), squares - power, power]).sum(-1, dtype=self._sums.dtype)
         self._sides = self._sides[..., power.shape[-1] :].clone()
         self._sums += sums
 
@@ -122,6 +122,10 @@ class StemBuffer:
             window = torch.from_numpy(blend_window(stream, segment.index).copy())
             self._windows[key] = to_device(window, self.device)
         return self._windows[key]
+
+
+def _sum_type(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no double precision
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

@@ -172,7 +172,7 @@ class Executor:
         _wait_for(self.device)
         for model in self._models:
             model.forget_placed(self.device)
-        _empty_cache()
+        _empty_cache(self.device)
         self.device = torch.device("cpu")
         self._limits.clear()
 
@@ -181,7 +181,7 @@ class Executor:
         _wait_for(self.device)
         for forward in self._forwards:
             forward.drop_recordings()
-        _empty_cache()
+        _empty_cache(self.device)
 
     def _one_pass(self, model: LoadedModel, member: int, windows: Sequence[Tensor]) -> Iterable[Tensor]:
         forward = self._forward(model, member)
@@ -204,7 +204,7 @@ class Executor:
             return torch.stack(list(windows))
         batch = torch.empty(len(windows), *windows[0].shape, device=self.device)
         for row, window in zip(batch, windows, strict=True):
-            row.copy_(window, non_blocking=True)
+            row.copy_(window, non_blocking=self.device.type == "cuda")
         return batch
 
     def _forward(self, model: LoadedModel, member: int) -> Forward:
@@ -232,11 +232,18 @@ def _from(first: int, use: UseStems, index: int, stems: Tensor) -> None:
 
 
 def _wait_for(device: torch.device) -> None:
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize(device)
+    if _is_open(device):
+        torch.accelerator.synchronize(device)
 
 
-def _empty_cache() -> None:
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+def _empty_cache(device: torch.device) -> None:
+    if _is_open(device):
         gc.collect()  # networks are in cycles
-        torch.cuda.empty_cache()
+        torch.accelerator.empty_cache()
+
+
+def _is_open(device: torch.device) -> bool:
+    """Return whether this process uses the GPU; to ask would open it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return device.type in ("xpu", "mps")

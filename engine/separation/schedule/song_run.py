@@ -206,9 +206,9 @@ def read_window(mix: MixSource, segment: Segment) -> Tensor:
 
 
 def _to_host(block: Tensor) -> Tensor:
-    """Copy without waiting for the device, into pinned memory if there is any left."""
-    if block.device.type == "cpu":
-        return block
+    """Copy to the CPU; on CUDA without waiting for the device, into pinned memory if there is any left."""
+    if block.device.type != "cuda":
+        return block.cpu()
     try:
         on_host = torch.empty(block.shape, pin_memory=True)
     except RuntimeError as error:

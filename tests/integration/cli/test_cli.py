@@ -195,5 +195,5 @@ def test_unknown_device_is_refused(tmp_path: Path, models_dir: Path) -> None:
     for device in ("cuda:9", "tpu"):
         done = run(tmp_path / "data", models_dir, "separate", tmp_path / "song.wav", "--device", device)
         assert done.returncode == 1
-        assert f"This machine has no device {device}. Choose one of: auto, " in done.stderr
+        assert f"This machine has no device {device} that PyTorch can use. Choose one of: auto, " in done.stderr
         assert "Traceback" not in done.stderr

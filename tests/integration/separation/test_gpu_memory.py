@@ -41,7 +41,7 @@ def test_leaving_the_gpu_frees_all_models_before_the_cache(monkeypatch: pytest.M
     placed = [weakref.ref(each.placed(0, executor.home, echoing)) for each in (model, other)]
     alive: list[int] = []
     monkeypatch.setattr(
-        memory_backoff, "_empty_cache", lambda: alive.append(sum(each() is not None for each in placed))
+        memory_backoff, "_empty_cache", lambda _: alive.append(sum(each() is not None for each in placed))
     )
     with torch.no_grad():
         computed(executor, model, [torch.randn(2, 100)])
@@ -59,7 +59,7 @@ def test_halving_drops_the_recordings_of_all_models(
     executor._forwards.update(forwards)
     kept: list[int] = []
     monkeypatch.setattr(
-        memory_backoff, "_empty_cache", lambda: kept.append(sum(forward.recordings for forward in forwards))
+        memory_backoff, "_empty_cache", lambda _: kept.append(sum(forward.recordings for forward in forwards))
     )
     with torch.no_grad():
         computed(executor, LoadedModel.of(Echo()), list(torch.randn(4, 2, 100)))

@@ -1,0 +1,156 @@
+"""`python -m engine doctor`: what this machine has, what is not used and why, and whether Stemify can run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import av
+import torch
+
+from config.settings import Settings
+from engine.backend import prepare_folder
+from engine.errors import StemifyError
+from engine.pool.devices import torch_build
+from engine.process.cpus import usable_cpus
+from engine.separation.models.library import ModelLibrary
+from engine.separation.ops.device import device_name, gpu_memory_bytes
+from engine.separation.ops.device_list import gpus
+from engine.separation.schedule.self_test import fault_of
+
+_PACKAGES = ("demucs", "discord.py", "yt-dlp", "av", "numpy")
+_DISPLAY_CLASS = "0x03"
+_VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
+_BUILD_OF_VENDOR = {"NVIDIA": "cuda", "AMD": "rocm", "Intel": "xpu"}
+_CONTAINER = Path("/sys/fs/cgroup")
+_LEAST_MEMORY_BYTES = 2 << 30
+_LEAST_DISK_BYTES = 1 << 30
+
+
+def examine(settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the lines of the report, and what keeps Stemify from working here."""
+    models = ModelLibrary(
+        models_dir=settings.models_dir,
+        cache_dir=(settings.data_dir / "models").absolute(),
+        memory_budget_bytes=settings.workers.model_memory_bytes,
+    )
+    problems: list[str] = []
+    lines = [*_versions(), "", *_memory(problems), "", *_devices(settings, models, problems), ""]
+    lines += [*_models(models), "", *_data(settings, problems), ""]
+    return lines, problems
+
+
+def _versions() -> Iterator[str]:
+    yield f"Stemify {version('stemify')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    yield f"PyTorch {torch.__version__} ({torch_build()} build), FFmpeg {av.ffmpeg_version_info}"
+    yield ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
+
+
+def _memory(problems: list[str]) -> Iterator[str]:
+    total, free = _memory_bytes()
+    yield f"memory   {_size(total)}, of which {_size(free)} are free"
+    yield f"CPUs     {usable_cpus()} of {os.cpu_count()}"
+    if free < _LEAST_MEMORY_BYTES:
+        problems.append(f"Free some memory: {_size(_LEAST_MEMORY_BYTES)} are needed, {_size(free)} are free.")
+
+
+def _devices(settings: Settings, models: ModelLibrary, problems: list[str]) -> Iterator[str]:
+    found = gpus()
+    usable = []
+    for device in found:
+        fault = fault_of(device, models.load_steps("mini")[0])
+        if fault is None:
+            usable.append(device)
+        memory = "" if device == "mps" else f", {_size(gpu_memory_bytes(device)[0])} of memory are free"
+        yield f"{device:8} {device_name(device)}{memory}: {f'not used, because {fault}' if fault else 'works'}"
+    yield "cpu      works"
+    for vendor in sorted(display_vendors()):
+        if not any(_vendor_of(device) == vendor for device in found):
+            yield f"         {vendor} graphics: not used, because {_why_not(vendor)}"
+    for name in settings.workers.devices:
+        if name not in ("auto", "cpu", "cuda", "xpu", *usable):
+            problems.append(f"STEMIFY_WORKERS__DEVICES names {name}, which cannot be used. Try auto.")
+
+
+def _models(models: ModelLibrary) -> Iterator[str]:
+    words = {"ready": "ready", "to_fetch": "downloaded at first use"}
+    for state in models.states():
+        size = f", {_size(state.size_bytes)}" if state.size_bytes else ""
+        yield f"{state.name:16} {words.get(state.state, f'missing: {state.reason}')}{size}"
+
+
+def _data(settings: Settings, problems: list[str]) -> Iterator[str]:
+    try:
+        folder = prepare_folder(settings.data_dir)
+    except StemifyError as error:
+        problems.append(error.message)
+        return
+    free = shutil.disk_usage(folder).free
+    yield f"data     {folder}, {_size(free)} are free"
+    if free < _LEAST_DISK_BYTES:
+        problems.append(f"Free some space on the disk of {folder}: {_size(free)} are left.")
+
+
+def _why_not(vendor: str) -> str:
+    build = _BUILD_OF_VENDOR[vendor]
+    if torch_build() != build:
+        return f"this PyTorch is a {torch_build()} build; docs/devices.md says how to install the {build} build"
+    try:
+        (torch.xpu if build == "xpu" else torch.cuda).init()
+    except (RuntimeError, AssertionError) as error:
+        return f"its driver does not answer: {str(error).splitlines()[0][:200]}"
+    return "PyTorch does not find it"
+
+
+def display_vendors(root: Path = Path("/sys/bus/pci/devices")) -> set[str]:
+    """Return the makers of the graphics cards on the PCI bus; under WSL 2, where it is hidden, NVIDIA."""
+    found = {"NVIDIA"} if Path("/dev/dxg").exists() and shutil.which("nvidia-smi") else set()
+    for device in root.glob("*"):
+        try:
+            kind, vendor = (device / "class").read_text().strip(), (device / "vendor").read_text().strip()
+        except OSError:
+            continue
+        if kind.startswith(_DISPLAY_CLASS) and vendor in _VENDORS:
+            found.add(_VENDORS[vendor])
+    return found
+
+
+def _vendor_of(device: str) -> str:
+    if device.startswith("xpu"):
+        return "Intel"
+    return "AMD" if torch_build() == "rocm" else "NVIDIA"
+
+
+def _memory_bytes() -> tuple[int, int]:
+    """Return the memory of the machine or container, and what of it programs can have."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (int(lines[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):  # not Linux
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return total, total
+    try:  # of a container
+        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # there is no limit
+        return total, free
+    return min(total, limit), min(free, limit - used)
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
+
+
+def run_doctor(settings: Settings) -> int:
+    """Print the report; return exit code 1 if something must be done first."""
+    lines, problems = examine(settings)
+    for line in lines:
+        print(line)
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print("Ready: start with `python -m bot`, or `python -m engine serve` without Discord.")
+    return 1 if problems else 0
