@@ -34,12 +34,13 @@ _RULES = {
     "to": "The time to must be a number of seconds, 0 or more.",
     "key": f"The key must be a number of semitones from -{MAX_KEY:g} to {MAX_KEY:g}.",
     "tempo": f"The tempo must be a number from {MIN_TEMPO:g} to {MAX_TEMPO:g}.",
+    "preview": "The value of preview must be true or false.",
     "format": f"The format must be one of: {', '.join(each.value for each in MixFormat)}.",
 }
 
 
-class VersionRequest(Entity):
-    """All stems in another key and at another tempo."""
+class Change(Entity):
+    """Another key and tempo."""
 
     key: Key = 0.0
     """Semitones."""
@@ -60,7 +61,14 @@ class VersionRequest(Entity):
             raise BadMix(_RULES.get(name) or str(first["msg"]).removeprefix("Value error, ")) from None
 
 
-class MixRequest(VersionRequest):
+class VersionRequest(Change):
+    """All stems in another key and at another tempo."""
+
+    preview: Annotated[bool, Field(strict=True)] = False
+    """As small mp3 files for slow lines, whatever the format of the job is."""
+
+
+class MixRequest(Change):
     """One file of a job's stems."""
 
     gains: dict[str, Gain] = Field(default_factory=dict, max_length=16)

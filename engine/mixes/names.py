@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.text import format_duration, safe_title
 
@@ -36,13 +36,17 @@ def mix_filename(name: str, extension: str) -> str:
     return f"{name.replace(':', '.')}.{extension}"
 
 
-def version_name(title: str, key: float, tempo: float) -> str:
-    return f"{safe_title(title)} ({', '.join(change_parts(key, tempo) or ['original'])})"
+def version_name(title: str, changes: Sequence[str]) -> str:
+    """Return the name of a version; `changes`: see `version_parts`."""
+    return f"{safe_title(title)} ({', '.join(changes)})"
 
 
-def version_filename(title: str, stem: str, key: float, tempo: float, extension: str) -> str:
-    changes = ", ".join(change_parts(key, tempo) or ["original"])
-    return f"{safe_title(title)} - {stem} ({changes}).{extension}"
+def version_filename(title: str, stem: str, changes: Sequence[str], extension: str) -> str:
+    return f"{safe_title(title)} - {stem} ({', '.join(changes)}).{extension}"
+
+
+def version_parts(key: float, tempo: float, *, is_preview: bool) -> list[str]:
+    return [*change_parts(key, tempo), *(["preview"] if is_preview else [])] or ["original"]
 
 
 def change_parts(key: float, tempo: float) -> list[str]:

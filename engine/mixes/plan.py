@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 
 from engine.jobs.results import StemFiles
-from engine.mixes.entities import MixRequest, VersionRequest
+from engine.mixes.entities import Change, MixFormat, MixRequest, VersionRequest
 from engine.mixes.errors import BadMix
 from engine.text import format_duration
 
 _REVISION = 1  # increase it when the same parameters give other samples
 _SHORTEST_S = 0.1
 _DIGITS = 4
+_PREVIEW_BIT_RATE = 64_000
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class MixPlan:
     format: str
     keeps_stems: bool  # a version: one file for each stem instead of their sum
     pans: tuple[tuple[str, float], ...] = ()  # of the stems that are not in the centre
+    bit_rate: int | None = None  # of a preview's mp3; None: the usual one
 
     @property
     def digest(self) -> str:
         values = asdict(self)
-        if not self.pans:
-            del values["pans"]  # the digest is as before there were pans
+        for added, default in (("pans", ()), ("bit_rate", None)):  # the digest is as before there were these
+            if values[added] == default:
+                del values[added]
         text = json.dumps([_REVISION, values])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -71,16 +74,19 @@ def plan_mix(request: MixRequest, stems: Sequence[str], duration_s: float) -> Mi
 
 def plan_version(request: VersionRequest, stems: Sequence[str], output_format: str) -> MixPlan:
     gains = tuple((name, 1.0) for name in stems)
-    return _with_changes(MixPlan(gains, 0.0, None, 0.0, 1.0, output_format, keeps_stems=True), request)
+    plan = MixPlan(gains, 0.0, None, 0.0, 1.0, output_format, keeps_stems=True)
+    if request.preview:
+        plan = replace(plan, format=MixFormat.MP3.value, bit_rate=_PREVIEW_BIT_RATE)
+    return _with_changes(plan, request)
 
 
 def plan_version_of(files: StemFiles, request: VersionRequest) -> MixPlan:
-    """Return the plan of a version of all these files, in their format. Raises `BadMix`."""
+    """Return the plan of a version of all these files, in their format unless it is a preview. Raises `BadMix`."""
     stems = dict(files)
     return plan_version(request, list(stems), next(iter(stems.values())).format.value)
 
 
-def _with_changes(plan: MixPlan, request: VersionRequest) -> MixPlan:
+def _with_changes(plan: MixPlan, request: Change) -> MixPlan:
     is_stretched = request.key != 0 or request.tempo != 1
     if is_stretched and find_spec("python_stretch") is None:
         raise BadMix(

@@ -16,7 +16,7 @@ from engine.jobs.results import db
 from engine.media.limits import BUSY_FACTOR
 from engine.media.sandbox import run_module
 from engine.mixes.errors import MixFailed
-from engine.mixes.names import mix_filename, mix_name, version_filename, version_name
+from engine.mixes.names import mix_filename, mix_name, version_filename, version_name, version_parts
 from engine.mixes.plan import MixPlan
 from engine.mixes.protocol import Rendered, RenderRequest
 
@@ -79,6 +79,7 @@ def render_files(
             comments=[_comment(key, song.model) for key in titles],
             spool=spool.fileno(),
             format=plan.format,
+            bit_rate=plan.bit_rate,
             start_s=plan.start_s,
             end_s=plan.end_s,
             key=plan.key,
@@ -126,9 +127,10 @@ def _titles(song: Song, plan: MixPlan) -> tuple[str, dict[str, tuple[str, str]]]
     """Return the name of the result, and (file name, title) of each output."""
     key, tempo = plan.key, plan.tempo
     if plan.keeps_stems:
-        name = version_name(song.title, key, tempo)
+        changes = version_parts(key, tempo, is_preview=plan.bit_rate is not None)
+        name = version_name(song.title, changes)
         titles = {
-            stem: (version_filename(song.title, stem, key, tempo, plan.format), f"{name[:-1]}, {stem})")
+            stem: (version_filename(song.title, stem, changes, plan.format), f"{name[:-1]}, {stem})")
             for stem, _ in plan.gains
         }
         return name, titles

@@ -17,6 +17,8 @@ class RenderRequest:
     comments: list[str]
     spool: int
     format: str
+    bit_rate: int | None
+    """Of a preview, in bits per second; None: the usual one."""
     start_s: float
     end_s: float | None
     key: float

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from engine.media.encode import StemEncoder
+from engine.media.encode import MP3_BIT_RATE, StemEncoder
 from engine.media.samples import Samples
 from engine.mixes.protocol import Rendered, RenderRequest
 from engine.mixes.reader import StemsReader
@@ -79,9 +79,10 @@ class _Outputs:
                         Path(title),
                         descriptor=os.dup(output),
                         format=request.format,
+                        bit_rate=request.bit_rate or MP3_BIT_RATE,
                         sample_rate=sample_rate,
                         tags={**tags[stem][0], "title": title, "comment": comment},
-                        cover=tags[stem][1],
+                        cover=tags[stem][1] if request.bit_rate is None else None,  # a preview is small
                     )
                 )
                 for stem, (output, title, comment) in enumerate(

@@ -140,12 +140,13 @@ async def peaks(request: web.Request) -> web.Response:
 
 
 async def version_progress(request: web.Request) -> web.Response:
-    """Return {"progress": percent} of a version (`?key=…&tempo=…`) that is being made, or null."""
+    """Return {"progress": percent} of a version (`?key=…&tempo=…&preview=…`) that is being made, or null."""
     job = (await readable_job(request)).job
     try:
-        values = {name: float(request.query[name]) for name in ("key", "tempo")}
+        values: dict[str, Any] = {name: float(request.query[name]) for name in ("key", "tempo")}
     except (KeyError, ValueError):
         raise BadRequest("Send key and tempo as numbers.") from None
+    values["preview"] = request.query.get("preview") == "true"
     share = await request.app[SERVICE].version_progress(job.id, VersionRequest.from_user(values))
     return json_response(VersionProgress(progress=None if share is None else round(100 * share)))
 

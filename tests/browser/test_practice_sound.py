@@ -132,6 +132,16 @@ def test_version_goes_on_at_the_same_musical_place(browser: Browser, site: Site,
         assert abs(place - expected) < 0.001, "the bar is 50 ms"
 
 
+def test_preview_goes_on_at_the_same_sample(browser: Browser, site: Site) -> None:
+    open_player(browser, site.page("mp3"))
+    _, heard, _ = render(browser, seconds=5, **{"from": 4.0}, at=1.5, change={"preview": True})
+    assert np.abs(heard - heard[0]).max() < 1e-4, "stems are 0 samples apart"
+    truth = decoded(site.file("mp3", "drums"))[0]
+    for at in (0.5, 2.0, 3.0):  # the last two are in the preview, in two windows of it
+        first = round(at * RATE)
+        assert lag(heard[0, first : first + _FADE], truth) == round(4 * RATE) + first
+
+
 def test_clicks_are_on_the_beat_at_every_tempo(browser: Browser, site: Site) -> None:
     open_player(browser, site.page("wav"))
     _, _, clicks = render(browser, seconds=6, **{"from": 2.0}, at=1.5, change={"key": 0, "tempo": 0.8})

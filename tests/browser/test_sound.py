@@ -8,6 +8,8 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import CLICKS_S, LONG_S, Site
 from tests.browser.test_journey import is_open
@@ -152,3 +154,25 @@ def test_slow_line_is_buffered_before_it_plays_on(browser: Browser, site: Site) 
     assert browser.execute_script("return document.getElementById('player').dataset.state") == "waiting"
     browser.execute_script("window.arrived = Infinity")
     browser.until("return document.getElementById('player').dataset.state === 'playing'")
+
+
+def test_slow_line_plays_a_preview(browser: Browser, site: Site) -> None:
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.clearBrowserCache", {})
+    line = {"offline": False, "latency": 50, "downloadThroughput": 50_000, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", line)
+    heard = "return (await import('/static/job.js')).mixer.player.version.isPreview"
+    try:
+        open_player(browser, site.page("mp3"))
+        assert browser.run_async(heard) is False
+        browser.find_element(By.ID, "play").click()
+        browser.until(
+            "return document.getElementById('version-words').textContent.startsWith('Now as a preview')", timeout_s=120
+        )
+        browser.until("return document.getElementById('player').dataset.state === 'playing'", timeout_s=60)
+        assert browser.run_async(heard) is True
+    finally:
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", line | {"latency": 0, "downloadThroughput": -1})
+    browser.find_element(By.ID, "full-quality").send_keys(Keys.ENTER)
+    browser.until("return document.getElementById('version-words').textContent === 'Now as recorded.'")
+    assert browser.run_async(heard) is False

@@ -13,6 +13,7 @@ from engine.mixes import stretch
 from engine.mixes.stretch import Stretcher
 from tests.fixtures.mix_server import open_mix_server
 from tests.fixtures.planted_results import plant
+from tests.fixtures.recording import lag
 from tests.fixtures.songs import tune
 
 RATE = 44100
@@ -89,6 +90,25 @@ async def test_version_stems_add_up_to_its_mix(tmp_path: Path) -> None:
         residual_db = 10 * np.log10(np.mean((total - mix) ** 2) / np.mean(mix**2))
         assert residual_db < -60
         assert version["gainDb"] == pytest.approx(-3.0)
+
+
+async def test_preview_is_a_small_version(tmp_path: Path) -> None:
+    stems = {"vocals": tune(6), "instrumental": tune(6, seed=1)}
+    async with open_mix_server(tmp_path) as server:
+        job_id = await plant(tmp_path, stems, title="Sunny", kind="flac")
+        status, version = await server.post(job_id, "versions", preview=True)
+        assert status == 201, version
+        assert version["name"] == "Sunny (preview)"
+        for name, samples in stems.items():
+            stem = version["stems"][name]
+            assert stem["filename"] == f"Sunny - {name} (preview).mp3"
+            assert stem["size"] < 6 * 64_000 / 8 + 10_000
+            found, _ = await server.samples(stem["url"], tmp_path)
+            assert found.shape == samples.shape
+            assert lag(found[0, RATE : 2 * RATE], samples[0]) == RATE, "0 samples apart from the stem"
+        assert (await server.post(job_id, "versions", preview=True))[1] == version, "it is made once"
+        assert (await server.post(job_id, "versions", preview="yes"))[0] == 422
+        assert (await server.post(job_id, "mixes", preview=True))[0] == 422
 
 
 async def test_version_of_mp3_job_is_mp3(tmp_path: Path) -> None:

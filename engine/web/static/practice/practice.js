@@ -38,7 +38,8 @@ export class Practice {
   /** The key, tempo and range that are heard, as the API takes them. */
   get heard() {
     const { loop, part } = this.player;
-    return { ...this.versions.heard, ...(loop && part && { from: part.start, to: part.end }) };
+    const { key, tempo } = this.versions.heard;
+    return { key, tempo, ...(loop && part && { from: part.start, to: part.end }) };
   }
 
   async #showBeats(address) {

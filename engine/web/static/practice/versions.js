@@ -1,7 +1,8 @@
-// Another tempo or key. The server makes all stems for it, while the song plays on. Event: "change".
+// Another tempo or key, or a preview for a slow line. The server makes all stems for it, while the song plays on. Event:
+// "change".
 
 import { ask, here } from "../api.js";
-import { byId, enable } from "../dom.js";
+import { byId, enable, keepFocus, show } from "../dom.js";
 import { percent, semitones } from "../words.js";
 
 const LEAST_PERCENT = 50;
@@ -9,6 +10,7 @@ const MOST_PERCENT = 120;
 const MOST_KEY = 6;
 const SETTLED_MS = 500; // several presses are one change
 const ASK_AGAIN_MS = 700;
+const ORIGINAL = { key: 0, tempo: 1, isPreview: false };
 
 export class VersionPicker extends EventTarget {
   #timer = null;
@@ -19,17 +21,23 @@ export class VersionPicker extends EventTarget {
   constructor(player, address, progressAddress, { gainDb }) {
     super();
     Object.assign(this, { player, address, progressAddress, gainDb });
-    this.wanted = { key: 0, tempo: 1 };
+    this.wanted = ORIGINAL;
     this.#wire("tempo", 5, (value) => this.want({ tempo: value / 100 }), () => this.wanted.tempo * 100);
     this.#wire("key", 1, (value) => this.want({ key: value }), () => this.wanted.key);
+    byId("full-quality").addEventListener("click", () => {
+      this.want({ isPreview: false }, 0);
+      keepFocus(byId("mixer"));
+    });
     player.addEventListener("version", () => this.#show());
+    player.addEventListener("slow", () => this.want({ isPreview: true }, 0));
+    if (player.isSlow) this.want({ isPreview: true }, 0);
     this.#show();
   }
 
-  /** What is heard: {key, tempo}. */
+  /** What is heard: {key, tempo, isPreview}. */
   get heard() {
-    const { key, tempo } = this.player.version ?? { key: 0, tempo: 1 };
-    return { key, tempo };
+    const { key, tempo, isPreview } = this.player.version ?? ORIGINAL;
+    return { key, tempo, isPreview };
   }
 
   #wire(name, step, set, value) {
@@ -42,10 +50,11 @@ export class VersionPicker extends EventTarget {
     byId(`${name}-more`).addEventListener("click", () => set(value() + step));
   }
 
-  /** Ask for another key or tempo; values out of range are moved into it. */
-  want({ key = this.wanted.key, tempo = this.wanted.tempo }, delay_ms = SETTLED_MS) {
+  /** Ask for another version; values out of range are moved into it. */
+  want({ key = this.wanted.key, tempo = this.wanted.tempo, isPreview = this.wanted.isPreview }, delay_ms = SETTLED_MS) {
     const whole = (value, least, most) => Math.min(most, Math.max(least, Math.round(value)));
-    this.wanted = { key: whole(key, -MOST_KEY, MOST_KEY), tempo: whole(tempo * 100, LEAST_PERCENT, MOST_PERCENT) / 100 };
+    [key, tempo] = [whole(key, -MOST_KEY, MOST_KEY), whole(tempo * 100, LEAST_PERCENT, MOST_PERCENT) / 100];
+    this.wanted = { key, tempo, isPreview };
     this.#show();
     this.#tell("");
     this.dispatchEvent(new Event("change"));
@@ -80,20 +89,22 @@ export class VersionPicker extends EventTarget {
   }
 
   /** Show how much of a version is made, until `signal` ends it. */
-  async #showProgress({ key, tempo }, signal) {
+  async #showProgress({ key, tempo, isPreview }, signal) {
     const pause = () => new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
     for (await pause(); !signal.aborted; await pause()) {
-      const found = await ask(`${this.progressAddress}&key=${key}&tempo=${tempo}`, { signal }).catch(() => null);
+      const found = await ask(`${this.progressAddress}&key=${key}&tempo=${tempo}&preview=${isPreview}`, { signal }).catch(() => null);
       if (signal.aborted || !found?.progress) continue;
       byId("version-progress").textContent = ` ${percent(found.progress / 100)}`;
     }
   }
 
   async #change(wanted) {
-    if (isSame(wanted, { key: 0, tempo: 1 })) return this.player.changeVersion(null);
+    if (isSame(wanted, ORIGINAL)) return this.player.changeVersion(null);
+    const { key, tempo, isPreview } = wanted;
+    const format = isPreview ? { format: "mp3" } : {};
     const headers = { "Content-Type": "application/json" };
-    const made = await ask(this.address, { method: "POST", headers, body: JSON.stringify(wanted) });
-    const files = Object.entries(made.stems).map(([name, { url, size }]) => [name, { url: fromHere(url), size }]);
+    const made = await ask(this.address, { method: "POST", headers, body: JSON.stringify({ key, tempo, preview: isPreview }) });
+    const files = Object.entries(made.stems).map(([name, { url, size }]) => [name, { url: fromHere(url), size, ...format }]);
     const gain = 10 ** ((this.gainDb - made.gainDb) / 20);
     return this.player.changeVersion(Object.fromEntries(files), { ...wanted, gain });
   }
@@ -101,6 +112,7 @@ export class VersionPicker extends EventTarget {
   #show() {
     byId("tempo").value = Math.round(this.wanted.tempo * 100);
     byId("key").value = semitones(this.wanted.key);
+    show(byId("full-quality"), this.wanted.isPreview);
     enable(byId("tempo-less"), this.wanted.tempo * 100 > LEAST_PERCENT);
     enable(byId("tempo-more"), this.wanted.tempo * 100 < MOST_PERCENT);
     enable(byId("key-less"), this.wanted.key > -MOST_KEY);
@@ -115,11 +127,15 @@ export class VersionPicker extends EventTarget {
 }
 
 function isSame(one, other) {
-  return one.key === other.key && one.tempo === other.tempo;
+  return one.key === other.key && one.tempo === other.tempo && one.isPreview === other.isPreview;
 }
 
-function words({ key, tempo }) {
-  const parts = [tempo === 1 ? null : `at ${percent(tempo)}`, key === 0 ? null : `in key ${semitones(key)}`];
+function words({ key, tempo, isPreview }) {
+  const parts = [
+    tempo === 1 ? null : `at ${percent(tempo)}`,
+    key === 0 ? null : `in key ${semitones(key)}`,
+    isPreview ? "as a preview for a slow line" : null,
+  ];
   return parts.filter(Boolean).join(", ") || "as recorded";
 }
 

@@ -1,12 +1,13 @@
 // Read any range of samples from an MP3 file of constant bit rate.
 //
 // Frame n starts at n times the mean frame length, give or take a byte, so any range is one Range request. The browser
-// decodes it. Two extra frames are read in front and cut off, because frames depend on their predecessors (bit
-// reservoir, overlap). The encoder delay given in the header is skipped.
+// decodes it. Extra frames are read in front and cut off, because frames depend on their predecessors (bit reservoir,
+// overlap). The encoder delay given in the header is skipped.
 
 const SAMPLES = 1152; // per frame
 const DECODER_DELAY = 529;
-const LEAD_FRAMES = 2;
+const RESERVOIR_BYTES = 511;
+const SIDE_BYTES = 36; // of a frame: the header and side information
 const RATES = [44100, 48000, 32000];
 const KBITS = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
 
@@ -36,7 +37,6 @@ export class Mp3Source {
     if (!frame) throw new Error("This MP3 file cannot be played.");
     source.sampleRate = frame.sampleRate;
     source.channels = frame.mono ? 1 : 2;
-    source.frameBytes = (144 * frame.bitRate) / frame.sampleRate;
     source.delay = DECODER_DELAY;
     let padding = 0;
     const info = skip + (frame.mono ? 21 : 36);
@@ -49,8 +49,10 @@ export class Mp3Source {
       for (const [flag, size] of [[1, 4], [2, 4], [4, 100], [8, 4]]) lame += flags & flag ? size : 0;
       source.delay += (head[lame + 21] << 4) | (head[lame + 22] >> 4);
       padding = ((head[lame + 22] & 15) << 8) | head[lame + 23];
-      skip += frame.length; // this frame is silence
+      skip += frame.length; // this frame is silence, perhaps at another bit rate
     }
+    source.frameBytes = (144 * (frameAt(head, skip) ?? frame).bitRate) / frame.sampleRate;
+    source.leadFrames = 1 + Math.ceil(RESERVOIR_BYTES / (source.frameBytes - SIDE_BYTES));
     source.firstAt = at + skip;
     source.frames ??= Math.floor((file.size - source.firstAt) / source.frameBytes);
     source.samples = Math.max(1, source.frames * SAMPLES - source.delay - padding + DECODER_DELAY);
@@ -59,7 +61,7 @@ export class Mp3Source {
 
   async read(start, count, signal, decode) {
     const from = start + this.delay; // in decoded samples
-    const first = Math.max(0, Math.floor(from / SAMPLES) - LEAD_FRAMES);
+    const first = Math.max(0, Math.floor(from / SAMPLES) - this.leadFrames);
     const last = Math.ceil((from + count) / SAMPLES) + 1;
     const bytes = await this.file.read(this.#near(first) - 2, this.#near(last) + 2, signal);
     const { begin, end, frames } = this.#wholeFrames(bytes);
@@ -67,9 +69,9 @@ export class Mp3Source {
     if (!frames) return channels;
     // A copy: decoding detaches the buffer.
     const decoded = await decode(bytes.slice(begin, end).buffer);
-    // Some decoders drop a first frame whose bit reservoir is missing.
+    // Some decoders drop first frames whose bit reservoir is missing.
     const missing = Math.max(0, frames * SAMPLES - decoded.length);
-    const offset = from - first * SAMPLES - (missing < LEAD_FRAMES * SAMPLES ? missing : 0);
+    const offset = from - first * SAMPLES - (missing < this.leadFrames * SAMPLES ? missing : 0);
     channels.forEach((out, channel) => {
       const data = decoded.getChannelData(Math.min(channel, decoded.numberOfChannels - 1));
       out.set(data.subarray(Math.max(0, offset), Math.max(0, offset) + count));

@@ -11,12 +11,14 @@ import { Metronome } from "./metronome.js";
 const PUMP_MS = 100;
 const GLIDE_S = 0.012; // of gain changes, to avoid clicks
 
-/** Events: "state" (idle, loading, waiting, playing, paused, ended, failed), "moved", "part", "gains", "version", "error". */
+/** Events: "state" (idle, loading, waiting, playing, paused, ended, failed), "moved", "part", "gains", "version", "slow",
+ * "error". */
 export class Player extends EventTarget {
   state = "idle";
   error = null;
   part = null; // {start, end} in seconds: what is repeated; null: the whole song
   version = null; // what is heard
+  isSlow = false; // whether the user waited for a line that is slower than the song
   metronome = new Metronome();
   #loop = false;
   #classes = null; // {Version, Timeline}: loaded after the page can be used
@@ -250,6 +252,7 @@ export class Player extends EventTarget {
     const timeline = this.#timeline;
     if (timeline.isEmpty) {
       if (this.#coming) this.#take(this.#coming);
+      this.#checkLine();
       if (this.#isStarved && !this.#isFilled) return;
       const waits = (this.#countsIn && this.metronome.beats?.countIn(this.#from)) || [];
       if (!timeline.start(this.version, this.#from, waits)) return;
@@ -264,6 +267,12 @@ export class Player extends EventTarget {
       this.#isStarved = true;
     }
     this.#want();
+  }
+
+  #checkLine() {
+    if (this.isSlow || !this.version.isSlow) return;
+    this.isSlow = true;
+    this.dispatchEvent(new Event("slow"));
   }
 
   #wait() {

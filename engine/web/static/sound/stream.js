@@ -2,13 +2,15 @@
 
 export const WINDOW_S = 2;
 export const AHEAD = 5; // windows that are loaded beside the one that plays
+const SLOW_MS = 1500 * WINDOW_S; // a window takes clearly longer to arrive than to play
 const RETRIES = 3;
 const FADED_MS = 500; // stopped sources are silent after this
 
 export class StemStream {
   #buffers = new Map(); // window → AudioBuffer
   #dropped = []; // [AudioBuffer, when]: reused, because large garbage is collected late
-  #loading = null; // {window, stop}
+  #loading = null; // {window, stop, since}
+  #took_ms = 0; // the last window
   #wanted = []; // windows in the order in which they will be played
   #failures = 0;
 
@@ -24,6 +26,11 @@ export class StemStream {
   /** The window's AudioBuffer; null while it loads, undefined (silence) beyond the stem's end. */
   get(window) {
     return window < this.windows ? (this.#buffers.get(window) ?? null) : undefined;
+  }
+
+  /** Whether the last window, or the one that loads, arrives more slowly than it plays. */
+  get isSlow() {
+    return Math.max(this.#took_ms, this.#loading ? performance.now() - this.#loading.since : 0) > SLOW_MS;
   }
 
   /** The size of the decoded windows. */
@@ -64,10 +71,12 @@ export class StemStream {
   async #load() {
     for (let window; (window = this.#nextMissing()) !== null;) {
       const stop = new AbortController();
-      this.#loading = { window, stop };
+      const since = performance.now();
+      this.#loading = { window, stop, since };
       try {
         const buffer = await this.#decoded(window, stop.signal);
         this.#failures = 0;
+        this.#took_ms = performance.now() - since;
         if (this.#isWanted(window)) this.#buffers.set(window, buffer);
         this.onChange();
       } catch (error) {

@@ -6,13 +6,13 @@ import { StemStream, WINDOW_S } from "./stream.js";
 
 export class Version {
   /** Open the files. `stems`: [{url, size, format}]; `gain`: factor that gives all versions the same level. */
-  static async open(stems, decode, { key = 0, tempo = 1, gain = 1 } = {}) {
+  static async open(stems, decode, { key = 0, tempo = 1, isPreview = false, gain = 1 } = {}) {
     const version = new Version();
     version.sources = await Promise.all(stems.map((stem) => openSource(stem, decode)));
     version.sampleRate = version.sources[0].sampleRate;
     version.samples = Math.max(...version.sources.map((source) => source.samples));
     version.windowSamples = WINDOW_S * version.sampleRate;
-    return Object.assign(version, { key, tempo, gain, streams: [] });
+    return Object.assign(version, { key, tempo, isPreview, gain, streams: [] });
   }
 
   /** `onChange(error?)` is called when a window of a stem arrives or cannot be read. */
@@ -48,6 +48,11 @@ export class Version {
 
   want(windows) {
     for (const stream of this.streams) stream.want(windows);
+  }
+
+  /** Whether the line is slower than the song. */
+  get isSlow() {
+    return this.streams.some((stream) => stream.isSlow);
   }
 
   /** The size of the decoded windows. */
