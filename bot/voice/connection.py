@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from discord.types.voice import GuildVoiceState
 
 CONNECT_TIMEOUT_S = 20.0
+RECOVERY_S = 6.0
 _LEAVE_TIMEOUT_S = 5.0
 _POLL_S = 0.05
 _WAIT_S = 0.5
@@ -47,8 +48,11 @@ async def connect(channel: VoiceChannel) -> VoiceConnection:
 
 
 async def recovers(client: VoiceConnection) -> bool:
-    """Wait while a connection is opened again by discord.py; return whether it is up."""
-    for _ in range(round(CONNECT_TIMEOUT_S / _WAIT_S)):
+    """Wait while a connection is opened again by discord.py; return whether it is up.
+
+    A move takes a second or two. After a crash of the voice server, a new one is quicker.
+    """
+    for _ in range(round(RECOVERY_S / _WAIT_S)):
         if client.was_removed or client.is_connected() or client.guild.voice_client is not client:
             break
         await asyncio.sleep(_WAIT_S)

@@ -114,15 +114,6 @@ async def test_kicked_bot_says_so_and_can_come_back(hall: VoiceHall) -> None:
     await hall.heard()
 
 
-async def test_dropped_voice_connection_is_opened_again(hall: VoiceHall) -> None:
-    await hall.play(await hall.song())
-    await hall.heard()
-    identifies = len(hall.voice.identifies)
-    await hall.voice.drop()
-    await hall.until(lambda: len(hall.voice.identifies) > identifies, "another connection")
-    await hall.heard()
-
-
 async def test_killed_bot_continues_where_it_was(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()

@@ -63,6 +63,7 @@ class Rest:
             web.patch(channel + "/messages/{message}", self.edit),
             web.delete(channel + "/messages/{message}", self.delete),
             web.post(channel + "/messages/{message}/threads", self.create_thread),
+            web.patch(root + "/guilds/{guild}/voice-states/@me", self.change_own_voice_state),
         ]
 
     # Login.
@@ -273,6 +274,12 @@ class Rest:
 
     async def get(self, request: web.Request) -> web.Response:
         return web.json_response(self._message(request, HISTORY).json())
+
+    async def change_own_voice_state(self, request: web.Request) -> web.Response:
+        payload, _ = await payloads.read(request)
+        assert self.fake.voice is not None
+        await self.fake.voice.change_own_state(payload)
+        return web.Response(status=204)
 
     async def edit(self, request: web.Request) -> web.Response:
         payload, files = await payloads.read(request)

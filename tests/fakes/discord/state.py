@@ -113,7 +113,7 @@ class Channel:
     bot_permissions: int = EVERYDAY
     archived: bool = False
     parent: Channel | None = None  # of a thread
-    kind: int = 0  # 0 text, 2 voice, 5 announcement, 15 forum
+    kind: int = 0  # 0 text, 2 voice, 5 announcement, 13 stage, 15 forum
     voice_permissions: int = VOICE
     user_limit: int = 0  # of a voice channel
     upload_limit_bytes: int | None = None  # the real limit, if it differs from the server's
@@ -149,7 +149,7 @@ class Channel:
             "type": self.kind, "guild_id": str(self.guild.id), "name": self.name, "position": 0, "topic": None,
             "permission_overwrites": [{"id": str(self.guild.id), "type": 0, "allow": "0", "deny": str(denied)}],
             "nsfw": False, "parent_id": None, "rate_limit_per_user": 0,
-        } | (voice if self.kind == 2 else {})  # fmt: skip
+        } | (voice if self.kind in (2, 13) else {})  # fmt: skip
 
     def visible(self) -> list[Message]:
         """Return the public messages, oldest first."""

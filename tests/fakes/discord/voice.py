@@ -1,6 +1,7 @@
 """A voice server: voice gateway version 8 over TLS, UDP with `aead_xchacha20_poly1305_rtpsize`.
 
-It belongs to one bot. Others in its channels are voice states only. Without end-to-end encryption, as on a stage.
+It belongs to one bot. Others in its channels are voice states only, except for the listener if there is one: then the
+sound is encrypted end to end (`tests.fakes.discord.dave`), otherwise not, as on a stage.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import nacl.bindings
 import trustme
 from aiohttp import WSMsgType, web
 
+from tests.fakes.discord import dave
 from tests.fakes.discord.state import Channel, Guild, Json, User, iso, snowflake
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 MODE = "aead_xchacha20_poly1305_rtpsize"
 SSRC = 77
 IDENTIFY, SELECT, READY, HEARTBEAT, DESCRIPTION, SPEAKING, ACK, RESUME, HELLO, RESUMED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+STAGE = 13  # a kind of channel
+CLIENTS_CONNECT, EXECUTE_TRANSITION, TRANSITION_READY = 11, 22, 23
 HEADER_BYTES, NONCE_BYTES = 12, 4
 
 
@@ -39,6 +43,7 @@ class VoicePacket:
     sequence: int
     timestamp: int
     frame: bytes
+    is_private: bool  # it was encrypted end to end
 
 
 class _Udp(asyncio.DatagramProtocol):
@@ -65,7 +70,11 @@ class FakeVoice:
         self.identifies: list[Json] = []
         self.speaking: list[int] = []
         self.channel_of_bot: dict[int, int | None] = {}  # by server
+        self.requests_to_speak = 0
         self.answers = True  # the main gateway answers when the bot joins
+        self.listener: User | None = None
+        self._group: dave.DaveGroup | None = None
+        self._messages = 0  # sent in binary
         self._key = os.urandom(32)
         self._socket: web.WebSocketResponse | None = None
         self._certificate = folder / "voice.pem"
@@ -103,10 +112,24 @@ class FakeVoice:
         if channel_id is not None and not self.answers:
             return
         self.channel_of_bot[guild_id] = channel_id
-        await self._dispatch_state(guild_id, self.fake.bot, channel_id)
+        is_audience = any(each.id == channel_id and each.kind == STAGE for each in self.fake.channels.values())
+        await self._dispatch_state(guild_id, self.fake.bot, channel_id, suppress=is_audience)
         if channel_id is not None:
-            server = {"token": "voice-token", "guild_id": str(guild_id), "endpoint": f"127.0.0.1:{self._port}"}
-            await self.fake.gateway.dispatch("VOICE_SERVER_UPDATE", server)
+            await self.change_server(guild_id)
+
+    async def change_server(self, guild_id: int) -> None:
+        """Tell the bot to use a voice server, as after joining or when the region of the channel changes."""
+        server = {"token": "voice-token", "guild_id": str(guild_id), "endpoint": f"127.0.0.1:{self._port}"}
+        await self.fake.gateway.dispatch("VOICE_SERVER_UPDATE", server)
+
+    async def change_own_state(self, payload: Json) -> None:
+        """Answer the bot on a stage."""
+        if payload.get("request_to_speak_timestamp"):
+            self.requests_to_speak += 1
+
+    async def invite_bot(self, guild: Guild) -> None:
+        """Let the bot speak on a stage, as a moderator."""
+        await self._dispatch_state(guild.id, self.fake.bot, self.channel_of_bot[guild.id])
 
     async def join(self, user: User, channel: Channel) -> None:
         assert channel.guild is not None
@@ -125,11 +148,13 @@ class FakeVoice:
         if self._socket is not None:
             await self._socket.close(code=4014)
 
-    async def _dispatch_state(self, guild_id: int, user: User, channel_id: int | None, *, mute: bool = False) -> None:
+    async def _dispatch_state(
+        self, guild_id: int, user: User, channel_id: int | None, *, mute: bool = False, suppress: bool = False
+    ) -> None:
         state: Json = {
             "guild_id": str(guild_id), "channel_id": None if channel_id is None else str(channel_id),
             "user_id": str(user.id), "session_id": f"voice-{snowflake()}", "deaf": False, "mute": mute,
-            "self_deaf": False, "self_mute": False, "self_video": False, "suppress": False,
+            "self_deaf": False, "self_mute": False, "self_video": False, "suppress": suppress,
             "request_to_speak_timestamp": None,
             "member": {
                 "user": user.json(), "roles": [], "joined_at": iso(0), "deaf": False, "mute": mute, "flags": 0,
@@ -152,6 +177,8 @@ class FakeVoice:
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     await self._answer(socket, json.loads(message.data))
+                elif message.type is WSMsgType.BINARY:
+                    await self._answer_binary(socket, message.data[0], message.data[1:])
         return socket
 
     async def _answer(self, socket: web.WebSocketResponse, packet: Json) -> None:
@@ -162,12 +189,36 @@ class FakeVoice:
             await socket.send_json({"op": READY, "d": ready})
         elif packet["op"] == SELECT:
             assert data["data"]["mode"] == MODE
-            description = {"mode": MODE, "secret_key": list(self._key), "dave_protocol_version": 0}
+            version = 0 if self.listener is None else dave.VERSION
+            description = {"mode": MODE, "secret_key": list(self._key), "dave_protocol_version": version}
             await socket.send_json({"op": DESCRIPTION, "d": description})
+        elif packet["op"] == RESUME:
+            await socket.send_json({"op": RESUMED, "d": None})
         elif packet["op"] == HEARTBEAT:
             await socket.send_json({"op": ACK, "d": {"t": data["t"]}})
         elif packet["op"] == SPEAKING:
             self.speaking.append(data["speaking"])
+        elif packet["op"] == TRANSITION_READY:
+            await socket.send_json({"op": EXECUTE_TRANSITION, "d": data})
+
+    async def _answer_binary(self, socket: web.WebSocketResponse, op: int, body: bytes) -> None:
+        if op == dave.KEY_PACKAGE:
+            assert self.listener is not None
+            channel_id = self.channel_of_bot[int(self.identifies[-1]["server_id"])]
+            assert channel_id is not None
+            group = dave.DaveGroup(bot_id=self.fake.bot.id, listener_id=self.listener.id, channel_id=channel_id)
+            self._group = group
+            await self._send_binary(socket, dave.EXTERNAL_SENDER, group.external_sender)
+            await socket.send_json({"op": CLIENTS_CONNECT, "d": {"user_ids": [str(self.listener.id)]}})
+            await self._send_binary(socket, dave.PROPOSALS, group.proposals)
+        elif op == dave.COMMIT_WELCOME:
+            assert self._group is not None
+            commit = self._group.commit(body)
+            await self._send_binary(socket, dave.ANNOUNCE_COMMIT, struct.pack(">H", dave.TRANSITION_ID) + commit)
+
+    async def _send_binary(self, socket: web.WebSocketResponse, op: int, body: bytes) -> None:
+        self._messages += 1
+        await socket.send_bytes(struct.pack(">HB", self._messages, op) + body)
 
     async def drop(self, code: int = 4000) -> None:
         """Close the connection to the voice gateway; the bot connects again."""
@@ -181,5 +232,8 @@ class FakeVoice:
         frame = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(
             data[HEADER_BYTES:-NONCE_BYTES], header, nonce, self._key
         )
+        is_private = self._group is not None and frame.endswith(dave.MARKER)
+        if self._group is not None and is_private:
+            frame = self._group.decrypt(frame)
         sequence, timestamp = struct.unpack(">HI", header[2:8])
-        self.packets.append(VoicePacket(time.monotonic(), sequence, timestamp, frame))
+        self.packets.append(VoicePacket(time.monotonic(), sequence, timestamp, frame, is_private))
