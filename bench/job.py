@@ -19,8 +19,8 @@ from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import NativeLibrary
 from engine.separation.schedule.batcher import Batcher
 from engine.storage.local import LocalStorage
-from engine.worker.attempt import Attempt
 from engine.worker.protocol import AttemptSpec, WorkerConfig
+from engine.worker.song_attempt import SongAttempt
 
 ReadSecond = Callable[[int], NDArray[np.float32]]
 """(number of the second) to its samples: `(2, RATE)`."""
@@ -67,9 +67,9 @@ def spec_of(model: str = "mini") -> AttemptSpec:
     )
 
 
-def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str = "mini") -> Attempt:
+def attempt_of(folder: Path, library: ModelLibrary, batcher: Batcher, model: str = "mini") -> SongAttempt:
     """Return an attempt of `spec_of(model)` on the files in `folder`."""
-    return Attempt(
+    return SongAttempt(
         spec_of(model),
         worker_config(folder),
         LocalStorage(folder),

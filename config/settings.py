@@ -26,7 +26,8 @@ from pydantic_settings import (
 
 from config.variables import describe_errors, variable_names
 from engine.errors import ConfigurationError
-from engine.jobs.options import ModelName, OutputFormat, Quality
+from engine.jobs.models import ModelName
+from engine.jobs.options import OutputFormat, Quality
 
 DEFAULTS = Path(__file__).with_name("default.toml")
 

@@ -233,9 +233,6 @@ SELECT job_id FROM results
 WHERE audio = :audio AND options = :options AND model_version = :model_version AND (owner = :owner OR place = :place)
 ORDER BY job_id DESC LIMIT 3;
 
--- name: audio_of
-SELECT audio FROM results WHERE job_id = :id;
-
 -- name: request_key
 SELECT job_id, digest FROM request_keys WHERE owner = :owner AND key = :key AND expires_at > :now;
 

@@ -32,11 +32,6 @@ class Results:
         params |= {"audio": audio, "model_version": model_version}
         return [str(each["job_id"]) for each in await self._database.read(QUERIES["equal_results"], params)]
 
-    async def audio_of(self, job_id: str) -> str | None:
-        """Return the audio of a completed job, as `equal_to` compares it."""
-        row = await self._database.read_one(QUERIES["audio_of"], {"id": job_id})
-        return None if row is None else str(row["audio"])
-
     async def announce(self, job_id: str) -> None:
         """Note that files are copied to a job that is not stored yet; without it they are deleted in an hour."""
         at = to_us(self._now() + _COPYING_AT_MOST)

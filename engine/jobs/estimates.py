@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.jobs.comparison import EXCERPT_S
 from engine.jobs.job import Job, JobStatus
 from engine.jobs.models import MODELS
 from engine.jobs.options import Quality, StemSeparationOptions
@@ -47,7 +48,14 @@ def plan_cost(options: StemSeparationOptions) -> float:
 
 def is_default_plan(options: StemSeparationOptions) -> bool:
     """Return whether a job with these options costs as much as others of its model and quality."""
-    return not options.remove_vocals and options.segment_duration is None and options.overlap_duration is None
+    changes = (options.segment_duration, options.overlap_duration, options.comparison)
+    return not options.remove_vocals and all(change is None for change in changes)
+
+
+def parts_of(options: StemSeparationOptions, audio_s: float) -> list[tuple[str, float]]:
+    """Return the models that a job runs, and how many of its `audio_s` seconds each separates."""
+    part_s = audio_s if options.comparison is None else min(audio_s, EXCERPT_S)
+    return [(model, part_s) for model in options.models]
 
 
 def is_long_enough_to_learn(audio_s: float) -> bool:
@@ -55,9 +63,9 @@ def is_long_enough_to_learn(audio_s: float) -> bool:
     return audio_s >= _MIN_LEARNING_S
 
 
-def estimate_s(seconds_per_second: float, audio_s: float) -> int:
-    """Return the expected whole seconds of a job over `audio_s` of audio, from its start."""
-    return max(1, round(_FIXED_S + seconds_per_second * audio_s))
+def estimate_s(separating_s: float) -> int:
+    """Return the expected whole seconds of a job, from its start."""
+    return max(1, round(_FIXED_S + separating_s))
 
 
 def timeout_s(audio_s: float, expected_s: float, *, short_track_s: float, short_s: float, long_s: float) -> float:

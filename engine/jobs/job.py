@@ -9,7 +9,8 @@ from typing import Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from engine.jobs.entity import Entity, JobId
-from engine.jobs.options import ModelName, StemSeparationOptions
+from engine.jobs.models import ModelName
+from engine.jobs.options import StemSeparationOptions
 from engine.jobs.results import JobResult
 
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
 
 from engine.errors import UnknownModel
 from engine.jobs.roformer_config import MELBAND_VOCALS, RoFormerConfig
@@ -89,6 +91,20 @@ MODELS: dict[str, ModelInfo] = {
     ),
 }
 """Supported models: the built-in ones and, after `add_own_models`, those of the operator."""
+
+
+def _possible_model(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name[:40]!r} is not the name of a model")
+    return name
+
+
+def _list_models(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(MODELS)
+
+
+ModelName = Annotated[str, AfterValidator(_possible_model), Field(json_schema_extra=_list_models)]
+"""The name of a model, which may be gone: stored jobs keep it."""
 
 
 def traits(info: ModelInfo, *, is_downloaded: bool, size_bytes: int | None) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from engine.errors import BadOptions
+from engine.jobs.comparison import Comparison
 from engine.jobs.entity import Entity
-from engine.jobs.models import MODELS, NAME, better_model, stems_of, unknown_model
+from engine.jobs.models import MODELS, ModelName, better_model, stems_of, unknown_model
 
 STEMS = ("vocals", "drums", "bass", "guitar", "piano", "other")
 """Stems that a model may produce, in display order."""
@@ -37,20 +38,6 @@ class OutputFormat(StrEnum):
         return OutputFormat.MP3 if self is OutputFormat.STEM else self
 
 
-def _possible_model(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ValueError(f"{name[:40]!r} is not the name of a model")
-    return name
-
-
-def _list_models(schema: dict[str, Any]) -> None:
-    schema["enum"] = list(MODELS)
-
-
-ModelName = Annotated[str, AfterValidator(_possible_model), Field(json_schema_extra=_list_models)]
-"""The name of a model, which may be gone: stored jobs keep it."""
-
-
 class StemSeparationOptions(Entity):
     """Options of a job."""
 
@@ -61,6 +48,10 @@ class StemSeparationOptions(Entity):
     remove_vocals: bool = False
     segment_duration: float | None = Field(default=None, ge=1, le=600, allow_inf_nan=False)  # seconds
     overlap_duration: float | None = Field(default=None, ge=0, le=600, allow_inf_nan=False)  # seconds
+    # Absent from JSON unless the job compares models: stored options are compared as text.
+    comparison: Comparison | None = Field(
+        default=None, exclude_if=lambda value: value is None, json_schema_extra={"readOnly": True}
+    )
 
     @model_validator(mode="after")
     def _overlap_is_shorter_than_segment(self) -> Self:
@@ -88,6 +79,11 @@ class StemSeparationOptions(Entity):
         if self.remove_vocals and "vocals" not in stems_of(self.model):
             raise ValueError(f"karaoke needs vocals, and {self.model} gives {' and '.join(stems_of(self.model))}")
         return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that a job separates with: `model`, or those that it compares."""
+        return (self.model,) if self.comparison is None else self.comparison.models
 
     @classmethod
     def from_user(cls, *, ready: Collection[str] = (), **values: object) -> Self:

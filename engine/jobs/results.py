@@ -125,6 +125,33 @@ class TrustCard(Entity):
     notes: tuple[str, ...] = ()  # sentences, such as that the batch was halved to save memory
 
 
+class Candidate(Entity):
+    """One model of a comparison, and its stems of the excerpt."""
+
+    label: str  # "A", "B", …
+    model: str
+    model_version: str | None = None  # changes with the weights
+    stems: StemFiles
+
+
+class ComparisonResult(Entity):
+    """An excerpt as each of several models separates it; the files of a stem are equally loud."""
+
+    start_s: float = Field(ge=0)  # of the excerpt in the song
+    duration_s: float = Field(gt=0)
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The names of the models by label."""
+        return {each.label: each.model for each in self.candidates}
+
+    @property
+    def files(self) -> list[tuple[str, str, StemInfo]]:
+        """The files of all models: label, stem, file."""
+        return [(each.label, stem, info) for each in self.candidates for stem, info in each.stems]
+
+
 class JobResult(Entity):
     job_id: JobId
     output_dir: str
@@ -143,6 +170,14 @@ class JobResult(Entity):
     audio_hash: str | None = None  # SHA-256 of the decoded samples
     model_version: str | None = None  # changes with the weights
     separated_at: AwareDatetime | None = None  # of an earlier job whose files these are
+    comparison: ComparisonResult | None = None  # then there are no other stems
+
+    @property
+    def versions(self) -> dict[str, str | None]:
+        """The versions of the models that were used."""
+        if self.comparison is None:
+            return {self.model_used: self.model_version}
+        return {each.model: each.model_version for each in self.comparison.candidates}
 
     def of_job(self, job_id: JobId, output_dir: str) -> tuple[Self, dict[str, str]]:
         """Return the result as that of another job, and the storage key of each file → its key there."""

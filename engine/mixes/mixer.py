@@ -192,7 +192,9 @@ def _samples_bytes(result: JobResult, plan: MixPlan) -> int:
 
 
 def completed_result(job: Job) -> JobResult:
-    """Return the result of a completed job. Raises `InvalidState`."""
+    """Return the result of a completed job that has stems of a whole song. Raises `InvalidState`."""
     if job.result is None:
         raise InvalidState("This job has no stems yet. Check its status first.")
+    if job.result.comparison is not None:
+        raise InvalidState("This job compares models. Separate the whole song with one of them first.")
     return job.result

@@ -206,7 +206,8 @@ class WorkerHandle(ABC):
             run.on_progress(message.stage, message.fraction)
         elif isinstance(message, Done):
             if self.ready is not None:
-                self.ready = self.ready.with_version(message.result.model_used, message.result.model_version)
+                for model, version in message.result.versions.items():
+                    self.ready = self.ready.with_version(model, version)
                 self.models = self.ready.models
             run.outcome.set_result(message)
         elif isinstance(message, Failed):

@@ -13,8 +13,8 @@ from engine.database.database import Step
 from engine.database.job_store import JobStore
 from engine.database.queue_limits import QueueLimits
 from engine.database.quota import Quota
+from engine.dispatch.speed import expected_s
 from engine.errors import ModelUnavailable, StorageFailed
-from engine.jobs.estimates import estimate_s, first_guess, plan_cost
 from engine.jobs.job import Job
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import WorkerPool
@@ -45,17 +45,15 @@ class Acceptance:
         self._quota = quota
         self._repeats = repeats
 
-    def check_model(self, name: str) -> None:
-        """Raise `ModelUnavailable` if no worker can use the model."""
-        state = self._pool.models.get(name)
-        if state is not None and state.state == "unavailable":
-            raise ModelUnavailable(f"The model {name} cannot be used here: {state.reason}")
+    def check_models(self, options: StemSeparationOptions) -> None:
+        """Raise `ModelUnavailable` if no worker can use a model of a job."""
+        for name in options.models:
+            state = self._pool.models.get(name)
+            if state is not None and state.state == "unavailable":
+                raise ModelUnavailable(f"The model {name} cannot be used here: {state.reason}")
 
     async def estimated_s(self, options: StemSeparationOptions, duration_s: float | None) -> int:
-        device = self._pool.device
-        speed = await self._store.speeds.get(options.model, options.quality, device)
-        speed = (speed or first_guess(options.model, options.quality, device)) * plan_cost(options)
-        return estimate_s(speed, duration_s or _GUESSED_LINK_S)
+        return await expected_s(self._store, options, duration_s or _GUESSED_LINK_S, self._pool.device)
 
     async def repeat(self, job: Job, audio: str | None, *, also: Step | None = None) -> Job | None:
         """Store the job as completed if `audio` was separated before with its options; return None if it was not.

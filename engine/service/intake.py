@@ -86,7 +86,7 @@ class Intake:
 
         Raises `InputRefused`, `RetryLater` or `ModelUnavailable`, leaving no files and no quota spent.
         """
-        self._acceptance.check_model(submission.options.model)
+        self._acceptance.check_models(submission.options)
         source, owner, scope = submission.source, submission.owner, submission.scope
         if isinstance(source, Link):
             return await self._accept_link(submission, source)
@@ -223,7 +223,7 @@ class Intake:
         size_bytes = await self._storage.receive(stream, key, media.max_bytes, ticket.spend)
         if isinstance(source, Upload) and source.late_options is not None:
             options = await source.late_options()
-            self._acceptance.check_model(options.model)
+            self._acceptance.check_models(options)
         await ticket.received()
         async with self._admission.probing(ticket):
             found: Probe = await probe_in_sandbox(self._storage.local_path(key), media)

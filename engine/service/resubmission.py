@@ -61,18 +61,20 @@ class Resubmission:
     async def again(self, old: Job, new_id: str | None, changes: Mapping[str, object]) -> Job:
         """Store a new job with the kept song of a completed one, and its options with `changes`.
 
-        It counts toward the quota unless its result exists already. A failed job is retried. Raises `SongGone`, and
-        what `retry` raises.
+        It counts toward the quota unless its result exists already. A failed job is retried. A job after a comparison
+        separates the whole song, unless `changes` has another comparison. Raises `SongGone`, and what `retry` raises.
         """
         if old.status is JobStatus.FAILED:
+            if changes.get("comparison") is not None:
+                raise InvalidState("This job has failed. Retry it, then compare models.")
             return await self.retry(old, new_id, changes)
-        if old.status is not JobStatus.COMPLETED:
+        if old.result is None:
             raise InvalidState("This song is still being separated. Wait until it is done.")
-        options = self._options(old, changes)
+        options = self._options(old, {"comparison": None, **changes})
         await self._admission.check(old.owner, old.scope, free=True)
         job = await self._new_job(old, new_id, options)
         await self._copy_input(old, job)
-        audio = await self._store.results.audio_of(old.id)
+        audio = old.input_source if old.input_type is InputType.YOUTUBE_URL else old.result.audio_hash
         if (repeat := await self._acceptance.repeat(job, audio)) is not None:
             return repeat
         return await self._acceptance.enqueue(job, also=self._quota.spend_again_in(old.owner, old.id, job.id))
@@ -82,9 +84,10 @@ class Resubmission:
         return await self._storage.size(f"jobs/{job.id}/input") is not None
 
     def _options(self, old: Job, changes: Mapping[str, object]) -> StemSeparationOptions:
-        chosen = {name: value for name, value in changes.items() if value is not None}
+        # None is the default, so no change, except for a comparison.
+        chosen = {name: value for name, value in changes.items() if value is not None or name == "comparison"}
         options = StemSeparationOptions.from_user(**old.options.model_dump() | chosen)
-        self._acceptance.check_model(options.model)
+        self._acceptance.check_models(options)
         return options
 
     async def _new_job(

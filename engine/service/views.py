@@ -102,6 +102,16 @@ class JobPresenter:
 
     def _file_links(self, job: Job, until: datetime) -> tuple[FileLink, ...]:
         assert job.result is not None
+        if (comparison := job.result.comparison) is not None:
+            return tuple(
+                FileLink(
+                    name=f"{label} {stem}",
+                    filename=info.filename,
+                    url=self._links.file(info.path, until),
+                    size=info.size,
+                )
+                for label, stem, info in comparison.files
+            )
         files = [
             FileLink(name=name, filename=info.filename, url=self._links.file(info.path, until), size=info.size)
             for name, info in job.result.stems

@@ -8,7 +8,7 @@ from uuid import UUID
 from aiohttp import web
 
 from engine.errors import NotAllowed, NotFound
-from engine.jobs.job import JobStatus, JobView
+from engine.jobs.job import Job, JobStatus, JobView
 from engine.jobs.options import StemSeparationOptions
 from engine.service.links import Kind
 from engine.service.sample import OWNER as SAMPLE_OWNER
@@ -61,19 +61,19 @@ async def stemify(request: web.Request) -> web.Response:
         link, options = _link_request(await read_json(request), ready_models(service.models()))
         submission = Submission(link, options, owner, key=key)
         view = await service.submitted(submission) if key is not None else None
-        return _accepted(view or await service.submit(submission))
+        return accepted(view or await service.submit(submission))
     if request.content_type != "multipart/form-data":
         raise UnsupportedBody
     if key is not None and await service.has_request(owner, key):
         await continue_reading(request)
         upload, options = await uploaded(request, max_file_bytes=max_file_bytes, ready=ready_models(service.models()))
         if (view := await service.submitted(Submission(upload, options, owner, key=key))) is not None:
-            return _accepted(view)
+            return accepted(view)
         raise NotFound  # the job was deleted in between
     async with service.admit_upload(owner, request.content_length) as ticket:
         await continue_reading(request)
         upload, options = await uploaded(request, max_file_bytes=max_file_bytes, ready=ready_models(service.models()))
-        return _accepted(await service.submit(Submission(upload, options, owner, key=key), ticket))
+        return accepted(await service.submit(Submission(upload, options, owner, key=key), ticket))
 
 
 def _link_request(body: dict[str, object], ready: Collection[str]) -> tuple[Link, StemSeparationOptions]:
@@ -87,7 +87,8 @@ def _link_request(body: dict[str, object], ready: Collection[str]) -> tuple[Link
     return Link(text), chosen_options(options, ready)
 
 
-def _accepted(view: JobView) -> web.Response:
+def accepted(view: JobView) -> web.Response:
+    """Return the answer to a request that has created a job."""
     job = view.job
     headers = {"Location": f"/api/jobs/{job.id}"}
     if view.page_url:
@@ -153,13 +154,23 @@ async def remove(request: web.Request) -> web.Response:
 
 async def again(request: web.Request) -> web.Response:
     """Create a new job from the kept song of another one, with the given options changed."""
-    view = await readable_job(request)
-    if not has_page_link(request):
-        request.app[ACCESS].check_may_change(request, view.job)
-    if view.job.owner == SAMPLE_OWNER:
-        raise NotAllowed("The sample song cannot be separated again. Upload a song of your own.")
+    job = await repeatable_job(request)
     changes = option_changes(await read_json(request) if request.can_read_body else {})
-    return _accepted(await request.app[SERVICE].again(view.job.id, changes, by=view.job.owner))
+    return accepted(await request.app[SERVICE].again(job.id, changes, by=job.owner))
+
+
+async def repeatable_job(request: web.Request) -> Job:
+    """Return the job in the path if the request may start jobs with its song.
+
+    It may with the signed link of the job's page, or if it may change the job. Raises what `readable_job` raises,
+    `NotAllowed`.
+    """
+    job = (await readable_job(request)).job
+    if not _has_link(request, "page"):
+        request.app[ACCESS].check_may_change(request, job)
+    if job.owner == SAMPLE_OWNER:
+        raise NotAllowed("The sample song cannot be separated again. Upload a song of your own.")
+    return job
 
 
 def job_id_of(request: web.Request) -> str:
@@ -179,11 +190,6 @@ async def readable_job(request: web.Request, *link_kinds: Kind) -> JobView:
     if not _has_link(request, "page", *link_kinds):
         request.app[ACCESS].require_token(request)
     return await request.app[SERVICE].get(job_id_of(request))
-
-
-def has_page_link(request: web.Request) -> bool:
-    """Return whether the request has the signed link of the job's page."""
-    return _has_link(request, "page")
 
 
 def _has_link(request: web.Request, *kinds: Kind) -> bool:

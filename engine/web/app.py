@@ -17,7 +17,7 @@ from engine.service.sample import SampleSong
 from engine.service.service import StemService
 from engine.service.stages import Stages
 from engine.storage.storage import Storage
-from engine.web import api, event_stream, events, files, health, mixes, openapi, overview, pages, stage
+from engine.web import api, comparisons, event_stream, events, files, health, mixes, openapi, overview, pages, stage
 from engine.web import zip as stems_zip
 from engine.web.access import SAFE_METHODS, Access
 from engine.web.connections import LOGGED, ConnectionLimits, Connections, LimitedRunner
@@ -51,7 +51,7 @@ def create_app(
     app[SAMPLE], app[STAGES] = sample, stages or Stages(links)
     app[CLOSING], app[event_stream.KEEP_ALIVE_S] = asyncio.Event(), keep_alive_s
     event_stream.prepare(app)
-    for module in (files, api, mixes, overview, events, stems_zip, stage, health, openapi):
+    for module in (files, api, comparisons, mixes, overview, events, stems_zip, stage, health, openapi):
         module.add_routes(app)
     app.add_routes(pages.routes)
     app.on_response_prepare.append(common_headers(links.base_url))

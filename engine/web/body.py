@@ -31,8 +31,10 @@ _IDLE_S = 30.0  # without a byte
 _WHOLE_S = 900.0  # for the whole body
 _RATE_WINDOW_S = 30.0  # of waiting for the client
 _MIN_BYTES_PER_S = 32_000  # on average over such a window, so that slow clients do not hold all upload slots
-_SHOWN_OPTIONS = [field.alias or name for name, field in StemSeparationOptions.model_fields.items()]
-_OPTION_NAMES = {*StemSeparationOptions.model_fields, *_SHOWN_OPTIONS}
+_OPTIONS = {
+    field.alias or name: name for name, field in StemSeparationOptions.model_fields.items() if name != "comparison"
+}
+"""The options of a request: their names in JSON, and those of the fields."""
 
 
 class CappedBody:
@@ -168,15 +170,14 @@ def chosen_options(values: dict[str, Any] | None, ready: Collection[str]) -> Ste
 
 def option_changes(values: dict[str, Any]) -> dict[str, Any]:
     """Return the given options by field name, not validated yet. Raises `BadOptions` for unknown names."""
-    if unknown := values.keys() - _OPTION_NAMES:
+    if unknown := values.keys() - {*_OPTIONS, *_OPTIONS.values()}:
         name = sorted(unknown)[0]
-        hint = did_you_mean(name[:40], _SHOWN_OPTIONS)
-        raise BadOptions(f"Unknown option {name!r:.40}.{hint} The options are: {', '.join(_SHOWN_OPTIONS)}.")
+        hint = did_you_mean(name[:40], _OPTIONS)
+        raise BadOptions(f"Unknown option {name!r:.40}.{hint} The options are: {', '.join(_OPTIONS)}.")
     for name in ("model", "quality"):
         if not isinstance(values.get(name), str | None):
             raise BadOptions(f"The option {name} must be a string.")
-    fields = {field.alias: name for name, field in StemSeparationOptions.model_fields.items()}
-    return {fields.get(name, name): value for name, value in values.items()}
+    return {_OPTIONS.get(name, name): value for name, value in values.items()}
 
 
 async def uploaded(

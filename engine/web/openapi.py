@@ -12,9 +12,11 @@ from aiohttp import web
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from engine.jobs.comparison import LABELS
 from engine.mixes.entities import Mix, MixRequest, Version, VersionRequest
 from engine.text import CONTENT_TYPES
 from engine.web.api import MAX_LISTED, MAX_OFFSET
+from engine.web.comparisons import Choice
 from engine.web.errors import ErrorResponse
 from engine.web.health import Health, Readiness
 from engine.web.keys import ACCESS
@@ -26,6 +28,7 @@ from engine.web.static_files import StaticFile
 _MODELS: Sequence[tuple[type[BaseModel], Literal["validation", "serialization"]]] = (
     (StemifyRequest, "validation"),
     (StemifyResponse, "serialization"),
+    (Choice, "serialization"),
     (JobListResponse, "serialization"),
     (JobStatusResponse, "serialization"),
     (JobEvent, "serialization"),
@@ -79,6 +82,8 @@ def openapi(*, wants_token: bool) -> Schema:
             "/api/jobs": {"get": _list()},
             "/api/jobs/{jobId}": {"parameters": [JOB_ID], "get": _show(), "delete": _remove()},
             "/api/jobs/{jobId}/again": {"parameters": [JOB_ID], "post": _again()},
+            "/api/jobs/{jobId}/compare": {"parameters": [JOB_ID], "post": _compare()},
+            "/api/jobs/{jobId}/choose": {"parameters": [JOB_ID], "post": _choose()},
             "/api/jobs/{jobId}/events": {"parameters": [JOB_ID], "get": _events()},
             "/api/jobs/{jobId}/stems.zip": {"parameters": [JOB_ID], "get": _zip()},
             "/api/jobs/{jobId}/mixes": {"parameters": [JOB_ID], "post": _mix()},
@@ -151,13 +156,31 @@ def _again() -> Schema:
         "description": "Options to change; the others are those of the job",
         "content": {"application/json": {"schema": ref("StemSeparationOptions")}},
     }
-    accepted: Schema = {
-        "description": "Accepted, like a submission; completed if the result exists already",
-        "content": json_of("StemifyResponse"),
-    }
     summary = "Separate the kept song of a completed job again, or retry a failed one"
+    return _new_job(
+        "separateAgain", summary, "Accepted, like a submission; completed if the result exists already", body
+    )
+
+
+def _compare() -> Schema:
+    body: Schema = {"required": True, "content": json_of("Comparison")}
+    summary = "Separate half a minute of the kept song of a completed job with several models"
+    return _new_job("compareModels", summary, "Accepted, like a submission", body)
+
+
+def _new_job(name: str, summary: str, description: str, body: Schema) -> Schema:
+    accepted: Schema = {"description": description, "content": json_of("StemifyResponse")}
     responses = {"202": accepted, **errors(400, 401, 403, 404, 408, 409, 410, 413, 422, 429)}
-    return operation("separateAgain", summary, responses, requestBody=body)
+    return operation(name, summary, responses, requestBody=body)
+
+
+def _choose() -> Schema:
+    label: Schema = {"type": "string", "enum": list(LABELS)}
+    schema: Schema = {"type": "object", "required": ["label"], "properties": {"label": label}}
+    good: Schema = {"200": {"description": "The names of the models", "content": json_of("Choice")}}
+    responses = {**good, **errors(400, 401, 404, 408, 409, 413)}
+    body: Schema = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation("chooseModel", "Choose a model of a comparison, and get their names", responses, requestBody=body)
 
 
 def _list() -> Schema:

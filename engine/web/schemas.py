@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import ETag, web
@@ -12,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from engine.jobs.entity import Entity
 from engine.jobs.job import JobStatus, JobView, Stage
 from engine.jobs.options import StemSeparationOptions
-from engine.jobs.results import JobResult, Music, StemContainer, StemFiles, StemInfo
+from engine.jobs.results import Candidate, ComparisonResult, JobResult, Music, StemContainer, StemFiles, StemInfo
 
 
 class StemifyRequest(Entity):
@@ -52,6 +53,18 @@ class MusicResponse(Music):
     chords_path: str | None = Field(default=None, exclude=True)
 
 
+class CandidateResponse(Candidate):
+    """One model of a comparison, without its name."""
+
+    model: str = Field(default="", exclude=True)
+    model_version: str | None = Field(default=None, exclude=True)
+    stems: StemsResponse
+
+
+class ComparisonResponse(ComparisonResult):
+    candidates: tuple[CandidateResponse, ...]
+
+
 class ResultResponse(JobResult):
     """A result with signed links in place of storage keys, which no client can use."""
 
@@ -61,6 +74,7 @@ class ResultResponse(JobResult):
     stems: StemsResponse
     stem_file: StemFileResponse | None = None
     music: MusicResponse | None = None
+    comparison: ComparisonResponse | None = None
     zip_url: str | None = None  # of all stems in one file
     waveform_url: str | None = None  # of a picture of the stems
 
@@ -158,17 +172,31 @@ def _with_links(view: JobView) -> ResultResponse | None:
         return None
     urls = {link.name: link.url for link in view.links}
     music_urls = {link.name: link.url for link in view.music_links}
-    stems = {name: StemResponse(**dict(info) | {"cdn_url": urls.get(name)}) for name, info in result.stems}
+    stems = _stems(result.stems, urls)
     stem_file, music = result.stem_file, result.music
     links: dict[str, Any] = {
-        "stems": StemsResponse(**stems),
+        "stems": stems,
         "stem_file": stem_file and StemFileResponse(**dict(stem_file) | {"cdn_url": urls.get("stem")}),
         "music": music and MusicResponse(**dict(music) | music_urls),
-        "cdn_urls": tuple(urls[name] for name in stems if name in urls),
+        "comparison": result.comparison and _comparison(result.comparison, urls),
+        "cdn_urls": tuple(url for name, url in urls.items() if name not in ("stem", "zip")),
         "zip_url": urls.get("zip"),
         "waveform_url": view.picture_url,
     }
     return ResultResponse(**dict(result) | links)
+
+
+def _stems(stems: StemFiles, urls: Mapping[str, str], prefix: str = "") -> StemsResponse:
+    with_links = {name: dict(info) | {"cdn_url": urls.get(prefix + name)} for name, info in stems}
+    return StemsResponse(**{name: StemResponse(**values) for name, values in with_links.items()})
+
+
+def _comparison(comparison: ComparisonResult, urls: Mapping[str, str]) -> ComparisonResponse:
+    candidates = tuple(
+        CandidateResponse(label=each.label, stems=_stems(each.stems, urls, f"{each.label} "))
+        for each in comparison.candidates
+    )
+    return ComparisonResponse(**{**dict(comparison), "candidates": candidates})
 
 
 def to_json(model: BaseModel) -> str:

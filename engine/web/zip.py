@@ -13,8 +13,9 @@ from contextlib import suppress
 from aiohttp import web
 from zipstream.ng import ZIP_STORED, ZipStream
 
-from engine.errors import InvalidState, NotFound
+from engine.errors import NotFound
 from engine.jobs.job import Job
+from engine.mixes.mixer import completed_result
 from engine.text import content_disposition, safe_title
 from engine.web.api import readable_job
 from engine.web.keys import STORAGE
@@ -30,12 +31,11 @@ def add_routes(app: web.Application) -> None:
 
 async def stems_zip(request: web.Request) -> web.StreamResponse:
     job = (await readable_job(request, "zip")).job
-    if job.result is None:
-        raise InvalidState("This job has no stems yet. Check its status first.")
+    result = completed_result(job)
     archive = ZipStream(compress_type=ZIP_STORED, sized=True)
     used_names: set[str] = set()
     storage = request.app[STORAGE]
-    for name, info in job.result.stems:
+    for name, info in result.stems:
         arcname = info.filename if info.filename not in used_names else f"{name} - {info.filename}"
         used_names.add(arcname)
         stored = await storage.open(info.path)

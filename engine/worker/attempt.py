@@ -1,4 +1,4 @@
-"""One attempt of one job inside a worker: decode, separate, measure, encode, publish."""
+"""What all attempts do inside a worker: fetch, decode, load models, separate, publish."""
 
 from __future__ import annotations
 
@@ -8,46 +8,32 @@ import errno
 import logging
 import resource
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from threading import Event
-
-import numpy as np
+from typing import TypeVar
 
 from engine.errors import Cancelled, DiskFull, InternalError, OutOfMemory, StemifyError, StorageFailed, is_disk_full
 from engine.jobs.job import Stage
-from engine.jobs.models import join_versions
-from engine.jobs.options import OutputFormat
-from engine.jobs.results import (
-    JobResult,
-    Music,
-    ProcessingMetrics,
-    QualityMetrics,
-    StemContainer,
-    StemFiles,
-    StemInfo,
-    TrustCard,
-)
+from engine.jobs.results import ProcessingMetrics
 from engine.media.decode import RawAudio
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import decode_in_sandbox
-from engine.quality.estimate import Estimate, estimate_quality
 from engine.separation.audio.pcm import PcmMix
 from engine.separation.models.library import ModelLibrary
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.ops.device import is_out_of_memory
 from engine.separation.schedule.batcher import Batcher
-from engine.separation.schedule.song_run import RunReport
+from engine.separation.schedule.song_run import RunReport, StemSink
 from engine.separation.schedule.steps import run_steps
 from engine.storage.storage import Storage
-from engine.text import safe_title
-from engine.worker.music_files import write_music
 from engine.worker.parameters import SeparationParameters
 from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
-from engine.worker.stem_writer import StemWriter, TrackInfo
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def to_stemify_error(error: BaseException) -> StemifyError:
@@ -65,7 +51,7 @@ def to_stemify_error(error: BaseException) -> StemifyError:
     return InternalError(detail=repr(error))
 
 
-class Attempt:
+class Attempt(ABC):
     """One attempt, run in a worker thread. `cancelled` is checked between batches and blocks."""
 
     def __init__(
@@ -90,68 +76,38 @@ class Attempt:
         self._on_progress = on_progress
         self._on_cpu = on_cpu
         self._scratch = storage.local_path(spec.scratch_key)
+        self._raw = self._scratch / "mix.f32"  # the decoded song
 
+    @abstractmethod
     def run(self) -> Done:
         """Run the attempt and return its result. The main process removes the scratch folder.
 
         Raises anything; see `to_stemify_error`.
         """
-        started, cpu_started = time.monotonic(), time.process_time()
+
+    def _begin(self) -> tuple[Path, Path, RawAudio]:
+        """Fetch and decode the song; return the folder for the files of the result, the song, and what it holds."""
+        self._started_s, self._cpu_started_s, self._load_s = time.monotonic(), time.process_time(), 0.0
         out = self._scratch / "out"
         out.mkdir(parents=True, exist_ok=True)
-        raw = self._scratch / "mix.f32"
         self._on_progress(Stage.DECODING, 0)
         song = self._storage.fetch(self.spec.input_key, self._scratch, lambda _: self._step(Stage.DECODING, 0))
-        decoded = self._decode(song, raw)
-        loading = time.monotonic()
-        models = self._load()
-        model = models[0]
-        model_load_s = time.monotonic() - loading
-        with (
-            PcmMix(
-                raw,
-                channels=decoded.channels,
-                sample_rate=decoded.sample_rate,
-                model_rate=model.sample_rate,
-                model_channels=model.audio_channels,
-            ) as mix,
-            self._open_writer(mix, models, decoded, out) as writer,
-        ):
-            report, plan = self._separate(models, mix, writer)
-            self._on_progress(Stage.MEASURING, 0)
-            writer.finish()
-            self._on_progress(Stage.ENCODING, 0)
-            picture, peaks = writer.write_pictures()  # while the last block is still being encoded
-            music = write_music(writer.facts, out)
-            infos, stem_file = self._encode(writer)
-            self._stop_if_cancelled()
-            estimate = self._estimate(writer, report, decoded)
-            trust = self._trust_card(writer, plan, report, estimate, mix)
+        return out, song, self._decode(song, self._raw)
+
+    def _publish(self, out: Path) -> None:
         self._step(Stage.PUBLISHING, 0)
         self._storage.publish_folder(out, self.spec.output_key, lambda fraction: self._step(Stage.PUBLISHING, fraction))
-        wall_s = time.monotonic() - started
-        metrics = ProcessingMetrics(
+
+    def _metrics(self, song: Path, busy_s: float, sizes: Sequence[int]) -> ProcessingMetrics:
+        wall_s = time.monotonic() - self._started_s
+        return ProcessingMetrics(
             processing_time=round(wall_s),
-            cpu_usage=round(100 * (time.process_time() - cpu_started) / max(wall_s, 1e-3), 1),
+            cpu_usage=round(100 * (time.process_time() - self._cpu_started_s) / max(wall_s, 1e-3), 1),
             memory_usage=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            gpu_usage=round(100 * report.busy_s / max(wall_s, 1e-3), 1) if self._config.device != "cpu" else None,
-            model_load_time=round(model_load_s),
+            gpu_usage=round(100 * busy_s / max(wall_s, 1e-3), 1) if self._config.device != "cpu" else None,
+            model_load_time=round(self._load_s),
             input_file_size=song.stat().st_size,
-            output_file_sizes=(*(info.size for info in infos.values()), *([stem_file.size] if stem_file else [])),
-        )
-        return Done(
-            job_id=self.spec.job_id,
-            attempt=self.spec.attempt,
-            result=self._result(
-                infos, stem_file, metrics, trust, estimate.metrics, music, picture.name, peaks.name
-            ).model_copy(
-                update={
-                    "audio_hash": decoded.audio_hash,
-                    "model_version": join_versions([each.version for each in models]),
-                }
-            ),
-            separating_s=report.separating_s,
-            input_duration_s=decoded.samples / decoded.sample_rate,
+            output_file_sizes=tuple(sizes),
         )
 
     def _stop_if_cancelled(self) -> None:
@@ -177,133 +133,62 @@ class Attempt:
             on_progress=lambda fraction: self._on_progress(Stage.DECODING, fraction),
         )
 
-    def _load(self) -> tuple[LoadedModel, ...]:
-        """Load the models in another thread.
+    def _load(self, name: str, on_wait: Callable[[], None]) -> tuple[LoadedModel, ...]:
+        """Load a model, or its steps, as `_in_loader` does."""
+        return self._in_loader(self._library.load_steps, name, on_wait)
+
+    def _in_loader(self, work: Callable[[str], T], name: str, on_wait: Callable[[], None]) -> T:
+        """Call `work` with the name of a model in another thread; `on_wait` reports meanwhile.
 
         A cancelled attempt then ends at once, while a download that other attempts may need continues.
         """
-        loading = self._loader.submit(self._library.load_steps, self.spec.options.model)
+        started_s = time.monotonic()
+        working = self._loader.submit(work, name)
         while True:
             self._stop_if_cancelled()
-            self._on_progress(Stage.DECODING, 1.0)
+            on_wait()
             with contextlib.suppress(concurrent.futures.TimeoutError):
-                return loading.result(timeout=0.2)
+                result = working.result(timeout=0.2)
+                self._load_s += time.monotonic() - started_s
+                return result
 
-    def _open_writer(self, mix: PcmMix, models: Sequence[LoadedModel], decoded: RawAudio, out: Path) -> StemWriter:
-        options = self.spec.options
-        stems, rest = self._outputs(models)
-        tags = dict(decoded.tags)
-        if self.spec.artist:
-            tags.setdefault("artist", self.spec.artist)
-        return StemWriter(
-            self._scratch,
-            out,
-            stems=stems,
-            read_mix=lambda start, stop: mix.without_offset(start, stop).numpy(),
-            samples=mix.samples,
-            sample_rate=mix.sample_rate,
-            output_format=options.output_format,
-            normalize=options.normalize,
-            rest=rest,
-            track=TrackInfo(safe_title(self.spec.title), options.model, tags, decoded.cover),
-            scale=mix.std,
-            cancelled=self.cancelled,
+    @staticmethod
+    def _open_mix(raw: Path, decoded: RawAudio, model: LoadedModel) -> PcmMix:
+        return PcmMix(
+            raw,
+            channels=decoded.channels,
+            sample_rate=decoded.sample_rate,
+            model_rate=model.sample_rate,
+            model_channels=model.audio_channels,
         )
 
-    def _outputs(self, models: Sequence[LoadedModel]) -> tuple[tuple[str, ...], str | None]:
-        """Return the stems that the models separate, and the one that is the rest of the mix."""
-        if self.spec.options.remove_vocals:
-            return ("vocals",), "instrumental"
-        if len(models) > 1:
-            return ("vocals", "drums", "bass"), "other"
-        return models[0].sources, models[0].rest
+    def _tags(self, decoded: RawAudio) -> dict[str, str]:
+        return {**({"artist": self.spec.artist} if self.spec.artist else {}), **decoded.tags}
 
     def _separate(
-        self, models: tuple[LoadedModel, ...], mix: PcmMix, writer: StemWriter
-    ) -> tuple[RunReport, SeparationParameters]:
-        plan = SeparationParameters.of(self.spec, models[0].segment_s)
-        self._on_progress(Stage.SEPARATING, 0)
-        report = run_steps(
+        self,
+        models: Sequence[LoadedModel],
+        mix: PcmMix,
+        sink: StemSink,
+        stems: Sequence[str],
+        on_progress: Callable[[float], None],
+    ) -> RunReport:
+        plan = self._plan(models)
+        return run_steps(
             self._batcher,
             models,
             mix,
-            writer,
+            sink,
             self._scratch,
-            stems=self._outputs(models)[0],
+            stems=stems,
             shifts=plan.shifts,
             overlap=plan.overlap,
             segment_s=plan.segment_s,
             seed=self.spec.seed,
-            on_progress=lambda fraction: self._on_progress(Stage.SEPARATING, fraction),
+            on_progress=on_progress,
             on_cpu=self._on_cpu,
             cancelled=self.cancelled,
         )
-        return report, plan
 
-    def _encode(self, writer: StemWriter) -> tuple[dict[str, StemInfo], StemContainer | None]:
-        """Finish the stems and, if asked for, the stem file, which takes longer."""
-        if self.spec.options.output_format is not OutputFormat.STEM:
-            return writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction)), None
-        infos = writer.encode(lambda fraction: self._on_progress(Stage.ENCODING, fraction / 4))
-        return infos, writer.write_stem_file(lambda fraction: self._on_progress(Stage.ENCODING, (1 + 3 * fraction) / 4))
-
-    def _estimate(self, writer: StemWriter, report: RunReport, decoded: RawAudio) -> Estimate:
-        """Estimate the quality of the stems, independently of output format and gain."""
-        options = self.spec.options
-        residual_db = None if writer.has_rest else writer.residual_db
-        features = writer.meter.features(report.agreement_db, residual_db)
-        return estimate_quality(
-            features,
-            writer.meter.shapes(features),
-            model=options.model,
-            quality=options.quality,
-            duration_s=decoded.samples / decoded.sample_rate,
-            karaoke=writer.has_rest and writer.meter.stems == ("vocals",),
-        )
-
-    def _trust_card(
-        self, writer: StemWriter, plan: SeparationParameters, report: RunReport, estimate: Estimate, mix: PcmMix
-    ) -> TrustCard:
-        return TrustCard(
-            residual_db=writer.residual_db,
-            offset=mix.offset,
-            gain_db=round(20 * float(np.log10(writer.gain)), 3),
-            clipped_samples=writer.clipped_samples,
-            seed=self.spec.seed,
-            shifts=plan.shifts,
-            overlap=plan.overlap,
-            segment_s=report.segment_s,
-            segments=report.segments,
-            device=" and ".join(report.devices) or self._config.device,
-            notes=(*report.notes, *estimate.notes),
-        )
-
-    def _result(
-        self,
-        infos: dict[str, StemInfo],
-        stem_file: StemContainer | None,
-        metrics: ProcessingMetrics,
-        trust: TrustCard,
-        quality: QualityMetrics | None,
-        music: Music,
-        picture: str,
-        peaks: str,
-    ) -> JobResult:
-        key = self.spec.output_key
-        stems = {name: info.model_copy(update={"path": f"{key}/{info.path}"}) for name, info in infos.items()}
-        paths = {"beats_path": music.beats_path, "chords_path": music.chords_path}
-        return JobResult(
-            job_id=self.spec.job_id,
-            output_dir=key,
-            stems=StemFiles.model_validate({name: info.model_dump() for name, info in stems.items()}),
-            processing_time=metrics.processing_time,
-            model_used=self.spec.options.model,
-            quality_metrics=quality,
-            stem_file=stem_file and stem_file.model_copy(update={"path": f"{key}/{stem_file.path}"}),
-            file_size=sum(metrics.output_file_sizes),
-            processing=metrics,
-            trust=trust,
-            music=music.model_copy(update={name: f"{key}/{path}" for name, path in paths.items() if path}),
-            waveform_path=f"{key}/{picture}",
-            peaks_path=f"{key}/{peaks}",
-        )
+    def _plan(self, models: Sequence[LoadedModel]) -> SeparationParameters:
+        return SeparationParameters.of(self.spec, models[0].segment_s)

@@ -24,6 +24,7 @@ from engine.separation.schedule.batcher import Batcher
 from engine.separation.schedule.self_test import fault_of
 from engine.storage.storage import Storage
 from engine.worker.attempt import Attempt, to_stemify_error
+from engine.worker.comparison import ComparisonAttempt
 from engine.worker.malloc import trim_heap
 from engine.worker.process import MessageWriter, attempt_threads, resident_bytes, torch_threads
 from engine.worker.protocol import (
@@ -40,6 +41,7 @@ from engine.worker.protocol import (
     WorkerConfig,
     to_worker,
 )
+from engine.worker.song_attempt import SongAttempt
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +161,8 @@ class Worker:
 
     def _start(self, spec: AttemptSpec) -> None:
         progress = ThrottledProgress(self._writer, spec)
-        attempt = Attempt(
+        kind = SongAttempt if spec.options.comparison is None else ComparisonAttempt
+        attempt = kind(
             spec, self._config, self._storage, self._library, self._loader, self._batcher, progress, progress.on_cpu
         )
         with self._lock:
