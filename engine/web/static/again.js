@@ -1,6 +1,6 @@
 // Separate the song of this page again with another model or quality.
 
-import { ask, pageOf, request } from "./api.js";
+import { ask, createJob } from "./api.js";
 import { downloadWords, timeWords } from "./cost.js";
 import { byId, el, show } from "./dom.js";
 
@@ -41,10 +41,7 @@ export function offerAgain(job, address, seconds) {
     if (!choices || button.ariaDisabled === "true" || button.ariaBusy === "true") return;
     button.ariaBusy = "true";
     try {
-      const body = JSON.stringify({ model: model.value, quality: quality.value });
-      const headers = { "Content-Type": "application/json" };
-      const response = await request(address, { method: "POST", headers, body });
-      location.assign(pageOf(response.headers.get("Link"), (await response.json()).jobId));
+      location.assign(await createJob(address, { model: model.value, quality: quality.value }));
     } catch (error) {
       tell(error);
     } finally {

@@ -110,6 +110,13 @@ export async function ask(path, options = {}) {
   }
 }
 
+/** Have a job created; resolves to its page. Throws `Refused`. */
+export async function createJob(address, values) {
+  const headers = { "Content-Type": "application/json" };
+  const response = await request(address, { method: "POST", headers, body: JSON.stringify(values) });
+  return pageOf(response.headers.get("Link"), (await response.json()).jobId);
+}
+
 /** The page of a new job. `link`: the header of the response that accepted it. */
 export function pageOf(link, jobId) {
   const page = /<([^>]+)>;\s*rel="alternate"/.exec(link ?? "")?.[1];

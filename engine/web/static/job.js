@@ -13,6 +13,7 @@ const id = location.pathname.split("/")[2];
 export let job = null;
 export let mixer = null; // used by the browser tests
 export let practice = null; // loaded after the mixer
+export let comparing = null; // the player of a comparison
 
 function notice(error) {
   byId("notice").textContent = error.message;
@@ -33,14 +34,15 @@ function render() {
   show(byId("progress"), false);
   show(byId("failure"), false);
   show(byId("player"), false);
+  show(byId("comparison"), false);
   if (job.status === "completed") return showResult();
   if (job.status === "failed") return showFailure();
   showProgress(job);
 }
 
 function badges() {
-  const { model, quality, outputFormat, removeVocals } = job.options;
-  const words = [model, quality, outputFormat];
+  const { model, quality, outputFormat, removeVocals, comparison } = job.options;
+  const words = comparison ? [plural(comparison.models.length, "model"), quality] : [model, quality, outputFormat];
   if (removeVocals) words.push("karaoke");
   byId("badges").replaceChildren(...words.map((word) => el("li", {}, word)));
   if (job.sourceUrl?.startsWith("https://www.youtube.com/")) {
@@ -70,7 +72,7 @@ function askAgain() {
       if (!isOver(job)) return watch();
       keepFocus(byId("title"));
       byId("status").textContent = job.status === "completed"
-        ? `Ready: ${plural(mixer.stems.length, "stem")}.`
+        ? job.result.comparison ? "Ready to be heard." : `Ready: ${plural(mixer.stems.length, "stem")}.`
         : byId("failure-title").textContent;
     },
     (error) => {
@@ -84,7 +86,7 @@ function askAgain() {
 
 function gone() {
   forget(id);
-  for (const part of ["progress", "failure", "player"]) show(byId(part), false);
+  for (const part of ["progress", "failure", "player", "comparison"]) show(byId(part), false);
   document.title = "Stemify";
   notice(new Error("This job was deleted."));
   keepFocus(byId("title"));
@@ -96,7 +98,8 @@ function showFailure() {
   byId("failure-words").textContent = job.cancelled ? "No files were kept." : job.error;
   // The upload of a cancelled job is deleted.
   show(byId("retry"), job.mayChange && (!job.cancelled || Boolean(job.sourceUrl)));
-  const mayTryMini = job.mayChange && MODEL_FAILED.includes(job.errorCode) && job.options.model !== "mini";
+  const mayTryMini = job.mayChange && MODEL_FAILED.includes(job.errorCode) && job.options.model !== "mini"
+    && !job.options.comparison;
   show(byId("retry-mini"), mayTryMini);
   show(byId("mini-hint"), mayTryMini);
   show(byId("failure"), true);
@@ -104,6 +107,7 @@ function showFailure() {
 
 function showResult() {
   document.title = job.title;
+  if (job.result.comparison) return showComparison().catch(notice);
   const stems = Object.entries(job.result.stems)
     .filter(([name, info]) => info && job.files[name])
     .map(([name, info]) => ({
@@ -140,6 +144,13 @@ async function loadTools() {
   } catch {
     notice(new Error("Some tools could not be loaded. Reload this page to use them."));
   }
+}
+
+async function showComparison() {
+  const { showComparison: listen } = await import("./compare/listen.js");
+  comparing?.close();
+  comparing = listen(byId("comparison"), job);
+  show(byId("comparison"), true);
 }
 
 function showFiles(stems, stemFile) {
@@ -197,6 +208,7 @@ onPress("keep", async () => {
 onPress("delete", async () => {
   if (!(await confirmed(byId("ask-delete")))) return;
   mixer?.player.pause();
+  comparing?.pause();
   await ask(`/api/jobs/${id}`, { method: "DELETE" });
   gone();
 });
@@ -213,7 +225,7 @@ try {
     id,
     title: job.artist ? `${job.artist} – ${job.title}` : job.title,
     href: `/jobs/${id}?${job.pageQuery}`,
-    model: job.options.model,
+    model: job.options.comparison ? "comparison" : job.options.model,
     made: job.createdAt,
   });
   if (!isOver(job)) watch();

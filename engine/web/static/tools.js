@@ -1,6 +1,7 @@
 // What a song can be played without: its tools, its quality, and the controls of the system.
 
 import { offerAgain } from "./again.js";
+import { offerComparison } from "./compare/offer.js";
 import { byId } from "./dom.js";
 import { Shortcuts } from "./keys.js";
 import { Practice } from "./practice/practice.js";
@@ -17,7 +18,10 @@ export function addTools(mixer, job) {
   const shortcuts = new Shortcuts(mixer);
   const practice = new Practice(mixer, job, { address, shortcuts });
   offerMix(mixer.mix, () => practice.heard, address("mixes"), job.options.outputFormat);
-  if (job.mayRepeat) offerAgain(job, address("again"), player.duration);
+  if (job.mayRepeat) {
+    offerAgain(job, address("again"), player.duration);
+    offerComparison(job, address("compare"), player);
+  }
   showTrust(job, stems);
   byId("last-key").textContent = stems.length;
   connectMediaSession(player, job);
