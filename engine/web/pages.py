@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from engine.errors import StemifyError
-from engine.jobs.job import JobStatus
 from engine.web import page_api
 from engine.web.api import readable_job
 from engine.web.error_page import error_page
@@ -35,7 +34,8 @@ async def job(request: web.Request) -> web.StreamResponse:
     except StemifyError as error:
         return _page(request, "job.html", status_of(error))
     page = _page(request, "job.html")
-    data = ["player.json"] + (["peaks.json"] if view.job.status is JobStatus.COMPLETED else [])
+    result = view.job.result
+    data = ["player.json"] + (["peaks.json"] if result is not None and result.comparison is None else [])
     page.headers["Link"] = ", ".join(map(partial(_preload, request), data))
     return page
 
