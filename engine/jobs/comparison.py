@@ -15,7 +15,7 @@ from engine.jobs.models import MODELS, ModelName, stems_of, unknown_model
 EXCERPT_S = 30.0
 LABELS = ("A", "B", "C", "D")
 """Of the models of a comparison, while a listener must not see their names."""
-_RESTS = ("other", "instrumental")  # what is left of a song, which differs between models
+_RESTS = ("other", "instrumental")  # the remainder of a song differs between models
 
 _RULES = {
     "models": f"Send models: the names of 2 to {len(LABELS)} models.",

@@ -36,7 +36,7 @@ async def compare(request: web.Request) -> web.Response:
 
 
 async def choose(request: web.Request) -> web.Response:
-    """Return the names of the models. Nothing is stored: the same request gives the same answer."""
+    """Return the names of the models, and store nothing: the same request gives the same answer."""
     job = (await readable_job(request)).job
     if job.options.comparison is None:
         raise InvalidState("This job compares no models.")

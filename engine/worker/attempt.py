@@ -138,7 +138,7 @@ class Attempt(ABC):
         return self._in_loader(self._library.load_steps, name, on_wait)
 
     def _in_loader(self, work: Callable[[str], T], name: str, on_wait: Callable[[], None]) -> T:
-        """Call `work` with the name of a model in another thread; `on_wait` reports meanwhile.
+        """Call `work` with the name of a model in another thread, and `on_wait` until it returns.
 
         A cancelled attempt then ends at once, while a download that other attempts may need continues.
         """

@@ -193,7 +193,7 @@ def _outputs(models: Sequence[LoadedModel], wanted: Sequence[str]) -> tuple[tupl
 def matched_gains(sounds: Sequence[Peaks]) -> list[float]:
     """Return a gain for each sound that makes all as loud as the quietest, by RMS, without clipping.
 
-    None is lowered by more than 6 dB: a model that leaves out half of a stem should be heard to do so.
+    A sound is lowered by at most 6 dB: a model that leaves out half of a stem should be heard to do so.
     """
     quietest = min(sound.level for sound in sounds)
     gains = [max(_MOST_ATTENUATION, quietest / sound.level) if sound.level > 0 else 1.0 for sound in sounds]
