@@ -15,8 +15,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 from engine.jobs.job import Stage
 from engine.jobs.models import add_own_models
+from engine.separation.cuda.precision import resolve_precision
 from engine.separation.models.library import ModelLibrary
 from engine.separation.native.library import NativeLibrary
 from engine.separation.ops.device import device_is_lost, device_memory_bytes, device_name, use_threads
@@ -81,14 +84,18 @@ class ThrottledProgress:
 
 
 def with_usable_device(config: WorkerConfig, library: ModelLibrary) -> WorkerConfig:
-    """Return the config with the CPU in place of a GPU that fails its test."""
+    """Return the config with the CPU in place of a GPU that fails its test, or with a precision that passes it."""
     if config.device == "cpu":
         return config
-    fault = fault_of(config.device, library.load_steps(_TEST_MODEL)[0])
-    if fault is None:
-        return config
-    log.error("%s is not used, because %s; the CPU takes its place", config.device, fault)
-    return config.model_copy(update={"device": "cpu"})
+    model = library.load_steps(_TEST_MODEL)[0]
+    if fault := fault_of(config.device, model):
+        log.error("%s is not used, because %s; the CPU takes its place", config.device, fault)
+        return config.model_copy(update={"device": "cpu"})
+    precision = resolve_precision(config.precision, torch.device(config.device))
+    if fault := fault_of(config.device, model, precision):
+        log.error("%s computes in single precision, because %s in %s", config.device, fault, precision)
+        return config.model_copy(update={"precision": "fp32"})
+    return config
 
 
 class Worker:

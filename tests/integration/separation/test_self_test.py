@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from config.settings import load
-from engine.backend import media_limits
+from engine.backend import media_limits, worker_config
 from engine.cli.local_separator import LocalSeparator, PlanOptions
 from engine.jobs.options import StemSeparationOptions
 from engine.media.sandbox import probe_in_sandbox
+from engine.separation.models.library import ModelLibrary
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.schedule.self_test import fault_of
+from engine.worker import worker
+from engine.worker.protocol import WorkerConfig
+from engine.worker.worker import with_usable_device
 from tests.fixtures.echo_network import Echo
 from tests.fixtures.songs import make_song
 
@@ -73,3 +77,20 @@ async def test_gpu_that_fails_its_test_is_replaced_by_cpu(tmp_path: Path, capfd:
         )
     assert result.trust is not None and result.trust.device == "cpu"
     assert "xpu:99 is not used, because it cannot run the network: " in capfd.readouterr().err
+
+
+def config(precision: str) -> WorkerConfig:
+    return worker_config(load(), "cpu").model_copy(update={"device": "cuda:0", "precision": precision})
+
+
+@pytest.mark.parametrize(("faulty", "device", "precision"), [("fp32", "cpu", "auto"), ("fp16", "cuda:0", "fp32")])
+def test_fault_in_half_precision_leaves_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faulty: str, device: str, precision: str
+) -> None:
+    def fault(_device: str, _model: LoadedModel, tested: str = "fp32") -> str | None:
+        return "it computes wrongly" if tested == faulty else None
+
+    monkeypatch.setattr(worker, "fault_of", fault)
+    library = ModelLibrary(models_dir=None, cache_dir=tmp_path, memory_budget_bytes=1 << 30)
+    used = with_usable_device(config("auto"), library)
+    assert (used.device, used.precision) == (device, precision)
