@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import sqlite3
 import subprocess
@@ -12,9 +10,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import av
@@ -22,6 +18,7 @@ import pytest
 import requests
 
 from config.settings import Settings, load
+from tests.fixtures.api_client import Client
 from tests.fixtures.backend_server import served
 from tests.fixtures.bot_process import ROOT
 from tests.fixtures.ports import free_port
@@ -30,48 +27,6 @@ from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.timeout(400)
 TOKEN = "a-token-of-good-length"
-
-
-@dataclass
-class Client:
-    """A client of the API at one address."""
-
-    url: str
-    data: Path
-    address: str = "192.0.2.1"
-    token: str | None = None
-
-    def _headers(self) -> dict[str, str]:
-        token = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return {"X-Forwarded-For": self.address, **token}
-
-    def request(self, method: str, path: str, **more: Any) -> requests.Response:
-        headers = self._headers() | more.pop("headers", {})
-        return requests.request(method, f"{self.url}{path}", headers=headers, timeout=60, **more)
-
-    def send(self, song: Path, **options: object) -> requests.Response:
-        fields: Any = {"options": (None, json.dumps({"quality": "fast", **options}))}
-        fields["file"] = (song.name, io.BytesIO(song.read_bytes()))
-        return self.request("POST", "/api/stemify", files=fields)
-
-    def again(self, job_id: str, **options: object) -> requests.Response:
-        return self.request("POST", f"/api/jobs/{job_id}/again", json=options)
-
-    def job(self, job_id: str) -> Any:
-        return self.request("GET", f"/api/jobs/{job_id}").json()
-
-    def finished(self, answer: requests.Response) -> Any:
-        """Return the ended job of a 202."""
-        assert answer.status_code == 202, answer.text
-        deadline = time.monotonic() + 200
-        while (job := self.job(answer.json()["jobId"]))["status"] not in ("completed", "failed"):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        return job
-
-    def files(self, job_id: str) -> dict[str, Path]:
-        """Return the files of a job by name."""
-        return {path.name: path for path in (self.data / "jobs" / job_id).rglob("*") if path.is_file()}
 
 
 def settings_of(folder: Path, **limits: object) -> Settings:

@@ -1,4 +1,4 @@
-"""A store, a dispatcher and real files for the tests of this folder."""
+"""A store, a dispatcher, a sweeper and real files for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from engine.database.quota import Quota
 from engine.dispatch.dispatcher import Dispatcher
 from engine.dispatch.progress import ProgressTracker
 from engine.dispatch.runner import JobRunner
+from engine.dispatch.sweeper import Sweeper
 from engine.errors import SourceUnreachable
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import InputType, Job, JobStatus
@@ -25,6 +26,8 @@ from engine.pool.pool import WorkerPool
 from engine.sources.fetch import FetchedInput, FetchLink
 from engine.storage.local import LocalStorage
 from engine.storage.storage import Storage
+from tests.fixtures.jobs import Clock
+from tests.fixtures.sweep_case import RETENTION, SweepCase
 
 WORKERS = load().workers.model_copy(update={"max_attempts": 3, "short_timeout_s": 30, "long_timeout_s": 60})
 QUEUE_LIMITS = QueueLimits(per_owner=1000, per_scope=1000, total=1000)
@@ -126,3 +129,12 @@ async def open_backend(
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
+
+
+@pytest.fixture
+async def case(tmp_path: Path) -> AsyncIterator[SweepCase]:
+    root, clock = tmp_path / "data", Clock()
+    store = await JobStore.open(root / "stemify.sqlite3", now=clock)
+    storage = LocalStorage(root)
+    yield SweepCase(root, clock, store, storage, Sweeper(store, storage, clock, RETENTION))
+    await store.close()

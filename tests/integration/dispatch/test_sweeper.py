@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from config.settings import Retention, load
+from config.settings import load
 from engine.backend import backend
-from engine.database.job_search import find_jobs
-from engine.database.job_store import JobStore
 from engine.dispatch.sweeper import Sweeper
 from engine.errors import StorageFailed
 from engine.jobs.entity import new_job_id
-from engine.jobs.job import Job, JobStatus
-from engine.storage.local import LocalStorage
-from tests.fixtures.jobs import NO_QUEUE_LIMITS, START, Clock, pending_job, result_of
+from tests.fixtures.jobs import START, Clock, result_of
+from tests.fixtures.sweep_case import RETENTION, SweepCase
 
-SETTINGS = Retention(
-    completed_days=30, failed_days=7, stems_days=90, input_days=3, reuse_results=True, sweep_interval_s=0.01
-)
 DECOYS = (
     "models/hub/weights.th",
     "models/01a205ec-fe8d-724b-8237-ca688e1702d8/weights.th",
@@ -40,64 +32,6 @@ DECOYS = (
     "scratch/01a205ec-fe8d-724b-8237-ca688e1702d8/file",
     "01a205ec-fe8d-724b-8237-ca688e1702d8/input",
 )
-
-
-@dataclass
-class SweepCase:
-    root: Path
-    clock: Clock
-    store: JobStore
-    storage: LocalStorage
-    sweeper: Sweeper
-
-    def put(self, key: str) -> None:
-        path = self.root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-
-    def keys(self, job: Job) -> set[str]:
-        folder = self.root / "jobs" / job.id
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-    async def pending(self, owner: str = "discord:1", title: str = "audio") -> Job:
-        job = pending_job(owner, at=self.clock(), title=title)
-        self.put(f"jobs/{job.id}/input")
-        await self.store.add(job, NO_QUEUE_LIMITS)
-        return job
-
-    async def running(self, owner: str = "discord:1", title: str = "audio") -> Job:
-        await self.pending(owner, title)
-        job = await self.store.claim()
-        assert job is not None
-        self.put(f"scratch/{job.id}-a{job.attempt}/mix.raw")
-        return job
-
-    async def completed(self, owner: str = "discord:1", title: str = "audio") -> Job:
-        """Return a completed job as left by a crash right after the last write, before any cleanup."""
-        job = await self.running(owner, title)
-        self.put(f"jobs/{job.id}/a1/vocals.mp3")
-        done = await self.store.complete(job.id, 1, result_of(job), 1)
-        assert done is not None
-        return done
-
-    async def failed(self, code: str = "worker_died") -> Job:
-        job = await self.running()
-        self.put(f"jobs/{job.id}/a1/half.mp3")
-        failed = await self.store.fail(job.id, attempt=1, code=code, message="x.")
-        assert failed is not None
-        return failed
-
-    async def is_hot(self, job: Job) -> bool:
-        return bool(await self.store.summaries([job.id]))
-
-
-@pytest.fixture
-async def case(tmp_path: Path) -> AsyncIterator[SweepCase]:
-    root, clock = tmp_path / "data", Clock()
-    store = await JobStore.open(root / "stemify.sqlite3", now=clock)
-    storage = LocalStorage(root)
-    yield SweepCase(root, clock, store, storage, Sweeper(store, storage, clock, SETTINGS))
-    await store.close()
 
 
 async def test_completed_rows_stay_30_days_and_stems_90(case: SweepCase) -> None:
@@ -145,7 +79,7 @@ async def test_completed_job_drops_lost_attempts_then_input(case: SweepCase) -> 
 
 
 async def test_song_is_deleted_before_its_row_is_archived(case: SweepCase) -> None:
-    long = SETTINGS.model_copy(update={"input_days": 60})
+    long = RETENTION.model_copy(update={"input_days": 60})
     job = await case.completed()
     case.clock.move(days=29.9)
     await Sweeper(case.store, case.storage, case.clock, long).sweep()
@@ -253,84 +187,6 @@ async def test_foreign_files_are_never_touched(case: SweepCase, tmp_path: Path) 
     assert sum(path.is_symlink() for path in (case.root / "scratch").iterdir()) == 1
 
 
-async def test_jobs_around_end_of_month_are_found_by_id(case: SweepCase) -> None:
-    case.clock.at = datetime(2026, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
-    before = await case.completed("a")
-    case.clock.move(seconds=0.001)
-    after = await case.completed("b")
-    # An id created just before midnight for a job accepted just after.
-    crossing = pending_job("c", at=case.clock(), job_id=new_job_id(case.clock() - timedelta(seconds=5)))
-    await case.store.add(crossing, NO_QUEUE_LIMITS)
-    failed = await case.store.fail(crossing.id, attempt=None, code="x", message="x.")
-    foreign = pending_job("d", at=case.clock(), job_id=str(uuid4()))
-    await case.store.add(foreign, NO_QUEUE_LIMITS)
-    odd = await case.store.fail(foreign.id, attempt=None, code="x", message="x.")
-    case.clock.move(days=60)
-    assert (await case.sweeper.sweep()).archived == 4
-    assert case.store.archive.months() == ["2026-12", "2027-01"]
-    for job in (before, after, failed, odd):
-        assert job is not None and await case.store.get(job.id) == job
-        assert not await case.is_hot(job)
-        assert await case.store.ids_by_owner(job.owner) == [job.id]
-
-
-async def test_archived_rows_are_smaller(case: SweepCase) -> None:
-    job = await case.completed()
-    case.clock.move(days=31)
-    await case.sweeper.sweep()
-    path = case.root / "archive" / "2026-11.sqlite3"
-    packed = await asyncio.to_thread(lambda: path.read_bytes())
-    assert b"vocals" not in packed, "the metadata is not compressed"
-    assert await case.store.get(job.id) == job
-
-
-async def test_archived_job_is_listed_after_newer_ones(case: SweepCase) -> None:
-    old = await case.completed()
-    case.clock.move(days=31)
-    await case.sweeper.sweep()
-    new = await case.completed()
-    assert await case.store.list_by_owner("discord:1", limit=5) == [new, old]
-    assert await case.store.list_by_owner("discord:1", limit=1) == [new]
-    assert await case.store.list_by_owner("discord:1", limit=5, active_only=True) == []
-
-
-async def test_pages_of_a_list_go_on_in_the_archive(case: SweepCase) -> None:
-    jobs = []
-    for _ in range(3):  # months; the last one is not archived
-        for _ in range(2):
-            jobs.append(await case.completed())
-            case.clock.move(days=1)
-        case.clock.move(days=15)
-    await case.sweeper.sweep()
-    newest_first = list(reversed(jobs))
-    assert len(case.store.archive.months()) == 2
-    for limit in (1, 2, 3, 7):
-        pages = [await case.store.list_by_owner("discord:1", limit=limit, offset=at) for at in range(0, 8, limit)]
-        assert [job.id for page in pages for job in page] == [job.id for job in newest_first]
-
-
-async def test_archived_job_is_found_by_its_title(case: SweepCase) -> None:
-    old = await case.completed(title="Über Nacht")
-    case.clock.move(days=31)
-    await case.sweeper.sweep()
-    new = await case.completed(title="über Tag")
-    assert await find_jobs(case.store, "discord:1", "ÜBER", limit=5) == [new, old]
-    assert await find_jobs(case.store, "discord:1", "über", limit=1) == [new]
-    assert await find_jobs(case.store, "discord:1", "nacht", limit=5) == [old]
-    assert await find_jobs(case.store, "discord:2", "über", limit=5) == []
-
-
-async def test_more_rows_than_a_batch_are_archived(case: SweepCase) -> None:
-    for _ in range(1203):
-        job = pending_job(at=case.clock())
-        await case.store.add(job, NO_QUEUE_LIMITS)
-    await case.store.database.run("UPDATE jobs SET status = 'failed', error = 'x'")
-    assert (await case.store.counts())[JobStatus.FAILED] == 1203
-    case.clock.move(days=8)
-    assert (await case.sweeper.sweep()).archived == 1203
-    assert sum((await case.store.counts()).values()) == 0
-
-
 async def test_job_that_cannot_be_deleted_does_not_stop_sweep(case: SweepCase, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck, other = await case.completed("a"), await case.completed("b")
     remove = case.storage.delete_tree
@@ -349,23 +205,6 @@ async def test_job_that_cannot_be_deleted_does_not_stop_sweep(case: SweepCase, m
     monkeypatch.undo()
     await case.sweeper.sweep()
     assert case.keys(stuck) == set()
-
-
-async def test_archived_result_is_looked_up_once(case: SweepCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count the look-ups: in object storage each is a request."""
-    job, lookups, has_result = await case.completed(), list[str](), case.storage.has_result
-
-    def has_result_counted(job_id: str) -> bool:
-        lookups.append(job_id)
-        return has_result(job_id)
-
-    monkeypatch.setattr(case.storage, "has_result", has_result_counted)
-    case.clock.move(days=31)
-    for _ in range(3):
-        await case.sweeper.sweep()
-    assert lookups == [job.id]
-    case.clock.move(days=60)
-    assert (await case.sweeper.sweep()).results_removed == 1
 
 
 async def test_sweeper_continues_after_failed_sweep(case: SweepCase) -> None:

@@ -1,30 +1,23 @@
-"""Several runs on one device: who is served, what they share, and how they end."""
+"""Several runs on one device: their order, their shared batches, and how they end."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import torch
-from demucs.apply import BagOfModels
 from torch import Tensor
 
-from engine.errors import Cancelled, OutOfMemory
+from engine.errors import Cancelled
 from engine.separation.models.loaded_model import LoadedModel
-from engine.separation.plan.overlap_add import StemBuffer
-from engine.separation.plan.segments import Segment
-from engine.separation.schedule import song_run
 from engine.separation.schedule.batcher import Batcher
-from engine.separation.schedule.song_run import SongRun
-from tests.fixtures.echo_network import RATE, SEGMENT_S, STEMS, Echo, Mix, Sink, constant, run
+from tests.fixtures.echo_network import Echo, Mix, Sink, constant, run
 from tests.fixtures.tiny_models import awake, tiny_htdemucs
 
 
 @pytest.mark.parametrize("max_batch", [1, 4])
-def test_a_run_gives_every_sample_once_and_in_order(max_batch: int) -> None:
+def test_run_writes_every_sample_once_and_in_order(max_batch: int) -> None:
     mix, sink, seen = Mix(torch.randn(2, 1234)), Sink(), list[tuple[int, int]]()
     report = run(
         Batcher(max_batch=max_batch), LoadedModel.of(Echo()), mix, sink, shifts=3, overlap=0.25,
@@ -36,7 +29,7 @@ def test_a_run_gives_every_sample_once_and_in_order(max_batch: int) -> None:
     assert seen == sorted(seen)
 
 
-def test_blocks_come_while_later_segments_are_still_ahead() -> None:
+def test_first_blocks_are_written_before_last_segments_run() -> None:
     sink, first = Sink(), list[int]()
     run(
         Batcher(), LoadedModel.of(Echo()), Mix(torch.randn(2, 3000)), sink, shifts=2, overlap=0.25,
@@ -45,13 +38,13 @@ def test_blocks_come_while_later_segments_are_still_ahead() -> None:
     assert first[0] < first[-1] / 4
 
 
-def test_only_the_wanted_stems_come_out() -> None:
+def test_only_requested_stems_are_written() -> None:
     sink = Sink()
     run(Batcher(), LoadedModel.of(Echo()), constant(1, 3), sink, stems=["voice"])
     assert {name for _, block in sink.blocks for name in block} == {"voice"}
 
 
-def test_a_short_run_does_not_wait_behind_a_long_one() -> None:
+def test_short_run_does_not_wait_for_long_run() -> None:
     network = Echo()
     model = LoadedModel.of(network)
     batcher = Batcher()
@@ -73,7 +66,7 @@ def test_a_short_run_does_not_wait_behind_a_long_one() -> None:
     assert order.count(1) == 100
 
 
-def test_a_long_run_goes_on_while_short_ones_keep_coming() -> None:
+def test_long_run_advances_while_short_runs_arrive() -> None:
     network = Echo()
     model = LoadedModel.of(network)
     batcher = Batcher()
@@ -86,7 +79,7 @@ def test_a_long_run_goes_on_while_short_ones_keep_coming() -> None:
     assert order.index(1, order.index(1) + 5) < order.index(2) + 120  # it was not left until all others were done
 
 
-def test_runs_share_batches_and_do_not_hear_each_other() -> None:
+def test_runs_in_shared_batches_keep_their_own_samples() -> None:
     network = Echo()
     started = threading.Event()
     network.gate = lambda: started.wait(60)
@@ -129,95 +122,7 @@ def vocals(batcher: Batcher, model: LoadedModel, mix: Mix) -> Tensor:
     return torch.cat(found, dim=-1)
 
 
-def test_low_memory_halves_the_batch_and_is_reported() -> None:
-    network = Echo(fits=2)
-    mix, sink = Mix(torch.randn(2, 2000)), Sink()
-    report = run(Batcher(max_batch=8), LoadedModel.of(network), mix, sink)
-    torch.testing.assert_close(sink.stem("voice"), mix.signal)
-    assert report.notes == ("The batch was halved for want of memory.",)
-    assert max(map(len, network.batches)) == 2
-
-
-class ShortOfMemory:
-    """Raises at some calls instead of calling through."""
-
-    def __init__(self, call: Callable[..., Any], fails: Callable[[int], bool]) -> None:
-        self.call = call
-        self.fails = fails
-        self.calls = 0
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        self.calls += 1
-        if self.fails(self.calls):
-            raise MemoryError
-        return self.call(*arguments, **options)
-
-
-@pytest.mark.parametrize("where", ["StemBuffer.add", "StemBuffer.take", "_to_host"])
-def test_sums_without_memory_are_tried_again(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    owner, name = (StemBuffer, where.partition(".")[2]) if "." in where else (song_run, where)
-    short = ShortOfMemory(getattr(owner, name), lambda call: call in (3, 4, 6))
-    monkeypatch.setattr(owner, name, lambda *given, **options: short(*given, **options))
-    network, ready = Echo(), threading.Event()
-    network.gate = lambda: ready.wait(60)
-    batcher, model, mix, sink = Batcher(max_batch=8), LoadedModel.of(network), Mix(torch.randn(2, 2000)), Sink()
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(run, batcher, model, constant(1, 1))  # holds the device until the batches below are full
-        while not (runs := list(batcher._runs)) or not runs[0].taken:
-            ready.wait(0.001)
-        second = pool.submit(run, batcher, model, mix, sink, overlap=0.25, shifts=2)
-        while len(runs := list(batcher._runs)) < 2 or len(runs[1].waiting) < 16:
-            ready.wait(0.001)
-        ready.set()
-        first.result()
-        report = second.result()
-    torch.testing.assert_close(sink.stem("voice"), mix.signal)
-    assert report.notes == ("The batch was halved for want of memory.",)
-
-
-def test_window_without_memory_ends_only_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, ready = Echo(), threading.Event()
-    network.gate = lambda: ready.wait(60)
-    batcher, model = Batcher(max_batch=2), LoadedModel.of(network)
-    add = StemBuffer.add
-
-    def add_unless_poor(buffer: StemBuffer, segment: Segment, stems: Tensor) -> None:
-        if stems.max() == 4:  # the second stem of a mix of twos
-            raise MemoryError
-        add(buffer, segment, stems)
-
-    monkeypatch.setattr(StemBuffer, "add", add_unless_poor)
-    with ThreadPoolExecutor(2) as pool:
-        fine = pool.submit(run, batcher, model, constant(1, 5))
-        while not (runs := list(batcher._runs)) or not runs[0].waiting:
-            ready.wait(0.001)
-        poor = pool.submit(run, batcher, model, constant(2, 1))
-        while len(runs := list(batcher._runs)) < 2 or not runs[1].waiting:
-            ready.wait(0.001)
-        ready.set()
-        with pytest.raises(OutOfMemory):
-            poor.result()
-        assert fine.result().segments == 5
-    assert any(set(batch) == {1, 2} for batch in network.batches), "they shared a batch"
-
-
-@pytest.mark.parametrize("members", [1, 4])
-def test_two_batches_of_each_member_are_read_ahead(members: int) -> None:
-    model = LoadedModel.of(BagOfModels([Echo() for _ in range(members)]))  # type: ignore[misc]
-    batcher = Batcher(max_batch=16)
-    song = SongRun(model, 1000, stems=STEMS, shifts=0, overlap=0.0, segment_s=None, seed=1)
-    assert batcher._windows_ahead(song, 1000) == 32 * members
-    assert batcher._windows_ahead(song, 44 * 44100 * 2 * 4) == 17 * members, "as much memory for each member"
-
-
-def test_segment_out_of_memory_ends_only_that_run() -> None:
-    batcher = Batcher(max_batch=2)
-    with pytest.raises(OutOfMemory):
-        run(batcher, LoadedModel.of(Echo(fits=0)), constant(1, 5))
-    run(batcher, LoadedModel.of(Echo()), constant(1, 5))
-
-
-def test_a_defect_in_the_network_reaches_the_caller() -> None:
+def test_network_error_is_raised_to_the_caller() -> None:
     network = Echo()
 
     def broken() -> None:
@@ -228,7 +133,7 @@ def test_a_defect_in_the_network_reaches_the_caller() -> None:
         run(Batcher(), LoadedModel.of(network), constant(1, 5))
 
 
-def test_a_failing_sink_ends_only_its_own_run() -> None:
+def test_failed_sink_ends_only_its_run() -> None:
     class Full(Sink):
         def write(self, start: int, stems: dict[str, Tensor]) -> None:
             raise OSError("no space left")
@@ -242,7 +147,7 @@ def test_a_failing_sink_ends_only_its_own_run() -> None:
         assert fine.result().segments == 50
 
 
-def test_a_cancelled_run_ends_at_once_and_the_others_go_on() -> None:
+def test_cancelled_run_ends_at_once_and_others_finish() -> None:
     network = Echo()
     model, batcher, cancelled, halfway = LoadedModel.of(network), Batcher(), threading.Event(), threading.Event()
     network.gate = lambda: halfway.set() if len(network.batches) > 10 else None
@@ -256,7 +161,7 @@ def test_a_cancelled_run_ends_at_once_and_the_others_go_on() -> None:
         assert fine.result().segments == 30
 
 
-def test_closing_ends_what_runs_and_leaves_no_thread() -> None:
+def test_close_cancels_runs_and_leaves_no_thread() -> None:
     network = Echo()
     batcher, busy = Batcher(), threading.Event()
     network.gate = busy.set
@@ -284,21 +189,6 @@ class _Nowhere(Sink):
         pass
 
 
-def test_memory_does_not_grow_with_the_song() -> None:
-    network = Echo()
-    batcher, model = Batcher(), LoadedModel.of(network)
-    held = list[int]()
-
-    class Watching(Sink):
-        def write(self, start: int, stems: dict[str, Tensor]) -> None:
-            (running,) = batcher._runs
-            buffered = running.buffer._data.shape[-1] if running.buffer is not None else 0
-            held.append(buffered + sum(window.shape[-1] for _, window in running.waiting))
-
-    run(batcher, model, constant(1, 600), Watching(), shifts=2, overlap=0.25)
-    assert max(held) < 15 * SEGMENT_S * RATE
-
-
 class Unsure(Echo):
     """Every pass has a new error: a tenth of the mix in the first stem, none in the second."""
 
@@ -307,7 +197,7 @@ class Unsure(Echo):
 
 
 @pytest.mark.parametrize(("shifts", "overlap"), [(0, 0.25), (1, 0.5), (2, 0.1), (4, 0.0)])
-def test_the_agreement_of_the_passes_tells_how_far_they_err(shifts: int, overlap: float) -> None:
+def test_agreement_of_passes_equals_their_error(shifts: int, overlap: float) -> None:
     torch.manual_seed(0)
     mix = Mix(torch.randn(2, 20_000))
     report = run(Batcher(), LoadedModel.of(Unsure()), mix, shifts=shifts, overlap=overlap)
@@ -317,7 +207,7 @@ def test_the_agreement_of_the_passes_tells_how_far_they_err(shifts: int, overlap
     assert (louder.agreement_db["voice"] or 0) > 50
 
 
-def test_one_pass_over_every_sample_agrees_with_nothing() -> None:
+def test_single_pass_has_no_agreement() -> None:
     report = run(Batcher(), LoadedModel.of(Unsure()), Mix(torch.randn(2, 2000)), shifts=0, overlap=0.0)
     assert report.agreement_db == {"voice": None, "rest": None}
     silent = run(Batcher(), LoadedModel.of(Echo()), Mix(torch.zeros(2, 2000)), shifts=2, overlap=0.25)

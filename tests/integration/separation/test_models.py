@@ -1,4 +1,4 @@
-"""Models from the operator's folder, the hub and demucs' old host; downloads and untrusted files."""
+"""Models from the operator's folder, the hub and demucs' old host: downloads, versions and untrusted files."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from hashlib import sha256
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 import torch
-from demucs.htdemucs import HTDemucs
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ModelCorrupt, ModelUnavailable, UnknownModel
 from engine.jobs.models import MODELS
-from engine.separation import Separator
 from engine.separation.models.library import ModelLibrary
-from engine.separation.models.sources import FolderSource, HubSource, LegacySource, ModelSource, demucs_files
+from engine.separation.models.sources import FolderSource, HubSource, LegacySource, demucs_files
 from tests.fakes.model_hub import FakeModelHub, fake_model_hub
-from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs, write_model
-
-BUDGET_BYTES = 1 << 30
+from tests.fixtures.model_files import BUDGET_BYTES, library, pickled
+from tests.fixtures.tiny_models import SOURCES, tiny_htdemucs, write_model
 
 
 @pytest.fixture
@@ -39,10 +34,6 @@ def hub(tmp_path: Path) -> Iterator[FakeModelHub]:
     (folder / "htdemucs_ft.yaml").write_text(bag)
     with fake_model_hub(tmp_path / "served") as served:
         yield served
-
-
-def library(tmp_path: Path, *sources: ModelSource, budget_bytes: int = BUDGET_BYTES) -> ModelLibrary:
-    return ModelLibrary(None, tmp_path / "cache", budget_bytes, sources=sources)
 
 
 def hub_source(tmp_path: Path, hub: FakeModelHub) -> HubSource:
@@ -146,16 +137,6 @@ def test_least_recently_used_model_is_evicted(tmp_path: Path) -> None:
     models.load("mdx_extra")
     assert models.load("htdemucs") is first
     assert models.load("hdemucs_mmi") is not second, "it was evicted"
-
-
-def pickled(folder: Path, signature: str) -> Path:
-    """Write a network as on demucs' old host: `<signature>-<checksum>.th`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    network = tiny_htdemucs(5)
-    path = folder / f"{signature}.th"
-    package = {"klass": HTDemucs, "args": [SOURCES], "kwargs": dict(HTDEMUCS), "state": network.state_dict()}
-    torch.save(package, path)
-    return path.rename(folder / f"{signature}-{sha256(path.read_bytes()).hexdigest()[:8]}.th")
 
 
 def test_operators_folder_comes_first_and_may_have_pickles(tmp_path: Path, hub: FakeModelHub) -> None:
@@ -276,55 +257,6 @@ def test_quantized_weights_without_diffq_name_it(tmp_path: Path, monkeypatch: py
     assert "diffq" in (models.state("mdx_extra_q").reason or "")
     with pytest.raises(ModelUnavailable, match="diffq"):
         models.load("mdx_extra_q")
-
-
-class _AsTorchaudios(torch.nn.Module):
-    """A network with torchaudio's interface, without the attributes of demucs' networks."""
-
-    def __init__(self, sources: list[str]) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.zeros(len(sources)))
-
-    def forward(self, mix: torch.Tensor) -> torch.Tensor:
-        return mix[:, None] * self.scale[:, None, None]
-
-
-@pytest.fixture
-def torchaudio(monkeypatch: pytest.MonkeyPatch) -> None:
-    package, models = types.ModuleType("torchaudio"), types.ModuleType("torchaudio.models")
-    package.__spec__ = ModuleSpec("torchaudio", None)
-    models.hdemucs_high = _AsTorchaudios  # type: ignore[attr-defined]
-    package.models = models  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchaudio", package)
-    monkeypatch.setitem(sys.modules, "torchaudio.models", models)
-
-
-@pytest.mark.usefixtures("torchaudio")
-def test_torchaudio_model_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    torch.save({"scale": torch.tensor([0.1, 0.2, 0.3, 0.4])}, tmp_path / "own/hdemucs_high_trained.pt")
-    models = ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES)
-    assert models.state("hdemucs_high").state == "ready"
-    mix = torch.randn(2, 50_000)
-    stems = Separator(models.load("hdemucs_high")).separate(mix, shifts=0, overlap=0.25)
-    torch.testing.assert_close(stems["vocals"], 0.4 * mix)
-
-
-@pytest.mark.usefixtures("torchaudio")
-def test_torchaudio_weights_are_loaded_as_tensors_only(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    torch.save({"scale": Path("code")}, tmp_path / "own/hdemucs_high_trained.pt")
-    with pytest.raises(ModelCorrupt):
-        ModelLibrary(tmp_path / "own", tmp_path / "cache", BUDGET_BYTES).load("hdemucs_high")
-
-
-def test_broken_torchaudio_is_named_as_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = types.ModuleType("torchaudio")
-    package.__spec__ = ModuleSpec("torchaudio", None)
-    monkeypatch.setitem(sys.modules, "torchaudio", package)  # without torchaudio.models
-    state = library(tmp_path).state("hdemucs_high")
-    assert state.state == "unavailable"
-    assert "cannot be used here" in (state.reason or "")
 
 
 def test_version_follows_the_weights(tmp_path: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import subprocess
-import sys
-import tomllib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -23,12 +20,12 @@ from torch import Tensor, nn
 from engine.separation.build_native import check_faithful, compile_library
 from engine.separation.native import library as library_module
 from engine.separation.native import ops as native_ops
-from engine.separation.native.library import Builder, NativeLibrary
+from engine.separation.native.library import NativeLibrary
 from engine.separation.native.ops import NativeOps
 from engine.separation.network import layers
 from engine.separation.network.forward import forward_of
 from engine.separation.network.transformer import cross_attention_layer, self_attention_layer
-from engine.separation.ops.torch_ops import TORCH, TorchOps
+from engine.separation.ops.torch_ops import TORCH
 from tests.fixtures import tiny_models
 from tests.fixtures.signals import noise, snr_db
 from tests.fixtures.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
@@ -247,131 +244,3 @@ def test_narrow_network_uses_vectors(compiled: Compile, tmp_path: Path, monkeypa
     by_vectors = NativeOps(compiled(ANY)).convolved(conv, x)
     assert torch.equal(narrow.convolved(conv, x), by_vectors)
     assert not torch.equal(wide.convolved(conv, x), by_vectors)
-
-
-AT_NORMAL_PRIORITY = "import os; os.nice = lambda by: 0; from engine.separation.build_native import main; main()"
-BUILD = [sys.executable, "-c", AT_NORMAL_PRIORITY]  # at the lowest priority it would wait for all other tests
-
-
-def test_failed_compilation_leaves_only_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusing = tmp_path / "c++"
-    refusing.write_text("#!/bin/sh\necho 'what is -mamx-tile?' >&2; exit 1\n")
-    refusing.chmod(0o755)
-    monkeypatch.setenv("CXX", str(refusing))
-    folder = tmp_path / "kernels"
-    folder.mkdir()
-    command = [*BUILD, str(folder), "key"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as builder:
-        assert builder.wait(90) != 0
-    assert sorted(path.name for path in folder.iterdir()) == ["key.failed"]
-    assert "what is -mamx-tile?" in (folder / "key.failed").read_text()
-
-
-WITHOUT_MEMORY = """
-import os, resource, sys, threading, torch
-from pathlib import Path
-from engine.separation.native.ops import NativeOps
-from engine.separation.ops.torch_ops import TORCH
-from tests.integration.separation.test_native_ops import large_ops
-
-torch.set_num_threads(1)
-ops = NativeOps(Path(sys.argv[1]))
-makes = large_ops()
-# pack the weights; the scratch memory is freed with the thread
-loading = threading.Thread(target=lambda: [make(ops) for make in makes.values()])
-loading.start()
-loading.join()
-for name, make in makes.items():
-    expected = make(TORCH)
-    make(TORCH)
-    if child := os.fork():
-        print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        continue
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    ballast, size, refused = [], 1 << 26, 0
-    while size >= 1 << 15:  # uses up the free memory of malloc
-        try:
-            ballast.append(bytearray(size))
-        except MemoryError:
-            size //= 2
-    for _ in range(1000):
-        limit += 1 << 19
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        try:
-            found = make(ops)
-        except MemoryError:
-            refused += 1
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):
-                raise
-        else:
-            break
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-    os._exit(0 if refused else 9)
-"""
-
-
-def large_ops() -> dict[str, Callable[[TorchOps], Tensor]]:
-    """Return a call with large inputs for every op."""
-    torch.manual_seed(0)
-    torch.set_grad_enabled(False)
-    layer: Any = nn.TransformerEncoderLayer(512, 4, 2048, activation=nn.functional.gelu, batch_first=True)
-    (branch,) = DConv(96, depth=1, init=1, dilate=False).layers
-    x, image, rows = noise(1, 1500, 512), noise(1, 2, 500, 512), noise(1, 20_000, 96)
-    wide, pair = nn.Conv2d(512, 32, (5, 1)), nn.Conv2d(512, 32, (1, 3), padding=(0, 1))
-    same = nn.Identity()
-
-    def add_dconv(ops: TorchOps) -> Tensor:
-        out = rows.clone()
-        ops.add_dconv(branch, out)
-        return out
-
-    return {
-        "attention": lambda by: by.add_attention(x, same, layer.self_attn, x, x),
-        "feed forward": lambda by: by.add_feed_forward(x, same, layer, x),
-        "convolution": lambda by: by.convolved(wide, torch.cat([image] * 5, 1)),
-        "pairs": lambda by: by.convolved(pair, image),
-        "dconv": add_dconv,
-    }
-
-
-def test_ops_without_memory_raise_memory_error(compiled: Compile) -> None:
-    command = [sys.executable, "-c", WITHOUT_MEMORY, str(compiled(None))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    ended = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
-    assert ended == dict.fromkeys(large_ops(), "0"), done.stderr[-2000:]
-
-
-def test_every_source_is_in_the_package() -> None:
-    settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
-    patterns = settings["tool"]["setuptools"]["package-data"]["engine.separation.native"]
-    folder = Path(native_ops.__file__).parent
-    packed = {path for pattern in patterns for path in folder.glob(pattern)}
-    assert native_ops.SOURCES
-    assert packed.issuperset(native_ops.SOURCES)
-
-
-def test_library_is_built_on_this_machine(
-    native_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The compiler copies the library that the other tests use; the builder verifies and publishes it.
-
-    How fast it is, `python -m bench` measures: beside other programs, a short measurement can go either way.
-    """
-    copying = tmp_path / "c++"
-    copying.write_text(
-        "#!/bin/sh\nfor out; do :; done\n"  # the output is the last argument
-        f'case "$*" in *-shared*) cp {native_library} "$out";; *-c*) touch "$out";; esac\n'
-    )
-    copying.chmod(0o755)
-    monkeypatch.setenv("CXX", str(copying))
-    library = NativeLibrary(tmp_path / "kernels")
-    any_speed = f"from engine.separation import build_native; build_native.check_faster = id; {AT_NORMAL_PRIORITY}"
-    command = [sys.executable, "-c", any_speed, str(library.files.folder), library.files.key]
-    library._builder = Builder(library.files, command)
-    assert library.build_now() is None
-    assert isinstance(library.ops_for(tiny_htdemucs(channels=32), 0.0), NativeOps)
-    library.end_first_pass()
-    assert sorted(path.suffix for path in library.files.folder.iterdir()) == [".log", ".sha256", ".so"]

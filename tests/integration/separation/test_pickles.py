@@ -18,8 +18,8 @@ from engine.separation.models import pickles
 from engine.separation.models.files import load_network
 from engine.separation.models.pickles import KNOWN_SHA256, has_checksum
 from engine.separation.models.sources import FolderSource, demucs_files
+from tests.fixtures.model_files import library, pickled
 from tests.fixtures.tiny_models import HTDEMUCS, SOURCES, tiny_htdemucs
-from tests.integration.separation.test_models import library, pickled
 
 
 class RunsCode:

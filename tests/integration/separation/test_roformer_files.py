@@ -20,9 +20,9 @@ from engine.separation.models.pinned_source import PINNED, PinnedFile, PinnedMod
 from engine.separation.models.sources import FolderSource
 from engine.separation.network.roformer import RoFormer
 from tests.fakes.model_hub import FakeModelHub, fake_model_hub
+from tests.fixtures.model_files import BUDGET_BYTES, library
 from tests.fixtures.signals import noise
 from tests.fixtures.tiny_roformers import FOUR_STEMS, VOCALS, write_config, write_roformer
-from tests.integration.separation.test_models import BUDGET_BYTES, library
 
 USUAL = """
 audio: {chunk_size: 11025, sample_rate: 44100}

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 
-from config.settings import Settings, load
-from engine.backend import backend
+from config.settings import Settings
 from engine.errors import (
     BadLink,
     BrokenAudio,
     DiskSpaceLow,
     EmptyInput,
     InputRefused,
-    InvalidState,
     ModelUnavailable,
     NotAllowed,
     NotAudio,
@@ -28,74 +23,24 @@ from engine.errors import (
     QuotaExceeded,
     TooLarge,
     TooLong,
-    UnknownModel,
 )
 from engine.jobs.entity import new_job_id
-from engine.jobs.job import JobStatus, JobView
+from engine.jobs.job import JobStatus
 from engine.jobs.options import OutputFormat, StemSeparationOptions
 from engine.media.decode import decode
 from engine.service.errors import TooShort
-from engine.service.service import Link, StemService, Submission, Upload
+from engine.service.service import Link, StemService, Submission
+from tests.fixtures.service_jobs import finished, job_files, submission
 from tests.fixtures.songs import make_song
-from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BOB = "discord:bob"
 OPTIONS = StemSeparationOptions()
 
 
-@pytest.fixture
-def ann(request: pytest.FixtureRequest) -> str:
-    """Return a user with a fresh quota; all tests share one backend, because torch takes seconds to start."""
-    return f"discord:{request.node.name}"
-
-
-@pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_model(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Settings:
-    loaded = load(data_dir=tmp_path_factory.mktemp("service") / "data", models_dir=models_dir)
-    workers = loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False})
-    return loaded.model_copy(update={"workers": workers})
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def service(settings: Settings) -> AsyncIterator[StemService]:
-    async with backend(settings, with_web=False) as opened:
-        yield opened.service
-
-
-async def stream(path: Path) -> AsyncIterator[bytes]:
-    yield path.read_bytes()
-
-
-def submission(path: Path, owner: str, *, job_id: str | None = None, **options: object) -> Submission:
-    chosen = StemSeparationOptions.model_validate({"quality": "fast", "output_format": "wav", **options})
-    return Submission(Upload(path.name, stream(path)), chosen, owner=owner, job_id=job_id)
-
-
-async def finished(service: StemService, job_id: str) -> JobView:
-    async with asyncio.timeout(60):
-        return [view async for view in service.watch(job_id)][-1]
-
-
 def samples_of(path: Path, scratch: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     decoded = decode(path, scratch / "raw", max_duration_s=600)
     return np.fromfile(scratch / "raw", np.float32).reshape(-1, decoded.channels).T
-
-
-def job_files(settings: Settings) -> list[str]:
-    """Return the files of all jobs."""
-    return sorted(
-        str(path.relative_to(settings.data_dir))
-        for folder in ("jobs", "scratch")
-        for path in (settings.data_dir / folder).rglob("*")
-    )
 
 
 async def test_stems_have_song_length_and_complete_facts(ann: str, service: StemService, tmp_path: Path) -> None:
@@ -298,73 +243,6 @@ async def test_delete_of_running_job_removes_row_and_files(
     with pytest.raises(NotFound):
         await service.get(job_id)
     assert [path for path in job_files(settings) if job_id in path] == []
-
-
-@asynccontextmanager
-async def failed_for_its_model(
-    ann: str, settings: Settings, tmp_path: Path
-) -> AsyncIterator[tuple[StemService, JobView]]:
-    """Yield a failed job that used up the quota; its model file, in `own models`, is damaged."""
-    song, models = tmp_path / "song.wav", tmp_path / "own models"
-    make_song(song, seconds=1)
-    write_model(models)
-    weights = next(models.glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    one_an_hour = settings.limits.model_copy(update={"jobs_per_hour": 1})
-    changed = settings.model_copy(update={"limits": one_an_hour, "models_dir": models, "data_dir": tmp_path / "data"})
-    async with backend(changed, with_web=False) as opened:
-        failed = await finished(opened.service, (await opened.service.submit(submission(song, ann))).job.id)
-        assert (failed.job.status, failed.job.error_code) == (JobStatus.FAILED, "model_corrupt")
-        yield opened.service, failed
-
-
-async def test_failed_job_is_retried_free_completed_is_not(ann: str, settings: Settings, tmp_path: Path) -> None:
-    async with failed_for_its_model(ann, settings, tmp_path) as (service, view):
-        write_model(tmp_path / "own models")
-        again = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
-        assert again.job.status is JobStatus.COMPLETED and again.job.retry_of == view.job.id
-        for done in (again.job.id, view.job.id):  # a completed job, and a failed one for the second time
-            with pytest.raises(InvalidState):
-                await service.retry(done, by=ann)
-
-
-async def test_failed_model_retry_with_other_model_is_free(ann: str, settings: Settings, tmp_path: Path) -> None:
-    async with failed_for_its_model(ann, settings, tmp_path) as (service, failed):
-        with pytest.raises(UnknownModel):
-            await service.retry(failed.job.id, by=ann, model="none of ours")
-        with pytest.raises(NotAllowed):
-            await service.retry(failed.job.id, by="somebody else", model="mini")
-        again = await finished(service, (await service.retry(failed.job.id, by=ann, model="mini")).job.id)
-        assert again.job.result is not None and again.job.result.model_used == "mini"
-        assert again.job.options == failed.job.options.model_copy(update={"model": "mini"})
-        assert again.job.estimated_duration <= failed.job.estimated_duration
-        with pytest.raises(InvalidState, match="already retried successfully"):
-            await service.retry(failed.job.id, by=ann)
-
-
-async def test_retries_beyond_three_a_day_cost_like_any_job(ann: str, settings: Settings, tmp_path: Path) -> None:
-    async with failed_for_its_model(ann, settings, tmp_path) as (service, view):
-        root_id = view.job.id
-        for _ in range(3):  # each retries the retry before it
-            view = await finished(service, (await service.retry(view.job.id, by=ann)).job.id)
-            assert view.job.status is JobStatus.FAILED and view.job.retry_of == root_id
-        await service._store.database.write(service._intake._quota.spend_in(ann))  # the failed jobs cost nothing
-        for failed_id in (root_id, view.job.id):
-            with pytest.raises(QuotaExceeded, match="3 free retries"):
-                await service.retry(failed_id, by=ann)
-        await service.delete(root_id, by=ann)
-        with pytest.raises(QuotaExceeded):
-            await service.retry(view.job.id, by=ann)
-
-
-async def test_second_successful_retry_is_refused(ann: str, settings: Settings, tmp_path: Path) -> None:
-    async with failed_for_its_model(ann, settings, tmp_path) as (service, root):
-        failed = await finished(service, (await service.retry(root.job.id, by=ann)).job.id)
-        write_model(tmp_path / "own models")
-        done = await finished(service, (await service.retry(root.job.id, by=ann)).job.id)
-        assert done.job.status is JobStatus.COMPLETED
-        with pytest.raises(InvalidState, match="already retried successfully"):
-            await service.retry(failed.job.id, by=ann)
 
 
 async def test_kept_stems_do_not_expire(ann: str, service: StemService, tmp_path: Path) -> None:

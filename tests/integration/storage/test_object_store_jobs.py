@@ -31,11 +31,11 @@ from tests.fakes.object_store import (
     s3_server,
     storage_settings,
 )
+from tests.fixtures.service_jobs import stream
 from tests.fixtures.songs import make_song
 from tests.fixtures.web_backend import open_web_server
 from tests.integration.conftest import PoolMaker
 from tests.integration.dispatch.conftest import open_backend
-from tests.integration.service.test_service import stream
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from engine.database.job_store import JobStore
@@ -14,13 +11,6 @@ from engine.jobs.job import Job
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, Clock, pending_job, result_of
 
 OWNER = "discord:1"
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[JobStore]:
-    store = await JobStore.open(tmp_path / "stemify.sqlite3", now=Clock())
-    yield store
-    await store.close()
 
 
 async def claimed(store: JobStore, title: str = "Sunny") -> Job:
