@@ -33,9 +33,11 @@ def to_float(frame: av.AudioFrame) -> Samples:
     scale = _FULL_SCALE.get(name.removesuffix("p"))
     if scale is None:
         with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, then 0
-            result = data.astype(np.float32)
-        possible = np.abs(result) <= _LOUDEST  # False for NaN
-        return result if possible.all() else np.where(possible, result, np.float32(0))
+            result: Samples = data.astype(np.float32, copy=False)
+        # NaN makes both comparisons false.
+        if not result.size or (-_LOUDEST <= result.min() and result.max() <= _LOUDEST):
+            return result
+        return np.where(np.abs(result) <= _LOUDEST, result, np.float32(0))
     if scale == 128.0:
         return (data.astype(np.float32) - 128.0) / 128.0
     result = data.astype(np.float32)
