@@ -56,6 +56,8 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
     view, job = with_public_links(view), view.job
     result = job.result
     assert result is not None
+    if result.comparison is not None:
+        return _comparison_card(view, now=now)
     stems = [stem for stem, _ in result.stems]
     presets = MIXES if result.stems.instrumental is None else {}
     mixes = [ButtonSpec(action, label) for action, (label, stem) in presets.items() if stem in stems]
@@ -67,6 +69,19 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
         links=link_labels(view),
         mixes=() if has_expired(view, now) else (*mixes, ButtonSpec("mix", text.MIX)),
         buttons=(*_voice(view, now), ButtonSpec("more", text.MORE)),
+        until=until_text(view, now),
+    )
+
+
+def _comparison_card(view: JobView, *, now: datetime) -> Card:
+    """Return the card of a comparison of models, which is heard on its page."""
+    return Card(
+        heading=heading(view.job),
+        body=text.COMPARED,
+        small=options_text(view.job),
+        accent=DONE,
+        links=link_labels(view),
+        buttons=(ButtonSpec("more", text.MORE),),
         until=until_text(view, now),
     )
 
@@ -108,10 +123,17 @@ def heading(job: Job) -> str:
     return escape(job.title, 100) + by
 
 
+def model_text(job: Job) -> str:
+    """Return the model of a job, or how many it compares."""
+    comparison = job.options.comparison
+    return job.model if comparison is None else text.compared_models(len(comparison.models))
+
+
 def options_text(job: Job, device: str | None = None) -> str:
     """Return what was chosen for a job, and the device that did the work."""
     options = job.options
-    parts = [options.model, options.quality.value, options.output_format.value]
+    parts = [model_text(job), options.quality.value]
+    parts += [options.output_format.value] if options.comparison is None else []
     parts += [text.OPTION_KARAOKE] if options.remove_vocals else []
     parts += [text.OPTION_NORMALIZED] if options.normalize else []
     parts += [text.FROM_YOUTUBE] if job.input_type is InputType.YOUTUBE_URL else []

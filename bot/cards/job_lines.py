@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bot.cards import text
+from bot.cards.job_card import model_text
 from bot.text import clean, escape, timestamp
 from engine.jobs.job import JobStatus, JobView
 
@@ -14,7 +15,7 @@ def job_line(view: JobView, url: str | None) -> str:
     """Return a line of `/job list`, at most 350 characters."""
     job = view.job
     name = f"[{escape(job.title, 60)}](<{url}>)" if url else f"**{escape(job.title, 60)}**"
-    return f"- {name} · {status_text(view)} · {job.model} · {timestamp(job.created_at)}"
+    return f"- {name} · {status_text(view)} · {model_text(job)} · {timestamp(job.created_at)}"
 
 
 def job_list(lines: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from bot.cards.card import ButtonSpec
 from bot.cards.job_card import heading, options_text
 from bot.cards.result_facts import has_expired, until_text
 from bot.cards.trust_card import stem_phrase, trust_card_lines
+from bot.links import with_public_links
 from bot.text import clip_lines, format_elapsed
 from engine.errors import NotFound
 from engine.jobs.job import Job, JobView
@@ -31,13 +32,20 @@ def more_buttons(view: JobView, now: datetime, *, is_owner: bool, may_delete: bo
     return buttons
 
 
+def more_links(view: JobView, *, is_owner: bool, has_song: bool) -> list[tuple[str, str]]:
+    """Return label and address of what a user may do with a result on its page."""
+    page_url = with_public_links(view).page_url
+    return [(text.TRY_MODELS, f"{page_url}#try-models")] if is_owner and has_song and page_url is not None else []
+
+
 def details_text(job: Job) -> str:
     """Return what was measured about a result. Raises `NotFound` without one."""
     result = job.result
     if result is None:
         raise NotFound
     lines = [f"**{heading(job)}**", text.separated_in(format_elapsed(result.processing_time))]
-    lines.append(" · ".join(stem_phrase(stem, info) for stem, info in result.stems))
+    if result.comparison is None:
+        lines.append(" · ".join(stem_phrase(stem, info) for stem, info in result.stems))
     lines += trust_card_lines(result)
     lines.append(options_text(job, device=result.trust.device if result.trust is not None else None))
     return clip_lines(lines)

@@ -21,6 +21,7 @@ PLAY_IN_VOICE = "Play in voice"
 MORE = "More"
 DETAILS = "Details"
 SEPARATE_AGAIN = "Separate again…"
+TRY_MODELS = "Try models on 30 s"
 KEEP = "Keep"
 DELETE_NOW = "Delete now"
 DELETE_PERMANENTLY = "Delete permanently"
@@ -89,6 +90,13 @@ def stage_status(stage: Stage | None, progress: int) -> str:
 KARAOKE_STEMS = "Vocals and instrumental"
 RESULT_SEEMS_FAILED = "**The separation seems to have failed.** *Details*, behind *More*, says why."
 KEPT = "Kept until you delete it."
+
+
+COMPARED = "Half a minute is ready to be heard from each model, without their names, on the page of this job."
+
+
+def compared_models(count: int) -> str:
+    return counted(count, one="{} model", other="{} models")
 
 
 def stem_count(count: int) -> str:

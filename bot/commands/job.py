@@ -16,7 +16,7 @@ from bot.cards.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons
 from bot.cards.card import without_picture
 from bot.cards.failures import FALLBACK_MODEL
 from bot.cards.job_card import job_card
-from bot.cards.more_card import more_buttons, more_text
+from bot.cards.more_card import more_buttons, more_links, more_text
 from bot.client import Stemify
 from bot.commands import text
 from bot.commands.answers import show_deletion
@@ -117,7 +117,8 @@ async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
         return
     now = datetime.now(UTC)
     has_song = await bot.service.has_song(view.job)
-    buttons = JobButtons(more_buttons(view, now, is_owner=True, may_delete=True, has_song=has_song), job_id)
+    specs = more_buttons(view, now, is_owner=True, may_delete=True, has_song=has_song)
+    buttons = JobButtons(specs, job_id, more_links(view, is_owner=True, has_song=has_song))
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=more_text(view, now), view=buttons))
     card = await bot.database.job_message(job_id)
     if card is not None and card.message_id is not None and card.batch_id is None:

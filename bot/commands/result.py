@@ -8,7 +8,7 @@ import discord
 
 from bot.cards.buttons import JobButtons
 from bot.cards.card import MIXES, Action
-from bot.cards.more_card import details_text, more_buttons, more_text
+from bot.cards.more_card import details_text, more_buttons, more_links, more_text
 from bot.client import Stemify
 from bot.commands import text
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
@@ -27,16 +27,13 @@ async def show_more(interaction: discord.Interaction[Stemify], job_id: str) -> N
     """Answer privately with what the user may do with a result. Raises the service's errors."""
     await acknowledge(interaction, thinking=True, ephemeral=True)
     view, now = await _visible_job(interaction, job_id), datetime.now(UTC)
-    buttons = more_buttons(
-        view,
-        now,
-        is_owner=is_owner(interaction, view),
-        may_delete=may_delete(interaction, view),
-        has_song=await interaction.client.service.has_song(view.job),
-    )
+    by_owner, has_song = is_owner(interaction, view), await interaction.client.service.has_song(view.job)
+    deletes = may_delete(interaction, view)
+    buttons = more_buttons(view, now, is_owner=by_owner, may_delete=deletes, has_song=has_song)
+    links = more_links(view, is_owner=by_owner, has_song=has_song)
     answer = more_text(view, now)
     await retry_on_disconnect(
-        lambda: interaction.edit_original_response(content=answer, view=JobButtons(buttons, job_id))
+        lambda: interaction.edit_original_response(content=answer, view=JobButtons(buttons, job_id, links))
     )
 
 

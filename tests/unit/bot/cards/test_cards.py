@@ -17,7 +17,7 @@ from bot.cards.batch_card import SongState, batch_announcement, batch_card
 from bot.cards.card import without_link_buttons
 from bot.cards.job_card import job_card
 from bot.cards.job_lines import autocomplete_label, job_line, job_list
-from bot.cards.more_card import details_text, more_buttons
+from bot.cards.more_card import details_text, more_buttons, more_links
 from bot.commands.job_list import PAGE_LENGTH
 from bot.messages.attachments import pack
 from bot.messages.text import error_text
@@ -25,10 +25,20 @@ from bot.submission.batch import MAX_NAMED
 from bot.submission.songs import MAX_SONGS
 from bot.submission.text import too_many
 from engine.errors import EmptyInput, NotFound, QuotaExceeded
+from engine.jobs.comparison import Comparison
 from engine.jobs.entity import new_job_id
 from engine.jobs.job import FileLink, InputType, Job, JobStatus, JobView, Stage
 from engine.jobs.options import STEMS, OutputFormat, StemSeparationOptions
-from engine.jobs.results import JobResult, Music, QualityMetrics, StemFiles, StemInfo, TrustCard
+from engine.jobs.results import (
+    Candidate,
+    ComparisonResult,
+    JobResult,
+    Music,
+    QualityMetrics,
+    StemFiles,
+    StemInfo,
+    TrustCard,
+)
 from engine.service.service import ResultFile
 from tests.fixtures.card_text import card_text
 
@@ -221,6 +231,28 @@ def test_song_that_is_gone_is_not_offered_again() -> None:
     for has_song in (True, False):
         buttons = more_buttons(done(), NOW, is_owner=True, may_delete=True, has_song=has_song)
         assert ("again" in [spec.action for spec in buttons]) is has_song
+
+
+def test_models_are_compared_on_a_page_with_a_public_address() -> None:
+    (link,) = more_links(done(), is_owner=True, has_song=True)
+    assert link == ("Try models on 30 s", "https://stems.example/jobs/1?e=1&s=2#try-models")
+    assert more_links(done(), is_owner=False, has_song=True) == more_links(done(), is_owner=True, has_song=False) == []
+    assert more_links(done(page_url="http://192.168.1.20/jobs/1?e=1"), is_owner=True, has_song=True) == []
+
+
+def test_card_of_a_comparison_names_no_stems() -> None:
+    options = StemSeparationOptions.from_user(comparison=Comparison(models=("mini", "htdemucs")))
+    files = {"A": "mini", "B": "htdemucs"}
+    candidates = tuple(
+        Candidate(label=label, model=model, stems=StemFiles(vocals=stem("vocals", 9))) for label, model in files.items()
+    )
+    compared = ComparisonResult(start_s=12, duration_s=30, candidates=candidates)
+    shown = done(
+        options=options, links=(), result=result(stems=StemFiles(), trust=None, waveform_path=None, comparison=compared)
+    )
+    assert "ready to be heard" in text(shown) and "2 models · balanced" in text(shown)
+    assert "mini" not in text(shown) and "mix" not in [spec.action for spec in job_card(shown, now=NOW).mixes]
+    assert "mini" not in details_text(shown.job) and "2 models" in job_line(shown, None)
 
 
 def test_failed_job_shows_reason_and_free_retry() -> None:
