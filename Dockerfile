@@ -2,7 +2,7 @@
 #   docker build -t stemify .                                    CPU (PyTorch's own index of CPU wheels)
 #   docker build -t stemify:cuda --build-arg TORCH=cuda .        NVIDIA GPUs (the CUDA wheels of PyPI)
 #   docker build -t stemify:xpu --build-arg TORCH=xpu .          Intel GPUs; TORCH=rocm… for AMD (docs/devices.md)
-# EXTRAS=cluster brings Ray.
+# EXTRAS=cluster brings Ray, EXTRAS=voice songs in voice channels, EXTRAS="cluster voice" both.
 FROM python:3.11-slim AS build
 ARG TORCH=cpu
 ARG EXTRAS=
@@ -11,9 +11,9 @@ WORKDIR /app
 COPY image image
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r image/requirements.txt \
-    && if [ -n "$EXTRAS" ]; then \
-        /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r "image/requirements-$EXTRAS.txt"; \
-    fi
+    && for extra in $EXTRAS; do \
+        /venv/bin/pip install --no-cache-dir --require-hashes --no-deps -r "image/requirements-$extra.txt" || exit 1; \
+    done
 # torch from its own index, which nothing else is taken from; the CUDA wheel needs NVIDIA's packages from PyPI.
 COPY constraints.txt ./
 RUN torch=$(grep '^torch==' constraints.txt) \

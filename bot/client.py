@@ -168,8 +168,7 @@ class Stemify(discord.AutoShardedClient):
             await self.database.servers.change(channel.guild.id, lambda now: {"channels": now.channels - {channel.id}})
 
     async def on_guild_role_delete(self, role: discord.Role) -> None:
-        settings = self.database.servers.of(role.guild.id)
-        if role.id in settings.roles or role.id in settings.role_jobs_per_hour:
+        if self.database.servers.of(role.guild.id).uses_role(role.id):
             await self.database.servers.change(role.guild.id, lambda now: now.without_role(role.id))
 
     async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:

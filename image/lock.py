@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FILES = {"requirements.txt": (), "requirements-cluster.txt": ("cluster",)}  # name → extras
+EXTRAS = ("cluster", "voice")
+FILES = {"requirements.txt": (), **{f"requirements-{extra}.txt": (extra,) for extra in EXTRAS}}  # name → extras
 _ONLY_WITH_CUDA = ("nvidia", "triton", "cuda")
 
 

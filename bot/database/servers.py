@@ -47,11 +47,17 @@ class ServerSettings(BaseModel):
     role_jobs_per_hour: dict[int, int] = Field(default_factory=dict)
     uses_threads: bool = False  # stems are posted in a thread of the card
     only_requester_mixes: bool = False
+    restricts_player: bool = False  # in voice channels, to the requester and to members with the role
+    player_role: int | None = None
 
     def without_role(self, role: int) -> dict[str, object]:
         """Return the changes for a role that was deleted."""
         limits = {key: value for key, value in self.role_jobs_per_hour.items() if key != role}
-        return {"roles": self.roles - {role}, "role_jobs_per_hour": limits}
+        player_role = None if self.player_role == role else self.player_role
+        return {"roles": self.roles - {role}, "role_jobs_per_hour": limits, "player_role": player_role}
+
+    def uses_role(self, role: int) -> bool:
+        return role in self.roles or role in self.role_jobs_per_hour or role == self.player_role
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,18 @@ class ServerRules:
         if settings.only_requester_mixes and owner != f"discord:{user.id}":
             raise NotAllowed(text.ONLY_REQUESTER_MIXES)
 
+    def check_may_press(self, interaction: discord.Interaction[Any], owner: str) -> None:
+        """Raise `NotAllowed` unless the user may press buttons of a player, with a song that `owner` asked for."""
+        check_server(self._operator, interaction.guild_id)
+        settings, user = self._servers.of(interaction.guild_id), interaction.user
+        if user.id in settings.blocked:
+            raise NotAllowed(text.BLOCKED)
+        if not settings.restricts_player or owner == f"discord:{user.id}" or settings.player_role in _roles_of(user):
+            return
+        role = settings.player_role
+        guild = self._client.get_guild(interaction.guild_id or 0)
+        raise NotAllowed(text.needs_to_control(None if role is None else _names(guild, [role])[0]))
+
     async def record_job(self, job_message: JobMessage) -> None:
         """Record a job that starts in a server. Raises `QuotaExceeded` over the server's limit."""
         guild_id, limit = job_message.guild_id, job_message.jobs_per_hour

@@ -26,6 +26,11 @@ def needs_channel(channels: Iterable[int]) -> str:
     return f"In this server, songs can only be split in {name_channels(channels)}. {_CHANGE}"
 
 
+def needs_to_control(role: str | None) -> str:
+    others = "" if role is None else f" and members with the role **{escape(role, 60)}**"
+    return f"In this server only the person who asked for the song{others} can use these buttons."
+
+
 def over_limit(jobs_per_hour: int) -> str:
     if not jobs_per_hour:
         return f"You may not split songs in this server. {_CHANGE}"

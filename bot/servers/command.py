@@ -134,6 +134,22 @@ class SettingsCommands(app_commands.Group):
         await interaction.client.database.servers.change(guild_id, lambda _: changes)
         await _answer(interaction, guild_id)
 
+    @app_commands.command(description=text.VOICE_DESCRIPTION)
+    @app_commands.describe(buttons=text.VOICE_BUTTONS, role=text.VOICE_ROLE)
+    async def voice(
+        self,
+        interaction: discord.Interaction[Stemify],
+        buttons: Literal["everyone", "requester"],
+        role: discord.Role | None = None,
+    ) -> None:
+        guild_id = await _begin(interaction)
+        is_restricted = buttons == "requester"
+        if role is not None and not is_restricted:
+            raise BadOptions(text.ROLE_WITH_EVERYONE)
+        changes = {"restricts_player": is_restricted, "player_role": None if role is None else role.id}
+        await interaction.client.database.servers.change(guild_id, lambda _: dict(changes))
+        await _answer(interaction, guild_id)
+
     @app_commands.command(description=text.BLOCK_DESCRIPTION)
     @app_commands.describe(user=text.USER, blocked=text.BLOCKED)
     async def block(self, interaction: discord.Interaction[Stemify], user: discord.User, blocked: bool = True) -> None:

@@ -28,6 +28,10 @@ LIMIT_ROLE = "For users with this role, instead of everyone; the highest limit o
 RESULTS_DESCRIPTION = "Choose where stems are posted and who may post mixes of them"
 RESULTS_STEMS = "In the channel, or in a thread below the card"
 RESULTS_MIXES = "Who may press Karaoke, No drums and Mix…"
+VOICE_DESCRIPTION = "Choose who may press the buttons of a song in a voice channel"
+VOICE_BUTTONS = "Everyone in the channel, or only the person who asked for the song"
+VOICE_ROLE = "With requester: members with this role may press too"
+ROLE_WITH_EVERYONE = "A role has no effect while everyone may press. Choose buttons:requester with it."
 BLOCK_DESCRIPTION = "Block a user in this server, or unblock one"
 USER = "The user"
 BLOCKED = "false: unblock"
@@ -74,10 +78,18 @@ def settings_text(settings: ServerSettings, defaults: str) -> str:
         "Songs an hour": ", ".join(limits),
         "Stems": "in a thread below the card" if settings.uses_threads else "in the channel",
         "Mixes": "by the requester only" if settings.only_requester_mixes else "by everyone in the channel",
+        "Voice": _player(settings),
     }
     if settings.blocked:
         lines["Blocked"] = ", ".join(f"<@{user}>" for user in sorted(settings.blocked))
     return "\n".join(f"**{name}:** {value}" for name, value in lines.items())
+
+
+def _player(settings: ServerSettings) -> str:
+    if not settings.restricts_player:
+        return "buttons for everyone in the channel"
+    others = "" if settings.player_role is None else f" and {_roles([settings.player_role])}"
+    return f"buttons for the requester of the song{others}"
 
 
 def _roles(ids: Iterable[int]) -> str:

@@ -42,6 +42,14 @@ class ControlMessage:
                 raise NotAllowed(needs_to_write(channel.id)) from None
         self._state.control_channel_id, self._state.control_message_id = sent.channel.id, sent.id
 
+    async def announce(self, words: str) -> None:
+        """Send a short message below it, without a notification."""
+        control = self._messages.message(self._state.control_channel_id, self._state.control_message_id)
+        try:
+            await control.channel.send(words, silent=True)
+        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            log.info("could not announce a song: %s", type(error).__name__)
+
     async def edit(self, view: discord.ui.LayoutView) -> None:
         if self._state.control_message_id:
             message = self._messages.message(self._state.control_channel_id, self._state.control_message_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from bot.cards.result_facts import has_expired
 from bot.voice.presses import apply_loop
 from bot.voice.source import StreamSource
 from bot.voice.state import QueuedSong, SessionState
 from bot.voice.text import ENDED
-from engine.errors import InvalidState
+from engine.errors import InvalidState, NotFound, StemifyError
 from engine.service.service import StemService, VersionRequest, VoiceStream
 from engine.service.stages import NowPlaying
 
@@ -41,6 +44,18 @@ class Playback:
         if before is not None:
             await before.close()
         return stream
+
+    async def is_available(self) -> bool:
+        """Return whether the song still exists and has not expired."""
+        if self._song is None:
+            return True
+        try:
+            view = await self._service.get(self._song.job_id)
+        except NotFound:
+            return False
+        except StemifyError:  # the database does not respond
+            return True
+        return not has_expired(view, datetime.now(UTC))
 
     def new_source(self) -> StreamSource:
         """Return a source for another connection: discord.py closes that of a connection that ended."""

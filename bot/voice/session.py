@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 EDIT_INTERVAL_S = 5.0
+CHECK_INTERVAL_S = 5.0  # whether the song was deleted
 ALONE_S = 120.0
 _RECONNECTS = 3
 _RESTARTS = 2  # of a player that ends too early, for one song
@@ -54,7 +55,7 @@ class VoiceSession:
         self._playback = Playback(service, state)
         self._client: VoiceConnection | None = None
         self._control = ControlMessage(messages, state)
-        self._shown_at = 0.0
+        self._shown_at = self._checked_at = 0.0
         self._note = ""
         self._alone_since: float | None = None
         self._restarts = 0
@@ -111,6 +112,7 @@ class VoiceSession:
                 self._note = text.skipped(error.message)
                 continue
             await self._show()
+            await self._control.announce(text.now_playing(self.state.songs[0].title))
             return
         await self.stop(f"{self._note}\n{text.LAST_SONG}".strip())
 
@@ -193,6 +195,7 @@ class VoiceSession:
                     return
                 async with self._lock:
                     await self._check_stream()
+                    await self._check_song()
                 if self._is_alone_too_long():
                     await self.stop(text.ALONE)
                     return
@@ -238,6 +241,15 @@ class VoiceSession:
         elif time.monotonic() - self._shown_at > EDIT_INTERVAL_S and not stream.is_paused:
             await self._show()
             await self._save()
+
+    async def _check_song(self) -> None:
+        """Leave a song that was deleted or has expired."""
+        if self._is_over or time.monotonic() - self._checked_at < CHECK_INTERVAL_S:
+            return
+        self._checked_at = time.monotonic()
+        if not await self._playback.is_available():
+            self._note = text.DELETED
+            await self._next_song()
 
     def _is_alone_too_long(self) -> bool:
         if listeners_in(self.channel):

@@ -101,7 +101,7 @@ class VoiceSessions:
             raise NotFound(text.ENDED)
         if interaction.user.id not in session.channel.voice_states:
             raise NotAllowed(text.must_join(session.channel.id))
-        self._rules.check_may_mix(interaction, session.state.songs[0].owner)
+        self._rules.check_may_press(interaction, session.state.songs[0].owner)
         await session.press(action, interaction)
 
     async def on_own_state(self, guild_id: int, after: discord.VoiceState) -> None:

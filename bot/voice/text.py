@@ -19,6 +19,7 @@ ENDED = "This player has ended. Use `/play` to start another one."
 DISCONNECTED = "I was disconnected from the voice channel."
 ALONE = "Everyone has left, so I left too."
 FAILED = "Something went wrong. Use `/play` to start again."
+DELETED = "The song was deleted or has expired."
 LAST_SONG = "That was the last song. Use `/play` to play another one."
 
 # Notes in the control message.
@@ -75,6 +76,10 @@ def must_join(channel_id: int) -> str:
 
 def skipped(reason: str) -> str:
     return f"Skipped a song: {reason}"
+
+
+def now_playing(title: str) -> str:
+    return f"Now playing: **{escape(title)}**"
 
 
 def stopped_by(user_id: int) -> str:

@@ -24,7 +24,8 @@ async def refusal(stage: Stage, person: Person, channel: Channel | None = None) 
 async def test_settings_are_shown_to_managers_only(server: Stage) -> None:
     assert await settings(server, "show") == (
         "**Default:** htdemucs · balanced · mp3\n**Who:** everyone\n**Where:** every channel\n"
-        "**Songs an hour:** no limit of this server\n**Stems:** in the channel\n**Mixes:** by everyone in the channel"
+        "**Songs an hour:** no limit of this server\n**Stems:** in the channel\n**Mixes:** by everyone in the channel\n"
+        "**Voice:** buttons for everyone in the channel"
     )
     with pytest.raises(PermissionError):
         await server.ann.slash(server.songs, "settings show")

@@ -64,6 +64,48 @@ async def test_second_song_waits_and_is_played_next(hall: VoiceHall) -> None:
     await hall.ann.press(hall.control(), "Next song")
     await hall.until(lambda: "Next: " not in hall.control().text, "the second song")
     await hall.heard()
+    await hall.until(lambda: hall.hall.visible()[-1].text == "Now playing: **Blue Hour**", "its title")
+
+
+async def test_deleted_song_ends_and_the_next_one_is_played(hall: VoiceHall) -> None:
+    first = await hall.song()
+    await hall.play(first)
+    await hall.play(await hall.song())
+    await hall.heard()
+    await hall.delete(first)
+    await hall.shows("The song was deleted")
+    await hall.until(lambda: "Next: " not in hall.control().text, "the second song")
+    await hall.heard()
+
+
+async def test_deleted_last_song_ends_the_session(hall: VoiceHall) -> None:
+    card = await hall.song()
+    await hall.play(card)
+    await hall.heard()
+    await hall.delete(card)
+    await hall.shows("The song was deleted.*\\s.*last song")
+    await hall.until(lambda: hall.voice.channel_of_bot[hall.band.id] is None, "the bot to leave")
+
+
+async def test_buttons_can_be_left_to_the_requester_and_a_role(hall: VoiceHall) -> None:
+    singers = await hall.fake.role(hall.band, "Singers")
+    await hall.settings(buttons="requester", role=singers)
+    await hall.voice.join(hall.bob.user, hall.hall)
+    await hall.play(await hall.song())
+    await hall.heard()
+    refused = await hall.bob.press(hall.control(), "Karaoke")
+    await hall.until(lambda: refused.original is not None, "a refusal")
+    assert "members with the role **Singers**" in refused.answer.text
+    await hall.ann.press(hall.control(), "Karaoke")
+    await hall.shows("without vocals")
+    hall.bob.roles.append(singers)
+    await hall.bob.press(hall.control(), "Everything")
+    await hall.until(lambda: "without" not in hall.control().text, "a press of a singer")
+    hall.bob.roles.remove(singers)
+    await hall.settings(buttons="everyone")
+    await hall.bob.press(hall.control(), "Karaoke")
+    await hall.shows("without vocals")
+    await hall.voice.leave(hall.bob.user, hall.band)
 
 
 async def test_refusals_name_the_reason(hall: VoiceHall) -> None:

@@ -142,12 +142,12 @@ def test_one_build_argument_chooses_the_torch_build(services: dict[str, dict[str
     assert 'if [ "$TORCH" = cpu ]' in torch and "--no-deps --index-url https://download.pytorch.org/whl/cpu" in torch
     assert "-c constraints.txt" in torch and "extra-index-url" not in torch, "a name comes from one index only"
     assert "--no-deps --no-build-isolation" in own and "pip check" in own
-    assert services["stemify"]["build"] == "."
-    assert services["stemify-cuda"]["build"]["args"] == {"TORCH": "cuda"}
+    assert services["stemify"]["build"]["args"] == {"EXTRAS": "${EXTRAS:-}"}
+    assert services["stemify-cuda"]["build"]["args"] == {"EXTRAS": "${EXTRAS:-}", "TORCH": "cuda"}
     (device,) = services["stemify-cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert '--index-url "https://download.pytorch.org/whl/$TORCH"' in torch
-    assert services["stemify-intel"]["build"]["args"] == {"TORCH": "xpu"}
+    assert services["stemify-intel"]["build"]["args"] == {"EXTRAS": "${EXTRAS:-}", "TORCH": "xpu"}
     assert services["stemify-amd"]["devices"] == ["/dev/kfd", "/dev/dri"]
 
 
