@@ -221,7 +221,7 @@ def test_player_is_used_by_keyboard_alone(browser: Browser, site: Site) -> None:
     assert player("[player.metronome.isOn, player.metronome.countsIn, practice.beatTools.factor]") == [True, True, 0.5]
     use("#key-more", Keys.SPACE)
     use("#tempo-less", Keys.SPACE)
-    assert player("practice.versions.wanted") == {"key": 1, "tempo": 0.95}
+    assert player("practice.versions.wanted") == {"key": 1, "tempo": 0.95, "isPreview": False}
     use("#show-keys", Keys.SPACE)
     assert browser.execute_script("return document.getElementById('keys').open")
     press(browser, Keys.ESCAPE)
