@@ -9,8 +9,9 @@ from aiohttp import web
 
 from tests.fakes.discord import payloads
 from tests.fakes.discord.commands import check_callback, check_choices, check_commands
-from tests.fakes.discord.components import check_modal, walk
+from tests.fakes.discord.components import check_modal
 from tests.fakes.discord.forms import Form, RequestRejected, bad_form
+from tests.fakes.discord.messages import Messages
 from tests.fakes.discord.state import (
     ADD_FILES,
     CREATE_THREADS,
@@ -22,7 +23,6 @@ from tests.fakes.discord.state import (
     SEND,
     SEND_IN_THREADS,
     VIEW,
-    Attachment,
     Channel,
     Interaction,
     Json,
@@ -39,6 +39,7 @@ FOLLOWUPS_OF_USER_APPS = 5
 class Rest:
     def __init__(self, fake: FakeDiscord) -> None:
         self.fake = fake
+        self.messages = Messages(fake)
 
     def routes(self, root: str) -> list[web.RouteDef]:
         hook = root + "/webhooks/{app}/{token}"
@@ -123,14 +124,14 @@ class Rest:
             flags = int(data.get("flags") or 0) & EPHEMERAL
             message = Message(channel, self.fake.bot, flags=flags | (LOADING if kind == 5 else 0))
             if kind == 4:
-                self._apply(message, data, files, self._limit(interaction))
+                self.messages.apply(message, data, files, self._limit(interaction))
             interaction.original = message
-            self._appear(message)
+            self.messages.appear(message)
         elif kind in (6, 7):
             assert interaction.source is not None
             interaction.original = message = interaction.source
             if kind == 7:
-                self._change(message, data, files, self._limit(interaction))
+                self.messages.change(message, data, files, self._limit(interaction))
         elif kind == 8:
             check_choices(data["choices"])
             interaction.choices = data["choices"]
@@ -155,18 +156,17 @@ class Rest:
             raise RequestRejected(404, 10015, "Unknown Webhook")
         original = interaction.original
         if original is not None and original.loading and not original.deleted:
-            self._change(
-                original, payload, files, self._limit(interaction)
-            )  # the first follow-up fills the deferred response
+            # The first follow-up fills the deferred response.
+            self.messages.change(original, payload, files, self._limit(interaction))
             await self.fake.changed()
             return web.json_response(original.json())
         if self._is_foreign(interaction) and len(interaction.followups) >= FOLLOWUPS_OF_USER_APPS:
             raise RequestRejected(400, 40094, "Reached maximum number of follow up messages")
         flags = int(payload.get("flags") or 0) & EPHEMERAL
         message = Message(interaction.channel, self.fake.bot, flags=flags)
-        self._apply(message, payload, files, self._limit(interaction))
+        self.messages.apply(message, payload, files, self._limit(interaction))
         interaction.followups.append(message)
-        self._appear(message)
+        self.messages.appear(message)
         await self.fake.changed()
         return web.json_response(message.json())
 
@@ -190,7 +190,7 @@ class Rest:
     async def hook_edit(self, request: web.Request) -> web.Response:
         payload, files = await payloads.read(request)
         interaction, message = self._hook_message(request)
-        self._change(message, payload, files, self._limit(interaction))
+        self.messages.change(message, payload, files, self._limit(interaction))
         await self.fake.changed()
         return web.json_response(message.json())
 
@@ -248,8 +248,8 @@ class Rest:
                     raise bad_form("message_reference", "Unknown message")
             else:
                 message.reference = target.id
-        self._apply(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
-        self._appear(message)
+        self.messages.apply(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
+        self.messages.appear(message)
         await self.fake.changed()
         return web.json_response(message.json() | {"nonce": message.nonce})
 
@@ -289,7 +289,7 @@ class Rest:
         if message.channel.archived:
             raise RequestRejected(400, 50083, "Thread is archived")
         channel = message.channel
-        self._change(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
+        self.messages.change(message, payload, files, channel.upload_limit_bytes or channel.server_limit_bytes)
         await self.fake.changed()
         return web.json_response(message.json())
 
@@ -315,42 +315,5 @@ class Rest:
         self.fake.channels[thread.id] = thread
         return web.json_response(thread.json())
 
-    # Messages.
-
     def _limit(self, interaction: Interaction) -> int:
         return interaction.channel.upload_limit_bytes or self.fake.stated_limit_bytes(interaction.channel)
-
-    def _appear(self, message: Message) -> None:
-        message.channel.messages[message.id] = message
-        if not message.loading:
-            self._arrived(message)
-
-    def _arrived(self, message: Message) -> None:
-        message.versions.append((time.time(), message.text))
-        message.pinged = message.mentioned()
-        self._host(message.attachments)
-
-    def _apply(self, message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
-        """Apply the payload, unless a filter of the server blocks it."""
-        parts = walk(payload.get("components") or [])
-        words = [payload.get("content"), *(part.get(key) for part in parts for key in ("content", "url"))]
-        text = "\n".join(filter(None, words)).replace("\\", "")
-        for code, word in self.fake.blocked_words.items():
-            if message.channel.guild is not None and word in text:
-                raise RequestRejected(400, code, "Message was blocked by a filter.")
-        payloads.apply(message, payload, files, limit_bytes)
-
-    def _change(self, message: Message, payload: Json, files: list[Attachment], limit_bytes: int) -> None:
-        was_loading = message.loading
-        self._apply(message, payload, files, limit_bytes)
-        message.flags &= ~LOADING
-        if was_loading:
-            self._arrived(message)
-            return
-        message.edits += 1
-        message.versions.append((time.time(), message.text))
-        self._host(message.attachments)
-
-    def _host(self, attachments: list[Attachment]) -> None:
-        for attachment in attachments:
-            self.fake.host_file(attachment)
