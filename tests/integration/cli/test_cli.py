@@ -56,18 +56,17 @@ def test_ascii_output_escapes_other_characters(
     assert list(out.glob("Café - *"))
 
 
-@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o077, 0o600)])
-def test_output_files_follow_umask(tmp_path: Path, models_dir: Path, umask: int, expected: int) -> None:
+def test_output_files_follow_umask(tmp_path: Path, models_dir: Path) -> None:
     song, out = tmp_path / "song.wav", tmp_path / "out"
     make_song(song, seconds=2)
-    before = os.umask(umask)
+    before = os.umask(0o027)
     try:
         done = run(tmp_path / "data", models_dir, "separate", song, "--out", out, "--shifts", 0, "--device", "cpu")
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stderr
     modes = {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()}
-    assert modes == {expected} and stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask
+    assert modes == {0o640} and stat.S_IMODE(out.stat().st_mode) == 0o750
 
 
 def test_separate_prints_json_and_progress_on_stderr(tmp_path: Path, models_dir: Path) -> None:
@@ -97,7 +96,7 @@ def test_refused_input_exits_with_two(tmp_path: Path, models_dir: Path) -> None:
     text.write_text("not a song")
     done = run(tmp_path / "data", models_dir, "separate", text, "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert "not an audio file" in done.stderr and "Traceback" not in done.stderr
+    assert "not an audio file" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     missing = run(tmp_path / "data", models_dir, "separate", tmp_path / "nothing.wav")
     assert missing.returncode == 2 and "There is no file" in missing.stderr
     unknown = run(tmp_path / "data", models_dir, "separate", text, "--model", "spleeter")
@@ -156,13 +155,6 @@ def test_link_is_refused_with_hint(tmp_path: Path, models_dir: Path) -> None:
     refused = run(tmp_path / "data", models_dir, "separate", "https://youtu.be/dQw4w9WgXcQ")
     assert refused.returncode == 2
     assert "links work in Discord, on the web page and in the API only; give a file" in refused.stderr
-
-
-def test_error_is_the_only_output(tmp_path: Path, models_dir: Path) -> None:
-    (tmp_path / "song.mp3").write_text("no song")
-    refused = run(tmp_path / "data", models_dir, "separate", tmp_path / "song.mp3", "--out", tmp_path)
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
 
 
 def test_closed_pipe_exits_with_zero(tmp_path: Path, models_dir: Path) -> None:
