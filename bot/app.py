@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import discord
 
 from bot.cards.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
-from bot.commands.job import JobCommands, delete_everything, run_action, submit_form
+from bot.commands.job import JobCommands, delete_everything, run_action
 from bot.commands.job_list import JobListButton
+from bot.commands.menus import karaoke_menu, options_menu, start_chosen, stemify_menu
 from bot.commands.play import play_command
-from bot.commands.stemify import describe_options, karaoke_menu, stemify_command, stemify_menu
+from bot.commands.result import post_asked_mix, separate_again
+from bot.commands.stemify import describe_options, stemify_command
 from bot.database.database import BotDatabase
-from bot.forms.form import filled_form
+from bot.forms.form import FilledForm, FormName, filled_form
 from bot.help.command import help_command, privacy_command
 from bot.help.welcome import invite_url, welcome
 from bot.listening import events
 from bot.listening.command import listen_command
-from bot.listening.offers import SplitButton
+from bot.listening.offers import SplitButton, split_chosen
 from bot.messages.responses import run_guarded
 from bot.servers.command import SettingsCommands
 from bot.voice.control import VoiceButton
@@ -26,6 +29,14 @@ from config.settings import Settings
 from engine.backend import Backend
 
 log = logging.getLogger(__name__)
+
+SUBMIT: dict[FormName, Callable[[discord.Interaction[Stemify], FilledForm], Awaitable[None]]] = {
+    "mix": post_asked_mix,
+    "again": separate_again,
+    "menu": start_chosen,
+    "offer": split_chosen,
+}
+"""What a filled form does."""
 
 
 def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, message_content: bool) -> Stemify:
@@ -35,6 +46,7 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     bot.tree.add_command(stemify_command)
     bot.tree.add_command(stemify_menu)
     bot.tree.add_command(karaoke_menu)
+    bot.tree.add_command(options_menu)
     bot.tree.add_command(listen_command)
     bot.tree.add_command(JobCommands())
     bot.tree.add_command(SettingsCommands())
@@ -79,7 +91,7 @@ def create_bot(settings: Settings, backend: Backend, database: BotDatabase, *, m
     @bot.event
     async def on_interaction(interaction: discord.Interaction[Stemify]) -> None:
         if (form := filled_form(interaction)) is not None:
-            await run_guarded(interaction, submit_form(interaction, form))
+            await run_guarded(interaction, SUBMIT[form.name](interaction, form))
 
     @bot.event
     async def on_delete_everything_button(interaction: discord.Interaction[Stemify], user_id: int) -> None:

@@ -30,6 +30,7 @@ from config.proxies import proxy_for
 from config.settings import Discord, Settings
 from engine.backend import Backend
 from engine.jobs.options import StemSeparationOptions
+from engine.service.service import Attachment, Link
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class Stemify(discord.AutoShardedClient):
         self.listening: dict[int, str] = {}
         self.refusal_notices = RefusalNotices()
         self.offers_in_use: set[tuple[int, str]] = set()  # pressed, but their songs are not accepted yet
+        self.menu_songs: dict[int, list[Attachment | Link]] = {}  # of the latest forms, by message
         self.messages = Messenger(self)
         announcer = Announcer(database, self.messages, self.service)
         self.progress = ProgressTracker(

@@ -27,14 +27,11 @@ from bot.commands.play import play_job
 from bot.commands.result import (
     ask_for_mix,
     ask_to_separate_again,
-    post_asked_mix,
     post_preset,
-    separate_again,
     show_details,
     show_more,
 )
 from bot.commands.stemify import job_message_of, new_job_message, owner_of, token_until
-from bot.forms.form import FilledForm
 from bot.messages.messenger import retry_on_disconnect
 from bot.messages.responses import acknowledge, mark_answered
 from bot.progress.message_updater import show_result
@@ -73,11 +70,6 @@ async def run_action(interaction: discord.Interaction[Stemify], action: str, job
         "confirm_delete_all": delete_batch,
     }
     await actions[action](interaction, job_id)
-
-
-async def submit_form(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
-    """Do what a filled form asks for. Raises `StemifyError`."""
-    await {"mix": post_asked_mix, "again": separate_again}[form.name](interaction, form)
 
 
 async def _cancel(interaction: discord.Interaction[Stemify], job_id: str) -> None:

@@ -13,9 +13,9 @@ from bot.client import Stemify
 from bot.commands import text
 from bot.commands.permissions import check_can_see, check_owner, is_owner, may_delete
 from bot.commands.stemify import job_message_of, new_job_message, owner_of, private
-from bot.forms.again_form import again_form, changed_options
 from bot.forms.form import FilledForm
 from bot.forms.mix_form import mix_form, mix_request
+from bot.forms.options_form import again_form, changed_options
 from bot.messages.messenger import retry_on_disconnect
 from bot.messages.responses import acknowledge
 from bot.submission.submission import follow_new_job
@@ -70,7 +70,7 @@ async def ask_for_mix(interaction: discord.Interaction[Stemify], job_id: str) ->
 async def post_asked_mix(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
     """Post the mix that a form asks for. Raises `StemifyError`."""
     await acknowledge(interaction, thinking=True, ephemeral=True)
-    view = await _visible_job(interaction, form.job_id)
+    view = await _visible_job(interaction, form.subject)
     await _post_mix(interaction, view, mix_request(form.values, view.job))
 
 
@@ -101,10 +101,10 @@ async def ask_to_separate_again(interaction: discord.Interaction[Stemify], job_i
 async def separate_again(interaction: discord.Interaction[Stemify], form: FilledForm) -> None:
     """Start a job with the song of an earlier one and the options of a form. Raises `StemifyError`."""
     bot, changes = interaction.client, changed_options(form.values)
-    is_private = await bot.database.is_private(form.job_id)
+    is_private = await bot.database.is_private(form.subject)
     message_id = await acknowledge(interaction, thinking=True, ephemeral=is_private)
     job_message = new_job_message(interaction, message_id, is_private=is_private)
     by = owner_of(interaction.user)
     await follow_new_job(
-        bot, job_message, lambda: bot.service.again(form.job_id, changes, by=by, new_id=job_message.job_id)
+        bot, job_message, lambda: bot.service.again(form.subject, changes, by=by, new_id=job_message.job_id)
     )

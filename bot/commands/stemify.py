@@ -1,4 +1,4 @@
-"""`/stemify` and the message menu "Stemify": submit jobs and follow their messages."""
+"""`/stemify`: submit jobs and follow their messages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from dataclasses import replace
 import discord
 from discord import app_commands
 
-from bot.cards.text import KARAOKE
 from bot.client import Stemify
 from bot.commands import text
 from bot.database.database import JobMessage
 from bot.messages.responses import acknowledge, mark_answered
 from bot.submission.batch import submit_batch
 from bot.submission.estimates import format_note, model_choices, quality_choices
-from bot.submission.songs import Source, links_in, songs_in, source_of
+from bot.submission.songs import Source, links_in, source_of
 from bot.submission.submission import submit
 from bot.submission.text import FORMATS
 from config.settings import Settings
-from engine.errors import BadOptions, InputRefused
+from engine.errors import BadOptions
 from engine.jobs.entity import new_job_id
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import Link
@@ -169,22 +168,3 @@ async def _complete_model(interaction: discord.Interaction[Stemify], current: st
 async def _complete_quality(interaction: discord.Interaction[Stemify], current: str) -> list[app_commands.Choice[str]]:
     chosen = await quality_choices(interaction.client, interaction.guild_id, interaction.namespace.model)
     return [app_commands.Choice(name=name, value=quality) for quality, name in chosen if current.casefold() in quality]
-
-
-@app_commands.context_menu(name=text.STEMIFY)
-async def stemify_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    await _start_from_message(interaction, message, interaction.client.options(interaction.guild_id))
-
-
-@app_commands.context_menu(name=KARAOKE)
-async def karaoke_menu(interaction: discord.Interaction[Stemify], message: discord.Message) -> None:
-    await _start_from_message(interaction, message, interaction.client.options(interaction.guild_id, karaoke=True))
-
-
-async def _start_from_message(
-    interaction: discord.Interaction[Stemify], message: discord.Message, options: StemSeparationOptions
-) -> None:
-    sources = songs_in(message)
-    if not sources:
-        raise InputRefused(text.NO_AUDIO)
-    await start_jobs(interaction, sources, options, source_id=message.id)

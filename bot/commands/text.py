@@ -9,6 +9,7 @@ from bot.text import counted, escape
 # `/stemify`, and the message menus.
 
 STEMIFY = "Stemify"
+WITH_OPTIONS = "Stemify with options"
 STEMIFY_DESCRIPTION = "Split a song into vocals, drums, bass and the rest"
 URL = "A YouTube link, instead of a file; or several links"
 MODEL = "The separation model; the list says how long each takes here"

@@ -8,18 +8,28 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import discord
 
-FormName = Literal["mix", "again"]
-_CUSTOM_ID = re.compile(rf"stemify:form:({'|'.join(get_args(FormName))}):([0-9a-f-]{{36}})")
+FormName = Literal["mix", "again", "menu", "offer"]
+_CUSTOM_ID = re.compile(rf"stemify:form:({'|'.join(get_args(FormName))}):([0-9a-f-]{{36}}|\d+:\d+)")
 
 
 class FilledForm(NamedTuple):
     name: FormName
-    job_id: str
+    subject: str  # a job's id, or `message_subject`
     values: Mapping[str, str]  # "" for an empty field
 
+    @property
+    def message(self) -> tuple[int, int]:
+        """The channel and the message of `message_subject`."""
+        channel_id, _, message_id = self.subject.partition(":")
+        return int(channel_id), int(message_id)
 
-def form(name: FormName, job_id: str, title: str, *fields: discord.ui.Label[Any]) -> discord.ui.Modal:
-    modal = discord.ui.Modal(title=title, custom_id=f"stemify:form:{name}:{job_id}")
+
+def message_subject(channel_id: int, message_id: int) -> str:
+    return f"{channel_id}:{message_id}"
+
+
+def form(name: FormName, subject: str, title: str, *fields: discord.ui.Label[Any]) -> discord.ui.Modal:
+    modal = discord.ui.Modal(title=title, custom_id=f"stemify:form:{name}:{subject}")
     for field in fields:
         modal.add_item(field)
     modal.stop()  # discord.py would keep it in memory to call it; `filled_form` needs no such memory

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from engine.jobs.options import Quality
 
-# Separate again.
+# The options of a job.
 
+START = "Split into stems"
+AUTOMATIC = "Automatic"
+AUTOMATIC_HELP = "Fits the quality and the stems"
 AGAIN = "Separate again"
 MODEL = "Model"
 QUALITY = "Quality"

@@ -61,7 +61,7 @@ def missing_permissions(missing: Sequence[str]) -> str:
 # Offers.
 
 ALREADY_BEING_CHECKED = "These songs are being checked already. Look for the message about them here."
-SOURCE_GONE = "The message with the audio was deleted. Post it again, or use `/stemify`."
+MORE = "More…"
 GO_TO_STEMS = "Go to the stems"
 SPLIT = "Split into stems:"
 

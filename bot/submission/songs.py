@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import discord
 
+from bot.messages.messenger import retry_on_disconnect
+from bot.submission import text
+from engine.errors import NotFound
 from engine.jobs.file_types import EXTENSIONS
 from engine.service.service import Attachment, Link, video_ids_in
 
@@ -23,9 +26,9 @@ def audio_attachments(message: discord.Message) -> list[discord.Attachment]:
     return [attachment for attachment in _attachments(message) if _looks_like_audio(attachment)]
 
 
-def links_in(text: str) -> list[Link]:
-    """Return a link to each video that the text links to."""
-    return [Link(f"https://youtu.be/{video_id}") for video_id in video_ids_in(text)]
+def links_in(words: str) -> list[Link]:
+    """Return a link to each video that the words link to."""
+    return [Link(f"https://youtu.be/{video_id}") for video_id in video_ids_in(words)]
 
 
 def songs_in(message: discord.Message) -> list[Source]:
@@ -33,6 +36,14 @@ def songs_in(message: discord.Message) -> list[Source]:
     files = [source_of(attachment) for attachment in audio_attachments(message)]
     texts = [message.content, *(snapshot.content for snapshot in message.message_snapshots)]
     return [*files, *links_in("\n".join(texts))]
+
+
+async def fetch_message(channel: discord.PartialMessageable, message_id: int) -> discord.Message:
+    """Return a message with songs. Raises `NotFound` if it was deleted or the bot cannot read it."""
+    try:
+        return await retry_on_disconnect(lambda: channel.fetch_message(message_id))
+    except (discord.NotFound, discord.Forbidden):
+        raise NotFound(text.SOURCE_GONE) from None
 
 
 def name_of(source: Source) -> str:

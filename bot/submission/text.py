@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.jobs.options import OutputFormat
 
 CANCELLED = "cancelled"
+SOURCE_GONE = "The message with the audio was deleted. Post it again, or use `/stemify`."
 NONE_ACCEPTED = "None of these songs was accepted."
 DEFAULT = "default"
 FORMATS = {

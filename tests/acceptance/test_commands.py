@@ -102,7 +102,7 @@ async def test_karaoke_menu_and_offer_give_two_stems(stage: Stage) -> None:
     await stage.bob.post(stage.songs, "", SONG)
     await stage.until(lambda: "I can split this" in stage.songs.visible()[-1].text, "the offer")
     offer = stage.songs.visible()[-1]
-    assert [button["label"] for button in offer.buttons()] == ["Split into stems", "Karaoke"]
+    assert [button["label"] for button in offer.buttons()] == ["Split into stems", "Karaoke", "More…"]
     pressed = await stage.ann.press(offer, "Karaoke")
     await stage.shows(await stage.ann.answered(pressed), "htdemucs · balanced · mp3 · karaoke")
 

@@ -52,7 +52,28 @@ async def again(stage: Stage) -> Start:
     return lambda: stage.ann.fill(asked)
 
 
-WAYS = {"slash": slash, "menu": menu, "batch": batch, "offer": offer, "retry": retry, "again": again}
+async def menu_form(stage: Stage) -> Start:
+    post = await stage.bob.post(stage.songs, "", SONG)
+    asked = await stage.ann.menu(post, "Stemify with options")
+    return lambda: stage.ann.fill(asked)
+
+
+async def offer_form(stage: Stage) -> Start:
+    await stage.private(await stage.chief.slash(stage.songs, "listen", mode="button"))
+    asked = await stage.ann.press(await reply_to(stage, await stage.bob.post(stage.songs, "", SONG)), "More…")
+    return lambda: stage.ann.fill(asked)
+
+
+WAYS = {
+    "slash": slash,
+    "menu": menu,
+    "batch": batch,
+    "offer": offer,
+    "retry": retry,
+    "again": again,
+    "menu_form": menu_form,
+    "offer_form": offer_form,
+}
 JOBS_BEFORE = {"retry": 1, "again": 1}
 JOBS = {"batch": 2}
 
