@@ -35,7 +35,7 @@ def to_float(frame: av.AudioFrame) -> Samples:
         with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, then 0
             result: Samples = data.astype(np.float32, copy=False)
         # NaN makes both comparisons false.
-        if not result.size or (-_LOUDEST <= result.min() and result.max() <= _LOUDEST):
+        if not result.size or (result.min() >= -_LOUDEST and result.max() <= _LOUDEST):
             return result
         return np.where(np.abs(result) <= _LOUDEST, result, np.float32(0))
     if scale == 128.0:
