@@ -99,10 +99,14 @@ class ServerStore:
 
     async def add_job(self, job_id: str, guild_id: int, user_id: int, *, limit: int | None) -> bool:
         """Record a job; return False if the user has started `limit` jobs in the last hour."""
+        await self.delete_old_jobs()
         now = time.time()
-        await self._database.execute("DELETE FROM server_job WHERE at < ?", (now - KEPT_S,))
         values = {"job": job_id, "guild": guild_id, "user": user_id, "at": now, "limit": limit, "after": now - HOUR_S}
         return (await self._database.execute(_ADD_JOB, values)).rowcount > 0
+
+    async def delete_old_jobs(self) -> None:
+        """Forget jobs that `/settings activity` no longer shows."""
+        await self._database.execute("DELETE FROM server_job WHERE at < ?", (time.time() - KEPT_S,))
 
     async def delete_job(self, job_id: str) -> None:
         await self._database.execute("DELETE FROM server_job WHERE job_id = ?", (job_id,))

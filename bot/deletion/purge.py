@@ -57,6 +57,7 @@ class DatabasePurger:
                     await self._database.delete(job_message.job_id)
             before = job_messages[-1].created_at
         await self._database.clear_expired_tokens()
+        await self._database.servers.delete_old_jobs()
         oldest = datetime.fromtimestamp(self._now().timestamp() - self._retention_s, UTC)
         await self._database.listening.delete_offers_before(discord.utils.time_snowflake(oldest))
 

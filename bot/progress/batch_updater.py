@@ -118,6 +118,7 @@ class BatchUpdater:
             if is_lost:
                 await self._database.batches.refuse(song.job_id, SONG_NEVER_ACCEPTED)
                 await self._database.delete(song.job_id)
+                await self._database.servers.delete_job(song.job_id)
             else:
                 self.follow_song(song.job_id)
         await self._database.set_state(self._job_message.job_id, JobMessageState.FOLLOWING)

@@ -196,6 +196,9 @@ async def test_batch_of_a_killed_bot_says_what_to_send_again(stage: Stage) -> No
     card = await stage.ann.answered(interaction)
     await stage.shows(card, "2. **two.flac** · I restarted before I could accept this song. Please send it again.")
     assert stage.fake.mentions_of(stage.ann.user) == []
+    with closing(sqlite3.connect(stage.bot.folder / "bot.sqlite3")) as database:
+        query = "SELECT COUNT(*) FROM server_job WHERE user_id = ?"
+        assert database.execute(query, (stage.ann.user.id,)).fetchone()[0] == 0, "lost songs count for no limit"
 
 
 def waiting(stage: Stage) -> int:

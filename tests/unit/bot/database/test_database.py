@@ -43,6 +43,18 @@ async def test_clear_expired_tokens_spares_valid_ones(tmp_path: Path) -> None:
     await database.close()
 
 
+async def test_purge_forgets_what_was_started_in_servers(tmp_path: Path) -> None:
+    database = await BotDatabase.open(tmp_path / "bot.sqlite3")
+    for name in ("old", "new"):
+        await database.servers.add_job(name, guild_id=1, user_id=2, limit=None)
+    with closing(sqlite3.connect(tmp_path / "bot.sqlite3")) as connection, connection:
+        connection.execute("UPDATE server_job SET at = at - ? WHERE job_id = 'old'", (31 * DAY_S,))
+    service: Any = SimpleNamespace()
+    await DatabasePurger(database, service, lambda: datetime.now(UTC), retention_days=90).purge()
+    assert [job.job_id for job in await database.servers.jobs(1, limit=9)] == ["new"]
+    await database.close()
+
+
 async def test_purge_spares_kept_jobs_and_doubtful_clock(tmp_path: Path) -> None:
     async def get(job_id: str) -> Any:
         if job_id == "kept":
