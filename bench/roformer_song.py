@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from bench.job import cached_library, noise, write_song
 from bench.networks import RATE, MemoryMix, htdemucs
 from bench.peak_memory import peak_bytes
-from bench.report import OUT, table
+from bench.report import table
 from bench.roformer import PUBLISHED_DEPTH, networks
 from config.settings import load
 from engine.backend import backend
@@ -101,10 +101,10 @@ def measure(who: str, raw: Path, depth: int) -> dict[str, float]:
 
 def reference_inference() -> Any:
     """Return `demix_track` of the reference package, which is downloaded once, without its dependencies."""
-    folder = OUT / "melband-roformer-infer"
+    folder = Path.home() / ".cache" / "stemify-bench" / "melband-roformer-infer"
     if not folder.is_dir():
-        requirement = OUT / "melband-roformer-infer.txt"
-        OUT.mkdir(exist_ok=True)
+        requirement = folder.with_suffix(".txt")
+        requirement.parent.mkdir(parents=True, exist_ok=True)
         requirement.write_text(f"{REFERENCE} --hash=sha256:{DIGEST}\n")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
         subprocess.run([*pip, "--target", str(folder), "-r", str(requirement)], check=True, stdout=subprocess.DEVNULL)
