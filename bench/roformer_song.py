@@ -122,7 +122,7 @@ async def cancel(rounds: int = 3) -> None:
         folder = Path(name)
         (folder / "models").mkdir()
         network, _ = networks(PUBLISHED_DEPTH)
-        state = {key: value.contiguous() for key, value in network.state_dict().items()}  # type: ignore[attr-defined]
+        state = {key: value.clone() for key, value in network.state_dict().items()}  # type: ignore[attr-defined]
         save_file(state, folder / "models" / "melband_vocals.safetensors")
         write_song(folder / "song.mp3", 60, noise)
         settings = load(data_dir=folder / "data", models_dir=folder / "models", workers={"devices": ["cpu"]})

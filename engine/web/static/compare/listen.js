@@ -71,7 +71,7 @@ class Listening {
     show(remove, this.job.mayChange);
     const expiry = this.job.keep ? "Available until you delete it." : `Available until ${day(this.job.linksExpireAt)}.`;
     const labels = candidates.map(({ label }) => label);
-    const heard = this.#radios("Heard", "heard", labels, labels, (label) => this.#hear(label));
+    const heard = this.#radios("Model", "heard", labels, labels, (label) => this.#hear(label));
     this.captions = [...heard.querySelectorAll("span")];
     this.elements = [
       el("h2", { tabindex: -1 }, "Which one sounds best?"),
@@ -147,7 +147,7 @@ class Listening {
     const headers = { "Content-Type": "application/json" };
     const { label, models } = await ask(this.#address("choose"), { method: "POST", headers, body });
     this.#models = models;
-    for (const [index, name] of Object.values(models).entries()) this.captions[index].append(el("b", {}, ` ${name}`));
+    for (const [index, name] of Object.values(models).entries()) this.captions[index].append(el("b", {}, name));
     this.words.textContent = `You chose ${label}, which is ${models[label]}.`;
     this.#hear(this.label);
     remember(this.job.jobId, label);
