@@ -1,21 +1,24 @@
 """CPU time, memory and late frames of players in voice channels: `python -m bench.voice`.
 
-Each channel has a child process that plays four mp3 stems, read every 20 ms as discord.py does. `--beside` separates a
-song at the same time.
+Each channel has a child process that plays four mp3 stems, read every 20 ms as discord.py does. Then one channel plays
+in the real bot, and its packets are timed at the socket of a fake voice server. `--beside` separates songs meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from bench.report import Row, table
+from bench.voice_packets import measure_packets
 from engine.media.encode import StemEncoder
 from engine.voice.player import NICENESS
 from engine.voice.protocol import FRAME_S
@@ -31,16 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--channels", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--beside", action="store_true", help="separate a song with mini at the same time")
+    parser.add_argument("--beside", action="store_true", help="separate songs with mini at the same time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-voice-") as folder:
         stems = _write_stems(Path(folder), options.seconds + 10)
-        separation = _separate(Path(folder), options.seconds * len(options.channels)) if options.beside else None
-        rows = [_measure(stems, count, options.seconds) for count in options.channels]
-        if separation is not None:
-            assert separation.poll() is None, "the separation ended too early"
-            separation.kill()
+        with _separations(Path(folder)) if options.beside else nullcontext():
+            rows = [_measure(stems, count, options.seconds) for count in options.channels]
+            packets = measure_packets(options.seconds)
     print(table("Players of four mp3 stems", rows))
+    print(table("Packets of one channel at the voice server", [packets]))
 
 
 def _write_stems(folder: Path, seconds: float) -> dict[str, Path]:
@@ -51,14 +53,21 @@ def _write_stems(folder: Path, seconds: float) -> dict[str, Path]:
     return paths
 
 
-def _separate(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
-    """Start to separate a song that takes longer than `seconds`."""
+@contextmanager
+def _separations(folder: Path) -> Iterator[None]:
+    """Separate a song of a minute again and again."""
     song = folder / "song.flac"
     with StemEncoder(song, format="flac", sample_rate=RATE) as encoder:
-        for _ in range(60):
-            encoder.write(0.2 * tune(round(seconds)))
-    command = [sys.executable, "-m", "engine", "separate", str(song), "--model", "mini", "--out", str(folder / "out")]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        encoder.write(0.2 * tune(60))
+    once = [sys.executable, "-m", "engine", "separate", str(song), "--model", "mini", "--out", str(folder / "out")]
+    repeat = ["sh", "-c", 'while "$@"; do :; done', "sh", *once]
+    process = subprocess.Popen(repeat, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield
+        assert process.poll() is None, "the separation failed"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _measure(stems: dict[str, Path], count: int, seconds: float) -> Row:
