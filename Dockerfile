@@ -1,7 +1,7 @@
 # Variants by build argument:
 #   docker build -t stemify .                                    CPU (PyTorch's own index of CPU wheels)
 #   docker build -t stemify:cuda --build-arg TORCH=cuda .        NVIDIA GPUs (the CUDA wheels of PyPI)
-#   docker build -t stemify:xpu --build-arg TORCH=xpu .          Intel GPUs; TORCH=rocm… for AMD (docs/devices.md)
+#   docker build -t stemify:amd --build-arg TORCH=rocm7.1 .      AMD GPUs (docs/devices.md)
 # EXTRAS=cluster brings Ray, EXTRAS=voice songs in voice channels, EXTRAS="cluster voice" both.
 FROM python:3.11-slim AS build
 ARG TORCH=cpu

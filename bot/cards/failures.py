@@ -13,10 +13,11 @@ _MODEL_FAILED = ("model_unavailable", "model_corrupt")
 def failure_text(job: Job) -> str:
     """Return the job's error; advice for the operator about a model is in the log only."""
     if job.error_code in _MODEL_FAILED:
-        return text.model_unavailable(job.model)
+        return text.COMPARED_MODEL_UNAVAILABLE if job.options.comparison else text.model_unavailable(job.model)
     return sanitize(job.error or "")
 
 
 def may_try_fallback(job: Job) -> bool:
     """Return whether another model would do what this job's could not."""
-    return job.error_code in _MODEL_FAILED and job.model != FALLBACK_MODEL
+    is_comparison = job.options.comparison is not None
+    return job.error_code in _MODEL_FAILED and job.model != FALLBACK_MODEL and not is_comparison

@@ -1,7 +1,8 @@
-"""`python -m engine doctor`: what this machine has, what is not used and why, and whether Stemify can run."""
+"""`python -m engine doctor`: devices, versions, memory and models of this machine, and whether Stemify can run."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -13,19 +14,20 @@ import av
 import torch
 
 from config.settings import Settings
-from engine.backend import prepare_folder
-from engine.errors import StemifyError
-from engine.pool.devices import torch_build
+from engine.backend import prepare_folder, worker_config
+from engine.errors import DeviceNotFound, StemifyError
+from engine.pool.devices import find_devices, torch_build
 from engine.process.cpus import usable_cpus
 from engine.separation.models.library import ModelLibrary
 from engine.separation.ops.device import device_name, gpu_memory_bytes
 from engine.separation.ops.device_list import gpus
-from engine.separation.schedule.self_test import fault_of
+from engine.worker.worker import usable_device
 
 _PACKAGES = ("demucs", "discord.py", "yt-dlp", "av", "numpy")
 _DISPLAY_CLASS = "0x03"
 _VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 _BUILD_OF_VENDOR = {"NVIDIA": "cuda", "AMD": "rocm", "Intel": "xpu"}
+_DEMOTED = {True: "used in single precision only", False: "not used"}
 _CONTAINER = Path("/sys/fs/cgroup")
 _LEAST_MEMORY_BYTES = 2 << 30
 _LEAST_DISK_BYTES = 1 << 30
@@ -60,20 +62,30 @@ def _memory(problems: list[str]) -> Iterator[str]:
 
 def _devices(settings: Settings, models: ModelLibrary, problems: list[str]) -> Iterator[str]:
     found = gpus()
-    usable = []
+    works = False
     for device in found:
-        fault = fault_of(device, models.load_steps("mini")[0])
-        if fault is None:
-            usable.append(device)
-        memory = "" if device == "mps" else f", {_size(gpu_memory_bytes(device)[0])} of memory are free"
-        yield f"{device:8} {device_name(device)}{memory}: {f'not used, because {fault}' if fault else 'works'}"
+        config = worker_config(settings, device)
+        usable, fault = usable_device(config, models)
+        works = works or usable.device == device
+        name, memory = _name_and_memory(device)
+        state = "works" if not fault else f"{_DEMOTED[usable.device == device]}, because {fault}"
+        yield f"{device:8} {name}{memory}: {state}"
     yield "cpu      works"
     for vendor in sorted(display_vendors()):
-        if not any(_vendor_of(device) == vendor for device in found):
+        if not works and not any(_vendor_of(device) == vendor for device in found):
             yield f"         {vendor} graphics: not used, because {_why_not(vendor)}"
-    for name in settings.workers.devices:
-        if name not in ("auto", "cpu", "cuda", "xpu", *usable):
-            problems.append(f"STEMIFY_WORKERS__DEVICES names {name}, which cannot be used. Try auto.")
+    try:
+        asyncio.run(find_devices(settings.workers.devices))
+    except DeviceNotFound as error:
+        problems.append(f"{error.message} STEMIFY_WORKERS__DEVICES chooses it.")
+
+
+def _name_and_memory(device: str) -> tuple[str, str]:
+    try:
+        memory = gpu_memory_bytes(device) if device != "mps" else None
+        return device_name(device), f", {_size(memory[0])} of memory are free" if memory else ""
+    except RuntimeError:  # its driver failed during the test
+        return "GPU", ""
 
 
 def _models(models: ModelLibrary) -> Iterator[str]:
@@ -135,6 +147,8 @@ def _memory_bytes() -> tuple[int, int]:
         return total, total
     try:  # of a container
         limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
+        used -= int(statistics.get("inactive_file", 0))  # files in memory, which make room for programs
     except (OSError, ValueError):  # there is no limit
         return total, free
     return min(total, limit), min(free, limit - used)

@@ -33,7 +33,7 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"Stemify {version('stemify')}")
     commands = root.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the web page and the API, without Discord")
-    commands.add_parser("doctor", help="show what this machine has, what is not used and why, and what to do")
+    commands.add_parser("doctor", help="examine this machine and say what to do")
     demo = commands.add_parser("demo", help="generate a sample song and separate it with the embedded model")
     demo.add_argument("--out", type=Path, default=Path("demo-out"), help="output folder (default: demo-out)")
     separate = commands.add_parser("separate", help="separate files")

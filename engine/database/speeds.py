@@ -25,5 +25,6 @@ class Speeds:
         if processing_s <= 0 or audio_s <= 0:
             return
         params = {"model": model, "quality": quality, "device": device, "measured": processing_s / audio_s}
-        await self._database.run(QUERIES["learn_speed"], params)
         self._known = None
+        await self._database.run(QUERIES["learn_speed"], params)
+        self._known = None  # it may have been read meanwhile

@@ -82,7 +82,7 @@ class StemSeparationOptions(Entity):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that a job separates with: `model`, or those that it compares."""
+        """The models of a job: `model`, or the compared ones."""
         return (self.model,) if self.comparison is None else self.comparison.models
 
     @classmethod

@@ -39,8 +39,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         from engine.mixes.stretch import most_part_values  # its library is not available everywhere
         from engine.mixes.stretch_processes import StretchProcesses
 
-        part_values = most_part_values(render_request.key, render_request.tempo)
-        processes = StretchProcesses(min(_MOST_STRETCH_PROCESSES, usable_cpus()), part_values)
+        processes = StretchProcesses(min(_MOST_STRETCH_PROCESSES, usable_cpus()), most_part_values())
         count += processes.count
     threads = ThreadPoolExecutor(count, thread_name_prefix="mix")
     print_json({"sandbox": confine(lambda: start_threads(threads, count))})

@@ -116,7 +116,7 @@ def _run(
             cancelled=cancelled,
         )
     except DecodingTooExpensive as error:
-        raise MixFailed("The mix took too long. Try a shorter range.", detail=error.detail) from error
+        raise MixFailed("The mix needs too much time or memory. Try a shorter range.", detail=error.detail) from error
     except InternalError as error:
         raise MixFailed(detail=error.detail) from error
     except BrokenAudio as error:

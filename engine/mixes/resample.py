@@ -30,4 +30,6 @@ class Resampler:
                 frame.sample_rate = self._rate_in
             frames = [each.to_ndarray() for each in resampler.resample(frame)]
             parts.append(np.concatenate(frames, axis=1) if frames else np.zeros((2, 0), np.float32))
+        if len({part.shape[1] for part in parts}) > 1:
+            raise MemoryError("a resampler gave nothing")
         return np.concatenate(parts)

@@ -19,7 +19,7 @@ from python_stretch import Signalsmith
 from engine.media.samples import Samples
 from engine.mixes.resample import Resampler
 
-_PART_VALUES = 1 << 24  # samples of all channels together: 64 MiB a copy
+_PART_VALUES = 1 << 24  # samples of all channels together, before or after, the larger one: 64 MiB a copy
 _MARGIN_SAMPLES = 1 << 13  # around a part, for the first and last windows of the stretcher
 _FADE_SAMPLES = 1 << 11
 _SEARCH_S = 6.0
@@ -46,10 +46,9 @@ class Part:
 PartMap = Callable[[Iterable[Part]], Iterable[Samples]]
 
 
-def most_part_values(key: float, tempo: float) -> int:
-    """Return the most samples, of all channels together, that a part has before or after it is stretched."""
-    pitch = 2 ** (key / 12)
-    return round(1.25 * _PART_VALUES * max(1.0, pitch / tempo))
+def most_part_values() -> int:
+    """Return the most samples, of all channels together, that a part has with its margins, stretched or not."""
+    return 5 * _PART_VALUES // 4
 
 
 class Stretcher:
@@ -67,7 +66,7 @@ class Stretcher:
         self._tempo = tempo
         self._pitch = Fraction(2 ** (key / 12)).limit_denominator(_LARGEST_DENOMINATOR)
         self._factor = tempo / float(self._pitch)
-        self._part_samples = _PART_VALUES // channels
+        self._part_samples = int(_PART_VALUES / channels * min(1.0, self._factor))
         self._search_samples = round(_SEARCH_S * sample_rate)
 
     def stretch(self, blocks: Iterable[Samples]) -> Iterator[Samples]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.errors import DecodingTooExpensive
 from engine.media.samples import Samples
+from engine.mixes.errors import MixFailed
 from engine.mixes.stretch import Part, stretch_part
 from engine.process.confinement import confine, die_with_parent
 
@@ -66,8 +67,6 @@ class _StretchProcess:
             confine()
             with suppress(EOFError):
                 self._answer_requests(theirs)
-        except Exception:
-            traceback.print_exc()
         finally:
             os._exit(0)  # the parent's buffered output is not ours
 
@@ -80,6 +79,8 @@ class _StretchProcess:
             raise DecodingTooExpensive(detail="a process that stretches ended") from error
         if isinstance(answer, MemoryError):
             raise answer
+        if isinstance(answer, str):
+            raise MixFailed(detail=answer)
         return self._shared(answer).copy()
 
     def close(self) -> None:
@@ -93,6 +94,8 @@ class _StretchProcess:
                 connection.send(self._share(stretch_part(replace(part, samples=self._shared(shape)))))
             except MemoryError as error:
                 connection.send(error)
+            except Exception:
+                connection.send(traceback.format_exc()[-800:])
 
     def _share(self, samples: Samples) -> tuple[int, int]:
         self._values[: samples.size].reshape(samples.shape)[:] = samples

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
+import logging
 import runpy
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,9 @@ from pathlib import Path
 
 from engine.errors import DeviceNotFound
 
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 60.0
 _DEVICE_LIST = Path(__file__).parents[1] / "separation" / "ops" / "device_list.py"
 """Run as a file, because its package imports the whole separation."""
 
@@ -52,8 +57,12 @@ async def _list_gpus() -> list[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", str(_DEVICE_LIST), stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await process.communicate()
     try:
+        out, _ = await asyncio.wait_for(process.communicate(), _PATIENCE_S)
         return [str(device) for device in json.loads(out)]
-    except ValueError:  # it crashed, for example in a driver
+    except (TimeoutError, ValueError):  # it hangs or crashed, for example in a driver
+        log.error("PyTorch cannot list the GPUs: the program that asks it ended with %s", process.returncode)
         return []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()

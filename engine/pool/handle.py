@@ -96,6 +96,11 @@ class WorkerHandle(ABC):
         return len(self._runs)
 
     @property
+    def stands_in(self) -> bool:
+        """Whether its CPU works in place of a GPU that failed its test."""
+        return self.ready is not None and self.ready.stands_in
+
+    @property
     def silence_timeout_s(self) -> float:
         """How long it may send nothing before it is killed."""
         return self._limits.heartbeat_timeout_s if self.ready else self._limits.start_timeout_s

@@ -62,7 +62,7 @@ class WorkerPool:
     @property
     def slots(self) -> int:
         """The number of attempts that ready workers can run at once."""
-        return sum(worker.slots for worker in self.workers)
+        return sum(worker.slots for worker in self._in_use)
 
     @property
     def cluster_problem(self) -> str | None:
@@ -90,9 +90,15 @@ class WorkerPool:
         return state.version if state is not None else None
 
     @property
+    def _in_use(self) -> list[WorkerHandle]:
+        """The workers that take jobs; a CPU in place of a failed GPU is only used if no other worker is ready."""
+        as_configured = [worker for worker in self.workers if not worker.stands_in]
+        return as_configured if any(worker.ready for worker in as_configured) else self.workers
+
+    @property
     def device(self) -> str:
         """The device name that learned speeds belong to."""
-        ready = next((worker.ready for worker in self.workers if worker.ready), None)
+        ready = next((worker.ready for worker in self._in_use if worker.ready), None)
         return ready.device_name if ready else self._local[0].name if self._local else "none"
 
     async def wait_ready(self, timeout_s: float) -> bool:
@@ -124,7 +130,7 @@ class WorkerPool:
         device. Raises `AttemptError`s; see `WorkerHandle.run`.
         """
         while True:
-            candidates = [worker for worker in self.workers if worker.can_take(exclusive=exclusive)]
+            candidates = [worker for worker in self._in_use if worker.can_take(exclusive=exclusive)]
             if candidates:
                 worker = min(candidates, key=lambda each: each.attempts)
                 return await worker.run(

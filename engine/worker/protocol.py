@@ -126,6 +126,8 @@ class Ready(Message):
     device: str  # "cpu", "cuda:0"
     device_name: str
     models: tuple[ModelState, ...]
+    stands_in: bool = False
+    """Whether the CPU works in place of a GPU that failed its test."""
 
     def with_version(self, name: str, version: str | None) -> Self:
         """Return the message with the weights of a model, or of its steps, that may have been downloaded since."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from engine.errors import StemifyError
 from engine.jobs.job import Stage
 from engine.jobs.models import add_own_models
 from engine.separation.cuda.precision import resolve_precision
@@ -49,6 +50,7 @@ from engine.worker.song_attempt import SongAttempt
 log = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL_S = 0.5
+_NEXT_TEST_S = 900.0  # a lost GPU may come back
 _TEST_MODEL = "mini"  # its weights are in the package
 
 
@@ -83,19 +85,26 @@ class ThrottledProgress:
         )
 
 
-def with_usable_device(config: WorkerConfig, library: ModelLibrary) -> WorkerConfig:
-    """Return the config with the CPU in place of a GPU that fails its test, or with a precision that passes it."""
+def usable_device(config: WorkerConfig, library: ModelLibrary) -> tuple[WorkerConfig, str | None]:
+    """Return the config with the CPU in place of a GPU that fails its test, or with a precision that passes it.
+
+    The second value is the fault, if there is one.
+    """
     if config.device == "cpu":
-        return config
-    model = library.load_steps(_TEST_MODEL)[0]
+        return config, None
+    try:
+        model = library.load_steps(_TEST_MODEL)[0]
+    except StemifyError as error:  # other models may work
+        log.error("%s is used without a test: %s", config.device, error.message)
+        return config, None
     if fault := fault_of(config.device, model):
         log.error("%s is not used, because %s; the CPU takes its place", config.device, fault)
-        return config.model_copy(update={"device": "cpu"})
+        return config.model_copy(update={"device": "cpu"}), fault
     precision = resolve_precision(config.precision, torch.device(config.device))
     if fault := fault_of(config.device, model, precision):
         log.error("%s computes in single precision, because %s in %s", config.device, fault, precision)
-        return config.model_copy(update={"precision": "fp32"})
-    return config
+        return config.model_copy(update={"precision": "fp32"}), fault
+    return config, None
 
 
 class Worker:
@@ -112,7 +121,9 @@ class Worker:
             cache_dir=Path(config.cache_dir),
             memory_budget_bytes=config.model_memory_bytes,
         )
-        config = self._config = with_usable_device(config, self._library)
+        usable, _ = usable_device(config, self._library)
+        self._stands_in = usable.device != config.device
+        config = self._config = usable
         use_threads(torch_threads(config))
         native = (
             NativeLibrary(Path(config.cache_dir) / "kernels") if config.compile and config.device == "cpu" else None
@@ -132,7 +143,14 @@ class Worker:
 
     def serve(self, lines: Iterable[bytes]) -> None:
         """Handle messages until `shutdown` or the end of the input, then cancel all attempts."""
-        self._writer.send(Ready(device=self._config.device, device_name=self._name, models=self._model_states()))
+        self._writer.send(
+            Ready(
+                device=self._config.device,
+                device_name=self._name,
+                models=self._model_states(),
+                stands_in=self._stands_in,
+            )
+        )
         threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
         for line in lines:
             message = to_worker.validate_json(line)
@@ -205,7 +223,11 @@ class Worker:
             trim_heap()
 
     def _send_heartbeats(self) -> None:
+        next_test_at = time.monotonic() + _NEXT_TEST_S
         while True:
+            if self._stands_in and not self._running and time.monotonic() > next_test_at:
+                log.warning("this worker starts again to test its GPU")
+                os._exit(0)
             self._writer.send(
                 Heartbeat(rss_bytes=resident_bytes(), device_bytes=device_memory_bytes(self._config.device))
             )

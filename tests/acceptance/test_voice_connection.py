@@ -22,7 +22,7 @@ async def private_hall(hall: VoiceHall) -> AsyncIterator[VoiceHall]:
     hall.voice.listener = None
 
 
-async def test_listener_of_an_encrypted_call_hears_the_song(private_hall: VoiceHall) -> None:
+async def test_listener_of_an_encrypted_call_gets_the_song(private_hall: VoiceHall) -> None:
     hall = private_hall
     card = await hall.song()
     hall.voice.packets.clear()

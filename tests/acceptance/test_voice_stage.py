@@ -57,20 +57,20 @@ async def followed(hall: VoiceHall) -> AsyncIterator[StageReader]:
                 reading.cancel()
 
 
-async def test_stage_follows_what_the_channel_hears(hall: VoiceHall) -> None:
+async def test_stage_follows_the_sound_of_the_channel(hall: VoiceHall) -> None:
     await hall.play(await hall.song())
     await hall.heard()
     async with followed(hall) as reader:
         await hall.until(lambda: reader.last, "the first event")
         assert set(reader.last["stems"]) == {"drums", "vocals"} and reader.last["title"] == "Blue Hour"
-        first_s, frames = reader.position_s, hall.frames_of_sound()
-        await hall.heard(100)
-
-        def is_in_step() -> bool:
+        for _ in range(20):  # a late packet at the first look would spoil all later ones
+            first_s, frames = reader.position_s, hall.frames_of_sound()
+            await hall.heard(50)
             heard_s = first_s + 0.02 * (hall.frames_of_sound() - frames)
-            return abs(reader.position_s - heard_s) < APART_S
-
-        await hall.until(is_in_step, "the page to be where the packets are")
+            if abs(reader.position_s - heard_s) < APART_S:
+                break
+        else:
+            pytest.fail("the page was never where the packets are")
         await hall.ann.press(hall.control(), "Karaoke")
         await hall.until(lambda: reader.last["muted"] == ["vocals"], "the muted stem")
         await hall.ann.press(hall.control(), "⏯")

@@ -60,6 +60,9 @@ def test_link_holds_the_state_and_song_remembers_it(browser: Browser, site: Site
         assert player(browser, "player.version.key") == 1
         assert fragment(browser) == state
     browser.get("about:blank")
+    open_player(browser, f"{site.page('mp3')}#try-models")
+    assert part(browser) == (2, 4.5), "a part of the page is no state"
+    browser.get("about:blank")
     open_player(browser, site.page("wav"))
     assert fragment(browser) == "", "it is another song"
 
@@ -110,7 +113,9 @@ def test_zoomed_view_stays_where_it_is_moved(browser: Browser, site: Site) -> No
     player(browser, "view.show(player.position - 0.5, player.position + 0.5)")
     shown = player(browser, "view.to")
     browser.until("return Number(document.getElementById('time').textContent.slice(2, 4)) > arguments[0] + 1", shown)
-    assert player(browser, "player.position <= view.to"), "it turns the page when the song leaves it"
+    # A frame may be drawn after the song has left the page.
+    turned = (player(browser, "player.position <= view.to") for _ in range(100))
+    assert any(turned), "it turns the page when the song leaves it"
 
 
 def test_chord_lane_follows_the_key(browser: Browser, site: Site) -> None:

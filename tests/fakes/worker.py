@@ -108,7 +108,9 @@ def run_attempt(spec: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    send(type="ready", device=CONFIG["device"], device_name="stand-in", models=[{"name": "mini", "state": "ready"}])
+    models = [{"name": "mini", "state": "ready"}]
+    has_failed = CONFIG["device"] == "cuda:9"  # a GPU that fails its test
+    send(type="ready", device=CONFIG["device"], device_name="stand-in", models=models, stands_in=has_failed)
     threading.Thread(target=beat, args=(CONFIG["heartbeat_s"],), daemon=True).start()
     for line in sys.stdin:
         message = json.loads(line)

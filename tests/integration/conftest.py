@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,15 +47,18 @@ def stand_in_pool(tmp_path: Path, short_pauses: None) -> PoolMaker:
 
     @asynccontextmanager
     async def make(
-        workers: int = 1, storage: StorageSettings | None = None, **limits: float
+        workers: int = 1,
+        storage: StorageSettings | None = None,
+        devices: Sequence[str] | None = None,
+        **limits: float,
     ) -> AsyncIterator[WorkerPool]:
         configs = [
             WorkerConfig(
-                device="cpu", data_dir=str(tmp_path / "data"), storage=storage, cache_dir=str(tmp_path / "models"),
+                device=device, data_dir=str(tmp_path / "data"), storage=storage, cache_dir=str(tmp_path / "models"),
                 model_memory_bytes=1 << 30, heartbeat_s=0.1, decode_timeout_s=10.0, child_memory_bytes=1 << 30,
                 input_bytes=1 << 20,
             )
-            for _ in range(workers)
+            for device in devices or ["cpu"] * workers
         ]  # fmt: skip
         pool = WorkerPool(configs, replace(LIMITS, **limits), STAND_IN)  # type: ignore[arg-type]
         await pool.start()

@@ -21,7 +21,7 @@ from tests.fixtures.web_backend import open_web_server
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
-OF_THE_BOT = ("stemify", "stemify-cuda", "stemify-amd", "stemify-intel", "stemify-cluster")
+OF_THE_BOT = ("stemify", "stemify-cuda", "stemify-amd", "stemify-cluster")
 
 
 @pytest.fixture
@@ -147,7 +147,6 @@ def test_one_build_argument_chooses_the_torch_build(services: dict[str, dict[str
     (device,) = services["stemify-cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert '--index-url "https://download.pytorch.org/whl/$TORCH"' in torch
-    assert services["stemify-intel"]["build"]["args"] == {"EXTRAS": "${EXTRAS:-}", "TORCH": "xpu"}
     assert services["stemify-amd"]["devices"] == ["/dev/kfd", "/dev/dri"]
 
 

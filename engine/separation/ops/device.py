@@ -26,19 +26,22 @@ def device_name(device: str) -> str:
 
 
 def device_memory_bytes(device: str) -> int | None:
-    """Return the GPU memory in use by all processes (on Apple's by this one); None for a CPU."""
+    """Return the GPU memory in use by all processes (on Apple's by this one); None for a CPU or if it is unknown."""
     kind = torch.device(device).type
     if kind == "mps":
         return torch.mps.driver_allocated_memory()
     if kind == "cpu":
         return None
-    free, total = gpu_memory_bytes(device)
-    return total - free
+    memory = gpu_memory_bytes(device)
+    return memory[1] - memory[0] if memory else None
 
 
-def gpu_memory_bytes(device: str) -> tuple[int, int]:
-    """Return the free memory of a CUDA or XPU device, and all of it."""
-    free, total = (torch.cuda if device.startswith("cuda") else torch.xpu).mem_get_info(device)
+def gpu_memory_bytes(device: str) -> tuple[int, int] | None:
+    """Return the free memory of a CUDA or XPU device, and all of it; None if it is unknown."""
+    try:
+        free, total = (torch.cuda if device.startswith("cuda") else torch.xpu).mem_get_info(device)
+    except RuntimeError:  # many Intel GPUs do not report it
+        return None
     return int(free), int(total)
 
 

@@ -16,7 +16,7 @@ _LEAST_SNR_DB = {"fp32": 60.0, "tf32": 45.0, "fp16": 45.0}
 
 
 def fault_of(device: str, model: LoadedModel, precision: str = "fp32") -> str | None:
-    """Return why a GPU must not be used in a precision, or None. A lack of memory is no fault, because it may pass."""
+    """Return why a GPU must not be used in a precision, or None. A lack of memory may pass and is not a fault."""
     shape = model.shapes(None)[0]
     generator = torch.Generator().manual_seed(0)
     window = 0.2 * torch.randn(model.audio_channels, shape.window_samples(shape.segment_samples), generator=generator)

@@ -31,6 +31,6 @@ def test_unusable_settings_end_with_what_to_do(tmp_path: Path) -> None:
     done = doctor(tmp_path / "file", STEMIFY_WORKERS__DEVICES="xpu:99")
     assert done.returncode == 1
     *_, device, folder = done.stdout.splitlines()
-    assert "names xpu:99, which cannot be used" in device
+    assert "has no device xpu:99 that PyTorch can use" in device and "STEMIFY_WORKERS__DEVICES" in device
     assert f"The data folder {tmp_path / 'file'} cannot be written" in folder
     assert "Traceback" not in done.stderr

@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.media.encode import StemEncoder
+from engine.mixes.entities import VersionRequest
+from engine.mixes.plan import plan_version
+from engine.mixes.process import Song, render_files
+from tests.fixtures.songs import tune
+
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 import json, os, signal, sys
@@ -29,7 +35,7 @@ def make(stretch_parts=None):
     stretcher = Stretcher(4, rate, key=key, tempo=tempo, stretch_parts=stretch_parts)
     return np.concatenate(list(stretcher.stretch(blocks)), axis=1)
 
-processes = StretchProcesses(2, most_part_values(key, tempo))
+processes = StretchProcesses(2, most_part_values())
 if case == "killed":
     os.kill(processes._processes[1]._pid, signal.SIGKILL)
 with ThreadPoolExecutor(2) as threads:
@@ -54,6 +60,17 @@ def run(case: str) -> dict[str, Any]:
 
 def test_parts_in_processes_are_the_same_samples() -> None:
     assert run("equal") == {"equal": True, "samples": 800_000}
+
+
+def test_longest_version_fits_into_the_memory_of_its_process(tmp_path: Path) -> None:
+    seconds, stems = 50, {}
+    for seed, name in enumerate(("vocals", "drums", "bass", "other")):
+        stems[name] = tmp_path / f"{name}.wav"
+        with StemEncoder(stems[name], format="wav", sample_rate=44100) as encoder:
+            encoder.write(0.2 * tune(seconds, seed=seed))
+    plan = plan_version(VersionRequest(key=12.0, tempo=0.5), tuple(stems), "wav")
+    song = Song("Song", "mini", seconds, 0.0, stems)
+    assert render_files(song, plan, tmp_path, cpu_s=600).samples == 2 * seconds * 44100
 
 
 def test_killed_stretch_process_ends_the_mix_with_an_error() -> None:

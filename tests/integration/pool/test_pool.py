@@ -15,7 +15,7 @@ from engine.jobs.entity import new_job_id
 from engine.jobs.job import Stage
 from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import LOCAL_WORKER, WorkerPool
-from engine.worker.protocol import AttemptSpec, Done, WorkerConfig
+from engine.worker.protocol import AttemptSpec, Done, Ready, WorkerConfig
 from tests.integration.conftest import PoolMaker
 
 
@@ -204,14 +204,28 @@ async def test_stopped_pool_leaves_no_process(stand_in_pool: PoolMaker, tmp_path
     assert all(pid is not None and gone(pid) for pid in pids)
 
 
-async def test_missing_device_is_reported_in_one_line(tmp_path: Path) -> None:
+async def test_missing_device_is_replaced_and_reported_in_one_line(tmp_path: Path) -> None:
     config = WorkerConfig(
         device="cuda:99", data_dir=str(tmp_path), cache_dir=str(tmp_path / "models"), model_memory_bytes=1 << 30,
         heartbeat_s=0.1, decode_timeout_s=10.0, child_memory_bytes=1 << 30, input_bytes=1 << 20,
     )  # fmt: skip
     process = await asyncio.create_subprocess_exec(
-        *LOCAL_WORKER, config.model_dump_json(), stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+        *LOCAL_WORKER, config.model_dump_json(),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    ready = Ready.model_validate_json(await process.stdout.readline())
+    assert (ready.device, ready.stands_in) == ("cpu", True)
+    process.stdin.close()  # it ends with its input
     _, stderr = await process.communicate()
-    assert process.returncode == 1
-    assert b"the device cuda:99 cannot be opened: " in stderr and b"Traceback" not in stderr
+    assert b"cuda:99 is not used, because " in stderr and b"Traceback" not in stderr
+
+
+async def test_cpu_in_place_of_a_failed_gpu_works_only_alone(stand_in_pool: PoolMaker) -> None:
+    async with stand_in_pool(devices=("cuda:9", "cpu")) as pool:
+        replaced, healthy = pool.workers
+        slow = [await started(pool, "slow 0.5") for _ in range(2)]
+        assert (replaced.attempts, healthy.attempts) == (0, 2)
+        await asyncio.gather(*slow)
+    async with stand_in_pool(devices=("cuda:9",)) as pool:
+        await run(pool, "fine")

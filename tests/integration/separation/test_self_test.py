@@ -19,7 +19,7 @@ from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.schedule.self_test import fault_of
 from engine.worker import worker
 from engine.worker.protocol import WorkerConfig
-from engine.worker.worker import with_usable_device
+from engine.worker.worker import usable_device
 from tests.fixtures.echo_network import Echo
 from tests.fixtures.songs import make_song
 
@@ -92,5 +92,5 @@ def test_fault_in_half_precision_leaves_the_gpu(
 
     monkeypatch.setattr(worker, "fault_of", fault)
     library = ModelLibrary(models_dir=None, cache_dir=tmp_path, memory_budget_bytes=1 << 30)
-    used = with_usable_device(config("auto"), library)
+    used, _ = usable_device(config("auto"), library)
     assert (used.device, used.precision) == (device, precision)

@@ -102,6 +102,11 @@ async def test_page_has_one_style_and_its_modules_in_order(open_site: tuple[aioh
     async with client.get(f"/jobs/{job_id}") as response:
         text = await response.text()
         assert [f"/jobs/{job_id}/player.json" in link for link in response.headers.getall("Link")] == [True]
+    async with client.get(
+        URL(f"/jobs/{job_id}?e=1&s=a>b&x=>;rel=x,<https://evil.example>;rel=preconnect", encoded=True)
+    ) as response:
+        links = response.headers.getall("Link", [])
+        assert "evil" not in str(links) and "a>b" not in str(links)
     (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)">', text)
     async with client.get(style) as response:
         assert (response.status, response.content_type) == (200, "text/css")

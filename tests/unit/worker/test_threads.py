@@ -22,6 +22,7 @@ from engine.worker.protocol import WorkerConfig
 
 device, folder = sys.argv[1:]
 module.device_name = lambda device: device  # there may be no GPU here
+module.fault_of = lambda *_: None
 config = WorkerConfig(
     device=device, data_dir=folder, cache_dir=folder, threads=3, model_memory_bytes=1 << 30, heartbeat_s=1,
     decode_timeout_s=10, child_memory_bytes=1 << 30, input_bytes=1 << 20,

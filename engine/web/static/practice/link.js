@@ -5,17 +5,23 @@ const STORE = "stemify-practice";
 const MOST_SONGS = 50;
 const SETTLED_MS = 300;
 
+/** The state in the fragment; empty for one that names a part of the page, such as "#try-models". */
+function stateInLink() {
+  const fragment = location.hash.slice(1);
+  return fragment.includes("=") ? fragment : "";
+}
+
 export class SessionLink {
   #timer = null;
 
   constructor(id, mixer, practice) {
     Object.assign(this, { id, mixer, practice });
-    const text = location.hash.slice(1) || remembered()[id];
+    const text = stateInLink() || remembered()[id];
     if (text) this.#apply(text);
     const sources = [mixer.mix, mixer.view, practice.versions, practice.beatTools];
     for (const source of sources) source.addEventListener("change", () => this.#changed());
     mixer.player.addEventListener("part", () => this.#changed());
-    addEventListener("hashchange", () => this.#apply(location.hash.slice(1)));
+    addEventListener("hashchange", () => this.#apply(stateInLink()));
     this.#write();
   }
 

@@ -1,4 +1,4 @@
-// What the voice channel hears now, computed from the last event of the server. Events: "change", "song", "state".
+// What the voice channel plays now, computed from the last event of the server. Events: "change", "song", "state".
 
 export class Follower extends EventTarget {
   heard = null; // the last event, see engine/web/stage.py

@@ -9,7 +9,8 @@ import { ServerClock } from "./clock.js";
 import { Follower } from "./follower.js";
 
 const ALIGN_EVERY_MS = 60_000;
-const RECONNECT_MS = 2000;
+const RECONNECT_MS = 2000; // doubled after each refusal
+const LONGEST_PAUSE_MS = 30_000;
 const GIVE_UP_MS = 120_000; // a restart of the server takes less
 const ENDED = "This session has ended. Start another one with /play.";
 
@@ -19,6 +20,7 @@ export const clock = new ServerClock(async () => (await ask(address("clock.json"
 export const follower = new Follower(clock);
 let chart = null;
 let lostAt = null; // null while connected
+let refusals = 0; // since the last connection
 
 follower.addEventListener("song", showSong);
 follower.addEventListener("change", showWords);
@@ -37,6 +39,7 @@ async function connect() {
   events.onopen = () => {
     if (lostAt !== null) clock.align();
     lostAt = null;
+    refusals = 0;
     notice("");
   };
   events.onmessage = ({ data }) => follower.show(JSON.parse(data));
@@ -58,8 +61,9 @@ async function reconnect() {
   if (isRefused && (error.status !== 404 || !follower.isGoing || Date.now() - lostAt > GIVE_UP_MS)) {
     return end(error.status === 404 ? ENDED : error.message);
   }
-  if (error) notice("Connection lost. Reconnecting…");
-  setTimeout(connect, RECONNECT_MS);
+  // Without an error the server has too many streams for this address.
+  notice(error ? "Connection lost. Reconnecting…" : "Too many pages are open. Waiting for a free connection…");
+  setTimeout(connect, Math.min(RECONNECT_MS * 2 ** refusals++, LONGEST_PAUSE_MS));
 }
 
 function end(words) {
@@ -77,11 +81,12 @@ function notice(words) {
 async function showSong() {
   const { song } = follower.heard;
   const found = await ask(address("song.json")).catch(() => null);
+  if (follower.heard.song !== song) return; // the next one is shown already
   // Without its data, title and time are shown.
-  const isCurrent = found !== null && found.song === song && follower.heard.song === song;
+  const isCurrent = found?.song === song;
   chart = isCurrent ? new Chart(found, follower.heard) : null;
   show(byId("song"), chart !== null);
-  if (!isCurrent && follower.heard.song === song) setTimeout(() => follower.heard.song === song && showSong(), RECONNECT_MS);
+  if (!isCurrent) setTimeout(() => follower.heard.song === song && showSong(), RECONNECT_MS);
 }
 
 function showWords() {
