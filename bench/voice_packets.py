@@ -35,7 +35,7 @@ async def _measure(seconds: float) -> Row:
 
 
 def _row(packets: list[VoicePacket]) -> Row:
-    gaps_s = sorted(later.at - earlier.at for earlier, later in pairwise(packets))
+    gaps_s = sorted(later.at_s - earlier.at_s for earlier, later in pairwise(packets))
     jitters_s = sorted(abs(gap_s - FRAME_S) for gap_s in gaps_s)
     return {
         "packets": len(packets),

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import ssl
 import struct
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import nacl.bindings
 import trustme
@@ -33,32 +33,19 @@ IDENTIFY, SELECT, READY, HEARTBEAT, DESCRIPTION, SPEAKING, ACK, RESUME, HELLO, R
 STAGE = 13  # a kind of channel
 CLIENTS_CONNECT, EXECUTE_TRANSITION, TRANSITION_READY = 11, 22, 23
 HEADER_BYTES, NONCE_BYTES = 12, 4
+SO_TIMESTAMPNS = 35  # of Linux; the module socket does not name it
 
 
 @dataclass(frozen=True)
 class VoicePacket:
     """A packet from the bot, decrypted."""
 
-    at: float
+    at_s: float
+    """When the kernel received it, so the time does not depend on how busy this process is."""
     sequence: int
     timestamp: int
     frame: bytes
     is_private: bool  # it was encrypted end to end
-
-
-class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, server: FakeVoice) -> None:
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, address: tuple[str | Any, int]) -> None:
-        if len(data) == 74 and data[1] == 1:
-            host = str(address[0]).encode().ljust(64, b"\0")
-            self._transport.sendto(struct.pack(">HHI64sH", 2, 70, SSRC, host, address[1]), address)
-        elif len(data) > HEADER_BYTES + NONCE_BYTES:
-            self._server.receive(data)
 
 
 class FakeVoice:
@@ -95,13 +82,17 @@ class FakeVoice:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context).start()
         self._port = self._runner.addresses[0][1]
-        loop = asyncio.get_running_loop()
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Udp(self), local_addr=("127.0.0.1", 0))
-        self._udp_port = self._udp.get_extra_info("sockname")[1]
+        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._udp.setblocking(False)
+        self._udp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._udp.bind(("127.0.0.1", 0))
+        asyncio.get_running_loop().add_reader(self._udp, self._read_datagrams)
+        self._udp_port = self._udp.getsockname()[1]
         self.fake.voice = self
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._udp)
         self._udp.close()
         await self._runner.cleanup()
 
@@ -227,7 +218,18 @@ class FakeVoice:
 
     # UDP.
 
-    def receive(self, data: bytes) -> None:
+    def _read_datagrams(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                data, ((_, _, time_of_arrival),), _, address = self._udp.recvmsg(2048, socket.CMSG_SPACE(16))
+                if len(data) == 74 and data[1] == 1:
+                    host = str(address[0]).encode().ljust(64, b"\0")
+                    self._udp.sendto(struct.pack(">HHI64sH", 2, 70, SSRC, host, address[1]), address)
+                elif len(data) > HEADER_BYTES + NONCE_BYTES:
+                    seconds, nanoseconds = struct.unpack("qq", time_of_arrival)
+                    self._receive(data, at_s=seconds + nanoseconds / 1e9)
+
+    def _receive(self, data: bytes, *, at_s: float) -> None:
         header, nonce = data[:HEADER_BYTES], data[-NONCE_BYTES:] + bytes(20)
         frame = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(
             data[HEADER_BYTES:-NONCE_BYTES], header, nonce, self._key
@@ -236,4 +238,4 @@ class FakeVoice:
         if self._group is not None and is_private:
             frame = self._group.decrypt(frame)
         sequence, timestamp = struct.unpack(">HI", header[2:8])
-        self.packets.append(VoicePacket(time.monotonic(), sequence, timestamp, frame, is_private))
+        self.packets.append(VoicePacket(at_s, sequence, timestamp, frame, is_private))
