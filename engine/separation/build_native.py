@@ -122,16 +122,18 @@ def _compile(library: Path, flags: Sequence[str]) -> None:
     ]
     try:
         for source, compiled in zip(sources, objects, strict=True):
-            _run(*common, *flags, "-c", source, "-o", str(compiled))
+            _run(*common, *flags, "-c", source, "-o", str(compiled), folder=library.parent)
         # without OpenMP's library: torch brings one, and a second would double the threads
-        _run("-shared", *map(str, objects), "-o", str(library))
+        _run("-shared", *map(str, objects), "-o", str(library), folder=library.parent)
     finally:
         for compiled in objects:
             compiled.unlink(missing_ok=True)
 
 
-def _run(*arguments: str) -> None:
-    done = subprocess.run([*compiler(), *arguments], capture_output=True, text=True, check=False)
+def _run(*arguments: str, folder: Path) -> None:
+    # a compiler that is killed leaves its temporary files, which are removed with the folder
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run([*compiler(), *arguments], capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.separation.build_native import compile_library
 from engine.separation.native import ops as native_ops
 from engine.separation.native.library import Builder, NativeLibrary
 from engine.separation.native.ops import NativeOps
@@ -95,6 +96,16 @@ def test_every_source_is_in_the_package() -> None:
     packed = {path for pattern in patterns for path in folder.glob(pattern)}
     assert native_ops.SOURCES
     assert packed.issuperset(native_ops.SOURCES)
+
+
+def test_compiler_keeps_its_temporary_files_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\necho "$TMPDIR" >>"$0.log"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    (tmp_path / "kernels").mkdir()
+    compile_library(tmp_path / "kernels" / "library.so")
+    assert set((tmp_path / "c++.log").read_text().splitlines()) == {str(tmp_path / "kernels")}
 
 
 def test_library_is_built_on_this_machine(
