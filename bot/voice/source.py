@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import discord
 
+from bot.voice.time_slice import shorten_time_slice
 from engine.service.service import VoiceStream
 
 SILENCE = b"\xf8\xff\xfe"
@@ -15,9 +16,13 @@ class StreamSource(discord.AudioSource):
     def __init__(self) -> None:
         self.stream: VoiceStream | None = None
         self.is_open = True
+        self._is_thread_ready = False
 
     def read(self) -> bytes:
         """Return 20 ms of Opus without waiting."""
+        if not self._is_thread_ready:
+            shorten_time_slice()  # otherwise a separation delays packets by several ms
+            self._is_thread_ready = True
         if not self.is_open:
             return b""
         stream = self.stream
