@@ -91,7 +91,7 @@ class CudaForward:
         self._pool = pool or GraphPool()
         self._tuning = tuning
         self._unrecordable: set[tuple[int, int]] = set()
-        self._precision = precision
+        self.precision = precision
         if precision == "fp16":
             to_half(member)
         self._forward = forward_of(member)
@@ -156,7 +156,7 @@ class CudaForward:
 
     def eager(self, windows: Tensor) -> Tensor:
         """Compute the same without a recording."""
-        with use_precision(self._precision):
+        with use_precision(self.precision):
             return self._forward(windows)
 
     def _record(self, key: tuple[int, int], like: Tensor) -> bool:
@@ -184,7 +184,7 @@ class CudaForward:
         current = torch.cuda.current_stream()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)
-        precision, search = self._precision, self._tuning.search
+        precision, search = self.precision, self._tuning.search
         with use_precision(precision, search=search), torch.cuda.stream(side):
             for _ in range(2):  # cuDNN chooses its algorithms, and the constants are made
                 self._recorded_forward(windows)

@@ -47,6 +47,12 @@ def use_precision(precision: str, *, search: bool = False) -> Iterator[None]:
         matmul.allow_tf32 = before
 
 
+def is_finite(stems: Tensor) -> bool:
+    """Return whether all values are finite; waits for the device."""
+    lowest, highest = torch.aminmax(stems)  # both are NaN if one value is
+    return bool(torch.isfinite(highest - lowest))
+
+
 def to_half(member: nn.Module) -> None:
     """Convert the weights to half that autocast would convert in every pass.
 

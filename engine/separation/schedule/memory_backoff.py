@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.errors import OutOfMemory
 from engine.separation.cuda.batch_size import USUAL_MAX_BATCH, fitting_batch, measure_bytes
 from engine.separation.cuda.graphs import CudaForward, GraphPool, Tuning
-from engine.separation.cuda.precision import resolve_precision
+from engine.separation.cuda.precision import is_finite, resolve_precision
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import Forward, forward_of
@@ -69,6 +69,7 @@ class Executor:
         self._graphs = GraphPool()
         self._forwards = weakref.WeakSet[CudaForward]()
         self._models = weakref.WeakSet[LoadedModel]()
+        self._overflowing = weakref.WeakSet[LoadedModel]()  # in half precision, at least once
         self._limits: weakref.WeakKeyDictionary[LoadedModel, int] = weakref.WeakKeyDictionary()
 
     @property
@@ -188,9 +189,16 @@ class Executor:
         if self._lanes is not None and len(windows) > 1:
             return self._lanes(forward, list(windows))
         batch = self._to_device(windows)
-        if isinstance(forward, CudaForward):
-            self._prepare(forward, model, batch)
-        return forward(batch)
+        if not isinstance(forward, CudaForward):
+            return forward(batch)
+        self._prepare(forward, model, batch)
+        stems = forward(batch)
+        if forward.precision == "fp16" and not is_finite(stems):
+            if model not in self._overflowing:
+                self._overflowing.add(model)
+                log.warning("%s overflows half precision: such batches are computed again in single", model.name)
+            stems = self._forward(model, member, "tf32")(batch)
+        return stems
 
     def _prepare(self, forward: CudaForward, model: LoadedModel, like: Tensor) -> None:
         if model not in self._limits:
@@ -207,18 +215,19 @@ class Executor:
             row.copy_(window, non_blocking=self.device.type == "cuda")
         return batch
 
-    def _forward(self, model: LoadedModel, member: int) -> Forward:
+    def _forward(self, model: LoadedModel, member: int, precision: str | None = None) -> Forward:
         if self.device.type == "cuda":
             self._models.add(model)
-            build = partial(self._cuda_forward, model, member)
-            return model.placed(member, self.device, build, kind=(self._precision, self._tuning), own=True)
+            precision = precision or self._precision
+            build = partial(self._cuda_forward, model, member, precision)
+            return model.placed(member, self.device, build, kind=(precision, self._tuning), own=True)
         return model.placed(member, self.device, partial(forward_of, native=self._native), kind=id(self._native))
 
-    def _cuda_forward(self, model: LoadedModel, member: int, module: nn.Module) -> CudaForward:
+    def _cuda_forward(self, model: LoadedModel, member: int, precision: str, module: nn.Module) -> CudaForward:
         shape = model.shapes(None)[member]
         forward = CudaForward(
             module,
-            precision=self._precision,
+            precision=precision,
             usual_samples=shape.window_samples(shape.segment_samples),
             tuning=self._tuning,
             pool=self._graphs,

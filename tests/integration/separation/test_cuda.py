@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -202,3 +203,47 @@ def test_a_pool_is_given_up_with_its_recordings(monkeypatch: pytest.MonkeyPatch)
     assert second != first
     pool.abandon(torch.device("cuda"))
     assert pool.handle() != second, "one that a broken recording was in"
+
+
+class Overflowing(CudaForward):
+    """A network whose result has one value that half precision cannot hold."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(Echo(), precision="fp16", usual_samples=100)
+        self.value = value
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        stems = torch.zeros(len(windows), 2, *windows.shape[1:])
+        stems[-1, 1, 0, 50] = self.value
+        return stems
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_batch_that_overflows_is_computed_again(
+    value: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor, model, windows = crowded_gpu(allow_cpu=False), LoadedModel.of(Echo()), list(torch.randn(3, 2, 100))
+    asked: list[str | None] = []
+
+    def forward(model: LoadedModel, member: int, precision: str | None = None) -> CudaForward:
+        asked.append(precision)
+        return Overflowing(value) if precision is None else echoing()
+
+    monkeypatch.setattr(executor, "_forward", forward)
+    monkeypatch.setattr(executor, "_to_device", torch.stack)
+    monkeypatch.setattr(executor, "_prepare", lambda *_: None)
+    with torch.no_grad():
+        for _ in range(2):
+            stems = list(memory_backoff.Executor._one_pass(executor, model, 0, windows))
+            torch.testing.assert_close(torch.stack([each[0] for each in stems]), torch.stack(windows))
+    assert asked == [None, "tf32"] * 2
+    assert caplog.text.count("overflows half precision") == 1
+
+
+def test_finite_batch_in_half_precision_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, model = crowded_gpu(allow_cpu=False), LoadedModel.of(Echo())
+    monkeypatch.setattr(executor, "_forward", lambda model, member: Overflowing(65504.0))
+    monkeypatch.setattr(executor, "_to_device", torch.stack)
+    monkeypatch.setattr(executor, "_prepare", lambda *_: None)
+    (stems,) = memory_backoff.Executor._one_pass(executor, model, 0, [torch.zeros(2, 100)])
+    assert stems.max() == 65504.0

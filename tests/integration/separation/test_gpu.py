@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -99,6 +100,23 @@ def test_precision_keeps_its_distance(precision: str, network: Callable[[], nn.M
     expected = forward_of(awake(network()))(windows)
     forward = CudaForward(awake(network()).to(GPU), precision=precision, usual_samples=WINDOW_SAMPLES)
     assert snr_db(expected, forward.eager(windows.to(GPU))) > PRECISIONS_DB[precision]
+
+
+def test_overflow_in_half_precision_is_computed_again() -> None:
+    """The first layers have no norm, so their output grows with the weights, beyond what half precision holds."""
+    network = awake(tiny_htdemucs())
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    first.weight *= 1e6
+    model, batcher = LoadedModel.of(network), Batcher(GPU, precision="fp16")
+    assert (
+        not CudaForward(copy.deepcopy(network).to(GPU), precision="fp16", usual_samples=WINDOW_SAMPLES)
+        .eager(windows_of(1).to(GPU))
+        .isfinite()
+        .all()
+    )
+    found = separated(batcher, model, 9)
+    batcher.close()
+    assert snr_db(separated(Batcher(), model, 9), found) > PRECISIONS_DB["tf32"]
 
 
 def test_two_models_share_a_gpu(batcher: Batcher) -> None:
