@@ -21,10 +21,10 @@ demo: setup
 run: setup
 	$(BIN)/python -m bot
 
-# Two processes; a file stays in one. More of them time out on two cores, which the tests keep busy.
+# Three processes for two cores, because the tests wait as much as they compute; a file stays in one.
 # The long acceptance tests come first, the short unit tests last, so that both processes end together.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The long forms: 100 kills, 20,000 damaged files, 300 jobs, every kind of native code. An hour and more.
 test-nightly: setup

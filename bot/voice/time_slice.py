@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 import threading
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -20,7 +21,7 @@ def shorten_time_slice() -> bool:
     (man page sched_setattr(2); the scheduler EEVDF). Earlier kernels ignore the length of the slice.
     """
     number = _SCHED_SETATTR.get(platform.machine())
-    if platform.system() != "Linux" or number is None:
+    if sys.platform != "linux" or number is None:
         return False
     thread_id = threading.get_native_id()
     niceness = os.getpriority(os.PRIO_PROCESS, thread_id)

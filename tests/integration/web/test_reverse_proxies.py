@@ -53,13 +53,23 @@ class Proxied:
     @contextlib.asynccontextmanager
     async def client(self, address: str = "127.0.0.2", **headers: str) -> AsyncIterator[aiohttp.ClientSession]:
         """Open a client at this address, with a token unless `headers` are given."""
-        connector = aiohttp.TCPConnector(resolver=Loopback(), ssl=self.trust, local_addr=(address, 0))
+        sockets: list[socket.socket] = []
+
+        def open_socket(found: aiohttp.AddrInfoType) -> socket.socket:
+            sockets.append(socket.socket(*found[:3]))
+            return sockets[-1]
+
+        connector = aiohttp.TCPConnector(
+            resolver=Loopback(), ssl=self.trust, local_addr=(address, 0), socket_factory=open_socket
+        )
         timeout = aiohttp.ClientTimeout(total=100)
         async with aiohttp.ClientSession(
             self.url, connector=connector, headers=headers or BEARER, timeout=timeout
         ) as client:
             yield client
-        await asyncio.sleep(0.2)  # aiohttp closes TLS connections in the background
+        async with asyncio.timeout(60):  # aiohttp closes TLS connections in the background
+            while any(each.fileno() >= 0 for each in sockets):
+                await asyncio.sleep(0.01)
 
 
 def documented(language: str) -> str:
