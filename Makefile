@@ -22,7 +22,7 @@ run: setup
 	$(BIN)/python -m bot
 
 # Three processes for two cores, because the tests wait as much as they compute; a file stays in one.
-# The long acceptance tests come first, the short unit tests last, so that both processes end together.
+# The long acceptance tests come first, the short unit tests last, so that all processes end together.
 test: setup
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import errno
 import logging
-import os
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -244,11 +244,10 @@ def prepare_folder(data_dir: Path) -> Path:
     root = data_dir.expanduser().absolute()
     try:
         private_folder(root)
-        probe_file = root / f".writable-{os.getpid()}"
-        probe_file.touch()
-        probe_file.unlink()
+        tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
-        raise ConfigurationError(f"The data folder {root} cannot be written: {error.strerror}.") from error
+        reason = f"The data folder {root} cannot be written: {error.strerror}. STEMIFY_DATA_DIR sets it."
+        raise ConfigurationError(reason) from error
     return root
 
 

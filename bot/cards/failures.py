@@ -12,8 +12,8 @@ _MODEL_FAILED = ("model_unavailable", "model_corrupt")
 
 def failure_text(job: Job) -> str:
     """Return the job's error; advice for the operator about a model is in the log only."""
-    if job.error_code in _MODEL_FAILED:
-        return text.COMPARED_MODEL_UNAVAILABLE if job.options.comparison else text.model_unavailable(job.model)
+    if job.error_code in _MODEL_FAILED and job.options.comparison is None:
+        return text.model_unavailable(job.model)
     return sanitize(job.error or "")
 
 

@@ -138,9 +138,6 @@ def failed(reason: str) -> str:
     return f"**Separation failed.** {reason}"
 
 
-COMPARED_MODEL_UNAVAILABLE = "One of the models is not available here right now."
-
-
 def model_unavailable(model: str) -> str:
     return f"The model {model} is not available here right now."
 

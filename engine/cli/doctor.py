@@ -15,7 +15,9 @@ import torch
 
 from config.settings import Settings
 from engine.backend import prepare_folder, worker_config
+from engine.cli.models import model_library
 from engine.errors import DeviceNotFound, StemifyError
+from engine.jobs.models import MODELS
 from engine.pool.devices import find_devices, torch_build
 from engine.process.cpus import usable_cpus
 from engine.separation.models.library import ModelLibrary
@@ -35,11 +37,7 @@ _LEAST_DISK_BYTES = 1 << 30
 
 def examine(settings: Settings) -> tuple[list[str], list[str]]:
     """Return the lines of the report, and what keeps Stemify from working here."""
-    models = ModelLibrary(
-        models_dir=settings.models_dir,
-        cache_dir=(settings.data_dir / "models").absolute(),
-        memory_budget_bytes=settings.workers.model_memory_bytes,
-    )
+    models = model_library(settings)
     problems: list[str] = []
     lines = [*_versions(), "", *_memory(problems), "", *_devices(settings, models, problems), ""]
     lines += [*_models(models), "", *_data(settings, problems), ""]
@@ -92,7 +90,7 @@ def _models(models: ModelLibrary) -> Iterator[str]:
     words = {"ready": "ready", "to_fetch": "downloaded at first use"}
     for state in models.states():
         size = f", {_size(state.size_bytes)}" if state.size_bytes else ""
-        yield f"{state.name:16} {words.get(state.state, f'missing: {state.reason}')}{size}"
+        yield f"{state.name:16} {words.get(state.state, f'unavailable: {state.reason}')}{size}"
 
 
 def _data(settings: Settings, problems: list[str]) -> Iterator[str]:
@@ -158,6 +156,16 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.0f} MB"
 
 
+def _download(settings: Settings) -> Iterator[str]:
+    """Yield a sentence if the first song will wait for a download."""
+    default = settings.discord.default_model
+    for state in model_library(settings).states():
+        if state.name == default and state.state == "to_fetch":
+            size_bytes = MODELS[default].download_bytes
+            size = f" ({_size(size_bytes)})" if size_bytes else ""
+            yield f"The first song waits for the download of {default}{size}."
+
+
 def run_doctor(settings: Settings) -> int:
     """Print the report; return exit code 1 if something must be done first."""
     lines, problems = examine(settings)
@@ -166,5 +174,5 @@ def run_doctor(settings: Settings) -> int:
     for problem in problems:
         print(problem)
     if not problems:
-        print("Ready: start with `python -m bot`, or `python -m engine serve` without Discord.")
+        print("Ready: start with `python -m bot`, or `python -m engine serve` without Discord.", *_download(settings))
     return 1 if problems else 0

@@ -134,9 +134,8 @@ def _make_output_folder(folder: Path) -> list[Path]:
     try:
         return make_folder(folder)
     except OSError as error:
-        raise InputRefused(
-            f"The folder {folder} cannot be created: {error.strerror}. Choose another with --out."
-        ) from error
+        reason = "a file has this name" if folder.is_file() else error.strerror
+        raise InputRefused(f"The folder {folder} cannot be created: {reason}. Choose another with --out.") from error
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -15,16 +15,20 @@ from engine.jobs.models import MODELS, traits, unknown_model
 from engine.separation.models.library import ModelLibrary
 from engine.text import plural
 
-_STATE_TEXT = {"ready": "ready", "to_fetch": "downloaded at first use", "unavailable": "missing"}
+_STATE_TEXT = {"ready": "ready", "to_fetch": "downloaded at first use", "unavailable": "unavailable"}
 
 
-def run_model_command(settings: Settings, args: argparse.Namespace) -> int:
-    """Run one of the commands; return exit code 1 if a model is missing or broken."""
-    library = ModelLibrary(
+def model_library(settings: Settings) -> ModelLibrary:
+    return ModelLibrary(
         models_dir=settings.models_dir,
         cache_dir=(settings.data_dir / "models").absolute(),
         memory_budget_bytes=settings.workers.model_memory_bytes,
     )
+
+
+def run_model_command(settings: Settings, args: argparse.Namespace) -> int:
+    """Run one of the commands; return exit code 1 if a model is missing or broken."""
+    library = model_library(settings)
     if args.action == "list":
         return _list(library)
     if args.action == "pull":
@@ -33,7 +37,7 @@ def run_model_command(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _list(library: ModelLibrary) -> int:
-    console = Console(markup=False)
+    console = Console(markup=False, soft_wrap=True)
     for state in library.states():
         info = MODELS[state.name]
         known = traits(info, is_downloaded=state.state == "ready", size_bytes=state.size_bytes)

@@ -100,7 +100,7 @@ class Report:
     def add_error(self, song: SongFile, error: StemifyError) -> None:
         is_refusal = isinstance(error, InputRefused)
         self._codes.add(REFUSED if is_refusal else FAILED)
-        print(f"{song.path}: {error.message}" if self._several else error.message, file=sys.stderr)
+        print(f"{song.path}: {error.message}", file=sys.stderr)
         if error.detail and not is_refusal:
             log.error("%s: %s", error.code, error.detail)
         if self._as_json and self._several:
@@ -151,8 +151,8 @@ async def separate_songs(settings: Settings, args: argparse.Namespace) -> int:
 
 async def _examine(path: Path, limits: MediaLimits) -> Probe:
     if not await asyncio.to_thread(path.is_file):
-        raise InputRefused(f"{path} is a folder. Give a file." if path.is_dir() else f"There is no file {path}.")
+        raise InputRefused("This is a folder. Give a file." if path.is_dir() else "There is no such file.")
     try:
         return await probe_in_sandbox(path, limits)
     except OSError as error:
-        raise InputRefused(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputRefused(f"This file cannot be read: {error.strerror}.") from error

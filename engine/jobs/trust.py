@@ -43,7 +43,7 @@ def quality_facts(quality: QualityMetrics) -> list[Fact]:
     }
     parts = [f"{name} {_score(score)}" for name, score in scores.items() if score is not None]
     if quality.artifact_reduction is not None:
-        parts.append(f"few artefacts {quality.artifact_reduction:.0%}")
+        parts.append(f"{quality.artifact_reduction:.0%} free of artefacts")
     doubt = ", uncertain because the song is short" if quality.low_confidence else ""
     doubt += "" if quality.validated else ", unvalidated"
     facts = [("quality", f"{_score(quality.overall_score)}{doubt}" + (f" ({', '.join(parts)})" if parts else ""))]

@@ -7,6 +7,7 @@ without knowing which is which.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.errors import InvalidModelOutput
+from engine.errors import InvalidModelOutput, ModelUnavailable
 from engine.jobs.comparison import EXCERPT_S, Comparison, compared_stems, labelled
 from engine.jobs.estimates import relative_cost
 from engine.jobs.job import Stage
@@ -99,7 +100,8 @@ class ComparisonAttempt(Attempt):
         excerpt = self._scratch / "excerpt.f32"
         start_s, samples = cut_excerpt(self._raw, decoded, excerpt, seconds=EXCERPT_S, start_s=comparison.start_s)
         for name in comparison.models:  # before the clock of the separation starts
-            self._in_loader(self._library.pull, name, lambda: self._on_progress(Stage.DECODING, 1.0))
+            with _naming(name):
+                self._in_loader(self._library.pull, name, lambda: self._on_progress(Stage.DECODING, 1.0))
         runs = self._separate_all(comparison, excerpt, decoded)
         candidates = self._encode(runs, decoded, out)
         self._publish(out)
@@ -137,7 +139,8 @@ class ComparisonAttempt(Attempt):
                 self._on_progress(Stage.SEPARATING, before + share * fraction)
 
             report(0.0)
-            loaded = self._load(name, lambda: report(0.0))
+            with _naming(name):
+                loaded = self._load(name, lambda: report(0.0))
             stems, rest = _outputs(loaded, wanted)
             with self._open_mix(excerpt, decoded, loaded[0]) as mix:
                 sink = _Sounds(self._scratch, label, wanted, rest, mix)
@@ -181,6 +184,16 @@ class ComparisonAttempt(Attempt):
             peak_db=_rounded(db(peaks.peak * gain)),
             silence_share=round(peaks.silence_share, 4),
         )
+
+
+@contextmanager
+def _naming(model: str) -> Iterator[None]:
+    """Raise errors of the weights with the name of the model, and the advice for the operator as their detail."""
+    try:
+        yield
+    except ModelUnavailable as error:
+        message = f"The model {model} cannot be used here at the moment, so nothing was compared. Leave it out."
+        raise type(error)(message, detail=f"{error.message} {error.detail or ''}".strip()) from error
 
 
 def _outputs(models: Sequence[LoadedModel], wanted: Sequence[str]) -> tuple[tuple[str, ...], str | None]:

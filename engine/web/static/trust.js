@@ -8,7 +8,7 @@ const SCORES = [
   ["vocalIsolation", "Vocals"],
   ["drumSeparation", "Drums"],
   ["bassIsolation", "Bass"],
-  ["artifactReduction", "Few artefacts"],
+  ["artifactReduction", "Free of artefacts"],
 ];
 const SCALE = `${percent(1)} is like the original stem, from ${percent(0.85)} is clean, from ${percent(0.75)} good, from ${percent(0.5)} fair.`;
 

@@ -98,7 +98,7 @@ def test_refused_input_exits_with_two(tmp_path: Path, models_dir: Path) -> None:
     assert done.returncode == 2
     assert "not an audio file" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     missing = run(tmp_path / "data", models_dir, "separate", tmp_path / "nothing.wav")
-    assert missing.returncode == 2 and "There is no file" in missing.stderr
+    assert missing.returncode == 2 and "There is no such file" in missing.stderr
     unknown = run(tmp_path / "data", models_dir, "separate", text, "--model", "spleeter")
     assert unknown.returncode == 2 and "There is no model" in unknown.stderr
 

@@ -22,6 +22,7 @@ def test_working_machine_is_ready(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout + done.stderr
     assert lines[-1].startswith("Ready: ")
+    assert lines[-1].endswith("The first song waits for the download of htdemucs (84 MB).")
     assert any(line.startswith("cpu ") and line.endswith("works") for line in lines)
     assert any(line.split()[:2] == ["mini", "ready,"] for line in lines)
 

@@ -55,7 +55,7 @@ def test_failed_song_outweighs_refused_one(tmp_path: Path) -> None:
     make_song(song, seconds=1)
     code, output, errors = separate(tmp_path, models, song, tmp_path / "nothing.wav")
     assert (code, output) == (1, ""), errors
-    assert "nothing.wav: There is no file" in errors and "damaged" in errors, errors
+    assert "nothing.wav: There is no such file" in errors and "damaged" in errors, errors
     assert not (tmp_path / "out").exists()
 
 

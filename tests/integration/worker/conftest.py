@@ -46,9 +46,13 @@ async def better_models(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
     write_roformer(folder / "models", "melband_vocals")
     write_model(folder / "models", "htdemucs")
     write_model(folder / "models", "hdemucs_mmi", seed=1, signature="1b2c3d4e")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # an unused port
+    patch.setattr("engine.dispatch.retry._PAUSES_S", (0.05,))
     loaded = load(data_dir=folder / "data", models_dir=folder / "models", retention={"reuse_results": True})
     workers = loaded.workers.model_copy(update={"devices": ["cpu"], "threads": 1, "compile": False})
     async with backend(loaded.model_copy(update={"workers": workers}), with_web=False) as running:
         assert await running.service._pool.wait_ready(100)
         yield running.service
     add_own_models(None)
+    patch.undo()

@@ -96,3 +96,11 @@ async def test_unusable_models_are_not_compared(better_models: StemService, sepa
     unusable = next(each.name for each in better_models.models() if not each.usable)
     with pytest.raises(ModelUnavailable, match=unusable):
         await compare(better_models, separated, "htdemucs", unusable)
+
+
+async def test_comparison_names_the_model_that_cannot_be_downloaded(better_models: StemService, separated: Job) -> None:
+    job = await finish(better_models, await compare(better_models, separated, "htdemucs", "htdemucs_6s"))
+    assert job.status is JobStatus.FAILED and job.error_code == "model_unavailable"
+    assert (
+        job.error == "The model htdemucs_6s cannot be used here at the moment, so nothing was compared. Leave it out."
+    )

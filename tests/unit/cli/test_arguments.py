@@ -7,7 +7,7 @@ import pytest
 
 from config.settings import Settings
 from config.variables import unknown_variables
-from engine.cli.main import main
+from engine.cli.main import main, parser
 from engine.errors import TooLarge, UnknownModel
 from engine.jobs.options import StemSeparationOptions
 
@@ -63,3 +63,8 @@ def test_too_large_file_gets_a_way_out() -> None:
         assert TooLarge.over(limit, size, name).message.endswith(
             "The limit is 50 MB. Send it as an MP3, at most 2.3 MB a minute."
         )
+
+
+@pytest.mark.parametrize(("text", "expected"), [("62.5", 62.5), ("1:02.5", 62.5), ("0:10", 10.0)])
+def test_range_of_mix_takes_seconds_and_minutes(text: str, expected: float) -> None:
+    assert parser().parse_args(["mix", "stems", "--from", text]).start_s == expected

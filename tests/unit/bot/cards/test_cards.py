@@ -210,7 +210,7 @@ def test_details_have_all_measurements() -> None:
         "In no stem: -41.2 dB of the mix · common gain: -1.24 dB, 0 clipped samples\n"
         "Plan: 39 segments of 7.8 s, overlap 0.25, shifts 1, seed 7\n"
         "Quality: fair 62%, uncertain because the song is short, unvalidated"
-        " (vocals fair 71%, drums fair 50%, few artefacts 66%)\n"
+        " (vocals fair 71%, drums fair 50%, 66% free of artefacts)\n"
         "Advice: Try the quality best.\n"
         "htdemucs · balanced · mp3 · cpu"
     )
