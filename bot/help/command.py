@@ -13,10 +13,14 @@ from bot.messages.messenger import retry_on_disconnect
 @app_commands.command(name="help", description=text.HELP_DESCRIPTION)
 async def help_command(interaction: discord.Interaction[Stemify]) -> None:
     bot, guild_id = interaction.client, interaction.guild_id
-    server = bot.database.servers.of(guild_id)
-    await _answer(
-        interaction, text.help_text(bot.settings, bot.defaults(guild_id), operator_of(bot), server.jobs_per_hour)
+    answer = text.help_text(
+        bot.settings,
+        bot.defaults(guild_id),
+        operator_of(bot),
+        bot.database.servers.of(guild_id).jobs_per_hour,
+        has_voice=bot.voice is not None,
     )
+    await _answer(interaction, answer)
 
 
 @app_commands.command(name="privacy", description=text.PRIVACY_DESCRIPTION)

@@ -11,6 +11,7 @@ from config.settings import Discord, Limits, Settings
 HELP_DESCRIPTION = "How to split songs, with the limits and defaults that apply here"
 PRIVACY_DESCRIPTION = "What is stored, where, how long, and who can hear it"
 NO_NAME = "an operator who gives no name"
+PLAY = " `/play` plays one in your voice channel."
 NO_LINKS = "There are no links."
 
 
@@ -24,13 +25,16 @@ def welcome_text(settings: Settings, defaults: Discord, operator: str) -> str:
     )
 
 
-def help_text(settings: Settings, defaults: Discord, operator: str, jobs_per_hour: int | None) -> str:
+def help_text(
+    settings: Settings, defaults: Discord, operator: str, jobs_per_hour: int | None, *, has_voice: bool
+) -> str:
     """Return the answer of `/help`; `jobs_per_hour`: that the server allows everyone."""
     return (
         f"I split songs into vocals, drums, bass and the rest.\n{_ways_text()}\n"
         f"{_limits_text(settings.limits, jobs_per_hour)} By default: {_defaults_text(defaults)}.\n"
         "The buttons of a result make karaoke and other mixes, *More* shows details and lets you delete it. `/job list`"
-        " shows your songs.\n`/privacy` shows what is stored. Server managers: `/settings`.\n"
+        f" shows your songs.{PLAY if has_voice else ''}\n"
+        "`/privacy` shows what is stored. Server managers: `/settings`.\n"
         f"{_operator_text(operator)}"
     )
 
@@ -68,7 +72,8 @@ def _days(count: int) -> str:
 def _ways_text() -> str:
     return (
         "- `/stemify` with a file or a YouTube link\n"
-        "- right-click a message with a song (on a phone: press and hold) → Apps → Stemify or Karaoke\n"
+        "- right-click a message with a song (on a phone: press and hold) → Apps → Stemify, Karaoke or"
+        " Stemify with options\n"
         "- in a channel in which a server manager has run `/listen`, post a song and press the button below it"
     )
 

@@ -40,6 +40,13 @@ async def test_help_states_the_rules_of_the_server(stage: Stage) -> None:
     await stage.private(await stage.chief.slash(stage.songs, "settings limit"))
 
 
+async def test_help_names_every_command_and_menu(stage: Stage) -> None:
+    answer = await stage.private(await stage.ann.slash(stage.songs, "help"))
+    named = {each["name"] if each.get("type", 1) != 1 else f"/{each['name']}" for each in stage.fake.commands}
+    assert len(named) > 8
+    assert [name for name in named - {"/help"} if name not in answer] == []
+
+
 async def test_privacy_states_what_is_stored(stage: Stage) -> None:
     for channel in (stage.songs, stage.fake.dm_of(stage.ann.user)):
         answer = await stage.private(await stage.ann.slash(channel, "privacy"))
