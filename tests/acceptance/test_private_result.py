@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.acceptance.conftest import SONG, Stage
@@ -46,3 +48,15 @@ async def test_private_song_is_separated_again_privately(stage: Stage) -> None:
     await stage.shows(await stage.ann.answered(filled), "4 stems ·")
     await stage.until(lambda: filled.followups, "the stems")
     assert filled.answer.ephemeral and stage.songs.visible() == []
+
+
+async def test_private_result_after_its_token_comes_by_direct_message(stage: Stage) -> None:
+    stage.bot.script(hold=["half"])
+    interaction = await stage.ann.slash(stage.songs, "stemify", file=SONG, private=True)
+    await stage.shows(await stage.ann.answered(interaction), "**10 %**")
+    interaction.expires_at = time.time()
+    stage.bot.script()
+    announcement = await stage.announced(stage.ann)
+    assert announcement.channel is stage.fake.dm_of(stage.ann.user)
+    assert len(announcement.attachments) == 4
+    assert stage.songs.visible() == []
