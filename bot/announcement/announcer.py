@@ -27,7 +27,6 @@ from bot.announcement.text import (
     announcement_without_title,
     file_description,
     more_stems,
-    thread_name,
 )
 from bot.cards.buttons import JobButtons
 from bot.cards.job_card import job_card
@@ -257,9 +256,9 @@ class Announcer:
                 parts["view"] = JobButtons([*card.mixes, *card.buttons], message.job_id)
             return parts
 
-        async def to_channel(text: str, thread: str | None = None) -> discord.Message:
+        async def to_channel(text: str, *, in_thread: bool = False) -> discord.Message:
             return await self._messages.send_about(
-                job_message, lambda: {**content(text), "nonce": message.nonce}, thread=thread
+                job_message, lambda: {**content(text), "nonce": message.nonce}, in_thread=in_thread
             )
 
         async def by_token(text: str) -> discord.Message:
@@ -275,7 +274,7 @@ class Announcer:
 
         if job_message.reachable:
             if self._database.servers.of(job_message.guild_id).uses_threads:
-                yield partial(to_channel, thread=thread_name(message.title if job_message.batch_id is None else ""))
+                yield partial(to_channel, in_thread=True)
             yield to_channel
         if self._messages.has_token(job_message):
             yield by_token

@@ -63,14 +63,14 @@ class MixPoster:
             if file is None:
                 break
             try:
-                return await self._send(card, job.title, file, mark)
+                return await self._send(card, file, mark)
             except discord.HTTPException as error:
                 if classify_failure(error) is not FailureKind.TOO_LARGE:
                     raise
                 limit_bytes = next_limit(limit_bytes)
         raise StemifyError(text.MIX_TOO_LARGE)
 
-    async def _send(self, card: JobMessage, title: str, file: ResultFile, mark: str | None) -> discord.Message:
+    async def _send(self, card: JobMessage, file: ResultFile, mark: str | None) -> discord.Message:
         """Send to the thread or the channel; if that is refused, with the interaction's token."""
         caption = text.mix(file.name, file.bit_rate)
         async with self._service.open_result_file(file) as path:
@@ -81,10 +81,10 @@ class MixPoster:
 
             if card.reachable:
                 uses_threads = self._database.servers.of(card.guild_id).uses_threads
-                for thread in (*([text.thread_name(title)] if uses_threads else []), None):
+                for in_thread in (True, False) if uses_threads else (False,):
                     try:
                         return await self._messages.send_about(
-                            card, lambda: {**content(), "nonce": mark}, thread=thread
+                            card, lambda: {**content(), "nonce": mark}, in_thread=in_thread
                         )
                     except discord.HTTPException as error:
                         if classify_failure(error) in (FailureKind.TRANSIENT, FailureKind.TOO_LARGE):

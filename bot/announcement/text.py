@@ -40,11 +40,6 @@ def announcement(
     return text + _left_out_text(view, left_out, limit_bytes)
 
 
-def thread_name(title: str) -> str:
-    """Return the name of the thread for stems and mixes of a song; without a title, for several songs."""
-    return clean(title) or "Stems"
-
-
 def announcement_without_title(view: JobView, user_id: int | None) -> str:
     """Return the text for channels in which Discord blocks the title or the links."""
     if user_id is None:

@@ -22,6 +22,7 @@ from discord.utils import DEFAULT_FILE_SIZE_LIMIT_BYTES
 from bot.cards.buttons import layout
 from bot.cards.card import PICTURE, Card, without_link_buttons, without_title_and_links
 from bot.database.database import JobMessage
+from bot.messages.text import THREAD_NAME
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -146,14 +147,14 @@ class Messenger:
         return self._client.get_partial_messageable(job_message.message_id, guild_id=job_message.guild_id)
 
     async def send_about(
-        self, job_message: JobMessage, parts: Callable[[], dict[str, Any]], *, thread: str | None = None
+        self, job_message: JobMessage, parts: Callable[[], dict[str, Any]], *, in_thread: bool = False
     ) -> discord.Message:
-        """Reply to the job's message, or send to the thread below it, which is created with the name `thread`."""
+        """Reply to the job's message, or send to the thread below it, which is created if there is none."""
         channel, reply_to = self.channel(job_message), job_message.message_id
-        if thread is not None and reply_to is not None:
+        if in_thread and reply_to is not None:
             message = channel.get_partial_message(reply_to)
             try:
-                await retry_on_disconnect(lambda: message.create_thread(name=thread))
+                await retry_on_disconnect(lambda: message.create_thread(name=THREAD_NAME))
             except discord.HTTPException as error:
                 if error.code != THREAD_EXISTS:
                     raise

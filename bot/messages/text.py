@@ -1,4 +1,4 @@
-"""What users read when a command, a button or a form fails."""
+"""What users read when a command, a button or a form fails, and the name of threads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from bot.text import sanitize, timestamp
 from engine.errors import RetryLater, StemifyError
 
 NEEDS_MANAGE_SERVER = "You need the Manage Server permission for that."
+THREAD_NAME = "Stems"  # without the title, because a thread remains when its job is deleted
 ONLY_IN_SERVERS = "This command only works in a server."
 COMMAND_CHANGED = "This command has just changed. Restart Discord (Ctrl+R) and try again in a minute."
 BAD_OPTION = "One of the options is invalid. Pick a value from the list."

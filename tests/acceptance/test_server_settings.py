@@ -163,6 +163,7 @@ async def test_stems_are_posted_in_a_thread_of_the_card(server: Stage) -> None:
     announcement = await server.announced(server.ann)
     assert announcement.channel.parent is server.songs and announcement.channel.id == message.id
     assert len(announcement.attachments) == 4
+    assert announcement.channel.name == "Stems", "the title would outlast the job"
     mix = await server.private(await server.ann.press(message, "Karaoke"))
     assert f"/channels/{server.band.id}/{message.id}/" in mix, "the mix is in the thread"
 
