@@ -87,6 +87,15 @@ async def test_deleted_last_song_ends_the_session(hall: VoiceHall) -> None:
     await hall.until(lambda: hall.voice.channel_of_bot[hall.band.id] is None, "the bot to leave")
 
 
+async def test_song_that_expires_is_not_played_to_its_end(hall: VoiceHall) -> None:
+    await hall.play(await hall.song())
+    await hall.heard()
+    hall.bot.script(stems=str(hall.stems), stems_s=hall.seconds, link_days=0)
+    await hall.shows("has expired.*\\s.*last song")
+    hall.bot.script(stems=str(hall.stems), stems_s=hall.seconds)
+    await hall.until(lambda: hall.voice.channel_of_bot[hall.band.id] is None, "the bot to leave")
+
+
 async def test_buttons_can_be_left_to_the_requester_and_a_role(hall: VoiceHall) -> None:
     singers = await hall.fake.role(hall.band, "Singers")
     await hall.settings(buttons="requester", role=singers)
