@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import discord
 
+from bot.cards.text import KARAOKE_STEMS
 from bot.forms import text
 from bot.forms.form import FormName, choice, form
 from bot.submission.estimates import format_note
@@ -75,7 +76,7 @@ def _form(
             text.STEMS,
             [
                 discord.SelectOption(label=text.ALL_STEMS, value="all", default=not options.remove_vocals),
-                discord.SelectOption(label=text.KARAOKE_STEMS, value="karaoke", default=options.remove_vocals),
+                discord.SelectOption(label=KARAOKE_STEMS, value="karaoke", default=options.remove_vocals),
             ],
         ),
     )

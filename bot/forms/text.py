@@ -15,7 +15,6 @@ QUALITY = "Quality"
 FORMAT = "Format"
 STEMS = "Stems"
 ALL_STEMS = "All stems"
-KARAOKE_STEMS = "Vocals and instrumental"
 QUALITIES = {
     Quality.FAST: "least time",
     Quality.BALANCED: "the default of Demucs",

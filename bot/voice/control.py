@@ -8,12 +8,13 @@ from typing import Any, Self
 
 import discord
 
+from bot.cards.text import KARAOKE, NO_BASS, NO_DRUMS
 from bot.text import clean, escape
 from bot.voice import text
 from bot.voice.state import SessionState
 
 PRESETS = {
-    "karaoke": (text.KARAOKE, "vocals"), "no_drums": (text.NO_DRUMS, "drums"), "no_bass": (text.NO_BASS, "bass"),
+    "karaoke": (KARAOKE, "vocals"), "no_drums": (NO_DRUMS, "drums"), "no_bass": (NO_BASS, "bass"),
 }  # fmt: skip
 """Label of each preset, and the stem that it leaves out."""
 _COLOUR = 0x5865F2

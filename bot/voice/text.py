@@ -31,7 +31,7 @@ IN_AUDIENCE = "I am in the audience: a moderator of the stage must invite me to 
 ASKED_TO_SPEAK = "I have asked to speak: a moderator of the stage must invite me."
 
 # Buttons.
-KARAOKE, NO_DRUMS, NO_BASS, EVERYTHING = "Karaoke", "No drums", "No bass", "Everything"
+EVERYTHING = "Everything"
 START, BACK, PAUSE, FORWARD, STOP, NEXT = "⏮", "−10 s", "⏯", "+10 s", "Stop", "Next song"
 QUIETER, LOUDER, LOWER, HIGHER, SLOWER, FASTER = "Volume −", "Volume +", "Key −", "Key +", "Tempo −", "Tempo +"
 LOOP_FROM, LOOP_TO, STOP_LOOP = "Loop from here", "Loop to here", "Stop loop"
