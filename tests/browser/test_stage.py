@@ -11,6 +11,7 @@ import pytest
 
 from engine.service.stages import NowPlaying, new_stage_id
 from tests.browser.conftest import Site
+from tests.browser.test_system import RECORD_LOCKS
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 
@@ -176,3 +177,32 @@ def test_changed_link_opens_no_stage(browser: Browser, session: FakeSession) -> 
     browser.get(session.url[:-2] + "xx")
     until(lambda: "link" in text(browser, "notice"), "a refusal")
     assert not browser.find_element("id", "song").is_displayed()
+
+
+def test_stage_moves_beat_by_beat_with_reduced_motion(browser: Browser, session: FakeSession) -> None:
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    session.change(is_paused=False, tempo=0.5)
+    open_stage(browser, session)
+    seen = browser.run_async("""
+        const { follower } = await import("/static/stage/stage.js");
+        const area = document.getElementById("stage-area");
+        const places = new Set();
+        const from = follower.position;
+        while (follower.position < from + 2) {
+            await new Promise(requestAnimationFrame);
+            places.add(area.style.getPropertyValue("--played"));
+        }
+        return places.size;
+    """)
+    assert 2 <= seen <= 6, "one place for each beat of half a second"
+    assert browser.execute_script("return document.getAnimations().length") == 0
+
+
+def test_screen_stays_on_while_a_session_goes(browser: Browser, session: FakeSession) -> None:
+    recording = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": RECORD_LOCKS})
+    open_stage(browser, session)
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", recording)
+    browser.until("return locks.length === 1 && locks[0].held")
+    session.site.stages.close(session.id)
+    browser.until("return locks.length === 1 && !locks[0].held")

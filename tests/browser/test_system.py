@@ -11,13 +11,7 @@ from tests.browser.conftest import Site
 from tests.browser.test_journey import is_open
 from tests.fixtures.chromium import Browser
 
-_RECORD = """
-    window.actions = {};
-    const set = MediaSession.prototype.setActionHandler;
-    MediaSession.prototype.setActionHandler = function (name, action) {
-        window.actions[name] = action;
-        return set.call(this, name, action);
-    };
+RECORD_LOCKS = """
     window.locks = [];
     navigator.wakeLock.request = async (kind) => {
         const lock = { kind, held: true, release: () => (lock.held = false) };
@@ -25,10 +19,18 @@ _RECORD = """
         return lock;
     };
 """
+_RECORD = """
+    window.actions = {};
+    const set = MediaSession.prototype.setActionHandler;
+    MediaSession.prototype.setActionHandler = function (name, action) {
+        window.actions[name] = action;
+        return set.call(this, name, action);
+    };
+"""
 
 
 def open_recorded(browser: Browser, site: Site) -> None:
-    recording = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _RECORD})
+    recording = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": RECORD_LOCKS + _RECORD})
     browser.get(site.page("mp3"))
     browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", recording)
     is_open(browser)
