@@ -206,3 +206,17 @@ def test_screen_stays_on_while_a_session_goes(browser: Browser, session: FakeSes
     browser.until("return locks.length === 1 && locks[0].held")
     session.site.stages.close(session.id)
     browser.until("return locks.length === 1 && !locks[0].held")
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_stage_fits_the_width_of_the_screen(browser: Browser, session: FakeSession, width: int) -> None:
+    browser.emulate_screen(width, 844)
+    session.change(position_s=4.3, key=2, muted=frozenset({"drums"}))
+    open_stage(browser, session)
+    until(lambda: text(browser, "chord") == "Bm", "a wide chord")
+    beyond = """
+        return [...document.querySelectorAll("body *")]
+            .filter((each) => each.getBoundingClientRect().right > innerWidth)
+            .map(({ id, className }) => id || className);
+    """
+    assert browser.execute_script(beyond) == []
