@@ -9,6 +9,7 @@ import discord
 
 from bot.cards.buttons import DeleteEverythingButton, JobButton
 from bot.client import Stemify
+from bot.commands.comparison import compare_models
 from bot.commands.job import JobCommands, delete_everything, run_action
 from bot.commands.job_list import JobListButton
 from bot.commands.menus import karaoke_menu, options_menu, start_chosen, stemify_menu
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 SUBMIT: dict[FormName, Callable[[discord.Interaction[Stemify], FilledForm], Awaitable[None]]] = {
     "mix": post_asked_mix,
     "again": separate_again,
+    "compare": compare_models,
     "menu": start_chosen,
     "offer": split_chosen,
 }

@@ -287,7 +287,7 @@ def _names(view: JobView) -> list[str]:
     result = view.job.result
     if result is None:
         return []
-    return [name for name, _ in result.stems] + (["stem"] if result.stem_file is not None else [])
+    return [*result.files_by_name, *(["stem"] if result.stem_file is not None else [])]
 
 
 def _assume_sent(message: _Message) -> tuple[None, None]:

@@ -32,7 +32,9 @@ def announcement(
     mention = "" if user_id is None else f"<@{user_id}> your "
     if job.status is JobStatus.FAILED:
         return f"<@{user_id}> {escape(job.title)} could not be separated. {failure_text(job)}"
-    text = f"{mention}stems of **{escape(job.title)}** are ready."
+    title = f"**{escape(job.title)}**"
+    compared = f"comparison of models for {title} is ready: choose the best one on its card."
+    text = mention + (f"stems of {title} are ready." if job.options.comparison is None else compared)
     text = text[0].upper() + text[1:]
     if bit_rate is not None:
         text += f" Attached at {bit_rate // 1000} kbit/s"

@@ -54,12 +54,10 @@ class JobButton(
 class JobButtons(discord.ui.View):
     """Buttons of one job under an ordinary message."""
 
-    def __init__(self, specs: Iterable[ButtonSpec], job_id: str, links: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, specs: Iterable[ButtonSpec], job_id: str) -> None:
         super().__init__(timeout=None)
         for spec in specs:
             self.add_item(button(spec, job_id))
-        for label, url in links:
-            self.add_item(discord.ui.Button[Any](label=label, url=url))
 
 
 def button(spec: ButtonSpec, job_id: str) -> JobButton:

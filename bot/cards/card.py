@@ -20,12 +20,24 @@ Action = Literal[
     "more",
     "details",
     "again",
+    "compare",
+    "choose_a",
+    "choose_b",
+    "choose_c",
+    "choose_d",
+    "whole_a",
+    "whole_b",
+    "whole_c",
+    "whole_d",
     "retry_fallback",
     "voice",
     "cancel_all",
     "delete_all",
 ]
-"""What a button does with a job; `cancel_all` and `delete_all`: with a batch."""
+"""What a button does with a job; `cancel_all` and `delete_all`: with a batch.
+
+`choose_a` chooses the model A of a comparison, `whole_a` separates the whole song with it.
+"""
 
 WAITING, WORKING, DONE, FAILED, QUIET = 0x5865F2, 0xF0B232, 0x23A55A, 0xDA373C, 0x80848E
 """Colours of a card's edge."""
@@ -49,6 +61,11 @@ MIXES: dict[Action, tuple[str, str]] = {
     "no_bass": (text.NO_BASS, "bass"),
 }
 """Label of each mix, and the stem that it leaves out."""
+
+
+CHOICES: dict[str, Action] = {"A": "choose_a", "B": "choose_b", "C": "choose_c", "D": "choose_d"}
+WINNERS: dict[str, Action] = {"A": "whole_a", "B": "whole_b", "C": "whole_c", "D": "whole_d"}
+"""Actions by the label of a model in a comparison."""
 
 
 @dataclass(frozen=True)

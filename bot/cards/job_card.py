@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from bot.cards import text
-from bot.cards.card import DONE, FAILED, MIXES, WAITING, WORKING, ButtonSpec, Card
+from bot.cards.card import CHOICES, DONE, FAILED, MIXES, WAITING, WORKING, ButtonSpec, Card
 from bot.cards.failures import FALLBACK_MODEL, failure_text, may_try_fallback
 from bot.cards.result_facts import facts_line, has_expired, link_labels, until_text
 from bot.links import with_public_links
@@ -74,13 +74,17 @@ def _result_card(view: JobView, *, now: datetime) -> Card:
 
 
 def _comparison_card(view: JobView, *, now: datetime) -> Card:
-    """Return the card of a comparison of models, which is heard on its page."""
+    """Return the card of a comparison of models: files without their names, and a button for each."""
+    result = view.job.result
+    assert result is not None and result.comparison is not None
+    letters = [ButtonSpec(CHOICES[label], label) for label in result.comparison.models]
     return Card(
         heading=heading(view.job),
         body=text.COMPARED,
         small=options_text(view.job),
         accent=DONE,
         links=link_labels(view),
+        mixes=() if has_expired(view, now) else tuple(letters),
         buttons=(ButtonSpec("more", text.MORE),),
         until=until_text(view, now),
     )

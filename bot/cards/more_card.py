@@ -9,7 +9,6 @@ from bot.cards.card import ButtonSpec
 from bot.cards.job_card import heading, options_text
 from bot.cards.result_facts import has_expired, until_text
 from bot.cards.trust_card import stem_phrase, trust_card_lines
-from bot.links import with_public_links
 from bot.text import clip_lines, format_elapsed
 from engine.errors import NotFound
 from engine.jobs.job import Job, JobView
@@ -24,18 +23,12 @@ def more_buttons(view: JobView, now: datetime, *, is_owner: bool, may_delete: bo
     buttons = [ButtonSpec("details", text.DETAILS)]
     if is_owner:
         if has_song:
-            buttons.append(ButtonSpec("again", text.SEPARATE_AGAIN))
+            buttons += [ButtonSpec("again", text.SEPARATE_AGAIN), ButtonSpec("compare", text.TRY_MODELS)]
         if not view.job.keep and not has_expired(view, now):
             buttons.append(ButtonSpec("keep", text.KEEP))
     if may_delete:
         buttons.append(ButtonSpec("delete", text.DELETE_NOW, "danger"))
     return buttons
-
-
-def more_links(view: JobView, *, is_owner: bool, has_song: bool) -> list[tuple[str, str]]:
-    """Return label and address of what a user may do with a result on its page."""
-    page_url = with_public_links(view).page_url
-    return [(text.TRY_MODELS, f"{page_url}#try-models")] if is_owner and has_song and page_url is not None else []
 
 
 def details_text(job: Job) -> str:

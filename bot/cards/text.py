@@ -21,7 +21,7 @@ PLAY_IN_VOICE = "Play in voice"
 MORE = "More"
 DETAILS = "Details"
 SEPARATE_AGAIN = "Separate again…"
-TRY_MODELS = "Try models on 30 s"
+TRY_MODELS = "Try models on 30 s…"
 KEEP = "Keep"
 DELETE_NOW = "Delete now"
 DELETE_PERMANENTLY = "Delete permanently"
@@ -92,7 +92,7 @@ RESULT_SEEMS_FAILED = "**The separation seems to have failed.** *Details*, behin
 KEPT = "Kept until you delete it."
 
 
-COMPARED = "Half a minute is ready to be heard from each model, without their names, on the page of this job."
+COMPARED = "Listen to the same half minute from each model, without their names. Press the letter of the best one."
 
 
 def compared_models(count: int) -> str:

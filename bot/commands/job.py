@@ -13,14 +13,15 @@ import discord
 from discord import app_commands
 
 from bot.cards.buttons import ConfirmDelete, ConfirmDeleteEverything, JobButtons, layout
-from bot.cards.card import without_picture
+from bot.cards.card import CHOICES, WINNERS, without_picture
 from bot.cards.failures import FALLBACK_MODEL
 from bot.cards.job_card import job_card
-from bot.cards.more_card import more_buttons, more_links, more_text
+from bot.cards.more_card import more_buttons, more_text
 from bot.client import Stemify
 from bot.commands import text
 from bot.commands.answers import show_deletion
 from bot.commands.batch import ask_to_delete_batch, cancel_batch, delete_batch
+from bot.commands.comparison import ask_for_models, choose_model, separate_with_winner
 from bot.commands.job_list import job_choices, show_job_list
 from bot.commands.permissions import check_can_delete, check_can_see, check_owner
 from bot.commands.play import play_job
@@ -60,6 +61,9 @@ async def run_action(interaction: discord.Interaction[Stemify], action: str, job
         "more": show_more,
         "details": show_details,
         "again": ask_to_separate_again,
+        "compare": ask_for_models,
+        **{action: partial(choose_model, label=label) for label, action in CHOICES.items()},
+        **{action: partial(separate_with_winner, label=label) for label, action in WINNERS.items()},
         "karaoke": partial(post_preset, mix="karaoke"),
         "no_drums": partial(post_preset, mix="no_drums"),
         "no_bass": partial(post_preset, mix="no_bass"),
@@ -110,7 +114,7 @@ async def _keep(interaction: discord.Interaction[Stemify], job_id: str) -> None:
     now = datetime.now(UTC)
     has_song = await bot.service.has_song(view.job)
     specs = more_buttons(view, now, is_owner=True, may_delete=True, has_song=has_song)
-    buttons = JobButtons(specs, job_id, more_links(view, is_owner=True, has_song=has_song))
+    buttons = JobButtons(specs, job_id)
     await retry_on_disconnect(lambda: interaction.edit_original_response(content=more_text(view, now), view=buttons))
     card = await bot.database.job_message(job_id)
     if card is not None and card.message_id is not None and card.batch_id is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bot.text import counted, escape
 
@@ -92,3 +92,15 @@ NO_VOICE = (
     "This bot cannot play in voice channels: its extra `voice` is not installed. Ask its operator to run "
     "`.venv/bin/pip install -c constraints.txt '.[voice]'` and to restart it."
 )
+
+
+# A comparison.
+
+
+def separate_whole(model: str) -> str:
+    return f"Separate the whole song with {model}"[:80]
+
+
+def chosen_model(label: str, models: Mapping[str, str]) -> str:
+    names = "\n".join(f"{each}: {name}" for each, name in models.items())
+    return f"You chose {label}, which is **{models[label]}**.\n{names}"

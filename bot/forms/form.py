@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import discord
 
-FormName = Literal["mix", "again", "menu", "offer"]
+FormName = Literal["mix", "again", "compare", "menu", "offer"]
 _CUSTOM_ID = re.compile(rf"stemify:form:({'|'.join(get_args(FormName))}):([0-9a-f-]{{36}}|\d+:\d+)")
 
 
 class FilledForm(NamedTuple):
     name: FormName
     subject: str  # a job's id, or `message_subject`
-    values: Mapping[str, str]  # "" for an empty field
+    values: Mapping[str, str]  # "" for an empty field; several choices are on lines
 
     @property
     def message(self) -> tuple[int, int]:
@@ -36,8 +36,12 @@ def form(name: FormName, subject: str, title: str, *fields: discord.ui.Label[Any
     return modal
 
 
-def choice(name: str, label: str, options: list[discord.SelectOption], description: str = "") -> discord.ui.Label[Any]:
-    select: discord.ui.Select[Any] = discord.ui.Select(custom_id=name, options=options)
+def choice(
+    name: str, label: str, options: list[discord.SelectOption], description: str = "", *, least: int = 1, most: int = 1
+) -> discord.ui.Label[Any]:
+    select: discord.ui.Select[Any] = discord.ui.Select(
+        custom_id=name, options=options, min_values=least, max_values=most
+    )
     return discord.ui.Label(text=label, description=description or None, component=select)
 
 
@@ -65,4 +69,4 @@ def _values(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for label in data.get("components", []):
         field = label.get("component", {})
         chosen = field.get("values") or [field.get("value") or ""]
-        yield str(field.get("custom_id")), str(chosen[0]).strip()
+        yield str(field.get("custom_id")), "\n".join(map(str, chosen)).strip()

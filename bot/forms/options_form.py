@@ -12,10 +12,13 @@ from bot.forms.form import FormName, choice, form
 from bot.submission.estimates import format_note
 from bot.submission.text import FORMATS
 from bot.text import clean
+from engine.errors import InvalidState
+from engine.jobs.comparison import LABELS
 from engine.jobs.job import Job
 from engine.jobs.options import StemSeparationOptions
 from engine.service.service import ModelChoice
 
+LEAST_COMPARED = 2
 MOST_OPTIONS = 25  # Discord's limit
 AUTOMATIC = "automatic"
 """The model that fits the other options."""
@@ -34,6 +37,15 @@ def start_form(
 def again_form(job: Job, models: Sequence[ModelChoice]) -> discord.ui.Modal:
     """Return a form with the options of the job."""
     return _form("again", job.id, text.AGAIN, _models(models, job.options.model), job.options)
+
+
+def compare_form(job: Job, models: Sequence[ModelChoice]) -> discord.ui.Modal:
+    """Return a form for the models to compare. Raises `InvalidState` if there are fewer than two."""
+    usable = _models(models, None)[:MOST_OPTIONS]
+    if len(usable) < LEAST_COMPARED:
+        raise InvalidState(text.TOO_FEW_MODELS)
+    most = min(len(LABELS), len(usable))
+    return form("compare", job.id, text.COMPARE, choice("models", text.MODELS, usable, least=LEAST_COMPARED, most=most))
 
 
 def changed_options(values: Mapping[str, str]) -> dict[str, object]:

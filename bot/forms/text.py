@@ -21,6 +21,12 @@ QUALITIES = {
     Quality.BEST: "two passes: takes twice as long",
 }
 
+# A comparison.
+
+COMPARE = "Try models on 30 s"
+MODELS = "Two to four models"
+TOO_FEW_MODELS = "Only one model can be used here, so there is nothing to compare."
+
 # A mix.
 
 MIX = "Mix"

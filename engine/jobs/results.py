@@ -173,6 +173,15 @@ class JobResult(Entity):
     comparison: ComparisonResult | None = None  # then there are no other stems
 
     @property
+    def files_by_name(self) -> dict[str, StemInfo]:
+        """The files to listen to: all stems; of a comparison one stem of each model, named with the model's label."""
+        if self.comparison is None:
+            return dict(self.stems)
+        candidates = {each.label: dict(each.stems) for each in self.comparison.candidates}
+        chosen = {label: "vocals" if "vocals" in stems else next(iter(stems)) for label, stems in candidates.items()}
+        return {f"{label} {stem}": candidates[label][stem] for label, stem in chosen.items()}
+
+    @property
     def versions(self) -> dict[str, str | None]:
         """The versions of the models that were used."""
         if self.comparison is None:

@@ -60,11 +60,13 @@ class ResultFiles:
     async def within(self, job: Job, limit_bytes: int) -> list[ResultFile]:
         """Return a file of at most `limit_bytes` for each stem, in display order, and the stem file if it fits.
 
+        Of a comparison it is one stem of each model (`JobResult.files_by_name`).
+
         A stem is left out if it is too long for the limit at any rate, no longer stored, or cannot be encoded again.
         """
         if job.result is None:
             return []
-        stems = dict(job.result.stems)
+        stems = job.result.files_by_name
         copies = {
             name: copy
             for name, info in stems.items()

@@ -245,12 +245,13 @@ class Person:
 
 
 def _filled(field: Json, value: str | None, at: int) -> Json:
-    """Return a form's field as submitted."""
+    """Return a form's field as submitted; several choices are on lines."""
     filled = {"type": field["type"], "id": 100 + at, "custom_id": field["custom_id"]}
     if field["type"] == 3:
         shown = [option["value"] for option in field["options"] if option.get("default")]
-        chosen = shown if value is None else [value]
-        if len(chosen) != 1 or chosen[0] not in [option["value"] for option in field["options"]]:
+        chosen = shown if value is None else value.splitlines()
+        is_known = {*chosen} <= {option["value"] for option in field["options"]}
+        if not is_known or not field.get("min_values", 1) <= len(chosen) <= field.get("max_values", 1):
             raise ValueError(f"{field['custom_id']} has no option {chosen}")
         return filled | {"values": chosen}
     text = field.get("value") or "" if value is None else value

@@ -63,6 +63,10 @@ async def test_models_are_heard_on_the_loudest_half_minute(better_models: StemSe
             (samples,) = tracks(better_models._storage.local_path(info.path))
             assert samples.shape == (2, 30 * 44100) and np.abs(samples).max() <= 1
             assert info.filename == f"song - {stem} - {candidate.label}.mp3", "no model is named"
+    sent = await better_models.files_within(job, 10 * 2**20)
+    assert [(file.name, file.filename) for file in sent] == [
+        (f"{label} vocals", f"song - vocals - {label}.mp3") for label in "ABC"
+    ]
     again = (await better_models.again(job.id, {"model": "htdemucs"}, by=OWNER)).job
     assert again.result is not None and again.result.separated_at is not None, "the whole song was separated already"
     assert [stem for stem, _ in again.result.stems] == ["vocals", "drums", "bass", "other"]

@@ -15,7 +15,7 @@ from bot.cards.batch_card import SongState, batch_announcement, batch_card
 from bot.cards.card import without_link_buttons
 from bot.cards.job_card import job_card
 from bot.cards.job_lines import autocomplete_label, job_line, job_list
-from bot.cards.more_card import details_text, more_buttons, more_links
+from bot.cards.more_card import details_text, more_buttons
 from bot.commands.job_list import PAGE_LENGTH
 from bot.submission.batch import MAX_NAMED
 from bot.submission.songs import MAX_SONGS
@@ -228,13 +228,6 @@ def test_song_that_is_gone_is_not_offered_again() -> None:
         assert ("again" in [spec.action for spec in buttons]) is has_song
 
 
-def test_models_are_compared_on_a_page_with_a_public_address() -> None:
-    (link,) = more_links(done(), is_owner=True, has_song=True)
-    assert link == ("Try models on 30 s", "https://stems.example/jobs/1?e=1&s=2#try-models")
-    assert more_links(done(), is_owner=False, has_song=True) == more_links(done(), is_owner=True, has_song=False) == []
-    assert more_links(done(page_url="http://192.168.1.20/jobs/1?e=1"), is_owner=True, has_song=True) == []
-
-
 def test_card_of_a_comparison_names_no_stems() -> None:
     options = StemSeparationOptions.from_user(comparison=Comparison(models=("mini", "htdemucs")))
     files = {"A": "mini", "B": "htdemucs"}
@@ -245,8 +238,11 @@ def test_card_of_a_comparison_names_no_stems() -> None:
     shown = done(
         options=options, links=(), result=result(stems=StemFiles(), trust=None, waveform_path=None, comparison=compared)
     )
-    assert "ready to be heard" in text(shown) and "2 models · balanced" in text(shown)
-    assert "mini" not in text(shown) and "mix" not in [spec.action for spec in job_card(shown, now=NOW).mixes]
+    assert "Press the letter of the best one" in text(shown) and "2 models · balanced" in text(shown)
+    assert "mini" not in text(shown) and [spec.action for spec in job_card(shown, now=NOW).mixes] == [
+        "choose_a",
+        "choose_b",
+    ]
     assert "mini" not in details_text(shown.job) and "2 models" in job_line(shown, None)
 
 
