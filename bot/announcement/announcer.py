@@ -251,8 +251,9 @@ class Announcer:
             ]
             mentions = discord.AllowedMentions(users=[discord.Object(job_message.user_id)])
             parts = {"content": text, "files": attached, "allowed_mentions": mentions}
-            if job_message.batch_id is not None and message.part == 0 and message.view is not None:
-                card = job_card(message.view, now=datetime.now(UTC))  # its buttons: the song has no card
+            view = message.view
+            if view is not None and message.part == 0 and (job_message.batch_id or view.job.options.comparison):
+                card = job_card(view, now=datetime.now(UTC))  # its buttons: here are the files, or it has no card
                 parts["view"] = JobButtons([*card.mixes, *card.buttons], message.job_id)
             return parts
 

@@ -33,7 +33,7 @@ def announcement(
     if job.status is JobStatus.FAILED:
         return f"<@{user_id}> {escape(job.title)} could not be separated. {failure_text(job)}"
     title = f"**{escape(job.title)}**"
-    compared = f"comparison of models for {title} is ready: choose the best one on its card."
+    compared = f"comparison of models for {title} is ready. Press the letter of the best one."
     text = mention + (f"stems of {title} are ready." if job.options.comparison is None else compared)
     text = text[0].upper() + text[1:]
     if bit_rate is not None:
@@ -47,6 +47,8 @@ def announcement_without_title(view: JobView, user_id: int | None) -> str:
     if user_id is None:
         return "The stems of a song are ready."
     is_failed = view.job.status is JobStatus.FAILED
+    if view.job.options.comparison is not None and not is_failed:
+        return f"<@{user_id}> your comparison of models is ready."
     return f"<@{user_id}> your song could not be separated." if is_failed else f"<@{user_id}> your stems are ready."
 
 
