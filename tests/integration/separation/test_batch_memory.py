@@ -18,14 +18,30 @@ from engine.separation.plan.overlap_add import StemBuffer
 from engine.separation.plan.segments import Segment
 from engine.separation.schedule import song_run
 from engine.separation.schedule.batcher import Batcher
-from engine.separation.schedule.song_run import SongRun
+from engine.separation.schedule.song_run import RunReport, SongRun
 from tests.fixtures.echo_network import RATE, SEGMENT_S, STEMS, Echo, Mix, Sink, constant, run
+
+
+def run_in_full_batches(network: Echo, mix: Mix, sink: Sink, **options: float) -> RunReport:
+    """Run a mix of 16 segments or more in batches of 8, which another run delays until they are full."""
+    batcher, model, ready = Batcher(max_batch=8), LoadedModel.of(network), threading.Event()
+    network.gate = lambda: ready.wait(60)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, batcher, model, constant(1, 1))
+        while not (runs := list(batcher._runs)) or not runs[0].taken:
+            ready.wait(0.001)
+        second = pool.submit(run, batcher, model, mix, sink, **options)
+        while len(runs := list(batcher._runs)) < 2 or len(runs[1].waiting) < 16:
+            ready.wait(0.001)
+        ready.set()
+        first.result()
+        return second.result()
 
 
 def test_low_memory_halves_the_batch_and_is_reported() -> None:
     network = Echo(fits=2)
     mix, sink = Mix(torch.randn(2, 2000)), Sink()
-    report = run(Batcher(max_batch=8), LoadedModel.of(network), mix, sink)
+    report = run_in_full_batches(network, mix, sink)
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert report.notes == ("The batch was halved for want of memory.",)
     assert max(map(len, network.batches)) == 2
@@ -51,19 +67,8 @@ def test_sums_without_memory_are_tried_again(monkeypatch: pytest.MonkeyPatch, wh
     owner, name = (StemBuffer, where.partition(".")[2]) if "." in where else (song_run, where)
     short = ShortOfMemory(getattr(owner, name), lambda call: call in (3, 4, 6))
     monkeypatch.setattr(owner, name, lambda *given, **options: short(*given, **options))
-    network, ready = Echo(), threading.Event()
-    network.gate = lambda: ready.wait(60)
-    batcher, model, mix, sink = Batcher(max_batch=8), LoadedModel.of(network), Mix(torch.randn(2, 2000)), Sink()
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(run, batcher, model, constant(1, 1))  # holds the device until the batches below are full
-        while not (runs := list(batcher._runs)) or not runs[0].taken:
-            ready.wait(0.001)
-        second = pool.submit(run, batcher, model, mix, sink, overlap=0.25, shifts=2)
-        while len(runs := list(batcher._runs)) < 2 or len(runs[1].waiting) < 16:
-            ready.wait(0.001)
-        ready.set()
-        first.result()
-        report = second.result()
+    mix, sink = Mix(torch.randn(2, 2000)), Sink()
+    report = run_in_full_batches(Echo(), mix, sink, overlap=0.25, shifts=2)
     torch.testing.assert_close(sink.stem("voice"), mix.signal)
     assert report.notes == ("The batch was halved for want of memory.",)
 
