@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from itertools import pairwise
 
@@ -14,6 +15,8 @@ _FREQUENT_LETTERS = {  # by code page
 _COMMON_CHINESE = frozenset(
     "的一是不了我你他她人在有爱愛们这那来到时上下大小天地心想月亮生日风雨花开中国歌曲情梦夜明春秋海水"
 )
+_ENCODINGS = ("utf-8", "cp932", *_FREQUENT_LETTERS, "gb18030", "euc-kr", "euc-jp")
+_DECODERS = {name: codecs.lookup(name).decode for name in _ENCODINGS}  # imports them, which a sandbox forbids later
 
 
 def repair(text: str) -> str:
@@ -75,7 +78,7 @@ def _double_byte(data: bytes) -> str | None:
 
 def _decode(data: bytes, encoding: str) -> str | None:
     try:
-        return data.decode(encoding)
+        return _DECODERS[encoding](data)[0]
     except UnicodeDecodeError:
         return None
 

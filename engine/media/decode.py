@@ -109,10 +109,19 @@ def decode(
     )
 
 
-def probe(song: Path | int, limits: MediaLimits) -> Probe:
-    """Examine `song`, a path or an open descriptor. Raises as `engine.media.decoder.read_audio` does."""
+def probe(song: Path | int, limits: MediaLimits, *, on_progress: Callable[[float], None] | None = None) -> Probe:
+    """Examine `song`, a path or an open descriptor.
+
+    `on_progress` gets the fraction of the file that was read. Raises as `engine.media.decoder.read_audio` does.
+    """
     audio_hash = _AudioHash()
-    audio = read_audio(song, max_bytes=limits.max_bytes, max_duration_s=limits.max_duration_s, sink=audio_hash.add)
+    audio = read_audio(
+        song,
+        max_bytes=limits.max_bytes,
+        max_duration_s=limits.max_duration_s,
+        sink=audio_hash.add,
+        on_progress=on_progress,
+    )
     duration_s = audio.samples / audio.out_sample_rate
     return Probe(
         container=audio.container,

@@ -56,6 +56,7 @@ RATE_FOR_UNUSUAL = 44100
 _MISSING_END_S = 0.5  # a file this much shorter than its header says is truncated
 _LONGEST_PADDING_SAMPLES = 8192  # counted in an mp3's length, and dropped by decoders
 _BLOCK_SAMPLES = 1 << 15
+_INDEX_BYTES = 16 * 1024
 
 Sink = Callable[[Samples], object]
 
@@ -97,7 +98,13 @@ def _read(
     sink: Sink,
     on_progress: Callable[[float], None] | None,
 ) -> DecodedAudio:
-    options = {"format_whitelist": ",".join(DEMUXERS), "codec_whitelist": CODECS, "protocol_whitelist": "none"}
+    options = {
+        "format_whitelist": ",".join(DEMUXERS),
+        "codec_whitelist": CODECS,
+        "protocol_whitelist": "none",
+        "fflags": "+ignidx",  # an index takes time quadratic in its length, and is not needed without seeking
+        "indexmem": str(_INDEX_BYTES),
+    }
     if understates_length := states_less_than_it_holds(file):
         options["ignore_length"] = "1"
     header = read_wav_header(file)

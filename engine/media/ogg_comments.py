@@ -5,16 +5,17 @@ Pages: RFC 3533. Comments: https://xiph.org/vorbis/doc/v-comment.html.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from engine.media.found_tags import FoundTags
 from engine.media.view import Seekable
 
 _BEGINS_STREAM = 2
-_MOST_HEADER_PACKETS = 64
 _SIGNATURES = (b"\x03vorbis", b"OpusTags", b"\x81theora", b"OVP80\x02 ")
 _FLAC, _SPEEX = b"\x7fFLAC", b"Speex   "
 _FLAC_COMMENTS = 4
+_CHECKSUM = slice(22, 26)
 _EMPTY = bytes(8)  # a vendor string of no bytes, and no comments
 
 
@@ -44,8 +45,8 @@ class _Stream:
     pieces: list[tuple[int, int]] = field(default_factory=list)  # position and length in the file
 
 
-def hide_large_comments(file: Seekable, is_large: Callable[[int, int], bool]) -> list[tuple[int, bytes]]:
-    """Return patches (position, bytes) that empty the comments for which `is_large(bytes, comments)` holds."""
+def hide_large_comments(file: Seekable, tags: FoundTags) -> None:
+    """Add the comments of all streams; those from which on the tags are too large are patched to look empty."""
     changed: dict[int, tuple[_Page, bytearray]] = {}
     streams: dict[int, _Stream] = {}
     for page in _pages(file):
@@ -62,17 +63,19 @@ def hide_large_comments(file: Seekable, is_large: Callable[[int, int], bool]) ->
             at += length
             if length < 255:
                 start = _comments_start(file, stream)
-                if start is not None and is_large(*_size_and_count(file, stream.pieces, start)):
+                if start is not None:
+                    tags.add(*_count_and_size(file, stream.pieces, start))
+                if start is not None and tags.are_large:
                     _, data = changed.setdefault(
                         stream.first_page.at, (stream.first_page, bytearray(_read_page(file, stream.first_page)))
                     )
-                    offset = stream.pieces[0][0] - stream.first_page.at + start
+                    position = stream.pieces[0][0] + start
+                    offset = position - stream.first_page.at
                     data[offset : offset + len(_EMPTY)] = _EMPTY
+                    tags.always.append((position, _EMPTY))
                 stream.packets += 1
                 stream.first_page = None
-        if stream.packets > _MOST_HEADER_PACKETS:
-            del streams[page.serial]
-    return [(page.at, _with_checksum(data)) for page, data in changed.values()]
+    tags.always += [(page.at + _CHECKSUM.start, _with_checksum(data)[_CHECKSUM]) for page, data in changed.values()]
 
 
 def _pages(file: Seekable) -> Iterator[_Page]:
@@ -108,11 +111,11 @@ def _comments_start(file: Seekable, stream: _Stream) -> int | None:
     return start if start is not None and start + len(_EMPTY) <= length else None
 
 
-def _size_and_count(file: Seekable, pieces: list[tuple[int, int]], start: int) -> tuple[int, int]:
-    """Return the bytes of a comment packet, and its stated number of comments."""
+def _count_and_size(file: Seekable, pieces: list[tuple[int, int]], start: int) -> tuple[int, int]:
+    """Return the stated number of comments of a packet, and its bytes."""
     size = sum(length for _, length in pieces)
     vendor_bytes = int.from_bytes(_read(file, pieces, start, 4), "little")
-    return size, int.from_bytes(_read(file, pieces, start + 4 + vendor_bytes, 4), "little")
+    return int.from_bytes(_read(file, pieces, start + 4 + vendor_bytes, 4), "little"), size
 
 
 def _read(file: Seekable, pieces: list[tuple[int, int]], offset: int, count: int) -> bytes:
@@ -132,11 +135,11 @@ def _read_page(file: Seekable, page: _Page) -> bytes:
 
 
 def _with_checksum(page: bytearray) -> bytes:
-    page[22:26] = bytes(4)
+    page[_CHECKSUM] = bytes(4)
     checksum = 0
     for byte in page:
         checksum = (checksum << 8) & 0xFFFFFFFF ^ _CRC_TABLE[(checksum >> 24) ^ byte]
-    page[22:26] = checksum.to_bytes(4, "little")
+    page[_CHECKSUM] = checksum.to_bytes(4, "little")
     return bytes(page)
 
 

@@ -232,7 +232,7 @@ class _ChildOutput:
             error.detail = error.detail or reported.get("detail")
             raise error
         exit_text = f"child ended with {status}: {self.stderr[-500:].decode(errors='replace').strip()}"
-        if self.too_late or status in (OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGKILL):
+        if self.too_late or status in (OUT_OF_MEMORY, -signal.SIGXCPU, -signal.SIGPROF, -signal.SIGKILL):
             raise DecodingTooExpensive(detail="deadline" if self.too_late else exit_text)
         if status == -signal.SIGXFSZ:
             raise DecodingTooExpensive(detail=exit_text)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import importlib
 import json
 import math
 import os
 import resource
+import signal
 import struct
 import sys
 import time
@@ -32,6 +34,7 @@ OUT_OF_MEMORY = 3
 
 _HIGHEST_OUT_RATE = 192_000
 _SONG = 0  # standard input
+_OPENING_SHARE = 0.2  # of the CPU time, until the first packet is decoded
 _TINY_SONG = struct.pack(
     "<4sI4s4sIHHIIHH4sI4s", b"RIFF", 40, b"WAVE", b"fmt ", 16, 1, 2, 44100, 176_400, 4, 16, b"data", 4, bytes(4)
 )
@@ -89,12 +92,14 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     _import_lazy_modules(limits)
     _set_limits(request, limits)
     print_json({"sandbox": confine()})
+    _limit_cpu_time(limits.timeout_s * _OPENING_SHARE)
     if request["mode"] == "probe":
-        return asdict(probe(_SONG, limits))
+        return asdict(probe(_SONG, limits, on_progress=lambda _: _limit_cpu_time(0)))
     reported_at = 0.0
 
     def on_progress(fraction: float) -> None:
         nonlocal reported_at
+        _limit_cpu_time(0)
         now = time.monotonic()
         if now - reported_at > 0.1:
             reported_at = now
@@ -113,8 +118,16 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _limit_cpu_time(seconds: float) -> None:
+    """Let SIGPROF end this process after so much CPU time; 0 for no limit."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def _import_lazy_modules(limits: MediaLimits) -> None:
-    """Read a tiny song, so PyAV imports the modules that it loads on first use."""
+    """Import the modules that PyAV loads on first use: for streams of other kinds, and for a tiny song."""
+    for name in ("subtitles.codeccontext", "subtitles.stream", "video.codeccontext", "video.stream"):
+        importlib.import_module(f"av.{name}")
+
     from engine.media.decode import probe
 
     song = os.memfd_create("tiny song")

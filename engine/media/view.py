@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import BinaryIO, Protocol
 
@@ -24,6 +25,7 @@ class FileView:
         self._file = file
         self._start, self._stop = start, stop
         self._patches = patches
+        self._patched_positions = sorted(patches)
         file.seek(start)
 
     def tell(self) -> int:
@@ -33,7 +35,8 @@ class FileView:
         at = self._file.tell()
         left = max(0, self._stop - at)
         data = self._file.read(left if count < 0 else min(count, left))
-        patched_positions = [position for position in self._patches if at <= position < at + len(data)]
+        first = bisect_left(self._patched_positions, at)
+        patched_positions = self._patched_positions[first : bisect_left(self._patched_positions, at + len(data))]
         if not patched_positions:
             return data
         patched = bytearray(data)

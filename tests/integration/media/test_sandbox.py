@@ -110,6 +110,14 @@ def test_child_past_deadline_is_killed(heavy: Path) -> None:
     assert "takes too long to decode" in refusal.value.message
 
 
+def test_slow_header_is_refused_after_a_fifth_of_the_time(tmp_path: Path) -> None:
+    """Search millions of places that look like tags."""
+    (tmp_path / "song.m4a").write_bytes(struct.pack(">I4s4s", 12, b"ftyp", b"M4A ") + b"udta" * (2 << 20))
+    with no_child_left(), pytest.raises(DecodingTooExpensive) as refusal:
+        run_child("probe", tmp_path / "song.m4a", None, replace(LIMITS, timeout_s=5))
+    assert f"ended with {-signal.SIGPROF}" in (refusal.value.detail or "")
+
+
 def test_child_out_of_memory_is_refusal(tmp_path: Path) -> None:
     """Decoding needs more than 24 MB."""
     make_song(tmp_path / "song.flac", seconds=2)
