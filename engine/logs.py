@@ -11,29 +11,36 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 _SECRETS = re.compile(
-    r"(?P<keep>[?&](?:s|sig|signature|token|hm|ex|is|key)=)[^&\s\"']+"  # signed links, ours and Discord's
-    r"|(?P<head>(?:Bot|Bearer)\s+)[\w.\-]{8,}"
+    # signed links, ours and those of Discord, S3, Google and Azure
+    r"(?P<parameter>[?&;](?:s|hm|ex|is|[\w.\-]*(?:sig|signature|token|key|secret|password|credential))=)[^&;\s\"']+"
+    r"|(?P<user>://)[^\s/@\"']+@"
+    r"|(?P<scheme>\b(?:Bot|Bearer|Basic)\s+)(?-i:(?=\S*(?:\d|[a-z][A-Z]|[A-Z]{2})))[\w.~+/=\-]{8,}"
+    r"|(?P<name>\b[\w\-]*(?:token|secret|password|api[_\-]?key|access[_\-]?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]{12,}"
     r"|(?P<webhook>/(?:webhooks|interactions)/\d+/)[\w\-.]{16,}"
-    r"|[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",  # a Discord token
+    r"|\bhf_\w{20,}"  # a token of Hugging Face
+    r"|[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",  # a token of Discord
     re.IGNORECASE,
 )
 
 
 def redact(text: str) -> str:
-    """Return `text` without tokens and signatures."""
-    return _SECRETS.sub(lambda hit: (hit["keep"] or hit["head"] or hit["webhook"] or "") + "…", text)
-
-
-# C0 and C1 controls, DEL, line and paragraph separators, direction marks, lone surrogates.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+    """Return `text` without tokens, passwords and signatures."""
+    return _SECRETS.sub(lambda hit: (hit[hit.lastgroup] if hit.lastgroup else "") + "…", text)
 
 
 def escaped(text: str) -> str:
-    """Return `text` with control characters escaped, such as \\n, \\x1b and \\u2028."""
-    return _CONTROLS.sub(lambda hit: hit[0].encode("unicode_escape").decode(), text)
+    """Return `text` with all characters escaped that change or break a line, such as \\n, \\x1b and \\u200b."""
+    return _escape(text, lambda char: char.encode("unicode_escape").decode())
+
+
+def _escape(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else escape(char) for char in text)
 
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
@@ -86,7 +93,7 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             event["error"] = redact(self.formatException(record.exc_info))
         text = json.dumps(event, ensure_ascii=False)
-        return _CONTROLS.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
+        return _escape(text, lambda char: json.dumps(char)[1:-1])
 
 
 def escape_unencodable() -> None:

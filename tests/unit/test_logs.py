@@ -17,14 +17,37 @@ from engine.logs import configure, redact
         ("Authorization: Bearer sometoken123", "sometoken123"),
         ("POST /webhooks/1234/aW50ZXJhY3Rpb246dG9rZW4/messages", "aW50ZXJhY3Rpb246dG9rZW4"),
         ("token MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs", "ZnCjm1XVW7vRze4b7Cq4se7kKWs"),
+        ("https://s3.example/a?X-Amz-Credential=AKIA1%2Fx&X-Amz-Signature=0a1b2c3d4e", "0a1b2c3d4e"),
+        ("https://s3.example/a?X-Amz-Security-Token=FwoGZXIvYXdz", "FwoGZXIvYXdz"),
+        ("https://storage.googleapis.com/a?X-Goog-Signature=99aabb", "99aabb"),
+        ("https://a.blob.core.windows.net/b?sv=2024&sig=Zm9v%3D", "Zm9v"),
+        ("https://r1.googlevideo.com/videoplayback?lsig=APaTxxMw&n=1", "APaTxxMw"),
+        ("GET /v1/jobs?access_token=abcdefgh", "abcdefgh"),
+        ("GET /v1/jobs?api_key=abcdefgh&x=1", "abcdefgh"),
+        ("cannot connect to http://anna:geheim@proxy.example:8080/", "geheim"),
+        ("socks5://anna:geheim@10.0.0.1", "geheim"),
+        ("Authorization: Basic YW5uYTpnZWhlaW0=", "YW5uYTpnZWhlaW0"),
+        ("403 for hf_AbCdEfGhIjKlMnOpQrStUvWx", "AbCdEfGh"),
+        ("environment: AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENG", "wJalrXUtnFEMIK7MDENG"),
+        ("{'api_token': 'c2VjcmV0LXRva2Vu'}", "c2VjcmV0LXRva2Vu"),
     ],
 )
 def test_secrets_are_redacted(text: str, secret: str) -> None:
     assert secret not in redact(text)
 
 
-def test_ordinary_lines_are_unchanged() -> None:
-    line = "job 0199-77 completed in 12.3 s, attempt 1"
+@pytest.mark.parametrize(
+    "line",
+    [
+        "job 0199-77 completed in 12.3 s, attempt 1",
+        "the bot reconnected; basic authentication failed; bearer expected",
+        "song analysed key=Fm tempo=124",
+        "https://www.youtube.com/watch?v=abcdefghijk&t=10",
+        "Discord refused the token: expired",
+        "see https://example.org/@artist/song",
+    ],
+)
+def test_ordinary_lines_are_unchanged(line: str) -> None:
     assert redact(line) == line
 
 
@@ -66,7 +89,7 @@ def test_fields_are_redacted_and_escaped(capsys: pytest.CaptureFixture[str], jso
     assert line.isprintable() and "secretsecret" not in line
 
 
-FORGED = "/x\n2026-11-30 12:00:00,000 ERROR   engine: deleted\r\x1b[31mRED\x85\u2028\u202e\udcff\x00"
+FORGED = "/x\n2026-11-30 ERROR   engine: deleted\r\x1b[31mRED\x85\u2028\u202e\udcff\x00\u200b\ufeff\u206a\U000e0041"
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
