@@ -64,8 +64,10 @@ for name, make in makes.items():
             ballast.append(bytearray(size))
         except MemoryError:
             size //= 2
-    for _ in range(1000):
-        limit += 1 << 19
+    step = 1 << 19
+    for _ in range(200):
+        limit += step
+        step += step // 8
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         try:
             found = make(ops)
