@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,13 +26,19 @@ PoolMaker = Callable[..., AbstractAsyncContextManager[WorkerPool]]
 
 @pytest.fixture(scope="session")
 def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile the native library for this processor."""
+    """Compile the native library for this processor, once for all processes of the run."""
     if shutil.which("g++") is None:
         pytest.skip("no compiler here")
     from engine.separation.build_native import compile_library  # imports torch
 
-    library = tmp_path_factory.mktemp("native") / "library.so"
-    compile_library(library)
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "native"
+    folder.mkdir(exist_ok=True)
+    library = folder / "library.so"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            compile_library(library)
     return library
 
 
