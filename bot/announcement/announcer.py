@@ -146,7 +146,9 @@ class Announcer:
             if part == 0:
                 plain_text = announcement_without_title(view, user_id)
                 bit_rate = min((file.bit_rate for file in files if file.bit_rate is not None), default=None)
-                text = announcement(view, user_id, left_out=left_out, limit_bytes=limit_bytes, bit_rate=bit_rate)
+                text = announcement(
+                    view, user_id, shown=shown, left_out=left_out, limit_bytes=limit_bytes, bit_rate=bit_rate
+                )
                 page_url = with_public_links(view).page_url
                 if not shown and page_url is not None and job.status is JobStatus.COMPLETED:
                     text += f"\n<{page_url}>"

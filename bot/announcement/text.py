@@ -20,18 +20,21 @@ def announcement(
     view: JobView,
     user_id: int | None,
     *,
+    shown: bool = True,
     left_out: Sequence[str] = (),
     limit_bytes: int = 0,
     bit_rate: int | None = None,
 ) -> str:
     """Return the text that mentions the requester, if `user_id` is given.
 
-    `left_out`: the stems that are too large to attach; `bit_rate`: of attached copies that are smaller than the stems.
+    `shown`: the final card is there; `left_out`: the stems that are too large to attach; `bit_rate`: of attached copies
+    that are smaller than the stems.
     """
     view, job = with_public_links(view), view.job
     mention = "" if user_id is None else f"<@{user_id}> your "
     if job.status is JobStatus.FAILED:
-        return f"<@{user_id}> {escape(job.title)} could not be separated. {failure_text(job)}"
+        reason = "Its card says why." if shown else failure_text(job)
+        return f"<@{user_id}> **{escape(job.title)}** could not be separated. {reason}"
     title = f"**{escape(job.title)}**"
     compared = f"comparison of models for {title} is ready. Press the letter of the best one."
     text = mention + (f"stems of {title} are ready." if job.options.comparison is None else compared)

@@ -123,7 +123,8 @@ async def test_failed_job_is_announced_once_and_can_be_retried(stage: Stage) -> 
     stage.bot.script(fail="The worker process died while it was separating this song.")
     _, message = await stage.ask()
     await stage.shows(message, "Separation failed.")
-    assert "could not be separated" in (await stage.announced(stage.ann)).text
+    announced = await stage.announced(stage.ann)
+    assert announced.text.endswith("could not be separated. Its card says why.")
     stage.bot.script()
     refused = await stage.bob.press(message, "Retry")
     assert "Only the person" in await stage.private(refused)

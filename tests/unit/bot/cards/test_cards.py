@@ -269,7 +269,7 @@ def test_failed_job_shows_reason_and_free_retry() -> None:
 )  # fmt: skip
 def test_untrusted_title_is_escaped(title: str) -> None:
     named = view(title=title, artist=None)
-    for message in (text(named), announcement(named, 7), job_line(named, None)):
+    for message in (text(named), announcement(named, 7, shown=False), job_line(named, None)):
         rest = message.replace("<@7>", "")
         assert "\n# " not in rest and "\n> " not in rest and "\u202e" not in rest and "\x00" not in rest
         bare = rest.replace("\\\\", "")
