@@ -61,9 +61,13 @@ def missing_permissions(missing: Sequence[str]) -> str:
 # Offers.
 
 ALREADY_BEING_CHECKED = "These songs are being checked already. Look for the message about them here."
+SPLIT = "Split into stems:"
+
+# Buttons.
+
+SPLIT_ONE = "Split into stems"
 MORE = "More…"
 GO_TO_STEMS = "Go to the stems"
-SPLIT = "Split into stems:"
 
 
 def offer(songs: int) -> str:
@@ -71,7 +75,7 @@ def offer(songs: int) -> str:
 
 
 def split(songs: int) -> str:
-    return counted(songs, one="Split into stems", other="Split all {} into stems")
+    return counted(songs, one=SPLIT_ONE, other="Split all {} into stems")
 
 
 def already_made(url: str) -> str:
