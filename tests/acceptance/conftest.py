@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ from tests.fixtures.bot_process import RunningBot
 from tests.fixtures.voice_hall import VoiceHall, open_hall
 
 SONG = Upload("Blue Hour.mp3", bytes(200_000))  # of the size of a song
+COMPARED = ("htdemucs", "hdemucs_mmi")
 
 
 class Stage:
@@ -59,9 +61,26 @@ class Stage:
         await self.private(pressed)
         return pressed.answer
 
+    async def settings(self, name: str, *, person: Person | None = None, **options: Any) -> str:
+        """Use a subcommand of `/settings`, as a manager by default, and return the answer."""
+        return await self.private(await (person or self.chief).slash(self.songs, f"settings {name}", **options))
+
     async def reconnected(self, identifies: int) -> None:
         """Wait for another session than the first `identifies` ones."""
         await self.until(lambda: self.fake.gateway.identifies > identifies, "a new session")
+
+    async def compare(self) -> tuple[Message, Message]:
+        """Let Ann compare models; return the card, and the message with the files."""
+        before = len(self.fake.mentions_of(self.ann.user))
+        first = await self.ann.answered(await self.ann.slash(self.songs, "stemify", file=SONG))
+        await self.until(lambda: len(self.fake.mentions_of(self.ann.user)) > before, "the stems")
+        asked = await self.ann.press(await self.more(self.ann, first), "Try models on 30 s…")
+        with pytest.raises(ValueError, match="models has no option"):
+            await self.ann.fill(asked, models="htdemucs")
+        card = await self.ann.answered(await self.ann.fill(asked, models="\n".join(COMPARED)))
+        await self.shows(card, "Press the letter of the best one")
+        await self.until(lambda: len(self.fake.mentions_of(self.ann.user)) > before + 1, "the files")
+        return card, self.fake.mentions_of(self.ann.user)[-1]
 
     async def announced(self, person: Person) -> Message:
         """Return the only message that mentions this user; fail if there are more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.acceptance.conftest import SONG, Stage
-from tests.acceptance.test_server_settings import settings
 from tests.fakes.discord import Interaction, Message
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,7 +47,7 @@ async def test_song_of_a_message_is_split_with_chosen_options(stage: Stage) -> N
 
 
 async def test_form_shows_the_defaults_of_the_server(server: Stage) -> None:
-    await settings(server, "defaults", quality="fast", format="wav")
+    await server.settings("defaults", quality="fast", format="wav")
     filled = await server.ann.fill(await menu_form(server), stems="karaoke")
     assert await options_of(server, await finished_card(server, filled)) == "htdemucs · fast · wav · karaoke"
 
@@ -86,7 +85,7 @@ async def test_refusals_come_instead_of_the_form(server: Stage) -> None:
     refused = await server.ann.menu(await server.bob.post(server.songs, "no song"), MENU)
     assert "There is no audio in that message" in await server.private(refused)
     reply = await offer(server)
-    await settings(server, "block", user=server.ann.user)
+    await server.settings("block", user=server.ann.user)
     for interaction in (
         await server.ann.press(reply, "More…"),
         await server.ann.menu(await server.bob.post(server.songs, "", SONG), MENU),

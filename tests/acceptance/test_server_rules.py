@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import SONG, Stage
-from tests.acceptance.test_server_settings import settings
+from tests.acceptance.conftest import COMPARED, SONG, Stage
 from tests.fakes.discord import Interaction, Message, Upload
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,6 +63,18 @@ async def offer_form(stage: Stage) -> Start:
     return lambda: stage.ann.fill(asked)
 
 
+async def compare(stage: Stage) -> Start:
+    asked = await stage.ann.press(await stage.more(stage.ann, await result_card(stage)), "Try models on 30 s…")
+    return lambda: stage.ann.fill(asked, models="\n".join(COMPARED))
+
+
+async def winner(stage: Stage) -> Start:
+    card, _ = await stage.compare()
+    chosen = await stage.ann.press(card, "A")
+    await stage.private(chosen)
+    return lambda: stage.ann.press(chosen.answer, f"Separate the whole song with {COMPARED[1]}")
+
+
 WAYS = {
     "slash": slash,
     "menu": menu,
@@ -73,8 +84,10 @@ WAYS = {
     "again": again,
     "menu_form": menu_form,
     "offer_form": offer_form,
+    "compare": compare,
+    "winner": winner,
 }
-JOBS_BEFORE = {"retry": 1, "again": 1}
+JOBS_BEFORE = {"retry": 1, "again": 1, "compare": 1, "winner": 2}
 JOBS = {"batch": 2}
 
 
@@ -115,11 +128,11 @@ async def test_rules_hold_for_every_way_to_start(server: Stage, way: str) -> Non
     start = await WAYS[way](server)
     before, jobs = JOBS_BEFORE.get(way, 0), JOBS.get(way, 1)
     for name, (forbid, undo, refusal) in (await rules_against_ann(server)).items():
-        await settings(server, name, **forbid)
+        await server.settings(name, **forbid)
         assert refusal in await server.private(await start()), name
-        await settings(server, name, **undo)
-    await settings(server, "results", stems="thread")
-    await settings(server, "limit", songs=before + jobs)
+        await server.settings(name, **undo)
+    await server.settings("results", stems="thread")
+    await server.settings("limit", songs=before + jobs)
     await start()
     await server.until(lambda: len(threads_with_files(server)) == jobs, "stems in a thread")
     refused = await server.ann.slash(server.songs, "stemify", file=SONG)
@@ -130,11 +143,11 @@ async def test_rules_hold_for_songs_in_auto_mode(server: Stage) -> None:
     await server.private(await server.chief.slash(server.songs, "listen", mode="auto"))
     ignored = []
     for name, (forbid, undo, _) in (await rules_against_ann(server)).items():
-        await settings(server, name, **forbid)
+        await server.settings(name, **forbid)
         ignored.append(await server.ann.post(server.songs, "", SONG))
-        await settings(server, name, **undo)
-    await settings(server, "results", stems="thread")
-    await settings(server, "limit", songs=1)
+        await server.settings(name, **undo)
+    await server.settings("results", stems="thread")
+    await server.settings("limit", songs=1)
     card = await reply_to(server, await server.ann.post(server.songs, "", SONG))
     await server.shows(card, "4 stems ·")
     await server.until(lambda: len(threads_with_files(server)) == 1, "stems in a thread")
@@ -148,9 +161,9 @@ async def test_rules_hold_for_songs_in_voice_channels(server: Stage) -> None:
     rules = await rules_against_ann(server)
     for name in ("role", "channel", "block"):
         forbid, undo, refusal = rules[name]
-        await settings(server, name, **forbid)
+        await server.settings(name, **forbid)
         assert refusal in await server.private(await server.ann.slash(server.songs, "play", job=job_id)), name
-        await settings(server, name, **undo)
+        await server.settings(name, **undo)
     played = await server.ann.slash(server.songs, "play", job=job_id)
     assert await server.private(played) == "Join a voice channel first."
 
@@ -158,7 +171,7 @@ async def test_rules_hold_for_songs_in_voice_channels(server: Stage) -> None:
 async def test_only_the_requester_presses_where_that_is_the_rule(server: Stage) -> None:
     card = await result_card(server)
     for rule, is_allowed in (("requester", False), ("everyone", True)):
-        await settings(server, "results", mixes=rule)
+        await server.settings("results", mixes=rule)
         pressed = [await server.bob.press(card, label) for label in ("No bass", "Play in voice")]
         pressed.append(await server.bob.fill(await server.bob.press(card, "Mix…"), key="2"))
         for interaction in pressed:

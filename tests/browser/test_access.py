@@ -4,95 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import axe_playwright_python
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from engine.jobs.entity import new_job_id
+from tests.browser.axe import violations
 from tests.browser.conftest import Site
-from tests.browser.test_journey import is_open
+from tests.browser.pages import (
+    failed,
+    is_open,
+    open_job,
+    open_start,
+    practise,
+    practising,
+    press,
+    refused,
+    running,
+    show_progress,
+)
 from tests.fixtures.chromium import Browser
-
-_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@cache
-def axe_script() -> str:
-    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
-
-
-def violations(browser: Browser) -> list[str]:
-    browser.execute_script(axe_script())
-    found: list[str] = browser.run_async(
-        """
-        const { violations } = await axe.run(document, { runOnly: args[0] });
-        return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`));
-        """,
-        _RULES,
-    )
-    return found
-
-
-def open_start(browser: Browser, site: Site) -> None:
-    browser.get(f"{site.url}/")
-    browser.until("return document.getElementById('model').options.length > 0")
-
-
-def open_job(browser: Browser, site: Site, name: str = "mp3") -> None:
-    browser.get(site.page(name))
-    is_open(browser)
-
-
-def refused(browser: Browser, site: Site) -> None:
-    open_start(browser, site)
-    browser.execute_script("document.querySelector('#form details').open = true")
-    browser.find_element(By.ID, "go").click()
-    browser.until("return !document.getElementById('error').hidden")
-
-
-def show_progress(browser: Browser, **state: Any) -> None:
-    """Show the open job as one that is not finished."""
-    browser.run_async(
-        """
-        const { showProgress } = await import("/static/progress.js");
-        const { job } = await import("/static/job.js");
-        document.getElementById("player").hidden = true;
-        showProgress({ ...job, mayChange: true, ...args[0] });
-        """,
-        state,
-    )
-
-
-def running(browser: Browser, site: Site) -> None:
-    open_job(browser, site)
-    show_progress(browser, status="processing", stage="separating", progress=41, etaS=170)
-
-
-def failed(browser: Browser, site: Site) -> None:
-    browser.get(site.page("no room"))
-    browser.until("return document.getElementById('failure').checkVisibility()")
-
-
-def practise(browser: Browser) -> None:
-    browser.run_async(
-        """
-        const { mixer } = await import("/static/job.js");
-        mixer.player.setPart({ start: 3, end: 8 });
-        mixer.mix.toggleMute("drums");
-        mixer.mix.toggleSolo("bass");
-        document.getElementById("details").open = true;
-        """
-    )
-
-
-def practising(browser: Browser, site: Site) -> None:
-    open_job(browser, site)
-    practise(browser)
 
 
 def unknown(browser: Browser, site: Site) -> None:
@@ -143,11 +76,6 @@ def test_axe_finds_nothing_with_other_stems(browser: Browser, site: Site, name: 
 def focused(browser: Browser) -> str:
     found: str = browser.execute_script("return document.activeElement.id || document.activeElement.tagName")
     return found
-
-
-def press(browser: Browser, *keys: str) -> None:
-    for key in keys:
-        browser.switch_to.active_element.send_keys(key)
 
 
 def test_tab_reaches_every_control_of_the_player(browser: Browser, site: Site) -> None:

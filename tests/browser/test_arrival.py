@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
-from tests.browser.test_journey import is_open
+from tests.browser.pages import is_open
 from tests.fixtures.chromium import Browser
 
 _LOADED = """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from tests.browser.axe import violations
 from tests.browser.conftest import Site
-from tests.browser.test_access import press, violations
-from tests.browser.test_journey import is_open
+from tests.browser.pages import is_open, press
 from tests.fixtures.chromium import Browser
 from tests.fixtures.songs import make_song
 

@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 
 from engine.jobs.entity import new_job_id
 from tests.browser.conftest import TOKEN, Site
+from tests.browser.pages import downloaded, is_open, submit
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 from tests.fixtures.songs import make_song
@@ -25,31 +26,6 @@ _NOTE_STAGES = """
         if (words) sessionStorage.setItem("stages", (sessionStorage.getItem("stages") ?? "") + "|" + words);
     }).observe(document, { childList: true, subtree: true });
 """
-
-
-def submit(browser: Browser, site: Site, song: Path) -> None:
-    browser.get(f"{site.url}/")
-    choose(browser, song)
-    browser.find_element(By.ID, "go").click()
-
-
-def choose(browser: Browser, song: Path) -> None:
-    browser.until("return document.getElementById('model').options.length > 0")
-    browser.find_element(By.ID, "file").send_keys(str(song))
-
-
-def is_open(browser: Browser) -> None:
-    browser.until("return document.getElementById('player')?.dataset.state === 'paused'", timeout_s=90)
-    browser.until("return !document.getElementById('practice').inert")
-
-
-def downloaded(folder: Path, name: str, browser: Browser) -> Path:
-    for _ in range(100):
-        found = [path for path in folder.iterdir() if path.match(name)]
-        if found:
-            return found[0]
-        browser.run_async("await new Promise((resolve) => setTimeout(resolve, 100));")
-    raise AssertionError(f"{name} did not arrive: {[path.name for path in folder.iterdir()]}")
 
 
 def test_upload_plays_and_downloads_stems(browser: Browser, site: Site, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 
 from engine.media.waveform import COLOURS
 from tests.browser.conftest import Site
-from tests.browser.test_journey import is_open
+from tests.browser.pages import is_open
 from tests.fixtures.chromium import Browser
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -11,19 +9,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.browser.conftest import Site
-from tests.browser.test_sound import open_player
+from tests.browser.pages import open_player
+from tests.browser.playback import part, player, value, words
 from tests.fixtures.chromium import Browser
-
-
-def player(browser: Browser, expression: str) -> Any:
-    """Return the value of an expression about `player`, `view` or `mix`."""
-    names = "const { mixer } = await import('/static/job.js'), { player, view, mix } = mixer;"
-    return browser.run_async(f"{names} return {expression};")
-
-
-def part(browser: Browser) -> tuple[float, float] | None:
-    found = player(browser, "player.part")
-    return None if found is None else (found["start"], found["end"])
 
 
 def drag_on_ruler(browser: Browser, start: float, end: float) -> None:
@@ -33,16 +21,6 @@ def drag_on_ruler(browser: Browser, start: float, end: float) -> None:
     actions = ActionChains(browser).move_to_element_with_offset(ruler, round((start - 0.5) * width), 0)
     actions.click_and_hold().move_by_offset(round((end - start) * width / 2), 0)
     actions.move_by_offset(round((end - start) * width / 2), 0).release().perform()
-
-
-def words(browser: Browser, beginning: str) -> str:
-    text = "document.getElementById('version-words').textContent"
-    found: str = browser.until(f"return {text}.startsWith(arguments[0]) && {text}", beginning, timeout_s=120)
-    return found
-
-
-def value(browser: Browser, name: str) -> str:
-    return str(browser.find_element(By.ID, name).get_property("value"))
 
 
 def retype(field: WebElement, keys: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser.conftest import BEATS_S, Site
-from tests.browser.test_sound import decoded, open_player
+from tests.browser.pages import open_player
+from tests.browser.playback import decoded
 from tests.fixtures.chromium import Browser, floats
 from tests.fixtures.planted_results import RATE
 from tests.fixtures.recording import lag

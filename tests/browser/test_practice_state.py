@@ -7,9 +7,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
-from tests.browser.test_practice import part, player, value, words
-from tests.browser.test_save import set_fader
-from tests.browser.test_sound import levels, open_player
+from tests.browser.pages import open_player
+from tests.browser.playback import levels, part, player, set_fader, value, words
 from tests.fixtures.chromium import Browser
 
 

@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
-from tests.browser.test_journey import submit
+from tests.browser.pages import submit
 from tests.fakes.reverse_proxies import nginx
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
-from tests.browser.test_journey import is_open
+from tests.browser.pages import is_open
 from tests.fixtures.chromium import Browser
 from tests.fixtures.songs import make_song
 

@@ -10,7 +10,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import TOKEN, Site
-from tests.browser.test_journey import downloaded, is_open, submit
+from tests.browser.pages import downloaded, is_open, submit
+from tests.browser.playback import set_fader
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 from tests.fixtures.mix_server import samples_of
@@ -20,18 +21,6 @@ from tests.fixtures.songs import make_song
 
 def press(browser: Browser, stem: str, word: str) -> None:
     browser.find_element(By.CSS_SELECTOR, f".lane[data-stem={stem}] .{word}").click()
-
-
-def set_fader(browser: Browser, stem: str, percent: int) -> None:
-    browser.execute_script(
-        """
-        const fader = document.querySelector(`.lane[data-stem=${arguments[0]}] .fader`);
-        fader.value = arguments[1];
-        fader.dispatchEvent(new Event("input"));
-        """,
-        stem,
-        percent,
-    )
 
 
 def save(browser: Browser, kind: str | None = None) -> None:

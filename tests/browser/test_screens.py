@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
-from tests.browser.test_access import failed, open_job, open_start, practising, refused, running
+from tests.browser.pages import failed, open_job, open_start, practising, refused, running
 from tests.fixtures.chromium import Browser
 
 _SMALL = """

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,17 +9,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import CLICKS_S, LONG_S, Site
-from tests.browser.test_journey import is_open
+from tests.browser.pages import open_player
+from tests.browser.playback import decoded, levels
 from tests.fixtures.chromium import Browser, floats
 from tests.fixtures.planted_results import RATE
 from tests.fixtures.recording import lag, record
 
 _PIECE = 8192
-
-
-def open_player(browser: Browser, url: str) -> None:
-    browser.get(url)
-    is_open(browser)
 
 
 def sync_error_samples(heard: NDArray[np.float32]) -> int:
@@ -101,32 +94,6 @@ def test_solo_silences_others_and_mute_only_its_stem(browser: Browser, site: Sit
     muted = levels(browser)
     assert muted["vocals"] < 1e-6 < 0.02 < min(muted[name] for name in ("drums", "bass", "other"))
     assert browser.find_element("xpath", "//button[text()='Karaoke']").get_attribute("aria-pressed") == "true"
-
-
-def decoded(path: Path) -> NDArray[np.float32]:
-    """Decode a file to (channels, samples) with FFmpeg."""
-    with av.open(str(path)) as container:
-        resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
-        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-    return np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
-
-
-def levels(browser: Browser) -> dict[str, float]:
-    """Return the RMS after the faders, by stem and of "all", once the faders have settled."""
-    found: dict[str, float] = browser.run_async(
-        """
-        const { mixer } = await import("/static/job.js");
-        await new Promise((resolve) => setTimeout(resolve, 400));
-        const rms = (analyser) => {
-            const samples = new Float32Array(analyser.fftSize);
-            analyser.getFloatTimeDomainData(samples);
-            return Math.sqrt(samples.reduce((sum, each) => sum + each * each, 0) / samples.length);
-        };
-        const { stems, meter } = mixer.player;
-        return Object.fromEntries([["all", rms(meter)], ...stems.map((stem) => [stem.name, rms(stem.meter)])]);
-        """
-    )
-    return found
 
 
 def test_slow_line_is_buffered_before_it_plays_on(browser: Browser, site: Site) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from engine.service.stages import NowPlaying, new_stage_id
 from tests.browser.conftest import Site
-from tests.browser.test_system import RECORD_LOCKS
+from tests.browser.playback import RECORD_LOCKS
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 

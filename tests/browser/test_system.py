@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Site
-from tests.browser.test_journey import is_open
+from tests.browser.pages import is_open
+from tests.browser.playback import RECORD_LOCKS
 from tests.fixtures.chromium import Browser
 
-RECORD_LOCKS = """
-    window.locks = [];
-    navigator.wakeLock.request = async (kind) => {
-        const lock = { kind, held: true, release: () => (lock.held = false) };
-        window.locks.push(lock);
-        return lock;
-    };
-"""
 _RECORD = """
     window.actions = {};
     const set = MediaSession.prototype.setActionHandler;

@@ -7,7 +7,7 @@ from pathlib import Path
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
-from tests.browser.test_journey import choose, is_open
+from tests.browser.pages import choose, is_open
 from tests.fakes.slow_line import Line
 from tests.fixtures.chromium import Browser
 from tests.fixtures.songs import make_song

@@ -19,6 +19,7 @@ from engine.database.job_store import JobStore
 from engine.database.lock import exclusive_lock
 from engine.jobs.job import Job
 from engine.jobs.results import JobResult
+from tests.fixtures.command_line import run
 from tests.fixtures.jobs import NO_QUEUE_LIMITS, pending_job
 from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
@@ -31,17 +32,6 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_model(folder)
     return folder
-
-
-def run(data: Path, models_dir: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ, "STEMIFY_DATA_DIR": str(data), "STEMIFY_MODELS_DIR": str(models_dir), "OMP_NUM_THREADS": "1",
-        "STEMIFY_WORKERS__COMPILE": "false",
-    }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *map(str, arguments)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
 
 
 def test_ascii_output_escapes_other_characters(

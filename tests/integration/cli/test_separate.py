@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from engine.jobs.results import JobResult
+from tests.fixtures.command_line import run
 from tests.fixtures.songs import make_song
 from tests.fixtures.stem_files import error_db, tracks
 from tests.fixtures.tiny_models import write_model
-from tests.integration.cli.test_cli import run
 
 
 @pytest.fixture(scope="module")

@@ -11,27 +11,11 @@ from pathlib import Path
 import pytest
 
 from engine.errors import AttemptTimedOut, BrokenAudio, WorkerDied, WorkerStalled
-from engine.jobs.entity import new_job_id
 from engine.jobs.job import Stage
-from engine.jobs.options import StemSeparationOptions
 from engine.pool.pool import LOCAL_WORKER, WorkerPool
-from engine.worker.protocol import AttemptSpec, Done, Ready, WorkerConfig
+from engine.worker.protocol import Done, Ready, WorkerConfig
+from tests.fixtures.jobs import spec_of
 from tests.integration.conftest import PoolMaker
-
-
-def spec_of(title: str) -> AttemptSpec:
-    job_id = new_job_id()
-    return AttemptSpec(
-        job_id=job_id,
-        attempt=1,
-        input_key="input",
-        scratch_key=f"scratch/{job_id}",
-        output_key=f"done/{job_id}",
-        options=StemSeparationOptions(model="mini"),
-        title=title,
-        seed=0,
-        max_duration_s=600,
-    )
 
 
 async def run(pool: WorkerPool, title: str, *, alone: bool = False, timeout_s: float = 30.0) -> Done:

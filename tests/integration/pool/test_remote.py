@@ -14,8 +14,8 @@ from engine.errors import NodeLost, WorkerDied
 from engine.gateway.protocol import GatewayConfig
 from engine.pool.pool import WorkerPool
 from engine.worker.protocol import Done, WorkerConfig
+from tests.fixtures.jobs import spec_of
 from tests.integration.conftest import LIMITS
-from tests.integration.pool.test_pool import spec_of
 
 FAKE_GATEWAY = (sys.executable, str(Path(__file__).parents[2] / "fakes" / "gateway.py"))
 Run = Callable[..., Awaitable[Done]]

@@ -14,13 +14,11 @@ from engine.jobs.roformer_config import MELBAND_VOCALS, RoFormerConfig
 from engine.separation import Separator
 from engine.separation.models.roformer_files import build, shape_of
 from engine.separation.network.bands import mel_bands
-from engine.separation.network.roformer import RoFormer
+from tests.fixtures.roformer_reference import TINY, assert_equals
 from tests.fixtures.signals import noise
 from tests.fixtures.tiny_roformers import BS_SIZES, FOUR_STEMS, VOCALS, randomise, tiny_roformer
 
-TOLERANCE = 1e-6  # of the peak
 EP_17 = RoFormerConfig(485_100, 441, ("drums", "bass", "other", "vocals"), None)
-TINY = {"depth": 2, "heads": 2, "dim_head": 8}
 
 
 def reference(config: RoFormerConfig, *, is_mel: bool, dim: int = 16, **sizes: int) -> nn.Module:
@@ -47,28 +45,8 @@ def reference(config: RoFormerConfig, *, is_mel: bool, dim: int = 16, **sizes: i
     return network
 
 
-def ours(network: nn.Module, config: RoFormerConfig) -> RoFormer:
-    """Return our network with the weights of `network`."""
-    state = network.state_dict()
-    found = build(shape_of({name: tuple(value.shape) for name, value in state.items()}, config), config)
-    found.load_state_dict(state, strict=True)
-    return found.eval()
-
-
 def assert_equal(config: RoFormerConfig, windows: Tensor, *, is_mel: bool, **sizes: int) -> None:
     assert_equals(reference(config, is_mel=is_mel, **sizes), config, windows)
-
-
-def assert_equals(network: nn.Module, config: RoFormerConfig, windows: Tensor) -> None:
-    with torch.no_grad():
-        expected = network(windows)
-        found = ours(network, config)(windows)
-    if expected.dim() == 3:
-        expected = expected[:, None]
-    assert found.shape == (len(windows), len(config.sources), *windows.shape[1:])
-    found = found[..., : expected.shape[-1]]  # the references may end with the last whole frame
-    error, peak = float((found - expected).abs().max()), float(expected.abs().max())
-    assert error <= TOLERANCE * peak and peak > 0
 
 
 @pytest.mark.parametrize("is_mel", [True, False])

@@ -18,9 +18,9 @@ from torch import nn
 
 from engine.jobs.roformer_config import RoFormerConfig
 from engine.separation.network.bands import mel_bands
+from tests.fixtures.roformer_reference import TINY, assert_equals
 from tests.fixtures.signals import noise
 from tests.fixtures.tiny_roformers import BS_SIZES, FOUR_STEMS, VOCALS, randomise
-from tests.integration.separation.test_roformer import TINY, assert_equals
 
 REQUIREMENTS = Path(__file__).parents[2] / "fixtures" / "bs_roformer.txt"
 
