@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.acceptance.conftest import SONG, Stage
+from tests.acceptance.conftest import COMPARED, SONG, Stage
 from tests.fakes.discord import Interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,6 +48,18 @@ async def test_private_song_is_separated_again_privately(stage: Stage) -> None:
     await stage.shows(await stage.ann.answered(filled), "4 stems ·")
     await stage.until(lambda: filled.followups, "the stems")
     assert filled.answer.ephemeral and stage.songs.visible() == []
+
+
+async def test_private_song_is_compared_privately(stage: Stage) -> None:
+    interaction = await private_result(stage)
+    asked = await stage.ann.press(await stage.more(stage.ann, interaction.answer), "Try models on 30 s…")
+    filled = await stage.ann.fill(asked, models="\n".join(COMPARED))
+    await stage.shows(await stage.ann.answered(filled), "Press the letter of the best one")
+    await stage.until(lambda: filled.followups, "the files")
+    assert filled.answer.ephemeral and filled.followups[0].ephemeral and len(filled.followups[0].attachments) == 2
+    chosen = await stage.ann.press(filled.followups[0], "A")
+    assert f"**{COMPARED[1]}**" in await stage.private(chosen)
+    assert stage.songs.visible() == []
 
 
 async def test_private_result_after_its_token_comes_by_direct_message(stage: Stage) -> None:
