@@ -13,23 +13,36 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import TracebackType
 
-_SECRETS = re.compile(
-    # signed links, ours and those of Discord, S3, Google and Azure
-    r"(?P<parameter>[?&;](?:s|hm|ex|is|[\w.\-]*(?:sig|signature|token|key|secret|password|credential))=)[^&;\s\"']+"
-    r"|(?P<user>://)[^\s/@\"']+@"
-    r"|(?P<scheme>\b(?:Bot|Bearer|Basic)\s+)(?-i:(?=\S*(?:\d|[a-z][A-Z]|[A-Z]{2})))[\w.~+/=\-]{8,}"
-    r"|(?P<name>\b[\w\-]*(?:token|secret|password|api[_\-]?key|access[_\-]?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;&]{12,}"
-    r"|(?P<webhook>/(?:webhooks|interactions)/\d+/)[\w\-.]{16,}"
-    r"|\bhf_\w{20,}"  # a token of Hugging Face
-    r"|[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",  # a token of Discord
-    re.IGNORECASE,
-)
+# What a pattern's group matches is kept.
+_SECRETS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # signed links, ours and those of Discord, S3, Google, Azure and YouTube, which also signs in the path
+        r"([?&;#](?:s|hm|ex|is|pot|[\w.\-]{0,40}(?:sig|signature|token|key|secret|password|credential))=)[^&;\s\"']+",
+        r"(googlevideo\.com(?::\d+)?/)[^\s\"'<>]+",
+        # user and password of an address, with and without a scheme
+        r"(://)[^\s/?#\"<>]{1,500}@",
+        r"(?<![\w.%+~:\-])[\w.%+~\-]{1,200}:[^\s/@\"'<>]{1,200}@(?=[\w\[])",
+        # headers, also in tuples and dictionaries
+        r"((?:authorization|cookie)(?:[\"'],\s?b?[\"']|[\"']?[=:]\s?b?[\"']?))[^\"'\r\n]+",
+        r"(\b(?:Bot|Bearer|Basic)\s+)(?-i:(?=\S*(?:\d|[a-z][A-Z]|[A-Z]{2})))[\w.~+/=\-]{8,}",
+        # names and values
+        r"((?:token|secret|password|(?:api|access)[_\-]?key)s?[\"']?=\s*[\"']?)[^\s\"',;&]{4,}",
+        r"((?:token|secret|password|(?:api|access)[_\-]?key)s?[\"']?\s*:\s*[\"']?)[^\s\"',;&]{12,}",
+        r"(/(?:webhooks|interactions)/\d+/)[\w\-.]{16,}",
+        # tokens of Hugging Face and of Discord
+        r"\bhf_\w{16,}|[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",
+    )
+]
 
 
 def redact(text: str) -> str:
     """Return `text` without tokens, passwords and signatures."""
-    return _SECRETS.sub(lambda hit: (hit[hit.lastgroup] if hit.lastgroup else "") + "…", text)
+    for pattern in _SECRETS:
+        text = pattern.sub(r"\g<1>…" if pattern.groups else "…", text)
+    return text
 
 
 def escaped(text: str) -> str:
@@ -103,11 +116,17 @@ def escape_unencodable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log what ends the process; Python itself would print it with its secrets."""
+    logging.getLogger("engine").critical("the process ends", exc_info=(kind, error, trace))
+
+
 def configure(level: str, *, json_lines: bool) -> None:
     """Send the log of this process to stderr. Called once, in a `__main__`."""
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(_JsonLines() if json_lines else _Plain("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[stream], force=True)
+    sys.excepthook = _log_uncaught
     logging.getLogger("aiosqlite").setLevel("WARNING")
     logging.getLogger("discord").setLevel("WARNING")
     logging.getLogger("aiohttp.access").setLevel("WARNING")

@@ -12,6 +12,7 @@ from rich.text import Text
 from config.settings import Settings
 from engine.errors import StemifyError
 from engine.jobs.models import MODELS, traits, unknown_model
+from engine.logs import redact
 from engine.separation.models.library import ModelLibrary
 from engine.text import plural
 
@@ -64,7 +65,7 @@ def _pull(library: ModelLibrary, names: list[str]) -> int:
                 failures += 1
                 console.print(f"{name}: {error.message}")
                 if error.detail:
-                    console.print(f"   {error.detail}")
+                    console.print(f"   {redact(error.detail)}")
             else:
                 console.print(f"{name}: ready")
     return 1 if failures else 0

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from engine.gateway.gateway import Gateway
 from engine.gateway.protocol import GatewayConfig
+from engine.logs import configure
 from engine.process.confinement import die_with_parent, forbid_inspection
 from engine.worker.process import MessageWriter
 from engine.worker.protocol import SECRET_VARIABLE
@@ -27,7 +28,7 @@ def main() -> NoReturn:
     secret = os.environ.pop(SECRET_VARIABLE, None)  # child processes must not inherit it
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    configure(config.worker.log_level, json_lines=config.worker.json_lines)
     asyncio.run(_run(Gateway(config, secret, MessageWriter(out))))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from engine.gateway.scratch import create_scratch_dir
 from engine.gateway.versions import versions
+from engine.logs import configure
 from engine.worker.process import MessageWriter, open_worker_storage
 from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
 
@@ -69,7 +69,6 @@ class WorkerActor:
         """
         from engine.worker.worker import Worker  # not at the top: the gateway must not import torch
 
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
         self._lease_s = lease_s
         self._polled_at = time.monotonic()
         self._received = 0
@@ -78,6 +77,7 @@ class WorkerActor:
         self._output = ReplayBuffer(self._check_lease)
         os.umask(0o077)
         parsed = WorkerConfig.model_validate_json(config)
+        configure(parsed.log_level, json_lines=parsed.json_lines)
         cache_dir = Path(parsed.cache_dir).expanduser()  # "~" is the home folder on this machine
         parsed = parsed.model_copy(update={"cache_dir": str(cache_dir)})
         if parsed.clears_scratch:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import pytest
 
@@ -30,10 +31,41 @@ from engine.logs import configure, redact
         ("403 for hf_AbCdEfGhIjKlMnOpQrStUvWx", "AbCdEfGh"),
         ("environment: AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENG", "wJalrXUtnFEMIK7MDENG"),
         ("{'api_token': 'c2VjcmV0LXRva2Vu'}", "c2VjcmV0LXRva2Vu"),
+        ("POST https://discord.com/api/interactions/12/aW50ZXJhY3Rpb246dG9rZW4/callback", "aW50ZXJhY3Rpb246dG9rZW4"),
+        ("socks5h://me:p@ss:hunter2@[::1]:1080 refused", "hunter2"),
+        ("proxy http://me:it's-hunter2@[::1]:1080 refused", "hunter2"),
+        ("HTTPSConnectionPool: me:hunter2@proxy:8080 refused", "hunter2"),
+        ("https://a.example/x#access_token=hunter2", "hunter2"),
+        ("STEMIFY_DISCORD__TOKEN=hunter2 is not a token", "hunter2"),
+        ("headers={'Authorization': 'AWS4-HMAC-SHA256 Signature=hunter2, x'}", "hunter2"),
+        ("((b'Cookie', b'SID=a; HSID=hunter2'),)", "hunter2"),
+        ("<CIMultiDictProxy('Set-Cookie': 'a=b; c=hunter2; Path=/')>", "hunter2"),
+        ("HTTP Error 403 https://rr1---sn.googlevideo.com/videoplayback?n=1&pot=hunter2&lsig=AG", "hunter2"),
+        ("https://manifest.googlevideo.com/api/manifest/hls_playlist/expire/1/sig/hunter2/x.m3u8", "hunter2"),
     ],
 )
-def test_secrets_are_redacted(text: str, secret: str) -> None:
-    assert secret not in redact(text)
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_secrets_are_redacted(text: str, secret: str, json_lines: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    configure("INFO", json_lines=json_lines)
+    try:
+        raise OSError(text)
+    except OSError as error:
+        logging.getLogger("engine.test").exception("failed: %s", error, extra={"reason": error, "about": [text]})
+    lines = capsys.readouterr().err
+    assert "failed: " in lines and "OSError" in lines and secret not in lines
+
+
+@pytest.mark.parametrize("part", ["a:", "a.", "a-", ":", "://", "a:,", "token", "?a", "cookie", "Bearer ", "\u200b"])
+def test_long_text_is_redacted_in_linear_time(part: str) -> None:
+    assert len(redact(part * 100_000)) > 100
+
+
+def test_uncaught_error_is_redacted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    configure("INFO", json_lines=False)
+    sys.excepthook(OSError, OSError("http://me:hunter2@proxy"), None)
+    lines = capsys.readouterr().err
+    assert "OSError: http://" in lines and "hunter2" not in lines
 
 
 @pytest.mark.parametrize(
