@@ -98,3 +98,22 @@ def test_times_of_refusals_are_local(browser: Browser, site: Site) -> None:
     )
     browser.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
     assert text.replace("\u202f", " ") == "The next one is free at 3:07 PM (in 23 minutes)."
+
+
+def test_expected_times_that_differ_look_different(browser: Browser, site: Site) -> None:
+    browser.get(f"{site.url}/")
+    words = browser.run_async(
+        "const { about } = await import('/static/words.js'); return args[0].map(about);",
+        [4, 38, 74, 80, 115, 150, 284, 300, 8000],
+    )
+    assert words == [
+        "a few seconds",
+        "about 40 seconds",
+        "about a minute",
+        "about 1½ minutes",
+        "about 2 minutes",
+        "about 2½ minutes",
+        "about 4½ minutes",
+        "about 5 minutes",
+        "about 2 hours",
+    ]

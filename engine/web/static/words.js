@@ -46,11 +46,13 @@ export function plural(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** "about 2 minutes" */
+/** "about 2½ minutes" */
 export function about(seconds) {
   if (seconds < 8) return "a few seconds";
   if (seconds < 55) return `about ${Math.round(seconds / 5) * 5} seconds`;
-  if (seconds < 90) return "about a minute";
+  if (seconds < 75) return "about a minute";
+  const halves = Math.round(seconds / 30);
+  if (halves < 10 && halves % 2) return `about ${(halves - 1) / 2}½ minutes`;
   if (seconds < 5400) return `about ${Math.round(seconds / 60)} minutes`;
   return `about ${Math.round(seconds / 3600)} hours`;
 }
