@@ -18,6 +18,7 @@ from engine import logs
 from engine.backend import Backend, ShutdownSignals, backend
 from engine.errors import StemifyError
 from engine.process.confinement import forbid_inspection
+from engine.process.garbage_collection import shorten_collections
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ async def main(settings: configuration.Settings, open_backend: OpenBackend = bac
     """Run until SIGTERM or SIGINT."""
     shutdown = ShutdownSignals()
     async with open_backend(settings, forced=shutdown.forced) as running:
+        shorten_collections()
         print_line(f"Stemify's page is at {running.web_url}")
         if settings.discord.token is None:
             print_line("No Discord token is set (STEMIFY_DISCORD__TOKEN): serving only the page.")

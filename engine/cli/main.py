@@ -21,6 +21,7 @@ from engine.errors import InputRefused, RetryLater, StemifyError
 from engine.jobs.models import MODELS, add_own_models
 from engine.jobs.options import OutputFormat, Quality
 from engine.logs import configure
+from engine.process.garbage_collection import shorten_collections
 from engine.process.private_files import private_files
 from engine.text import plural
 
@@ -170,6 +171,7 @@ async def _serve(settings: Settings) -> int:
 
     signals = ShutdownSignals()
     async with backend(settings, forced=signals.forced) as running:
+        shorten_collections()
         print(f"Stemify is running at {running.web_url}  (Ctrl-C to stop)", flush=True)
         await signals.requested.wait()
     return DONE
