@@ -14,6 +14,7 @@ import pytest
 
 from config.settings import load
 from engine.errors import DiskFull, ModelUnavailable
+from engine.service.service import StemService
 from engine.service.stages import Stages
 from tests.fixtures.backend_server import running_backend, served
 from tests.fixtures.chromium import Browser, check_present, open_browser
@@ -43,6 +44,7 @@ class Site:
     known: Samples  # the audio of each planted stem, (2, samples)
     planted: dict[str, str]  # format, or "long" → job id
     stages: Stages
+    service: StemService
 
     def page(self, name: str) -> str:
         return f"{self.url}/jobs/{self.planted[name]}"
@@ -67,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     write_model(models)
     known = known_sound()
     planted = asyncio.run(_plant(data, known))
-    workers = {"devices": ["cpu"], "threads": 1, "compile": False}
+    workers = {"devices": ["cpu"], "threads": 1, "compile": False, "heartbeat_timeout_s": 120}  # tests stop the worker
     settings = load(
         data_dir=data,
         models_dir=models,
@@ -77,7 +79,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         mixes={"niceness": 0},  # so that mixes do not wait for other tests
     )
     with running_backend(settings) as running:
-        yield Site(str(running.web_url), data, root / "downloads", known, planted, running.stages)
+        yield Site(str(running.web_url), data, root / "downloads", known, planted, running.stages, running.service)
 
 
 @pytest.fixture
