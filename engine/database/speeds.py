@@ -27,4 +27,4 @@ class Speeds:
         params = {"model": model, "quality": quality, "device": device, "measured": processing_s / audio_s}
         self._known = None
         await self._database.run(QUERIES["learn_speed"], params)
-        self._known = None  # it may have been read meanwhile
+        self._known = None  # it may have been read in between

@@ -84,7 +84,7 @@ class Resubmission:
         return await self._storage.size(f"jobs/{job.id}/input") is not None
 
     def _options(self, old: Job, changes: Mapping[str, object]) -> StemSeparationOptions:
-        # None is the default, so no change, except for a comparison.
+        # By default (None) nothing changes, except for a comparison.
         chosen = {name: value for name, value in changes.items() if value is not None or name == "comparison"}
         options = StemSeparationOptions.from_user(**old.options.model_dump() | chosen)
         self._acceptance.check_models(options)

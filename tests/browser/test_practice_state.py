@@ -60,7 +60,7 @@ def test_link_holds_the_state_and_song_remembers_it(browser: Browser, site: Site
         assert fragment(browser) == state
     browser.get("about:blank")
     open_player(browser, f"{site.page('mp3')}#try-models")
-    assert part(browser) == (2, 4.5), "a part of the page is no state"
+    assert part(browser) == (2, 4.5), "the name of a section is not a state"
     browser.get("about:blank")
     open_player(browser, site.page("wav"))
     assert fragment(browser) == "", "it is another song"

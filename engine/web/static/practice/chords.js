@@ -26,7 +26,7 @@ export function notesIn(key) {
   return MAJOR_KEYS_WITH_FLATS.includes(FLATS[pitch(note, mode === "minor" ? MINOR_THIRD : 0)]) ? FLATS : SHARPS;
 }
 
-/** A chord as it is heard, some semitones higher; `key`: of the song, or null. */
+/** The chord that is heard when the song is some semitones higher; `key`: of the song, or null. */
 export function heardChord(chord, key, semitones) {
   return semitones ? transposed(chord, semitones, notesIn(key && transposed(key, semitones))) : chord;
 }
