@@ -1,7 +1,8 @@
 """CPU time, memory and late frames of players in voice channels: `python -m bench.voice`.
 
 Each channel has a child process that plays four mp3 stems, read every 20 ms as discord.py does. Then one channel plays
-in the real bot, and its packets are timed at the socket of a fake voice server. `--beside` separates songs at the same time.
+in the real bot, and its packets are timed at the socket of a fake voice server. `--beside` separates songs at the
+same time.
 """
 
 from __future__ import annotations
