@@ -60,7 +60,7 @@ def test_acoustic_kit_pieces_peak_and_end_silent() -> None:
             assert abs(shot[-1]) < 1e-3
 
 
-def test_a_midi_file_holds_its_notes_in_order_of_time() -> None:
+def test_midi_file_holds_notes_in_order_of_time() -> None:
     file = midi.midi_file([midi.Part(3, 33, [Note(1.0, 0.5, 40, 1.0), Note(0.0, 0.25, 45, 0.5)])])
     assert file.startswith(b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk")
     track = file[22:]
@@ -94,7 +94,7 @@ def test_songs_that_come_later_are_seen_at_the_next_scan(tmp_path: Path) -> None
     assert folder.scan() == 1
 
 
-def test_a_piece_without_a_singer_gets_one_from_another_song(tmp_path: Path) -> None:
+def test_piece_without_singer_gets_one_from_another_song(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).integers(-9000, 9000, (4, 2, 44100)).astype(np.int16)
     np.save(tmp_path / "band-1.npy", noise * np.array([1, 1, 1, 0], np.int16)[:, None, None])
     np.save(tmp_path / "numpy-1.npy", noise)

@@ -67,7 +67,7 @@ def is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_the_weights_file_is_read_by_the_hub_loader_of_demucs(tmp_path: Path) -> None:
+def test_weights_file_is_read_by_hub_loader_of_demucs(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = new_model()
     path = write_hub_files(model.state_dict(), tmp_path)
@@ -78,7 +78,7 @@ def test_the_weights_file_is_read_by_the_hub_loader_of_demucs(tmp_path: Path) ->
         torch.testing.assert_close(loaded.state_dict()[key].float(), value, rtol=0, atol=0)
 
 
-def test_an_update_of_muon_is_nearly_orthogonal() -> None:
+def test_update_of_muon_is_nearly_orthogonal() -> None:
     torch.manual_seed(2)
     for shape in ((16, 48), (48, 16)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
@@ -86,7 +86,7 @@ def test_an_update_of_muon_is_nearly_orthogonal() -> None:
         assert values.max() < 1.4
 
 
-def test_the_learning_rate_rises_stays_and_falls() -> None:
+def test_learning_rate_rises_stays_and_falls() -> None:
     rates = [
         learning_rate(1.0, done, step, 0.4) for done, step in ((0.0, 0), (0.1, 50), (0.6, 500), (0.8, 800), (1.0, 1000))
     ]
