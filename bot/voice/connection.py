@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 20.0
 RECOVERY_S = 6.0
 _LEAVE_TIMEOUT_S = 5.0
+_CONFIRMATION_S = 0.5
 _POLL_S = 0.05
 _WAIT_S = 0.5
 
@@ -61,11 +62,17 @@ async def recovers(client: VoiceConnection) -> bool:
 
 async def _leave_first(channel: VoiceChannel) -> None:
     """Leave a channel in which the bot still is after its process or its connection ended."""
-    guild = channel.guild
-    if guild.me.id not in channel.voice_states:
+    # discord.py may have asked just now; the answer to a second request would end the next connection.
+    if await _has_left(channel, _CONFIRMATION_S):
         return
-    await guild.change_voice_state(channel=None)
-    for _ in range(round(_LEAVE_TIMEOUT_S / _POLL_S)):
-        if guild.me.id not in channel.voice_states:
-            return
+    await channel.guild.change_voice_state(channel=None)
+    await _has_left(channel, _LEAVE_TIMEOUT_S)
+
+
+async def _has_left(channel: VoiceChannel, timeout_s: float) -> bool:
+    """Wait until Discord has confirmed that the bot is not in the channel; return False at the timeout."""
+    for _ in range(round(timeout_s / _POLL_S)):
+        if channel.guild.me.id not in channel.voice_states:
+            return True
         await asyncio.sleep(_POLL_S)
+    return False

@@ -216,7 +216,8 @@ class VoiceSession:
         if client.was_removed:
             return False
         log.warning("the voice connection ended; connecting again")
-        await client.disconnect(force=True)
+        if client.guild.voice_client is client:  # otherwise discord.py has left, and no answer to another request comes
+            await client.disconnect(force=True)
         for _ in range(_RECONNECTS):
             with suppress(InvalidState):
                 await self._join()

@@ -57,7 +57,7 @@ class FakeVoice:
         self.identifies: list[Json] = []
         self.speaking: list[int] = []
         self.channel_of_bot: dict[int, int | None] = {}  # by server
-        self.requests_to_speak = 0
+        self.requests_to_leave = self.requests_to_speak = 0
         self.answers = True  # the main gateway answers when the bot joins
         self.listener: User | None = None
         self._group: dave.DaveGroup | None = None
@@ -102,6 +102,7 @@ class FakeVoice:
         """Answer the bot's request to join, to move or to leave."""
         if channel_id is not None and not self.answers:
             return
+        self.requests_to_leave += channel_id is None
         self.channel_of_bot[guild_id] = channel_id
         is_audience = any(each.id == channel_id and each.kind == STAGE for each in self.fake.channels.values())
         await self._dispatch_state(guild_id, self.fake.bot, channel_id, suppress=is_audience)
