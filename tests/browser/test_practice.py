@@ -28,6 +28,11 @@ def retype(field: WebElement, keys: str) -> None:
     field.send_keys(keys)
 
 
+def click(browser: Browser, *names: str) -> None:
+    """Click elements within one task of the page, so that a slow machine makes no pauses."""
+    browser.execute_script("for (const name of arguments) document.getElementById(name).click()", *names)
+
+
 def test_drag_on_ruler_repeats_a_part(browser: Browser, site: Site) -> None:
     open_player(browser, site.page("mp3"))
     drag_on_ruler(browser, 0.6, 0.2)
@@ -96,10 +101,7 @@ def test_tempo_and_key_change_while_the_song_plays(browser: Browser, site: Site)
     player(browser, "player.setPart({ start: 2, end: 14 })")
     browser.find_element(By.ID, "play").click()
     browser.until("return document.getElementById('player').dataset.state === 'playing'")
-    for _ in range(4):
-        browser.find_element(By.ID, "tempo-less").click()
-    browser.find_element(By.ID, "key-less").click()
-    browser.find_element(By.ID, "key-less").click()
+    click(browser, *["tempo-less"] * 4, "key-less", "key-less")
     assert words(browser, "Making").startswith("Making it at 80\xa0%, in key −2")
     assert player(browser, "player.isGoing"), "it plays on in the meantime"
     words(browser, "Now at 80\xa0%, in key −2.")
@@ -107,8 +109,7 @@ def test_tempo_and_key_change_while_the_song_plays(browser: Browser, site: Site)
     assert player(browser, "[player.version.key, player.version.tempo]") == [-2, 0.8]
     assert player(browser, "player.version.samples") == round(player(browser, "player.original.samples") / 0.8)
     retype(browser.find_element(By.ID, "tempo"), "100" + Keys.ENTER)
-    browser.find_element(By.ID, "key-more").click()
-    browser.find_element(By.ID, "key-more").click()
+    click(browser, "key-more", "key-more")
     words(browser, "Now as recorded.")
     assert player(browser, "player.version === player.original")
     assert browser.console_errors() == []
