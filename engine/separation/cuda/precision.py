@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
-from demucs.demucs import LocalState
+from demucs.demucs import BLSTM, LocalState
+from demucs.hdemucs import HDecLayer
 from torch import Tensor, nn
 
 _HALF_TYPES = (
@@ -31,8 +32,8 @@ def use_precision(precision: str, *, search: bool = False) -> Iterator[None]:
     """Set torch's switches for passes in a precision and restore them at the end.
 
     `fp32` is single precision and `tf32` single with the short mantissa of the tensor cores. `fp16` computes
-    convolutions, products, attention and HDemucs' LSTMs (autocast converts their weights in every pass) in half, and
-    transforms, norms and `LocalState` in single. With `search`, cuDNN tries its algorithms for each new shape.
+    convolutions, products and attention in half, and transforms, norms and what `to_half` leaves single in `tf32`.
+    With `search`, cuDNN tries its algorithms for each new shape.
     """
     matmul = torch.backends.cuda.matmul
     before, matmul.allow_tf32 = matmul.allow_tf32, precision == "tf32"
@@ -54,18 +55,30 @@ def is_finite(stems: Tensor) -> bool:
 
 
 def to_half(member: nn.Module) -> None:
-    """Convert the weights to half that autocast would convert in every pass.
-
-    `LocalState`, the attention of HDemucs, stays single: its penalty grows with the distance and is too fine for half.
-    """
+    """Convert the weights to half that autocast would convert in every pass, except those of `_single_modules`."""
     single: set[nn.Module] = set()
+    for module in _single_modules(member):
+        single.update(module.modules())
+        forward: Callable[[Tensor], Tensor] = module.forward
+        module.forward = _in_single(forward)
     for module in member.modules():
-        if isinstance(module, LocalState):
-            single.update(module.modules())
-            forward: Callable[[Tensor], Tensor] = module.forward
-            module.forward = _in_single(forward)  # type: ignore[method-assign]
-        elif module not in single and isinstance(module, _HALF_TYPES):
+        if module not in single and isinstance(module, _HALF_TYPES):
             module.half()
+
+
+def _single_modules(member: nn.Module) -> list[nn.Module]:
+    """Return the modules whose results half precision would spoil.
+
+    The penalty of `LocalState`, the attention of HDemucs, grows with the distance; the states of its LSTMs carry their
+    rounding on; the last layers write the result, in which a quiet passage can lie beside a loud one.
+    """
+    found: list[nn.Module] = []
+    for module in member.modules():
+        if isinstance(module, (BLSTM, LocalState)):
+            found.append(module)
+        elif isinstance(module, HDecLayer) and module.last:
+            found.append(module.conv_tr)
+    return found
 
 
 def _in_single(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

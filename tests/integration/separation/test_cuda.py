@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from demucs.demucs import LocalState
+from demucs.demucs import BLSTM, LocalState
+from demucs.hdemucs import HDemucs
+from demucs.htdemucs import HTDemucs
+from torch import nn
 
 from engine.separation.cuda import batch_size, graphs, precision
 from engine.separation.cuda.graphs import CudaForward
@@ -26,7 +29,7 @@ from tests.fixtures.echo_gpu import (
     fails_above,
 )
 from tests.fixtures.echo_network import Echo, Mix, Sink, run
-from tests.fixtures.tiny_models import awake, tiny_hdemucs
+from tests.fixtures.tiny_models import awake, tiny_hdemucs, tiny_htdemucs
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_auto_is_half_on_a_gpu_and_single_on_a_cpu() -> None:
     assert precision.resolve_precision("fp16", torch.device("cpu")) == "fp32"
 
 
-def test_local_attention_and_norms_stay_single() -> None:
+def test_recurrence_local_attention_and_norms_stay_single() -> None:
     network = awake(tiny_hdemucs(1))
     windows = torch.randn(1, 2, 22050)
     with torch.no_grad():
@@ -59,11 +62,28 @@ def test_local_attention_and_norms_stay_single() -> None:
     kinds = {type(m): p.dtype for m in network.modules() for p in m.parameters(recurse=False)}
     assert kinds[torch.nn.Conv2d] == torch.float16
     assert kinds[torch.nn.GroupNorm] == torch.float32
-    attention = [module for module in network.modules() if isinstance(module, LocalState)]
-    assert attention
-    assert all(p.dtype == torch.float32 for module in attention for p in module.parameters())
+    for kind in (LocalState, BLSTM):
+        modules = [module for module in network.modules() if isinstance(module, kind)]
+        assert modules
+        assert all(p.dtype == torch.float32 for module in modules for p in module.parameters())
     error = (expected - found.float()).square().sum() / expected.square().sum()
     assert error < 10**-5.5
+
+
+@pytest.mark.parametrize("tiny", [tiny_htdemucs, tiny_hdemucs])
+def test_last_layers_compute_in_single_from_half(tiny: Callable[[], HTDemucs | HDemucs]) -> None:
+    network = awake(tiny())
+    precision.to_half(network)
+    results: list[torch.Tensor] = []
+    last: list[nn.Module] = [layers[-1].get_submodule("conv_tr") for layers in (network.decoder, network.tdecoder)]
+    for layer in last:
+        layer.register_forward_hook(lambda layer, given, result: results.append(result))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.float16, cache_enabled=False):
+        network(torch.randn(1, 2, 22050))
+    assert [p.dtype for layer in last for p in layer.parameters()] == [torch.float32] * 4
+    assert network.decoder[-2].get_submodule("conv_tr").get_parameter("weight").dtype == torch.float16
+    assert len(results) == 2
+    assert all((result != result.half()).any() for result in results), "they are not rounded to half"
 
 
 def test_work_left_to_the_device_comes_back_whole_and_in_order() -> None:
