@@ -73,6 +73,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
+def pinned_memory(*shape: int) -> Tensor:
+    """Return memory with which a GPU exchanges data beside its other work; ordinary memory if none is left."""
+    try:
+        return torch.empty(shape, pin_memory=True)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return torch.empty(shape)
+
+
 def use_threads(count: int) -> None:
     """Set the threads of an operation on the CPU; 0: all cores."""
     if count:

@@ -19,7 +19,7 @@ from engine.separation.cuda.precision import is_finite, resolve_precision
 from engine.separation.models.loaded_model import LoadedModel
 from engine.separation.native.library import NativeLibrary
 from engine.separation.network.forward import Forward, forward_of
-from engine.separation.ops.device import WINDOWS_AT_ONCE, is_out_of_memory, threads_of_a_window
+from engine.separation.ops.device import WINDOWS_AT_ONCE, is_out_of_memory, pinned_memory, threads_of_a_window
 from engine.separation.schedule.two_lanes import TwoLanes
 
 log = logging.getLogger(__name__)
@@ -208,12 +208,11 @@ class Executor:
         self._limits[model] = forward.prepare(like, self._limits[model])
 
     def _to_device(self, windows: Sequence[Tensor]) -> Tensor:
-        if self.device.type == "cpu":
-            return torch.stack(list(windows))
-        batch = torch.empty(len(windows), *windows[0].shape, device=self.device)
-        for row, window in zip(batch, windows, strict=True):
-            row.copy_(window, non_blocking=self.device.type == "cuda")
-        return batch
+        if self.device.type != "cuda":
+            return torch.stack(list(windows)).to(self.device)
+        # A copy from ordinary memory would wait for the batch that the GPU computes.
+        staged = pinned_memory(len(windows), *windows[0].shape)
+        return torch.stack(list(windows), out=staged).to(self.device, non_blocking=True)
 
     def _forward(self, model: LoadedModel, member: int, precision: str | None = None) -> Forward:
         if self.device.type == "cuda":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.separation.models.loaded_model import LoadedModel
-from engine.separation.ops.device import is_out_of_memory
+from engine.separation.ops.device import pinned_memory
 from engine.separation.plan.overlap_add import StemBuffer, to_device
 from engine.separation.plan.segments import Segment, make_plan
 
@@ -206,13 +206,8 @@ def read_window(mix: MixSource, segment: Segment) -> Tensor:
 
 
 def _to_host(block: Tensor) -> Tensor:
-    """Copy to the CPU; on CUDA without waiting for the device, into pinned memory if there is any left."""
+    """Copy to the CPU; on CUDA without waiting for the device, unless there is no pinned memory left."""
     if block.device.type != "cuda":
         return block.cpu()
-    try:
-        on_host = torch.empty(block.shape, pin_memory=True)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return block.cpu()
-    return on_host.copy_(block, non_blocking=True)
+    on_host = pinned_memory(*block.shape)
+    return on_host.copy_(block, non_blocking=on_host.is_pinned())

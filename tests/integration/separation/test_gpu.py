@@ -150,6 +150,15 @@ def test_second_song_never_waits_for_the_gpu_in_launch(batcher: Batcher, monkeyp
     assert separated(batcher, model, 30).isfinite().all()
 
 
+def test_copy_to_the_gpu_does_not_wait_for_its_work(batcher: Batcher) -> None:
+    windows = list(windows_of(16))
+    batcher._executor._to_device(windows)  # allocates
+    torch.cuda.synchronize()
+    torch.cuda._sleep(4_000_000_000)  # type: ignore[no-untyped-call]  # clock cycles
+    batcher._executor._to_device(windows)
+    assert not torch.cuda.current_stream().query(), "the GPU still sleeps"
+
+
 def test_cancelled_song_leaves_the_gpu_to_others(batcher: Batcher) -> None:
     model, cancelled = LoadedModel.of(awake(tiny_htdemucs())), threading.Event()
     with pytest.raises(Cancelled):

@@ -140,6 +140,36 @@ def test_a_halved_batch_grows_again() -> None:
     assert ("meta", 4) in passes.tried
 
 
+def _without_cuda(monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None = None) -> list[tuple[int, ...]]:
+    """Replace pinned memory, or the lack of it, and copies to a GPU; return the shapes that are pinned."""
+    pinned: list[tuple[int, ...]] = []
+    empty = torch.empty
+
+    def allocate(shape: tuple[int, ...], *, pin_memory: bool = False) -> torch.Tensor:
+        if pin_memory and error is not None:
+            raise error
+        if pin_memory:
+            pinned.append(shape)
+        return empty(shape)
+
+    monkeypatch.setattr(torch, "empty", allocate)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device, non_blocking: self)
+    return pinned
+
+
+def test_batch_is_copied_at_once_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, windows = crowded_gpu(allow_cpu=True), list(torch.randn(3, 2, 100))
+    pinned = _without_cuda(monkeypatch)
+    assert torch.equal(executor._to_device(windows), torch.stack(windows))
+    assert pinned == [(3, 2, 100)]
+
+
+def test_batch_is_copied_when_pinned_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, windows = crowded_gpu(allow_cpu=True), list(torch.randn(3, 2, 100))
+    _without_cuda(monkeypatch, RuntimeError("CUDA error: out of memory"))
+    assert torch.equal(executor._to_device(windows), torch.stack(windows))
+
+
 @pytest.mark.parametrize(
     ("error", "memory", "lost"),
     [
