@@ -52,20 +52,27 @@ def awaken(network: nn.Module) -> None:
             module.scale.data.fill_(0.5)
 
 
-def write_tiny(folder: Path, name: str) -> None:
-    """Write a very cheap network as a file of the operator's models folder."""
+TINY: dict[str, Any] = {
+    "channels": 4,
+    "growth": 1,
+    "depth": 3,
+    "nfft": 2048,
+    "t_layers": 0,
+    "dconv_mode": 0,
+    "segment": Fraction(39, 5),
+}
+
+
+def tiny(**changes: Any) -> HTDemucs:
+    """Return a very cheap network."""
     torch.manual_seed(0)
-    arguments = {
-        "sources": SOURCES,
-        "channels": 4,
-        "growth": 1,
-        "depth": 3,
-        "nfft": 2048,
-        "t_layers": 0,
-        "dconv_mode": 0,
-        "segment": Fraction(39, 5),
-    }
-    write_hub_files(HTDemucs(**arguments).state_dict(), folder, name, arguments)
+    network: HTDemucs = HTDemucs(SOURCES, **{**TINY, **changes})
+    return network.eval()
+
+
+def write_tiny(folder: Path, name: str) -> None:
+    """Write `tiny()` as a file of the operator's models folder."""
+    write_hub_files(tiny().state_dict(), folder, name, {"sources": SOURCES, **TINY})
 
 
 def write_htdemucs(folder: Path, name: str) -> None:
