@@ -7,10 +7,12 @@ import re
 from itertools import pairwise
 
 _FEWEST_LETTERS = 4
-_FREQUENT_LETTERS = {  # by code page
-    "cp1251": "оеаинтсрвл",
+_FREQUENT_LETTERS = {  # by code page; of two equal scores the first wins
+    "cp1251": "оеаинтсрвлкмдпуяії",
     "cp1253": "αοιετσνρυηςλδκάέήίόύώ",
-    "cp1255": "יוהלארתבמש",
+    "cp1255": "יוהלארתבמשנם",
+    "cp1256": "اليمنتروبدةعسحك",
+    "koi8-r": "оеаинтсрвлкмдпуя",
 }
 _COMMON_CHINESE = frozenset(
     "的一是不了我你他她人在有爱愛们这那来到时上下大小天地心想月亮生日风雨花开中国歌曲情梦夜明春秋海水"
