@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine.web.connections import Connection
 from tests.fixtures.web_backend import WebServer, open_web_server
 
 Connected = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -103,6 +104,23 @@ async def test_unknown_expectation_is_refused_as_json(server: WebServer) -> None
     writer.close()
     assert (status, json.loads(body)["error"]["code"]) == (417, "expectation_failed")
     assert headers["X-Content-Type-Options"] == "nosniff" and b"SECRET" not in body
+
+
+async def test_slow_heads_are_not_refused_all_at_once(server: WebServer) -> None:
+    opened = [await connected(server) for _ in range(20)]
+    for _, writer in opened:
+        writer.write(b"G")
+    assert server.runner.server is not None
+    waits_s: list[float] = []
+    async with asyncio.timeout(60):
+        while len(waits_s) < len(opened):
+            await asyncio.sleep(0.02)
+            connections = [each for each in server.runner.server.connections if isinstance(each, Connection)]
+            timers = [(each._head_timer, each.last_byte_at) for each in connections]
+            waits_s = [timer.when() - since_s for timer, since_s in timers if timer is not None]
+    assert max(waits_s) - min(waits_s) > 0.1, "without a spread they differ by microseconds"
+    for _, writer in opened:
+        writer.close()
 
 
 @pytest.fixture
