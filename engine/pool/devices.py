@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import DeviceNotFound
+from engine.process.environment import computing_environment
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ async def _list_gpus() -> list[str]:
     if sys.platform != "darwin" and torch_build() == "cpu":
         return []
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", str(_DEVICE_LIST), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-P", str(_DEVICE_LIST), stdout=asyncio.subprocess.PIPE, env=computing_environment()
     )
     try:
         out, _ = await asyncio.wait_for(process.communicate(), _PATIENCE_S)

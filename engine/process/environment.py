@@ -24,7 +24,9 @@ _SECRET_WORDS = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL")
 def computing_environment() -> dict[str, str]:
     """Return the variables that Python, torch and a compiler read."""
     return {
-        name: value for name, value in os.environ.items() if name in _COMPUTING or name.startswith(_COMPUTING_PREFIXES)
+        name: value
+        for name, value in os.environ.items()
+        if name in _COMPUTING or (name.startswith(_COMPUTING_PREFIXES) and not _is_secret(name))
     }
 
 
@@ -39,8 +41,12 @@ def storage_environment(*, secrets: bool) -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_STORAGE_PREFIXES) and (secrets or not any(word in name for word in _SECRET_WORDS))
+        if name.startswith(_STORAGE_PREFIXES) and (secrets or not _is_secret(name))
     }
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name for word in _SECRET_WORDS)
 
 
 def ray_environment() -> dict[str, str]:

@@ -18,6 +18,7 @@ from config.settings import Storage
 from engine.media import sandbox
 from engine.media.limits import MediaLimits
 from engine.media.sandbox import run_child
+from engine.pool.devices import find_devices
 from engine.pool.local import worker_environment
 from engine.process.environment import computing_environment
 from engine.worker.protocol import SECRET_VARIABLE, WorkerConfig
@@ -247,7 +248,7 @@ def test_entry_point_forbids_inspection(name: str) -> None:
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "s1", "AWS_SESSION_TOKEN": "s2", "HF_TOKEN": "s3", "GITHUB_TOKEN": "s4",
-    "STEMIFY_DISCORD__TOKEN": "s5", "DATABASE_URL": "s6", "AZURE_CLIENT_SECRET": "s7",
+    "STEMIFY_DISCORD__TOKEN": "s5", "DATABASE_URL": "s6", "AZURE_CLIENT_SECRET": "s7", "NVIDIA_API_KEY": "s8",
 }  # fmt: skip
 USED = {"CUDA_VISIBLE_DEVICES": "1", "OMP_WAIT_POLICY": "passive", "PATH": "/bin", "https_proxy": "http://proxy"}
 
@@ -294,3 +295,12 @@ def test_compiler_environment_has_no_secrets() -> None:
     environment = computing_environment()
     assert not (SECRETS.keys() | {"https_proxy", "AWS_REGION"}) & environment.keys()
     assert environment["PATH"] == "/bin"
+
+
+@pytest.mark.usefixtures("shell")
+async def test_list_of_gpus_is_made_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.py").write_text("import json, os; print(json.dumps(['cuda:' + ' '.join(os.environ)]))")
+    monkeypatch.setattr("engine.pool.devices._DEVICE_LIST", tmp_path / "list.py")
+    monkeypatch.setattr("engine.pool.devices.torch_build", lambda: "cuda")
+    (names,) = await find_devices(["auto"])
+    assert "PATH" in names and not SECRETS.keys() & set(names.split())
