@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import av
-import numpy as np
 import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
 from engine.cli.main import main
 from engine.service.service import StemService
+from tests.fixtures.heavy_song import make_heavy_song
 from tests.fixtures.small_disk import SmallDisk
 from tests.fixtures.songs import make_song
 
@@ -181,23 +180,8 @@ async def test_upload_stops_when_disk_fills_up(tmp_path: Path, monkeypatch: pyte
     assert not list((tmp_path / "data").glob("jobs/*"))
 
 
-def make_expensive_song(path: Path) -> None:
-    """Write a small flac file of many channels that takes seconds to decode."""
-    size = 4608
-    with av.open(str(path), "w", format="flac") as output:
-        stream = output.add_stream("flac", rate=192_000)
-        stream.codec_context.layout = "7.1"
-        stream.codec_context.format = "s16"
-        silence = np.zeros((1, size * 8), np.int16)
-        for number in range(240 * 192_000 // size):
-            frame = av.AudioFrame.from_ndarray(silence, format="s16", layout="7.1")
-            frame.sample_rate, frame.pts = 192_000, number * size
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-
-
 async def test_expensive_uploads_do_not_delay_other_owner(tmp_path: Path, song: bytes) -> None:
-    make_expensive_song(tmp_path / "heavy.flac")
+    make_heavy_song(tmp_path / "heavy.flac")
     heavy = forms((tmp_path / "heavy.flac").read_bytes())["options first"]
     async with open_api(tmp_path / "data") as api:
         attacks = [asyncio.create_task(api.post(heavy, "203.0.113.1")) for _ in range(6)]
