@@ -11,6 +11,7 @@ import pytest
 
 from config.settings import Settings, load
 from engine.backend import backend
+from tests.fixtures.songs import make_song
 from tests.fixtures.tiny_models import write_model
 
 pytestmark = pytest.mark.timeout(900)
@@ -29,7 +30,7 @@ def settings(folder: Path, *, sample: bool = True, link_lifetime_days: int = 90)
 
 
 async def sample_page(client: aiohttp.ClientSession) -> str:
-    async with asyncio.timeout(300):
+    async with asyncio.timeout(800):  # the song is made at the lowest priority
         while True:
             async with client.get("/sample", headers=_HTML, allow_redirects=False) as response:
                 if response.status == 302:
@@ -80,7 +81,11 @@ async def test_sample_is_separated_once_and_kept(tmp_path: Path) -> None:
         assert response.status == 404 and not await offer(client)
 
 
-async def test_sample_that_fails_is_not_offered(tmp_path: Path) -> None:
+async def test_sample_that_fails_is_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def generate(path: Path) -> None:
+        make_song(path, seconds=1)  # the whole one takes seconds of computing at the lowest priority
+
+    monkeypatch.setattr("engine.service.sample._generate", generate)
     without_room = settings(tmp_path)
     limits = without_room.limits.model_copy(update={"free_disk_bytes": 1 << 60})
     full = without_room.model_copy(update={"limits": limits})
