@@ -65,6 +65,7 @@ def main() -> None:
         with served(settings) as url, open_browser(Path(folder, "profile"), Path(folder)) as browser:
             browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _OBSERVE})
             browser.execute_cdp_cmd("Network.enable", {})
+            browser.emulate_screen(1280, 900)
             rows = [
                 measure(browser, f"{page}, {line}", f"{url}{path}", conditions)
                 for line, conditions in LINES.items()
