@@ -109,11 +109,12 @@ class Bench:
             (f"{network}, {who}: {key}", of.get((network, who), {}).get(key), bar) for network, who, key, bar in BARS
         ]
         figures.append(("jobs: x_realtime", max((row["x_realtime"] for row in self.jobs), default=None), JOBS_BAR))
-        late = sum(row["recorded_late"] for row in self.rows)
+        late = sum(row["recorded_late"] for row in self.rows) if self.rows else None
+        is_met = None if late is None else late == 0
         return [
             {"name": name, "measured": measured, "bar": bar, "met": None if measured is None else measured >= bar}
             for name, measured, bar in figures
-        ] + [{"name": "recorded late (at most)", "measured": late, "bar": 0, "met": late == 0}]
+        ] + [{"name": "recorded late (at most)", "measured": late, "bar": 0, "met": is_met}]
 
     def _time_variant(self, network: str, who: str, prepare: Callable[[], Variant], songs: int) -> dict[str, Any]:
         self._clear()

@@ -19,7 +19,7 @@ def find_flac_comments(file: Seekable, position: int, tags: FoundTags) -> None:
             return
         kind, length = head[0] & ~_IS_LAST, int.from_bytes(head[1:], "big")
         if kind == _COMMENTS:
-            count = stated_comments(file, position + 4)
+            count = _stated_comments(file, position + 4)
             tags.add(count, length, (position, bytes([head[0] & _IS_LAST | _PADDING])))
         if head[0] & _IS_LAST:
             return
@@ -28,7 +28,7 @@ def find_flac_comments(file: Seekable, position: int, tags: FoundTags) -> None:
         position += 4 + length
 
 
-def stated_comments(file: Seekable, position: int) -> int:
+def _stated_comments(file: Seekable, position: int) -> int:
     """Return the stated number of entries of a Vorbis comment block."""
     vendor_bytes = int.from_bytes(read_at(file, position, 4), "little")
     return int.from_bytes(read_at(file, position + 4 + vendor_bytes, 4), "little")

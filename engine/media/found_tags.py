@@ -9,6 +9,8 @@ from engine.media.view import Seekable
 
 MOST_TAG_BYTES = 8 * 1024 * 1024
 MOST_TAGS = 2000
+LARGEST_SIZE = (1 << 31) - 1
+"""Of a chunk or an atom that stands in place of many."""
 
 Patch = tuple[int, bytes]
 """A position in the file, and the bytes to read there instead."""
@@ -53,7 +55,8 @@ def find_all(file: Seekable, pattern: bytes, start: int = 0) -> Iterator[int]:
 
 def read_at(file: Seekable, position: int, count: int) -> bytes:
     """Return up to `count` bytes; none for a position outside the file, which damaged headers can state."""
-    if not 0 <= position < file.seek(0, 2):
+    try:
+        file.seek(position)
+    except (OSError, ValueError, OverflowError):
         return b""
-    file.seek(position)
     return file.read(count)

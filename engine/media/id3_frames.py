@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from engine.media.found_tags import read_at
 from engine.media.view import Seekable
 
-HEADER_BYTES = 10
+_HEADER_BYTES = 10
 _EXTENDED_HEADER, _FOOTER, _UNSYNCHRONISED = 0x40, 0x10, 0x80
 _FRAME_COMPRESSED, _FRAME_UNSYNCHRONISED = 0x08, 0x02
 _CHAPTER_TIMES_BYTES = 16
@@ -32,16 +33,15 @@ def read_id3_tags(file: Seekable, position: int, most: int, most_bytes: int) -> 
     """
     count = 0
     while True:
-        file.seek(position)
-        head = file.read(HEADER_BYTES)
-        if head[:3] != b"ID3" or len(head) < HEADER_BYTES or max(head[6:]) > 127:
+        head = read_at(file, position, _HEADER_BYTES)
+        if head[:3] != b"ID3" or len(head) < _HEADER_BYTES or max(head[6:]) > 127:
             return
         size = _syncsafe(head[6:])
         frames = 0
         if size <= most_bytes and count <= most:
             frames = _count_frames(head, file.read(size), most)
             count += frames
-        length = HEADER_BYTES + size + (HEADER_BYTES if head[5] & _FOOTER else 0)
+        length = _HEADER_BYTES + size + (_HEADER_BYTES if head[5] & _FOOTER else 0)
         yield Id3Tag(position, length, frames)
         position += length
 
@@ -72,7 +72,7 @@ def _frame_bytes(frames: bytes, position: int) -> int:
     """Return the length of a frame of ID3 2.4, whose writers do not agree on how to state it."""
     stated = frames[position + 4 : position + 8]
     plain, syncsafe = int.from_bytes(stated, "big"), _syncsafe(stated)
-    content_at = position + HEADER_BYTES
+    content_at = position + _HEADER_BYTES
     if plain >= len(frames) - content_at or _begins_frame(frames, content_at + syncsafe):
         return syncsafe
     return plain
@@ -87,8 +87,8 @@ def _begins_frame(frames: bytes, position: int) -> bool:
 def _count_frames_of_chapter(chapter: bytes) -> int:
     position = chapter.find(b"\0") + 1 + _CHAPTER_TIMES_BYTES
     count = 0
-    while position + HEADER_BYTES <= len(chapter):
-        position += HEADER_BYTES + int.from_bytes(chapter[position + 4 : position + 8], "big")
+    while position + _HEADER_BYTES <= len(chapter):
+        position += _HEADER_BYTES + int.from_bytes(chapter[position + 4 : position + 8], "big")
         count += 1
     return count
 

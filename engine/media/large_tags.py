@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from itertools import islice
 
 from engine.media.flac_comments import find_flac_comments
-from engine.media.found_tags import MOST_TAG_BYTES, MOST_TAGS, FoundTags, find_all, read_at
+from engine.media.found_tags import LARGEST_SIZE, MOST_TAG_BYTES, MOST_TAGS, FoundTags, find_all, read_at
 from engine.media.id3_frames import read_id3_tags
 from engine.media.matroska_tags import find_matroska_tags
-from engine.media.mp4_tags import find_mp4_tags, join_endless_atoms
+from engine.media.mp4_tags import find_mp4_tags
 from engine.media.ogg_comments import hide_large_comments
 from engine.media.view import Seekable
 
 _ID3_UNKNOWN_VERSION = b"\x09"
 _MOST_CHUNKS = 10_000
-_LARGEST_SIZE = (1 << 31) - 1
 _W64_SUMMARY = bytes.fromhex("bc945f925a52d21186dc00c04f8edb8a")
 
 
@@ -51,7 +50,6 @@ def _find_tags(file: Seekable, tags: FoundTags) -> None:
         find_matroska_tags(file, tags)
     else:
         find_mp4_tags(file, tags)
-        join_endless_atoms(file, tags)
         _find_id3_between_frames(file, start, tags)
 
 
@@ -82,7 +80,7 @@ def _find_tag_chunks(file: Seekable, position: int, end: int, header: str, align
     """
     for number, (at, name, length) in enumerate(_chunks(file, position, end, header, align)):
         if number == _MOST_CHUNKS:
-            tags.always.append((at, struct.pack(header, b"JUNK", min(end - at, _LARGEST_SIZE))))
+            tags.always.append((at, struct.pack(header, b"JUNK", min(end - at, LARGEST_SIZE))))
             break
         content_at = at + struct.calcsize(header)
         if name in (b"id3 ", b"ID3 "):

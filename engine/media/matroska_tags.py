@@ -18,10 +18,11 @@ _LONGEST_SIZE_BYTES = 8
 
 def find_matroska_tags(file: Seekable, tags: FoundTags) -> None:
     """Add the elements of tags and chapters at any position: an index can point FFmpeg to any place."""
+    size = file.seek(0, 2)
     for element, entry in ((_TAGS, _SIMPLE_TAG), (_CHAPTERS, _CHAPTER)):
         for position in find_all(file, element):
             length, content_at = _read_size(file, position + len(element))
-            fits = content_at + length <= file.seek(0, 2)
+            fits = content_at + length <= size
             content = b"" if tags.count > MOST_TAGS else read_at(file, content_at, min(length, MOST_TAG_BYTES))
             tags.add(content.count(entry), length if fits else 0, (position + len(element) - 1, _UNKNOWN))
     for position in find_all(file, b"fLaC"):

@@ -8,22 +8,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from engine.media.found_tags import MOST_TAGS, FoundTags, find_all, read_at
+from engine.media.found_tags import LARGEST_SIZE, MOST_TAGS, FoundTags, find_all, read_at
 from engine.media.view import Seekable
 
 _SKIPPED = b"skip"
 _MOST_ATOMS = 100_000  # a fragmented mp4 has two for each fragment
-_LARGEST_SIZE = (1 << 31) - 1
 _DEEPEST = 10  # FFmpeg reads no deeper
 _HEADER_BYTES, _LONG_HEADER_BYTES = 8, 16
 
 
 def find_mp4_tags(file: Seekable, tags: FoundTags) -> None:
-    """Add all atoms of tags, at any depth: FFmpeg reads them inside of many others."""
+    """Add all atoms of tags, at any depth, since FFmpeg reads them inside of many others; join endless atoms."""
     size = file.seek(0, 2)
     for name in (b"udta", b"ilst"):
         for name_at in find_all(file, name):
-            length, content_at = _read_header(file, name_at - 4)
+            length, _, content_at = _read_header(file, name_at - 4)
             end = min(size, name_at - 4 + (length or size))
             fits = 0 < length <= size - name_at + 4
             count = 0 if tags.count > MOST_TAGS else _count_atoms(file, content_at, end)
@@ -31,6 +30,7 @@ def find_mp4_tags(file: Seekable, tags: FoundTags) -> None:
     for name_at in find_all(file, b"cmov"):  # a compressed header of QuickTime until 2002, which can hide tags
         if read_at(file, name_at + 8, 4) == b"dcom":
             tags.always.append((name_at, _SKIPPED))
+    _join_endless_atoms(file, tags)
 
 
 def _count_atoms(file: Seekable, position: int, end: int) -> int:
@@ -43,7 +43,7 @@ def _count_atoms(file: Seekable, position: int, end: int) -> int:
     return count
 
 
-def join_endless_atoms(file: Seekable, tags: FoundTags) -> None:
+def _join_endless_atoms(file: Seekable, tags: FoundTags) -> None:
     """Make one atom of all beyond `_MOST_ATOMS`."""
     read = 0
 
@@ -52,7 +52,7 @@ def join_endless_atoms(file: Seekable, tags: FoundTags) -> None:
         for position, length, name, content_at in _atoms(file, start, end):
             read += 1
             if read > _MOST_ATOMS:
-                joined = struct.pack(">I4s", min(end - position, _LARGEST_SIZE), _SKIPPED)
+                joined = struct.pack(">I4s", min(end - position, LARGEST_SIZE), _SKIPPED)
                 tags.always.append((position, joined))
                 return
             if name in (b"moov", b"trak", b"moof", b"traf") and depth < _DEEPEST:
@@ -64,18 +64,18 @@ def join_endless_atoms(file: Seekable, tags: FoundTags) -> None:
 def _atoms(file: Seekable, position: int, end: int) -> Iterator[tuple[int, int, bytes, int]]:
     """Yield position, length, name and position of the content of each atom, as FFmpeg reads them."""
     while position + _HEADER_BYTES <= end:
-        length, content_at = _read_header(file, position)
+        length, name, content_at = _read_header(file, position)
         length = min(length or end, end - position)
         if length < content_at - position:
             return
-        yield position, length, read_at(file, position + 4, 4), content_at
+        yield position, length, name, content_at
         position += length
 
 
-def _read_header(file: Seekable, position: int) -> tuple[int, int]:
-    """Return the stated length of an atom, 0 for the rest of the file, and the position of its content."""
+def _read_header(file: Seekable, position: int) -> tuple[int, bytes, int]:
+    """Return the stated length of an atom, 0 for the rest of the file, its name and the position of its content."""
     head = read_at(file, position, _LONG_HEADER_BYTES)
-    length = int.from_bytes(head[:4], "big")
+    length, name = int.from_bytes(head[:4], "big"), head[4:8]
     if length == 1:
-        return int.from_bytes(head[8:], "big"), position + _LONG_HEADER_BYTES
-    return length, position + _HEADER_BYTES
+        return int.from_bytes(head[8:], "big"), name, position + _LONG_HEADER_BYTES
+    return length, name, position + _HEADER_BYTES

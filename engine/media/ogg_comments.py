@@ -47,7 +47,21 @@ class _Stream:
 
 def hide_large_comments(file: Seekable, tags: FoundTags) -> None:
     """Add the comments of all streams; those from which on the tags are too large are patched to look empty."""
-    changed: dict[int, tuple[_Page, bytearray]] = {}
+    changed: dict[int, bytearray] = {}  # pages by position
+    for page, pieces, start in _comments(file):
+        tags.add(*_count_and_size(file, pieces, start))
+        if tags.are_large:
+            position = pieces[0][0] + start
+            if page.at not in changed:
+                changed[page.at] = bytearray(_read_page(file, page))
+            data, offset = changed[page.at], position - page.at
+            data[offset : offset + len(_EMPTY)] = _EMPTY
+            tags.always.append((position, _EMPTY))
+    tags.always += [(at + _CHECKSUM.start, _with_checksum(data)[_CHECKSUM]) for at, data in changed.items()]
+
+
+def _comments(file: Seekable) -> Iterator[tuple[_Page, list[tuple[int, int]], int]]:
+    """Yield the first page and the pieces of each packet of comments, and where in it they start."""
     streams: dict[int, _Stream] = {}
     for page in _pages(file):
         if page.flags & _BEGINS_STREAM:
@@ -64,18 +78,9 @@ def hide_large_comments(file: Seekable, tags: FoundTags) -> None:
             if length < 255:
                 start = _comments_start(file, stream)
                 if start is not None:
-                    tags.add(*_count_and_size(file, stream.pieces, start))
-                if start is not None and tags.are_large:
-                    _, data = changed.setdefault(
-                        stream.first_page.at, (stream.first_page, bytearray(_read_page(file, stream.first_page)))
-                    )
-                    position = stream.pieces[0][0] + start
-                    offset = position - stream.first_page.at
-                    data[offset : offset + len(_EMPTY)] = _EMPTY
-                    tags.always.append((position, _EMPTY))
+                    yield stream.first_page, stream.pieces, start
                 stream.packets += 1
                 stream.first_page = None
-    tags.always += [(page.at + _CHECKSUM.start, _with_checksum(data)[_CHECKSUM]) for page, data in changed.values()]
 
 
 def _pages(file: Seekable) -> Iterator[_Page]:

@@ -41,9 +41,13 @@ def open_start(browser: Browser, site: Site) -> None:
     browser.until("return document.getElementById('model').options.length > 0")
 
 
-def open_job(browser: Browser, site: Site, name: str = "mp3") -> None:
-    browser.get(site.page(name))
+def open_player(browser: Browser, url: str) -> None:
+    browser.get(url)
     is_open(browser)
+
+
+def open_job(browser: Browser, site: Site, name: str = "mp3") -> None:
+    open_player(browser, site.page(name))
 
 
 def refused(browser: Browser, site: Site) -> None:
@@ -96,8 +100,3 @@ def practising(browser: Browser, site: Site) -> None:
 def press(browser: Browser, *keys: str) -> None:
     for key in keys:
         browser.switch_to.active_element.send_keys(key)
-
-
-def open_player(browser: Browser, url: str) -> None:
-    browser.get(url)
-    is_open(browser)

@@ -13,6 +13,15 @@ from selenium.webdriver.common.by import By
 from tests.fixtures.chromium import Browser
 from tests.fixtures.planted_results import RATE
 
+RECORD_LOCKS = """
+    window.locks = [];
+    navigator.wakeLock.request = async (kind) => {
+        const lock = { kind, held: true, release: () => (lock.held = false) };
+        window.locks.push(lock);
+        return lock;
+    };
+"""
+
 
 def decoded(path: Path) -> NDArray[np.float32]:
     """Decode a file to (channels, samples) with FFmpeg."""
@@ -71,13 +80,3 @@ def set_fader(browser: Browser, stem: str, percent: int) -> None:
         stem,
         percent,
     )
-
-
-RECORD_LOCKS = """
-    window.locks = [];
-    navigator.wakeLock.request = async (kind) => {
-        const lock = { kind, held: true, release: () => (lock.held = false) };
-        window.locks.push(lock);
-        return lock;
-    };
-"""
